@@ -1,0 +1,15 @@
+//! What is copied: digests, descriptors, manifests and the graph they form, and the two traits its ends satisfy.
+//!
+//! Nothing here knows where content lives; registries and layouts implement [`Source`] and [`Sink`] in their own rooms.
+
+mod digest;
+mod manifest;
+mod sink;
+mod source;
+mod verify;
+
+pub use digest::{Digest, Hasher};
+pub use manifest::{Descriptor, Links, MAX_MANIFEST, Manifest, ManifestKind, Platform};
+pub use sink::{Presence, Publication, Sink};
+pub use source::{BlobStream, Charge, OpenBlob, Place, Source, Tally};
+pub use verify::Verified;

@@ -1,0 +1,66 @@
+//! `Sink`: where content is put.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::{Charge, Descriptor, Digest, Manifest, OpenBlob, Place};
+use crate::Result;
+use crate::name::Reference;
+
+/// Whether a store holds some content at a place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Presence {
+    /// It is there. For a manifest: and all that it refers to, as far as the store itself guarantees that.
+    Here,
+    /// It is in another repository of the same store.
+    At(Place),
+    /// It is not there.
+    Absent,
+}
+
+/// A name to be given to a complete image.
+#[derive(Debug, Clone)]
+pub struct Publication {
+    /// The repository.
+    pub place: Place,
+    /// The tag, or the digest itself for an image that is kept by digest only.
+    pub reference: Reference,
+    /// The image's top manifest.
+    pub manifest: Manifest,
+    /// The canonical name of what it was copied from (`docker.io/library/alpine:3.20`).
+    pub source: Arc<str>,
+}
+
+/// A store that content can be put into. The order is the caller's duty: blobs, child manifests, the image by digest,
+/// then its name; so that at no instant a name is seen whose content is not complete.
+#[async_trait]
+pub trait Sink: Send + Sync {
+    /// What `reference` names at the target now, if the target has it complete. A layout looks whether every file of
+    /// the graph is there; a registry is trusted to have what it lists.
+    async fn published(&self, place: &Place, reference: &Reference, charge: &Charge) -> Result<Option<Descriptor>>;
+
+    /// Whether the target holds this blob.
+    async fn holds_blob(&self, place: &Place, blob: &Descriptor, charge: &Charge) -> Result<Presence>;
+
+    /// Whether the target holds this manifest and what it refers to.
+    async fn holds_manifest(&self, place: &Place, manifest: &Descriptor, charge: &Charge) -> Result<Presence>;
+
+    /// Makes a blob of repository `from` available in `to` without moving bytes (a mount). `false`: the store refuses.
+    async fn link(&self, from: &Place, to: &Place, blob: &Descriptor, charge: &Charge) -> Result<bool>;
+
+    /// Takes a blob, verifying length and digest before it becomes visible; going on from what an earlier attempt left,
+    /// where the store keeps that. Bytes written are added to the charge.
+    async fn write_blob(&self, place: &Place, blob: &Descriptor, open: &dyn OpenBlob, charge: &Charge) -> Result<()>;
+
+    /// Stores a manifest by digest.
+    async fn put_manifest(&self, place: &Place, manifest: &Manifest, charge: &Charge) -> Result<()>;
+
+    /// Gives a name; stores the manifest too if it is not there yet.
+    async fn publish(&self, publication: &Publication, charge: &Charge) -> Result<()>;
+
+    /// The digest of `manifest` as this store would give it back; identity for every store that keeps bytes.
+    fn delivered_digest(&self, manifest: &Manifest) -> Digest {
+        manifest.digest.clone()
+    }
+}

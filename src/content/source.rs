@@ -1,0 +1,118 @@
+//! `Source`: where content is read.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+
+use super::{Descriptor, Digest, Manifest};
+use crate::Result;
+use crate::name::Reference;
+
+/// A repository within one store. Bytes are unique per (store, digest); presence is per (store, place, digest).
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Place(Arc<str>);
+
+impl Place {
+    /// The repository `path` (`library/alpine`), already checked to be one.
+    pub fn new(path: impl Into<Arc<str>>) -> Self {
+        Place(path.into())
+    }
+    /// Its path.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// On whose behalf a request is made: rides on every call, so that a request is counted for the image that caused it and
+/// paid by the right account, which need not be the host it goes to (a cache spends its upstream's pulls).
+#[derive(Debug, Clone)]
+pub struct Charge {
+    /// The image, as messages name it.
+    pub image: Arc<str>,
+    /// Whose pull budget a manifest GET spends. `None`: the account that the request is sent with.
+    pub account: Option<Arc<str>>,
+    /// What the image has cost so far.
+    pub tally: Arc<Tally>,
+}
+
+impl Charge {
+    /// A fresh charge for `image`, paid by the account the requests are sent with.
+    pub fn new(image: impl Into<Arc<str>>) -> Self {
+        Charge { image: image.into(), account: None, tally: Arc::default() }
+    }
+}
+
+/// What one image has cost.
+#[derive(Debug, Default)]
+pub struct Tally {
+    bytes_read: AtomicU64,
+    bytes_written: AtomicU64,
+    pulls: AtomicU64,
+}
+
+impl Tally {
+    /// `n` more body bytes (manifests and blobs) were read from an upstream.
+    pub fn add_read(&self, n: u64) {
+        self.bytes_read.fetch_add(n, Ordering::Relaxed);
+    }
+    /// `n` more bytes were written to the target.
+    pub fn add_written(&self, n: u64) {
+        self.bytes_written.fetch_add(n, Ordering::Relaxed);
+    }
+    /// One more manifest GET was sent to an upstream.
+    pub fn add_pull(&self) {
+        self.pulls.fetch_add(1, Ordering::Relaxed);
+    }
+    /// Bytes read from upstreams.
+    pub fn bytes_read(&self) -> u64 {
+        self.bytes_read.load(Ordering::Relaxed)
+    }
+    /// Bytes written to the target.
+    pub fn bytes_written(&self) -> u64 {
+        self.bytes_written.load(Ordering::Relaxed)
+    }
+    /// Manifest GETs sent to upstreams.
+    pub fn pulls(&self) -> u64 {
+        self.pulls.load(Ordering::Relaxed)
+    }
+}
+
+/// A blob's bytes from some offset on, as they arrive; not verified (the sink that takes them does that with
+/// [`super::Verified`], because only it knows what it kept of an earlier attempt).
+pub type BlobStream = BoxStream<'static, Result<Bytes>>;
+
+/// Opens one blob, again and again if need be: a sink calls it with the offset it wants to go on from.
+#[async_trait]
+pub trait OpenBlob: Send + Sync {
+    /// The bytes from `offset` to the end.
+    async fn open(&self, offset: u64) -> Result<BlobStream>;
+}
+
+/// A store that content can be read from: a registry, a layout, or several of them stacked.
+///
+/// `Ok(None)` means *this source does not have it*; an error means that it could not be asked.
+#[async_trait]
+pub trait Source: Send + Sync {
+    /// What `reference` names now: its digest and, as far as they are known without reading it, media type and size
+    /// (empty and 0 otherwise). Free at every registry that answers HEAD with a digest.
+    async fn resolve(&self, place: &Place, reference: &Reference, charge: &Charge) -> Result<Option<Descriptor>>;
+
+    /// All tags of a repository, in the order the store gives them.
+    async fn tags(&self, place: &Place, charge: &Charge) -> Result<Vec<String>>;
+
+    /// The verified manifest of this digest.
+    async fn manifest(&self, place: &Place, digest: &Digest, charge: &Charge) -> Result<Option<Manifest>>;
+
+    /// The blob's bytes from `offset` on. Transport failures within the body are mended below the reader's sight; what
+    /// cannot be mended arrives as an error in the stream.
+    async fn blob(&self, place: &Place, blob: &Descriptor, offset: u64, charge: &Charge) -> Result<Option<BlobStream>>;
+}

@@ -1,0 +1,160 @@
+//! Verified reading: length and digest are checked while bytes pass, and nothing is complete before they are right.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use futures_util::Stream;
+
+use super::{BlobStream, Descriptor, Hasher};
+use crate::{Error, Kind, Result, Side};
+
+/// A blob's stream, hashed on the way. It holds back the last chunk until the digest is known to be right, so that who
+/// reads it never has all the bytes of a wrong blob: an upload of it stays short of its Content-Length and is dropped by
+/// the registry.
+pub struct Verified {
+    inner: BlobStream,
+    held: Option<Bytes>,
+    check: Option<Check>,
+    side: Side,
+}
+
+struct Check {
+    hasher: Hasher,
+    seen: u64,
+    blob: Descriptor,
+}
+
+impl Verified {
+    /// Checks `inner`, which starts at byte `seen` of `blob`; `hasher` has taken in everything before it.
+    pub fn resume(inner: BlobStream, blob: &Descriptor, hasher: Hasher, seen: u64, side: Side) -> Self {
+        Verified { inner, held: None, check: Some(Check { hasher, seen, blob: blob.clone() }), side }
+    }
+
+    /// Checks `inner`, the whole of `blob`.
+    ///
+    /// # Errors
+    /// `Kind::Unsupported` if larder cannot compute the blob's digest algorithm.
+    pub fn whole(inner: BlobStream, blob: &Descriptor, side: Side) -> Result<Self> {
+        Ok(Self::resume(inner, blob, hasher(blob, side)?, 0, side))
+    }
+}
+
+/// A hasher for `blob`, or a clear error.
+///
+/// # Errors
+/// `Kind::Unsupported` if larder cannot compute the blob's digest algorithm.
+pub(crate) fn hasher(blob: &Descriptor, side: Side) -> Result<Hasher> {
+    blob.digest.hasher().ok_or_else(|| {
+        Error::new(side, "check blob", Kind::Unsupported, format!("larder cannot compute {} digests", blob.digest.algorithm()))
+    })
+}
+
+impl Check {
+    fn take(&mut self, chunk: &Bytes, side: Side) -> Result<()> {
+        self.seen += chunk.len() as u64;
+        if self.seen > self.blob.size {
+            return Err(Error::new(
+                side,
+                "check blob",
+                Kind::Damaged,
+                format!("{} is longer than the {} bytes its descriptor says", self.blob.digest, self.blob.size),
+            ));
+        }
+        self.hasher.update(chunk);
+        Ok(())
+    }
+
+    fn finish(self, side: Side) -> Result<()> {
+        if self.seen != self.blob.size {
+            return Err(Error::new(
+                side,
+                "check blob",
+                Kind::Damaged,
+                format!("{} ended after {} of {} bytes", self.blob.digest, self.seen, self.blob.size),
+            ));
+        }
+        let found = self.hasher.finish();
+        if found == self.blob.digest {
+            Ok(())
+        } else {
+            Err(Error::new(side, "check blob", Kind::Damaged, format!("the bytes received hash to {found}, not to {}", self.blob.digest)))
+        }
+    }
+}
+
+impl Stream for Verified {
+    type Item = Result<Bytes>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        loop {
+            let Some(check) = &mut this.check else { return Poll::Ready(None) };
+            match ready!(this.inner.as_mut().poll_next(cx)) {
+                Some(Ok(chunk)) if chunk.is_empty() => {}
+                Some(Ok(chunk)) => {
+                    if let Err(error) = check.take(&chunk, this.side) {
+                        this.check = None;
+                        return Poll::Ready(Some(Err(error)));
+                    }
+                    if let Some(before) = this.held.replace(chunk) {
+                        return Poll::Ready(Some(Ok(before)));
+                    }
+                }
+                Some(Err(error)) => {
+                    this.check = None;
+                    return Poll::Ready(Some(Err(error)));
+                }
+                None => {
+                    let side = this.side;
+                    let verdict = this.check.take().map_or(Ok(()), |check| check.finish(side));
+                    return Poll::Ready(match verdict {
+                        Ok(()) => this.held.take().map(Ok),
+                        Err(error) => Some(Err(error)),
+                    });
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::content::Digest;
+    use futures_util::{StreamExt, stream};
+
+    async fn read(chunks: &[&'static [u8]], blob: &Descriptor) -> (Vec<u8>, Option<Error>) {
+        let chunks: Vec<Result<Bytes>> = chunks.iter().map(|chunk| Ok(Bytes::from_static(chunk))).collect();
+        let mut verified = Verified::whole(stream::iter(chunks).boxed(), blob, Side::Upstream).unwrap();
+        let mut out = vec![];
+        while let Some(item) = verified.next().await {
+            match item {
+                Ok(chunk) => out.extend_from_slice(&chunk),
+                Err(error) => return (out, Some(error)),
+            }
+        }
+        (out, None)
+    }
+
+    #[tokio::test]
+    async fn right_bytes_pass_whole_and_wrong_ones_never_arrive_complete() {
+        let blob = Descriptor::new("x", Digest::sha256(b"hello world"), 11);
+        assert_eq!(read(&[b"hello", b"", b" world"], &blob).await.0, b"hello world");
+        for (chunks, word) in [
+            (&[b"hello" as &[u8], b" worle"] as &[&[u8]], "hash to"),
+            (&[b"hello", b" worl"], "ended after 10 of 11"),
+            (&[b"hello", b" world", b"!"], "longer than"),
+        ] {
+            let (out, error) = read(chunks, &blob).await;
+            assert!(error.unwrap().message().contains(word));
+            assert!(out.len() < 11, "{out:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_empty_blob_is_a_blob() {
+        let blob = Descriptor::new("x", Digest::sha256(b""), 0);
+        assert!(read(&[], &blob).await.1.is_none());
+    }
+}

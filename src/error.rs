@@ -1,0 +1,261 @@
+//! The one error type: which side failed, at what, for which image, and what to do about it.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::Serialize;
+
+/// `Result` with larder's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Where a failure happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Side {
+    /// The registry images come from.
+    Upstream,
+    /// The registry or layout they go to.
+    Target,
+    /// This machine: files, configuration, the program itself.
+    Local,
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Side::Upstream => "upstream",
+            Side::Target => "target",
+            Side::Local => "local",
+        })
+    }
+}
+
+/// What a failure means to the code that decides what to do next. Users read the message instead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// The thing asked for does not exist (404, `MANIFEST_UNKNOWN`, a missing file).
+    NotFound,
+    /// No or wrong credentials (401).
+    Unauthorized,
+    /// The registry refuses this request for good (other 4xx).
+    Refused,
+    /// A manifest was put whose blobs or children the target misses (`MANIFEST_BLOB_UNKNOWN`).
+    ContentMissing,
+    /// The upload session is gone or out of step (`BLOB_UPLOAD_INVALID`, `BLOB_UPLOAD_UNKNOWN`, 416): a new one may work.
+    UploadLost,
+    /// Bytes are not what their digest or length says.
+    Damaged,
+    /// A registry tried what an untrusted registry may not do: private addresses, credentials for strangers, endless bodies.
+    Untrusted,
+    /// The registry limits us (429) and patience is at an end.
+    Limited,
+    /// Unreachable, or failing (5xx, timeouts) after all retries.
+    Unavailable,
+    /// Content that larder does not carry (Docker schema 1).
+    Unsupported,
+    /// The local disk is full.
+    DiskFull,
+    /// Any other local input or output failure, or an entry that cannot be acted on (list, rules, configuration).
+    Local,
+    /// The run was interrupted.
+    Cancelled,
+}
+
+/// A failure: one line a person can act on.
+///
+/// Everything that came from a registry has passed [`printable`] on its way in, so that printing it is safe.
+#[derive(Clone)]
+pub struct Error(Box<Inner>);
+
+#[derive(Clone)]
+struct Inner {
+    side: Side,
+    operation: Cow<'static, str>,
+    kind: Kind,
+    message: String,
+    subject: Option<String>,
+    status: Option<u16>,
+    code: Option<String>,
+    remedy: Option<String>,
+}
+
+impl Error {
+    /// A failure of `operation` (a short verb phrase: "get manifest") on `side`.
+    pub fn new(side: Side, operation: impl Into<Cow<'static, str>>, kind: Kind, message: impl AsRef<str>) -> Self {
+        Error(Box::new(Inner {
+            side,
+            operation: operation.into(),
+            kind,
+            message: printable(message.as_ref()),
+            subject: None,
+            status: None,
+            code: None,
+            remedy: None,
+        }))
+    }
+
+    /// A local failure: list, configuration, file.
+    pub fn local(operation: impl Into<Cow<'static, str>>, message: impl AsRef<str>) -> Self {
+        Self::new(Side::Local, operation, Kind::Local, message)
+    }
+
+    /// A local input or output failure; a full disk is told apart.
+    pub fn io(operation: impl Into<Cow<'static, str>>, path: &std::path::Path, error: &std::io::Error) -> Self {
+        let full = matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded);
+        let (kind, message) = if full {
+            (Kind::DiskFull, format!("no space left on the disk of {}", path.display()))
+        } else {
+            (Kind::Local, format!("{}: {error}", path.display()))
+        };
+        let made = Self::new(Side::Local, operation, kind, message);
+        if full { made.remedy("free space there and run the same command again: it goes on where it stopped") } else { made }
+    }
+
+    /// The run was interrupted before this was done.
+    pub fn cancelled(operation: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(Side::Local, operation, Kind::Cancelled, "interrupted")
+    }
+
+    /// Names the image, repository or file this is about. The innermost name stays.
+    #[must_use]
+    pub fn subject(mut self, subject: impl AsRef<str>) -> Self {
+        self.0.subject.get_or_insert_with(|| printable(subject.as_ref()));
+        self
+    }
+
+    /// The HTTP status that was answered.
+    #[must_use]
+    pub fn status(mut self, status: u16) -> Self {
+        self.0.status = Some(status);
+        self
+    }
+
+    /// The registry's error code (`MANIFEST_UNKNOWN`).
+    #[must_use]
+    pub fn code(mut self, code: impl AsRef<str>) -> Self {
+        self.0.code = Some(printable(code.as_ref()));
+        self
+    }
+
+    /// What the reader can do about it; the first remedy stays.
+    #[must_use]
+    pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
+        self.0.remedy.get_or_insert_with(|| remedy.into());
+        self
+    }
+
+    /// The same failure, to be decided upon as `kind`.
+    #[must_use]
+    pub fn with_kind(mut self, kind: Kind) -> Self {
+        self.0.kind = kind;
+        self
+    }
+
+    /// Where it failed.
+    pub fn side(&self) -> Side {
+        self.0.side
+    }
+    /// What was being done.
+    pub fn operation(&self) -> &str {
+        &self.0.operation
+    }
+    /// What it means to the code.
+    pub fn kind(&self) -> Kind {
+        self.0.kind
+    }
+    /// The HTTP status, where there was one.
+    pub fn http_status(&self) -> Option<u16> {
+        self.0.status
+    }
+    /// The registry's error code, where there was one.
+    pub fn registry_code(&self) -> Option<&str> {
+        self.0.code.as_deref()
+    }
+    /// Message and remedy without side, operation and image: what a report's `message` holds.
+    pub fn message(&self) -> String {
+        match &self.0.remedy {
+            Some(remedy) => format!("{} ({remedy})", self.0.message),
+            None => self.0.message.clone(),
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.0.side, self.0.operation)?;
+        if let Some(subject) = &self.0.subject {
+            write!(f, " {subject}")?;
+        }
+        f.write_str(": ")?;
+        if let Some(status) = self.0.status {
+            write!(f, "{status} ")?;
+        }
+        if let Some(code) = &self.0.code {
+            write!(f, "{code} ")?;
+        }
+        f.write_str(&self.message())
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self} [{:?}]", self.0.kind)
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// Text from a registry or a list, made safe for a terminal and a log: control and format characters become visible
+/// escapes, line breaks become spaces, and it ends after 1,000 characters (an error is one line, not a web page).
+pub fn printable(text: &str) -> String {
+    const MOST: usize = 1000;
+    let mut out = String::with_capacity(text.len().min(MOST));
+    for (count, c) in text.chars().enumerate() {
+        if count == MOST {
+            out.push('…');
+            break;
+        }
+        match c {
+            '\n' | '\r' | '\t' => out.push(' '),
+            c if is_unprintable(c) => out.extend(c.escape_unicode()),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// Control characters, and the invisible ones that reorder or hide text (Unicode's Cf class in the ranges that terminals
+/// act on: bidirectional marks and overrides, zero-width characters, tags).
+fn is_unprintable(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{206F}' | '\u{FEFF}' | '\u{E0000}'..='\u{E007F}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn display_names_side_operation_subject_status_code_and_remedy() {
+        let error = Error::new(Side::Upstream, "get manifest", Kind::NotFound, "manifest unknown")
+            .subject("docker.io/library/alpine:3.99")
+            .status(404)
+            .code("MANIFEST_UNKNOWN")
+            .remedy("check the tag");
+        assert_eq!(
+            error.to_string(),
+            "upstream: get manifest docker.io/library/alpine:3.99: 404 MANIFEST_UNKNOWN manifest unknown (check the tag)"
+        );
+    }
+
+    #[test]
+    fn escapes_of_a_hostile_registry_do_not_reach_the_terminal() {
+        let error = Error::new(Side::Upstream, "get manifest", Kind::Refused, "\x1b[2Jgone\r\nnext\u{202e}");
+        assert_eq!(error.message(), "\\u{1b}[2Jgone  next\\u{202e}");
+    }
+
+    #[test]
+    fn a_long_message_is_cut() {
+        assert_eq!(printable(&"x".repeat(5000)).chars().count(), 1001);
+    }
+}

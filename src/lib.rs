@@ -1,0 +1,20 @@
+//! larder stocks a container registry before anyone asks for it.
+//!
+//! The whole program is one sentence: *copy a graph from a [`content::Source`] into a [`content::Sink`], within limits,
+//! and say what happened*. Each module is a room with one subject; `docs/design.md` draws the house.
+
+pub mod cli;
+pub mod config;
+pub mod content;
+pub mod copy;
+pub mod error;
+pub mod layout;
+pub mod list;
+pub mod name;
+pub mod registry;
+pub mod report;
+pub mod rules;
+pub mod select;
+pub mod serve;
+
+pub use error::{Error, Kind, Result, Side};
