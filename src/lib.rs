@@ -13,8 +13,10 @@ pub mod list;
 pub mod name;
 pub mod registry;
 pub mod report;
+pub mod resume;
 pub mod rules;
 pub mod select;
 pub mod serve;
+pub mod stock;
 
 pub use error::{Error, Kind, Result, Side};

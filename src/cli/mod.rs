@@ -1,4 +1,107 @@
-//! cli
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+//! The command line: arguments, one file a command, what is printed where, and the exit status.
+
+mod args;
+mod config;
+mod demo;
+mod inputs;
+mod layout;
+mod plan;
+mod printer;
+mod progress;
+mod rules;
+mod shell;
+mod signals;
+mod state;
+mod summary;
+mod sync;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Cli, Command};
+use printer::Printer;
+
+/// The exit statuses of the contract.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// The target holds everything asked for.
+    Done = 0,
+    /// Something failed, or a check found something.
+    Failed = 1,
+    /// Usage or configuration: nothing was attempted.
+    Usage = 2,
+    /// Nothing failed, but unfinished.
+    Unfinished = 3,
+}
+
+impl Exit {
+    fn of(code: u8) -> Self {
+        match code {
+            0 => Exit::Done,
+            3 => Exit::Unfinished,
+            2 => Exit::Usage,
+            _ => Exit::Failed,
+        }
+    }
+}
+
+/// Why a command did not get to its work: one line each, exit status 2 unless the failure is another's.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    pub(crate) errors: Vec<crate::Error>,
+    pub(crate) exit: Exit,
+}
+
+impl From<Vec<crate::Error>> for Refusal {
+    fn from(errors: Vec<crate::Error>) -> Self {
+        Refusal { errors, exit: Exit::Usage }
+    }
+}
+
+impl Refusal {
+    pub(crate) fn usage(error: crate::Error) -> Self {
+        vec![error].into()
+    }
+    pub(crate) fn failed(error: crate::Error) -> Self {
+        Refusal { errors: vec![error], exit: Exit::Failed }
+    }
+}
+
+/// Runs the program: parses the arguments, carries out the command, gives the exit status.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let printer = Printer::new(&cli.global);
+    printer.log_requests();
+    crate::registry::install_crypto();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            printer.error(&crate::Error::local("start", format!("the runtime cannot be started: {error}")));
+            return ExitCode::from(Exit::Failed as u8);
+        }
+    };
+    let done = runtime.block_on(dispatch(cli, &printer));
+    // Transfers that were told to stop may still be in blocking calls; they need not be waited for.
+    runtime.shutdown_background();
+    let exit = done.unwrap_or_else(|refusal| {
+        refusal.errors.iter().for_each(|error| printer.error(error));
+        refusal.exit
+    });
+    ExitCode::from(exit as u8)
+}
+
+async fn dispatch(cli: Cli, printer: &Printer) -> Result<Exit, Refusal> {
+    let file = cli.global.config.as_deref();
+    match cli.command {
+        Command::Plan(args) => plan::run(file, args, printer).await,
+        Command::Sync(args) => sync::run(file, args, printer).await,
+        Command::Verify { target } => layout::verify(&target, printer).await,
+        Command::Gc { layout, dry_run } => layout::gc(&layout, dry_run, printer).await,
+        Command::Rules(command) => rules::run(file, command, printer),
+        Command::Config(command) => config::run(file, &command, printer),
+        Command::Demo { dir } => demo::run(&dir, printer).await,
+        Command::Completions { shell } => shell::completions(shell, printer),
+        Command::Man => shell::man(printer),
+    }
 }

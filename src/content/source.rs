@@ -115,4 +115,7 @@ pub trait Source: Send + Sync {
     /// The blob's bytes from `offset` on. Transport failures within the body are mended below the reader's sight; what
     /// cannot be mended arrives as an error in the stream.
     async fn blob(&self, place: &Place, blob: &Descriptor, offset: u64, charge: &Charge) -> Result<Option<BlobStream>>;
+
+    /// The image this manifest was read for is delivered: a source that kept it for another attempt can let go.
+    fn release(&self, _manifest: &Digest) {}
 }

@@ -1,1 +1,12 @@
-//! copy
+//! The engine: copies the graph of an image from a [`Source`] into a [`Sink`], children first, each piece once, and gives
+//! the name last. Knows nothing of registries, layouts or lists.
+
+mod blob;
+mod engine;
+mod graph;
+mod presence;
+
+pub use engine::{Counts, Delivered, Engine, Image, Options, Standing, Target};
+
+#[allow(unused_imports, reason = "named in the text above")]
+use crate::content::{Sink, Source};

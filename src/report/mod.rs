@@ -1,1 +1,53 @@
-//! report
+//! What happened: outcomes of images, the run's report as JSON and CSV, and the [`Reporter`] that is told on the way.
+//! Knows nothing of terminals.
+
+mod csv;
+mod outcome;
+mod run;
+
+pub use self::csv::failed_list;
+pub use outcome::{Again, Outcome, Status};
+pub use run::{PullRow, RegistryRow, Requests, RunReport, Totals};
+
+/// Something worth telling while a run goes on.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// So many more images are known to be wanted of this upstream.
+    Wanted {
+        /// The upstream's host.
+        upstream: &'a str,
+        /// How many.
+        images: usize,
+    },
+    /// A blob of this size is about to be moved.
+    Expected {
+        /// Bytes.
+        bytes: u64,
+    },
+    /// So many bytes of a blob have arrived.
+    Moved {
+        /// Bytes.
+        bytes: u64,
+    },
+    /// An image is done, one way or another.
+    Finished {
+        /// The upstream's host.
+        upstream: &'a str,
+        /// What became of it.
+        outcome: &'a Outcome,
+    },
+}
+
+/// Who is told of a run's [`Event`]s: the terminal's bars, plain lines, or nobody.
+pub trait Reporter: Send + Sync {
+    /// Takes note of `event`. Must not block.
+    fn event(&self, event: &Event<'_>);
+}
+
+/// Tells nobody.
+#[derive(Debug, Default)]
+pub struct Silent;
+
+impl Reporter for Silent {
+    fn event(&self, _: &Event<'_>) {}
+}

@@ -1,0 +1,183 @@
+//! What can be typed. Help, completions and the man page all come from here.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "larder",
+    version,
+    about = "Stocks a container registry before anyone asks",
+    long_about = "Takes lists of images, resolves them through cache rules, and makes a target hold all of them: a registry, or an OCI \
+                  image layout. Every digest is checked, no byte moves twice, and it can be killed at any moment with nothing lost.",
+    after_help = "Exit status: 0 the target holds everything asked for; 1 something failed; 2 usage or configuration, nothing was attempted; \
+                  3 nothing failed, but unfinished; 130 stopped by a second interrupt."
+)]
+pub(super) struct Cli {
+    #[command(flatten)]
+    pub(super) global: Global,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Args)]
+pub(super) struct Global {
+    /// Configuration file; without it, larder.toml in the working directory if there is one
+    #[arg(short = 'c', long = "config", value_name = "FILE", global = true)]
+    pub(super) config: Option<PathBuf>,
+    /// How lines on standard error are written
+    #[arg(long, value_enum, default_value_t = LogFormat::Text, global = true)]
+    pub(super) log_format: LogFormat,
+    /// Say only what failed
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub(super) quiet: bool,
+    /// Say more: requests and decisions; twice for everything
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    pub(super) verbose: u8,
+    /// Colours in messages
+    #[arg(long, value_enum, default_value_t = Color::Auto, global = true)]
+    pub(super) color: Color,
+    /// No progress bars, even on a terminal
+    #[arg(long, global = true)]
+    pub(super) no_progress: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Color {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Show what sync would do, spending no pull
+    Plan(PlanArgs),
+    /// Make the target hold the lists
+    Sync(SyncArgs),
+    /// Hash everything in a layout and check that every image is complete
+    Verify {
+        /// The layout's folder (or oci:DIR)
+        #[arg(value_name = "LAYOUT")]
+        target: String,
+    },
+    /// Remove what no name in a layout reaches
+    Gc {
+        /// The layout's folder (or oci:DIR)
+        #[arg(value_name = "LAYOUT")]
+        layout: String,
+        /// Only say what would be removed
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Validate cache rules, or show how an image resolves
+    #[command(subcommand)]
+    Rules(RulesCommand),
+    /// Validate the configuration, or show what is in effect
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// The whole story on loopback: an embedded upstream, a cold run, a run with nothing to do
+    Demo {
+        /// Where the demo's files go
+        #[arg(long, value_name = "DIR", default_value = "larder-demo")]
+        dir: PathBuf,
+    },
+    /// Print a completion script
+    Completions {
+        /// For which shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the man page
+    Man,
+}
+
+/// Which images, and where to.
+#[derive(Debug, Args)]
+pub(super) struct Selection {
+    /// Image lists: text, or CSV with a header; - is standard input. Default: `lists` of the configuration
+    #[arg(value_name = "LIST")]
+    pub(super) lists: Vec<String>,
+    /// One image, as a list of one line; repeatable
+    #[arg(long, value_name = "REF")]
+    pub(super) image: Vec<String>,
+    /// Where to, instead of the configuration's target: HOST[:PORT][/PREFIX] or oci:DIR
+    #[arg(long, value_name = "TARGET")]
+    pub(super) to: Option<String>,
+    /// What becomes of images that no rule covers: fail, or mirror to <upstream host>/<path>. Default: fail; without a
+    /// configuration file, mirror
+    #[arg(long, value_enum, value_name = "fail|mirror")]
+    pub(super) unmatched: Option<UnmatchedArg>,
+    /// Requests in flight to each registry
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(super) concurrency: Option<u16>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum UnmatchedArg {
+    Fail,
+    Mirror,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PlanArgs {
+    #[command(flatten)]
+    pub(super) selection: Selection,
+    /// How the plan is printed
+    #[arg(long, value_enum, default_value_t = PlanFormat::Table)]
+    pub(super) format: PlanFormat,
+    /// Say how many tags each step of a selection left
+    #[arg(long)]
+    pub(super) explain: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum PlanFormat {
+    Table,
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SyncArgs {
+    #[command(flatten)]
+    pub(super) selection: Selection,
+    /// Write a report, as CSV if its name ends in .csv, else as JSON; repeatable
+    #[arg(long, value_name = "FILE")]
+    pub(super) report: Vec<PathBuf>,
+    /// Write what was not delivered as a CSV list that can be given back
+    #[arg(long, value_name = "FILE")]
+    pub(super) failed: Option<PathBuf>,
+    /// Take nothing for granted: ask the target for every piece of every image, and fetch what it has lost
+    #[arg(long)]
+    pub(super) recheck: bool,
+    /// Where larder keeps what outlives a run. Default: $XDG_STATE_HOME/larder, else ~/.local/state/larder
+    #[arg(long, value_name = "DIR")]
+    pub(super) state: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum RulesCommand {
+    /// Validate the rules
+    Check,
+    /// Show how an image resolves
+    Explain {
+        /// The image, as a list would name it, or as the target knows it
+        image: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ConfigCommand {
+    /// Validate the configuration without asking anybody
+    Check,
+    /// Print what is in effect, with secrets redacted
+    Show,
+}

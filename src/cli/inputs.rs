@@ -1,0 +1,72 @@
+//! What a command works on: configuration, target, lists.
+
+use std::io::Read;
+use std::path::Path;
+
+use super::Refusal;
+use super::args::{Selection, UnmatchedArg};
+use crate::Error;
+use crate::config::{Config, Target};
+use crate::list::{self, Parsed};
+use crate::stock::Unmatched;
+
+/// Everything that is known before anybody is asked.
+pub(super) struct Inputs {
+    pub(super) config: Config,
+    pub(super) target: Target,
+    pub(super) lists: Vec<Parsed>,
+    pub(super) unmatched: Unmatched,
+}
+
+impl Inputs {
+    /// Reads configuration and lists; a file that cannot be read, or a CSV column that nobody knows, refuses all.
+    pub(super) fn read(file: Option<&Path>, selection: &Selection) -> Result<Self, Refusal> {
+        let config = Config::load(file)?;
+        let target = match &selection.to {
+            Some(to) => Target::parse(to).map_err(|why| Refusal::usage(Error::local("read --to", why)))?,
+            None => config.target.clone(),
+        };
+        let unmatched = match selection.unmatched {
+            Some(UnmatchedArg::Fail) => Unmatched::Fail,
+            Some(UnmatchedArg::Mirror) => Unmatched::Mirror,
+            None if config.implicit => Unmatched::Mirror,
+            None => Unmatched::Fail,
+        };
+        let lists = lists(&config, selection)?;
+        Ok(Inputs { config, target, lists, unmatched })
+    }
+}
+
+/// The lists of the command line, else those of the configuration; and the images of `--image`.
+fn lists(config: &Config, selection: &Selection) -> Result<Vec<Parsed>, Refusal> {
+    let mut files = selection.lists.clone();
+    if files.is_empty() && selection.image.is_empty() {
+        files = config.lists.iter().map(|path| path.display().to_string()).collect();
+    }
+    if files.is_empty() && selection.image.is_empty() {
+        let error = Error::local("read lists", "no image list is given").remedy("name a list, use --image REF, or set `lists` in larder.toml");
+        return Err(Refusal::usage(error));
+    }
+    let mut parsed = Vec::with_capacity(files.len() + selection.image.len());
+    let mut errors = vec![];
+    for file in &files {
+        match read(file).and_then(|bytes| list::parse_bytes(file, &bytes)) {
+            Ok(list) => parsed.push(list),
+            Err(error) => errors.push(error),
+        }
+    }
+    parsed.extend(selection.image.iter().map(|image| list::from_flag(image)));
+    if errors.is_empty() { Ok(parsed) } else { Err(errors.into()) }
+}
+
+fn read(file: &str) -> Result<Vec<u8>, Error> {
+    if file == "-" {
+        let mut bytes = vec![];
+        return std::io::stdin()
+            .lock()
+            .read_to_end(&mut bytes)
+            .map(|_| bytes)
+            .map_err(|error| Error::local("read list", format!("standard input: {error}")));
+    }
+    std::fs::read(file).map_err(|error| Error::io("read list", Path::new(file), &error))
+}

@@ -1,0 +1,73 @@
+//! `larder verify` and `larder gc`.
+
+use std::path::{Path, PathBuf};
+
+use super::printer::Printer;
+use super::progress::size;
+use super::{Exit, Refusal};
+use crate::config::Target;
+use crate::layout;
+use crate::{Error, Result};
+
+/// The layout that `text` names: an existing path, else as `--to`.
+fn path_of(text: &str, command: &'static str) -> Result<PathBuf, Refusal> {
+    if Path::new(text).exists() {
+        return Ok(PathBuf::from(text));
+    }
+    match Target::parse(text) {
+        Ok(Target::Layout { path }) if path.exists() => Ok(path),
+        Ok(Target::Registry { .. }) if text.contains(['.', ':']) && command == "verify" => {
+            Err(Refusal::usage(Error::local("verify", format!("`{text}`: verifying a registry is not in this version of larder, and no such path exists"))))
+        }
+        _ => Err(Refusal::usage(Error::local(command, format!("`{text}`: no such folder")))),
+    }
+}
+
+/// Work that keeps all cores busy, off the runtime's threads.
+async fn blocking<T: Send + 'static>(command: &'static str, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T, Refusal> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|lost| Err(Error::local(command, format!("the work ended early: {lost}")))).map_err(Refusal::failed)
+}
+
+pub(super) async fn verify(text: &str, printer: &Printer) -> Result<Exit, Refusal> {
+    let path = path_of(text, "verify")?;
+    let bar = printer.bars().map(|bars| {
+        let style = indicatif::ProgressStyle::with_template("verified {bytes}  {bytes_per_sec}");
+        bars.add(indicatif::ProgressBar::new_spinner().with_style(style.unwrap_or_else(|_| indicatif::ProgressStyle::default_spinner())))
+    });
+    let report = blocking("verify", {
+        let bar = bar.clone();
+        move || {
+            layout::verify(&path, &|bytes| {
+                if let Some(bar) = &bar {
+                    bar.inc(bytes);
+                }
+            })
+        }
+    })
+    .await?;
+    if let Some(bar) = bar {
+        bar.finish_and_clear();
+    }
+    printer.data(&report.to_string());
+    printer.say(&format!(
+        "{} names, {} manifests, {} blobs, {} hashed: {} damaged, {} missing, {} unreferenced",
+        report.entries,
+        report.manifests,
+        report.blobs,
+        size(report.bytes),
+        report.damaged.len(),
+        report.missing.len(),
+        report.unreferenced.len()
+    ));
+    Ok(if report.ok() { Exit::Done } else { Exit::Failed })
+}
+
+pub(super) async fn gc(text: &str, dry_run: bool, printer: &Printer) -> Result<Exit, Refusal> {
+    let path = path_of(text, "gc")?;
+    let report = blocking("gc", move || layout::gc(&path, dry_run)).await?;
+    printer.data(&report.removed.iter().map(|digest| format!("{digest}\n")).collect::<String>());
+    let verb = if dry_run { "would be removed" } else { "removed" };
+    printer.say(&format!("{} blobs {verb}, {} freed; {} unfinished transfers {verb}", report.removed.len(), size(report.bytes), report.partials));
+    Ok(Exit::Done)
+}

@@ -1,0 +1,141 @@
+//! How a run is watched: bars on a terminal, one plain line per finished image elsewhere.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use serde_json::json;
+
+use super::printer::{Paint, Printer};
+use crate::report::{Event, Outcome, Reporter, Status};
+
+/// The reporter that suits the terminal.
+pub(super) fn reporter(printer: &Printer) -> Arc<dyn Reporter> {
+    match printer.bars() {
+        Some(bars) => Arc::new(Bars::new(printer.clone(), bars.clone())),
+        None => Arc::new(Plain(printer.clone())),
+    }
+}
+
+/// One line for a finished image.
+fn line(printer: &Printer, outcome: &Outcome) {
+    let facts = serde_json::to_value(outcome).unwrap_or_else(|_| json!({}));
+    let arrow = if outcome.target.is_empty() { String::new() } else { format!(" -> {}", outcome.target) };
+    match (&outcome.error, outcome.status) {
+        (Some(error), _) => printer.fail(&format!("{}: {error}", origin(outcome)), &facts),
+        (None, status) => {
+            let (paint, detail) = match status {
+                Status::Copied | Status::Warmed => (Paint::Good, format!(" ({})", size(outcome.bytes))),
+                Status::Deferred => (Paint::Warn, format!(" ({})", outcome.reason.as_deref().unwrap_or("unfinished"))),
+                Status::Current | Status::Failed => (Paint::Dim, String::new()),
+            };
+            let word = printer.paint(paint, &format!("{:<8}", status.as_str()));
+            printer.tell(&format!("{word} {}{arrow}{detail}", outcome.source), &facts);
+        }
+    }
+    for note in &outcome.notes {
+        printer.say(&format!("{:<8} {}: {note}", "note", outcome.source));
+    }
+}
+
+/// Where a failed row came from, unless its message says so already.
+fn origin(outcome: &Outcome) -> String {
+    format!("{}:{}", crate::error::printable(&outcome.file), outcome.line)
+}
+
+/// A size for people, in powers of ten as registries and disks count.
+pub(super) fn size(bytes: u64) -> String {
+    bytesize::ByteSize(bytes).display().si().to_string()
+}
+
+struct Plain(Printer);
+
+impl Reporter for Plain {
+    fn event(&self, event: &Event<'_>) {
+        if let Event::Finished { outcome, .. } = event {
+            line(&self.0, outcome);
+        }
+    }
+}
+
+/// Three kinds of bars: images, bytes, and a line for each upstream.
+struct Bars {
+    printer: Printer,
+    bars: MultiProgress,
+    images: ProgressBar,
+    bytes: ProgressBar,
+    upstreams: Mutex<HashMap<String, Upstream>>,
+}
+
+struct Upstream {
+    bar: ProgressBar,
+    wanted: u64,
+    done: u64,
+    pulls: u64,
+}
+
+impl Upstream {
+    fn show(&self) {
+        self.bar.set_message(format!("{}/{} images, {} pulls spent", self.done, self.wanted, self.pulls));
+    }
+}
+
+/// A style from a template of ours.
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> ")
+}
+
+impl Bars {
+    fn new(printer: Printer, bars: MultiProgress) -> Self {
+        let images = bars.add(ProgressBar::new(0).with_style(style("{prefix:<8} [{bar:30}] {pos}/{len}  {elapsed}")).with_prefix("images"));
+        let bytes =
+            bars.add(ProgressBar::new(0).with_style(style("{prefix:<8} [{bar:30}] {bytes}/{total_bytes}  {bytes_per_sec}")).with_prefix("bytes"));
+        let redraw = std::time::Duration::from_millis(200);
+        images.enable_steady_tick(redraw);
+        Bars { printer, bars, images, bytes, upstreams: Mutex::default() }
+    }
+
+    fn upstream(&self, host: &str, change: impl FnOnce(&mut Upstream)) {
+        let mut upstreams = self.upstreams.lock().unwrap_or_else(PoisonError::into_inner);
+        let upstream = upstreams.entry(host.to_owned()).or_insert_with(|| Upstream {
+            bar: self.bars.add(ProgressBar::new_spinner().with_style(style("  {prefix}: {msg}")).with_prefix(crate::error::printable(host))),
+            wanted: 0,
+            done: 0,
+            pulls: 0,
+        });
+        change(upstream);
+        upstream.show();
+    }
+}
+
+impl Reporter for Bars {
+    fn event(&self, event: &Event<'_>) {
+        match event {
+            Event::Wanted { upstream, images } => {
+                self.images.inc_length(*images as u64);
+                self.upstream(upstream, |upstream| upstream.wanted += *images as u64);
+            }
+            Event::Expected { bytes } => self.bytes.inc_length(*bytes),
+            Event::Moved { bytes } => self.bytes.inc(*bytes),
+            Event::Finished { upstream, outcome } => {
+                if !upstream.is_empty() {
+                    self.images.inc(1);
+                    self.upstream(upstream, |upstream| {
+                        upstream.done += 1;
+                        upstream.pulls += outcome.pulls;
+                    });
+                }
+                // Bars show what goes well; lines stay for what a person must read.
+                if outcome.status == Status::Failed || !outcome.notes.is_empty() {
+                    line(&self.printer, outcome);
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Bars {
+    fn drop(&mut self) {
+        let _ = self.bars.clear();
+    }
+}

@@ -1,0 +1,25 @@
+//! `larder rules check` and `larder rules explain`.
+
+use std::path::Path;
+
+use super::args::RulesCommand;
+use super::printer::Printer;
+use super::{Exit, Refusal};
+use crate::Error;
+use crate::config::Config;
+use crate::name::ImageName;
+
+pub(super) fn run(file: Option<&Path>, command: RulesCommand, printer: &Printer) -> Result<Exit, Refusal> {
+    match command {
+        RulesCommand::Check => super::config::check(file, printer, |config| format!("{} rules", config.rules.len())),
+        RulesCommand::Explain { image } => explain(file, &image, printer),
+    }
+}
+
+fn explain(file: Option<&Path>, image: &str, printer: &Printer) -> Result<Exit, Refusal> {
+    let config = Config::load(file)?;
+    let name = ImageName::parse(image).map_err(|why| Refusal::usage(Error::local("read image", why)))?;
+    let explanation = config.explain(&name);
+    printer.data(&explanation.to_string());
+    Ok(if explanation.resolved() { Exit::Done } else { Exit::Failed })
+}

@@ -1,0 +1,32 @@
+//! `larder completions` and `larder man`, from the same definition as the help.
+
+use clap::CommandFactory;
+
+use super::args::Cli;
+use super::printer::Printer;
+use super::{Exit, Refusal};
+
+pub(super) fn completions(shell: clap_complete::Shell, printer: &Printer) -> Result<Exit, Refusal> {
+    let mut script = vec![];
+    clap_complete::generate(shell, &mut Cli::command(), "larder", &mut script);
+    printer.data(&String::from_utf8_lossy(&script));
+    Ok(Exit::Done)
+}
+
+/// The page of the program, and after it one section for each command.
+pub(super) fn man(printer: &Printer) -> Result<Exit, Refusal> {
+    let mut page = vec![];
+    let mut command = Cli::command();
+    command.build();
+    let render = |command: &clap::Command, page: &mut Vec<u8>| {
+        clap_mangen::Man::new(command.clone())
+            .render(page)
+            .map_err(|error| Refusal::failed(crate::Error::local("print man page", error.to_string())))
+    };
+    render(&command, &mut page)?;
+    for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
+        render(&sub.clone().name(format!("larder-{}", sub.get_name())), &mut page)?;
+    }
+    printer.data(&String::from_utf8_lossy(&page));
+    Ok(Exit::Done)
+}

@@ -1,0 +1,68 @@
+//! `larder sync`.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::args::SyncArgs;
+use super::inputs::Inputs;
+use super::printer::Printer;
+use super::{Exit, Refusal, progress, signals, state, summary};
+use crate::report::{self, RunReport};
+use crate::stock::{Sync, SyncOptions};
+use crate::{Error, Result};
+
+pub(super) async fn run(file: Option<&Path>, args: SyncArgs, printer: &Printer) -> Result<Exit, Refusal> {
+    let inputs = Inputs::read(file, &args.selection)?;
+    check_outputs(&args)?;
+    let report = sync(inputs, &args, printer).await?;
+    let mut exit = Exit::of(report.exit);
+    let written = args.report.iter().map(|path| report.write(path)).chain(args.failed.iter().map(|path| write_failed(path, &report)));
+    for error in written.filter_map(Result::err) {
+        printer.error(&error);
+        exit = Exit::Failed;
+    }
+    Ok(exit)
+}
+
+/// The run itself, from inputs to its report.
+pub(super) async fn sync(inputs: Inputs, args: &SyncArgs, printer: &Printer) -> Result<RunReport, Refusal> {
+    let concurrency = args.selection.concurrency.map(usize::from);
+    let supply = Arc::new(state::supply(&inputs.config, concurrency, args.state.as_deref(), printer)?);
+    let target = supply.target(&inputs.target, true).await.map_err(Refusal::failed)?;
+    let options = SyncOptions { unmatched: inputs.unmatched, recheck: args.recheck, concurrency };
+    let stop = signals::listen(printer);
+    let (started, clock) = (jiff::Timestamp::now(), std::time::Instant::now());
+    let reporter = progress::reporter(printer);
+    let (images, totals) = Sync::new(Arc::clone(&supply), target, options).run(inputs.lists, &inputs.config.rules, reporter, stop).await;
+    let report = RunReport {
+        version: 1,
+        command: "sync".to_owned(),
+        started: started.to_string(),
+        finished: jiff::Timestamp::now().to_string(),
+        exit: totals.exit(),
+        target: inputs.target.to_string(),
+        totals,
+        images,
+        registries: supply.rows(),
+    };
+    summary::print(&report, clock.elapsed().as_secs_f64(), printer);
+    Ok(report)
+}
+
+/// A report that cannot be written is better known before the run than after it.
+fn check_outputs(args: &SyncArgs) -> Result<(), Refusal> {
+    let missing = |path: &&std::path::PathBuf| path.parent().is_some_and(|folder| !folder.as_os_str().is_empty() && !folder.is_dir());
+    let errors: Vec<Error> = args
+        .report
+        .iter()
+        .chain(&args.failed)
+        .filter(missing)
+        .map(|path| Error::local("write report", format!("{}: its folder does not exist", path.display())))
+        .collect();
+    if errors.is_empty() { Ok(()) } else { Err(errors.into()) }
+}
+
+fn write_failed(path: &Path, report: &RunReport) -> Result<()> {
+    let bytes = report::failed_list(&report.images).map_err(|error| Error::local("write failed list", format!("{}: {error}", path.display())))?;
+    std::fs::write(path, bytes).map_err(|error| Error::io("write failed list", path, &error))
+}

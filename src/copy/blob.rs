@@ -1,0 +1,115 @@
+//! One blob into one repository: found there, linked, or moved; read from the upstream at most once a run.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use async_trait::async_trait;
+use futures_util::StreamExt;
+
+use super::engine::{Engine, Image};
+use crate::content::{BlobStream, Charge, Descriptor, OpenBlob, Place, Presence as At, Source};
+use crate::report::{Event, Reporter};
+use crate::{Error, Kind, Result, Side};
+
+impl Engine {
+    /// Makes the image's repository hold `blob`; says whether the target had to be written to.
+    pub(super) async fn blob(&self, image: &Image, blob: &Descriptor) -> Result<bool> {
+        let to = &image.to;
+        let _held = self.nodes.hold((to.clone(), blob.digest.clone())).await;
+        if self.presence.has(to, &blob.digest) {
+            return Ok(self.present());
+        }
+        let mut elsewhere = self.presence.anywhere(&blob.digest);
+        if elsewhere.is_none() {
+            let _leading = self.leaders.hold(blob.digest.clone()).await;
+            elsewhere = self.presence.anywhere(&blob.digest);
+            if elsewhere.is_none() {
+                return self.bring(image, blob).await;
+            }
+        }
+        match elsewhere {
+            Some(from) => self.link(image, blob, &from).await,
+            None => Ok(false),
+        }
+    }
+
+    /// No repository of the target is known to have it: ask, else move it from the upstream.
+    async fn bring(&self, image: &Image, blob: &Descriptor) -> Result<bool> {
+        let known = match self.target.sink.holds_blob(&image.to, blob, &image.charge).await? {
+            At::Here => {
+                self.presence.add(&image.to, &blob.digest);
+                return Ok(self.present());
+            }
+            At::At(from) => Some(from),
+            At::Absent => None,
+        };
+        if let Some(from) = known {
+            return self.link(image, blob, &from).await;
+        }
+        self.transfer(image, blob, None).await?;
+        Ok(true)
+    }
+
+    /// Another repository of the target has it: mount it, or, where that is refused, fill it from there.
+    async fn link(&self, image: &Image, blob: &Descriptor, from: &Place) -> Result<bool> {
+        if self.target.sink.link(from, &image.to, blob, &image.charge).await? {
+            self.counts.mounted.fetch_add(1, Ordering::Relaxed);
+            self.presence.add(&image.to, &blob.digest);
+            return Ok(true);
+        }
+        if self.target.sink.holds_blob(&image.to, blob, &image.charge).await? == At::Here {
+            self.presence.add(&image.to, &blob.digest);
+            return Ok(self.present());
+        }
+        self.transfer(image, blob, Some(from)).await?;
+        Ok(true)
+    }
+
+    fn present(&self) -> bool {
+        self.counts.present.fetch_add(1, Ordering::Relaxed);
+        false
+    }
+
+    /// Moves the bytes: from repository `other` of the target if it is given and has them, else from the upstream.
+    pub(super) async fn transfer(&self, image: &Image, blob: &Descriptor, other: Option<&Place>) -> Result<()> {
+        if self.stop.is_cancelled() {
+            return Err(Error::cancelled("copy blob"));
+        }
+        let mut sources: Vec<(Arc<dyn Source>, Place)> = Vec::with_capacity(2);
+        sources.extend(other.map(|place| (Arc::clone(&self.target.source), place.clone())));
+        sources.push((Arc::clone(&image.upstream), image.from.clone()));
+        self.reporter.event(&Event::Expected { bytes: blob.size });
+        let opener = Opener { sources, blob: blob.clone(), charge: image.charge.clone(), reporter: Arc::clone(&self.reporter) };
+        self.target.sink.write_blob(&image.to, blob, &opener, &image.charge).await?;
+        self.counts.copied.fetch_add(1, Ordering::Relaxed);
+        self.presence.add(&image.to, &blob.digest);
+        Ok(())
+    }
+}
+
+/// Opens a blob at the first of several sources that has it.
+struct Opener {
+    sources: Vec<(Arc<dyn Source>, Place)>,
+    blob: Descriptor,
+    charge: Charge,
+    reporter: Arc<dyn Reporter>,
+}
+
+#[async_trait]
+impl OpenBlob for Opener {
+    async fn open(&self, offset: u64) -> Result<BlobStream> {
+        for (source, place) in &self.sources {
+            if let Some(stream) = source.blob(place, &self.blob, offset, &self.charge).await? {
+                let reporter = Arc::clone(&self.reporter);
+                let told = stream.inspect(move |item| {
+                    if let Ok(chunk) = item {
+                        reporter.event(&Event::Moved { bytes: chunk.len() as u64 });
+                    }
+                });
+                return Ok(told.boxed());
+            }
+        }
+        Err(Error::new(Side::Upstream, "get blob", Kind::NotFound, format!("the upstream does not have blob {}", self.blob.digest))
+            .status(404))
+    }
+}

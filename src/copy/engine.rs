@@ -1,0 +1,262 @@
+//! One image at a time: ask both sides, copy what is missing, give the name.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio_util::sync::CancellationToken;
+
+use super::presence::{Locks, Presence};
+use crate::content::{Charge, Descriptor, Digest, Manifest, ManifestKind, Place, Publication, Sink, Source};
+use crate::name::Reference;
+use crate::report::{Reporter, Status};
+use crate::{Error, Kind, Result, Side};
+
+/// The store that is being stocked: the same one, to write and to read.
+#[derive(Clone)]
+pub struct Target {
+    /// Where content is put.
+    pub sink: Arc<dyn Sink>,
+    /// Where it is read back, so that the upstream need not be asked again.
+    pub source: Arc<dyn Source>,
+}
+
+/// One image to be delivered.
+#[derive(Clone)]
+pub struct Image {
+    /// Its canonical name at the upstream (`docker.io/library/alpine:3.20`).
+    pub name: Arc<str>,
+    /// Who is asked what it is, and where its content is read.
+    pub upstream: Arc<dyn Source>,
+    /// Its repository there.
+    pub from: Place,
+    /// What is asked for there. A digest is not resolved.
+    pub wanted: Reference,
+    /// Its repository at the target.
+    pub to: Place,
+    /// The name it gets there.
+    pub publish: Reference,
+    /// Who pays.
+    pub charge: Charge,
+}
+
+/// What became of an image that did not fail.
+#[derive(Debug)]
+pub struct Delivered {
+    /// `copied` or `current`.
+    pub status: Status,
+    /// The digest at the target.
+    pub digest: Digest,
+    /// The digest at the upstream.
+    pub source_digest: Digest,
+    /// The platforms an index names.
+    pub platforms: Vec<String>,
+    /// Remarks.
+    pub notes: Vec<String>,
+}
+
+/// How upstream and target compare, by HEADs alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// The target has what the upstream names.
+    Current(Digest),
+    /// The target has nothing under that name.
+    Missing(Digest),
+    /// The target's name points elsewhere.
+    Moved {
+        /// At the target.
+        from: Digest,
+        /// At the upstream.
+        to: Digest,
+    },
+}
+
+/// Blobs, by what had to be done for them.
+#[derive(Debug, Default)]
+pub struct Counts {
+    pub(super) copied: AtomicU64,
+    pub(super) mounted: AtomicU64,
+    pub(super) present: AtomicU64,
+}
+
+impl Counts {
+    /// Blobs whose bytes were moved.
+    pub fn copied(&self) -> u64 {
+        self.copied.load(Ordering::Relaxed)
+    }
+    /// Blobs linked from another repository of the target.
+    pub fn mounted(&self) -> u64 {
+        self.mounted.load(Ordering::Relaxed)
+    }
+    /// Blobs the target had.
+    pub fn present(&self) -> u64 {
+        self.present.load(Ordering::Relaxed)
+    }
+}
+
+/// How an [`Engine`] behaves.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Do not take an equal digest as proof that the target has the whole image: ask it for every piece.
+    pub recheck: bool,
+}
+
+/// Copies images into one target. Shared by all images of a run, because what one of them brought the others need not.
+pub struct Engine {
+    pub(super) target: Target,
+    pub(super) reporter: Arc<dyn Reporter>,
+    pub(super) options: Options,
+    pub(super) presence: Presence,
+    /// One task at a time brings a digest into a repository.
+    pub(super) nodes: Locks<(Place, Digest)>,
+    /// One task at a time reads a digest from an upstream; held only while it is asked for and moved.
+    pub(super) leaders: Locks<Digest>,
+    pub(super) counts: Counts,
+    /// No new work is begun once this is cancelled.
+    pub(super) stop: CancellationToken,
+    fatal: Mutex<Option<Error>>,
+}
+
+impl Engine {
+    /// An engine that fills `target`. When `stop` is cancelled, transfers under way go on and nothing new begins.
+    pub fn new(target: Target, reporter: Arc<dyn Reporter>, options: Options, stop: CancellationToken) -> Arc<Self> {
+        Arc::new(Engine {
+            target,
+            reporter,
+            options,
+            presence: Presence::default(),
+            nodes: Locks::default(),
+            leaders: Locks::default(),
+            counts: Counts::default(),
+            stop,
+            fatal: Mutex::new(None),
+        })
+    }
+
+    /// What was done for blobs so far.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// Whether the run is to end: no new image need be begun.
+    pub fn stop_requested(&self) -> bool {
+        self.stop.is_cancelled()
+    }
+
+    /// The failure that ended the whole run (a full disk), if one did.
+    pub fn fatal(&self) -> Option<Error> {
+        self.fatal.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Compares both sides, spending HEADs only.
+    ///
+    /// # Errors
+    /// If one of them cannot be asked, or the upstream does not have the image.
+    pub async fn compare(&self, image: &Image) -> Result<Standing> {
+        let (wanted, held) = self.ask(image).await?;
+        Ok(match held {
+            Some(held) if held == wanted.digest => Standing::Current(held),
+            Some(held) => Standing::Moved { from: held, to: wanted.digest },
+            None => Standing::Missing(wanted.digest),
+        })
+    }
+
+    /// Makes the target hold `image` under its name.
+    ///
+    /// # Errors
+    /// The first failure; nothing is named then. After a full disk the run is stopped, see [`Engine::fatal`].
+    pub async fn deliver(self: &Arc<Self>, image: &Image) -> Result<Delivered> {
+        let delivered = self.try_deliver(image).await;
+        if let Err(error) = &delivered
+            && error.kind() == Kind::DiskFull
+        {
+            self.fatal.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| error.clone());
+            self.stop.cancel();
+        }
+        delivered.map_err(|error| error.subject(&image.name))
+    }
+
+    async fn try_deliver(self: &Arc<Self>, image: &Image) -> Result<Delivered> {
+        let (wanted, held) = self.ask(image).await?;
+        let named = held.as_ref() == Some(&wanted.digest);
+        if named && !self.options.recheck {
+            return Ok(Delivered::new(Status::Current, wanted.digest, None));
+        }
+        let job = super::graph::Job::new(image);
+        let (manifest, moved) = self.root(&job, &wanted).await?;
+        if !named || moved {
+            self.publish(&job, &manifest).await?;
+        }
+        self.presence.add(&image.to, &manifest.digest);
+        job.release();
+        let status = if named && !moved { Status::Current } else { Status::Copied };
+        let mut delivered = Delivered::new(status, wanted.digest, Some(&manifest));
+        delivered.notes = job.notes();
+        Ok(delivered)
+    }
+
+    /// What the upstream names, and what the target has under that name. A digest that is asked for needs no upstream.
+    async fn ask(&self, image: &Image) -> Result<(Descriptor, Option<Digest>)> {
+        if self.stop.is_cancelled() {
+            return Err(Error::cancelled("resolve tag"));
+        }
+        let upstream = async {
+            match &image.wanted {
+                Reference::Digest(digest) => Ok(Descriptor::new("", digest.clone(), 0)),
+                Reference::Tag(_) => {
+                    image.upstream.resolve(&image.from, &image.wanted, &image.charge).await?.ok_or_else(|| not_found(image))
+                }
+            }
+        };
+        let target = self.target.sink.published(&image.to, &image.publish, &image.charge);
+        let (wanted, held) = futures_util::future::try_join(upstream, target).await?;
+        Ok((wanted, held.map(|descriptor| descriptor.digest)))
+    }
+
+    async fn publish(self: &Arc<Self>, job: &super::graph::Job<'_>, manifest: &Manifest) -> Result<()> {
+        let image = job.image;
+        let publication = Publication {
+            place: image.to.clone(),
+            reference: image.publish.clone(),
+            manifest: manifest.clone(),
+            source: Arc::clone(&image.name),
+        };
+        match self.target.sink.publish(&publication, &image.charge).await {
+            Err(error) if error.kind() == Kind::ContentMissing => {
+                self.refill(job, manifest).await?;
+                self.target.sink.publish(&publication, &image.charge).await
+            }
+            done => done,
+        }
+    }
+}
+
+fn not_found(image: &Image) -> Error {
+    Error::new(Side::Upstream, "resolve tag", Kind::NotFound, "the upstream has no such tag or repository")
+        .status(404)
+        .code("MANIFEST_UNKNOWN")
+        .subject(&image.name)
+        .remedy("check the name and tag in the list")
+}
+
+impl Delivered {
+    fn new(status: Status, digest: Digest, manifest: Option<&Manifest>) -> Self {
+        Delivered { status, source_digest: digest.clone(), digest, platforms: manifest.map(platforms).unwrap_or_default(), notes: vec![] }
+    }
+}
+
+/// The platforms an index names, in its order. `unknown/unknown` marks attestations, which run nowhere.
+fn platforms(manifest: &Manifest) -> Vec<String> {
+    if manifest.kind() != ManifestKind::Index {
+        return vec![];
+    }
+    let children = manifest.links().map(|links| links.manifests).unwrap_or_default();
+    let mut named: Vec<String> = children
+        .iter()
+        .filter_map(|child| child.platform.as_ref())
+        .filter(|platform| platform.os != "unknown")
+        .map(ToString::to_string)
+        .collect();
+    let mut seen = std::collections::HashSet::new();
+    named.retain(|name| seen.insert(name.clone()));
+    named
+}

@@ -1,0 +1,230 @@
+//! The graph of an image: manifests are read from where they cost least, and put after everything they refer to.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
+use tokio::task::JoinSet;
+
+use super::engine::{Engine, Image};
+use crate::content::{Descriptor, Digest, Links, Manifest, ManifestKind, Presence as At};
+use crate::{Error, Kind, Result, Side};
+
+/// Children of one index that are worked on at once. Requests are limited by each registry's own concurrency; this bounds
+/// the manifests that one image holds in memory.
+const CHILDREN: usize = 8;
+
+/// How deep indexes may nest. Real ones nest once or twice; a hostile chain of indexes must end.
+const MAX_DEPTH: usize = 8;
+
+/// An image being delivered.
+pub(super) struct Job<'a> {
+    pub(super) image: &'a Image,
+    /// Set once a piece has failed: what has not begun need not.
+    pub(super) failed: Arc<AtomicBool>,
+    /// Set once anything was written to the target.
+    moved: AtomicBool,
+    notes: Mutex<Vec<String>>,
+    /// Manifests read for it, which a source may have kept until now.
+    read: Mutex<Vec<Digest>>,
+}
+
+impl<'a> Job<'a> {
+    pub(super) fn new(image: &'a Image) -> Self {
+        Job { image, failed: Arc::default(), moved: AtomicBool::new(false), notes: Mutex::default(), read: Mutex::default() }
+    }
+
+    pub(super) fn notes(&self) -> Vec<String> {
+        std::mem::take(&mut *self.notes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn note(&self, note: String) {
+        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        if !notes.contains(&note) {
+            notes.push(note);
+        }
+    }
+
+    /// The image is delivered: what its source kept for another attempt can go.
+    pub(super) fn release(&self) {
+        for digest in self.read.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            self.image.upstream.release(&digest);
+        }
+    }
+}
+
+impl Engine {
+    /// Brings everything the image's top manifest refers to; gives the manifest, and whether anything had to be written.
+    pub(super) async fn root(self: &Arc<Self>, job: &Job<'_>, wanted: &Descriptor) -> Result<(Manifest, bool)> {
+        let image = job.image;
+        let _held = self.nodes.hold((image.to.clone(), wanted.digest.clone())).await;
+        let held = self.holds_manifest(job, wanted).await?;
+        if held
+            && !self.options.recheck
+            && let Some(manifest) = self.target.source.manifest(&image.to, &wanted.digest, &image.charge).await?
+        {
+            return Ok((manifest, false));
+        }
+        let manifest = self.read(job, wanted, held).await?;
+        self.fill(job, &manifest, 0).await?;
+        Ok((manifest, job.moved.load(Ordering::Relaxed)))
+    }
+
+    /// Brings one child manifest with all it refers to.
+    fn child<'a>(self: &'a Arc<Self>, job: &'a Job<'_>, child: Descriptor, depth: usize) -> BoxFuture<'a, Result<()>> {
+        async move {
+            let place = &job.image.to;
+            let _held = self.nodes.hold((place.clone(), child.digest.clone())).await;
+            if job.failed.load(Ordering::Relaxed) {
+                return Err(Error::cancelled("copy manifest"));
+            }
+            let held = self.holds_manifest(job, &child).await?;
+            if held && !self.options.recheck {
+                return Ok(());
+            }
+            let manifest = match self.read(job, &child, held).await {
+                // An index may list blobs (BuildKit's cache does): a type that is no manifest's is then looked for there.
+                Err(error) if error.kind() == Kind::NotFound && crate::content::kind_of(&child.media_type) == ManifestKind::Opaque => {
+                    return self.blobs(job, vec![child]).await;
+                }
+                read => read?,
+            };
+            self.fill(job, &manifest, depth).await?;
+            if !held {
+                self.put(job, &manifest).await?;
+            }
+            self.presence.add(place, &manifest.digest);
+            Ok(())
+        }
+        .boxed()
+    }
+
+    /// Brings what `manifest` refers to.
+    async fn fill(self: &Arc<Self>, job: &Job<'_>, manifest: &Manifest, depth: usize) -> Result<()> {
+        let Links { manifests, blobs, .. } = manifest.links()?;
+        if depth >= MAX_DEPTH && !manifests.is_empty() {
+            return Err(Error::new(
+                Side::Upstream,
+                "read manifest",
+                Kind::Untrusted,
+                format!("indexes are nested more than {MAX_DEPTH} deep"),
+            ));
+        }
+        let children =
+            stream::iter(manifests).map(|child| self.child(job, child, depth + 1)).buffer_unordered(CHILDREN).try_collect::<Vec<()>>();
+        let (children, blobs) = futures_util::future::join(children, self.blobs(job, blobs)).await;
+        match (children, blobs) {
+            // A child that gave up because another piece failed is not the cause.
+            (Err(given_up), Err(cause)) if given_up.kind() == Kind::Cancelled => Err(cause),
+            (children, blobs) => children.and(blobs),
+        }
+    }
+
+    /// Brings blobs, each in a task of its own so that hashing uses all cores. When one fails, those under way are let
+    /// finish (other images may be waiting for them) and those not begun are not.
+    async fn blobs(self: &Arc<Self>, job: &Job<'_>, blobs: Vec<Descriptor>) -> Result<()> {
+        let mut tasks = JoinSet::new();
+        let mut seen = std::collections::HashSet::new();
+        for blob in blobs {
+            if !seen.insert(blob.digest.clone()) {
+                continue;
+            }
+            if blob.is_foreign() {
+                job.note(format!("foreign layer {} is not copied: its licence lets only its vendor distribute it", blob.digest.short()));
+                continue;
+            }
+            let (engine, image, failed) = (Arc::clone(self), job.image.clone(), Arc::clone(&job.failed));
+            tasks.spawn(async move {
+                if failed.load(Ordering::Relaxed) {
+                    return Ok(false);
+                }
+                let done = engine.blob(&image, &blob).await;
+                if done.is_err() {
+                    failed.store(true, Ordering::Relaxed);
+                }
+                done
+            });
+        }
+        let mut first = Ok(());
+        while let Some(done) = tasks.join_next().await {
+            match done {
+                Ok(Ok(moved)) => {
+                    job.moved.fetch_or(moved, Ordering::Relaxed);
+                }
+                Ok(Err(error)) => first = first.and(Err(error)),
+                Err(lost) => first = first.and(Err(Error::local("copy blob", format!("the task ended early: {lost}")))),
+            }
+        }
+        first
+    }
+
+    /// Reads a manifest from the cheapest place: the target if it is known to have it, in any repository, else the
+    /// upstream. `held`: the image's own repository has it.
+    async fn read(&self, job: &Job<'_>, wanted: &Descriptor, held: bool) -> Result<Manifest> {
+        let image = job.image;
+        let at = if held { Some(image.to.clone()) } else { self.presence.anywhere(&wanted.digest) };
+        if let Some(place) = at
+            && let Some(manifest) = self.target.source.manifest(&place, &wanted.digest, &image.charge).await?
+        {
+            return Ok(manifest);
+        }
+        let found = image.upstream.manifest(&image.from, &wanted.digest, &image.charge).await?;
+        let manifest = found.ok_or_else(|| {
+            Error::new(Side::Upstream, "get manifest", Kind::NotFound, format!("the upstream does not have manifest {}", wanted.digest))
+                .status(404)
+        })?;
+        // A size of 0 says that nobody has told the size (an image asked for by digest).
+        if wanted.size != 0 && wanted.size != manifest.bytes.len() as u64 {
+            let message = format!("manifest {} has {} bytes where {} were announced", wanted.digest, manifest.bytes.len(), wanted.size);
+            return Err(Error::new(Side::Upstream, "get manifest", Kind::Damaged, message));
+        }
+        job.read.lock().unwrap_or_else(PoisonError::into_inner).push(wanted.digest.clone());
+        Ok(manifest)
+    }
+
+    async fn holds_manifest(&self, job: &Job<'_>, manifest: &Descriptor) -> Result<bool> {
+        let image = job.image;
+        if self.presence.has(&image.to, &manifest.digest) {
+            return Ok(true);
+        }
+        let held = self.target.sink.holds_manifest(&image.to, manifest, &image.charge).await? == At::Here;
+        if held {
+            self.presence.add(&image.to, &manifest.digest);
+        }
+        Ok(held)
+    }
+
+    async fn put(self: &Arc<Self>, job: &Job<'_>, manifest: &Manifest) -> Result<()> {
+        let image = job.image;
+        job.moved.store(true, Ordering::Relaxed);
+        match self.target.sink.put_manifest(&image.to, manifest, &image.charge).await {
+            Err(error) if error.kind() == Kind::ContentMissing => {
+                self.refill(job, manifest).await?;
+                self.target.sink.put_manifest(&image.to, manifest, &image.charge).await
+            }
+            done => done,
+        }
+    }
+
+    /// The target refused `manifest` because it misses something that it, or a mount, said to be there: everything the
+    /// manifest refers to is brought again, once, without believing either.
+    pub(super) fn refill<'a>(self: &'a Arc<Self>, job: &'a Job<'_>, manifest: &'a Manifest) -> BoxFuture<'a, Result<()>> {
+        async move {
+            let Links { manifests, blobs, .. } = manifest.links()?;
+            for blob in blobs.iter().filter(|blob| !blob.is_foreign()) {
+                self.presence.forget(&job.image.to, &blob.digest);
+                self.transfer(job.image, blob, None).await?;
+            }
+            for child in manifests {
+                self.presence.forget(&job.image.to, &child.digest);
+                let manifest = self.read(job, &child, false).await?;
+                self.refill(job, &manifest).await?;
+                self.target.sink.put_manifest(&job.image.to, &manifest, &job.image.charge).await?;
+                self.presence.add(&job.image.to, &child.digest);
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+}

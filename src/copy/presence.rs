@@ -1,0 +1,108 @@
+//! What is known of the target within a run, and who is working on what.
+
+use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::OwnedMutexGuard;
+
+use crate::content::{Digest, Place};
+
+/// Which repositories of the target hold which digests, as far as this run has seen or made it so.
+#[derive(Debug, Default)]
+pub(super) struct Presence(Mutex<HashMap<Digest, HashSet<Place>>>);
+
+impl Presence {
+    pub(super) fn add(&self, place: &Place, digest: &Digest) {
+        self.lock().entry(digest.clone()).or_default().insert(place.clone());
+    }
+
+    pub(super) fn has(&self, place: &Place, digest: &Digest) -> bool {
+        self.lock().get(digest).is_some_and(|places| places.contains(place))
+    }
+
+    /// Some repository that holds `digest`; the first by name, so that runs are alike.
+    pub(super) fn anywhere(&self, digest: &Digest) -> Option<Place> {
+        self.lock().get(digest).and_then(|places| places.iter().min().cloned())
+    }
+
+    /// What was believed of `digest` at `place` has turned out to be wrong.
+    pub(super) fn forget(&self, place: &Place, digest: &Digest) {
+        if let Some(places) = self.lock().get_mut(digest) {
+            places.remove(place);
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Digest, HashSet<Place>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+type Keys<K> = Arc<Mutex<HashMap<K, Arc<tokio::sync::Mutex<()>>>>>;
+
+/// Mutual exclusion by key: whoever comes second waits, then looks again at what the first one achieved. Failures are
+/// not remembered, and a holder that is dropped midway (an aborted task) simply lets the next one in.
+#[derive(Debug)]
+pub(super) struct Locks<K: Eq + Hash + Clone>(Keys<K>);
+
+impl<K: Eq + Hash + Clone> Default for Locks<K> {
+    fn default() -> Self {
+        Locks(Arc::default())
+    }
+}
+
+/// Holds a key until dropped.
+#[derive(Debug)]
+pub(super) struct Held<K: Eq + Hash + Clone> {
+    keys: Keys<K>,
+    key: K,
+    guard: Option<OwnedMutexGuard<()>>,
+}
+
+impl<K: Eq + Hash + Clone> Locks<K> {
+    pub(super) async fn hold(&self, key: K) -> Held<K> {
+        let lock = Arc::clone(self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(key.clone()).or_default());
+        // Built before waiting: a waiter that is dropped must clean up as well.
+        let mut held = Held { keys: Arc::clone(&self.0), key, guard: None };
+        held.guard = Some(lock.lock_owned().await);
+        held
+    }
+}
+
+impl<K: Eq + Hash + Clone> Drop for Held<K> {
+    fn drop(&mut self) {
+        self.guard = None;
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        // Only the map refers to it: nobody holds it or waits for it.
+        if keys.get(&self.key).is_some_and(|lock| Arc::strong_count(lock) == 1) {
+            keys.remove(&self.key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn one_at_a_time_by_key_and_nothing_is_left_behind() {
+        let locks: Arc<Locks<u8>> = Arc::default();
+        let first = locks.hold(1).await;
+        let _other = locks.hold(2).await;
+        let waiting = tokio::spawn({
+            let locks = Arc::clone(&locks);
+            async move { drop(locks.hold(1).await) }
+        });
+        let abandoned = tokio::spawn({
+            let locks = Arc::clone(&locks);
+            async move { drop(locks.hold(1).await) }
+        });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        abandoned.abort();
+        drop(first);
+        waiting.await.unwrap();
+        let _ = abandoned.await;
+        assert_eq!(locks.0.lock().unwrap().len(), 1);
+    }
+}

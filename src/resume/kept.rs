@@ -1,0 +1,107 @@
+//! Manifests kept until their image is delivered: each was a pull, and pulls are money.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::content::{BlobStream, Charge, Descriptor, Digest, Manifest, Place, Source};
+use crate::name::Reference;
+use crate::{Error, Result, Side};
+
+/// How long a manifest is kept for an image that is never delivered.
+const KEEP: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// A folder of manifests, one file each, named by digest. The media type, which the bytes need not tell, is the file's
+/// first line.
+#[derive(Debug)]
+pub struct Kept {
+    folder: PathBuf,
+}
+
+impl Kept {
+    /// Opens (and makes) `folder`; what is older than 30 days is removed.
+    ///
+    /// # Errors
+    /// If the folder cannot be made.
+    pub fn open(folder: &Path) -> Result<Self> {
+        std::fs::create_dir_all(folder).map_err(|error| Error::io("open state", folder, &error))?;
+        let old = |entry: &std::fs::DirEntry| {
+            entry.metadata().and_then(|metadata| metadata.modified()).is_ok_and(|at| at.elapsed().is_ok_and(|age| age > KEEP))
+        };
+        for entry in std::fs::read_dir(folder).map_err(|error| Error::io("open state", folder, &error))?.flatten().filter(old) {
+            let _ = std::fs::remove_file(entry.path());
+        }
+        Ok(Kept { folder: folder.to_owned() })
+    }
+
+    /// `source`, with what is kept before it.
+    pub fn before<S: Source>(self: &Arc<Self>, source: Arc<S>) -> Keeping<S> {
+        Keeping { kept: Arc::clone(self), source }
+    }
+
+    fn path(&self, digest: &Digest) -> PathBuf {
+        self.folder.join(format!("{}-{}", digest.algorithm(), digest.encoded()))
+    }
+
+    /// The manifest, if it is here and undamaged.
+    fn load(&self, digest: &Digest) -> Option<Manifest> {
+        let bytes = Bytes::from(std::fs::read(self.path(digest)).ok()?);
+        let end = bytes.iter().position(|byte| *byte == b'\n')?;
+        let media_type = std::str::from_utf8(&bytes[..end]).ok()?.to_owned();
+        Manifest::verify(bytes.slice(end + 1..), Some(&media_type), digest, Side::Local).ok()
+    }
+
+    /// Keeps `manifest`. A failure only costs another pull later.
+    fn store(&self, manifest: &Manifest) {
+        let write = || -> std::io::Result<()> {
+            let mut file = tempfile::NamedTempFile::new_in(&self.folder)?;
+            std::io::Write::write_all(&mut file, manifest.media_type.as_bytes())?;
+            std::io::Write::write_all(&mut file, b"\n")?;
+            std::io::Write::write_all(&mut file, &manifest.bytes)?;
+            file.persist(self.path(&manifest.digest)).map(drop).map_err(|error| error.error)
+        };
+        if let Err(error) = write() {
+            tracing::debug!(%error, digest = %manifest.digest, "could not keep a manifest");
+        }
+    }
+}
+
+/// A source whose manifests are kept on the way, and read from there the next time.
+#[derive(Debug)]
+pub struct Keeping<S> {
+    kept: Arc<Kept>,
+    source: Arc<S>,
+}
+
+#[async_trait]
+impl<S: Source> Source for Keeping<S> {
+    async fn resolve(&self, place: &Place, reference: &Reference, charge: &Charge) -> Result<Option<Descriptor>> {
+        self.source.resolve(place, reference, charge).await
+    }
+
+    async fn tags(&self, place: &Place, charge: &Charge) -> Result<Vec<String>> {
+        self.source.tags(place, charge).await
+    }
+
+    async fn manifest(&self, place: &Place, digest: &Digest, charge: &Charge) -> Result<Option<Manifest>> {
+        if let Some(manifest) = self.kept.load(digest) {
+            return Ok(Some(manifest));
+        }
+        let manifest = self.source.manifest(place, digest, charge).await?;
+        if let Some(manifest) = &manifest {
+            self.kept.store(manifest);
+        }
+        Ok(manifest)
+    }
+
+    async fn blob(&self, place: &Place, blob: &Descriptor, offset: u64, charge: &Charge) -> Result<Option<BlobStream>> {
+        self.source.blob(place, blob, offset, charge).await
+    }
+
+    fn release(&self, manifest: &Digest) {
+        let _ = std::fs::remove_file(self.kept.path(manifest));
+    }
+}

@@ -1,0 +1,193 @@
+//! What a list line means once the rules have spoken. Pure.
+
+use std::sync::Arc;
+
+use crate::config::Target;
+use crate::content::{Digest, Place};
+use crate::list::{Entry, Selection};
+use crate::name::Reference;
+use crate::report::{Again, Outcome};
+use crate::rules::{Rule, RuleSet, Unresolved};
+use crate::select::Selector;
+use crate::{Error, Kind, Side};
+
+/// What becomes of an entry that no rule covers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Unmatched {
+    /// It fails.
+    #[default]
+    Fail,
+    /// It is kept under `<upstream host>/<path>`.
+    Mirror,
+}
+
+/// One source repository and selection, one target repository, one rule.
+#[derive(Debug)]
+pub struct Item {
+    /// The line it came from.
+    pub entry: Entry,
+    /// Its place among all lines, for reports in list order.
+    pub order: usize,
+    /// The rule that decided, unless the line named its target or it is mirrored.
+    pub rule: Option<Arc<Rule>>,
+    /// The repository at the target, prefix included.
+    pub to: Place,
+}
+
+/// One image that is wanted: the end of all selection.
+#[derive(Debug, Clone)]
+pub struct Want {
+    /// The item it belongs to.
+    pub item: Arc<Item>,
+    /// What the upstream is asked for.
+    pub wanted: Reference,
+    /// The name it gets at the target.
+    pub publish: Reference,
+    /// Higher ones go first.
+    pub priority: i64,
+}
+
+impl Item {
+    /// Resolves `entry` through the rules.
+    ///
+    /// # Errors
+    /// The failed row for the report: no rule covers it, or another rule owns its target.
+    pub fn resolve(entry: Entry, order: usize, rules: &RuleSet, unmatched: Unmatched, target: &Target) -> Result<Self, Box<Outcome>> {
+        let (rule, path) = match &entry.target {
+            Some(named) => (None, named.repository.clone()),
+            None => match rules.forward(&entry.source) {
+                Ok(resolution) => (resolution.rule.clone(), resolution.target.as_str().to_owned()),
+                Err(Unresolved::NoRule { .. }) if unmatched == Unmatched::Mirror => {
+                    (None, RuleSet::unmatched_target(&entry.source, matches!(target, Target::Registry { .. })))
+                }
+                Err(unresolved) => return Err(Box::new(failed_row(&entry, &unresolved))),
+            },
+        };
+        let to = Place::new(match target {
+            Target::Registry { prefix, .. } if !prefix.is_empty() => format!("{prefix}/{path}"),
+            _ => path,
+        });
+        Ok(Item { entry, order, rule, to })
+    }
+
+    /// The images that are known without asking anybody.
+    pub fn wants(self: &Arc<Self>) -> Vec<Want> {
+        match &self.entry.selection {
+            Selection::One { tag, digest } => {
+                let wanted = match (digest, tag) {
+                    (Some(digest), _) => Reference::Digest(digest.clone()),
+                    (None, tag) => Reference::Tag(tag.clone().unwrap_or_else(|| "latest".to_owned())),
+                };
+                let renamed = self.entry.target.as_ref().and_then(|target| target.tag.clone());
+                let publish = renamed.or_else(|| tag.clone()).map_or_else(|| wanted.clone(), Reference::Tag);
+                vec![self.want(wanted, publish)]
+            }
+            Selection::Terms(selector) if selector.needs_listing() => vec![],
+            Selection::Terms(selector) => self.tagged(selector.exact_tags()),
+        }
+    }
+
+    /// The selector, if tags must be listed before it is known what is wanted.
+    pub fn selector(&self) -> Option<&Selector> {
+        match &self.entry.selection {
+            Selection::Terms(selector) if selector.needs_listing() => Some(selector),
+            _ => None,
+        }
+    }
+
+    /// One want for each of `tags`.
+    pub fn tagged(self: &Arc<Self>, tags: &[String]) -> Vec<Want> {
+        let renamed = self.entry.target.as_ref().and_then(|target| target.tag.clone());
+        let publish = |tag: &String| Reference::Tag(renamed.clone().unwrap_or_else(|| tag.clone()));
+        tags.iter().map(|tag| self.want(Reference::Tag(tag.clone()), publish(tag))).collect()
+    }
+
+    fn want(self: &Arc<Self>, wanted: Reference, publish: Reference) -> Want {
+        Want { item: Arc::clone(self), wanted, publish, priority: self.entry.priority }
+    }
+
+    /// A row for the item as a whole, for when it is not known which images it means.
+    pub fn row(&self, target: &Target) -> Outcome {
+        let selector = self.selector().map(|selector| format!(":{}", selector.tags_column())).unwrap_or_default();
+        let mut row = Outcome::new(
+            format!("{}{selector}", self.entry.source),
+            title(target, &self.to, None),
+            self.entry.origin.file.to_string(),
+            self.entry.origin.line,
+        );
+        row.rule = self.rule.as_ref().map(|rule| rule.name.clone());
+        row.again = again(&self.entry);
+        row
+    }
+}
+
+impl Want {
+    /// The normalised name of what is wanted (`docker.io/library/alpine:3.20@sha256:…`).
+    pub fn source(&self) -> String {
+        let entry = &self.item.entry;
+        match (&entry.selection, &self.wanted) {
+            (Selection::One { tag: Some(tag), .. }, Reference::Digest(digest)) => format!("{}:{tag}@{digest}", entry.source),
+            (_, wanted) => format!("{}{}", entry.source, wanted.suffix()),
+        }
+    }
+
+    /// The name it has at the upstream for container runtimes: with its tag if it has one, else with its digest.
+    pub fn canonical(&self) -> String {
+        let entry = &self.item.entry;
+        match (&entry.selection, &self.wanted) {
+            (Selection::One { tag: Some(tag), .. }, _) => format!("{}:{tag}", entry.source),
+            (_, wanted) => format!("{}{}", entry.source, wanted.suffix()),
+        }
+    }
+
+    /// An unfinished row for the report.
+    pub fn row(&self, target: &Target) -> Outcome {
+        let origin = &self.item.entry.origin;
+        let mut row = Outcome::new(self.source(), title(target, &self.item.to, Some(&self.publish)), origin.file.to_string(), origin.line);
+        row.rule = self.item.rule.as_ref().map(|rule| rule.name.clone());
+        row.again = Again { image: self.source(), tags: String::new(), exclude: String::new(), ..again(&self.item.entry) };
+        row
+    }
+}
+
+/// The list line that asks for `entry` again.
+fn again(entry: &Entry) -> Again {
+    let (reference, tags, exclude) = match &entry.selection {
+        Selection::One { tag, digest } => (one(tag.as_deref(), digest.as_ref()), String::new(), String::new()),
+        Selection::Terms(selector) => (String::new(), selector.tags_column().to_owned(), selector.exclude_column().to_owned()),
+    };
+    let target = entry.target.as_ref().map(|target| match &target.tag {
+        Some(tag) => format!("{}:{tag}", target.repository),
+        None => target.repository.clone(),
+    });
+    Again { image: format!("{}{reference}", entry.source), tags, exclude, target: target.unwrap_or_default(), priority: entry.priority }
+}
+
+/// `:tag@digest`, as far as they are given.
+fn one(tag: Option<&str>, digest: Option<&Digest>) -> String {
+    let tag = tag.map(|tag| format!(":{tag}")).unwrap_or_default();
+    format!("{tag}{}", digest.map(|digest| format!("@{digest}")).unwrap_or_default())
+}
+
+/// A name at the target, as its users write it.
+fn title(target: &Target, place: &Place, reference: Option<&Reference>) -> String {
+    let suffix = reference.map(Reference::suffix).unwrap_or_default();
+    match target {
+        Target::Registry { host, .. } => format!("{host}/{place}{suffix}"),
+        Target::Layout { .. } => format!("{place}{suffix}"),
+    }
+}
+
+fn failed_row(entry: &Entry, unresolved: &Unresolved) -> Outcome {
+    let again = again(entry);
+    let tags = if again.tags.is_empty() { String::new() } else { format!(":{}", again.tags) };
+    let source = format!("{}{tags}", again.image);
+    let error = Error::new(Side::Local, "resolve rule", Kind::Local, unresolved.to_string()).subject(&source);
+    let error = match unresolved {
+        Unresolved::NoRule { .. } => error.remedy("add a rule for it, give the line a `target`, or use --unmatched mirror"),
+        Unresolved::Shadowed { .. } => error.remedy("a cache would serve another image under that name: give the line a `target`, or change one of the rules"),
+    };
+    let mut row = Outcome::new(source, "", entry.origin.file.to_string(), entry.origin.line).failed(error);
+    row.again = again;
+    row
+}

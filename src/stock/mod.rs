@@ -1,0 +1,13 @@
+//! From list entries to a stocked target: entries meet rules and become items, items become wanted images, and images
+//! stream through the engine, each upstream on its own.
+
+mod claims;
+mod item;
+mod plan;
+mod run;
+mod supply;
+
+pub use item::{Item, Unmatched, Want};
+pub use plan::{Planned, State};
+pub use run::{Sync, SyncOptions};
+pub use supply::{Supply, TargetStore};

@@ -1,0 +1,331 @@
+//! A run: all images of all lists, each upstream streaming on its own, until done, interrupted, or out of disk.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::{StreamExt, stream};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::claims::{self, Claims};
+use super::{Item, Planned, Supply, TargetStore, Unmatched, Want};
+use crate::content::{Charge, Place, Source};
+use crate::copy::{Engine, Options};
+use crate::list::Parsed;
+use crate::report::{Event, Outcome, Reporter, Status, Totals};
+use crate::rules::RuleSet;
+use crate::{Error, Kind, Result, Side};
+
+/// Images of one upstream that are worked on at once, for each request that may be in flight to it: while one is
+/// resolved, another's blobs can move.
+const IMAGES_PER_REQUEST: usize = 2;
+
+/// Requests in flight to an upstream, where nothing else is configured (product: 8).
+const UPSTREAM_CONCURRENCY: usize = 8;
+
+/// How long transfers under way may go on after an interrupt. Kubernetes kills 30 s after SIGTERM, and the report must be
+/// written before that.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// How a run behaves.
+#[derive(Debug, Clone, Default)]
+pub struct SyncOptions {
+    /// What becomes of entries that no rule covers.
+    pub unmatched: Unmatched,
+    /// Ask the target for every piece of every image.
+    pub recheck: bool,
+    /// Requests in flight per registry, if the user said so.
+    pub concurrency: Option<usize>,
+}
+
+/// A run over lists, to be planned or carried out.
+pub struct Sync {
+    supply: Arc<Supply>,
+    target: TargetStore,
+    options: SyncOptions,
+}
+
+/// What is to be worked on: one wanted image, or an item whose tags must be listed first.
+#[derive(Debug, Clone)]
+pub(super) enum Unit {
+    Want(Want),
+    Expand(Arc<Item>),
+}
+
+/// Lists that have met the rules.
+pub(super) struct Prepared {
+    /// Units by upstream host, most wanted first.
+    pub(super) groups: BTreeMap<String, Vec<Unit>>,
+    /// Rows that have failed before anybody was asked, with their place among all lines.
+    pub(super) failed: Vec<(usize, Outcome)>,
+    pub(super) claims: Claims,
+}
+
+/// An item whose tags have been listed.
+pub(super) struct Expanded {
+    pub(super) wants: Vec<Want>,
+    pub(super) refused: Vec<(Want, Error)>,
+    /// How many tags each step left, for people.
+    pub(super) explanation: String,
+}
+
+/// Rows by their place in the lists; images of one line by name.
+type Rows = BTreeMap<(usize, String), Outcome>;
+
+impl Sync {
+    /// A run that fills `target` from `supply`.
+    pub fn new(supply: Arc<Supply>, target: TargetStore, options: SyncOptions) -> Self {
+        Sync { supply, target, options }
+    }
+
+    /// How every image stands, in list order; spends no pull.
+    pub async fn plan(&self, lists: Vec<Parsed>, rules: &RuleSet) -> Vec<Planned> {
+        let prepared = self.prepare(lists, rules);
+        let mut planned = super::plan::compare(&self.supply, &self.target, prepared, self.images()).await;
+        planned.sort_by(|a, b| (a.order, &a.row.source).cmp(&(b.order, &b.row.source)));
+        planned
+    }
+
+    /// Delivers every image. When `stop` is cancelled (or the disk is full) nothing new is begun, and what is under way
+    /// has 10 seconds. Rows come back in list order, with what was done for their blobs.
+    pub async fn run(&self, lists: Vec<Parsed>, rules: &RuleSet, reporter: Arc<dyn Reporter>, stop: CancellationToken) -> (Vec<Outcome>, Totals) {
+        let prepared = self.prepare(lists, rules);
+        let options = Options { recheck: self.options.recheck };
+        let worker = Arc::new(Worker {
+            engine: Engine::new(self.target.ends.clone(), Arc::clone(&reporter), options, stop.clone()),
+            supply: Arc::clone(&self.supply),
+            target: self.target.clone(),
+            reporter,
+            claims: prepared.claims,
+            done: Mutex::default(),
+            pending: Mutex::default(),
+            written: std::sync::atomic::AtomicU64::new(0),
+        });
+        for (order, row) in prepared.failed {
+            worker.finish("", order, row);
+        }
+        let mut groups = JoinSet::new();
+        for (upstream, units) in prepared.groups {
+            worker.reporter.event(&Event::Wanted { upstream: &upstream, images: units.len() });
+            units.iter().for_each(|unit| worker.expect(unit));
+            groups.spawn(Arc::clone(&worker).group(upstream, units, self.images()));
+        }
+        tokio::select! {
+            () = async { while groups.join_next().await.is_some() {} } => {}
+            () = async { stop.cancelled().await; tokio::time::sleep(DRAIN).await } => groups.shutdown().await,
+        }
+        worker.close()
+    }
+
+    fn images(&self) -> usize {
+        self.options.concurrency.unwrap_or(UPSTREAM_CONCURRENCY) * IMAGES_PER_REQUEST
+    }
+
+    fn prepare(&self, lists: Vec<Parsed>, rules: &RuleSet) -> Prepared {
+        let mut prepared = Prepared { groups: BTreeMap::new(), failed: vec![], claims: Claims::default() };
+        let (mut wants, mut expand) = (vec![], vec![]);
+        let mut order = 0;
+        for list in lists {
+            for error in list.errors {
+                let row = Outcome::new(crate::error::printable(&error.text), "", error.origin.file.to_string(), error.origin.line);
+                let failure = Error::new(Side::Local, "read list", Kind::Local, format!("{}: {}", error.origin, error.message));
+                prepared.failed.push((order + error.origin.line, row.failed(failure)));
+            }
+            let mut last = 0;
+            for entry in list.entries {
+                last = last.max(entry.origin.line);
+                let at = order + entry.origin.line;
+                match Item::resolve(entry, at, rules, self.options.unmatched, &self.target.target) {
+                    Ok(item) => {
+                        let item = Arc::new(item);
+                        wants.extend(item.wants());
+                        expand.extend(item.selector().is_some().then(|| Arc::clone(&item)));
+                    }
+                    Err(row) => prepared.failed.push((at, *row)),
+                }
+            }
+            // Lines are counted from 1; the next list's begin after the last one of this list, failed lines included.
+            order = prepared.failed.iter().map(|(at, _)| *at).max().unwrap_or(0).max(order + last);
+        }
+        let (wants, refused) = claims::merge(&prepared.claims, wants);
+        prepared.failed.extend(refused.into_iter().map(|(want, error)| (want.item.order, want.row(&self.target.target).failed(error))));
+        for want in wants {
+            prepared.groups.entry(want.item.entry.source.host.clone()).or_default().push(Unit::Want(want));
+        }
+        for item in expand {
+            prepared.groups.entry(item.entry.source.host.clone()).or_default().push(Unit::Expand(item));
+        }
+        for units in prepared.groups.values_mut() {
+            units.sort_by_key(|unit| std::cmp::Reverse(unit.priority()));
+        }
+        prepared
+    }
+}
+
+impl Unit {
+    fn priority(&self) -> i64 {
+        match self {
+            Unit::Want(want) => want.priority,
+            Unit::Expand(item) => item.entry.priority,
+        }
+    }
+}
+
+/// Lists the item's repository and selects its tags.
+pub(super) async fn expand(supply: &Supply, claims: &Claims, item: &Arc<Item>) -> Result<Expanded> {
+    let Some(selector) = item.selector() else { return Ok(Expanded { wants: item.wants(), refused: vec![], explanation: String::new() }) };
+    let source = &item.entry.source;
+    let charge = Charge::new(source.to_string());
+    let listed = supply.upstream(item).await?.tags(&Place::new(source.path.as_str()), &charge).await?;
+    let selected = selector.select(&listed);
+    if selected.tags.is_empty() {
+        let message = format!("none of the {} tags listed is selected by `{}`", listed.len(), selector.tags_column());
+        return Err(Error::new(Side::Upstream, "select tags", Kind::NotFound, message).subject(source.to_string()).remedy("check `tags` and `exclude`"));
+    }
+    let explanation = selected.attrition.to_string();
+    let (wants, refused) = claims::merge(claims, item.tagged(&selected.tags));
+    Ok(Expanded { wants, refused, explanation })
+}
+
+/// What the groups of a run share.
+struct Worker {
+    engine: Arc<Engine>,
+    supply: Arc<Supply>,
+    target: TargetStore,
+    reporter: Arc<dyn Reporter>,
+    claims: Claims,
+    done: Mutex<Rows>,
+    /// Rows of everything that is known to be wanted and not done: what remains when a run is cut short.
+    pending: Mutex<Rows>,
+    written: std::sync::atomic::AtomicU64,
+}
+
+fn lock(rows: &Mutex<Rows>) -> std::sync::MutexGuard<'_, Rows> {
+    rows.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Worker {
+    /// All units of one upstream: listings first come first served, images as many at once as keep it busy.
+    async fn group(self: Arc<Self>, upstream: String, units: Vec<Unit>, limit: usize) {
+        let (worker, upstream) = (&self, upstream.as_str());
+        stream::iter(units)
+            .map(|unit| worker.expanded(upstream, unit))
+            .buffered(UPSTREAM_CONCURRENCY)
+            .flat_map(stream::iter)
+            .for_each_concurrent(limit, |want| worker.deliver(upstream, want))
+            .await;
+    }
+
+    async fn expanded(&self, upstream: &str, unit: Unit) -> Vec<Want> {
+        let item = match unit {
+            Unit::Want(want) => return vec![want],
+            Unit::Expand(item) => item,
+        };
+        if self.engine.stop_requested() {
+            return vec![];
+        }
+        let row = item.row(&self.target.target);
+        match expand(&self.supply, &self.claims, &item).await {
+            Ok(expanded) => {
+                lock(&self.pending).remove(&(item.order, row.source));
+                self.reporter.event(&Event::Wanted { upstream, images: (expanded.wants.len() + expanded.refused.len()).saturating_sub(1) });
+                for (want, error) in expanded.refused {
+                    self.finish(upstream, item.order, want.row(&self.target.target).failed(error));
+                }
+                expanded.wants.iter().for_each(|want| self.expect(&Unit::Want(want.clone())));
+                expanded.wants
+            }
+            Err(error) => {
+                self.finish(upstream, item.order, row.failed(error));
+                vec![]
+            }
+        }
+    }
+
+    async fn deliver(&self, upstream: &str, want: Want) {
+        if self.engine.stop_requested() {
+            return;
+        }
+        let started = tokio::time::Instant::now();
+        let mut row = want.row(&self.target.target);
+        let image = match self.supply.image(&want).await {
+            Ok(image) => image,
+            Err(error) => return self.finish(upstream, want.item.order, row.failed(error)),
+        };
+        let delivered = self.engine.deliver(&image).await;
+        let tally = &image.charge.tally;
+        row.bytes = tally.bytes_read();
+        row.pulls = tally.pulls();
+        row.seconds = (started.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
+        self.written.fetch_add(tally.bytes_written(), std::sync::atomic::Ordering::Relaxed);
+        match delivered {
+            Ok(delivered) => {
+                row.status = delivered.status;
+                row.digest = Some(delivered.digest);
+                row.source_digest = Some(delivered.source_digest);
+                row.platforms = delivered.platforms;
+                row.notes = delivered.notes;
+                self.finish(upstream, want.item.order, row);
+            }
+            Err(error) if error.kind() == Kind::Cancelled => self.unfinished(upstream, want.item.order, row),
+            Err(error) => self.finish(upstream, want.item.order, row.failed(error)),
+        }
+    }
+
+    /// Notes that `unit` is wanted.
+    fn expect(&self, unit: &Unit) {
+        let (order, row) = match unit {
+            Unit::Want(want) => (want.item.order, want.row(&self.target.target)),
+            Unit::Expand(item) => (item.order, item.row(&self.target.target)),
+        };
+        lock(&self.pending).insert((order, row.source.clone()), row);
+    }
+
+    fn finish(&self, upstream: &str, order: usize, row: Outcome) {
+        self.reporter.event(&Event::Finished { upstream, outcome: &row });
+        let key = (order, row.source.clone());
+        lock(&self.pending).remove(&key);
+        let mut done = lock(&self.done);
+        // Two lines may fail with the same text at the same place of two lists: each keeps its row.
+        let key = (0..).map(|n| if n == 0 { key.clone() } else { (key.0, format!("{}#{n}", key.1)) }).find(|key| !done.contains_key(key));
+        if let Some(key) = key {
+            done.insert(key, row);
+        }
+    }
+
+    /// An image that was under way when the run was stopped: deferred, with what it cost.
+    fn unfinished(&self, upstream: &str, order: usize, row: Outcome) {
+        let row = row.deferred(self.reason());
+        self.finish(upstream, order, row);
+    }
+
+    fn reason(&self) -> String {
+        match self.engine.fatal() {
+            Some(error) => format!("the run ended early: {}", error.message()),
+            None => "interrupted".to_owned(),
+        }
+    }
+
+    /// All rows in list order, and their sums.
+    fn close(&self) -> (Vec<Outcome>, Totals) {
+        let mut rows = std::mem::take(&mut *lock(&self.done));
+        let reason = self.reason();
+        for (key, row) in std::mem::take(&mut *lock(&self.pending)) {
+            rows.insert(key, row.deferred(reason.clone()));
+        }
+        let rows: Vec<Outcome> = rows.into_values().collect();
+        let counts = self.engine.counts();
+        let mut totals = Totals {
+            bytes_read: rows.iter().map(|row| row.bytes).sum(),
+            bytes_written: self.written.load(std::sync::atomic::Ordering::Relaxed),
+            blobs_copied: counts.copied(),
+            blobs_mounted: counts.mounted(),
+            blobs_present: counts.present(),
+            ..Totals::default()
+        };
+        rows.iter().for_each(|row| totals.count(row));
+        debug_assert!(rows.iter().all(|row| row.status != Status::Failed || row.error.is_some()));
+        (rows, totals)
+    }
+}

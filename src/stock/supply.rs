@@ -1,0 +1,104 @@
+//! Opens what a run needs: the target, and for each image its upstream as the right account.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::config::credentials::CredentialStore;
+use crate::config::{Config, Target};
+use crate::content::{Charge, Place, Source};
+use crate::copy::{self, Image};
+use crate::layout::Layout;
+use crate::registry::{Registries, RegistryStore};
+use crate::report::RegistryRow;
+use crate::resume::Kept;
+use crate::stock::Want;
+use crate::{Result, Side};
+
+/// The registries and credentials of a run.
+pub struct Supply {
+    registries: Registries,
+    credentials: CredentialStore,
+    /// Where manifests of undelivered images are kept; none when a command delivers nothing.
+    kept: Option<Arc<Kept>>,
+}
+
+/// A target that has been opened.
+#[derive(Clone)]
+pub struct TargetStore {
+    /// Its name, as the user gave it.
+    pub target: Target,
+    /// Its two ends.
+    pub ends: copy::Target,
+}
+
+impl Supply {
+    /// The supply that `config` describes, with at most `concurrency` requests in flight to each registry if that is
+    /// given. `state` is the folder for what outlives a run; `None` keeps nothing.
+    ///
+    /// # Errors
+    /// If the state folder cannot be used.
+    pub fn new(config: &Config, concurrency: Option<usize>, state: Option<&Path>) -> Result<Self> {
+        let kept = state.map(|state| Kept::open(&state.join("manifests"))).transpose()?.map(Arc::new);
+        Ok(Supply { registries: Registries::new(config, concurrency), credentials: CredentialStore::new(config), kept })
+    }
+
+    /// Opens `target`; a layout is created if it is not there and `create` says so.
+    ///
+    /// # Errors
+    /// If it cannot be opened.
+    pub async fn target(&self, target: &Target, create: bool) -> Result<TargetStore> {
+        let ends = match target {
+            Target::Registry { host, prefix } => {
+                let account = self.credentials.account_for_host(host, prefix).await?;
+                let store = self.registries.store(Side::Target, host, Arc::new(account))?;
+                copy::Target { sink: Arc::clone(&store) as _, source: store }
+            }
+            Target::Layout { path } if create || path.exists() => {
+                let layout = Arc::new(if create { Layout::open_or_create(path).await? } else { Layout::open(path).await? });
+                copy::Target { sink: Arc::clone(&layout) as _, source: layout }
+            }
+            Target::Layout { path } => {
+                let nothing = Arc::new(crate::layout::Nothing::new(PathBuf::from(path)));
+                copy::Target { sink: Arc::clone(&nothing) as _, source: nothing }
+            }
+        };
+        Ok(TargetStore { target: target.clone(), ends })
+    }
+
+    /// The upstream of `want`, as the account its rule names or the lookup finds.
+    ///
+    /// # Errors
+    /// If its credentials cannot be had.
+    pub async fn upstream(&self, want_of: &crate::stock::Item) -> Result<Arc<RegistryStore>> {
+        let source = &want_of.entry.source;
+        let set = want_of.rule.as_ref().and_then(|rule| rule.credentials.as_deref());
+        let account = self.credentials.account_for(source, set).await?;
+        self.registries.store(Side::Upstream, &source.host, Arc::new(account))
+    }
+
+    /// The image that `want` asks for.
+    ///
+    /// # Errors
+    /// As [`Supply::upstream`].
+    pub async fn image(&self, want: &Want) -> Result<Image> {
+        let store = self.upstream(&want.item).await?;
+        let upstream: Arc<dyn Source> = match &self.kept {
+            Some(kept) => Arc::new(kept.before(store)),
+            None => store,
+        };
+        Ok(Image {
+            name: want.canonical().into(),
+            upstream,
+            from: Place::new(want.item.entry.source.path.as_str()),
+            wanted: want.wanted.clone(),
+            to: want.item.to.clone(),
+            publish: want.publish.clone(),
+            charge: Charge::new(want.source()),
+        })
+    }
+
+    /// What was asked of each registry so far.
+    pub fn rows(&self) -> Vec<RegistryRow> {
+        self.registries.rows()
+    }
+}
