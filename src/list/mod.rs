@@ -168,7 +168,7 @@ pub fn from_flag(image: &str) -> Parsed {
 }
 
 fn is_csv(file: &str, text: &str) -> bool {
-    let named = file.len() >= 4 && file.as_bytes()[file.len() - 4..].eq_ignore_ascii_case(b".csv");
+    let named = file.rsplit_once('.').is_some_and(|(_, extension)| extension.eq_ignore_ascii_case("csv"));
     named || records::records(text).next().is_some_and(|first| columns::is_header(first.text))
 }
 
