@@ -1,0 +1,124 @@
+//! CSV lists: a header that names columns, then a record an entry.
+//!
+//! Lines whose first character other than white space is `#` are comments, as in text lists (an image cannot begin with `#`).
+//! Records of empty fields only, which spreadsheets leave behind, are blank lines.
+
+use std::sync::Arc;
+
+use super::line::{self, Row};
+use super::records::{Record, records};
+use super::{Origin, Parsed, file_error};
+use crate::error::Result;
+
+/// A column this version knows.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Column {
+    Image,
+    Tags,
+    Exclude,
+    Platforms,
+    Target,
+    Priority,
+}
+
+/// The columns by the names that headers use.
+const COLUMNS: [(&str, Column); 6] = [
+    ("image", Column::Image),
+    ("tags", Column::Tags),
+    ("exclude", Column::Exclude),
+    ("platforms", Column::Platforms),
+    ("target", Column::Target),
+    ("priority", Column::Priority),
+];
+
+pub(super) fn parse(file: &Arc<str>, text: &str) -> Result<Parsed> {
+    let mut parsed = Parsed::default();
+    let mut records = records(text);
+    let Some(first) = records.next() else { return Ok(parsed) };
+    let header = header(&first).map_err(|message| file_error(file, first.line, message))?;
+    for record in records {
+        if let Some(outcome) = meaning(&header, &record) {
+            parsed.add(Origin { file: file.clone(), line: record.line }, record.text.trim(), outcome);
+        }
+    }
+    Ok(parsed)
+}
+
+/// Whether a file's first data line makes it a CSV list.
+pub(super) fn is_header(first: &str) -> bool {
+    fields(first).is_ok_and(|fields| fields.iter().any(|field| field.trim() == "image"))
+}
+
+fn header(record: &Record<'_>) -> Result<Vec<Column>, String> {
+    let names = COLUMNS.map(|(name, _)| name).join(", ");
+    let fields = closed_fields(record)?;
+    if !fields.iter().any(|field| field.trim() == "image") {
+        return Err(format!("no column `image`: the first line of a CSV list names its columns (known: {names})"));
+    }
+    let mut header = Vec::with_capacity(fields.len());
+    for (index, field) in fields.iter().enumerate() {
+        let name = field.trim();
+        match COLUMNS.iter().find(|(known, _)| *known == name) {
+            None if name.is_empty() => return Err(format!("column {} has no name (known: {names})", index + 1)),
+            None => return Err(format!("unknown column `{name}` (known: {names})")),
+            Some((_, column)) if header.contains(column) => return Err(format!("column `{name}` is there twice")),
+            Some((_, column)) => header.push(*column),
+        }
+    }
+    Ok(header)
+}
+
+/// What a record means; `None` if it is blank.
+fn meaning(header: &[Column], record: &Record<'_>) -> Option<Result<line::Meaning, String>> {
+    let fields = match closed_fields(record) {
+        Ok(fields) => fields,
+        Err(message) => return Some(Err(message)),
+    };
+    if fields.iter().all(|field| field.trim().is_empty()) {
+        return None;
+    }
+    if fields.len() != header.len() {
+        return Some(Err(format!(
+            "the header has {}, this line {} (values in one field are separated by `;`)",
+            plural(header.len()),
+            fields.len()
+        )));
+    }
+    let mut row = Row::default();
+    for (column, field) in header.iter().zip(&fields) {
+        let field = field.trim();
+        match column {
+            Column::Image => row.image = field,
+            Column::Tags => row.tags = field,
+            Column::Exclude => row.exclude = field,
+            Column::Platforms => row.platforms = field,
+            Column::Target => row.target = field,
+            Column::Priority => row.priority = field,
+        }
+    }
+    Some(row.meaning())
+}
+
+fn plural(fields: usize) -> String {
+    if fields == 1 { "1 field".to_owned() } else { format!("{fields} fields") }
+}
+
+fn closed_fields(record: &Record<'_>) -> Result<Vec<String>, String> {
+    if record.closed { fields(record.text) } else { Err("a field begins with `\"` and never ends".to_owned()) }
+}
+
+/// The fields of one record, unquoted.
+pub(super) fn fields(record: &str) -> Result<Vec<String>, String> {
+    let mut reader = csv::ReaderBuilder::new()
+        .has_headers(false)
+        .flexible(true)
+        // Line ends are gone already; a lone carriage return is part of a field, where it is no legal character.
+        .terminator(csv::Terminator::Any(b'\n'))
+        .buffer_capacity(record.len().max(1))
+        .from_reader(record.as_bytes());
+    match reader.records().next() {
+        Some(Ok(fields)) => Ok(fields.iter().map(str::to_owned).collect()),
+        Some(Err(error)) => Err(format!("this is not CSV: {error}")),
+        None => Ok(Vec::new()),
+    }
+}

@@ -1,0 +1,102 @@
+//! What one line means, whatever format it came in. Messages are for a person; the caller adds file and line.
+
+use super::{Selection, TargetName};
+use crate::name::{ImageName, Repository, check_path, check_tag};
+use crate::select::Selector;
+
+/// What a line without a tag means (product.md, "Image lists").
+const DEFAULT_TAG: &str = "latest";
+
+/// A line that parsed, but for where it stands.
+#[derive(Debug)]
+pub(super) struct Meaning {
+    pub(super) source: Repository,
+    pub(super) selection: Selection,
+    pub(super) target: Option<TargetName>,
+    pub(super) priority: i64,
+}
+
+/// A lone reference: a line of a text list, or `--image`.
+pub(super) fn reference(image: &str) -> Result<Meaning, String> {
+    Row { image, ..Row::default() }.meaning()
+}
+
+/// The fields of a CSV record, trimmed; empty where the record or its header has none.
+#[derive(Default)]
+pub(super) struct Row<'a> {
+    pub(super) image: &'a str,
+    pub(super) tags: &'a str,
+    pub(super) exclude: &'a str,
+    pub(super) platforms: &'a str,
+    pub(super) target: &'a str,
+    pub(super) priority: &'a str,
+}
+
+impl Row<'_> {
+    pub(super) fn meaning(&self) -> Result<Meaning, String> {
+        if self.image.is_empty() {
+            return Err("the image is missing".to_owned());
+        }
+        if !self.platforms.is_empty() {
+            return Err("platforms is not in this version of larder".to_owned());
+        }
+        let image = ImageName::parse(self.image)?;
+        let source = image.repository.clone();
+        let selection = self.selection(image)?;
+        let target = match self.target {
+            "" => None,
+            target => Some(target_name(target, &selection).map_err(|why| format!("target `{target}`: {why}"))?),
+        };
+        Ok(Meaning { source, selection, target, priority: self.priority()? })
+    }
+
+    fn selection(&self, image: ImageName) -> Result<Selection, String> {
+        let ImageName { tag, digest, .. } = image;
+        if self.tags.is_empty() && self.exclude.is_empty() {
+            let neither = tag.is_none() && digest.is_none();
+            return Ok(Selection::One { tag: if neither { Some(DEFAULT_TAG.to_owned()) } else { tag }, digest });
+        }
+        let column = if self.tags.is_empty() { "exclude" } else { "tags" };
+        for (part, there) in [("tag", tag.is_some()), ("digest", digest.is_some())] {
+            if there {
+                return Err(format!("`{}` has a {part}, and `{column}` is not empty: only one of the two can choose", self.image));
+            }
+        }
+        let selector = Selector::parse(self.tags, self.exclude)?;
+        // One exact tag is what `name:tag` says.
+        Ok(match selector.sole_tag() {
+            Some(tag) => Selection::One { tag: Some(tag.to_owned()), digest: None },
+            None => Selection::Terms(selector),
+        })
+    }
+
+    fn priority(&self) -> Result<i64, String> {
+        match self.priority {
+            "" => Ok(0),
+            text => text.parse().map_err(|_| format!("priority `{text}` is not an integer")),
+        }
+    }
+}
+
+/// Reads `repository[:tag]`, for a line that selects `selection`.
+fn target_name(text: &str, selection: &Selection) -> Result<TargetName, String> {
+    if text.contains('@') {
+        return Err("a digest is what the source has; the target takes a repository".to_owned());
+    }
+    let (repository, tag) = match text.rsplit_once(':') {
+        Some((repository, tag)) if !tag.contains('/') => (repository, Some(tag)),
+        _ => (text, None),
+    };
+    check_path(repository)?;
+    if let Some(tag) = tag {
+        check_tag(tag)?;
+        match selection {
+            Selection::One { tag: Some(_), .. } => {}
+            Selection::One { tag: None, .. } => {
+                return Err(format!("the line has a digest and no tag: write `:{tag}` before the `@` in `image` instead"));
+            }
+            Selection::Terms(_) => return Err("the line can mean several tags: leave the tag out, they keep their names".to_owned()),
+        }
+    }
+    Ok(TargetName { repository: repository.to_owned(), tag: tag.map(str::to_owned) })
+}
