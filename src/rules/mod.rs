@@ -1,1 +1,194 @@
-//! rules
+//! Cache rules: how the name of an image upstream becomes a name at the target, and back.
+//!
+//! The semantics are those of Azure Container Registry's artifact cache (shared reference `registries.md`, sections 1.2 to
+//! 1.4), made exact. Everything here is pure: no HTTP, no files, no configuration syntax.
+
+mod check;
+mod explain;
+mod pattern;
+mod set;
+#[cfg(test)]
+mod tests;
+mod upstreams;
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+pub use check::{MAX_RULES, check_name};
+pub use explain::{Explanation, View};
+pub use pattern::{Pattern, SourcePattern};
+pub use set::RuleSet;
+pub use upstreams::{Authentication, authentication};
+
+use crate::content::Place;
+use crate::name::Repository;
+
+/// One cache rule: images whose name matches `source` go to `target`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    /// 1 to 50 of `[a-zA-Z0-9-]`, unique in a set.
+    pub name: String,
+    /// Where the images are: `docker.io/library/*`.
+    pub source: SourcePattern,
+    /// Where they go, below the target's prefix: `library/*`.
+    pub target: Pattern,
+    /// The credential set to read the source with; `None` leaves the choice to the lookup order.
+    pub credentials: Option<String>,
+    /// How the target is filled.
+    pub delivery: Delivery,
+    /// The line in `larder.toml` where the rule has its name.
+    pub line: usize,
+}
+
+/// How a rule fills the target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Delivery {
+    /// The image is copied into the target.
+    #[default]
+    Push,
+}
+
+impl fmt::Display for Delivery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Delivery::Push => f.write_str("push"),
+        }
+    }
+}
+
+/// What wildcard targets that lie in one another mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Overlap {
+    /// A mistake, as at Azure Container Registry.
+    #[default]
+    Error,
+    /// The longest one that matches owns the name, as at ECR and in podman.
+    Longest,
+}
+
+impl fmt::Display for Overlap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Overlap::Error => "error",
+            Overlap::Longest => "longest",
+        })
+    }
+}
+
+/// What becomes of an image that no rule covers (`--unmatched`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Unmatched {
+    /// It fails.
+    #[default]
+    Fail,
+    /// It goes to `<upstream host>/<path>`.
+    Mirror,
+}
+
+/// Where an image comes from and where it goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolution {
+    /// The rule that says so; `None` for an image mirrored or placed without one.
+    pub rule: Option<Arc<Rule>>,
+    /// The repository upstream.
+    pub source: Repository,
+    /// The repository at the target, below its prefix.
+    pub target: Place,
+}
+
+/// Why a name has no place at the target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unresolved {
+    /// No rule covers it.
+    NoRule {
+        /// The name.
+        name: String,
+        /// The rule that shares most with it, as `name (source)`.
+        nearest: Option<String>,
+    },
+    /// The target name belongs to another rule or another source: a cache would serve another image under it.
+    Shadowed {
+        /// The repository upstream.
+        source: Repository,
+        /// The name it would have at the target.
+        target: String,
+        /// The rule that owns this name.
+        owner: String,
+        /// What that rule serves under it.
+        serves: Repository,
+    },
+    /// The name at the target would not be a repository name (too long, or a host that cannot be written as a path).
+    IllegalTarget {
+        /// The repository upstream.
+        source: Repository,
+        /// The name it would have at the target.
+        target: String,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+impl fmt::Display for Unresolved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Unresolved::NoRule { name, nearest: Some(nearest) } => write!(f, "no cache rule covers {name}; the nearest is {nearest}"),
+            Unresolved::NoRule { name, nearest: None } => write!(f, "no cache rule covers {name}: there are no rules"),
+            Unresolved::Shadowed { source, target, owner, serves } => {
+                write!(f, "{source} would become {target}, which rule \"{owner}\" owns and fills from {serves}")
+            }
+            Unresolved::IllegalTarget { source, target, why } => write!(f, "{source} would become {target}: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for Unresolved {}
+
+impl From<Unresolved> for crate::Error {
+    fn from(unresolved: Unresolved) -> Self {
+        let error = crate::Error::local("resolve", unresolved.to_string());
+        match unresolved {
+            Unresolved::NoRule { .. } => error.remedy("add a rule to larder.toml, or use --unmatched mirror"),
+            Unresolved::Shadowed { .. } => error.remedy("give one of the two another target"),
+            Unresolved::IllegalTarget { .. } => error.remedy("give it another target"),
+        }
+    }
+}
+
+/// How bad a [`Finding`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Severity {
+    /// Nothing may be attempted with this configuration.
+    Error,
+    /// It works, but probably not as meant.
+    Warning,
+}
+
+/// Something found in a configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// The line of the configuration file.
+    pub line: Option<usize>,
+    /// What is wrong, one line.
+    pub message: String,
+}
+
+impl Finding {
+    /// An error at `line`.
+    pub fn error(line: usize, message: impl Into<String>) -> Self {
+        Finding { severity: Severity::Error, line: Some(line), message: message.into() }
+    }
+    /// A warning at `line`.
+    pub fn warning(line: usize, message: impl Into<String>) -> Self {
+        Finding { severity: Severity::Warning, line: Some(line), message: message.into() }
+    }
+    /// `larder.toml:7: message`, for a finding in the file `path`.
+    pub fn located(&self, path: &Path) -> String {
+        match self.line {
+            Some(line) => format!("{}:{line}: {}", path.display(), self.message),
+            None => format!("{}: {}", path.display(), self.message),
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! What can be wrong with a set of rules.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::{Authentication, Finding, Overlap, Rule, authentication};
+
+/// Most rules in a set: the artifact cache's limit (registries.md 1.1).
+pub const MAX_RULES: usize = 1000;
+
+/// Checks the name of a rule or credential set: 1 to 50 letters, digits and hyphens. (The artifact cache wants at least 5,
+/// registries.md 1.3; larder does not, because it makes no cloud resource of it.)
+pub fn check_name(name: &str) -> Result<(), String> {
+    if (1..=50).contains(&name.len()) && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
+        Ok(())
+    } else {
+        Err("a name is 1 to 50 letters, digits and hyphens".to_owned())
+    }
+}
+
+/// Everything that makes the set unusable.
+pub(super) fn errors(rules: &[Rule], overlap: Overlap) -> Vec<Finding> {
+    if let Some(excess) = rules.get(MAX_RULES) {
+        return vec![Finding::error(excess.line, format!("there are {} rules; {MAX_RULES} is the limit", rules.len()))];
+    }
+    let mut findings = Vec::new();
+    let mut names: HashMap<&str, &Rule> = HashMap::new();
+    for rule in rules {
+        let mut report = |message: String| findings.push(Finding::error(rule.line, format!("rule \"{}\": {message}", rule.name)));
+        if let Err(why) = check_name(&rule.name) {
+            report(why);
+        }
+        if let Some(first) = names.get(rule.name.as_str()) {
+            report(format!("this name is taken by the rule at line {}", first.line));
+        }
+        names.entry(&rule.name).or_insert(rule);
+        if rule.source.path.is_wildcard() != rule.target.is_wildcard() {
+            report(format!("`*` must stand on both sides or on neither: {} to {}", rule.source, rule.target));
+        }
+    }
+    findings.extend(overlaps(rules, overlap));
+    findings
+}
+
+/// Two equal targets never work: the second rule could fill nothing. A wildcard inside another is what `overlap` says. A
+/// fixed target inside a wildcard's is allowed (registries.md 1.4).
+fn overlaps(rules: &[Rule], overlap: Overlap) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (at, later) in rules.iter().enumerate() {
+        for earlier in &rules[..at] {
+            let (one, other) = (&later.target, &earlier.target);
+            let relation = if one == other {
+                "is also the target"
+            } else if overlap == Overlap::Longest {
+                continue;
+            } else if other.encloses(one) {
+                "lies inside the target"
+            } else if one.encloses(other) {
+                "encloses the target"
+            } else {
+                continue;
+            };
+            findings.push(Finding::error(
+                later.line,
+                format!("rule \"{}\": its target {one} {relation} {other} of rule \"{}\" (line {})", later.name, earlier.name, earlier.line),
+            ));
+        }
+    }
+    findings
+}
+
+/// What works, but is probably not meant.
+pub(super) fn warnings(rules: &[Arc<Rule>], set_for: &dyn Fn(&str) -> Option<String>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut sources: HashMap<String, &Rule> = HashMap::new();
+    for rule in rules {
+        let mut warn = |message: String| findings.push(Finding::warning(rule.line, format!("rule \"{}\": {message}", rule.name)));
+        match sources.get(&rule.source.key()) {
+            Some(first) => warn(format!(
+                "it has the source {} of rule \"{}\" (line {}), which comes first: names written by source never use this one",
+                rule.source, first.name, first.line
+            )),
+            None => {
+                sources.insert(rule.source.key(), rule);
+            }
+        }
+        let host = &rule.source.host;
+        let credentials = rule.credentials.clone().or_else(|| set_for(host));
+        match (authentication(host), credentials) {
+            (Some(Authentication::Required), None) => {
+                warn(format!("{host} wants credentials (the artifact cache pulls it with them only), and there is no set for it"));
+            }
+            (Some(Authentication::Refused), Some(set)) => {
+                warn(format!("{host} is pulled without credentials only, but credential set \"{set}\" is used for it"));
+            }
+            _ => {}
+        }
+    }
+    findings
+}

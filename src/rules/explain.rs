@@ -1,0 +1,128 @@
+//! `larder rules explain`: how a name resolves, as `key: value` lines.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::{Resolution, Rule, RuleSet, Unresolved};
+use crate::content::Place;
+use crate::name::{ImageName, Repository};
+
+/// What the rules do not know themselves.
+#[derive(Clone, Copy)]
+pub struct View<'a> {
+    /// The full name of a repository at the target.
+    pub target: &'a dyn Fn(&Place) -> String,
+    /// The credential set that a source host gets when its rule names none.
+    pub credentials: &'a dyn Fn(&str) -> Option<String>,
+}
+
+impl fmt::Debug for View<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("View")
+    }
+}
+
+/// How one image resolves. `Display` prints the lines.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Explanation {
+    lines: Vec<(&'static str, String)>,
+    problem: Option<Unresolved>,
+}
+
+impl Explanation {
+    /// Why the image has no place at the target, if it has none.
+    pub fn problem(&self) -> Option<&Unresolved> {
+        self.problem.as_ref()
+    }
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (key, value) in &self.lines {
+            writeln!(f, "{key}: {value}")?;
+        }
+        match &self.problem {
+            Some(problem) => writeln!(f, "problem: {problem}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// registries.md 3.3: manifest GETs count, HEADs do not.
+const PULLS: &str = "0 if the target is current; else 1 for a single image, or 1 for an index and 1 for each of its platforms";
+
+impl RuleSet {
+    /// Explains how `image` came to `outcome` (what [`RuleSet::resolve`] or [`RuleSet::by_target`] answered).
+    pub fn explain(&self, image: &ImageName, outcome: Result<Resolution, Unresolved>, view: &View<'_>) -> Explanation {
+        let mut lines = vec![("image", image.to_string())];
+        match outcome {
+            Ok(resolution) => {
+                lines.push(("considered", self.considered(&resolution.source, resolution.rule.as_ref())));
+                lines.extend(resolved(image, &resolution, view));
+                Explanation { lines, problem: None }
+            }
+            Err(problem) => {
+                let matching = self.matching(&image.repository);
+                lines.push(("considered", self.considered(&image.repository, matching.first().copied())));
+                lines.push(("rule", matching.first().map_or_else(|| "none".to_owned(), |rule| rule.name.clone())));
+                lines.push(("source", written(&image.repository.to_string(), image)));
+                lines.push(("target", "none".to_owned()));
+                Explanation { lines, problem: Some(problem) }
+            }
+        }
+    }
+
+    /// Every rule that matches `source`, in order of precedence, and why `winner` is it.
+    fn considered(&self, source: &Repository, winner: Option<&Arc<Rule>>) -> String {
+        let matching = self.matching(source);
+        let listed: Vec<String> = matching.iter().map(|rule| format!("{} ({} to {})", rule.name, rule.source, rule.target)).collect();
+        match (matching.as_slice(), winner) {
+            ([], _) => "none".to_owned(),
+            ([first, ..], Some(winner)) if !Arc::ptr_eq(first, winner) => {
+                format!("{}; {} wins: it owns the name at the target", listed.join(", "), winner.name)
+            }
+            (_, None) => format!("{}; none of them: the target was given", listed.join(", ")),
+            ([_], _) => listed.concat(),
+            ([first, second, ..], _) => format!("{}; {} wins: {}", listed.join(", "), first.name, reason(first, second)),
+        }
+    }
+}
+
+fn reason(first: &Rule, second: &Rule) -> &'static str {
+    if first.source.path.is_wildcard() != second.source.path.is_wildcard() {
+        "a fixed source goes before a wildcard"
+    } else if first.source != second.source {
+        "the longest source goes first"
+    } else {
+        "of equal sources the first in the file goes first"
+    }
+}
+
+fn resolved(image: &ImageName, resolution: &Resolution, view: &View<'_>) -> Vec<(&'static str, String)> {
+    let rule = resolution.rule.as_deref();
+    let set = rule.and_then(|rule| rule.credentials.clone()).or_else(|| (view.credentials)(&resolution.source.host));
+    let target = (view.target)(&resolution.target);
+    // At the target a tag is what names the image; the digest only says which one it is.
+    let at_target = match (&image.tag, &image.digest) {
+        (None, Some(digest)) => format!("{target}@{digest}"),
+        (tag, _) => format!("{target}:{}", tag.as_deref().unwrap_or(DEFAULT_TAG)),
+    };
+    vec![
+        ("rule", rule.map_or_else(|| "none".to_owned(), |rule| rule.name.clone())),
+        ("source", written(&resolution.source.to_string(), image)),
+        ("target", at_target),
+        ("credentials", set.unwrap_or_else(|| "none (a docker or podman login if there is one, else anonymous)".to_owned())),
+        ("delivery", rule.map(|rule| rule.delivery).unwrap_or_default().to_string()),
+        ("pulls", PULLS.to_owned()),
+    ]
+}
+
+/// What an image without tag and digest means (product.md "Image lists").
+const DEFAULT_TAG: &str = "latest";
+
+fn written(repository: &str, image: &ImageName) -> String {
+    match (&image.tag, &image.digest) {
+        (_, Some(digest)) => format!("{repository}@{digest}"),
+        (tag, None) => format!("{repository}:{}", tag.as_deref().unwrap_or(DEFAULT_TAG)),
+    }
+}

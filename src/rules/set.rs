@@ -1,0 +1,169 @@
+//! `RuleSet`: resolving a name by source, by target, and both ways.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::{Finding, Overlap, Resolution, Rule, Unmatched, Unresolved, check};
+use crate::content::Place;
+use crate::name::{Repository, check_path};
+
+/// Checked rules, ready to resolve names.
+///
+/// Both indexes map a pattern's prefix to the first rule of the file that has it. A fixed path has no final slash and a
+/// wildcard's prefix does, so looking up the name and then its prefixes from long to short *is* the order of precedence:
+/// fixed before wildcard, then the longest, then file order.
+#[derive(Debug, Clone, Default)]
+pub struct RuleSet {
+    rules: Vec<Arc<Rule>>,
+    overlap: Overlap,
+    by_source: HashMap<String, usize>,
+    by_target: HashMap<String, usize>,
+}
+
+impl RuleSet {
+    /// Checks `rules` (in file order) and indexes them. All errors are found at once; those about two rules name both.
+    pub fn new(rules: Vec<Rule>, overlap: Overlap) -> Result<Self, Vec<Finding>> {
+        let findings = check::errors(&rules, overlap);
+        if !findings.is_empty() {
+            return Err(findings);
+        }
+        let mut set = RuleSet { overlap, ..RuleSet::default() };
+        for (at, rule) in rules.into_iter().enumerate() {
+            set.by_source.entry(rule.source.key()).or_insert(at);
+            set.by_target.entry(rule.target.prefix().to_owned()).or_insert(at);
+            set.rules.push(Arc::new(rule));
+        }
+        Ok(set)
+    }
+
+    /// The rules, in file order.
+    pub fn rules(&self) -> &[Arc<Rule>] {
+        &self.rules
+    }
+
+    /// What overlapping wildcard targets mean in this set.
+    pub fn overlap(&self) -> Overlap {
+        self.overlap
+    }
+
+    /// Where `source` goes: the winning rule's target, if that name resolves back to the same rule and source.
+    pub fn forward(&self, source: &Repository) -> Result<Resolution, Unresolved> {
+        let Some(rule) = first_match(&self.by_source, &source.to_string()).map(|at| &self.rules[at]) else {
+            return Err(Unresolved::NoRule { name: source.to_string(), nearest: self.nearest(source) });
+        };
+        // The index matched the same text, so the rest is there.
+        let target = rule.target.fill(rule.source.rest(source).unwrap_or_default());
+        check_path(&target).map_err(|why| Unresolved::IllegalTarget { source: source.clone(), target: target.clone(), why })?;
+        match self.reverse(&target) {
+            Some((owner, serves)) if !(Arc::ptr_eq(owner, rule) && serves == *source) => {
+                Err(Unresolved::Shadowed { source: source.clone(), target, owner: owner.name.clone(), serves })
+            }
+            _ => Ok(Resolution { rule: Some(Arc::clone(rule)), source: source.clone(), target: Place::new(target) }),
+        }
+    }
+
+    /// Which rule owns the name `target` (a repository below the target's prefix), and what it serves under it.
+    pub fn reverse(&self, target: &str) -> Option<(&Arc<Rule>, Repository)> {
+        let rule = &self.rules[first_match(&self.by_target, target)?];
+        let rest = rule.target.rest(target)?;
+        Some((rule, rule.source.fill(rest)))
+    }
+
+    /// The image a name *of the target* stands for: the owner's source.
+    pub fn by_target(&self, target: &str) -> Result<Resolution, Unresolved> {
+        let (rule, source) = self.reverse(target).ok_or_else(|| Unresolved::NoRule {
+            name: format!("{target} at the target"),
+            nearest: nearest(&self.rules, target, |rule| rule.target.prefix().to_owned()),
+        })?;
+        Ok(Resolution { rule: Some(Arc::clone(rule)), source, target: Place::new(target) })
+    }
+
+    /// Puts `source` at a `target` that no rule chose (a list's `target` column). The name may be one that a rule owns only if
+    /// that rule serves the same source under it; it is then that rule's.
+    pub fn with_target(&self, source: &Repository, target: &str) -> Result<Resolution, Unresolved> {
+        let owner = self.reverse(target);
+        match owner {
+            Some((owner, serves)) if serves != *source => Err(Unresolved::Shadowed {
+                source: source.clone(),
+                target: target.to_owned(),
+                owner: owner.name.clone(),
+                serves,
+            }),
+            owner => Ok(Resolution {
+                rule: owner.map(|(rule, _)| Arc::clone(rule)),
+                source: source.clone(),
+                target: Place::new(target),
+            }),
+        }
+    }
+
+    /// [`forward`](Self::forward), and for a source without a rule what `unmatched` says. `for_registry`: the target is a
+    /// registry, not a layout.
+    pub fn resolve(&self, source: &Repository, unmatched: Unmatched, for_registry: bool) -> Result<Resolution, Unresolved> {
+        match self.forward(source) {
+            Err(Unresolved::NoRule { .. }) if unmatched == Unmatched::Mirror => self.mirror(source, for_registry),
+            resolved => resolved,
+        }
+    }
+
+    fn mirror(&self, source: &Repository, for_registry: bool) -> Result<Resolution, Unresolved> {
+        let target = Self::unmatched_target(source, for_registry);
+        if for_registry {
+            check_path(&target).map_err(|why| Unresolved::IllegalTarget { source: source.clone(), target: target.clone(), why })?;
+        }
+        self.with_target(source, &target)
+    }
+
+    /// `<upstream host>/<path>`: where an image without a rule is mirrored. In a registry's repository names `:` is not
+    /// allowed and becomes `_`; an IPv6 address is written out, its groups joined by `_`. Layouts keep the host as it is.
+    pub fn unmatched_target(source: &Repository, for_registry: bool) -> String {
+        if for_registry { format!("{}/{}", host_component(&source.host), source.path) } else { source.to_string() }
+    }
+
+    /// Every rule whose source matches, the winner first.
+    pub fn matching(&self, source: &Repository) -> Vec<&Arc<Rule>> {
+        let mut matching: Vec<_> = self.rules.iter().filter(|rule| rule.source.rest(source).is_some()).collect();
+        // Stable: file order remains among equals.
+        matching.sort_by_key(|rule| (rule.source.path.is_wildcard(), std::cmp::Reverse(rule.source.path.prefix().len())));
+        matching
+    }
+
+    /// What works but is probably not meant: equal sources, and rules against the upstream's authentication policy.
+    /// `set_for` names the credential set that a source host gets when its rule names none.
+    pub fn warnings(&self, set_for: &dyn Fn(&str) -> Option<String>) -> Vec<Finding> {
+        check::warnings(&self.rules, set_for)
+    }
+
+    fn nearest(&self, source: &Repository) -> Option<String> {
+        let same_host: Vec<_> = self.rules.iter().filter(|rule| rule.source.host == source.host).cloned().collect();
+        let candidates = if same_host.is_empty() { &self.rules } else { &same_host };
+        nearest(candidates, &source.to_string(), |rule| rule.source.key())
+    }
+}
+
+/// The rule whose pattern shares the longest beginning with `name`; the first in the file of several.
+fn nearest(rules: &[Arc<Rule>], name: &str, pattern: impl Fn(&Rule) -> String) -> Option<String> {
+    let shared = |rule: &Rule| pattern(rule).bytes().zip(name.bytes()).take_while(|(a, b)| a == b).count();
+    // `max_by_key` gives the last of equals, so it looks from the end.
+    rules.iter().rev().max_by_key(|rule| shared(rule)).map(|rule| format!("\"{}\" ({} to {})", rule.name, rule.source, rule.target))
+}
+
+/// The entry for the name itself, or for its longest prefix that ends in a slash, or for everything.
+fn first_match(index: &HashMap<String, usize>, name: &str) -> Option<usize> {
+    index
+        .get(name)
+        .or_else(|| name.rmatch_indices('/').find_map(|(slash, _)| index.get(&name[..=slash])))
+        .or_else(|| index.get(""))
+        .copied()
+}
+
+fn host_component(host: &str) -> String {
+    let (address, port) = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, port)) => (address, port.trim_start_matches(':')),
+        None => return host.replace(':', "_"),
+    };
+    let Ok(address) = address.parse::<std::net::Ipv6Addr>() else { return host.replace(':', "_") };
+    let mut parts: Vec<String> = address.segments().iter().map(|group| format!("{group:x}")).collect();
+    parts.extend((!port.is_empty()).then(|| port.to_owned()));
+    parts.join("_")
+}
