@@ -8,7 +8,7 @@ use super::args::{Selection, UnmatchedArg};
 use crate::Error;
 use crate::config::{Config, Target};
 use crate::list::{self, Parsed};
-use crate::stock::Unmatched;
+use crate::rules::Unmatched;
 
 /// Everything that is known before anybody is asked.
 pub(super) struct Inputs {

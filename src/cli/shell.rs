@@ -25,7 +25,7 @@ pub(super) fn man(printer: &Printer) -> Result<Exit, Refusal> {
     };
     render(&command, &mut page)?;
     for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
-        render(&sub.clone().name(format!("larder-{}", sub.get_name())), &mut page)?;
+        render(sub, &mut page)?;
     }
     printer.data(&String::from_utf8_lossy(&page));
     Ok(Exit::Done)

@@ -49,6 +49,13 @@ pub struct Attrition {
     pub excluded: usize,
 }
 
+impl std::fmt::Display for Attrition {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Attrition { listed, candidates, matched, excluded } = self;
+        write!(f, "{listed} tags listed, {candidates} candidates, {matched} matched, {excluded} excluded")
+    }
+}
+
 impl Selector {
     /// Reads the two columns: terms separated by `;`, white space around them ignored, empty terms skipped.
     ///

@@ -7,19 +7,9 @@ use crate::content::{Digest, Place};
 use crate::list::{Entry, Selection};
 use crate::name::Reference;
 use crate::report::{Again, Outcome};
-use crate::rules::{Rule, RuleSet, Unresolved};
+use crate::rules::{Rule, RuleSet, Unmatched, Unresolved};
 use crate::select::Selector;
-use crate::{Error, Kind, Side};
-
-/// What becomes of an entry that no rule covers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Unmatched {
-    /// It fails.
-    #[default]
-    Fail,
-    /// It is kept under `<upstream host>/<path>`.
-    Mirror,
-}
+use crate::Error;
 
 /// One source repository and selection, one target repository, one rule.
 #[derive(Debug)]
@@ -53,21 +43,17 @@ impl Item {
     /// # Errors
     /// The failed row for the report: no rule covers it, or another rule owns its target.
     pub fn resolve(entry: Entry, order: usize, rules: &RuleSet, unmatched: Unmatched, target: &Target) -> Result<Self, Box<Outcome>> {
-        let (rule, path) = match &entry.target {
-            Some(named) => (None, named.repository.clone()),
-            None => match rules.forward(&entry.source) {
-                Ok(resolution) => (resolution.rule.clone(), resolution.target.as_str().to_owned()),
-                Err(Unresolved::NoRule { .. }) if unmatched == Unmatched::Mirror => {
-                    (None, RuleSet::unmatched_target(&entry.source, matches!(target, Target::Registry { .. })))
-                }
-                Err(unresolved) => return Err(Box::new(failed_row(&entry, &unresolved))),
-            },
+        let resolved = match &entry.target {
+            Some(named) => rules.with_target(&entry.source, &named.repository),
+            None => rules.resolve(&entry.source, unmatched, matches!(target, Target::Registry { .. })),
         };
+        let resolution = resolved.map_err(|unresolved| Box::new(failed_row(&entry, unresolved)))?;
+        let path = resolution.target.as_str();
         let to = Place::new(match target {
             Target::Registry { prefix, .. } if !prefix.is_empty() => format!("{prefix}/{path}"),
-            _ => path,
+            _ => path.to_owned(),
         });
-        Ok(Item { entry, order, rule, to })
+        Ok(Item { entry, order, rule: resolution.rule, to })
     }
 
     /// The images that are known without asking anybody.
@@ -178,15 +164,11 @@ fn title(target: &Target, place: &Place, reference: Option<&Reference>) -> Strin
     }
 }
 
-fn failed_row(entry: &Entry, unresolved: &Unresolved) -> Outcome {
+fn failed_row(entry: &Entry, unresolved: Unresolved) -> Outcome {
     let again = again(entry);
     let tags = if again.tags.is_empty() { String::new() } else { format!(":{}", again.tags) };
     let source = format!("{}{tags}", again.image);
-    let error = Error::new(Side::Local, "resolve rule", Kind::Local, unresolved.to_string()).subject(&source);
-    let error = match unresolved {
-        Unresolved::NoRule { .. } => error.remedy("add a rule for it, give the line a `target`, or use --unmatched mirror"),
-        Unresolved::Shadowed { .. } => error.remedy("a cache would serve another image under that name: give the line a `target`, or change one of the rules"),
-    };
+    let error = Error::from(unresolved).subject(&source);
     let mut row = Outcome::new(source, "", entry.origin.file.to_string(), entry.origin.line).failed(error);
     row.again = again;
     row

@@ -7,7 +7,7 @@ mod plan;
 mod run;
 mod supply;
 
-pub use item::{Item, Unmatched, Want};
+pub use item::{Item, Want};
 pub use plan::{Planned, State};
 pub use run::{Sync, SyncOptions};
 pub use supply::{Supply, TargetStore};

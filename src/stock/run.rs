@@ -9,12 +9,12 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::claims::{self, Claims};
-use super::{Item, Planned, Supply, TargetStore, Unmatched, Want};
+use super::{Item, Planned, Supply, TargetStore, Want};
 use crate::content::{Charge, Place, Source};
 use crate::copy::{Engine, Options};
 use crate::list::Parsed;
 use crate::report::{Event, Outcome, Reporter, Status, Totals};
-use crate::rules::RuleSet;
+use crate::rules::{RuleSet, Unmatched};
 use crate::{Error, Kind, Result, Side};
 
 /// Images of one upstream that are worked on at once, for each request that may be in flight to it: while one is
@@ -128,9 +128,8 @@ impl Sync {
         let mut order = 0;
         for list in lists {
             for error in list.errors {
-                let row = Outcome::new(crate::error::printable(&error.text), "", error.origin.file.to_string(), error.origin.line);
-                let failure = Error::new(Side::Local, "read list", Kind::Local, format!("{}: {}", error.origin, error.message));
-                prepared.failed.push((order + error.origin.line, row.failed(failure)));
+                let row = Outcome::new(error.text.clone(), "", error.origin.file.to_string(), error.origin.line);
+                prepared.failed.push((order + error.origin.line, row.failed(error.to_error())));
             }
             let mut last = 0;
             for entry in list.entries {

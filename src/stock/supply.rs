@@ -1,6 +1,6 @@
 //! Opens what a run needs: the target, and for each image its upstream as the right account.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::config::credentials::CredentialStore;
@@ -12,7 +12,7 @@ use crate::registry::{Registries, RegistryStore};
 use crate::report::RegistryRow;
 use crate::resume::Kept;
 use crate::stock::Want;
-use crate::{Result, Side};
+use crate::{Error, Result, Side};
 
 /// The registries and credentials of a run.
 pub struct Supply {
@@ -29,6 +29,16 @@ pub struct TargetStore {
     pub target: Target,
     /// Its two ends.
     pub ends: copy::Target,
+    /// The empty layout that stands for one that does not exist yet, removed with this.
+    _stand_in: Option<Arc<tempfile::TempDir>>,
+}
+
+/// A layout that does not exist and is not to be made: an empty one elsewhere answers for it.
+async fn absent(target: &Target) -> Result<TargetStore> {
+    let folder = tempfile::tempdir().map_err(|error| Error::io("open layout", &std::env::temp_dir(), &error))?;
+    let layout = Arc::new(Layout::open_or_create(folder.path()).await?);
+    let ends = copy::Target { sink: Arc::clone(&layout) as _, source: layout };
+    Ok(TargetStore { target: target.clone(), ends, _stand_in: Some(Arc::new(folder)) })
 }
 
 impl Supply {
@@ -57,12 +67,9 @@ impl Supply {
                 let layout = Arc::new(if create { Layout::open_or_create(path).await? } else { Layout::open(path).await? });
                 copy::Target { sink: Arc::clone(&layout) as _, source: layout }
             }
-            Target::Layout { path } => {
-                let nothing = Arc::new(crate::layout::Nothing::new(PathBuf::from(path)));
-                copy::Target { sink: Arc::clone(&nothing) as _, source: nothing }
-            }
+            Target::Layout { .. } => return absent(target).await,
         };
-        Ok(TargetStore { target: target.clone(), ends })
+        Ok(TargetStore { target: target.clone(), ends, _stand_in: None })
     }
 
     /// The upstream of `want`, as the account its rule names or the lookup finds.
