@@ -29,7 +29,10 @@ pub(super) fn check(file: Option<&Path>, printer: &Printer, what: impl Fn(&Confi
     }
     let (findings, summary): (Vec<String>, Option<String>) = match Config::load(file) {
         Err(errors) => (errors.iter().map(|error| format!("error: {}", error.message())).collect(), None),
-        Ok(config) => (config.warnings().iter().map(|finding| finding.line_of(config.path.as_deref())).collect(), Some(what(&config))),
+        Ok(config) => {
+            let path = config.path.clone().unwrap_or_default();
+            (config.warnings().iter().map(|finding| format!("warning: {}", finding.located(&path))).collect(), Some(what(&config)))
+        }
     };
     printer.data(&findings.iter().map(|finding| format!("{finding}\n")).collect::<String>());
     if findings.is_empty() {

@@ -29,8 +29,7 @@ impl Inputs {
         let unmatched = match selection.unmatched {
             Some(UnmatchedArg::Fail) => Unmatched::Fail,
             Some(UnmatchedArg::Mirror) => Unmatched::Mirror,
-            None if config.implicit => Unmatched::Mirror,
-            None => Unmatched::Fail,
+            None => config.default_unmatched(),
         };
         let lists = lists(&config, selection)?;
         Ok(Inputs { config, target, lists, unmatched })

@@ -11,7 +11,7 @@ use crate::name::ImageName;
 
 pub(super) fn run(file: Option<&Path>, command: RulesCommand, printer: &Printer) -> Result<Exit, Refusal> {
     match command {
-        RulesCommand::Check => super::config::check(file, printer, |config| format!("{} rules", config.rules.len())),
+        RulesCommand::Check => super::config::check(file, printer, |config| format!("{} rules", config.rules.rules().len())),
         RulesCommand::Explain { image } => explain(file, &image, printer),
     }
 }
@@ -19,7 +19,7 @@ pub(super) fn run(file: Option<&Path>, command: RulesCommand, printer: &Printer)
 fn explain(file: Option<&Path>, image: &str, printer: &Printer) -> Result<Exit, Refusal> {
     let config = Config::load(file)?;
     let name = ImageName::parse(image).map_err(|why| Refusal::usage(Error::local("read image", why)))?;
-    let explanation = config.explain(&name);
+    let explanation = config.explain(&name, config.default_unmatched());
     printer.data(&explanation.to_string());
-    Ok(if explanation.resolved() { Exit::Done } else { Exit::Failed })
+    Ok(if explanation.problem().is_none() { Exit::Done } else { Exit::Failed })
 }
