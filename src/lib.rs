@@ -7,6 +7,7 @@ pub mod cli;
 pub mod config;
 pub mod content;
 pub mod copy;
+pub mod demo;
 pub mod error;
 pub mod layout;
 pub mod list;

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::TryStreamExt;
 use futures_util::stream::BoxStream;
 
 use super::{Descriptor, Digest, Manifest};
@@ -115,4 +116,16 @@ pub trait Source: Send + Sync {
     /// The blob's bytes from `offset` on. Transport failures within the body are mended below the reader's sight; what
     /// cannot be mended arrives as an error in the stream.
     async fn blob(&self, place: &Place, blob: &Descriptor, offset: u64, charge: &Charge) -> Result<Option<BlobStream>>;
+
+    /// How many bytes the blob of this digest has, for those who know nothing but the digest (whoever asks [`crate::serve`]
+    /// does). This counts by reading the blob through; a store that knows better says so.
+    async fn blob_size(&self, place: &Place, digest: &Digest, charge: &Charge) -> Result<Option<u64>> {
+        let unsized_blob = Descriptor::new("", digest.clone(), 0);
+        let Some(mut stream) = self.blob(place, &unsized_blob, 0, charge).await? else { return Ok(None) };
+        let mut size = 0;
+        while let Some(chunk) = stream.try_next().await? {
+            size += chunk.len() as u64;
+        }
+        Ok(Some(size))
+    }
 }

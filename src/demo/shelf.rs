@@ -1,0 +1,157 @@
+//! A registry's content in memory.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+
+use crate::content::{BlobStream, Charge, Descriptor, Digest, Manifest, Place, Source};
+use crate::name::Reference;
+use crate::{Result, Side};
+
+/// How much of a blob is handed out at a time: what a socket takes in one go, more or less.
+const CHUNK: usize = 64 * 1024;
+
+/// Several repositories in memory. As at a registry, bytes are kept once, and a repository has only what was put into it.
+#[derive(Debug, Clone, Default)]
+pub struct Shelf {
+    repositories: BTreeMap<String, Repository>,
+    blobs: HashMap<Digest, Bytes>,
+    manifests: HashMap<Digest, Manifest>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Repository {
+    tags: BTreeMap<String, Digest>,
+    manifests: BTreeSet<Digest>,
+    blobs: BTreeSet<Digest>,
+}
+
+/// How much the images of a shelf have in common.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Sharing {
+    /// Layers that the tagged images name, each as often as it is named.
+    pub named: usize,
+    /// How many different ones those are.
+    pub distinct: usize,
+    /// What moving each image by itself would move.
+    pub named_bytes: u64,
+    /// What there is to move.
+    pub distinct_bytes: u64,
+}
+
+impl Shelf {
+    /// Every tag of every repository, as (repository, tag), in order.
+    pub fn images(&self) -> Vec<(String, String)> {
+        let tags = |(name, repository): (&String, &Repository)| {
+            let name = name.clone();
+            repository.tags.keys().cloned().map(move |tag| (name.clone(), tag)).collect::<Vec<_>>()
+        };
+        self.repositories.iter().flat_map(tags).collect()
+    }
+
+    /// The names of the repositories, in order.
+    pub fn repositories(&self) -> Vec<String> {
+        self.repositories.keys().cloned().collect()
+    }
+
+    /// The bytes of everything on the shelf, each digest once: what a complete copy has to move.
+    pub fn bytes(&self) -> u64 {
+        let blobs = self.blobs.values().map(|bytes| bytes.len() as u64);
+        blobs.chain(self.manifests.values().map(|manifest| manifest.bytes.len() as u64)).sum()
+    }
+
+    /// How many layers the tagged images share.
+    pub fn layers_shared(&self) -> Sharing {
+        let mut sharing = Sharing::default();
+        let mut seen = HashSet::new();
+        for digest in self.repositories.values().flat_map(|repository| repository.tags.values()) {
+            for layer in self.layers(digest) {
+                sharing.named += 1;
+                sharing.named_bytes += layer.size;
+                if seen.insert(layer.digest) {
+                    sharing.distinct += 1;
+                    sharing.distinct_bytes += layer.size;
+                }
+            }
+        }
+        sharing
+    }
+
+    /// The layers of an image, over all its platforms.
+    fn layers(&self, image: &Digest) -> Vec<Descriptor> {
+        // What lies here was made here, and its tests read every manifest: there is none without links.
+        let links = self.manifests.get(image).and_then(|manifest| manifest.links().ok()).unwrap_or_default();
+        let children = links.manifests.iter().flat_map(|child| self.layers(&child.digest));
+        links.blobs.into_iter().skip(1).chain(children).collect()
+    }
+
+    /// Puts a blob into a repository.
+    pub(crate) fn put_blob(&mut self, repository: &str, media_type: &str, bytes: Bytes) -> Descriptor {
+        let blob = Descriptor::new(media_type, Digest::sha256(&bytes), bytes.len() as u64);
+        self.repository(repository).blobs.insert(blob.digest.clone());
+        self.blobs.entry(blob.digest.clone()).or_insert(bytes);
+        blob
+    }
+
+    /// Puts a manifest into a repository.
+    pub(crate) fn put_manifest(&mut self, repository: &str, media_type: &str, bytes: Bytes) -> Descriptor {
+        let manifest = Manifest { digest: Digest::sha256(&bytes), media_type: media_type.to_owned(), bytes };
+        let descriptor = manifest.descriptor();
+        self.repository(repository).manifests.insert(descriptor.digest.clone());
+        self.manifests.insert(descriptor.digest.clone(), manifest);
+        descriptor
+    }
+
+    /// Gives a manifest a name.
+    pub(crate) fn tag(&mut self, repository: &str, tag: &str, manifest: &Descriptor) {
+        self.repository(repository).tags.insert(tag.to_owned(), manifest.digest.clone());
+    }
+
+    fn repository(&mut self, name: &str) -> &mut Repository {
+        self.repositories.entry(name.to_owned()).or_default()
+    }
+
+    fn find_manifest(&self, place: &Place, digest: &Digest) -> Option<&Manifest> {
+        let repository = self.repositories.get(place.as_str())?;
+        repository.manifests.contains(digest).then(|| self.manifests.get(digest))?
+    }
+
+    fn find_blob(&self, place: &Place, digest: &Digest) -> Option<&Bytes> {
+        let repository = self.repositories.get(place.as_str())?;
+        repository.blobs.contains(digest).then(|| self.blobs.get(digest))?
+    }
+}
+
+#[async_trait]
+impl Source for Shelf {
+    async fn resolve(&self, place: &Place, reference: &Reference, _: &Charge) -> Result<Option<Descriptor>> {
+        let digest = match reference {
+            Reference::Tag(tag) => self.repositories.get(place.as_str()).and_then(|repository| repository.tags.get(tag)),
+            Reference::Digest(digest) => Some(digest),
+        };
+        Ok(digest.and_then(|digest| self.find_manifest(place, digest)).map(Manifest::descriptor))
+    }
+
+    async fn tags(&self, place: &Place, _: &Charge) -> Result<Vec<String>> {
+        Ok(self.repositories.get(place.as_str()).map(|repository| repository.tags.keys().cloned().collect()).unwrap_or_default())
+    }
+
+    async fn manifest(&self, place: &Place, digest: &Digest, _: &Charge) -> Result<Option<Manifest>> {
+        let Some(found) = self.find_manifest(place, digest) else { return Ok(None) };
+        Manifest::verify(found.bytes.clone(), Some(&found.media_type), digest, Side::Upstream).map(Some)
+    }
+
+    async fn blob(&self, place: &Place, blob: &Descriptor, offset: u64, _: &Charge) -> Result<Option<BlobStream>> {
+        let Some(bytes) = self.find_blob(place, &blob.digest) else { return Ok(None) };
+        let offset = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
+        let rest = bytes.slice(offset..);
+        let chunks = (0..rest.len()).step_by(CHUNK).map(move |at| Ok(rest.slice(at..rest.len().min(at + CHUNK))));
+        Ok(Some(stream::iter(chunks).boxed()))
+    }
+
+    async fn blob_size(&self, place: &Place, digest: &Digest, _: &Charge) -> Result<Option<u64>> {
+        Ok(self.find_blob(place, digest).map(|bytes| bytes.len() as u64))
+    }
+}

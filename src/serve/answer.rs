@@ -1,0 +1,271 @@
+//! Answers: what the source holds, put into HTTP.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_NONE_MATCH, IF_RANGE, LINK, RANGE};
+use axum::http::response::Builder;
+use axum::http::{HeaderMap, HeaderName, Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use serde_json::json;
+
+use super::error::{ApiError, Code};
+use super::range::{Wanted, wanted};
+use super::route::Route;
+use super::tags::Page;
+use super::traffic::Meter;
+use super::{Options, Shop};
+use crate::content::{BlobStream, Charge, Descriptor, Digest, Place};
+use crate::name::Reference;
+use crate::{Error, Kind, Side};
+
+/// The digest of what is served (distribution-spec, "Pulling manifests").
+const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+/// What Docker's own registries say at every answer; old clients tell a registry by it.
+const API_VERSION: (&str, &str) = ("docker-distribution-api-version", "registry/2.0");
+/// A blob's own type is known only to the manifests that name it.
+const BLOB_TYPE: &str = "application/octet-stream";
+/// How much of a blob is sent between two delays of [`Options::chunk_delay`].
+const PIECE: usize = 64 * 1024;
+
+/// Answers one request.
+pub(super) async fn request(State(shop): State<Shop>, request: Request) -> Response {
+    let (method, path) = (request.method(), request.uri().path());
+    let answer = match Route::parse(method, path) {
+        Ok(route) => {
+            shop.meter.count(method, &route);
+            shop.answer(route, method == Method::HEAD, request.uri().query(), request.headers()).await
+        }
+        Err(error) => Err(error),
+    };
+    let response = answer.unwrap_or_else(IntoResponse::into_response);
+    tracing::debug!(%method, path, status = response.status().as_u16(), "served");
+    response
+}
+
+impl Shop {
+    async fn answer(&self, route: Route, head: bool, query: Option<&str>, headers: &HeaderMap) -> Result<Response, ApiError> {
+        match route {
+            Route::Version => json_answer(ok(), "{}".to_owned()),
+            Route::Manifest { place, reference } => self.manifest(&place, &reference, head, headers).await,
+            Route::Blob { place, digest } => self.blob(&place, digest, head, headers).await,
+            Route::Tags { place } => self.tags(&place, &Page::parse(query)?).await,
+        }
+    }
+
+    /// A manifest as it is kept, whatever the client says it accepts: another one would have another digest.
+    async fn manifest(&self, place: &Place, reference: &Reference, head: bool, headers: &HeaderMap) -> Result<Response, ApiError> {
+        let charge = Charge::new(format!("{place}{}", reference.suffix()));
+        let unknown = || ApiError::new(Code::ManifestUnknown, format!("{} has no manifest {}", place, reference.as_str()));
+        let failed = |error: Error| refused(&error, &charge, Code::ManifestUnknown);
+        let mut found = self.source.resolve(place, reference, &charge).await.map_err(failed)?.ok_or_else(unknown)?;
+        if is_known(headers, &found.digest) {
+            return not_modified(&found.digest);
+        }
+        let mut body = Body::empty();
+        // A source may know no more than the digest without reading the manifest.
+        if !head || found.media_type.is_empty() || found.size == 0 {
+            let manifest = self.source.manifest(place, &found.digest, &charge).await.map_err(failed)?.ok_or_else(unknown)?;
+            found = manifest.descriptor();
+            if !head {
+                body = manifest.bytes.into();
+            }
+        }
+        let answer = tagged(ok(), &found.digest).header(CONTENT_TYPE, found.media_type).header(CONTENT_LENGTH, found.size);
+        send(answer, body)
+    }
+
+    async fn blob(&self, place: &Place, digest: Digest, head: bool, headers: &HeaderMap) -> Result<Response, ApiError> {
+        let charge = Charge::new(format!("{place}@{digest}"));
+        let unknown = || ApiError::new(Code::BlobUnknown, format!("{place} has no blob {digest}"));
+        let failed = |error: Error| refused(&error, &charge, Code::BlobUnknown);
+        let size = self.source.blob_size(place, &digest, &charge).await.map_err(failed)?.ok_or_else(unknown)?;
+        if is_known(headers, &digest) {
+            return not_modified(&digest);
+        }
+        let answer = tagged(ok(), &digest).header(CONTENT_TYPE, BLOB_TYPE).header(ACCEPT_RANGES, "bytes");
+        if head {
+            return send(answer.header(CONTENT_LENGTH, size), Body::empty());
+        }
+        let (answer, first, length) = match wanted(range_header(headers, &digest), size) {
+            Wanted::Whole => (answer, 0, size),
+            Wanted::Part { first, last } => {
+                let partial = answer.status(StatusCode::PARTIAL_CONTENT).header(CONTENT_RANGE, format!("bytes {first}-{last}/{size}"));
+                (partial, first, last - first + 1)
+            }
+            Wanted::Nothing => return Err(ApiError::range(size)),
+        };
+        let blob = Descriptor::new(BLOB_TYPE, digest.clone(), size);
+        let bytes = self.source.blob(place, &blob, first, &charge).await.map_err(failed)?.ok_or_else(unknown)?;
+        let body = outgoing(bytes, length, &charge, &self.options, self.meter.clone());
+        send(answer.header(CONTENT_LENGTH, length), Body::from_stream(body))
+    }
+
+    /// A repository without a single tag is one that this registry does not know: its source cannot tell the two apart.
+    async fn tags(&self, place: &Place, page: &Page) -> Result<Response, ApiError> {
+        let charge = Charge::new(place.as_str());
+        let all = self.source.tags(place, &charge).await.map_err(|error| refused(&error, &charge, Code::NameUnknown))?;
+        if all.is_empty() {
+            return Err(ApiError::new(Code::NameUnknown, format!("there is no repository {place} here")));
+        }
+        let (tags, next) = page.cut(all);
+        let mut answer = ok();
+        if let Some(query) = next {
+            answer = answer.header(LINK, format!("</v2/{place}/tags/list?{query}>; rel=\"next\""));
+        }
+        json_answer(answer, json!({ "name": place.as_str(), "tags": tags }).to_string())
+    }
+}
+
+fn ok() -> Builder {
+    Response::builder().status(StatusCode::OK).header(API_VERSION.0, API_VERSION.1)
+}
+
+/// The digest of what is served, as clients check it and as caches compare it.
+fn tagged(answer: Builder, digest: &Digest) -> Builder {
+    answer.header(CONTENT_DIGEST, digest.as_str()).header(ETAG, format!("\"{digest}\""))
+}
+
+fn not_modified(digest: &Digest) -> Result<Response, ApiError> {
+    send(tagged(ok(), digest).status(StatusCode::NOT_MODIFIED), Body::empty())
+}
+
+fn json_answer(answer: Builder, body: String) -> Result<Response, ApiError> {
+    send(answer.header(CONTENT_TYPE, "application/json").header(CONTENT_LENGTH, body.len()), Body::from(body))
+}
+
+fn send(answer: Builder, body: Body) -> Result<Response, ApiError> {
+    answer.body(body).map_err(|error| ApiError::unspeakable(&error))
+}
+
+fn refused(error: &Error, charge: &Charge, absent: Code) -> ApiError {
+    if error.kind() != Kind::NotFound {
+        tracing::warn!(%error, asked = &*charge.image, "the source failed");
+    }
+    ApiError::source(error, absent)
+}
+
+/// Whether the client says that it has this already (RFC 9110, 13.1.2). Compared weakly: a `W/` makes no difference.
+fn is_known(headers: &HeaderMap, digest: &Digest) -> bool {
+    headers
+        .get_all(IF_NONE_MATCH)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .any(|tag| tag == "*" || is_etag_of(tag.strip_prefix("W/").unwrap_or(tag), digest))
+}
+
+fn is_etag_of(tag: &str, digest: &Digest) -> bool {
+    tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')) == Some(digest.as_str())
+}
+
+/// The range asked for, unless it is tied to other bytes than these (RFC 9110, 13.1.5; there is no date here to match).
+fn range_header<'a>(headers: &'a HeaderMap, digest: &Digest) -> Option<&'a str> {
+    if headers.get(IF_RANGE).is_some_and(|tag| !tag.to_str().is_ok_and(|tag| is_etag_of(tag, digest))) {
+        return None;
+    }
+    headers.get(RANGE)?.to_str().ok()
+}
+
+/// The `length` bytes that were promised, counted as they leave and slowed down if that is wanted.
+fn outgoing(bytes: BlobStream, length: u64, charge: &Charge, options: &Options, meter: Arc<Meter>) -> BlobStream {
+    let asked = charge.image.clone();
+    let mut bytes = exactly(bytes, length);
+    if let Some(delay) = options.chunk_delay {
+        bytes = slowed(bytes, delay);
+    }
+    bytes
+        .inspect_ok(move |chunk| meter.add_bytes(chunk.len()))
+        .inspect_err(move |error| tracing::warn!(%error, asked = &*asked, "a body was broken off"))
+        .boxed()
+}
+
+/// The first `length` bytes. A stream that ends before them fails, so that the connection breaks and the client sees that
+/// something is missing.
+fn exactly(bytes: BlobStream, length: u64) -> BlobStream {
+    stream::try_unfold((bytes, length), |(mut bytes, left)| async move {
+        if left == 0 {
+            return Ok(None);
+        }
+        let Some(mut chunk) = bytes.try_next().await? else {
+            return Err(Error::new(Side::Local, "read blob", Kind::Damaged, format!("the blob ended {left} bytes early")));
+        };
+        chunk.truncate(usize::try_from(left).unwrap_or(usize::MAX));
+        let left = left - chunk.len() as u64;
+        Ok(Some((chunk, (bytes, left))))
+    })
+    .boxed()
+}
+
+/// The same bytes in pieces of at most [`PIECE`], each `delay` after the one before it was taken.
+fn slowed(bytes: BlobStream, delay: Duration) -> BlobStream {
+    let pieces = bytes.flat_map(|chunk| {
+        let pieces: Vec<_> = match chunk {
+            Ok(chunk) => (0..chunk.len()).step_by(PIECE).map(|at| Ok(chunk.slice(at..chunk.len().min(at + PIECE)))).collect(),
+            Err(error) => vec![Err(error)],
+        };
+        stream::iter(pieces)
+    });
+    pieces
+        .then(move |piece| async move {
+            tokio::time::sleep(delay).await;
+            piece
+        })
+        .boxed()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    fn of(chunks: &[usize]) -> BlobStream {
+        let chunks: Vec<crate::Result<Bytes>> = chunks.iter().map(|length| Ok(vec![7; *length].into())).collect();
+        stream::iter(chunks).boxed()
+    }
+
+    #[tokio::test]
+    async fn what_was_promised_is_sent_or_the_body_fails() {
+        for (chunks, length, whole) in
+            [(&[3usize, 4] as &[usize], 7, true), (&[3, 4], 5, true), (&[3], 4, false), (&[], 0, true), (&[], 1, false)]
+        {
+            let sent: crate::Result<Vec<Bytes>> = exactly(of(chunks), length).try_collect().await;
+            assert_eq!(sent.is_ok(), whole, "{chunks:?} {length}");
+            if let Ok(sent) = sent {
+                assert_eq!(sent.iter().map(Bytes::len).sum::<usize>() as u64, length, "{chunks:?}");
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_delayed_body_is_the_same_body_a_piece_at_a_time() {
+        let delay = Duration::from_millis(10);
+        let started = tokio::time::Instant::now();
+        let sent: Vec<Bytes> = slowed(of(&[2 * PIECE + 1, 5]), delay).try_collect().await.unwrap();
+        assert_eq!(sent.iter().map(Bytes::len).collect::<Vec<_>>(), [PIECE, PIECE, 1, 5]);
+        assert!(started.elapsed() >= 4 * delay && started.elapsed() < 5 * delay, "{:?}", started.elapsed());
+    }
+
+    #[test]
+    fn a_client_that_has_it_is_told_so() {
+        let digest = Digest::sha256(b"{}");
+        let other = Digest::sha256(b"other");
+        for (value, known) in [
+            (format!("\"{digest}\""), true),
+            (format!("W/\"{digest}\""), true),
+            (format!("\"{other}\", \"{digest}\""), true),
+            ("*".to_owned(), true),
+            (format!("\"{other}\""), false),
+            (digest.to_string(), false),
+            (String::new(), false),
+        ] {
+            let headers = HeaderMap::from_iter([(IF_NONE_MATCH, value.parse().unwrap())]);
+            assert_eq!(is_known(&headers, &digest), known, "{value}");
+        }
+        assert!(!is_known(&HeaderMap::new(), &digest));
+    }
+}

@@ -1,0 +1,182 @@
+//! What a request asks for, from its method and path alone.
+
+use axum::http::Method;
+
+use super::error::{ApiError, Code};
+use crate::content::{Digest, Place};
+use crate::name::{self, Reference};
+
+/// One of the things this registry answers, to GET and HEAD alike.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Route {
+    /// `/v2/`: does it speak this API?
+    Version,
+    /// `/v2/<name>/manifests/<reference>`
+    Manifest { place: Place, reference: Reference },
+    /// `/v2/<name>/blobs/<digest>`
+    Blob { place: Place, digest: Digest },
+    /// `/v2/<name>/tags/list`
+    Tags { place: Place },
+}
+
+impl Route {
+    /// Reads a request's path from its right end, because `<name>` has any number of slashes and may contain the words
+    /// `manifests`, `blobs` and `tags` itself. Every part is checked by its own grammar, which leaves no room for `..`,
+    /// empty components or percent-encoded anything; only a digest's colon may be written `%3A`, as some clients do.
+    pub(crate) fn parse(method: &Method, path: &str) -> Result<Route, ApiError> {
+        let below = match path.strip_prefix("/v2") {
+            Some("" | "/") => "",
+            Some(below) if below.starts_with('/') => &below[1..],
+            _ => return Err(ApiError::no_such_endpoint()),
+        };
+        if !matches!(*method, Method::GET | Method::HEAD) {
+            return Err(ApiError::read_only());
+        }
+        if below.is_empty() {
+            return Ok(Route::Version);
+        }
+        let (front, last) = below.rsplit_once('/').ok_or_else(ApiError::no_such_endpoint)?;
+        let (name, kind) = front.rsplit_once('/').ok_or_else(ApiError::no_such_endpoint)?;
+        match kind {
+            "manifests" => Ok(Route::Manifest { place: place(name)?, reference: reference(last)? }),
+            "blobs" => Ok(Route::Blob { place: place(name)?, digest: digest(last)? }),
+            "tags" if last == "list" => Ok(Route::Tags { place: place(name)? }),
+            _ => Err(ApiError::no_such_endpoint()),
+        }
+    }
+}
+
+fn place(name: &str) -> Result<Place, ApiError> {
+    name::check_path(name).map_err(|why| ApiError::new(Code::NameInvalid, why))?;
+    Ok(Place::new(name))
+}
+
+fn reference(text: &str) -> Result<Reference, ApiError> {
+    if text.contains([':', '%']) {
+        return digest(text).map(Reference::Digest);
+    }
+    name::check_tag(text).map_err(|why| ApiError::new(Code::TagInvalid, why))?;
+    Ok(Reference::Tag(text.to_owned()))
+}
+
+fn digest(text: &str) -> Result<Digest, ApiError> {
+    let plain = text.replace("%3A", ":").replace("%3a", ":");
+    Digest::parse(&plain).map_err(|why| ApiError::new(Code::DigestInvalid, why))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const DIGEST: &str = "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a";
+
+    /// The route as one line, or the refusal as status and code.
+    fn get(path: &str) -> String {
+        match Route::parse(&Method::GET, path) {
+            Ok(Route::Version) => "version".to_owned(),
+            Ok(Route::Manifest { place, reference }) => format!("manifest {place} {}", reference.as_str()),
+            Ok(Route::Blob { place, digest }) => format!("blob {place} {digest}"),
+            Ok(Route::Tags { place }) => format!("tags {place}"),
+            Err(error) => format!("{} {}", error.status.as_u16(), error.code.as_str()),
+        }
+    }
+
+    #[test]
+    fn paths_are_read_from_the_right() {
+        for (path, expected) in [
+            ("/v2", "version".to_owned()),
+            ("/v2/", "version".to_owned()),
+            ("/v2/alpine/manifests/3.20", "manifest alpine 3.20".to_owned()),
+            ("/v2/a/b/c/d/manifests/v1", "manifest a/b/c/d v1".to_owned()),
+            ("/v2/a/manifests/manifests/list", "manifest a/manifests list".to_owned()),
+            ("/v2/manifests/manifests/manifests", "manifest manifests manifests".to_owned()),
+            ("/v2/x/tags/manifests/list", "manifest x/tags list".to_owned()),
+            ("/v2/x/blobs/tags/list", "tags x/blobs".to_owned()),
+            ("/v2/library/alpine/tags/list", "tags library/alpine".to_owned()),
+            (&format!("/v2/a/b/manifests/{DIGEST}"), format!("manifest a/b {DIGEST}")),
+            (&format!("/v2/a/b/blobs/{DIGEST}"), format!("blob a/b {DIGEST}")),
+            (&format!("/v2/a/b/blobs/{}", DIGEST.replace(':', "%3A")), format!("blob a/b {DIGEST}")),
+            (&format!("/v2/a/b/manifests/{}", DIGEST.replace(':', "%3a")), format!("manifest a/b {DIGEST}")),
+        ] {
+            assert_eq!(get(path), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_by_its_code() {
+        let long = format!("/v2/{}/tags/list", "a".repeat(256));
+        for (path, expected) in [
+            ("/", "404 UNSUPPORTED"),
+            ("/v1/", "404 UNSUPPORTED"),
+            ("/v2x", "404 UNSUPPORTED"),
+            ("/v2/_catalog", "404 UNSUPPORTED"),
+            ("/v2/tags/list", "404 UNSUPPORTED"),
+            ("/v2/a/tags/lists", "404 UNSUPPORTED"),
+            ("/v2/a/referrers/sha256:abc", "404 UNSUPPORTED"),
+            ("/v2/a/blobs/uploads/", "404 UNSUPPORTED"),
+            ("/v2/a/blobs/uploads/1234", "404 UNSUPPORTED"),
+            ("/v2/Alpine/manifests/1", "400 NAME_INVALID"),
+            ("/v2//manifests/1", "400 NAME_INVALID"),
+            ("/v2/a//b/manifests/1", "400 NAME_INVALID"),
+            ("//v2/a/manifests/1", "404 UNSUPPORTED"),
+            ("/v2/../../etc/manifests/1", "400 NAME_INVALID"),
+            ("/v2/a/../b/tags/list", "400 NAME_INVALID"),
+            ("/v2/a/%2e%2e/b/tags/list", "400 NAME_INVALID"),
+            ("/v2/a%2fb/tags/list", "400 NAME_INVALID"),
+            ("/v2/a\\b/tags/list", "400 NAME_INVALID"),
+            (&long, "400 NAME_INVALID"),
+            ("/v2/a/manifests/", "400 TAG_INVALID"),
+            ("/v2/a/manifests/-x", "400 TAG_INVALID"),
+            ("/v2/a/manifests/..", "400 TAG_INVALID"),
+            ("/v2/a/manifests/x%2fy", "400 DIGEST_INVALID"),
+            ("/v2/a/manifests/sha256:abc", "400 DIGEST_INVALID"),
+            ("/v2/a/manifests/sha256%3Aabc%3A", "400 DIGEST_INVALID"),
+            ("/v2/a/blobs/latest", "400 DIGEST_INVALID"),
+            ("/v2/a/blobs/sha256:../../../etc/passwd", "404 UNSUPPORTED"),
+        ] {
+            assert_eq!(get(path), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn everything_but_reading_is_refused_wherever_it_points() {
+        for method in [Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS] {
+            for path in ["/v2/", "/v2/a/blobs/uploads/", "/v2/a/manifests/latest", "/v2/A/../x"] {
+                let error = Route::parse(&method, path).unwrap_err();
+                assert_eq!((error.status.as_u16(), error.code), (405, Code::Unsupported), "{method} {path}");
+            }
+        }
+        assert_eq!(Route::parse(&Method::POST, "/login").unwrap_err().status.as_u16(), 404);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_read_is_safe_to_look_up(path in "(/v2)?(/(\\PC{0,8}|manifests|blobs|tags|list|\\.\\.|%2e|[a-z]{1,4})){0,6}") {
+            match Route::parse(&Method::GET, &path) {
+                Ok(Route::Manifest { place, .. } | Route::Blob { place, .. } | Route::Tags { place }) => {
+                    prop_assert!(name::check_path(place.as_str()).is_ok());
+                    prop_assert!(!place.as_str().split('/').any(|part| part.is_empty() || part.starts_with('.')));
+                }
+                Ok(Route::Version) | Err(_) => {}
+            }
+        }
+
+        #[test]
+        fn every_good_name_and_tag_comes_back(
+            name in proptest::collection::vec("[a-z0-9]{1,5}([._-][a-z0-9]{1,3})?|manifests|blobs|tags|list", 1..5),
+            tag in "[a-zA-Z0-9_][a-zA-Z0-9._-]{0,20}|list|manifests",
+        ) {
+            let name = name.join("/");
+            let path = format!("/v2/{name}/manifests/{tag}");
+            prop_assert_eq!(
+                Route::parse(&Method::HEAD, &path).ok(),
+                Some(Route::Manifest { place: Place::new(name.as_str()), reference: Reference::Tag(tag) })
+            );
+            prop_assert_eq!(
+                Route::parse(&Method::GET, &format!("/v2/{name}/tags/list")).ok(),
+                Some(Route::Tags { place: Place::new(name.as_str()) })
+            );
+        }
+    }
+}

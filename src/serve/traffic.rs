@@ -1,0 +1,81 @@
+//! What a server was asked for: the other side's account of a run.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use axum::http::Method;
+
+use super::route::Route;
+
+/// Requests answered so far, by what they asked for, and the blob bytes that left.
+#[derive(Debug, Default)]
+pub struct Meter {
+    manifest_heads: AtomicU64,
+    manifest_gets: AtomicU64,
+    blob_heads: AtomicU64,
+    blob_gets: AtomicU64,
+    tag_lists: AtomicU64,
+    blob_bytes: AtomicU64,
+}
+
+/// A reading of a [`Meter`].
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Traffic {
+    /// HEAD of a manifest: asks what a name means, and costs no pull where pulls are counted.
+    pub manifest_heads: u64,
+    /// GET of a manifest: a pull.
+    pub manifest_gets: u64,
+    /// HEAD of a blob.
+    pub blob_heads: u64,
+    /// GET of a blob or a part of it.
+    pub blob_gets: u64,
+    /// Tag lists, or pages of them.
+    pub tag_lists: u64,
+    /// Bytes of blobs that were handed to the network.
+    pub blob_bytes: u64,
+}
+
+impl Meter {
+    /// What has been counted so far.
+    pub fn read(&self) -> Traffic {
+        Traffic {
+            manifest_heads: self.manifest_heads.load(Relaxed),
+            manifest_gets: self.manifest_gets.load(Relaxed),
+            blob_heads: self.blob_heads.load(Relaxed),
+            blob_gets: self.blob_gets.load(Relaxed),
+            tag_lists: self.tag_lists.load(Relaxed),
+            blob_bytes: self.blob_bytes.load(Relaxed),
+        }
+    }
+
+    pub(super) fn count(&self, method: &Method, route: &Route) {
+        let head = method == Method::HEAD;
+        let counter = match route {
+            Route::Version => return,
+            Route::Manifest { .. } if head => &self.manifest_heads,
+            Route::Manifest { .. } => &self.manifest_gets,
+            Route::Blob { .. } if head => &self.blob_heads,
+            Route::Blob { .. } => &self.blob_gets,
+            Route::Tags { .. } => &self.tag_lists,
+        };
+        counter.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn add_bytes(&self, count: usize) {
+        self.blob_bytes.fetch_add(count as u64, Relaxed);
+    }
+}
+
+impl Traffic {
+    /// What came after `earlier`, a reading of the same meter.
+    #[must_use]
+    pub fn since(self, earlier: Traffic) -> Traffic {
+        Traffic {
+            manifest_heads: self.manifest_heads.saturating_sub(earlier.manifest_heads),
+            manifest_gets: self.manifest_gets.saturating_sub(earlier.manifest_gets),
+            blob_heads: self.blob_heads.saturating_sub(earlier.blob_heads),
+            blob_gets: self.blob_gets.saturating_sub(earlier.blob_gets),
+            tag_lists: self.tag_lists.saturating_sub(earlier.tag_lists),
+            blob_bytes: self.blob_bytes.saturating_sub(earlier.blob_bytes),
+        }
+    }
+}
