@@ -6,7 +6,7 @@ use super::printer::Printer;
 use super::progress::size;
 use super::{Exit, Refusal};
 use crate::config::Target;
-use crate::layout;
+use crate::layout::{self, Finding, VerifyReport};
 use crate::{Error, Result};
 
 /// The layout that `text` names: an existing path, else as `--to`.
@@ -49,7 +49,7 @@ pub(super) async fn verify(text: &str, printer: &Printer) -> Result<Exit, Refusa
     if let Some(bar) = bar {
         bar.finish_and_clear();
     }
-    printer.data(&report.to_string());
+    printer.data(&findings(&report));
     printer.say(&format!(
         "{} names, {} manifests, {} blobs, {} hashed: {} damaged, {} missing, {} unreferenced",
         report.entries,
@@ -61,6 +61,28 @@ pub(super) async fn verify(text: &str, printer: &Printer) -> Result<Exit, Refusa
         report.unreferenced.len()
     ));
     Ok(if report.ok() { Exit::Done } else { Exit::Failed })
+}
+
+/// Every finding, a line each: what stands in the way first, what is harmless last.
+fn findings(report: &VerifyReport) -> String {
+    let problems = report.problems.iter().map(|problem| format!("problem {problem}"));
+    let named = |word: &'static str, findings: &[Finding]| {
+        let line = move |finding: &Finding| format!("{word} {} ({}): {}", finding.digest, images(&finding.images), finding.why);
+        findings.iter().map(line).collect::<Vec<_>>()
+    };
+    let unreferenced = report.unreferenced.iter().map(|digest| format!("unreferenced {digest}"));
+    let strays = report.strays.iter().map(|stray| format!("stray {stray}"));
+    problems
+        .chain(named("damaged", &report.damaged))
+        .chain(named("missing", &report.missing))
+        .chain(unreferenced)
+        .chain(strays)
+        .map(|line| crate::error::printable(&line) + "\n")
+        .collect()
+}
+
+fn images(names: &[String]) -> String {
+    if names.is_empty() { "no image".to_owned() } else { names.join(", ") }
 }
 
 pub(super) async fn gc(text: &str, dry_run: bool, printer: &Printer) -> Result<Exit, Refusal> {

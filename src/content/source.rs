@@ -119,6 +119,7 @@ pub trait Source: Send + Sync {
 
     /// The image this manifest was read for is delivered: a source that kept it for another attempt can let go.
     fn release(&self, _manifest: &Digest) {}
+
     /// How many bytes the blob of this digest has, for those who know nothing but the digest (whoever asks [`crate::serve`]
     /// does). This counts by reading the blob through; a store that knows better says so.
     async fn blob_size(&self, place: &Place, digest: &Digest, charge: &Charge) -> Result<Option<u64>> {

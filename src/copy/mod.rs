@@ -5,6 +5,8 @@ mod blob;
 mod engine;
 mod graph;
 mod presence;
+#[cfg(test)]
+mod tests;
 
 pub use engine::{Counts, Delivered, Engine, Image, Options, Standing, Target};
 

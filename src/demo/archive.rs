@@ -67,7 +67,6 @@ pub(super) fn gzip(content: &[u8]) -> Vec<u8> {
     stored(&mut out, last, true);
     out.extend_from_slice(&crc32(content).to_le_bytes());
     // ISIZE is the length modulo 2^32 (RFC 1952, 2.3.1): cutting it off is what is meant.
-    #[allow(clippy::cast_possible_truncation)]
     out.extend_from_slice(&(content.len() as u32).to_le_bytes());
     out
 }

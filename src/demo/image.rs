@@ -1,6 +1,8 @@
 //! Images and charts as a registry keeps them: OCI image-spec v1.1 (config.md, manifest.md, image-index.md), Docker image
 //! manifest version 2 schema 2, and Helm's "Charts in OCI registries".
 
+use std::collections::HashMap;
+
 use bytes::Bytes;
 use oci_client::manifest as media;
 use serde_json::{Value, json};
@@ -27,7 +29,7 @@ pub(super) enum Content {
 /// A layer. Its bytes depend on it and on the architecture alone, so that the same layer in two images is one blob.
 #[derive(Clone, Copy)]
 pub(super) struct Layer {
-    /// The command that made it, as the image's history tells.
+    /// The command that made it, as the image's history tells; different for different layers.
     pub(super) made_by: &'static str,
     /// Its files.
     pub(super) files: &'static [(&'static str, Content)],
@@ -79,6 +81,30 @@ impl Family {
     }
 }
 
+/// A shelf being stocked. Remembers the layers that it has made: the same one is in several images.
+#[derive(Default)]
+pub(super) struct Stocking {
+    pub(super) shelf: Shelf,
+    made: HashMap<(&'static str, &'static str), Made>,
+}
+
+/// A layer as a blob, and the digest of the archive within it, which the image's config names.
+#[derive(Clone)]
+struct Made {
+    blob: Bytes,
+    diff_id: Digest,
+}
+
+impl Stocking {
+    fn make(&mut self, layer: &Layer, architecture: &'static str) -> Made {
+        let make = || {
+            let archive = layer.archive(architecture);
+            Made { diff_id: Digest::sha256(&archive), blob: gzip(&archive).into() }
+        };
+        self.made.entry((layer.made_by, architecture)).or_insert_with(make).clone()
+    }
+}
+
 impl Layer {
     /// The layer's tar archive for one architecture.
     fn archive(&self, architecture: &str) -> Vec<u8> {
@@ -103,29 +129,29 @@ impl Layer {
 
 impl Image {
     /// Puts the image onto the shelf: layers, configs, a manifest for each architecture, their index, and its tags.
-    pub(super) fn put(&self, shelf: &mut Shelf) {
+    pub(super) fn put(&self, stocking: &mut Stocking) {
         let types = self.family.media_types();
         let children: Vec<Descriptor> =
-            ARCHITECTURES.iter().map(|(architecture, variant)| self.put_platform(shelf, &types, architecture, *variant)).collect();
+            ARCHITECTURES.iter().map(|(architecture, variant)| self.put_platform(stocking, &types, architecture, *variant)).collect();
         let index = json!({ "schemaVersion": 2, "mediaType": types.index, "manifests": children });
-        let index = shelf.put_manifest(self.repository, types.index, text(&index));
+        let index = stocking.shelf.put_manifest(self.repository, types.index, text(&index));
         for tag in self.tags {
-            shelf.tag(self.repository, tag, &index);
+            stocking.shelf.tag(self.repository, tag, &index);
         }
     }
 
-    fn put_platform(&self, shelf: &mut Shelf, types: &MediaTypes, architecture: &str, variant: Option<&str>) -> Descriptor {
+    fn put_platform(&self, stocking: &mut Stocking, types: &MediaTypes, architecture: &'static str, variant: Option<&str>) -> Descriptor {
         let mut layers = vec![];
         let mut diff_ids = vec![];
         for layer in self.layers {
-            let tar = layer.archive(architecture);
-            diff_ids.push(Digest::sha256(&tar));
-            layers.push(shelf.put_blob(self.repository, types.layer, gzip(&tar).into()));
+            let made = stocking.make(layer, architecture);
+            layers.push(stocking.shelf.put_blob(self.repository, types.layer, made.blob));
+            diff_ids.push(made.diff_id);
         }
         let config = text(&self.config(architecture, variant, &diff_ids));
-        let config = shelf.put_blob(self.repository, types.config, config);
+        let config = stocking.shelf.put_blob(self.repository, types.config, config);
         let manifest = json!({ "schemaVersion": 2, "mediaType": types.manifest, "config": config, "layers": layers });
-        let manifest = shelf.put_manifest(self.repository, types.manifest, text(&manifest));
+        let manifest = stocking.shelf.put_manifest(self.repository, types.manifest, text(&manifest));
         let platform = Platform {
             os: "linux".to_owned(),
             architecture: architecture.to_owned(),

@@ -281,9 +281,13 @@ async fn a_source_that_knows_only_digests_is_asked_for_the_rest() {
 async fn a_blob_that_ends_early_is_a_broken_body_and_no_short_one() {
     let (shelf, blob, _) = shelf();
     let server = Running::start(Sparse { shelf, blob_ends_after: 4 }, Options::default()).await;
-    let response = server.get(&format!("/v2/{REPOSITORY}/blobs/{}", blob.digest)).await;
-    assert_eq!(header(&response, "content-length"), "10");
-    assert!(response.bytes().await.is_err());
+    // The connection may break before the head of the answer has left, or within its body.
+    let answer = server.client.get(format!("{}/v2/{REPOSITORY}/blobs/{}", server.base, blob.digest)).send().await;
+    let body = match answer {
+        Ok(response) => response.bytes().await,
+        Err(error) => Err(error),
+    };
+    assert!(body.is_err(), "{body:?}");
 }
 
 #[tokio::test]
