@@ -25,14 +25,23 @@ const CHUNK_DELAY: Duration = Duration::from_millis(2);
 pub(super) async fn run(dir: &Path, printer: &Printer) -> Result<Exit, Refusal> {
     let shelf = Arc::new(Shelf::stock());
     let any_port = (Ipv4Addr::LOCALHOST, 0).into();
-    let server = Server::bind(any_port, Arc::clone(&shelf) as _, Options { chunk_delay: Some(CHUNK_DELAY) }).await.map_err(Refusal::failed)?;
+    let server =
+        Server::bind(any_port, Arc::clone(&shelf) as _, Options { chunk_delay: Some(CHUNK_DELAY) }).await.map_err(Refusal::failed)?;
     let (upstream, meter) = (server.addr().to_string(), server.meter());
     let serving = tokio::spawn(server.run_until(std::future::pending()));
     let config = prepare(dir, &upstream).map_err(Refusal::usage)?;
 
     let sharing = shelf.layers_shared();
     let step = |n: u8, text: String| printer.say(&format!("\n{} {text}", printer.paint(Paint::Good, &format!("[{n}]"))));
-    step(1, format!("An upstream is open at {upstream}: {} images in {} repositories, {}.", shelf.images().len(), shelf.repositories().len(), size(shelf.bytes())));
+    step(
+        1,
+        format!(
+            "An upstream is open at {upstream}: {} images in {} repositories, {}.",
+            shelf.images().len(),
+            shelf.repositories().len(),
+            size(shelf.bytes())
+        ),
+    );
     step(2, format!("A cold run: larder sync -c {}", config.display()));
     let (cold, cold_traffic) = measured(&config, dir, &meter, printer).await?;
     step(3, "The same command again, with nothing new upstream:".to_owned());

@@ -43,7 +43,8 @@ fn lists(config: &Config, selection: &Selection) -> Result<Vec<Parsed>, Refusal>
         files = config.lists.iter().map(|path| path.display().to_string()).collect();
     }
     if files.is_empty() && selection.image.is_empty() {
-        let error = Error::local("read lists", "no image list is given").remedy("name a list, use --image REF, or set `lists` in larder.toml");
+        let error =
+            Error::local("read lists", "no image list is given").remedy("name a list, use --image REF, or set `lists` in larder.toml");
         return Err(Refusal::usage(error));
     }
     let mut parsed = Vec::with_capacity(files.len() + selection.image.len());

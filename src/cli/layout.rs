@@ -16,9 +16,10 @@ fn path_of(text: &str, command: &'static str) -> Result<PathBuf, Refusal> {
     }
     match Target::parse(text) {
         Ok(Target::Layout { path }) if path.exists() => Ok(path),
-        Ok(Target::Registry { .. }) if text.contains(['.', ':']) && command == "verify" => {
-            Err(Refusal::usage(Error::local("verify", format!("`{text}`: verifying a registry is not in this version of larder, and no such path exists"))))
-        }
+        Ok(Target::Registry { .. }) if text.contains(['.', ':']) && command == "verify" => Err(Refusal::usage(Error::local(
+            "verify",
+            format!("`{text}`: verifying a registry is not in this version of larder, and no such path exists"),
+        ))),
         _ => Err(Refusal::usage(Error::local(command, format!("`{text}`: no such folder")))),
     }
 }
@@ -90,6 +91,11 @@ pub(super) async fn gc(text: &str, dry_run: bool, printer: &Printer) -> Result<E
     let report = blocking("gc", move || layout::gc(&path, dry_run)).await?;
     printer.data(&report.removed.iter().map(|digest| format!("{digest}\n")).collect::<String>());
     let verb = if dry_run { "would be removed" } else { "removed" };
-    printer.say(&format!("{} blobs {verb}, {} freed; {} unfinished transfers {verb}", report.removed.len(), size(report.bytes), report.partials));
+    printer.say(&format!(
+        "{} blobs {verb}, {} freed; {} unfinished transfers {verb}",
+        report.removed.len(),
+        size(report.bytes),
+        report.partials
+    ));
     Ok(Exit::Done)
 }

@@ -84,7 +84,13 @@ fn table(planned: &[Planned], explain: bool) -> String {
         if let Some(selection) = selection.as_ref().filter(|_| explain) {
             out.push_str(&format!("{:<12} {selection}\n", "selected"));
         }
-        out.push_str(&format!("{:<12} {:<width$}  {}{}\n", state.as_str(), crate::error::printable(&row.source), row.target, digests(row, *state)));
+        out.push_str(&format!(
+            "{:<12} {:<width$}  {}{}\n",
+            state.as_str(),
+            crate::error::printable(&row.source),
+            row.target,
+            digests(row, *state)
+        ));
     }
     out
 }

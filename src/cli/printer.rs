@@ -118,7 +118,8 @@ impl Printer {
     fn line(&self, level: &str, text: &str, facts: &serde_json::Value) {
         if self.0.json {
             let text = text.strip_prefix("error: ").or_else(|| text.strip_prefix("warning: ")).unwrap_or(text);
-            let mut line = json!({"timestamp": jiff::Timestamp::now().to_string(), "level": level.to_uppercase(), "fields": {"message": text}});
+            let mut line =
+                json!({"timestamp": jiff::Timestamp::now().to_string(), "level": level.to_uppercase(), "fields": {"message": text}});
             if let (Some(fields), Some(facts)) = (line["fields"].as_object_mut(), facts.as_object()) {
                 fields.extend(facts.clone());
             }

@@ -88,8 +88,9 @@ fn style(template: &str) -> ProgressStyle {
 impl Bars {
     fn new(printer: Printer, bars: MultiProgress) -> Self {
         let images = bars.add(ProgressBar::new(0).with_style(style("{prefix:<8} [{bar:30}] {pos}/{len}  {elapsed}")).with_prefix("images"));
-        let bytes =
-            bars.add(ProgressBar::new(0).with_style(style("{prefix:<8} [{bar:30}] {bytes}/{total_bytes}  {bytes_per_sec}")).with_prefix("bytes"));
+        let bytes = bars.add(
+            ProgressBar::new(0).with_style(style("{prefix:<8} [{bar:30}] {bytes}/{total_bytes}  {bytes_per_sec}")).with_prefix("bytes"),
+        );
         let redraw = std::time::Duration::from_millis(200);
         images.enable_steady_tick(redraw);
         Bars { printer, bars, images, bytes, upstreams: Mutex::default() }
@@ -98,7 +99,9 @@ impl Bars {
     fn upstream(&self, host: &str, change: impl FnOnce(&mut Upstream)) {
         let mut upstreams = self.upstreams.lock().unwrap_or_else(PoisonError::into_inner);
         let upstream = upstreams.entry(host.to_owned()).or_insert_with(|| Upstream {
-            bar: self.bars.add(ProgressBar::new_spinner().with_style(style("  {prefix}: {msg}")).with_prefix(crate::error::printable(host))),
+            bar: self
+                .bars
+                .add(ProgressBar::new_spinner().with_style(style("  {prefix}: {msg}")).with_prefix(crate::error::printable(host))),
             wanted: 0,
             done: 0,
             pulls: 0,

@@ -14,7 +14,10 @@ pub(super) fn print(report: &RunReport, seconds: f64, printer: &Printer) {
     printer.say(&pulls(report));
     if report.totals.deferred > 0 {
         let reasons: std::collections::BTreeSet<&str> = report.images.iter().filter_map(|image| image.reason.as_deref()).collect();
-        printer.say(&format!("unfinished: {}; the same command goes on where this one stopped", reasons.into_iter().collect::<Vec<_>>().join("; ")));
+        printer.say(&format!(
+            "unfinished: {}; the same command goes on where this one stopped",
+            reasons.into_iter().collect::<Vec<_>>().join("; ")
+        ));
     }
 }
 
@@ -26,8 +29,11 @@ fn images(totals: &Totals, printer: &Printer) -> String {
         (totals.deferred, Status::Deferred, Paint::Warn),
         (totals.failed, Status::Failed, Paint::Bad),
     ];
-    let parts: Vec<String> =
-        counts.iter().filter(|(n, ..)| *n > 0).map(|(n, status, paint)| printer.paint(*paint, &format!("{n} {}", status.as_str()))).collect();
+    let parts: Vec<String> = counts
+        .iter()
+        .filter(|(n, ..)| *n > 0)
+        .map(|(n, status, paint)| printer.paint(*paint, &format!("{n} {}", status.as_str())))
+        .collect();
     let plural = if totals.images == 1 { "" } else { "s" };
     let detail = if parts.is_empty() { "nothing was asked for".to_owned() } else { parts.join(", ") };
     format!("{} image{plural}: {detail}", totals.images)

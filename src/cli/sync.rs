@@ -63,6 +63,7 @@ fn check_outputs(args: &SyncArgs) -> Result<(), Refusal> {
 }
 
 fn write_failed(path: &Path, report: &RunReport) -> Result<()> {
-    let bytes = report::failed_list(&report.images).map_err(|error| Error::local("write failed list", format!("{}: {error}", path.display())))?;
+    let bytes =
+        report::failed_list(&report.images).map_err(|error| Error::local("write failed list", format!("{}: {error}", path.display())))?;
     std::fs::write(path, bytes).map_err(|error| Error::io("write failed list", path, &error))
 }

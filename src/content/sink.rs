@@ -13,6 +13,8 @@ use crate::name::Reference;
 pub enum Presence {
     /// It is there. For a manifest: and all that it refers to, as far as the store itself guarantees that.
     Here,
+    /// The manifest is there, but something it refers to is not: it can be read here, and its graph must be filled.
+    Incomplete,
     /// It is in another repository of the same store.
     At(Place),
     /// It is not there.

@@ -41,7 +41,7 @@ impl Engine {
                 return Ok(self.present());
             }
             At::At(from) => Some(from),
-            At::Absent => None,
+            At::Absent | At::Incomplete => None,
         };
         if let Some(from) = known {
             return self.link(image, blob, &from).await;

@@ -182,6 +182,7 @@ impl Engine {
             return Ok(Delivered::new(Status::Current, wanted.digest, None));
         }
         let job = super::graph::Job::new(image);
+        let _held = self.nodes.hold((image.to.clone(), wanted.digest.clone())).await;
         let (manifest, moved) = self.root(&job, &wanted).await?;
         if !named || moved {
             self.publish(&job, &manifest).await?;

@@ -56,17 +56,17 @@ impl<'a> Job<'a> {
 
 impl Engine {
     /// Brings everything the image's top manifest refers to; gives the manifest, and whether anything had to be written.
+    /// The caller holds the digest until its name is given, so that another tag of it finds it there.
     pub(super) async fn root(self: &Arc<Self>, job: &Job<'_>, wanted: &Descriptor) -> Result<(Manifest, bool)> {
         let image = job.image;
-        let _held = self.nodes.hold((image.to.clone(), wanted.digest.clone())).await;
         let held = self.holds_manifest(job, wanted).await?;
-        if held
+        if held == At::Here
             && !self.options.recheck
             && let Some(manifest) = self.target.source.manifest(&image.to, &wanted.digest, &image.charge).await?
         {
             return Ok((manifest, false));
         }
-        let manifest = self.read(job, wanted, held).await?;
+        let manifest = self.read(job, wanted, &held).await?;
         self.fill(job, &manifest, 0).await?;
         Ok((manifest, job.moved.load(Ordering::Relaxed)))
     }
@@ -75,23 +75,24 @@ impl Engine {
     fn child<'a>(self: &'a Arc<Self>, job: &'a Job<'_>, child: Descriptor, depth: usize) -> BoxFuture<'a, Result<()>> {
         async move {
             let place = &job.image.to;
-            let _held = self.nodes.hold((place.clone(), child.digest.clone())).await;
+            let holding = self.nodes.hold((place.clone(), child.digest.clone())).await;
             if job.failed.load(Ordering::Relaxed) {
                 return Err(Error::cancelled("copy manifest"));
             }
             let held = self.holds_manifest(job, &child).await?;
-            if held && !self.options.recheck {
+            if held == At::Here && !self.options.recheck {
                 return Ok(());
             }
-            let manifest = match self.read(job, &child, held).await {
+            let manifest = match self.read(job, &child, &held).await {
                 // An index may list blobs (BuildKit's cache does): a type that is no manifest's is then looked for there.
                 Err(error) if error.kind() == Kind::NotFound && crate::content::kind_of(&child.media_type) == ManifestKind::Opaque => {
+                    drop(holding);
                     return self.blobs(job, vec![child]).await;
                 }
                 read => read?,
             };
             self.fill(job, &manifest, depth).await?;
-            if !held {
+            if held == At::Absent {
                 self.put(job, &manifest).await?;
             }
             self.presence.add(place, &manifest.digest);
@@ -160,10 +161,16 @@ impl Engine {
     }
 
     /// Reads a manifest from the cheapest place: the target if it is known to have it, in any repository, else the
-    /// upstream. `held`: the image's own repository has it.
-    async fn read(&self, job: &Job<'_>, wanted: &Descriptor, held: bool) -> Result<Manifest> {
+    /// upstream. `held`: whether the image's own repository has it.
+    async fn read(&self, job: &Job<'_>, wanted: &Descriptor, held: &At) -> Result<Manifest> {
         let image = job.image;
-        let at = if held { Some(image.to.clone()) } else { self.presence.anywhere(&wanted.digest) };
+        // One task at a time: whoever comes second reads what the first one's source has kept, or the target got.
+        let _leading = self.leaders.hold(wanted.digest.clone()).await;
+        let at = match held {
+            At::Here | At::Incomplete => Some(image.to.clone()),
+            At::At(place) => Some(place.clone()),
+            At::Absent => self.presence.anywhere(&wanted.digest),
+        };
         if let Some(place) = at
             && let Some(manifest) = self.target.source.manifest(&place, &wanted.digest, &image.charge).await?
         {
@@ -183,13 +190,13 @@ impl Engine {
         Ok(manifest)
     }
 
-    async fn holds_manifest(&self, job: &Job<'_>, manifest: &Descriptor) -> Result<bool> {
+    async fn holds_manifest(&self, job: &Job<'_>, manifest: &Descriptor) -> Result<At> {
         let image = job.image;
         if self.presence.has(&image.to, &manifest.digest) {
-            return Ok(true);
+            return Ok(At::Here);
         }
-        let held = self.target.sink.holds_manifest(&image.to, manifest, &image.charge).await? == At::Here;
-        if held {
+        let held = self.target.sink.holds_manifest(&image.to, manifest, &image.charge).await?;
+        if held == At::Here {
             self.presence.add(&image.to, &manifest.digest);
         }
         Ok(held)
@@ -218,7 +225,7 @@ impl Engine {
             }
             for child in manifests {
                 self.presence.forget(&job.image.to, &child.digest);
-                let manifest = self.read(job, &child, false).await?;
+                let manifest = self.read(job, &child, &At::Absent).await?;
                 self.refill(job, &manifest).await?;
                 self.target.sink.put_manifest(&job.image.to, &manifest, &job.image.charge).await?;
                 self.presence.add(&job.image.to, &child.digest);

@@ -108,7 +108,10 @@ async fn every_piece_is_read_once_and_a_second_run_reads_nothing() {
     house.upstream.reads.lock().unwrap().clear();
     let second = house.deliver_all(&house.engine(false)).await;
     assert!(second.iter().all(|status| *status == Status::Current));
-    assert_eq!((house.upstream.reads("resolve").len(), house.upstream.reads("manifest").len(), house.upstream.reads("blob").len()), (first.len(), 0, 0));
+    assert_eq!(
+        (house.upstream.reads("resolve").len(), house.upstream.reads("manifest").len(), house.upstream.reads("blob").len()),
+        (first.len(), 0, 0)
+    );
     assert!(crate::layout::verify(house.folder.path(), &|_| {}).unwrap().ok());
 }
 
@@ -118,7 +121,11 @@ async fn what_the_layout_lost_is_fetched_and_nothing_else() {
     house.deliver_all(&house.engine(false)).await;
     let report = crate::layout::verify(house.folder.path(), &|_| {}).unwrap();
     assert!(report.unreferenced.is_empty());
-    let largest = std::fs::read_dir(house.folder.path().join("blobs/sha256")).unwrap().flatten().max_by_key(|entry| entry.metadata().unwrap().len()).unwrap();
+    let largest = std::fs::read_dir(house.folder.path().join("blobs/sha256"))
+        .unwrap()
+        .flatten()
+        .max_by_key(|entry| entry.metadata().unwrap().len())
+        .unwrap();
     std::fs::remove_file(largest.path()).unwrap();
     house.upstream.reads.lock().unwrap().clear();
     let again = house.deliver_all(&house.engine(false)).await;
@@ -171,7 +178,7 @@ async fn recheck_finds_an_image_current_without_moving_anything() {
     let delivered = house.engine(true).deliver(&image).await.unwrap();
     assert_eq!(delivered.status, Status::Current);
     assert!(house.upstream.reads("blob").is_empty() && house.upstream.reads("manifest").is_empty());
-    assert_eq!(delivered.platforms, ["linux/amd64", "linux/arm64"]);
+    assert_eq!(delivered.platforms, ["linux/amd64", "linux/arm64/v8"]);
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::Error;
 use crate::config::Target;
 use crate::content::{Digest, Place};
 use crate::list::{Entry, Selection};
@@ -9,7 +10,6 @@ use crate::name::Reference;
 use crate::report::{Again, Outcome};
 use crate::rules::{Rule, RuleSet, Unmatched, Unresolved};
 use crate::select::Selector;
-use crate::Error;
 
 /// One source repository and selection, one target repository, one rule.
 #[derive(Debug)]

@@ -72,7 +72,14 @@ pub(super) async fn compare(supply: &Supply, target: &TargetStore, prepared: Pre
     prepared.failed.into_iter().map(|(order, row)| unresolvable(order, row)).chain(found.into_iter().flatten()).collect()
 }
 
-async fn expansion(engine: &Arc<Engine>, supply: &Supply, target: &TargetStore, item: &Item, expanded: super::run::Expanded, limit: usize) -> Vec<Planned> {
+async fn expansion(
+    engine: &Arc<Engine>,
+    supply: &Supply,
+    target: &TargetStore,
+    item: &Item,
+    expanded: super::run::Expanded,
+    limit: usize,
+) -> Vec<Planned> {
     let refused = expanded.refused.into_iter().map(|(want, error)| unresolvable(want.item.order, want.row(&target.target).failed(error)));
     let mut rows: Vec<Planned> =
         stream::iter(expanded.wants).map(|want| one(engine, supply, target, want)).buffered(limit).collect::<Vec<_>>().await;

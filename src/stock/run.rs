@@ -89,7 +89,13 @@ impl Sync {
 
     /// Delivers every image. When `stop` is cancelled (or the disk is full) nothing new is begun, and what is under way
     /// has 10 seconds. Rows come back in list order, with what was done for their blobs.
-    pub async fn run(&self, lists: Vec<Parsed>, rules: &RuleSet, reporter: Arc<dyn Reporter>, stop: CancellationToken) -> (Vec<Outcome>, Totals) {
+    pub async fn run(
+        &self,
+        lists: Vec<Parsed>,
+        rules: &RuleSet,
+        reporter: Arc<dyn Reporter>,
+        stop: CancellationToken,
+    ) -> (Vec<Outcome>, Totals) {
         let prepared = self.prepare(lists, rules);
         let options = Options { recheck: self.options.recheck };
         let worker = Arc::new(Worker {
@@ -180,7 +186,9 @@ pub(super) async fn expand(supply: &Supply, claims: &Claims, item: &Arc<Item>) -
     let selected = selector.select(&listed);
     if selected.tags.is_empty() {
         let message = format!("none of the {} tags listed is selected by `{}`", listed.len(), selector.tags_column());
-        return Err(Error::new(Side::Upstream, "select tags", Kind::NotFound, message).subject(source.to_string()).remedy("check `tags` and `exclude`"));
+        return Err(Error::new(Side::Upstream, "select tags", Kind::NotFound, message)
+            .subject(source.to_string())
+            .remedy("check `tags` and `exclude`"));
     }
     let explanation = selected.attrition.to_string();
     let (wants, refused) = claims::merge(claims, item.tagged(&selected.tags));
