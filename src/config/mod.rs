@@ -1,1 +1,145 @@
-//! config
+//! `larder.toml`: its types, its validation with line numbers, and the credentials it and other tools' files name.
+//!
+//! [`raw`] is the file as written, [`check`] turns it into a [`Config`] and finds everything that is wrong at once, [`show`]
+//! prints one. Nothing here speaks to a registry, and no secret is read before [`credentials`] is asked for one.
+
+mod check;
+pub mod credentials;
+mod raw;
+mod settings;
+mod show;
+mod syntax;
+mod target;
+mod values;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+pub use credentials::{Account, CredentialSet, CredentialStore, Environment, Login};
+pub use settings::{RegistrySettings, TARGET_CONCURRENCY, UPSTREAM_CONCURRENCY};
+pub use target::{DEFAULT_LAYOUT, Target};
+
+use crate::name::{ImageName, Repository};
+use crate::rules::{Explanation, Finding, Resolution, RuleSet, Unmatched, Unresolved, View};
+use crate::{Error, Result};
+
+/// Where the configuration is looked for when `-c` is not given.
+pub const DEFAULT_FILE: &str = "larder.toml";
+
+/// A checked configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The file it was read from.
+    pub path: Option<PathBuf>,
+    /// The lists that commands use when given none; ready to be opened.
+    pub lists: Vec<PathBuf>,
+    /// Where images go.
+    pub target: Target,
+    /// How names resolve.
+    pub rules: RuleSet,
+    /// Settings by host, in normal form.
+    pub registries: BTreeMap<String, RegistrySettings>,
+    /// In file order.
+    pub credentials: Vec<CredentialSet>,
+    /// There was no file: images without a rule are mirrored unless said otherwise.
+    pub implicit: bool,
+}
+
+impl Default for Config {
+    /// What is in effect without a file: the layout `larder-store`, and every image mapped to `<upstream host>/<path>`.
+    fn default() -> Self {
+        Config {
+            path: None,
+            lists: Vec::new(),
+            target: Target::Layout { path: PathBuf::from(DEFAULT_LAYOUT) },
+            rules: RuleSet::default(),
+            registries: BTreeMap::new(),
+            credentials: Vec::new(),
+            implicit: true,
+        }
+    }
+}
+
+impl Config {
+    /// Reads the file `explicit`, else `larder.toml` in the working directory, else the defaults. All errors of the file are
+    /// found at once; each begins with `FILE:LINE: `.
+    pub fn load(explicit: Option<&Path>) -> Result<Self, Vec<Error>> {
+        let path = explicit.unwrap_or(Path::new(DEFAULT_FILE));
+        match std::fs::read_to_string(path) {
+            Ok(text) => Self::parse(&text, path),
+            Err(error) if explicit.is_none() && error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(error) => Err(vec![Error::io(check::OPERATION, path, &error)]),
+        }
+    }
+
+    /// Checks `text` as the contents of `path`, which is where relative paths in it start and what errors are named after.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, Vec<Error>> {
+        check::parse(text, path)
+    }
+
+    /// The settings for `host`, or the defaults.
+    pub fn registry(&self, host: &str) -> RegistrySettings {
+        self.registries.get(host).cloned().unwrap_or_default()
+    }
+
+    /// Whether two hosts in normal form are one registry: equal, or one is the other's endpoint.
+    pub fn same_registry(&self, one: &str, other: &str) -> bool {
+        let endpoint = |host: &str| self.registries.get(host).and_then(RegistrySettings::endpoint_host);
+        one == other || endpoint(one).as_deref() == Some(other) || endpoint(other).as_deref() == Some(one)
+    }
+
+    /// The credential set of this name.
+    pub fn credential_set(&self, name: &str) -> Option<&CredentialSet> {
+        self.credentials.iter().find(|set| set.name == name)
+    }
+
+    /// The first credential set whose login server `host` is.
+    pub fn credential_set_for(&self, host: &str) -> Option<&CredentialSet> {
+        self.credentials.iter().find(|set| self.same_registry(&set.login_server, host))
+    }
+
+    /// What happens to images without a rule when `--unmatched` does not say.
+    pub fn default_unmatched(&self) -> Unmatched {
+        if self.implicit { Unmatched::Mirror } else { Unmatched::Fail }
+    }
+
+    /// Where `name` comes from and goes: by source, or, if it is written as the target knows it, by target.
+    pub fn resolve(&self, name: &Repository, unmatched: Unmatched) -> Result<Resolution, Unresolved> {
+        // A rule that reads from the target's own registry is the more particular statement, so source goes first.
+        if let Some(place) = self.target.place_of(name)
+            && self.rules.matching(name).is_empty()
+        {
+            return self.rules.by_target(place);
+        }
+        self.rules.resolve(name, unmatched, self.target.is_registry())
+    }
+
+    /// How `image` resolves, for `larder rules explain`.
+    pub fn explain(&self, image: &ImageName, unmatched: Unmatched) -> Explanation {
+        let view = View { target: &|place| self.target.name_of(place), credentials: &|host| self.set_name_for(host) };
+        self.rules.explain(image, self.resolve(&image.repository, unmatched), &view)
+    }
+
+    /// What is in effect, as TOML, without any secret.
+    pub fn show(&self) -> String {
+        show::show(self)
+    }
+
+    /// What works but is probably not meant.
+    pub fn warnings(&self) -> Vec<Finding> {
+        let mut findings = self.rules.warnings(&|host| self.set_name_for(host));
+        if let Target::Registry { host, .. } = &self.target {
+            let own = format!("{host}/");
+            for rule in self.rules.rules().iter().filter(|rule| rule.target.prefix().starts_with(&own)) {
+                let message =
+                    format!("rule \"{}\": its target begins with the registry's own name, and goes to {host}/{}", rule.name, rule.target);
+                findings.push(Finding::warning(rule.line, message));
+            }
+        }
+        findings
+    }
+
+    fn set_name_for(&self, host: &str) -> Option<String> {
+        self.credential_set_for(host).map(|set| set.name.clone())
+    }
+}

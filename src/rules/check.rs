@@ -62,7 +62,10 @@ fn overlaps(rules: &[Rule], overlap: Overlap) -> Vec<Finding> {
             };
             findings.push(Finding::error(
                 later.line,
-                format!("rule \"{}\": its target {one} {relation} {other} of rule \"{}\" (line {})", later.name, earlier.name, earlier.line),
+                format!(
+                    "rule \"{}\": its target {one} {relation} {other} of rule \"{}\" (line {})",
+                    later.name, earlier.name, earlier.line
+                ),
             ));
         }
     }

@@ -83,17 +83,10 @@ impl RuleSet {
     pub fn with_target(&self, source: &Repository, target: &str) -> Result<Resolution, Unresolved> {
         let owner = self.reverse(target);
         match owner {
-            Some((owner, serves)) if serves != *source => Err(Unresolved::Shadowed {
-                source: source.clone(),
-                target: target.to_owned(),
-                owner: owner.name.clone(),
-                serves,
-            }),
-            owner => Ok(Resolution {
-                rule: owner.map(|(rule, _)| Arc::clone(rule)),
-                source: source.clone(),
-                target: Place::new(target),
-            }),
+            Some((owner, serves)) if serves != *source => {
+                Err(Unresolved::Shadowed { source: source.clone(), target: target.to_owned(), owner: owner.name.clone(), serves })
+            }
+            owner => Ok(Resolution { rule: owner.map(|(rule, _)| Arc::clone(rule)), source: source.clone(), target: Place::new(target) }),
         }
     }
 

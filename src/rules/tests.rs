@@ -105,11 +105,9 @@ fn by_source_fixed_goes_before_wildcard_then_the_longest_then_file_order() {
         ("docker.io/alpine", "special/alpine"),
         ("docker.io/library/*", "again/*"),
     ]);
-    for (source, expected) in [
-        ("alpine", "special/alpine by r2"),
-        ("docker.io/library/nginx", "library/nginx by r1"),
-        ("grafana/loki", "hub/grafana/loki by r0"),
-    ] {
+    for (source, expected) in
+        [("alpine", "special/alpine by r2"), ("docker.io/library/nginx", "library/nginx by r1"), ("grafana/loki", "hub/grafana/loki by r0")]
+    {
         assert_eq!(forward(&set, source), expected, "{source}");
     }
     assert_eq!(set.by_target("again/nginx").unwrap().rule.unwrap().name, "r3");
@@ -136,9 +134,10 @@ fn a_name_that_another_rule_owns_at_the_target_fails_and_names_the_owner() {
         forward(&with_fixed, "mcr.microsoft.com/library/dotnet"),
         "mcr.microsoft.com/library/dotnet would become library/dotnet, which rule \"r1\" owns and fills from docker.io/library/dotnet"
     );
-    let longest =
-        RuleSet::new(rules(&[("mcr.microsoft.com/*", "*"), ("docker.io/library/*", "library/*")]), Overlap::Longest).unwrap();
-    assert!(matches!(longest.forward(&repository("mcr.microsoft.com/library/x")), Err(Unresolved::Shadowed { owner, .. }) if owner == "r1"));
+    let longest = RuleSet::new(rules(&[("mcr.microsoft.com/*", "*"), ("docker.io/library/*", "library/*")]), Overlap::Longest).unwrap();
+    assert!(
+        matches!(longest.forward(&repository("mcr.microsoft.com/library/x")), Err(Unresolved::Shadowed { owner, .. }) if owner == "r1")
+    );
     assert_eq!(forward(&longest, "mcr.microsoft.com/other/x"), "other/x by r0");
 }
 
@@ -154,11 +153,9 @@ fn a_given_target_may_not_be_a_name_that_means_another_image() {
 #[test]
 fn what_no_rule_covers_names_the_nearest() {
     let set = set(&[("quay.io/prom/*", "prom/*"), ("docker.io/library/*", "library/*"), ("docker.io/bitnami/*", "bitnami/*")]);
-    for (source, nearest) in [
-        ("bitnamicharts/redis", "\"r2\" (docker.io/bitnami/* to bitnami/*)"),
-        ("quay.io/x/y", "\"r0\""),
-        ("quux.io/prom/y", "\"r0\""),
-    ] {
+    for (source, nearest) in
+        [("bitnamicharts/redis", "\"r2\" (docker.io/bitnami/* to bitnami/*)"), ("quay.io/x/y", "\"r0\""), ("quux.io/prom/y", "\"r0\"")]
+    {
         assert!(forward(&set, source).contains(&format!("the nearest is {nearest}")), "{}", forward(&set, source));
     }
     let error = crate::Error::from(RuleSet::default().forward(&repository("alpine")).unwrap_err());
@@ -208,11 +205,8 @@ fn warnings_tell_of_equal_sources_and_of_the_upstreams_policy() {
     given[0].credentials = Some("hub".to_owned());
     given[2].credentials = Some("ms".to_owned());
     let set = RuleSet::new(given, Overlap::Error).unwrap();
-    let found: Vec<_> = set
-        .warnings(&|host| (host == "dhi.io").then(|| "hub".to_owned()))
-        .into_iter()
-        .map(|f| (f.line.unwrap(), f.message))
-        .collect();
+    let found: Vec<_> =
+        set.warnings(&|host| (host == "dhi.io").then(|| "hub".to_owned())).into_iter().map(|f| (f.line.unwrap(), f.message)).collect();
     assert_eq!(found.len(), 3, "{found:?}");
     assert!(found[0].0 == 20 && found[0].1.contains("of rule \"r0\" (line 10)"));
     assert!(found[1].0 == 20 && found[1].1.contains("docker.io wants credentials"));
@@ -253,7 +247,8 @@ fn an_explanation_tells_the_whole_way() {
 #[test]
 fn an_explanation_by_target_says_so() {
     let set = set(&[("docker.io/library/*", "library/*"), ("docker.io/library/*", "again/*")]);
-    let image = ImageName::parse("contoso.azurecr.io/again/alpine@sha256:0000000000000000000000000000000000000000000000000000000000000000").unwrap();
+    let image = ImageName::parse("contoso.azurecr.io/again/alpine@sha256:0000000000000000000000000000000000000000000000000000000000000000")
+        .unwrap();
     let view = View { target: &|place| format!("contoso.azurecr.io/{place}"), credentials: &|_| None };
     let text = set.explain(&image, set.by_target("again/alpine"), &view).to_string();
     assert!(text.contains("r1 wins: it owns the name at the target"), "{text}");

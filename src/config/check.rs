@@ -1,0 +1,295 @@
+//! From the file as written to a [`Config`]: everything that is wrong is found at once, each with its line.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::Deserialize;
+use toml::Spanned;
+use url::Url;
+
+use super::credentials::ValueSource;
+use super::syntax::{self, Lines};
+use super::{Config, CredentialSet, DEFAULT_LAYOUT, RegistrySettings, Target, raw, values};
+use crate::name::normal_host;
+use crate::rules::{Delivery, Finding, Overlap, Pattern, Rule, RuleSet, SourcePattern, check_name};
+use crate::{Error, Result};
+
+/// How errors of the file name what was being done.
+pub(super) const OPERATION: &str = "read configuration";
+
+/// The only version of the file's format.
+const VERSION: i64 = 1;
+
+pub(super) fn parse(text: &str, path: &Path) -> Result<Config, Vec<Error>> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let lines = Lines::new(text);
+    let mut check = Check { lines: &lines, folder: path.parent().unwrap_or(Path::new("")), findings: Vec::new() };
+    let config = match read(text, &lines) {
+        Ok(file) => Some(check.file(file, path)),
+        Err(finding) => {
+            check.findings.push(finding);
+            None
+        }
+    };
+    let mut findings = check.findings;
+    findings.sort_by_key(|finding| finding.line);
+    match config {
+        Some(config) if findings.is_empty() => Ok(config),
+        _ => Err(findings.iter().map(|finding| Error::local(OPERATION, finding.located(path))).collect()),
+    }
+}
+
+/// The syntax, the keys and the types. A file of another version is not measured by this one's keys.
+fn read(text: &str, lines: &Lines) -> Result<raw::File, Finding> {
+    #[derive(Deserialize)]
+    struct OnlyVersion {
+        version: Option<Spanned<i64>>,
+    }
+    if let Ok(OnlyVersion { version: Some(version) }) = toml::from_str(text)
+        && *version.get_ref() != VERSION
+    {
+        let message = format!("version {} is not known to this larder, which reads version {VERSION}", version.get_ref());
+        return Err(Finding::error(lines.of(&version), message));
+    }
+    toml::from_str(text).map_err(|error| {
+        let (line, message) = syntax::problem(&error, lines, &raw::NOT_YET);
+        Finding { line, ..Finding::error(0, message) }
+    })
+}
+
+struct Check<'a> {
+    lines: &'a Lines,
+    folder: &'a Path,
+    findings: Vec<Finding>,
+}
+
+impl Check<'_> {
+    fn error<T>(&mut self, at: &Spanned<T>, message: impl Into<String>) {
+        self.findings.push(Finding::error(self.lines.of(at), message));
+    }
+
+    /// The value, or its error reported at `at` with `what` before it.
+    fn accept<V, T>(&mut self, at: &Spanned<T>, what: &str, result: Result<V, String>) -> Option<V> {
+        match result {
+            Ok(value) => Some(value),
+            Err(why) => {
+                self.error(at, format!("{what}{why}"));
+                None
+            }
+        }
+    }
+
+    fn file(&mut self, file: raw::File, path: &Path) -> Config {
+        if file.version.is_none() {
+            self.findings.push(Finding::error(1, format!("the version is missing: write `version = {VERSION}` first")));
+        }
+        let overlap = file.target.as_ref().and_then(|target| target.get_ref().overlap.as_ref());
+        let overlap = overlap.map_or(Overlap::default(), |value| self.overlap(value));
+        let registries = self.registries(file.registries);
+        let credentials = self.credentials(&file.credentials);
+        let mut config = Config {
+            path: Some(path.to_owned()),
+            lists: file.lists.iter().map(|list| self.folder.join(list)).collect(),
+            target: self.target(file.target.as_ref()),
+            rules: RuleSet::default(),
+            registries,
+            credentials,
+            implicit: false,
+        };
+        let rules: Vec<Rule> = file.rules.iter().filter_map(|rule| self.rule(rule, &config)).collect();
+        match RuleSet::new(rules, overlap) {
+            Ok(rules) => config.rules = rules,
+            Err(findings) => self.findings.extend(findings),
+        }
+        config
+    }
+
+    fn overlap(&mut self, value: &Spanned<String>) -> Overlap {
+        match value.get_ref().as_str() {
+            "error" => Overlap::Error,
+            "longest" => Overlap::Longest,
+            other => {
+                self.error(value, format!("overlap is \"error\" or \"longest\", not \"{other}\""));
+                Overlap::default()
+            }
+        }
+    }
+
+    fn target(&mut self, table: Option<&Spanned<raw::Target>>) -> Target {
+        let default = Target::Layout { path: self.folder.join(DEFAULT_LAYOUT) };
+        let Some(table) = table else { return default };
+        let raw::Target { registry, layout, repository_prefix, .. } = table.get_ref();
+        if registry.is_none()
+            && let Some(prefix) = repository_prefix
+        {
+            self.error(prefix, "repository_prefix is for registry targets only");
+        }
+        match (registry, layout) {
+            (Some(registry), None) => self.target_registry(registry, repository_prefix.as_ref()).unwrap_or(default),
+            (None, Some(layout)) => {
+                if layout.get_ref().is_empty() {
+                    self.error(layout, "layout needs a folder");
+                }
+                Target::Layout { path: self.folder.join(layout.get_ref()) }
+            }
+            (Some(_), Some(layout)) => {
+                self.error(layout, "the target is a registry or a layout, not both");
+                default
+            }
+            (None, None) => default,
+        }
+    }
+
+    fn target_registry(&mut self, registry: &Spanned<String>, prefix: Option<&Spanned<String>>) -> Option<Target> {
+        let host = registry.get_ref();
+        if let Some((host, rest)) = host.split_once('/').filter(|_| !host.contains("://")) {
+            self.error(registry, format!("registry is a host: write `registry = \"{host}\"` and `repository_prefix = \"{rest}\"`"));
+            return None;
+        }
+        let host = host.split_once("://").map_or(Ok(host.as_str()), |(scheme, _)| Err(format!("write the host without `{scheme}://`")));
+        let host = self.accept(registry, "registry: ", host.and_then(normal_host))?;
+        match prefix {
+            None => Some(Target::Registry { host, prefix: String::new() }),
+            Some(prefix) => self.accept(prefix, "repository_prefix: ", Target::registry(&host, prefix.get_ref())),
+        }
+    }
+
+    /// Reports all that is wrong with one rule. Its overlaps with others are [`RuleSet::new`]'s to find.
+    fn rule(&mut self, rule: &raw::Rule, config: &Config) -> Option<Rule> {
+        let what = format!("rule \"{}\": ", rule.name.get_ref());
+        self.refuse(&what, rule.not_yet());
+        let delivery = rule.delivery.as_ref().map_or(Some(Delivery::Push), |delivery| self.delivery(delivery, &what));
+        let source = self.accept(&rule.source, &format!("{what}source "), SourcePattern::parse(rule.source.get_ref()));
+        let target = self.accept(&rule.target, &format!("{what}target "), Pattern::target(rule.target.get_ref()));
+        if let (Some(name), Some(source)) = (&rule.credentials, &source) {
+            self.rule_credentials(name, &source.host, &what, config);
+        }
+        Some(Rule {
+            name: rule.name.get_ref().clone(),
+            source: source?,
+            target: target?,
+            credentials: rule.credentials.as_ref().map(|name| name.get_ref().clone()),
+            delivery: delivery?,
+            line: self.lines.of(&rule.name),
+        })
+    }
+
+    fn delivery(&mut self, delivery: &Spanned<String>, what: &str) -> Option<Delivery> {
+        match delivery.get_ref().as_str() {
+            "push" => return Some(Delivery::Push),
+            "warm" => self.error(delivery, format!("{what}delivery = \"warm\" is not in this version of larder")),
+            other => self.error(delivery, format!("{what}delivery is \"push\", not \"{other}\"")),
+        }
+        None
+    }
+
+    /// A set is used only towards its login server.
+    fn rule_credentials(&mut self, name: &Spanned<String>, host: &str, what: &str, config: &Config) {
+        match config.credential_set(name.get_ref()) {
+            None => self.error(name, format!("{what}there is no credential set \"{}\"", name.get_ref())),
+            Some(set) if !config.same_registry(&set.login_server, host) => {
+                let message = format!("{what}credential set \"{}\" is for {}, not for {host}", set.name, set.login_server);
+                self.error(name, message);
+            }
+            Some(_) => {}
+        }
+    }
+
+    fn refuse(&mut self, what: &str, keys: Vec<(&'static str, usize)>) {
+        for (key, offset) in keys {
+            let message = format!("{what}{key} is not in this version of larder");
+            self.findings.push(Finding::error(self.lines.at(offset), message));
+        }
+    }
+
+    fn credentials(&mut self, given: &[raw::Credentials]) -> Vec<CredentialSet> {
+        let mut sets: Vec<CredentialSet> = Vec::new();
+        for set in given {
+            let name = set.name.get_ref();
+            let what = format!("credential set \"{name}\": ");
+            self.accept(&set.name, &what, check_name(name));
+            if sets.iter().any(|other| other.name == *name) {
+                self.error(&set.name, format!("{what}there is another set of this name"));
+            }
+            let server = self.accept(&set.login_server, &format!("{what}login_server: "), normal_host(set.login_server.get_ref()));
+            let username = self.accept(&set.username, &format!("{what}username "), values::username(set.username.get_ref(), self.folder));
+            let password = self.accept(&set.password, &format!("{what}password "), values::password(set.password.get_ref(), self.folder));
+            // With a placeholder for what is wrong, so that rules that name the set are not reported on top.
+            let missing = || ValueSource::Env(String::new());
+            sets.push(CredentialSet {
+                name: name.clone(),
+                login_server: server.unwrap_or_default(),
+                username: username.unwrap_or_else(missing),
+                password: password.unwrap_or_else(missing),
+            });
+        }
+        sets
+    }
+
+    fn registries(&mut self, given: BTreeMap<Spanned<String>, raw::Registry>) -> BTreeMap<String, RegistrySettings> {
+        let mut registries = BTreeMap::new();
+        for (key, table) in given {
+            let what = format!("registry \"{}\": ", key.get_ref());
+            self.refuse(&what, table.not_yet());
+            let settings = self.settings(&table, &what);
+            if let Some(host) = self.accept(&key, &what, normal_host(key.get_ref()))
+                && registries.insert(host.clone(), settings).is_some()
+            {
+                self.error(&key, format!("{what}there is another table for {host}"));
+            }
+        }
+        registries
+    }
+
+    fn settings(&mut self, table: &raw::Registry, what: &str) -> RegistrySettings {
+        let endpoint = table.endpoint.as_ref().and_then(|text| self.accept(text, &format!("{what}endpoint "), endpoint(text.get_ref())));
+        if let (Some(endpoint), Some(plain)) = (&endpoint, &table.plain_http)
+            && (endpoint.scheme() == "http") != *plain.get_ref()
+        {
+            self.error(plain, format!("{what}plain_http contradicts the endpoint, which begins with {}://", endpoint.scheme()));
+        }
+        let pair = (&table.client_cert, &table.client_key);
+        if let (Some(alone), None) | (None, Some(alone)) = pair {
+            self.error(alone, format!("{what}client_cert and client_key go together"));
+        }
+        let path = |text: &String| self.folder.join(text);
+        let (ca, client_cert, client_key) = (
+            table.ca.as_ref().map(path),
+            table.client_cert.as_ref().map(|text| path(text.get_ref())),
+            table.client_key.as_ref().map(|text| path(text.get_ref())),
+        );
+        let concurrency = table.concurrency.as_ref().and_then(|number| {
+            let count = usize::try_from(*number.get_ref()).ok().filter(|count| *count >= 1);
+            self.accept(number, what, count.ok_or_else(|| "concurrency must be 1 or more".to_owned()))
+        });
+        RegistrySettings {
+            endpoint,
+            plain_http: table.plain_http.as_ref().map(|plain| *plain.get_ref()),
+            ca,
+            client_cert,
+            client_key,
+            insecure_skip_verify: table.insecure_skip_verify,
+            concurrency,
+            allow_private: table.allow_private,
+        }
+    }
+}
+
+/// Scheme and host only. The text is not repeated in errors: it could hold a password.
+fn endpoint(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).map_err(|error| format!("is not a URL: {error}"))?;
+    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
+        return Err("must begin with https:// or http://".to_owned());
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("must not hold a user or password: use a credential set".to_owned());
+    }
+    if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
+        return Err("must be scheme and host only: `https://registry.example.com`".to_owned());
+    }
+    Ok(url)
+}
+
+#[cfg(test)]
+#[path = "check_tests.rs"]
+mod tests;

@@ -1,0 +1,97 @@
+//! `[registry."…"]`: how to speak to one registry.
+
+use std::path::PathBuf;
+
+use url::Url;
+
+use crate::name::normal_host;
+
+/// Requests in flight to an upstream, where nothing else is configured (product.md "Configuration").
+pub const UPSTREAM_CONCURRENCY: usize = 8;
+/// Requests in flight to the target, where nothing else is configured (product.md "Configuration").
+pub const TARGET_CONCURRENCY: usize = 16;
+
+/// How to speak to a registry, upstream or target. Everything is optional.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RegistrySettings {
+    /// Where its API is really reached: scheme and host, no path.
+    pub endpoint: Option<Url>,
+    /// HTTP instead of HTTPS; see [`is_plain`](Self::is_plain) for what it means when absent.
+    pub plain_http: Option<bool>,
+    /// More certificate authorities to trust (PEM).
+    pub ca: Option<PathBuf>,
+    /// The client's certificate (PEM); with `client_key`.
+    pub client_cert: Option<PathBuf>,
+    /// The client's key (PEM); with `client_cert`.
+    pub client_key: Option<PathBuf>,
+    /// Accept any certificate.
+    pub insecure_skip_verify: bool,
+    /// Requests in flight, at least 1.
+    pub concurrency: Option<usize>,
+    /// Lift the rule that a public registry may not send larder to private addresses.
+    pub allow_private: bool,
+}
+
+impl RegistrySettings {
+    /// Whether `host` is spoken to without TLS: what the endpoint says, else `plain_http`, else only a loopback address.
+    pub fn is_plain(&self, host: &str) -> bool {
+        match (&self.endpoint, self.plain_http) {
+            (Some(endpoint), _) => endpoint.scheme() == "http",
+            (None, Some(plain)) => plain,
+            (None, None) => is_loopback(host),
+        }
+    }
+
+    /// The endpoint's host and port, written as hosts are.
+    pub fn endpoint_host(&self) -> Option<String> {
+        let endpoint = self.endpoint.as_ref()?;
+        let host = endpoint.host_str()?;
+        let text = match endpoint.port() {
+            Some(port) => format!("{host}:{port}"),
+            None => host.to_owned(),
+        };
+        normal_host(&text).ok()
+    }
+}
+
+/// `localhost`, a name below it (RFC 6761 section 6.3), or a literal loopback address.
+fn is_loopback(host: &str) -> bool {
+    let name = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, _)) => address,
+        None => host.split_once(':').map_or(host, |(name, _)| name),
+    };
+    name == "localhost" || name.ends_with(".localhost") || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_http_is_the_default_for_loopback_only() {
+        let settings = RegistrySettings::default();
+        for (host, plain) in [
+            ("localhost", true),
+            ("localhost:5000", true),
+            ("127.0.0.1:5000", true),
+            ("127.1.2.3", true),
+            ("[::1]:5000", true),
+            ("docker.io", false),
+            ("10.0.0.1:5000", false),
+            ("localhost.example.com", false),
+        ] {
+            assert_eq!(settings.is_plain(host), plain, "{host}");
+        }
+        let with = |endpoint: Option<&str>, plain_http| RegistrySettings {
+            endpoint: endpoint.map(|text| Url::parse(text).unwrap()),
+            plain_http,
+            ..RegistrySettings::default()
+        };
+        assert!(!with(None, Some(false)).is_plain("localhost"));
+        assert!(with(None, Some(true)).is_plain("quay.io"));
+        assert!(with(Some("http://mirror:5000"), None).is_plain("quay.io"));
+        assert!(!with(Some("https://127.0.0.1:5000"), None).is_plain("localhost"));
+        assert_eq!(with(Some("http://Mirror:5000"), None).endpoint_host().as_deref(), Some("mirror:5000"));
+        assert_eq!(with(Some("https://registry-1.docker.io"), None).endpoint_host().as_deref(), Some("docker.io"));
+    }
+}

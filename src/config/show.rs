@@ -1,0 +1,127 @@
+//! `larder config show`: what is in effect, as TOML that reads back, with secrets redacted.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::path::Path;
+
+use toml::Value;
+
+use super::credentials::ValueSource;
+use super::{Config, CredentialSet, RegistrySettings, TARGET_CONCURRENCY, Target, UPSTREAM_CONCURRENCY};
+use crate::rules::Rule;
+
+/// Stands for what a command is given: tokens are passed that way.
+const REDACTED: &str = "<redacted>";
+
+pub(super) fn show(config: &Config) -> String {
+    let mut out = Toml::default();
+    match &config.path {
+        Some(path) => out.comment(&format!("in effect from {}", path.display())),
+        None => out.comment("in effect without a configuration file; images that no rule covers are mirrored to <upstream host>/<path>"),
+    }
+    out.key("version", 1);
+    if !config.lists.is_empty() {
+        out.key("lists", config.lists.iter().map(|path| text(path)).collect::<Vec<_>>());
+    }
+    out.table("[target]");
+    match &config.target {
+        Target::Registry { host, prefix } => {
+            out.key("registry", host.as_str());
+            out.key("repository_prefix", prefix.as_str());
+        }
+        Target::Layout { path } => out.key("layout", text(path)),
+    }
+    out.key("overlap", config.rules.overlap().to_string());
+    for rule in config.rules.rules() {
+        out.rule(rule);
+    }
+    for set in &config.credentials {
+        out.credential_set(set);
+    }
+    for host in hosts(config) {
+        out.registry(&host, &config.registry(&host), matches!(&config.target, Target::Registry { host: target, .. } if *target == host));
+    }
+    out.0
+}
+
+/// Every registry that the configuration speaks of.
+fn hosts(config: &Config) -> BTreeSet<String> {
+    let mut hosts: BTreeSet<String> = config.registries.keys().cloned().collect();
+    hosts.extend(config.rules.rules().iter().map(|rule| rule.source.host.clone()));
+    if let Target::Registry { host, .. } = &config.target {
+        hosts.insert(host.clone());
+    }
+    hosts
+}
+
+/// Lines of TOML. Writing to a string cannot fail.
+#[derive(Default)]
+struct Toml(String);
+
+impl Toml {
+    fn comment(&mut self, text: &str) {
+        let _ = writeln!(self.0, "# {}", crate::error::printable(text));
+    }
+
+    fn table(&mut self, header: &str) {
+        let _ = writeln!(self.0, "\n{header}");
+    }
+
+    fn key<V: Into<Value>>(&mut self, key: &str, value: V) {
+        let _ = writeln!(self.0, "{key} = {}", value.into());
+    }
+
+    fn optional<V: Into<Value>>(&mut self, key: &str, value: Option<V>) {
+        if let Some(value) = value {
+            self.key(key, value);
+        }
+    }
+
+    fn rule(&mut self, rule: &Rule) {
+        self.table("[[rule]]");
+        self.key("name", rule.name.as_str());
+        self.key("source", rule.source.to_string());
+        self.key("target", rule.target.to_string());
+        self.optional("credentials", rule.credentials.as_deref());
+        self.key("delivery", rule.delivery.to_string());
+    }
+
+    fn credential_set(&mut self, set: &CredentialSet) {
+        self.table("[[credentials]]");
+        self.key("name", set.name.as_str());
+        self.key("login_server", set.login_server.as_str());
+        self.key("username", source(&set.username));
+        self.key("password", source(&set.password));
+    }
+
+    fn registry(&mut self, host: &str, settings: &RegistrySettings, is_target: bool) {
+        self.table(&format!("[registry.{}]", Value::from(host)));
+        // The parser of URLs adds the slash of an empty path.
+        self.optional("endpoint", settings.endpoint.as_ref().map(|url| url.as_str().trim_end_matches('/')));
+        self.key("plain_http", settings.is_plain(host));
+        self.optional("ca", settings.ca.as_deref().map(text));
+        self.optional("client_cert", settings.client_cert.as_deref().map(text));
+        self.optional("client_key", settings.client_key.as_deref().map(text));
+        self.key("insecure_skip_verify", settings.insecure_skip_verify);
+        let default = if is_target { TARGET_CONCURRENCY } else { UPSTREAM_CONCURRENCY };
+        self.key("concurrency", i64::try_from(settings.concurrency.unwrap_or(default)).unwrap_or(i64::MAX));
+        self.key("allow_private", settings.allow_private);
+    }
+}
+
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+fn source(source: &ValueSource) -> Value {
+    let (key, value) = match source {
+        ValueSource::Plain(name) => return Value::from(name.as_str()),
+        ValueSource::Env(name) => ("env", Value::from(name.as_str())),
+        ValueSource::File(path) => ("file", Value::from(text(path))),
+        ValueSource::Command { program, arguments } => {
+            let words = std::iter::once(text(program)).chain(arguments.iter().map(|_| REDACTED.to_owned()));
+            ("command", words.map(Value::from).collect::<Vec<_>>().into())
+        }
+    };
+    Value::Table(toml::Table::from_iter([(key.to_owned(), value)]))
+}

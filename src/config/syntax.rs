@@ -1,0 +1,87 @@
+//! Lines of the file, and what the TOML parser says about it, on one line.
+
+use toml::Spanned;
+
+/// Byte offsets to line numbers.
+pub(super) struct Lines(Vec<usize>);
+
+impl Lines {
+    pub(super) fn new(text: &str) -> Self {
+        Lines(text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at).collect())
+    }
+
+    /// The line (from 1) that the byte at `offset` stands in.
+    pub(super) fn at(&self, offset: usize) -> usize {
+        self.0.partition_point(|newline| *newline < offset) + 1
+    }
+
+    pub(super) fn of<T>(&self, value: &Spanned<T>) -> usize {
+        self.at(value.span().start)
+    }
+}
+
+/// Where and what: the parser's message without its picture of the line, which could show a secret.
+pub(super) fn problem(error: &toml::de::Error, lines: &Lines, not_yet: &[&str]) -> (Option<usize>, String) {
+    let line = error.span().map(|span| lines.at(span.start));
+    let message = unknown_key(error.message(), not_yet).unwrap_or_else(|| error.message().to_owned());
+    (line, message)
+}
+
+/// serde's `unknown field` in words for a user: with the key that was probably meant, and without those of later versions.
+fn unknown_key(message: &str, not_yet: &[&str]) -> Option<String> {
+    let (key, expected) = message.strip_prefix("unknown field `")?.split_once('`')?;
+    let expected: Vec<&str> = expected.split('`').skip(1).step_by(2).filter(|name| !not_yet.contains(name)).collect();
+    let near = expected.iter().map(|name| (distance(key, name), *name)).min();
+    let meant = match near {
+        // Two slips of the finger, but not half of a short key.
+        Some((slips, name)) if slips <= 2 && slips * 2 < name.len() => format!("; did you mean `{name}`?"),
+        _ => String::new(),
+    };
+    Some(format!("unknown key `{key}`{meant} (known here: {})", expected.join(", ")))
+}
+
+/// Letters to change, insert or remove to make `a` into `b` (Levenshtein).
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut diagonal = i;
+        row[0] = i + 1;
+        for (j, to) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(from != *to);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offsets_become_lines() {
+        let lines = Lines::new("ab\n\ncd\n");
+        for (offset, line) in [(0, 1), (2, 1), (3, 2), (4, 3), (6, 3), (7, 4)] {
+            assert_eq!(lines.at(offset), line, "{offset}");
+        }
+    }
+
+    #[test]
+    fn distances_count_slips() {
+        for (a, b, slips) in
+            [("", "", 0), ("target", "target", 0), ("taget", "target", 1), ("credential", "credentials", 1), ("", "abc", 3)]
+        {
+            assert_eq!(distance(a, b), slips, "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn the_key_that_was_meant_is_named() {
+        let message = "unknown field `sorce`, expected one of `name`, `source`, `platforms`";
+        assert_eq!(unknown_key(message, &["platforms"]).unwrap(), "unknown key `sorce`; did you mean `source`? (known here: name, source)");
+        assert_eq!(unknown_key("unknown field `x`, expected `a` or `b`", &[]).unwrap(), "unknown key `x` (known here: a, b)");
+        assert_eq!(unknown_key("missing field `x`", &[]), None);
+    }
+}

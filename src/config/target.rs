@@ -1,0 +1,138 @@
+//! Where images go: a registry, or a layout.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use crate::content::Place;
+use crate::name::{Repository, check_path, normal_host, split_host};
+
+/// The layout that is filled when nothing else is said, relative to the configuration's folder.
+pub const DEFAULT_LAYOUT: &str = "larder-store";
+
+/// The target of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// A registry.
+    Registry {
+        /// Its host in normal form, as in [`Repository::host`].
+        host: String,
+        /// What every repository is put below; empty for none. No slash at either end.
+        prefix: String,
+    },
+    /// An OCI image layout.
+    Layout {
+        /// Its folder.
+        path: PathBuf,
+    },
+}
+
+impl Target {
+    /// Reads `HOST[:PORT][/PREFIX]` or `oci:DIR`, as `--to` takes them. The error is for a person.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if let Some(path) = text.strip_prefix("oci:") {
+            return match path {
+                "" => Err("`oci:` needs a folder: `oci:store`".to_owned()),
+                path => Ok(Target::Layout { path: PathBuf::from(path) }),
+            };
+        }
+        if let Some((scheme, _)) = text.split_once("://") {
+            return Err(format!("`{text}`: write the registry without `{scheme}://`"));
+        }
+        // The same words as in image names are hosts, so that `store` or `./store` is not taken for a registry.
+        let with_slash = format!("{text}/");
+        let (Some(host), rest) = split_host(if text.contains('/') { text } else { &with_slash }) else {
+            return Err(format!("`{text}` is not a registry (registry.example.com); a layout is written `oci:{text}`"));
+        };
+        Self::registry(host, rest)
+    }
+
+    /// A registry and the prefix of its repositories, checked. The error is for a person.
+    pub(super) fn registry(host: &str, prefix: &str) -> Result<Self, String> {
+        if !prefix.is_empty() {
+            check_path(prefix).map_err(|why| format!("`{prefix}`: {why}"))?;
+        }
+        Ok(Target::Registry { host: normal_host(host)?, prefix: prefix.to_owned() })
+    }
+
+    /// The full name of a place: `contoso.azurecr.io/prefix/library/alpine`, or `oci:store:library/alpine` as skopeo writes it.
+    pub fn name_of(&self, place: &Place) -> String {
+        match self {
+            Target::Registry { .. } => format!("{self}/{place}"),
+            Target::Layout { .. } => format!("{self}:{place}"),
+        }
+    }
+
+    /// The path below the prefix, if `repository` is one of this target.
+    pub fn place_of<'r>(&self, repository: &'r Repository) -> Option<&'r str> {
+        match self {
+            Target::Registry { host, prefix } if *host == repository.host => match prefix.as_str() {
+                "" => Some(&repository.path),
+                prefix => repository.path.strip_prefix(prefix)?.strip_prefix('/'),
+            },
+            _ => None,
+        }
+    }
+
+    /// Whether it is a registry.
+    pub fn is_registry(&self) -> bool {
+        matches!(self, Target::Registry { .. })
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Target::Registry { host, prefix } if prefix.is_empty() => f.write_str(host),
+            Target::Registry { host, prefix } => write!(f, "{host}/{prefix}"),
+            Target::Layout { path } => write!(f, "oci:{}", path.display()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_are_read_and_written() {
+        for (given, expected, name) in [
+            ("contoso.azurecr.io", "contoso.azurecr.io", "contoso.azurecr.io/a/b"),
+            ("LOCALHOST:5000/mirror/x", "localhost:5000/mirror/x", "localhost:5000/mirror/x/a/b"),
+            ("localhost", "localhost", "localhost/a/b"),
+            ("index.docker.io/me", "docker.io/me", "docker.io/me/a/b"),
+            ("[::1]:5000", "[::1]:5000", "[::1]:5000/a/b"),
+            ("oci:some/dir", "oci:some/dir", "oci:some/dir:a/b"),
+        ] {
+            let target = Target::parse(given).unwrap();
+            assert_eq!(target.to_string(), expected);
+            assert_eq!(target.name_of(&Place::new("a/b")), name);
+        }
+        for (given, word) in [
+            ("store", "`oci:store`"),
+            ("./store", "not a host"),
+            ("oci:", "needs a folder"),
+            ("https://contoso.azurecr.io", "without `https://`"),
+            ("contoso.azurecr.io/Up", "lower case"),
+            ("contoso.azurecr.io/a/", "empty"),
+            ("", "not a registry"),
+        ] {
+            let error = Target::parse(given).unwrap_err();
+            assert!(error.contains(word), "{given}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_name_of_the_target_is_known_below_its_prefix_only() {
+        let target = Target::parse("contoso.azurecr.io/mirror").unwrap();
+        for (name, expected) in [
+            ("contoso.azurecr.io/mirror/library/alpine", Some("library/alpine")),
+            ("contoso.azurecr.io/mirror", None),
+            ("contoso.azurecr.io/mirrors/alpine", None),
+            ("quay.io/mirror/alpine", None),
+        ] {
+            assert_eq!(target.place_of(&Repository::parse(name).unwrap()), expected, "{name}");
+        }
+        let layout = Target::parse("oci:x").unwrap();
+        assert_eq!(layout.place_of(&Repository::parse("alpine").unwrap()), None);
+    }
+}
