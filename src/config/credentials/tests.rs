@@ -1,5 +1,4 @@
 use std::ffi::OsString;
-use std::os::unix::fs::PermissionsExt;
 
 use secrecy::ExposeSecret;
 
@@ -36,8 +35,12 @@ impl Home {
     }
 
     fn script(&self, name: &str, body: &str) -> &Self {
-        self.file(name, &format!("#!/bin/sh\ncd '{}'\n{body}\n", self.folder.path().display()));
-        std::fs::set_permissions(self.path(name), std::fs::Permissions::from_mode(0o755)).unwrap();
+        let text = self.path("script.txt");
+        std::fs::write(&text, format!("#!/bin/sh\ncd '{}'\n{body}\n", self.folder.path().display())).unwrap();
+        // Another process makes the executable: were it ever open for writing in this one, a test that forks at that moment
+        // would keep it so, and running it would fail with "text file busy".
+        let made = std::process::Command::new("install").args(["-m", "755"]).arg(&text).arg(self.path(name)).status().unwrap();
+        assert!(made.success());
         self
     }
 
