@@ -289,6 +289,9 @@ fn names_of_the_target_resolve_by_target() {
     assert_eq!(by_target, resolve("alpine").unwrap());
     assert_eq!(by_target.source.to_string(), "docker.io/library/alpine");
     assert!(resolve("contoso.azurecr.io/mirror/unknown/alpine").is_err());
+    let unknown = crate::name::Repository::parse("contoso.azurecr.io/mirror/x").unwrap();
+    let mirrored = config.resolve(&unknown, crate::rules::Unmatched::Mirror).unwrap();
+    assert_eq!(mirrored.target.as_str(), "contoso.azurecr.io/mirror/x");
     let image = crate::name::ImageName::parse("contoso.azurecr.io/mirror/hello:1").unwrap();
     insta::assert_snapshot!(config.explain(&image, crate::rules::Unmatched::Fail).to_string(), @r"
     image: contoso.azurecr.io/mirror/hello:1

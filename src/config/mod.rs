@@ -1,6 +1,6 @@
 //! `larder.toml`: its types, its validation with line numbers, and the credentials it and other tools' files name.
 //!
-//! [`raw`] is the file as written, [`check`] turns it into a [`Config`] and finds everything that is wrong at once, [`show`]
+//! `raw` is the file as written, `check` turns it into a [`Config`] and finds everything that is wrong at once, `show`
 //! prints one. Nothing here speaks to a registry, and no secret is read before [`credentials`] is asked for one.
 
 mod check;
@@ -109,7 +109,11 @@ impl Config {
         if let Some(place) = self.target.place_of(name)
             && self.rules.matching(name).is_empty()
         {
-            return self.rules.by_target(place);
+            match self.rules.by_target(place) {
+                // Where everything may be mirrored, the target's registry is an upstream like any other.
+                Err(Unresolved::NoRule { .. }) if unmatched == Unmatched::Mirror => {}
+                resolved => return resolved,
+            }
         }
         self.rules.resolve(name, unmatched, self.target.is_registry())
     }

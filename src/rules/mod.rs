@@ -110,18 +110,18 @@ pub enum Unresolved {
     /// The target name belongs to another rule or another source: a cache would serve another image under it.
     Shadowed {
         /// The repository upstream.
-        source: Repository,
+        source: String,
         /// The name it would have at the target.
         target: String,
         /// The rule that owns this name.
         owner: String,
         /// What that rule serves under it.
-        serves: Repository,
+        serves: String,
     },
     /// The name at the target would not be a repository name (too long, or a host that cannot be written as a path).
     IllegalTarget {
         /// The repository upstream.
-        source: Repository,
+        source: String,
         /// The name it would have at the target.
         target: String,
         /// What is wrong with it.

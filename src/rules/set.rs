@@ -53,10 +53,10 @@ impl RuleSet {
         };
         // The index matched the same text, so the rest is there.
         let target = rule.target.fill(rule.source.rest(source).unwrap_or_default());
-        check_path(&target).map_err(|why| Unresolved::IllegalTarget { source: source.clone(), target: target.clone(), why })?;
+        check_path(&target).map_err(|why| Unresolved::IllegalTarget { source: source.to_string(), target: target.clone(), why })?;
         match self.reverse(&target) {
             Some((owner, serves)) if !(Arc::ptr_eq(owner, rule) && serves == *source) => {
-                Err(Unresolved::Shadowed { source: source.clone(), target, owner: owner.name.clone(), serves })
+                Err(Unresolved::Shadowed { source: source.to_string(), target, owner: owner.name.clone(), serves: serves.to_string() })
             }
             _ => Ok(Resolution { rule: Some(Arc::clone(rule)), source: source.clone(), target: Place::new(target) }),
         }
@@ -81,11 +81,13 @@ impl RuleSet {
     /// Puts `source` at a `target` that no rule chose (a list's `target` column). The name may be one that a rule owns only if
     /// that rule serves the same source under it; it is then that rule's.
     pub fn with_target(&self, source: &Repository, target: &str) -> Result<Resolution, Unresolved> {
-        let owner = self.reverse(target);
-        match owner {
-            Some((owner, serves)) if serves != *source => {
-                Err(Unresolved::Shadowed { source: source.clone(), target: target.to_owned(), owner: owner.name.clone(), serves })
-            }
+        match self.reverse(target) {
+            Some((owner, serves)) if serves != *source => Err(Unresolved::Shadowed {
+                source: source.to_string(),
+                target: target.to_owned(),
+                owner: owner.name.clone(),
+                serves: serves.to_string(),
+            }),
             owner => Ok(Resolution { rule: owner.map(|(rule, _)| Arc::clone(rule)), source: source.clone(), target: Place::new(target) }),
         }
     }
@@ -102,7 +104,7 @@ impl RuleSet {
     fn mirror(&self, source: &Repository, for_registry: bool) -> Result<Resolution, Unresolved> {
         let target = Self::unmatched_target(source, for_registry);
         if for_registry {
-            check_path(&target).map_err(|why| Unresolved::IllegalTarget { source: source.clone(), target: target.clone(), why })?;
+            check_path(&target).map_err(|why| Unresolved::IllegalTarget { source: source.to_string(), target: target.clone(), why })?;
         }
         self.with_target(source, &target)
     }

@@ -42,27 +42,27 @@ struct State {
 impl Account {
     /// Nobody.
     pub fn anonymous() -> Self {
-        Self::known("anonymous".to_owned(), Login::Anonymous)
+        Self::known("anonymous", Login::Anonymous)
     }
 
     /// A login that is known already.
-    pub(super) fn known(name: String, login: Login) -> Self {
+    pub(super) fn known(name: &str, login: Login) -> Self {
         Self::new(name, Origin::Fixed, Arc::default(), Some(login))
     }
 
     pub(super) fn of_set(set: CredentialSet, environment: Arc<Environment>) -> Self {
-        Self::new(set.name.clone(), Origin::Set(set), environment, None)
+        Self::new(&set.name.clone(), Origin::Set(set), environment, None)
     }
 
     /// What the helper `helper` answered for `server`.
-    pub(super) fn of_helper(name: String, login: Login, helper: &str, server: &str, environment: Arc<Environment>) -> Self {
+    pub(super) fn of_helper(name: &str, login: Login, helper: &str, server: &str, environment: Arc<Environment>) -> Self {
         let origin = Origin::Helper { name: helper.to_owned(), server: server.to_owned() };
         Self::new(name, origin, environment, Some(login))
     }
 
-    fn new(name: String, origin: Origin, environment: Arc<Environment>, login: Option<Login>) -> Self {
+    fn new(name: &str, origin: Origin, environment: Arc<Environment>, login: Option<Login>) -> Self {
         let state = Mutex::new(State { login: login.map(Ok), exhausted: false });
-        Account(Arc::new(Inner { name: crate::error::printable(&name), origin, environment, state }))
+        Account(Arc::new(Inner { name: crate::error::printable(name), origin, environment, state }))
     }
 
     /// For reports: the credential set's name, or the user of docker's or podman's file, or `anonymous`.

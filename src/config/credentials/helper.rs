@@ -3,7 +3,6 @@
 
 use std::path::Path;
 
-use secrecy::SecretString;
 use serde::Deserialize;
 
 use super::{Environment, Login, command};
@@ -19,7 +18,7 @@ const TOKEN_USER: &str = "<token>";
 #[serde(rename_all = "PascalCase")]
 struct Answer {
     username: String,
-    secret: SecretString,
+    secret: String,
 }
 
 /// The user's name (for reports) and login that the helper `name` has for `server`. The error names the helper.
@@ -40,7 +39,7 @@ pub(super) async fn ask(name: &str, server: &str, environment: &Environment) -> 
     let answer: Answer =
         serde_json::from_str(&text).map_err(|_| format!("credential helper {program} did not answer with a credential"))?;
     if answer.username == TOKEN_USER {
-        return Ok(Some((super::files::TOKEN_NAME.to_owned(), Login::IdentityToken { token: answer.secret })));
+        return Ok(Some((super::files::TOKEN_NAME.to_owned(), Login::IdentityToken { token: answer.secret.into() })));
     }
-    Ok(Some((answer.username.clone(), Login::Basic { username: answer.username, password: answer.secret })))
+    Ok(Some((answer.username.clone(), Login::Basic { username: answer.username, password: answer.secret.into() })))
 }

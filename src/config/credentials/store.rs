@@ -113,7 +113,7 @@ impl CredentialStore {
         if let Some((_, _, account)) = entries.iter().find(|(known_host, known, _)| known_host == host && *known == login) {
             return Ok(account.clone());
         }
-        let account = Account::known(name, login.clone());
+        let account = Account::known(&name, login.clone());
         entries.push((host.to_owned(), login, account.clone()));
         Ok(account)
     }
@@ -125,7 +125,7 @@ impl CredentialStore {
                 Error::local(files::OPERATION, message)
                     .remedy("mend or remove the helper in that file, or give larder.toml a credential set")
             })?;
-            let account = answer.map(|(user, login)| Account::of_helper(user, login, name, server, Arc::clone(&self.environment)));
+            let account = answer.map(|(user, login)| Account::of_helper(&user, login, name, server, Arc::clone(&self.environment)));
             Ok(account)
         };
         self.helpers.get(&(name.to_owned(), server.to_owned()), ask).await

@@ -1,5 +1,4 @@
 use std::ffi::OsString;
-use std::os::unix::fs::PermissionsExt;
 
 use secrecy::ExposeSecret;
 
@@ -36,8 +35,12 @@ impl Home {
     }
 
     fn script(&self, name: &str, body: &str) -> &Self {
-        self.file(name, &format!("#!/bin/sh\ncd '{}'\n{body}\n", self.folder.path().display()));
-        std::fs::set_permissions(self.path(name), std::fs::Permissions::from_mode(0o755)).unwrap();
+        let text = self.path("script.txt");
+        std::fs::write(&text, format!("#!/bin/sh\ncd '{}'\n{body}\n", self.folder.path().display())).unwrap();
+        // Another process makes the executable: were it ever open for writing in this one, a test that forks at that moment
+        // would keep it so, and running it would fail with "text file busy".
+        let made = std::process::Command::new("install").args(["-m", "755"]).arg(&text).arg(self.path(name)).status().unwrap();
+        assert!(made.success());
         self
     }
 
@@ -350,7 +353,7 @@ async fn nothing_shows_a_secret() {
     );
     home.file("pw", "hunter2\n");
     let config = format!(
-        "{}[[credentials]]\nname = \"t\"\nlogin_server = \"t.io\"\nusername = {{ env = \"U\" }}\npassword = {{ command = [\"cat\", \"{}\", \"hunter2\"] }}\n",
+        "{}[[credentials]]\nname = \"t\"\nlogin_server = \"t.io\"\nusername = {{ env = \"U\" }}\npassword = {{ command = [\"sh\", \"-c\", \"cat {} # hunter2\"] }}\n",
         set("s", "docker.io", "{ file = \"pw\" }"),
         home.path("pw").display(),
     );
@@ -358,7 +361,7 @@ async fn nothing_shows_a_secret() {
     let mut shown = vec![format!("{store:?} {:?} {}", home.config(&config), home.config(&config).show())];
     for name in ["alpine", "quay.io/a", "ghcr.io/a", "gcr.io/a", "t.io/a"] {
         let account = store.account_for(&repository(name), None).await.unwrap();
-        let login = account.login().await;
+        let login = account.login().await.unwrap();
         shown.push(format!("{account:?} {login:?}"));
     }
     for set in &home.config(&config).credentials {
