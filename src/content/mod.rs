@@ -9,7 +9,9 @@ mod source;
 mod verify;
 
 pub use digest::{Digest, Hasher};
+pub(crate) use manifest::{ACCEPT, kind_of};
 pub use manifest::{Descriptor, Links, MAX_MANIFEST, Manifest, ManifestKind, Platform};
 pub use sink::{Presence, Publication, Sink};
 pub use source::{BlobStream, Charge, OpenBlob, Place, Source, Tally};
 pub use verify::Verified;
+pub(crate) use verify::hasher;

@@ -1,0 +1,110 @@
+//! The graph below an entry, as it is on disk. Blocks.
+
+use std::collections::HashSet;
+use std::fs;
+
+use bytes::Bytes;
+
+use super::files::{Files, found};
+use crate::content::{Descriptor, Digest, Links, MAX_MANIFEST, Manifest, ManifestKind, kind_of};
+use crate::{Error, Kind, Result, Side};
+
+/// As what a node of the graph is referred to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Role {
+    /// By an index, or by `index.json`.
+    Manifest,
+    /// As a config or layer.
+    Blob,
+}
+
+/// Visits everything that `root` reaches, each node once. The visitor returns what a node refers to, or `None` to end
+/// the walk; whether it came to its end. Subjects are not followed: an image does not need what it is about.
+pub(super) fn walk(root: &Descriptor, mut visit: impl FnMut(&Descriptor, Role) -> Result<Option<Links>>) -> Result<bool> {
+    let mut seen = HashSet::new();
+    let mut stack = vec![(root.clone(), Role::Manifest)];
+    while let Some((node, role)) = stack.pop() {
+        // With the size: a descriptor that states another one is another claim to check.
+        if !seen.insert((node.digest.clone(), node.size, role)) {
+            continue;
+        }
+        let Some(links) = visit(&node, role)? else { return Ok(false) };
+        stack.extend(links.manifests.into_iter().map(|child| (child, Role::Manifest)));
+        stack.extend(links.blobs.into_iter().map(|blob| (blob, Role::Blob)));
+    }
+    Ok(true)
+}
+
+/// What became of a manifest's file.
+#[derive(Debug)]
+pub(super) enum Read {
+    /// It is there and right.
+    Found(Box<Links>),
+    /// There is no such file.
+    Missing,
+    /// It is not what its descriptor says; why.
+    Damaged(String),
+}
+
+/// Reads a manifest with every check. What an index may refer to beside manifests (image-spec: "unknown media types must
+/// not generate an error") refers to nothing.
+pub(super) fn read(files: &Files, node: &Descriptor) -> Result<Read> {
+    let Some(len) = files.blob_len(&node.digest)? else { return Ok(Read::Missing) };
+    if len != node.size {
+        return Ok(Read::Damaged(size_differs(len, node.size)));
+    }
+    let known = is_manifest(&node.media_type);
+    if len > MAX_MANIFEST as u64 {
+        return Ok(if known { Read::Damaged(too_large(len)) } else { Read::Found(Box::default()) });
+    }
+    let Some(bytes) = bytes(files, &node.digest)? else { return Ok(Read::Missing) };
+    Ok(match parse(bytes.clone(), &node.digest, &node.media_type).and_then(|manifest| manifest.links()) {
+        Ok(links) => Read::Found(Box::new(links)),
+        Err(_) if !known && node.digest.matches(&bytes) => Read::Found(Box::default()),
+        Err(error) => Read::Damaged(error.message()),
+    })
+}
+
+/// Whether everything below `root` is on disk: manifests by their hashes, blobs by their lengths. Foreign layers may be absent.
+pub(super) fn complete(files: &Files, root: &Descriptor) -> Result<bool> {
+    walk(root, |node, role| match role {
+        Role::Manifest => Ok(match read(files, node)? {
+            Read::Found(links) => Some(*links),
+            Read::Missing | Read::Damaged(_) => None,
+        }),
+        Role::Blob => Ok((node.is_foreign() || files.blob_len(&node.digest)? == Some(node.size)).then(Links::default)),
+    })
+}
+
+/// The manifest of this digest, if there is a file of that name. `hint` is the media type that a descriptor gave it.
+pub(super) fn manifest(files: &Files, digest: &Digest, hint: &str) -> Result<Option<Manifest>> {
+    match files.blob_len(digest)? {
+        None => return Ok(None),
+        Some(len) if len > MAX_MANIFEST as u64 => return Err(Error::new(Side::Local, "read manifest", Kind::Damaged, too_large(len))),
+        Some(_) => {}
+    }
+    bytes(files, digest)?.map(|bytes| parse(bytes, digest, hint)).transpose()
+}
+
+/// The body's own media type counts; the descriptor's only where the body has none.
+fn parse(bytes: Bytes, digest: &Digest, hint: &str) -> Result<Manifest> {
+    Manifest::verify(bytes.clone(), Some(hint), digest, Side::Local).or_else(|_| Manifest::verify(bytes, None, digest, Side::Local))
+}
+
+fn bytes(files: &Files, digest: &Digest) -> Result<Option<Bytes>> {
+    let path = files.blob(digest);
+    Ok(found(fs::read(&path)).map_err(|error| Error::io("read manifest", &path, &error))?.map(Bytes::from))
+}
+
+/// Whether a descriptor of this type must lead to a manifest. One without a type, in an index, must.
+pub(super) fn is_manifest(media_type: &str) -> bool {
+    media_type.is_empty() || kind_of(media_type) != ManifestKind::Opaque
+}
+
+pub(super) fn size_differs(found: u64, said: u64) -> String {
+    format!("the file has {found} bytes, its descriptor says {said}")
+}
+
+fn too_large(len: u64) -> String {
+    format!("it has {len} bytes, more than a manifest may have ({MAX_MANIFEST})")
+}

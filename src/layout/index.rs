@@ -1,0 +1,374 @@
+//! `index.json`: read once while it does not change, replaced whole, entries that larder does not know kept as they are.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use serde::ser::{Serialize, SerializeMap as _, Serializer};
+use serde_json::{Map, Value, json};
+
+use super::files::{Files, blocking, found};
+use super::{IMAGE_NAME, REF_NAME, damaged};
+use crate::content::Descriptor;
+use crate::{Error, Kind, Result, Side};
+
+const OP: &str = "read layout";
+
+/// An entry of `index.json`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IndexEntry {
+    /// What it points to, with its annotations.
+    pub descriptor: Descriptor,
+    /// `org.opencontainers.image.ref.name`: `library/alpine:3.20` where larder wrote it, often a bare tag elsewhere.
+    pub name: Option<String>,
+    /// `io.containerd.image.name`: the canonical name of what it was copied from.
+    pub source: Option<String>,
+}
+
+impl IndexEntry {
+    fn parse(value: &Value) -> Result<Self, String> {
+        let descriptor = serde_json::from_value::<Descriptor>(value.clone()).map_err(|error| error.to_string())?;
+        let annotation = |key| descriptor.annotations.get(key).filter(|value: &&String| !value.is_empty()).cloned();
+        Ok(IndexEntry { name: annotation(REF_NAME), source: annotation(IMAGE_NAME), descriptor })
+    }
+
+    /// How messages call the image.
+    pub(super) fn display_name(&self) -> String {
+        match (&self.name, &self.source) {
+            // A bare tag, as other tools write it, does not say what it is a tag of.
+            (Some(name), Some(source)) if is_bare(name) => source.clone(),
+            (Some(name), _) => name.clone(),
+            (None, Some(source)) => source.clone(),
+            (None, None) => format!("an entry without a name ({})", self.descriptor.digest),
+        }
+    }
+}
+
+/// Whether a ref.name is a tag without a repository.
+pub(super) fn is_bare(name: &str) -> bool {
+    !name.contains(['/', ':', '@'])
+}
+
+/// An entry as it stands in the file. Never changed, only replaced.
+struct Raw {
+    value: Value,
+    parsed: Result<IndexEntry, String>,
+}
+
+impl From<Value> for Raw {
+    fn from(value: Value) -> Self {
+        Raw { parsed: IndexEntry::parse(&value), value }
+    }
+}
+
+/// The contents of an `index.json`.
+#[derive(Clone)]
+pub(super) struct Index {
+    /// Everything but `manifests`.
+    rest: Map<String, Value>,
+    raw: Vec<Arc<Raw>>,
+    /// Where the first entry of each ref.name is: of two entries with one name, tools take the first.
+    by_name: HashMap<String, usize>,
+}
+
+impl Index {
+    /// Reads the file's bytes. The error is for a person.
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, String> {
+        let mut rest =
+            serde_json::from_slice::<Map<String, Value>>(bytes).map_err(|error| format!("index.json is not JSON of an index: {error}"))?;
+        let raw = match rest.remove("manifests") {
+            Some(Value::Array(entries)) => entries.into_iter().map(|value| Arc::new(Raw::from(value))).collect(),
+            // Go writes an empty slice as `null`.
+            Some(Value::Null) => vec![],
+            _ => return Err("index.json has no `manifests`".to_owned()),
+        };
+        let mut index = Index { rest, raw, by_name: HashMap::new() };
+        index.find_names();
+        Ok(index)
+    }
+
+    fn find_names(&mut self) {
+        self.by_name.clear();
+        for (at, raw) in self.raw.iter().enumerate() {
+            if let Ok(IndexEntry { name: Some(name), .. }) = &raw.parsed {
+                self.by_name.entry(name.clone()).or_insert(at);
+            }
+        }
+    }
+
+    /// The entries that are descriptors, in order.
+    pub(super) fn entries(&self) -> impl Iterator<Item = &IndexEntry> {
+        self.raw.iter().filter_map(|raw| raw.parsed.as_ref().ok())
+    }
+
+    /// What is wrong with those that are none.
+    pub(super) fn malformed(&self) -> impl Iterator<Item = String> {
+        self.raw
+            .iter()
+            .enumerate()
+            .filter_map(|(at, raw)| raw.parsed.as_ref().err().map(|why| format!("entry {} of index.json is no descriptor: {why}", at + 1)))
+    }
+
+    /// The entry of exactly this name.
+    pub(super) fn named(&self, name: &str) -> Option<&IndexEntry> {
+        self.raw.get(*self.by_name.get(name)?)?.parsed.as_ref().ok()
+    }
+
+    /// Puts an entry in the place of the one with its name, or at the end. Whether anything changed.
+    fn set(&mut self, name: &str, raw: &Arc<Raw>) -> bool {
+        let Some(slot) = self.by_name.get(name).and_then(|at| self.raw.get_mut(*at)) else {
+            self.by_name.insert(name.to_owned(), self.raw.len());
+            self.raw.push(raw.clone());
+            return true;
+        };
+        if slot.value == raw.value {
+            return false;
+        }
+        *slot = raw.clone();
+        // One entry per name: a later one of this name, which nobody reads, would outlive the content it points to.
+        let kept = slot.clone();
+        let before = self.raw.len();
+        self.raw.retain(|other| Arc::ptr_eq(other, &kept) || !matches!(&other.parsed, Ok(entry) if entry.name.as_deref() == Some(name)));
+        if self.raw.len() != before {
+            self.find_names();
+        }
+        true
+    }
+}
+
+impl Serialize for Index {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        for (key, value) in &self.rest {
+            map.serialize_entry(key, value)?;
+        }
+        map.serialize_entry("manifests", &self.raw.iter().map(|raw| &raw.value).collect::<Vec<_>>())?;
+        map.end()
+    }
+}
+
+/// A name on its way into the index.
+struct Pending {
+    name: String,
+    raw: Arc<Raw>,
+    done: OnceLock<Result<()>>,
+}
+
+/// The file, with what it held when it was last read.
+pub(super) struct IndexFile {
+    files: Files,
+    cache: Mutex<Option<Cached>>,
+    queue: Mutex<Vec<Arc<Pending>>>,
+    turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+struct Cached {
+    /// Kept open so that its inode number is not given to a successor, which would then look like the same file.
+    _file: File,
+    stamp: Stamp,
+    index: Arc<Index>,
+}
+
+/// Device, inode, length and time of change: another process's replacement differs in the inode, a foreign tool's
+/// writing in place in the others.
+type Stamp = (u64, u64, u64, i64, i64);
+
+fn stamp(meta: &fs::Metadata) -> Stamp {
+    (meta.dev(), meta.ino(), meta.len(), meta.mtime(), meta.mtime_nsec())
+}
+
+impl IndexFile {
+    pub(super) fn new(files: Files) -> Self {
+        IndexFile { files, cache: Mutex::default(), queue: Mutex::default(), turn: Arc::default() }
+    }
+
+    /// What the file holds now. Blocks.
+    pub(super) fn read(&self) -> Result<Arc<Index>> {
+        let path = self.files.index();
+        let io = |error| Error::io(OP, &path, &error);
+        let missing = || {
+            Error::new(Side::Local, OP, Kind::NotFound, format!("{} is no OCI layout: it has no index.json", self.files.root().display()))
+        };
+        let now = stamp(&found(fs::metadata(&path)).map_err(io)?.ok_or_else(missing)?);
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(cached) = &*cache
+            && cached.stamp == now
+        {
+            return Ok(cached.index.clone());
+        }
+        let mut file = found(File::open(&path)).map_err(io)?.ok_or_else(missing)?;
+        let stamp = stamp(&file.metadata().map_err(io)?);
+        let mut bytes = vec![];
+        file.read_to_end(&mut bytes).map_err(io)?;
+        let index = Arc::new(Index::parse(&bytes).map_err(|why| damaged(OP, format!("{}: {why}", self.files.root().display())))?);
+        *cache = Some(Cached { _file: file, stamp, index: index.clone() });
+        Ok(index)
+    }
+
+    /// Gives `manifest` the name `name`, and says where it came from. Names that are given at the same time are written
+    /// together: whoever has the turn writes all that wait, so that thousands of them do not cost thousands of
+    /// rewritings of a file that grows with each. The caller has seen that what it names is complete.
+    pub(super) async fn publish(self: &Arc<Self>, name: String, manifest: &Descriptor, source: &str) -> Result<()> {
+        let value = json!({
+            "mediaType": manifest.media_type,
+            "digest": manifest.digest,
+            "size": manifest.size,
+            "annotations": { REF_NAME: name, IMAGE_NAME: source },
+        });
+        let pending = Arc::new(Pending { name, raw: Arc::new(Raw::from(value)), done: OnceLock::new() });
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner).push(pending.clone());
+        let turn = self.turn.clone().lock_owned().await;
+        if let Some(result) = pending.done.get() {
+            return result.clone();
+        }
+        let this = self.clone();
+        blocking(move || {
+            // Moved in here, so that nobody has the turn before the batch is done, even if who started it is gone.
+            let _turn = turn;
+            let batch = std::mem::take(&mut *this.queue.lock().unwrap_or_else(PoisonError::into_inner));
+            let result = this.write(&batch);
+            for pending in batch {
+                // Nobody else sets it: only the holder of the turn does, and it took the batch out of the queue.
+                let _ = pending.done.set(result.clone());
+            }
+            result
+        })
+        .await
+    }
+
+    /// Reads, changes and replaces the file under the layout's lock.
+    fn write(&self, batch: &[Arc<Pending>]) -> Result<()> {
+        let _lock = super::lock::index(&self.files)?;
+        let mut index = Index::clone(&*self.read()?);
+        let mut changed = false;
+        for pending in batch {
+            changed |= index.set(&pending.name, &pending.raw);
+        }
+        if !changed {
+            return Ok(());
+        }
+        let path = self.files.index();
+        let bytes = serde_json::to_vec(&index).map_err(|error| Error::local("write layout", error.to_string()))?;
+        self.files.sync_blob_names()?;
+        let file = self.files.replace(&path, &bytes)?;
+        let meta = file.metadata().map_err(|error| Error::io(OP, &path, &error))?;
+        *self.cache.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(Cached { _file: file, stamp: stamp(&meta), index: Arc::new(index) });
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Layout;
+    use super::super::testing::{OCI_MANIFEST, folder, image, name, names, put};
+    use super::*;
+
+    const HEX: &str = "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a";
+
+    fn file(layout: &Layout) -> Value {
+        serde_json::from_slice(&fs::read(layout.path().join("index.json")).unwrap()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_name_is_one_entry_that_says_where_it_came_from() {
+        let dir = folder();
+        let layout = Layout::open_or_create(dir.path()).await.unwrap();
+        let (old, new) = (image(&["old"]), image(&["new"]));
+        put(&layout, "library/alpine:3.20", &old).await;
+        put(&layout, "library/busybox:1", &old).await;
+        let by_digest = format!("library/alpine@{}", old.manifest.digest);
+        name(&layout, &by_digest, &old).await.unwrap();
+        put(&layout, "library/alpine:3.20", &new).await;
+        assert_eq!(names(&layout).await, ["library/alpine:3.20", "library/busybox:1", &by_digest], "replaced in its place");
+        assert_eq!(
+            file(&layout)["manifests"][0],
+            json!({
+                "mediaType": OCI_MANIFEST, "digest": new.manifest.digest.as_str(), "size": new.manifest.bytes.len(),
+                "annotations": {
+                    "org.opencontainers.image.ref.name": "library/alpine:3.20",
+                    "io.containerd.image.name": "docker.io/library/alpine:3.20",
+                },
+            })
+        );
+        assert_eq!(file(&layout)["manifests"][1]["digest"], json!(old.manifest.digest.as_str()));
+    }
+
+    #[tokio::test]
+    async fn what_is_not_larders_in_the_file_is_kept_as_it_is() {
+        let dir = folder();
+        let layout = Layout::open_or_create(dir.path()).await.unwrap();
+        let named = json!({"mediaType": "application/xml", "digest": format!("sha256:{HEX}"), "size": 2, "data": "e30=",
+            "annotations": {"org.opencontainers.image.ref.name": "v1", "com.example": "x"}, "platform": {"os": "plan9", "strange": 1}});
+        let unnamed = json!({"mediaType": OCI_MANIFEST, "digest": format!("sha256:{HEX}"), "size": 2});
+        let malformed = json!({"digest": "sha256:../../etc/passwd", "size": 1});
+        let twice = json!({"digest": format!("sha256:{HEX}"), "size": 2, "annotations": {"org.opencontainers.image.ref.name": "a:1"}});
+        let before = json!({"schemaVersion": 2, "annotations": {"k": "v"}, "unknown": [1, {"x": null}],
+            "manifests": [named, twice, unnamed, malformed, twice]});
+        fs::write(layout.path().join("index.json"), before.to_string()).unwrap();
+        let image = image(&["layer"]);
+        put(&layout, "library/alpine:3.20", &image).await;
+        put(&layout, "a:1", &image).await;
+        let mut after = file(&layout);
+        let entries = after["manifests"].as_array_mut().unwrap();
+        assert_eq!(entries.len(), 5, "the second of two entries of one name, which nobody reads, is gone with the first");
+        assert_eq!([&entries[0], &entries[2], &entries[3]], [&named, &unnamed, &malformed]);
+        assert_eq!(entries[1]["digest"], json!(image.manifest.digest.as_str()));
+        assert_eq!((&after["annotations"], &after["unknown"]), (&before["annotations"], &before["unknown"]));
+        assert_eq!(names(&layout).await, ["v1", "a:1", "", "library/alpine:3.20"], "what is no descriptor is passed over");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn two_handles_that_publish_at_once_lose_no_name() {
+        let dir = folder();
+        let handles = [Layout::open_or_create(dir.path()).await.unwrap(), Layout::open_or_create(dir.path()).await.unwrap()];
+        let image = Arc::new(image(&["layer"]));
+        super::super::testing::fill(&handles[0], &image).await;
+        let mut tasks = tokio::task::JoinSet::new();
+        for n in 0..100 {
+            let (layout, image) = (handles[n % 2].clone(), image.clone());
+            tasks.spawn(async move { name(&layout, &format!("many:{n}"), &image).await });
+        }
+        while let Some(result) = tasks.join_next().await {
+            result.unwrap().unwrap();
+        }
+        let mut expected: Vec<String> = (0..100).map(|n| format!("many:{n}")).collect();
+        expected.sort();
+        for layout in &handles {
+            let mut found = names(layout).await;
+            found.sort();
+            assert_eq!(found, expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn who_gave_up_waiting_harms_nobody() {
+        let dir = folder();
+        let layout = Layout::open_or_create(dir.path()).await.unwrap();
+        let image = image(&["layer"]);
+        super::super::testing::fill(&layout, &image).await;
+        let lock = super::super::lock::index(&layout.0.files).unwrap();
+        let (index, root) = (&layout.0.index, image.manifest.descriptor());
+        // Polled once, the first has the turn and waits for the lock on a thread of its own; the second waits for the first.
+        let mut first = Box::pin(index.publish("a:1".to_owned(), &root, "x"));
+        let mut second = Box::pin(index.publish("a:2".to_owned(), &root, "x"));
+        assert!(futures_util::poll!(&mut first).is_pending() && futures_util::poll!(&mut second).is_pending());
+        drop(first);
+        drop(lock);
+        second.await.unwrap();
+        assert_eq!(names(&layout).await, ["a:1", "a:2"], "what was begun is finished");
+    }
+
+    #[tokio::test]
+    async fn an_unchanged_name_is_not_written_again() {
+        let dir = folder();
+        let layout = Layout::open_or_create(dir.path()).await.unwrap();
+        let image = image(&["layer"]);
+        put(&layout, "a:1", &image).await;
+        let before = stamp(&fs::metadata(layout.path().join("index.json")).unwrap());
+        put(&layout, "a:1", &image).await;
+        assert_eq!(stamp(&fs::metadata(layout.path().join("index.json")).unwrap()), before);
+    }
+}

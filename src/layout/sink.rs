@@ -1,0 +1,178 @@
+//! A layout as a [`Sink`]. Blobs belong to the whole layout: what one repository has, all have.
+
+use async_trait::async_trait;
+
+use super::files::{blocking, found};
+use super::ingest::{InMemory, ingest};
+use super::{Layout, damaged, graph};
+use crate::content::{Charge, Descriptor, Manifest, OpenBlob, Place, Presence, Publication, Sink};
+use crate::name::Reference;
+use crate::{Error, Kind, Result, Side};
+
+impl Layout {
+    async fn complete(&self, root: Descriptor) -> Result<bool> {
+        let files = self.0.files.clone();
+        blocking(move || graph::complete(&files, &root)).await
+    }
+
+    fn has(&self, blob: &Descriptor) -> Result<bool> {
+        Ok(self.0.files.blob_len(&blob.digest)? == Some(blob.size))
+    }
+}
+
+/// What `org.opencontainers.image.ref.name` says: `library/alpine:3.20`, `repo@sha256:…`.
+pub(super) fn full_name(place: &Place, reference: &Reference) -> String {
+    format!("{place}{}", reference.suffix())
+}
+
+#[async_trait]
+impl Sink for Layout {
+    async fn published(&self, place: &Place, reference: &Reference, _charge: &Charge) -> Result<Option<Descriptor>> {
+        let index = self.index().await?;
+        // Only larder's own name counts: an image that another tool put here under a bare tag still needs its entry.
+        let Some(entry) = index.named(&full_name(place, reference)) else { return Ok(None) };
+        let root = bare(&entry.descriptor);
+        Ok(self.complete(root.clone()).await?.then_some(root))
+    }
+
+    async fn holds_blob(&self, _place: &Place, blob: &Descriptor, _charge: &Charge) -> Result<Presence> {
+        Ok(if self.has(blob)? { Presence::Here } else { Presence::Absent })
+    }
+
+    async fn holds_manifest(&self, _place: &Place, manifest: &Descriptor, _charge: &Charge) -> Result<Presence> {
+        Ok(if self.complete(manifest.clone()).await? { Presence::Here } else { Presence::Absent })
+    }
+
+    async fn link(&self, _from: &Place, _to: &Place, blob: &Descriptor, _charge: &Charge) -> Result<bool> {
+        self.has(blob)
+    }
+
+    async fn write_blob(&self, _place: &Place, blob: &Descriptor, open: &dyn OpenBlob, charge: &Charge) -> Result<()> {
+        self.writer().await?;
+        ingest(&self.0.files, blob, &|| self.has(blob), open, charge).await
+    }
+
+    async fn put_manifest(&self, _place: &Place, manifest: &Manifest, charge: &Charge) -> Result<()> {
+        self.writer().await?;
+        if manifest.digest.hasher().is_some() && !manifest.digest.matches(&manifest.bytes) {
+            return Err(damaged("put manifest", format!("the bytes are not those of {}", manifest.digest)));
+        }
+        // Compared, not measured: a manifest with a turned bit has its length still, and is small enough to look at.
+        let path = self.0.files.blob(&manifest.digest);
+        let present = || {
+            let bytes = found(std::fs::read(&path)).map_err(|error| Error::io("put manifest", &path, &error))?;
+            Ok(bytes.is_some_and(|bytes| bytes == manifest.bytes))
+        };
+        ingest(&self.0.files, &manifest.descriptor(), &present, &InMemory(manifest.bytes.clone()), charge).await
+    }
+
+    async fn publish(&self, publication: &Publication, charge: &Charge) -> Result<()> {
+        let Publication { place, reference, manifest, source } = publication;
+        self.put_manifest(place, manifest, charge).await?;
+        let root = manifest.descriptor();
+        let name = full_name(place, reference);
+        if !self.complete(root.clone()).await? {
+            let message = "content of the image is not in the layout, so it gets no name there";
+            return Err(Error::new(Side::Target, "publish", Kind::ContentMissing, message).subject(name));
+        }
+        self.0.index.publish(name, &root, source).await
+    }
+}
+
+/// A descriptor without what belongs to one entry only.
+pub(super) fn bare(descriptor: &Descriptor) -> Descriptor {
+    Descriptor::new(descriptor.media_type.clone(), descriptor.digest.clone(), descriptor.size)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Image, OCI_MANIFEST, blob, charge, fill, folder, image, index, name, names, path_of, put, split};
+    use super::*;
+    use crate::content::Digest;
+    use bytes::Bytes;
+    use std::fs;
+
+    async fn published(layout: &Layout, name: &str) -> bool {
+        let (place, reference) = split(name);
+        layout.published(&place, &reference, &charge()).await.unwrap().is_some()
+    }
+
+    fn overwrite(path: &std::path::Path, bytes: &[u8]) {
+        fs::remove_file(path).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_name_counts_only_while_everything_below_it_is_there() {
+        let dir = folder();
+        let layout = Layout::open_or_create(dir.path()).await.unwrap();
+        let image = index(vec![index(vec![image(&["amd64"])]), image(&["arm64"])]);
+        assert!(!published(&layout, "a:1").await);
+        put(&layout, "a:1", &image).await;
+        let place = Place::new("a");
+        let below = image.blobs.iter().map(|bytes| (blob(bytes), bytes.clone()));
+        let manifests = image.children.iter().chain([&image.manifest]).map(|m| (m.descriptor(), m.bytes.clone()));
+        for (lost, bytes) in below.chain(manifests) {
+            assert!(published(&layout, "a:1").await);
+            let path = path_of(&layout, &lost.digest);
+            fs::remove_file(&path).unwrap();
+            assert!(!published(&layout, "a:1").await, "without {lost:?}");
+            assert_eq!(layout.holds_manifest(&place, &image.manifest.descriptor(), &charge()).await.unwrap(), Presence::Absent);
+            assert_eq!(layout.holds_blob(&place, &lost, &charge()).await.unwrap(), Presence::Absent);
+            fs::write(&path, &bytes[1..]).unwrap();
+            assert!(!published(&layout, "a:1").await, "with a shorter {lost:?}");
+            overwrite(&path, &bytes);
+        }
+        assert!(published(&layout, "a:1").await);
+        assert!(!published(&layout, "b:1").await && !published(&layout, &format!("a@{}", image.manifest.digest)).await);
+        assert!(layout.link(&place, &Place::new("b"), &blob(&image.blobs[0]), &charge()).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_manifest_with_a_turned_bit_is_noticed_and_mended() {
+        let dir = folder();
+        let layout = Layout::open_or_create(dir.path()).await.unwrap();
+        let image = index(vec![image(&["amd64"])]);
+        put(&layout, "a:1", &image).await;
+        let child = &image.children[0];
+        let path = path_of(&layout, &child.digest);
+        overwrite(&path, &vec![b' '; child.bytes.len()]);
+        assert!(!published(&layout, "a:1").await);
+        layout.put_manifest(&Place::new("a"), child, &charge()).await.unwrap();
+        assert!(published(&layout, "a:1").await);
+    }
+
+    #[tokio::test]
+    async fn what_is_incomplete_or_wrong_gets_no_name() {
+        let dir = folder();
+        let layout = Layout::open_or_create(dir.path()).await.unwrap();
+        let Image { manifest, blobs, children } = image(&["layer"]);
+        let lacking = Image { manifest, blobs: blobs[1..].to_vec(), children };
+        fill(&layout, &lacking).await;
+        assert_eq!(name(&layout, "a:1", &lacking).await.unwrap_err().kind(), Kind::ContentMissing);
+        let mut forged = image(&["other"]);
+        forged.manifest.digest = Digest::sha256(b"something else");
+        assert_eq!(name(&layout, "a:1", &forged).await.unwrap_err().kind(), Kind::Damaged);
+        assert!(names(&layout).await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn foreign_layers_may_be_absent_and_unknown_manifests_refer_to_nothing() {
+        let dir = folder();
+        let layout = Layout::open_or_create(dir.path()).await.unwrap();
+        let mut layer = blob(&Bytes::from_static(b"windows"));
+        layer.media_type = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip".to_owned();
+        let config = Bytes::from_static(b"{}");
+        for (tag, value) in [
+            ("foreign", serde_json::json!({"mediaType": OCI_MANIFEST, "config": blob(&config), "layers": [layer]})),
+            ("opaque", serde_json::json!({"mediaType": "application/vnd.example+json", "config": layer, "layers": []})),
+        ] {
+            let bytes = Bytes::from(value.to_string());
+            let digest = Digest::sha256(&bytes);
+            let manifest = Manifest::verify(bytes, None, &digest, Side::Upstream).unwrap();
+            put(&layout, &format!("a:{tag}"), &Image { manifest, blobs: vec![config.clone()], children: vec![] }).await;
+            assert!(published(&layout, &format!("a:{tag}")).await, "{tag}");
+        }
+        assert!(super::super::verify(layout.path(), &|_| {}).unwrap().ok());
+    }
+}
