@@ -12,8 +12,7 @@ use crate::{Error, Kind, Result, Side};
 /// What `oci-layout` holds in every layout that larder makes (image-spec image-layout.md "oci-layout file").
 const MARKER: &[u8] = b"{\"imageLayoutVersion\":\"1.0.0\"}";
 /// An index without entries.
-const EMPTY_INDEX: &[u8] =
-    b"{\"schemaVersion\":2,\"mediaType\":\"application/vnd.oci.image.index.v1+json\",\"manifests\":[]}";
+const EMPTY_INDEX: &[u8] = b"{\"schemaVersion\":2,\"mediaType\":\"application/vnd.oci.image.index.v1+json\",\"manifests\":[]}";
 /// How much of a file is read at once when files are hashed in bulk: large enough that system calls do not count, small
 /// enough to stay in a second-level cache.
 pub(super) const READ: usize = 1024 * 1024;
@@ -64,7 +63,10 @@ impl Files {
     /// The length of a blob's file, if it is there.
     pub(super) fn blob_len(&self, digest: &Digest) -> Result<Option<u64>> {
         let path = self.blob(digest);
-        Ok(found(fs::metadata(&path)).map_err(|error| Error::io("look for blob", &path, &error))?.filter(fs::Metadata::is_file).map(|m| m.len()))
+        Ok(found(fs::metadata(&path))
+            .map_err(|error| Error::io("look for blob", &path, &error))?
+            .filter(fs::Metadata::is_file)
+            .map(|m| m.len()))
     }
 
     /// Sees that this is a layout of version 1.
@@ -78,12 +80,10 @@ impl Files {
         let Some(bytes) = found(fs::read(&path)).map_err(|error| Error::io(OP, &path, &error))? else {
             return Err(not_found(format!("{} is no OCI layout: it has no `oci-layout` file", self.root.display())));
         };
-        let version = marker_version(&bytes)
-            .ok_or_else(|| Error::local(OP, format!("{} does not say `imageLayoutVersion`", path.display())))?;
-        if version == "1" || version.starts_with("1.") {
-            return Ok(());
+        match marker_problem(&bytes) {
+            None => Ok(()),
+            Some(why) => Err(Error::new(Side::Local, OP, Kind::Unsupported, format!("{}: {why}", self.root.display()))),
         }
-        Err(Error::new(Side::Local, OP, Kind::Unsupported, format!("{} is a layout of version {version}; larder knows 1", self.root.display())))
     }
 
     /// Makes an empty layout unless there is one. `oci-layout` comes last: what was killed half-way is gone on with.
@@ -134,8 +134,13 @@ impl Files {
     pub(super) fn sync_blob_names(&self) -> Result<()> {
         for folder in list(&self.blobs())? {
             if folder.is_dir() {
-                let synced = fs::File::open(&folder).and_then(|folder| folder.sync_all());
-                synced.map_err(|error| Error::io("write layout", &folder, &error))?;
+                match fs::File::open(&folder).and_then(|folder| folder.sync_all()) {
+                    // Some network file systems know no sync of a folder, and some of those need none.
+                    Err(error) if !matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => {
+                        return Err(Error::io("write layout", &folder, &error));
+                    }
+                    _ => {}
+                }
             }
         }
         Ok(())
@@ -168,14 +173,18 @@ impl Files {
     }
 }
 
-/// The layout version that an `oci-layout` file states.
-pub(super) fn marker_version(bytes: &[u8]) -> Option<String> {
+/// What is wrong with the bytes of an `oci-layout` file. Versions are semantic: all of 1 are alike to a reader.
+pub(super) fn marker_problem(bytes: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Marker {
         image_layout_version: String,
     }
-    serde_json::from_slice::<Marker>(bytes).ok().map(|marker| marker.image_layout_version)
+    match serde_json::from_slice::<Marker>(bytes) {
+        Err(_) => Some("`oci-layout` does not say `imageLayoutVersion`".to_owned()),
+        Ok(Marker { image_layout_version: version }) if version == "1" || version.starts_with("1.") => None,
+        Ok(Marker { image_layout_version: version }) => Some(format!("`oci-layout` says version {version}; larder knows 1")),
+    }
 }
 
 /// What a folder holds; nothing if it does not exist.

@@ -71,7 +71,7 @@ fn reach(files: &Files, index: &Index) -> Result<HashSet<Digest>> {
                 return Ok(Some(Links::default()));
             }
             match graph::read(files, node)? {
-                Read::Found(links) => Ok(Some(links)),
+                Read::Found(links) => Ok(Some(*links)),
                 Read::Missing => Ok(Some(Links::default())),
                 Read::Damaged(why) => Err(damaged(
                     OP,
@@ -118,4 +118,166 @@ fn partials(files: &Files, dry_run: bool, report: &mut GcReport) -> Result<()> {
 
 fn remove(path: &Path) -> Result<()> {
     found(fs::remove_file(path)).map(|_| ()).map_err(|error| Error::io(OP, path, &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Upstream, blob, charge, fill, folder, image, index, path_of, put};
+    use super::super::{Layout, verify};
+    use super::*;
+    use crate::Kind;
+    use crate::content::{Place, Sink as _};
+    use bytes::Bytes;
+    use proptest::prelude::*;
+
+    #[tokio::test]
+    async fn exactly_what_no_name_reaches_is_removed() {
+        let dir = folder();
+        let layout = Layout::open_or_create(dir.path()).await.unwrap();
+        let (old, kept) = (image(&["old", "shared"]), index(vec![image(&["kept", "shared"])]));
+        put(&layout, "a:1", &old).await;
+        put(&layout, "a:2", &kept).await;
+        put(&layout, "a:1", &kept).await;
+        let error = gc(dir.path(), false).unwrap_err();
+        assert!(error.message().contains("another larder is writing"), "{error}");
+        drop(layout);
+
+        let mut expected = vec![old.manifest.digest.clone(), Digest::sha256(&old.blobs[0]), Digest::sha256(b"old")];
+        expected.sort();
+        let bytes = (old.manifest.bytes.len() + old.blobs[0].len() + 3) as u64;
+        let report = GcReport { removed: expected, bytes, partials: 0 };
+        assert_eq!(gc(dir.path(), true).unwrap(), report);
+        assert_eq!(verify(dir.path(), &|_| {}).unwrap().unreferenced, report.removed, "a dry run removes nothing");
+        assert_eq!(gc(dir.path(), false).unwrap(), report);
+        let after = verify(dir.path(), &|_| {}).unwrap();
+        assert!(after.ok() && after.unreferenced.is_empty(), "{after:?}");
+        assert_eq!(gc(dir.path(), false).unwrap(), GcReport::default());
+    }
+
+    #[tokio::test]
+    async fn a_reader_is_no_hindrance_until_it_writes() {
+        let dir = folder();
+        drop(Layout::open_or_create(dir.path()).await.unwrap());
+        let layout = Layout::open(dir.path()).await.unwrap();
+        gc(dir.path(), false).unwrap();
+        let bytes = Bytes::from_static(b"x");
+        layout.write_blob(&Place::new("a"), &blob(&bytes), &Upstream::new(&bytes), &charge()).await.unwrap();
+        assert!(gc(dir.path(), false).is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_writer_waits_for_the_end_of_gc() {
+        let dir = folder();
+        drop(Layout::open_or_create(dir.path()).await.unwrap());
+        let alone = lock::alone(&Files::new(dir.path())).unwrap();
+        let mut opening = Box::pin(Layout::open_or_create(dir.path()));
+        let waited = tokio::time::timeout(Duration::from_secs(60), &mut opening).await;
+        assert!(waited.is_err(), "{waited:?}");
+        drop(alone);
+        opening.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn where_it_is_unknown_what_is_needed_nothing_is_removed() {
+        for spoil in ["a manifest", "an entry", "the index"] {
+            let dir = folder();
+            let layout = Layout::open_or_create(dir.path()).await.unwrap();
+            let image = image(&["layer"]);
+            put(&layout, "a:1", &image).await;
+            match spoil {
+                "a manifest" => {
+                    let path = path_of(&layout, &image.manifest.digest);
+                    fs::remove_file(&path).unwrap();
+                    fs::write(&path, "{}").unwrap();
+                }
+                "an entry" => fs::write(dir.path().join("index.json"), "{\"manifests\":[{\"digest\":\"x\",\"size\":1}]}").unwrap(),
+                _ => fs::write(dir.path().join("index.json"), "{").unwrap(),
+            }
+            drop(layout);
+            assert_eq!(gc(dir.path(), false).unwrap_err().kind(), Kind::Damaged, "{spoil}");
+            assert_eq!(fs::read_dir(dir.path().join("blobs/sha256")).unwrap().count(), 3);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_blob_store_that_others_share_is_left_alone() {
+        let dir = folder();
+        let shared = folder();
+        drop(Layout::open_or_create(dir.path()).await.unwrap());
+        fs::remove_dir(dir.path().join("blobs/sha256")).unwrap();
+        std::os::unix::fs::symlink(shared.path(), dir.path().join("blobs/sha256")).unwrap();
+        fs::write(shared.path().join(Digest::sha256(b"theirs").encoded()), "theirs").unwrap();
+        assert!(gc(dir.path(), false).unwrap_err().message().contains("is a link"));
+        assert_eq!(fs::read_dir(shared.path()).unwrap().count(), 1);
+    }
+
+    #[tokio::test]
+    async fn partial_blobs_stay_while_a_next_run_may_go_on_with_them() {
+        let dir = folder();
+        drop(Layout::open_or_create(dir.path()).await.unwrap());
+        let day = Duration::from_secs(24 * 60 * 60);
+        for (name, age) in [("sha256-fresh", day), ("sha256-stale", 9 * day)] {
+            let path = dir.path().join(".larder/partial").join(name);
+            fs::write(&path, "12345").unwrap();
+            fs::File::options().write(true).open(&path).unwrap().set_modified(SystemTime::now() - age).unwrap();
+        }
+        assert_eq!(gc(dir.path(), false).unwrap(), GcReport { removed: vec![], bytes: 5, partials: 1 });
+        assert!(dir.path().join(".larder/partial/sha256-fresh").exists());
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        /// Give this of four names to an image of this of six kinds.
+        Put(u8, u8),
+        /// Write an image's content, and be killed before it has a name.
+        Half(u8),
+        Gc,
+    }
+
+    fn image_no(n: u8) -> super::super::testing::Image {
+        let layers = [&["base"][..], &["base", "one"], &["two"], &["base", "two"]];
+        match n {
+            0..4 => image(layers[usize::from(n)]),
+            4 => index(vec![image(layers[0]), image(layers[2])]),
+            _ => index(vec![image_no(4), image(layers[1])]),
+        }
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![4 => (0..4u8, 0..6u8).prop_map(|(name, of)| Step::Put(name, of)), 2 => (0..6u8).prop_map(Step::Half), 1 => Just(Step::Gc)]
+    }
+
+    async fn play(steps: &[Step]) {
+        let dir = folder();
+        drop(Layout::open_or_create(dir.path()).await.unwrap());
+        let mut names = std::collections::BTreeMap::new();
+        for step in steps {
+            match step {
+                Step::Put(name, of) => {
+                    put(&Layout::open_or_create(dir.path()).await.unwrap(), &format!("a:{name}"), &image_no(*of)).await;
+                    names.insert(format!("a:{name}"), image_no(*of).manifest.digest);
+                }
+                Step::Half(of) => fill(&Layout::open_or_create(dir.path()).await.unwrap(), &image_no(*of)).await,
+                Step::Gc => {
+                    let promised = gc(dir.path(), true).unwrap();
+                    assert_eq!(verify(dir.path(), &|_| {}).unwrap().unreferenced, promised.removed);
+                    assert_eq!(gc(dir.path(), false).unwrap(), promised);
+                    assert!(verify(dir.path(), &|_| {}).unwrap().unreferenced.is_empty());
+                }
+            }
+            let report = verify(dir.path(), &|_| {}).unwrap();
+            assert!(report.ok() && report.strays.is_empty() && report.partials == 0, "{report:?}");
+        }
+        let layout = Layout::open(dir.path()).await.unwrap();
+        let found = layout.names().await.unwrap().into_iter().map(|entry| (entry.name.unwrap(), entry.descriptor.digest)).collect();
+        assert_eq!(names, found);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+        #[test]
+        fn a_layout_is_right_after_any_sequence_of_publications_kills_and_cleanings(steps in prop::collection::vec(step(), 1..12)) {
+            tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(play(&steps));
+        }
+    }
 }

@@ -39,7 +39,7 @@ pub(super) fn walk(root: &Descriptor, mut visit: impl FnMut(&Descriptor, Role) -
 #[derive(Debug)]
 pub(super) enum Read {
     /// It is there and right.
-    Found(Links),
+    Found(Box<Links>),
     /// There is no such file.
     Missing,
     /// It is not what its descriptor says; why.
@@ -55,12 +55,12 @@ pub(super) fn read(files: &Files, node: &Descriptor) -> Result<Read> {
     }
     let known = is_manifest(&node.media_type);
     if len > MAX_MANIFEST as u64 {
-        return Ok(if known { Read::Damaged(too_large(len)) } else { Read::Found(Links::default()) });
+        return Ok(if known { Read::Damaged(too_large(len)) } else { Read::Found(Box::default()) });
     }
     let Some(bytes) = bytes(files, &node.digest)? else { return Ok(Read::Missing) };
     Ok(match parse(bytes.clone(), &node.digest, &node.media_type).and_then(|manifest| manifest.links()) {
-        Ok(links) => Read::Found(links),
-        Err(_) if !known && node.digest.matches(&bytes) => Read::Found(Links::default()),
+        Ok(links) => Read::Found(Box::new(links)),
+        Err(_) if !known && node.digest.matches(&bytes) => Read::Found(Box::default()),
         Err(error) => Read::Damaged(error.message()),
     })
 }
@@ -69,7 +69,7 @@ pub(super) fn read(files: &Files, node: &Descriptor) -> Result<Read> {
 pub(super) fn complete(files: &Files, root: &Descriptor) -> Result<bool> {
     walk(root, |node, role| match role {
         Role::Manifest => Ok(match read(files, node)? {
-            Read::Found(links) => Some(links),
+            Read::Found(links) => Some(*links),
             Read::Missing | Read::Damaged(_) => None,
         }),
         Role::Blob => Ok((node.is_foreign() || files.blob_len(&node.digest)? == Some(node.size)).then(Links::default)),

@@ -76,7 +76,8 @@ pub(super) struct Index {
 impl Index {
     /// Reads the file's bytes. The error is for a person.
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, String> {
-        let mut rest = serde_json::from_slice::<Map<String, Value>>(bytes).map_err(|error| format!("index.json is not JSON of an index: {error}"))?;
+        let mut rest =
+            serde_json::from_slice::<Map<String, Value>>(bytes).map_err(|error| format!("index.json is not JSON of an index: {error}"))?;
         let raw = match rest.remove("manifests") {
             Some(Value::Array(entries)) => entries.into_iter().map(|value| Arc::new(Raw::from(value))).collect(),
             // Go writes an empty slice as `null`.
@@ -104,7 +105,10 @@ impl Index {
 
     /// What is wrong with those that are none.
     pub(super) fn malformed(&self) -> impl Iterator<Item = String> {
-        self.raw.iter().enumerate().filter_map(|(at, raw)| raw.parsed.as_ref().err().map(|why| format!("entry {} of index.json is no descriptor: {why}", at + 1)))
+        self.raw
+            .iter()
+            .enumerate()
+            .filter_map(|(at, raw)| raw.parsed.as_ref().err().map(|why| format!("entry {} of index.json is no descriptor: {why}", at + 1)))
     }
 
     /// The entry of exactly this name.
@@ -184,7 +188,9 @@ impl IndexFile {
     pub(super) fn read(&self) -> Result<Arc<Index>> {
         let path = self.files.index();
         let io = |error| Error::io(OP, &path, &error);
-        let missing = || Error::new(Side::Local, OP, Kind::NotFound, format!("{} is no OCI layout: it has no index.json", self.files.root().display()));
+        let missing = || {
+            Error::new(Side::Local, OP, Kind::NotFound, format!("{} is no OCI layout: it has no index.json", self.files.root().display()))
+        };
         let now = stamp(&found(fs::metadata(&path)).map_err(io)?.ok_or_else(missing)?);
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(cached) = &*cache
@@ -248,7 +254,121 @@ impl IndexFile {
         self.files.sync_blob_names()?;
         let file = self.files.replace(&path, &bytes)?;
         let meta = file.metadata().map_err(|error| Error::io(OP, &path, &error))?;
-        *self.cache.lock().unwrap_or_else(PoisonError::into_inner) = Some(Cached { _file: file, stamp: stamp(&meta), index: Arc::new(index) });
+        *self.cache.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(Cached { _file: file, stamp: stamp(&meta), index: Arc::new(index) });
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Layout;
+    use super::super::testing::{OCI_MANIFEST, folder, image, name, names, put};
+    use super::*;
+
+    const HEX: &str = "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a";
+
+    fn file(layout: &Layout) -> Value {
+        serde_json::from_slice(&fs::read(layout.path().join("index.json")).unwrap()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_name_is_one_entry_that_says_where_it_came_from() {
+        let dir = folder();
+        let layout = Layout::open_or_create(dir.path()).await.unwrap();
+        let (old, new) = (image(&["old"]), image(&["new"]));
+        put(&layout, "library/alpine:3.20", &old).await;
+        put(&layout, "library/busybox:1", &old).await;
+        let by_digest = format!("library/alpine@{}", old.manifest.digest);
+        name(&layout, &by_digest, &old).await.unwrap();
+        put(&layout, "library/alpine:3.20", &new).await;
+        assert_eq!(names(&layout).await, ["library/alpine:3.20", "library/busybox:1", &by_digest], "replaced in its place");
+        assert_eq!(
+            file(&layout)["manifests"][0],
+            json!({
+                "mediaType": OCI_MANIFEST, "digest": new.manifest.digest.as_str(), "size": new.manifest.bytes.len(),
+                "annotations": {
+                    "org.opencontainers.image.ref.name": "library/alpine:3.20",
+                    "io.containerd.image.name": "docker.io/library/alpine:3.20",
+                },
+            })
+        );
+        assert_eq!(file(&layout)["manifests"][1]["digest"], json!(old.manifest.digest.as_str()));
+    }
+
+    #[tokio::test]
+    async fn what_is_not_larders_in_the_file_is_kept_as_it_is() {
+        let dir = folder();
+        let layout = Layout::open_or_create(dir.path()).await.unwrap();
+        let named = json!({"mediaType": "application/xml", "digest": format!("sha256:{HEX}"), "size": 2, "data": "e30=",
+            "annotations": {"org.opencontainers.image.ref.name": "v1", "com.example": "x"}, "platform": {"os": "plan9", "strange": 1}});
+        let unnamed = json!({"mediaType": OCI_MANIFEST, "digest": format!("sha256:{HEX}"), "size": 2});
+        let malformed = json!({"digest": "sha256:../../etc/passwd", "size": 1});
+        let twice = json!({"digest": format!("sha256:{HEX}"), "size": 2, "annotations": {"org.opencontainers.image.ref.name": "a:1"}});
+        let before = json!({"schemaVersion": 2, "annotations": {"k": "v"}, "unknown": [1, {"x": null}],
+            "manifests": [named, twice, unnamed, malformed, twice]});
+        fs::write(layout.path().join("index.json"), before.to_string()).unwrap();
+        let image = image(&["layer"]);
+        put(&layout, "library/alpine:3.20", &image).await;
+        put(&layout, "a:1", &image).await;
+        let mut after = file(&layout);
+        let entries = after["manifests"].as_array_mut().unwrap();
+        assert_eq!(entries.len(), 5, "the second of two entries of one name, which nobody reads, is gone with the first");
+        assert_eq!([&entries[0], &entries[2], &entries[3]], [&named, &unnamed, &malformed]);
+        assert_eq!(entries[1]["digest"], json!(image.manifest.digest.as_str()));
+        assert_eq!((&after["annotations"], &after["unknown"]), (&before["annotations"], &before["unknown"]));
+        assert_eq!(names(&layout).await, ["v1", "a:1", "", "library/alpine:3.20"], "what is no descriptor is passed over");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn two_handles_that_publish_at_once_lose_no_name() {
+        let dir = folder();
+        let handles = [Layout::open_or_create(dir.path()).await.unwrap(), Layout::open_or_create(dir.path()).await.unwrap()];
+        let image = Arc::new(image(&["layer"]));
+        super::super::testing::fill(&handles[0], &image).await;
+        let mut tasks = tokio::task::JoinSet::new();
+        for n in 0..100 {
+            let (layout, image) = (handles[n % 2].clone(), image.clone());
+            tasks.spawn(async move { name(&layout, &format!("many:{n}"), &image).await });
+        }
+        while let Some(result) = tasks.join_next().await {
+            result.unwrap().unwrap();
+        }
+        let mut expected: Vec<String> = (0..100).map(|n| format!("many:{n}")).collect();
+        expected.sort();
+        for layout in &handles {
+            let mut found = names(layout).await;
+            found.sort();
+            assert_eq!(found, expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn who_gave_up_waiting_harms_nobody() {
+        let dir = folder();
+        let layout = Layout::open_or_create(dir.path()).await.unwrap();
+        let image = image(&["layer"]);
+        super::super::testing::fill(&layout, &image).await;
+        let lock = super::super::lock::index(&layout.0.files).unwrap();
+        let (index, root) = (&layout.0.index, image.manifest.descriptor());
+        // Polled once, the first has the turn and waits for the lock on a thread of its own; the second waits for the first.
+        let mut first = Box::pin(index.publish("a:1".to_owned(), &root, "x"));
+        let mut second = Box::pin(index.publish("a:2".to_owned(), &root, "x"));
+        assert!(futures_util::poll!(&mut first).is_pending() && futures_util::poll!(&mut second).is_pending());
+        drop(first);
+        drop(lock);
+        second.await.unwrap();
+        assert_eq!(names(&layout).await, ["a:1", "a:2"], "what was begun is finished");
+    }
+
+    #[tokio::test]
+    async fn an_unchanged_name_is_not_written_again() {
+        let dir = folder();
+        let layout = Layout::open_or_create(dir.path()).await.unwrap();
+        let image = image(&["layer"]);
+        put(&layout, "a:1", &image).await;
+        let before = stamp(&fs::metadata(layout.path().join("index.json")).unwrap());
+        put(&layout, "a:1", &image).await;
+        assert_eq!(stamp(&fs::metadata(layout.path().join("index.json")).unwrap()), before);
     }
 }

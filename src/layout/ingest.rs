@@ -4,7 +4,7 @@
 use std::fs;
 use std::io::SeekFrom;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -60,20 +60,19 @@ pub(super) async fn ingest(
     let path = partial.path;
     let mut file = File::from_std(partial.file);
     let mut result = fill(&mut file, &path, blob, kept, hasher, open, charge).await;
-    if kept > 0 && is_damaged(&result) {
+    if kept > 0 && matches!(&result, Err(error) if error.kind() == Kind::Damaged) {
         // What was kept may be what is wrong: a power cut leaves holes. The source is blamed only for a whole reading.
         file.set_len(0).await.map_err(|error| Error::io(OP, &path, &error))?;
         result = fill(&mut file, &path, blob, 0, fresh, open, charge).await;
     }
-    if is_damaged(&result) {
-        tokio::fs::remove_file(&path).await.map_err(|error| Error::io(OP, &path, &error))?;
+    if let Err(error) = result {
+        // Wrong bytes are not kept, and neither is a file without any.
+        if error.kind() == Kind::Damaged || file.metadata().await.is_ok_and(|meta| meta.len() == 0) {
+            tokio::fs::remove_file(&path).await.map_err(|error| Error::io(OP, &path, &error))?;
+        }
+        return Err(error);
     }
-    result?;
     settle(files, file, path, &blob.digest).await
-}
-
-fn is_damaged(result: &Result<()>) -> bool {
-    matches!(result, Err(error) if error.kind() == Kind::Damaged)
 }
 
 /// Waits until nobody else writes this blob. `None`: it is there by then.
@@ -97,7 +96,7 @@ async fn hold(files: &Files, digest: &Digest, present: &(dyn Fn() -> Result<bool
     Ok(None)
 }
 
-fn try_hold(path: &PathBuf) -> Result<Option<Partial>> {
+fn try_hold(path: &Path) -> Result<Option<Partial>> {
     let io = |error| Error::io(OP, path, &error);
     let file = fs::File::options().read(true).write(true).create(true).truncate(false).open(path).map_err(io)?;
     if !lock::tried(file.try_lock(), path)? {
@@ -107,7 +106,7 @@ fn try_hold(path: &PathBuf) -> Result<Option<Partial>> {
     // Its holder may have renamed it to its place, or `gc` removed it, after it was opened here: then the lock is on
     // a file that is no partial any more.
     let same = found(fs::metadata(path)).map_err(io)?.is_some_and(|now| (now.dev(), now.ino()) == (held.dev(), held.ino()));
-    Ok(same.then(|| Partial { file, path: path.clone(), len: held.len() }))
+    Ok(same.then(|| Partial { file, path: path.to_owned(), len: held.len() }))
 }
 
 /// Takes in what an earlier attempt left.
@@ -130,7 +129,7 @@ async fn rehash(mut partial: Partial, mut hasher: Hasher) -> Result<(Partial, Ha
 /// Writes the blob's bytes from `start` on; `hasher` has taken in those before.
 async fn fill(
     file: &mut File,
-    path: &PathBuf,
+    path: &Path,
     blob: &Descriptor,
     start: u64,
     hasher: Hasher,
@@ -178,4 +177,154 @@ async fn settle(files: &Files, file: File, path: PathBuf, digest: &Digest) -> Re
         let _ = file.set_permissions(permissions).await;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Layout;
+    use super::super::testing::{Upstream, blob, charge, folder, path_of, read_blob};
+    use super::*;
+    use crate::content::{Place, Sink as _};
+
+    fn noise(len: usize) -> Bytes {
+        (0..len).map(|i| u8::try_from(i * 31 % 251).unwrap()).collect()
+    }
+
+    async fn write(layout: &Layout, blob: &Descriptor, from: &Upstream, charge: &Charge) -> Result<()> {
+        layout.write_blob(&Place::new("library/alpine"), blob, from, charge).await
+    }
+
+    fn partials(layout: &Layout) -> Vec<u64> {
+        fs::read_dir(layout.path().join(".larder/partial")).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).collect()
+    }
+
+    #[tokio::test]
+    async fn a_broken_transfer_goes_on_from_the_byte_it_had_reached() {
+        let dir = folder();
+        let bytes = noise(10_500);
+        let blob = blob(&bytes);
+        let charge = charge();
+        let first = Layout::open_or_create(dir.path()).await.unwrap();
+        let broken = Upstream { breaks_at: Some(5_000), ..Upstream::new(&bytes) };
+        assert_eq!(write(&first, &blob, &broken, &charge).await.unwrap_err().kind(), Kind::Unavailable);
+        assert!(!path_of(&first, &blob.digest).exists());
+        let kept = partials(&first)[0];
+        assert!(kept >= 4_000, "all but the chunk held back: {kept}");
+        drop(first);
+
+        let second = Layout::open_or_create(dir.path()).await.unwrap();
+        let whole = Upstream::new(&bytes);
+        write(&second, &blob, &whole, &charge).await.unwrap();
+        assert_eq!(whole.opened(), [kept]);
+        assert_eq!(charge.tally.bytes_written(), blob.size, "no byte is written twice");
+        assert_eq!(read_blob(&second, &blob, 0).await.unwrap(), bytes);
+        assert!(partials(&second).is_empty());
+        assert!(fs::metadata(path_of(&second, &blob.digest)).unwrap().permissions().readonly());
+
+        write(&second, &blob, &whole, &charge).await.unwrap();
+        assert_eq!(whole.opened(), [kept], "what is there is not read again");
+    }
+
+    #[tokio::test]
+    async fn what_an_earlier_attempt_left_is_used_as_far_as_it_is_right() {
+        let bytes = noise(3_000);
+        let torn = [&bytes[..1_000], &[0; 500]].concat();
+        let longer = [&bytes[..], b"more"].concat();
+        for (left, opened) in [
+            (&b""[..], &[0][..]),
+            (&bytes[..1], &[1]),
+            (&bytes[..2_999], &[2_999]),
+            (&bytes[..], &[]),
+            (&torn, &[1_500, 0]),
+            (&longer, &[0]),
+            (&[7; 3_000], &[0]),
+        ] {
+            let dir = folder();
+            let layout = Layout::open_or_create(dir.path()).await.unwrap();
+            let blob = blob(&bytes);
+            fs::write(layout.0.files.partial(&blob.digest), left).unwrap();
+            let source = Upstream::new(&bytes);
+            write(&layout, &blob, &source, &charge()).await.unwrap();
+            assert_eq!(source.opened(), opened, "{} bytes were left", left.len());
+            assert_eq!(read_blob(&layout, &blob, 0).await.unwrap(), bytes);
+            assert!(partials(&layout).is_empty());
+        }
+    }
+
+    #[tokio::test]
+    async fn wrong_bytes_leave_nothing() {
+        let bytes = noise(3_000);
+        let mut flipped = bytes.to_vec();
+        flipped[1_234] ^= 1;
+        for wrong in [flipped, bytes[..2_000].to_vec(), [&bytes[..], b"more"].concat(), vec![]] {
+            let dir = folder();
+            let layout = Layout::open_or_create(dir.path()).await.unwrap();
+            let blob = blob(&bytes);
+            let error = write(&layout, &blob, &Upstream::new(&Bytes::from(wrong)), &charge()).await.unwrap_err();
+            assert_eq!((error.kind(), error.side()), (Kind::Damaged, Side::Upstream));
+            assert!(!path_of(&layout, &blob.digest).exists());
+            assert!(partials(&layout).is_empty());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_source_that_gives_nothing_leaves_no_file_and_an_unknown_algorithm_is_not_asked_for() {
+        let dir = folder();
+        let layout = Layout::open_or_create(dir.path()).await.unwrap();
+        let bytes = noise(10);
+        let silent = Upstream { breaks_at: Some(0), ..Upstream::new(&bytes) };
+        assert_eq!(write(&layout, &blob(&bytes), &silent, &charge()).await.unwrap_err().kind(), Kind::Unavailable);
+        assert!(partials(&layout).is_empty());
+        let strange = Descriptor::new("x", Digest::parse("blake3:abcd").unwrap(), 10);
+        let source = Upstream::new(&bytes);
+        assert_eq!(write(&layout, &strange, &source, &charge()).await.unwrap_err().kind(), Kind::Unsupported);
+        assert!(source.opened().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_several_writers_of_one_blob_one_reads_the_source() {
+        let dir = folder();
+        let bytes = noise(100_000);
+        let blob = blob(&bytes);
+        let (one, two) = (Layout::open_or_create(dir.path()).await.unwrap(), Layout::open_or_create(dir.path()).await.unwrap());
+        let (source, charge) = (Upstream::new(&bytes), charge());
+        let results =
+            tokio::join!(write(&one, &blob, &source, &charge), write(&two, &blob, &source, &charge), write(&one, &blob, &source, &charge),);
+        assert!(results.0.is_ok() && results.1.is_ok() && results.2.is_ok(), "{results:?}");
+        assert_eq!(source.opened(), [0]);
+        assert_eq!(read_blob(&two, &blob, 0).await.unwrap(), bytes);
+        assert!(partials(&one).is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_takes_over_from_a_writer_that_fails_and_takes_what_one_that_succeeds_made() {
+        let bytes = noise(50_000);
+        let blob = blob(&bytes);
+        for (end, opened) in [("killed", &[30_000][..]), ("cleaned up", &[0]), ("done", &[])] {
+            let dir = folder();
+            let layout = Layout::open_or_create(dir.path()).await.unwrap();
+            let path = layout.0.files.partial(&blob.digest);
+            // Another process, as far as the kernel can tell.
+            let mut other = fs::File::create(&path).unwrap();
+            other.lock().unwrap();
+            std::io::Write::write_all(&mut other, &bytes[..30_000]).unwrap();
+            let (source, charge) = (Upstream::new(&bytes), charge());
+            let mut writing = Box::pin(write(&layout, &blob, &source, &charge));
+            assert!(tokio::time::timeout(std::time::Duration::from_secs(10), &mut writing).await.is_err());
+            assert!(source.opened().is_empty(), "nothing is read while another reads it");
+            match end {
+                "cleaned up" => fs::remove_file(&path).unwrap(),
+                "done" => {
+                    std::io::Write::write_all(&mut other, &bytes[30_000..]).unwrap();
+                    fs::rename(&path, path_of(&layout, &blob.digest)).unwrap();
+                }
+                _ => {}
+            }
+            drop(other);
+            writing.await.unwrap();
+            assert_eq!(source.opened(), opened, "{end}");
+            assert_eq!(read_blob(&layout, &blob, 0).await.unwrap(), bytes);
+            assert!(partials(&layout).is_empty());
+        }
+    }
 }

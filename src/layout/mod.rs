@@ -108,6 +108,54 @@ impl Layout {
     }
 }
 
+impl std::fmt::Debug for Layout {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Layout").field(&self.path()).finish()
+    }
+}
+
 fn damaged(operation: &'static str, message: impl AsRef<str>) -> Error {
     Error::new(crate::Side::Local, operation, Kind::Damaged, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::folder;
+    use super::*;
+    use std::fs;
+
+    #[tokio::test]
+    async fn a_new_layout_is_one_to_every_reader_and_its_making_goes_on_after_a_kill() {
+        let dir = folder();
+        let path = dir.path().join("a/b");
+        assert_eq!(Layout::open(&path).await.unwrap_err().kind(), Kind::NotFound);
+        fs::create_dir_all(path.join(".larder")).unwrap();
+        fs::create_dir_all(path.join("blobs")).unwrap();
+        assert_eq!(Layout::open_or_create(&path).await.unwrap().names().await.unwrap(), vec![]);
+        let version = serde_json::from_slice::<serde_json::Value>(&fs::read(path.join("oci-layout")).unwrap()).unwrap();
+        assert_eq!(version, serde_json::json!({"imageLayoutVersion": "1.0.0"}));
+        assert!(verify(&path, &|_| {}).unwrap().ok());
+        Layout::open_or_create(&path).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_is_no_layout_is_neither_opened_nor_written_to() {
+        let dir = folder();
+        let home = dir.path().join("home");
+        fs::create_dir(&home).unwrap();
+        fs::write(home.join("letter.txt"), "dear").unwrap();
+        assert!(Layout::open_or_create(&home).await.unwrap_err().message().contains("not empty"));
+        assert_eq!(fs::read_dir(&home).unwrap().count(), 1);
+        assert!(Layout::open(&home).await.unwrap_err().message().contains("no `oci-layout` file"));
+        for (marker, kind) in [("{\"imageLayoutVersion\":\"2.0.0\"}", Kind::Unsupported), ("{}", Kind::Unsupported)] {
+            fs::write(home.join("oci-layout"), marker).unwrap();
+            assert_eq!(Layout::open(&home).await.unwrap_err().kind(), kind, "{marker}");
+            assert!(Layout::open_or_create(&home).await.is_err());
+        }
+        fs::write(home.join("oci-layout"), "{\"imageLayoutVersion\": \"1.1.0\"}\n").unwrap();
+        assert!(Layout::open(&home).await.unwrap_err().message().contains("no index.json"));
+        fs::write(home.join("index.json"), "{\"manifests\": null}").unwrap();
+        Layout::open(&home).await.unwrap();
+        assert!(!home.join(".larder").exists(), "opening writes nothing");
+    }
 }

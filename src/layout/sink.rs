@@ -83,3 +83,96 @@ impl Sink for Layout {
 pub(super) fn bare(descriptor: &Descriptor) -> Descriptor {
     Descriptor::new(descriptor.media_type.clone(), descriptor.digest.clone(), descriptor.size)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Image, OCI_MANIFEST, blob, charge, fill, folder, image, index, name, names, path_of, put, split};
+    use super::*;
+    use crate::content::Digest;
+    use bytes::Bytes;
+    use std::fs;
+
+    async fn published(layout: &Layout, name: &str) -> bool {
+        let (place, reference) = split(name);
+        layout.published(&place, &reference, &charge()).await.unwrap().is_some()
+    }
+
+    fn overwrite(path: &std::path::Path, bytes: &[u8]) {
+        fs::remove_file(path).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_name_counts_only_while_everything_below_it_is_there() {
+        let dir = folder();
+        let layout = Layout::open_or_create(dir.path()).await.unwrap();
+        let image = index(vec![index(vec![image(&["amd64"])]), image(&["arm64"])]);
+        assert!(!published(&layout, "a:1").await);
+        put(&layout, "a:1", &image).await;
+        let place = Place::new("a");
+        let below = image.blobs.iter().map(|bytes| (blob(bytes), bytes.clone()));
+        let manifests = image.children.iter().chain([&image.manifest]).map(|m| (m.descriptor(), m.bytes.clone()));
+        for (lost, bytes) in below.chain(manifests) {
+            assert!(published(&layout, "a:1").await);
+            let path = path_of(&layout, &lost.digest);
+            fs::remove_file(&path).unwrap();
+            assert!(!published(&layout, "a:1").await, "without {lost:?}");
+            assert_eq!(layout.holds_manifest(&place, &image.manifest.descriptor(), &charge()).await.unwrap(), Presence::Absent);
+            assert_eq!(layout.holds_blob(&place, &lost, &charge()).await.unwrap(), Presence::Absent);
+            fs::write(&path, &bytes[1..]).unwrap();
+            assert!(!published(&layout, "a:1").await, "with a shorter {lost:?}");
+            overwrite(&path, &bytes);
+        }
+        assert!(published(&layout, "a:1").await);
+        assert!(!published(&layout, "b:1").await && !published(&layout, &format!("a@{}", image.manifest.digest)).await);
+        assert!(layout.link(&place, &Place::new("b"), &blob(&image.blobs[0]), &charge()).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_manifest_with_a_turned_bit_is_noticed_and_mended() {
+        let dir = folder();
+        let layout = Layout::open_or_create(dir.path()).await.unwrap();
+        let image = index(vec![image(&["amd64"])]);
+        put(&layout, "a:1", &image).await;
+        let child = &image.children[0];
+        let path = path_of(&layout, &child.digest);
+        overwrite(&path, &vec![b' '; child.bytes.len()]);
+        assert!(!published(&layout, "a:1").await);
+        layout.put_manifest(&Place::new("a"), child, &charge()).await.unwrap();
+        assert!(published(&layout, "a:1").await);
+    }
+
+    #[tokio::test]
+    async fn what_is_incomplete_or_wrong_gets_no_name() {
+        let dir = folder();
+        let layout = Layout::open_or_create(dir.path()).await.unwrap();
+        let Image { manifest, blobs, children } = image(&["layer"]);
+        let lacking = Image { manifest, blobs: blobs[1..].to_vec(), children };
+        fill(&layout, &lacking).await;
+        assert_eq!(name(&layout, "a:1", &lacking).await.unwrap_err().kind(), Kind::ContentMissing);
+        let mut forged = image(&["other"]);
+        forged.manifest.digest = Digest::sha256(b"something else");
+        assert_eq!(name(&layout, "a:1", &forged).await.unwrap_err().kind(), Kind::Damaged);
+        assert!(names(&layout).await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn foreign_layers_may_be_absent_and_unknown_manifests_refer_to_nothing() {
+        let dir = folder();
+        let layout = Layout::open_or_create(dir.path()).await.unwrap();
+        let mut layer = blob(&Bytes::from_static(b"windows"));
+        layer.media_type = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip".to_owned();
+        let config = Bytes::from_static(b"{}");
+        for (tag, value) in [
+            ("foreign", serde_json::json!({"mediaType": OCI_MANIFEST, "config": blob(&config), "layers": [layer]})),
+            ("opaque", serde_json::json!({"mediaType": "application/vnd.example+json", "config": layer, "layers": []})),
+        ] {
+            let bytes = Bytes::from(value.to_string());
+            let digest = Digest::sha256(&bytes);
+            let manifest = Manifest::verify(bytes, None, &digest, Side::Upstream).unwrap();
+            put(&layout, &format!("a:{tag}"), &Image { manifest, blobs: vec![config.clone()], children: vec![] }).await;
+            assert!(published(&layout, &format!("a:{tag}")).await, "{tag}");
+        }
+        assert!(super::super::verify(layout.path(), &|_| {}).unwrap().ok());
+    }
+}

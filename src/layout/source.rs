@@ -107,3 +107,102 @@ fn find<'a>(index: &'a Index, place: &Place, tag: &str) -> Option<&'a IndexEntry
 fn media_type(index: &Index, digest: &Digest) -> String {
     index.entries().find(|entry| entry.descriptor.digest == *digest).map(|entry| entry.descriptor.media_type.clone()).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{OCI_MANIFEST, blob, charge, folder, image, index, put, read_blob, split};
+    use super::*;
+    use serde_json::json;
+
+    #[tokio::test]
+    async fn what_was_put_is_read_back_byte_for_byte() {
+        let dir = folder();
+        let layout = Layout::open_or_create(dir.path()).await.unwrap();
+        let nested = index(vec![index(vec![image(&["amd64", "shared"])]), image(&["arm64", "shared"])]);
+        put(&layout, "localhost:5000/x:1", &nested).await;
+        let reader = Layout::open(dir.path()).await.unwrap();
+        let (place, tag) = split("localhost:5000/x:1");
+        let found = reader.resolve(&place, &tag, &charge()).await.unwrap().unwrap();
+        assert_eq!(found, nested.manifest.descriptor());
+        for manifest in nested.children.iter().chain([&nested.manifest]) {
+            let read = reader.manifest(&place, &manifest.digest, &charge()).await.unwrap().unwrap();
+            assert_eq!((read.bytes, read.media_type), (manifest.bytes.clone(), manifest.media_type.clone()));
+            let by_digest = reader.resolve(&place, &Reference::Digest(manifest.digest.clone()), &charge()).await.unwrap().unwrap();
+            assert_eq!((by_digest.digest, by_digest.size), (manifest.digest.clone(), manifest.bytes.len() as u64));
+        }
+        for bytes in &nested.blobs {
+            assert_eq!(read_blob(&reader, &blob(bytes), 0).await.unwrap(), *bytes);
+            assert_eq!(read_blob(&reader, &blob(bytes), 3).await.unwrap(), bytes[3..]);
+        }
+        assert_eq!(reader.tags(&place, &charge()).await.unwrap(), ["1"]);
+    }
+
+    #[tokio::test]
+    async fn what_is_not_there_or_has_another_length_is_none() {
+        let dir = folder();
+        let layout = Layout::open_or_create(dir.path()).await.unwrap();
+        let image = image(&["layer"]);
+        put(&layout, "a:1", &image).await;
+        let absent = Digest::sha256(b"absent");
+        let place = Place::new("a");
+        assert!(layout.manifest(&place, &absent, &charge()).await.unwrap().is_none());
+        assert!(layout.resolve(&place, &Reference::Digest(absent.clone()), &charge()).await.unwrap().is_none());
+        assert!(layout.resolve(&place, &Reference::Tag("2".to_owned()), &charge()).await.unwrap().is_none());
+        assert!(read_blob(&layout, &Descriptor::new("", absent, 5), 0).await.is_none());
+        let mut other = blob(&image.blobs[0]);
+        other.size += 1;
+        assert!(read_blob(&layout, &other, 0).await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_damaged_manifest_is_an_error_and_not_a_manifest() {
+        let dir = folder();
+        let layout = Layout::open_or_create(dir.path()).await.unwrap();
+        let image = image(&["layer"]);
+        put(&layout, "a:1", &image).await;
+        let path = super::super::testing::path_of(&layout, &image.manifest.digest);
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "{}").unwrap();
+        let error = layout.manifest(&Place::new("a"), &image.manifest.digest, &charge()).await.unwrap_err();
+        assert_eq!(error.kind(), crate::Kind::Damaged);
+    }
+
+    #[tokio::test]
+    async fn names_of_other_tools_are_found_by_the_rules_above() {
+        let dir = folder();
+        let layout = Layout::open_or_create(dir.path()).await.unwrap();
+        // Each entry is told from the others by its size.
+        let entry = |size: u64, name: Option<&str>, source: Option<&str>| {
+            let mut annotations = serde_json::Map::new();
+            annotations.extend(name.map(|name| ("org.opencontainers.image.ref.name".to_owned(), json!(name))));
+            annotations.extend(source.map(|source| ("io.containerd.image.name".to_owned(), json!(source))));
+            json!({"mediaType": OCI_MANIFEST, "digest": Digest::sha256(&size.to_le_bytes()), "size": size, "annotations": annotations})
+        };
+        let entries = [
+            entry(1, Some("7"), Some("docker.io/library/redis:7")),
+            entry(2, Some("7"), None),
+            entry(3, None, None),
+            entry(4, Some("library/redis:7"), Some("docker.io/library/redis:8")),
+            entry(5, Some("3.20"), None),
+            entry(6, None, Some("quay.io/a/b:1")),
+            entry(7, Some("library/redis:6"), None),
+            entry(8, Some("library/redis:7"), None),
+            entry(9, Some("library/redis/x:5"), None),
+        ];
+        fs::write(layout.path().join("index.json"), json!({"manifests": entries}).to_string()).unwrap();
+        for (name, expected) in [
+            ("library/redis:7", Some(4)),
+            ("docker.io/library/redis:7", Some(1)),
+            ("docker.io/library/redis:8", None), // it has a name of its own
+            ("quay.io/a/b:1", Some(6)),
+            ("any/thing:3.20", Some(5)),
+            ("any/thing:7", None), // the first entry of that tag says whose it is
+            ("any/thing:latest", None),
+        ] {
+            let (place, tag) = split(name);
+            assert_eq!(layout.resolve(&place, &tag, &charge()).await.unwrap().map(|found| found.size), expected, "{name}");
+        }
+        assert_eq!(layout.tags(&Place::new("library/redis"), &charge()).await.unwrap(), ["7", "6"]);
+        assert_eq!(layout.tags(&Place::new("docker.io/library/redis"), &charge()).await.unwrap(), ["7"]);
+    }
+}

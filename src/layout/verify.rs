@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rayon::prelude::*;
 
-use super::files::{Files, READ, Stored, found, hash, list, marker_version};
+use super::files::{Files, READ, Stored, found, hash, list, marker_problem};
 use super::graph::{self, Role};
 use super::index::{Index, IndexEntry};
 use crate::content::{Descriptor, Digest, Links, MAX_MANIFEST, Manifest};
@@ -75,7 +75,14 @@ pub fn verify(path: &Path, progress: &(dyn Fn(u64) + Sync)) -> Result<VerifyRepo
     report.partials = list(&files.partials())?.len();
     let states = hash_all(&files, stored, progress)?;
     report.bytes = states.values().map(|state| state.len).sum();
-    let mut check = Check { files: &files, states: &states, links: HashMap::new(), reached: HashSet::new(), damaged: Findings::new(), missing: Findings::new() };
+    let mut check = Check {
+        files: &files,
+        states: &states,
+        links: HashMap::new(),
+        reached: HashSet::new(),
+        damaged: Findings::new(),
+        missing: Findings::new(),
+    };
     for entry in index.iter().flat_map(Index::entries) {
         report.entries += 1;
         check.image(entry)?;
@@ -91,11 +98,9 @@ fn read_index(files: &Files, report: &mut VerifyReport) -> Result<Option<Index>>
     if marker.is_none() && index.is_none() {
         files.check()?;
     }
-    match marker.as_deref().map(marker_version) {
+    match marker.as_deref() {
         None => report.problems.push("the file `oci-layout` is missing".to_owned()),
-        Some(None) => report.problems.push("`oci-layout` does not say `imageLayoutVersion`".to_owned()),
-        Some(Some(version)) if version == "1" || version.starts_with("1.") => {}
-        Some(Some(version)) => report.problems.push(format!("`oci-layout` says version {version}; larder knows 1")),
+        Some(bytes) => report.problems.extend(marker_problem(bytes)),
     }
     match index.as_deref().map(Index::parse) {
         None => report.problems.push("the file `index.json` is missing".to_owned()),
@@ -262,4 +267,114 @@ fn note(findings: &mut Findings, digest: &Digest, why: &str, image: &str) {
 
 fn findings(found: Findings) -> Vec<Finding> {
     found.into_iter().map(|(digest, (why, images))| Finding { digest, images, why }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Layout;
+    use super::super::testing::{Upstream, blob, charge, fill, folder, image, index, path_of, put};
+    use super::*;
+    use crate::content::{Place, Sink as _};
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    fn overwrite(path: &Path, bytes: &[u8]) {
+        fs::remove_file(path).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_whole_layout_is_counted_and_every_byte_hashed_once() {
+        let dir = folder();
+        let layout = Layout::open_or_create(dir.path()).await.unwrap();
+        let both = index(vec![image(&["amd64", "shared"]), image(&["arm64", "shared"])]);
+        put(&layout, "a:1", &both).await;
+        put(&layout, "a:2", &image(&["amd64", "shared"])).await;
+        let large = Bytes::from(vec![7; 3 * READ + 5]);
+        layout.write_blob(&Place::new("a"), &blob(&large), &Upstream::new(&large), &charge()).await.unwrap();
+        let hashed = AtomicU64::new(0);
+        let report = verify(dir.path(), &|n| _ = hashed.fetch_add(n, Ordering::Relaxed)).unwrap();
+        assert!(report.ok(), "{report:?}");
+        assert_eq!((report.entries, report.manifests, report.blobs), (2, 3, 5));
+        assert_eq!(report.unreferenced, [blob(&large).digest]);
+        let on_disk: u64 = fs::read_dir(dir.path().join("blobs/sha256")).unwrap().map(|e| e.unwrap().metadata().unwrap().len()).sum();
+        assert_eq!((report.bytes, hashed.into_inner()), (on_disk, on_disk));
+    }
+
+    #[tokio::test]
+    async fn damage_and_loss_are_named_with_their_images() {
+        let dir = folder();
+        let layout = Layout::open_or_create(dir.path()).await.unwrap();
+        put(&layout, "a:1", &index(vec![image(&["one", "shared"])])).await;
+        put(&layout, "b:1", &image(&["two", "shared"])).await;
+        put(&layout, "c:1", &image(&["three"])).await;
+        let left = image(&["left behind"]);
+        fill(&layout, &left).await;
+        let digest = |text: &str| Digest::sha256(text.as_bytes());
+        overwrite(&path_of(&layout, &digest("shared")), b"sharee");
+        overwrite(&path_of(&layout, &digest("two")), b"tw");
+        overwrite(&path_of(&layout, &digest("left behind")), b"");
+        fs::remove_file(path_of(&layout, &digest("one"))).unwrap();
+        fs::remove_file(path_of(&layout, &image(&["three"]).manifest.digest)).unwrap();
+        let report = verify(dir.path(), &|_| {}).unwrap();
+        assert!(!report.ok());
+        let images = |findings: &[Finding], of: &Digest| findings.iter().find(|f| f.digest == *of).map(|f| f.images.join(" "));
+        assert_eq!(images(&report.damaged, &digest("shared")).as_deref(), Some("a:1 b:1"));
+        assert_eq!(images(&report.damaged, &digest("two")).as_deref(), Some("b:1"));
+        assert_eq!(images(&report.damaged, &digest("left behind")).as_deref(), Some(""));
+        assert_eq!(report.damaged.len(), 3);
+        assert!(report.damaged.iter().all(|finding| finding.why.contains("hash to sha256:")));
+        assert_eq!(images(&report.missing, &digest("one")).as_deref(), Some("a:1"));
+        assert_eq!(images(&report.missing, &image(&["three"]).manifest.digest).as_deref(), Some("c:1"));
+        assert_eq!(report.missing.len(), 2);
+        assert!(report.unreferenced.contains(&digest("left behind")) && report.unreferenced.contains(&digest("three")));
+        assert!(!report.unreferenced.contains(&digest("shared")));
+    }
+
+    #[tokio::test]
+    async fn a_descriptor_that_states_another_size_is_damage() {
+        let dir = folder();
+        let layout = Layout::open_or_create(dir.path()).await.unwrap();
+        put(&layout, "a:1", &image(&["layer"])).await;
+        let path = dir.path().join("index.json");
+        let mut index: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        index["manifests"][0]["size"] = 1.into();
+        fs::write(&path, index.to_string()).unwrap();
+        let report = verify(dir.path(), &|_| {}).unwrap();
+        assert_eq!(report.damaged.len(), 1);
+        assert!(report.damaged[0].why.ends_with("its descriptor says 1"), "{}", report.damaged[0].why);
+    }
+
+    #[tokio::test]
+    async fn malformed_files_are_problems_and_strays_are_not() {
+        let dir = folder();
+        drop(Layout::open_or_create(dir.path()).await.unwrap());
+        fs::write(dir.path().join("blobs/sha256/.DS_Store"), "x").unwrap();
+        fs::write(dir.path().join("blobs/README"), "x").unwrap();
+        fs::write(dir.path().join(".larder/partial/sha256-x"), "x").unwrap();
+        let report = verify(dir.path(), &|_| {}).unwrap();
+        assert!(report.ok());
+        assert_eq!(report.strays, ["blobs/README", "blobs/sha256/.DS_Store"]);
+        assert_eq!(report.partials, 1);
+
+        for (file, content, problem) in [
+            ("oci-layout", "{}", "`oci-layout` does not say"),
+            ("oci-layout", "{\"imageLayoutVersion\":\"3\"}", "`oci-layout` says version 3"),
+            ("index.json", "{\"manifests\":", "index.json is not JSON"),
+            ("index.json", "{}", "index.json has no `manifests`"),
+            ("index.json", "{\"manifests\":[{\"digest\":\"sha256:..\",\"size\":1}]}", "entry 1 of index.json is no descriptor"),
+            ("blobs/blake3/abcd", "x", "cannot compute blake3"),
+        ] {
+            let dir = folder();
+            drop(Layout::open_or_create(dir.path()).await.unwrap());
+            fs::create_dir(dir.path().join("blobs/blake3")).unwrap();
+            fs::write(dir.path().join(file), content).unwrap();
+            let report = verify(dir.path(), &|_| {}).unwrap();
+            assert!(!report.ok() && report.problems.len() == 1 && report.problems[0].contains(problem), "{:?}", report.problems);
+            if !file.starts_with("blobs") {
+                fs::remove_file(dir.path().join(file)).unwrap();
+                assert!(verify(dir.path(), &|_| {}).unwrap().problems[0].contains("is missing"));
+            }
+        }
+        assert!(verify(folder().path(), &|_| {}).is_err(), "an empty folder is no layout at all");
+    }
 }
