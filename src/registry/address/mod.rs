@@ -1,0 +1,162 @@
+//! Where a registry may send us: by a token realm, a redirect, an upload Location, a foreign layer's URL.
+//!
+//! An upstream is not trusted. A public registry that sends larder to `127.0.0.1` or `10.0.0.7` wants something that larder can
+//! reach and it cannot; one that sends it to `169.254.169.254` wants the machine's cloud credentials. [`AddressPolicy::check`]
+//! judges a URL before anything is sent; [`Guard`] judges again when the connection is made, since a name may change.
+
+mod guard;
+mod proxy;
+mod ranges;
+#[cfg(test)]
+mod tests;
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use tokio::sync::OnceCell;
+use url::{Host, Url};
+
+pub(crate) use guard::{Guard, blocked};
+use guard::{Names, System};
+use proxy::Proxies;
+use ranges::{Reach, reach};
+
+/// Names under which clouds serve a machine's credentials, for the case that no lookup shows the address (a proxy resolves).
+/// Google, AWS, Azure, Tencent, in their documentation of instance metadata.
+const METADATA_NAMES: &[&str] = &[
+    "metadata",
+    "metadata.google.internal",
+    "metadata.goog",
+    "instance-data",
+    "instance-data.ec2.internal",
+    "metadata.azure.internal",
+    "metadata.tencentyun.com",
+];
+
+/// What one registry may make us connect to.
+#[derive(Debug)]
+pub(crate) struct AddressPolicy {
+    /// The registry's API, as configured: the user chose this address.
+    endpoint: Url,
+    allow_private: bool,
+    proxies: Proxies,
+    names: Box<dyn Names>,
+    private: OnceCell<bool>,
+}
+
+impl AddressPolicy {
+    /// The policy for the registry at `endpoint`; `allow_private` is its setting of that name.
+    pub(crate) fn new(endpoint: &Url, allow_private: bool) -> Self {
+        Self::with(endpoint, allow_private, Proxies::from_system(), Box::new(System))
+    }
+
+    fn with(endpoint: &Url, allow_private: bool, proxies: Proxies, names: Box<dyn Names>) -> Self {
+        AddressPolicy { endpoint: endpoint.clone(), allow_private, proxies, names, private: OnceCell::new() }
+    }
+
+    /// Whether this registry may send us to `url`; the error says why not, without the URL's query (which may be a secret).
+    ///
+    /// A name that does not resolve is let through: connecting to it fails by itself, and says so better.
+    pub(crate) async fn check(&self, url: &Url) -> Result<(), String> {
+        let shown = shown(url);
+        match url.scheme() {
+            "https" => {}
+            "http" if self.endpoint.scheme() == "https" => {
+                return Err(format!("`{shown}` is not encrypted, while the registry itself is reached by https"));
+            }
+            "http" => {}
+            _ => return Err(format!("`{shown}` is neither http nor https")),
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(format!("`{shown}` comes with a user name or password in it"));
+        }
+        let addresses = match url.host() {
+            None => return Err(format!("`{shown}` names no host")),
+            Some(Host::Ipv4(ip)) => vec![IpAddr::V4(ip)],
+            Some(Host::Ipv6(ip)) => vec![IpAddr::V6(ip)],
+            Some(Host::Domain(name)) => {
+                let name = trim_dot(name);
+                if METADATA_NAMES.contains(&name) {
+                    return Err(format!("`{shown}` is a cloud's metadata service"));
+                }
+                self.addresses(name, url).await
+            }
+        };
+        for ip in addresses {
+            match reach(ip) {
+                Reach::Public => {}
+                Reach::Never(what) => return Err(format!("`{shown}` is at {ip} ({what}), where no registry may send us")),
+                Reach::Private(_) if self.private_allowed().await => {}
+                Reach::Private(what) => {
+                    return Err(format!(
+                        "`{shown}` is at {ip} ({what}), where a public registry may not send us; `allow_private = true` for this registry permits it"
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The addresses of a name that are to be judged; none for a name that needs no judging.
+    async fn addresses(&self, name: &str, url: &Url) -> Vec<IpAddr> {
+        if is_loopback_name(name) {
+            return vec![IpAddr::V4(Ipv4Addr::LOCALHOST)];
+        }
+        let resolved_elsewhere = self.proxies.carry(url) && !self.proxies.named(name);
+        if self.is_own_name(name) || resolved_elsewhere {
+            return Vec::new();
+        }
+        self.names.lookup(name).await.unwrap_or_default()
+    }
+
+    /// The DNS resolver for this registry's clients.
+    pub(crate) fn resolver(self: &Arc<Self>) -> Arc<Guard> {
+        Arc::new(Guard(Arc::clone(self)))
+    }
+
+    /// Whether the registry itself is on this machine or its own network. One whose name does not resolve, or is resolved by a
+    /// proxy, counts as public.
+    pub(crate) async fn registry_is_private(&self) -> bool {
+        // Only an answer is kept: a resolver that failed once may not brand a private registry as public for the whole run.
+        let found = self.private.get_or_try_init(|| async {
+            let private = |ip: IpAddr| matches!(reach(ip), Reach::Private(_));
+            match self.endpoint.host() {
+                None => Ok(false),
+                Some(Host::Ipv4(ip)) => Ok(private(ip.into())),
+                Some(Host::Ipv6(ip)) => Ok(private(ip.into())),
+                Some(Host::Domain(name)) if is_loopback_name(trim_dot(name)) => Ok(true),
+                Some(Host::Domain(_)) if self.proxies.carry(&self.endpoint) => Ok(false),
+                Some(Host::Domain(name)) => match self.names.lookup(trim_dot(name)).await {
+                    Ok(addresses) if !addresses.is_empty() => Ok(addresses.into_iter().all(private)),
+                    _ => Err(()),
+                },
+            }
+        });
+        found.await.copied().unwrap_or(false)
+    }
+
+    async fn private_allowed(&self) -> bool {
+        self.allow_private || self.registry_is_private().await
+    }
+
+    fn is_own_name(&self, name: &str) -> bool {
+        matches!(self.endpoint.host(), Some(Host::Domain(own)) if trim_dot(own) == name)
+    }
+}
+
+/// A URL as messages show it: without query, fragment and user, where secrets stand.
+pub(crate) fn shown(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+    format!("{}://{host}{port}{}", url.scheme(), url.path())
+}
+
+/// Whether a host name means this machine without asking anyone (RFC 6761 section 6.3, and what Linux puts in `/etc/hosts`).
+pub(crate) fn is_loopback_name(name: &str) -> bool {
+    matches!(name, "localhost" | "localhost.localdomain" | "ip6-localhost" | "ip6-loopback") || name.ends_with(".localhost")
+}
+
+/// `example.com.` is `example.com`.
+pub(crate) fn trim_dot(name: &str) -> &str {
+    name.trim_end_matches('.')
+}

@@ -1,0 +1,96 @@
+//! The login in use: read once, renewed when refused, and what is known of its worth.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use super::login::{Login, Logins};
+use crate::error::Result;
+
+/// A login that was just renewed and is refused again will not get better by asking again. One that worked for longer than
+/// this has run out in the meantime (ECR's passwords live 12 h, short-lived tokens of clouds 15 min at least), and renewing it is right.
+const BETWEEN_RENEWALS: Duration = Duration::from_secs(5 * 60);
+
+/// One login in use.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) login: Login,
+    /// Whether the token server has accepted it.
+    proven: AtomicBool,
+}
+
+impl Held {
+    pub(super) fn proven(&self) -> bool {
+        self.proven.load(Ordering::Relaxed)
+    }
+    pub(super) fn prove(&self) {
+        self.proven.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The account of one registry.
+pub(super) struct Account {
+    logins: Arc<dyn Logins>,
+    // Held across `await`: secrets are read by one, while the others wait for the answer.
+    current: Mutex<Current>,
+    anonymous: AtomicBool,
+}
+
+#[derive(Default)]
+struct Current {
+    /// What reading it gave. A failure is kept too: a broken helper is not run once for every image.
+    read: Option<Result<Arc<Held>>>,
+    renewed: Option<Instant>,
+}
+
+impl Account {
+    pub(super) fn new(logins: Arc<dyn Logins>) -> Self {
+        Account { logins, current: Mutex::default(), anonymous: AtomicBool::new(false) }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        self.logins.name()
+    }
+
+    /// The login in use, read at the first call.
+    pub(super) async fn login(&self) -> Result<Arc<Held>> {
+        let mut current = self.current.lock().await;
+        if let Some(read) = &current.read {
+            return read.clone();
+        }
+        let read = self.logins.login().await.map(|login| self.hold(login));
+        current.read = Some(read.clone());
+        read
+    }
+
+    /// Another login than `refused`; `None` if there is none. Whoever comes second gets what the first one got.
+    pub(super) async fn renew(&self, refused: &Arc<Held>) -> Result<Option<Arc<Held>>> {
+        let mut current = self.current.lock().await;
+        if let Some(Ok(in_use)) = &current.read
+            && !Arc::ptr_eq(in_use, refused)
+        {
+            return Ok(Some(Arc::clone(in_use)));
+        }
+        if current.renewed.is_some_and(|at| at.elapsed() < BETWEEN_RENEWALS) {
+            return Ok(None);
+        }
+        current.renewed = Some(Instant::now());
+        let Some(login) = self.logins.renew(&refused.login).await? else { return Ok(None) };
+        let renewed = self.hold(login);
+        current.read = Some(Ok(Arc::clone(&renewed)));
+        Ok(Some(renewed))
+    }
+
+    /// Whether the login in use is nobody's. It has been read.
+    pub(super) fn is_anonymous(&self) -> bool {
+        self.anonymous.load(Ordering::Relaxed)
+    }
+
+    fn hold(&self, login: Login) -> Arc<Held> {
+        self.anonymous.store(matches!(login, Login::Anonymous), Ordering::Relaxed);
+        Arc::new(Held { login, proven: AtomicBool::new(false) })
+    }
+}

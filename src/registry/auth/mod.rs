@@ -1,0 +1,390 @@
+//! Authentication: what a registry asks for, the tokens that satisfy it, and who may see a password.
+//!
+//! An [`Authenticator`] serves one registry and account. It sends nothing itself: the transport asks it for a header before each
+//! request, tells it of each 401, and lends it a [`TokenSender`] to reach token servers with.
+
+mod account;
+mod challenge;
+mod errors;
+mod exchange;
+mod login;
+mod realm;
+mod scope;
+#[cfg(test)]
+mod tests;
+mod token;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use reqwest::header::HeaderValue;
+use tokio::sync::OnceCell;
+use tokio::time::Instant;
+use url::Url;
+
+pub(crate) use exchange::{TokenAnswer, TokenRequest, TokenSender};
+pub(crate) use login::{Login, Logins};
+pub(crate) use scope::Scopes;
+
+use super::address::{AddressPolicy, shown};
+use account::{Account, Held};
+use challenge::{Challenge, Scheme};
+use errors::at;
+use exchange::{Bearer, Verdict};
+use token::{AfterRefusal, Token, Tokens};
+
+use crate::error::{Error, Kind, Result, Side};
+
+/// Longest scope that is taken over from a challenge, and how many of them: real registries have one, a word (`aws`).
+const LONGEST_EXTRA: usize = 256;
+const MOST_EXTRA: usize = 4;
+
+/// Gets requests to one registry, in one account's name, past its 401s.
+pub(crate) struct Authenticator {
+    /// The registry's name, as users write it.
+    host: String,
+    endpoint: Url,
+    side: Side,
+    account: Account,
+    policy: Arc<AddressPolicy>,
+    /// Whether the token server takes no POST.
+    no_post: AtomicBool,
+    /// Held by who tries a login that nobody has seen accepted: were it wrong, it should be sent once, not once an image.
+    /// Inside: when the last trial failed for another reason, and how.
+    trial: tokio::sync::Mutex<Option<(Instant, Error)>>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// How this registry wants us to authenticate, since its first challenge.
+    way: Option<Way>,
+    tokens: Tokens,
+    /// Token requests under way: whoever needs the same waits for the same answer.
+    flights: HashMap<Scopes, Arc<OnceCell<Result<Token>>>>,
+    /// What this account may not do: asked once.
+    denied: HashMap<Scopes, Error>,
+    /// The login is wrong: nothing more is sent.
+    refused: Option<Error>,
+}
+
+#[derive(Debug, Clone)]
+enum Way {
+    Basic,
+    Bearer(Arc<Bearer>),
+}
+
+impl Authenticator {
+    /// For the registry called `host`, whose API is at `endpoint`.
+    pub(crate) fn new(host: &str, endpoint: Url, side: Side, logins: Arc<dyn Logins>, policy: Arc<AddressPolicy>) -> Self {
+        Authenticator {
+            host: host.to_owned(),
+            endpoint,
+            side,
+            account: Account::new(logins),
+            policy,
+            no_post: AtomicBool::new(false),
+            trial: tokio::sync::Mutex::default(),
+            state: Mutex::default(),
+        }
+    }
+
+    /// The Authorization header to send with a request that needs `scopes`, marked as sensitive.
+    ///
+    /// None until the registry has asked for one: those that need none cost no extra request. Once it has, later scopes get their
+    /// token before the request, not after its 401. For the registry's endpoint only: it must not go anywhere a redirect leads.
+    pub(crate) async fn authorization(&self, scopes: &Scopes, sender: &dyn TokenSender) -> Result<Option<HeaderValue>> {
+        let way = {
+            let state = self.state();
+            state.check(scopes)?;
+            state.way.clone()
+        };
+        match way {
+            None => Ok(None),
+            Some(Way::Basic) => Ok(login::basic(&self.account.login().await?.login)),
+            Some(Way::Bearer(bearer)) => self.token(&bearer, scopes, None, false, sender).await.map(Some),
+        }
+    }
+
+    /// After a 401 to a request sent with `refused`: the header to try once more with.
+    ///
+    /// # Errors
+    /// `Unauthorized` when nothing better can be had; `Untrusted` when the registry wants us, or our password, in a place where
+    /// they do not belong.
+    pub(crate) async fn challenged(
+        &self,
+        www_authenticate: &[HeaderValue],
+        scopes: &Scopes,
+        refused: Option<&HeaderValue>,
+        sender: &dyn TokenSender,
+    ) -> Result<HeaderValue> {
+        let offers = challenge::parse(www_authenticate);
+        let insufficient = offers.iter().any(|offer| offer.error.as_deref() == Some("insufficient_scope"));
+        match self.learn(&offers)? {
+            Way::Basic => self.after_basic(scopes, refused, sender).await,
+            Way::Bearer(bearer) => self.token(&bearer, scopes, refused, insufficient, sender).await,
+        }
+    }
+
+    /// Chooses among what the registry offers: a token before the password itself.
+    fn learn(&self, offers: &[Challenge]) -> Result<Way> {
+        let mut state = self.state();
+        let bearer = offers.iter().find(|offer| offer.scheme == Scheme::Bearer);
+        let way = match bearer.and_then(|offer| Some((offer, Url::parse(offer.realm.as_deref()?).ok()?))) {
+            Some((offer, realm)) => Way::Bearer(merged(state.way.as_ref(), offer, realm)),
+            None if offers.iter().any(|offer| offer.scheme == Scheme::Basic) => Way::Basic,
+            None => match state.way.clone() {
+                // A 401 that asks for nothing, from a registry that has asked before.
+                Some(known) if offers.is_empty() => known,
+                _ => return Err(self.nothing_offered(offers)),
+            },
+        };
+        state.way = Some(way.clone());
+        Ok(way)
+    }
+
+    /// A token for `scopes` from the cache, from a request under way, or from a new one.
+    async fn token(
+        &self,
+        bearer: &Arc<Bearer>,
+        scopes: &Scopes,
+        refused: Option<&HeaderValue>,
+        insufficient: bool,
+        sender: &dyn TokenSender,
+    ) -> Result<HeaderValue> {
+        let flight = {
+            let mut state = self.state();
+            state.check(scopes)?;
+            if let Some(refused) = refused
+                && state.tokens.refuse(scopes, refused, bearer, insufficient) == AfterRefusal::Hopeless
+            {
+                return Err(self.denied("the registry refuses the token it was given for", scopes, "").status(401));
+            }
+            if let Some(token) = state.tokens.find(scopes, refused) {
+                return Ok(token.header.clone());
+            }
+            Arc::clone(state.flights.entry(scopes.clone()).or_default())
+        };
+        // If the one who asks is cancelled, the next of those who wait asks instead.
+        let outcome = flight.get_or_init(|| self.fetch(bearer, scopes, refused.is_some(), sender)).await.clone();
+        let mut state = self.state();
+        if state.flights.get(scopes).is_some_and(|current| Arc::ptr_eq(current, &flight)) {
+            state.flights.remove(scopes);
+        }
+        outcome.map(|token| token.header)
+    }
+
+    /// A new token. A login that no server has accepted yet is tried by one request at a time, and whoever waited meanwhile shares
+    /// its failure.
+    async fn fetch(&self, bearer: &Arc<Bearer>, scopes: &Scopes, replacement: bool, sender: &dyn TokenSender) -> Result<Token> {
+        let held = self.account.login().await?;
+        self.check_realm(bearer, &held.login).await?;
+        if login::secret(&held.login).is_none() || held.proven() {
+            return self.obtain(bearer, scopes, held, replacement, sender).await;
+        }
+        let queued = Instant::now();
+        let mut trial = self.trial.lock().await;
+        self.state().check(scopes)?;
+        let held = self.account.login().await?;
+        if held.proven() {
+            drop(trial);
+            return self.obtain(bearer, scopes, held, replacement, sender).await;
+        }
+        if let Some((at, error)) = &*trial
+            && *at > queued
+        {
+            return Err(error.clone());
+        }
+        let outcome = self.obtain(bearer, scopes, Arc::clone(&held), replacement, sender).await;
+        *trial = outcome.as_ref().err().filter(|_| !held.proven()).map(|error| (Instant::now(), error.clone()));
+        outcome
+    }
+
+    /// Asks the token server, with another login if the first is refused, and remembers what came of it.
+    async fn obtain(
+        &self,
+        bearer: &Arc<Bearer>,
+        scopes: &Scopes,
+        mut held: Arc<Held>,
+        replacement: bool,
+        sender: &dyn TokenSender,
+    ) -> Result<Token> {
+        loop {
+            let asked = Instant::now();
+            let (verdict, answer) = self.ask(bearer, scopes, &held.login, sender).await?;
+            if verdict == Verdict::Granted {
+                let token = Token::read(&answer.body, asked, bearer, replacement);
+                let token = token.map_err(|what| self.error(Kind::Unavailable, format!("{}: {what}", at(bearer))))?;
+                held.prove();
+                self.state().tokens.keep(scopes.clone(), token.clone());
+                return Ok(token);
+            }
+            match self.after_refusal(verdict, &answer, bearer, scopes, &held, sender).await? {
+                Some(other) => held = other,
+                None => {
+                    let said = exchange::said(&answer.body, &held.login);
+                    return Err(self.condemn(&format!("{} does not accept", at(bearer)), &said, answer.status));
+                }
+            }
+        }
+    }
+
+    /// One exchange; an identity token goes by POST where that is spoken.
+    async fn ask(&self, bearer: &Bearer, scopes: &Scopes, login: &Login, sender: &dyn TokenSender) -> Result<(Verdict, TokenAnswer)> {
+        if !self.no_post.load(Ordering::Relaxed)
+            && let Some(request) = exchange::post(bearer, scopes, login)
+        {
+            let answer = sender.send(request.clone()).await?;
+            let verdict = exchange::judge(&request, &answer);
+            if verdict != Verdict::NotSpoken {
+                return Ok((verdict, answer));
+            }
+            self.no_post.store(true, Ordering::Relaxed);
+        }
+        let request = exchange::get(bearer, scopes, login);
+        let answer = sender.send(request.clone()).await?;
+        Ok((exchange::judge(&request, &answer), answer))
+    }
+
+    /// The login to go on with after `held` was refused; `None` if it is at fault and there is no other. An error if the fault is
+    /// elsewhere.
+    ///
+    /// A 401 speaks of the login, and a 403 of the login (GHCR) or of the repository (GHCR, GitLab). One repository must not condemn
+    /// the account, so that is found out: a server that gives this login a token without scope means the repository.
+    async fn after_refusal(
+        &self,
+        verdict: Verdict,
+        answer: &TokenAnswer,
+        bearer: &Arc<Bearer>,
+        scopes: &Scopes,
+        held: &Arc<Held>,
+        sender: &dyn TokenSender,
+    ) -> Result<Option<Arc<Held>>> {
+        let said = exchange::said(&answer.body, &held.login);
+        let forbidden = match verdict {
+            Verdict::Unknown => false,
+            Verdict::Forbidden => true,
+            Verdict::Granted | Verdict::NotSpoken | Verdict::Limited | Verdict::Broken | Verdict::Refused => {
+                return Err(self.unexpected(verdict, answer.status, bearer, &said));
+            }
+        };
+        let what = format!("{} gives no token for", at(bearer));
+        if matches!(held.login, Login::Anonymous) {
+            return Err(self.deny(&what, scopes, &said, answer.status));
+        }
+        if !forbidden && let Some(other) = self.account.renew(held).await? {
+            return Ok(Some(other));
+        }
+        if (forbidden || held.proven()) && !scopes.is_none() {
+            // Only a 401 can speak ill of a login that was good before.
+            let known_good = forbidden && held.proven();
+            if !known_good && !self.works(bearer, held, sender).await? {
+                return if forbidden { self.account.renew(held).await } else { Ok(None) };
+            }
+            return Err(self.deny(&what, scopes, &said, answer.status));
+        }
+        if forbidden { self.account.renew(held).await } else { Ok(None) }
+    }
+
+    /// Whether the token server accepts this login at all: whether it gives it a token for nothing.
+    async fn works(&self, bearer: &Bearer, held: &Held, sender: &dyn TokenSender) -> Result<bool> {
+        let (verdict, answer) = self.ask(bearer, &Scopes::none(), &held.login, sender).await?;
+        match verdict {
+            Verdict::Granted => {
+                held.prove();
+                Ok(true)
+            }
+            Verdict::Unknown | Verdict::Forbidden => Ok(false),
+            other => Err(self.unexpected(other, answer.status, bearer, &exchange::said(&answer.body, &held.login))),
+        }
+    }
+
+    /// After a 401 where Basic is asked for: the password, unless that is what was refused.
+    async fn after_basic(&self, scopes: &Scopes, refused: Option<&HeaderValue>, sender: &dyn TokenSender) -> Result<HeaderValue> {
+        // One at a time: of many refused together, the first finds out for all.
+        let _trial = self.trial.lock().await;
+        self.state().check(scopes)?;
+        let held = self.account.login().await?;
+        let Some(header) = login::basic(&held.login) else {
+            return Err(self.deny("the registry wants a user name and password for", scopes, "", 401));
+        };
+        if refused != Some(&header) {
+            return Ok(header);
+        }
+        if let Some(other) = self.account.renew(&held).await?
+            && let Some(header) = login::basic(&other.login)
+        {
+            return Ok(header);
+        }
+        // Is it the password, or this repository? The API's root asks for the one and knows nothing of the other.
+        let root = self.endpoint.join("v2/").map_err(|error| self.error(Kind::Local, format!("no API below the endpoint: {error}")))?;
+        let answer = sender.send(TokenRequest { url: root, form: None, authorization: Some(header) }).await?;
+        let said = exchange::said(&answer.body, &held.login);
+        Err(match answer.status {
+            401 | 403 => self.condemn("the registry does not accept", &said, answer.status),
+            429 => self.error(Kind::Limited, format!("the registry asks for patience{said}")).status(429),
+            status @ 500.. => self.error(Kind::Unavailable, format!("the registry fails{said}")).status(status),
+            _ => self.deny("the registry does not let us into", scopes, "", 401),
+        })
+    }
+
+    /// Whether we may ask this realm, and show it this login.
+    async fn check_realm(&self, bearer: &Bearer, login: &Login) -> Result<()> {
+        self.policy
+            .check(&bearer.realm)
+            .await
+            .map_err(|why| self.error(Kind::Untrusted, format!("the registry names a token server where it may not send us: {why}")))?;
+        let realm = bearer.realm.host_str().unwrap_or_default();
+        let own = [host_of(&self.host), self.endpoint.host_str().unwrap_or_default()];
+        if login::secret(login).is_none() || own.iter().any(|own| realm::belongs(own, realm)) || self.policy.registry_is_private().await {
+            return Ok(());
+        }
+        let message =
+            format!("the registry asks for the password of {} at {}, which is not part of it; not sent", self.host, shown(&bearer.realm));
+        let remedy = format!(
+            "if the images come from `{realm}`, name that host in the list; without credentials for {} it is asked anonymously",
+            self.host
+        );
+        Err(self.error(Kind::Untrusted, message).remedy(remedy))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Fails at once with what was found out before.
+    fn check(&self, scopes: &Scopes) -> Result<()> {
+        match self.refused.as_ref().or_else(|| self.denied.get(scopes)) {
+            Some(error) => Err(error.clone()),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The challenge's bearer, with the extra scopes that this token server was known to want.
+fn merged(known: Option<&Way>, offer: &Challenge, realm: Url) -> Arc<Bearer> {
+    let mut bearer = Bearer { realm, service: offer.service.clone(), extra: Vec::new() };
+    if let Some(Way::Bearer(known)) = known
+        && known.realm == bearer.realm
+        && known.service == bearer.service
+    {
+        bearer.extra.clone_from(&known.extra);
+    }
+    for scope in scope::beyond_repositories(offer.scope.as_deref().unwrap_or_default()) {
+        if scope.len() <= LONGEST_EXTRA && bearer.extra.len() < MOST_EXTRA && !bearer.extra.iter().any(|known| known == scope) {
+            bearer.extra.push(scope.to_owned());
+        }
+    }
+    Arc::new(bearer)
+}
+
+/// A registry's name without its port.
+fn host_of(name: &str) -> &str {
+    match name.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) && !port.is_empty() => host,
+        _ => name,
+    }
+}

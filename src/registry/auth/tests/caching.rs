@@ -1,0 +1,97 @@
+//! How long tokens are kept, and how many requests share one.
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn fifty_requests_share_one_token_request() {
+    let (auth, purse) = hub(vec![password("pw")]);
+    let server = Server::generous();
+    assert!(crowd(&auth, &server, 50, one).await.into_iter().all(|header| header.unwrap() == "Bearer t1"));
+    assert_eq!((server.count(), purse.reads.load(Ordering::Relaxed)), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiters_share_a_failure_and_the_next_call_asks_again() {
+    for scopes in [one, many] {
+        let (auth, _) = hub(vec![password("pw")]);
+        let server = Server::always(503, "");
+        for error in crowd(&auth, &server, 50, scopes).await.into_iter().map(Result::unwrap_err) {
+            assert_eq!((error.kind(), error.http_status()), (Kind::Unavailable, Some(503)));
+        }
+        assert_eq!(server.count(), 1);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        challenged(&auth, HUB, &one(0), None, &server).await.unwrap_err();
+        assert_eq!(server.count(), 2);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn if_the_one_who_asks_is_cancelled_another_asks() {
+    let (auth, _) = hub(vec![Login::Anonymous]);
+    let server = Server::generous();
+    let spawn = || {
+        let (auth, server) = (Arc::clone(&auth), Arc::clone(&server));
+        tokio::spawn(async move { challenged(&auth, HUB, &one(0), None, &server).await })
+    };
+    let (first, second) = (spawn(), spawn());
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    first.abort();
+    assert_eq!(second.await.unwrap().unwrap(), "Bearer t2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_is_renewed_shortly_before_it_ends() {
+    let (auth, _) = hub(vec![Login::Anonymous]);
+    let server = Server::generous();
+    let alpine = one(0);
+    challenged(&auth, HUB, &alpine, None, &server).await.unwrap(); // a second has passed; 270 is when it is renewed
+    tokio::time::advance(Duration::from_secs(268)).await;
+    assert_eq!(auth.authorization(&alpine, &*server).await.unwrap().unwrap(), "Bearer t1");
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert_eq!(auth.authorization(&alpine, &*server).await.unwrap().unwrap(), "Bearer t2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_push_token_serves_pulls_until_it_is_refused_for_one() {
+    let (auth, _) = hub(vec![Login::Anonymous]);
+    let server = Server::generous();
+    let wide = challenged(&auth, HUB, &Scopes::mount("a", "b"), None, &server).await.unwrap();
+    for scopes in [Scopes::pull("a"), Scopes::push("a"), Scopes::pull("b"), Scopes::none()] {
+        assert_eq!(auth.authorization(&scopes, &*server).await.unwrap().as_ref(), Some(&wide));
+    }
+    // The mount's token was granted less than it was asked for: b gets its own.
+    let own = challenged(&auth, HUB, &Scopes::pull("b"), Some(&wide), &server).await.unwrap();
+    assert_eq!(own, "Bearer t2");
+    assert_eq!(auth.authorization(&Scopes::pull("b"), &*server).await.unwrap(), Some(own));
+    assert_eq!(auth.authorization(&Scopes::pull("a"), &*server).await.unwrap(), Some(wide));
+    assert_eq!(auth.authorization(&Scopes::push("b"), &*server).await.unwrap().unwrap(), "Bearer t3");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_token_is_replaced_once_not_in_circles() {
+    let (auth, _) = hub(vec![password("pw")]);
+    let server = Server::generous();
+    let alpine = one(0);
+    let first = challenged(&auth, HUB, &alpine, None, &server).await.unwrap();
+    let second = challenged(&auth, HUB, &alpine, Some(&first), &server).await.unwrap();
+    assert_eq!(second, "Bearer t2");
+    // Somebody else's request went out with the first: it gets the second.
+    assert_eq!(challenged(&auth, HUB, &alpine, Some(&first), &server).await.unwrap(), second);
+    let error = challenged(&auth, HUB, &alpine, Some(&second), &server).await.unwrap_err();
+    insta::assert_snapshot!(error, @"upstream: log in to docker.io: 401 the registry refuses the token it was given for `library/alpine`, asked as `hub` (check the name, and what the credential set `hub` may do)");
+    assert_eq!(server.count(), 2);
+    // After a minute of service a refusal means something else: it has ended early.
+    tokio::time::advance(Duration::from_secs(60)).await;
+    assert_eq!(challenged(&auth, HUB, &alpine, Some(&second), &server).await.unwrap(), "Bearer t3");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_genuine_token_that_grants_too_little_is_not_replaced() {
+    let (auth, _) = hub(vec![Login::Anonymous]);
+    let server = Server::generous();
+    let token = challenged(&auth, HUB, &one(0), None, &server).await.unwrap();
+    let insufficient = format!(r#"{HUB},scope="repository:library/alpine:pull",error="insufficient_scope""#);
+    let error = challenged(&auth, &insufficient, &one(0), Some(&token), &server).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Unauthorized);
+    assert_eq!(server.count(), 1);
+}

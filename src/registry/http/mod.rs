@@ -1,0 +1,152 @@
+//! The HTTP clients of one registry: timeouts, TLS, proxies, and where its API is.
+//!
+//! Redirects and retries are not done here: the transport does both itself, because each is a request somebody counts.
+
+#[cfg(test)]
+mod tests;
+mod tls;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::{Client, ClientBuilder};
+use url::{Host, Url};
+
+pub(crate) use tls::HttpSettings;
+
+use super::address::{AddressPolicy, is_loopback_name, trim_dot};
+use crate::error::{Error, Result};
+use crate::name::DOCKER_HUB;
+
+/// A registry that takes longer than this to accept a connection is down, or behind a firewall that drops: retrying helps
+/// sooner than waiting. The measure that curl's and containerd's users have arrived at lies between 5 and 30 s.
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// Silence of a connection that should be speaking: no answer begun, or no byte of a body, for this long.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// Idle connections are kept for less time than servers keep theirs (nginx 75 s, AWS load balancers 60 s), so that a request is
+/// seldom written into a connection that the other side is closing.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// Idle connections kept to one host for bodies: as many as transfers usually run at once (16 at a target, by default), twice.
+const IDLE_BULK: usize = 32;
+
+/// Idle connections kept to one host for small requests: one with HTTP/2, a few with HTTP/1.1.
+const IDLE_API: usize = 16;
+
+/// The clients of one registry. Cloning shares their connections.
+#[derive(Debug, Clone)]
+pub(crate) struct Clients {
+    /// Manifests, tags, HEADs, tokens: small bodies, HTTP/2 where offered.
+    pub(crate) api: Client,
+    /// Blob downloads. HTTP/1.1 only: HTTP/2 puts all transfers to a host on one connection, whose window then limits them
+    /// together (reqwest#2777, zot#4333).
+    pub(crate) bulk: Client,
+    /// Blob uploads: as `bulk`, but without the limit on silence, because reqwest counts the time that *sending* the body takes as
+    /// silence of the answer. Whoever sends watches the body's progress, and the wait after its end.
+    pub(crate) upload: Client,
+}
+
+/// Makes the clients of one registry. Errors name the file of the configuration that is at fault.
+pub(crate) fn build(settings: &HttpSettings, policy: &Arc<AddressPolicy>) -> Result<Clients> {
+    install_crypto();
+    let tls = tls::Material::read(settings)?;
+    let common = || {
+        Client::builder()
+            .user_agent(concat!("larder/", env!("CARGO_PKG_VERSION")))
+            .redirect(reqwest::redirect::Policy::none())
+            // reqwest would replay requests that HTTP/2 refused; none may leave uncounted.
+            .retry(reqwest::retry::never())
+            .connect_timeout(CONNECT)
+            .pool_idle_timeout(IDLE)
+            .tcp_nodelay(true)
+            .dns_resolver(policy.resolver())
+    };
+    let bulk = || common().http1_only().pool_max_idle_per_host(IDLE_BULK);
+    Ok(Clients {
+        api: finish(&tls, || common().read_timeout(SILENCE).pool_max_idle_per_host(IDLE_API))?,
+        bulk: finish(&tls, || bulk().read_timeout(SILENCE))?,
+        upload: finish(&tls, bulk)?,
+    })
+}
+
+/// Builds with the system's certificate authorities; where there are none (a bare container), with the configured ones alone, so
+/// that plain http and registries with their own `ca` still work, and others fail by an error about their certificate.
+fn finish(tls: &tls::Material, builder: impl Fn() -> ClientBuilder) -> Result<Client> {
+    let merged = match tls.with_system_roots(builder()).build() {
+        Ok(client) => return Ok(client),
+        Err(error) => error,
+    };
+    let client = tls.with_own_roots_only(builder()).build();
+    if client.is_ok() {
+        tracing::warn!(reason = %causes(&merged), "this machine's certificate authorities could not be read; only a configured `ca` is trusted");
+    }
+    client.map_err(|error| Error::local("set up HTTP", causes(&error)))
+}
+
+/// Makes ring the process's TLS provider. Calling it again, or after somebody else did so, changes nothing.
+pub(crate) fn install_crypto() {
+    // The error says that a provider is installed already, which is what is wanted.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
+/// An error with what caused it, in one line: reqwest's own text ends at "builder error".
+pub(crate) fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        // Some errors repeat their cause in their own text.
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        next = cause.source();
+    }
+    text
+}
+
+/// Where the API of the registry called `host` is: the root below which `v2/` lies. The path always ends in `/`.
+///
+/// `configured` is its `endpoint`, which wins, with or without a scheme; `plain_http` its setting of that name. Without them
+/// loopback addresses are spoken to in plain http, everything else by https. Docker Hub's API is not at its name.
+pub(crate) fn endpoint(host: &str, configured: Option<&str>, plain_http: Option<bool>) -> Result<Url> {
+    let given = configured.unwrap_or(if host == DOCKER_HUB { "registry-1.docker.io" } else { host });
+    if given.contains('@') {
+        // Not repeated: it holds a secret.
+        let error = Error::local("read the endpoint of", "it holds a user name or password");
+        return Err(error.subject(host).remedy("put them under [[credentials]]"));
+    }
+    let wrong = |what: &str| Error::local("read the endpoint of", format!("`{given}` {what}")).subject(host);
+    let parse = |scheme: &str, rest: &str| Url::parse(&format!("{scheme}://{rest}")).map_err(|error| wrong(&format!("is no URL: {error}")));
+    // The scheme is settled before the URL is read, so that `localhost:443` in plain http keeps its port.
+    let mut url = match (given.split_once("://"), plain_http) {
+        (Some((scheme, _)), _) if !matches!(scheme, "http" | "https") => return Err(wrong("is neither http nor https")),
+        (Some((_, rest)), Some(true)) => parse("http", rest)?,
+        (Some((scheme, rest)), _) => parse(scheme, rest)?,
+        (None, Some(true)) => parse("http", given)?,
+        (None, Some(false)) => parse("https", given)?,
+        (None, None) => {
+            let url = parse("https", given)?;
+            if is_loopback(&url) { parse("http", given)? } else { url }
+        }
+    };
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(wrong("has a query or fragment; give scheme, host and path"));
+    }
+    if !url.path().ends_with('/') {
+        let path = format!("{}/", url.path());
+        url.set_path(&path);
+    }
+    Ok(url)
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(Host::Ipv6(ip)) => ip.is_loopback(),
+        Some(Host::Domain(name)) => is_loopback_name(trim_dot(name)),
+        None => false,
+    }
+}
