@@ -287,7 +287,7 @@ type Make = fn(&dyn Put, &str) -> Descriptor;
 const TAG: Option<&str> = Some("v1");
 
 /// What docker-registry 2.8 takes.
-const PLAIN: [(&str, Make); 18] = [
+const PLAIN: [(&str, Make); 19] = [
     ("oci-image", |put, repo| image(put, repo, TAG, &ImageSpec::new([layer(1, 3000), layer(2, 70_000)]))),
     ("docker-image", |put, repo| image(put, repo, TAG, &ImageSpec::new([layer(1, 3000), layer(3, 10)]).docker())),
     ("oci-index", |put, repo| multi(put, repo, "v1", 4, &["linux/amd64", "linux/arm64", "linux/arm/v7"])),
@@ -328,6 +328,14 @@ const PLAIN: [(&str, Make); 18] = [
         cosign_signature(put, repo, &signed);
         signed
     }),
+    ("sha512-layer", |put, repo| {
+        let bytes = layer(21, 5000);
+        let there = Descriptor::new(OCI_LAYER, digest_of("sha512", &bytes), bytes.len() as u64);
+        put.store_blob(repo, &there.digest, bytes.clone());
+        let mut value = ImageSpec::new([bytes]).build(put, repo);
+        value["layers"] = json!([there]);
+        manifest(put, repo, TAG, OCI_IMAGE, value.to_string())
+    }),
     ("large-manifest", |put, repo| {
         let spec = |padding: usize| ImageSpec::new([layer(20, 100)]).annotation("padding", "x".repeat(padding));
         // As many bytes as every registry must take (distribution-spec "Pushing Manifests"): 4 MiB.
@@ -337,7 +345,7 @@ const PLAIN: [(&str, Make); 18] = [
 ];
 
 /// What docker-registry 2.8 refuses, and a registry that keeps to the specification takes.
-const SPECIAL: [(&str, Make); 4] = [
+const SPECIAL: [(&str, Make); 3] = [
     ("unknown-media-type", |put, repo| {
         let made = r#"{"mediaType":"application/vnd.example.thing.v3+json","layers":[{"digest":"none"}],"made":"of nothing"}"#;
         manifest(put, repo, TAG, "application/vnd.example.thing.v3+json", made)
@@ -346,14 +354,6 @@ const SPECIAL: [(&str, Make); 4] = [
         let blobs = [blob(put, repo, "text/plain", "an sbom")];
         let value = json!({"mediaType": OCI_ARTIFACT, "artifactType": "text/x-sbom", "blobs": blobs});
         manifest(put, repo, TAG, OCI_ARTIFACT, value.to_string())
-    }),
-    ("sha512-layer", |put, repo| {
-        let bytes = layer(21, 5000);
-        let there = Descriptor::new(OCI_LAYER, digest_of("sha512", &bytes), bytes.len() as u64);
-        put.store_blob(repo, &there.digest, bytes.clone());
-        let mut value = ImageSpec::new([bytes]).build(put, repo);
-        value["layers"] = json!([there]);
-        manifest(put, repo, TAG, OCI_IMAGE, value.to_string())
     }),
     ("docker-schema1", |put, repo| {
         let value = json!({"schemaVersion": 1, "name": repo, "tag": "v1", "architecture": "amd64",

@@ -36,7 +36,7 @@ impl Match {
     pub fn repository(self, repository: &str) -> Self {
         Match { repository: Some(repository.to_owned()), ..self }
     }
-    pub fn reference(self, reference: impl ToString) -> Self {
+    pub fn reference(self, reference: &(impl ToString + ?Sized)) -> Self {
         Match { reference: Some(reference.to_string()), ..self }
     }
     pub fn method(self, method: &str) -> Self {

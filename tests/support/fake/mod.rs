@@ -167,9 +167,15 @@ impl Fake {
     pub fn bytes_received(&self) -> u64 {
         self.registry.log.received.load(SeqCst)
     }
-    /// Waits until `condition` holds of the requests so far; `false` if it does not come to that within `timeout`.
+    /// Waits until `condition` holds of the requests so far; `false` if it does not come to that within `timeout`. It
+    /// blocks: in an async test, [`Fake::reached`] lets the test's own requests go on meanwhile.
     pub fn wait_until(&self, timeout: Duration, condition: impl Fn(&[Request]) -> bool) -> bool {
         self.registry.log.wait_until(timeout, condition)
+    }
+    /// [`Fake::wait_until`] for async tests.
+    pub async fn reached(&self, timeout: Duration, condition: impl Fn(&[Request]) -> bool + Send + 'static) -> bool {
+        let log = self.registry.log.clone();
+        tokio::task::spawn_blocking(move || log.wait_until(timeout, condition)).await.unwrap()
     }
 
     /// Manifest GETs that the pull limit has let pass for `account` ([`ANONYMOUS`], or a user), over all windows.
