@@ -270,6 +270,29 @@ async fn identity_tokens_are_exchanged_by_post() {
     assert_eq!(wrong.status(), StatusCode::UNAUTHORIZED);
 }
 
+#[tokio::test]
+async fn token_servers_differ_in_challenges_and_in_what_they_grant() {
+    // Challenge, token request, and what a GET in the private and the public repository is then answered.
+    for (challenge, asked, statuses) in [
+        (fake::QUOTED, "repository:public:pull%20repository:private:pull", [401, 200]),
+        (fake::EMPTY_SCOPE, "", [401, 200]),
+        (fake::NO_SCOPE, "", [401, 200]),
+        (fake::NO_SERVICE, "repository:other:pull&scope=repository:public:pull", [401, 401]),
+    ] {
+        let first_scope_only = challenge == fake::NO_SERVICE;
+        let (private, challenges) = (vec!["private".to_owned()], vec![challenge.to_owned()]);
+        let tokens = Tokens { private, challenges, first_scope_only, ..Tokens::default() };
+        let registry = Fake::with(Options { auth: Auth::Token(tokens), ..Options::default() });
+        let answer = json(token(&registry, asked, None).await).await;
+        let bearer = format!("Bearer {}", answer["token"].as_str().unwrap());
+        for (repository, status) in ["private", "public"].iter().zip(statuses) {
+            registry.create(repository);
+            let answer = get(&registry, &format!("/v2/{repository}/tags/list"), &[("authorization", &bearer)]).await;
+            assert_eq!(answer.status().as_u16(), status, "{challenge} {repository}");
+        }
+    }
+}
+
 /// All of `field` over all pages, and how many pages there were.
 async fn pages(registry: &Fake, path: &str, field: &str) -> (Vec<Value>, usize) {
     let (mut all, mut count, mut next) = (vec![], 0, Some(registry.url() + path));
@@ -321,7 +344,7 @@ async fn referrers_are_listed_filtered_and_paged() {
     );
     assert_eq!(pages(&registry, &format!("{path}?artifactType=x/signature"), "manifests").await.1, 2);
 
-    let (media_type, bytes) = registry.manifest("r", &sbom.digest.to_string()).unwrap();
+    let (media_type, bytes) = registry.manifest("r", sbom.digest.as_str()).unwrap();
     let put = |bytes: Bytes| ask(&registry, "PUT", "/v2/r/manifests/x", &[("content-type", OCI_IMAGE)], bytes);
     assert_eq!((media_type.as_str(), header(&put(bytes.clone()).await, "oci-subject")), (OCI_IMAGE, subject.digest.as_str()));
     registry.configure(|options| options.referrers = false);
