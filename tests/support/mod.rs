@@ -1,0 +1,11 @@
+//! What the integration tests and benches share: a fake registry, the real ones, and things to put into them.
+//!
+//! Every binary that says `mod support;` compiles all of it and uses a part, hence the permissions below.
+//! In the fake, the error of a `Result` is the HTTP answer that refuses: large, and of no consequence.
+#![allow(dead_code, unused_imports, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::result_large_err)]
+
+pub mod corpus;
+pub mod fake;
+pub mod layer;
+pub mod push;
+pub mod real;

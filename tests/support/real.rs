@@ -1,0 +1,162 @@
+//! Real programs: Debian's docker-registry, skopeo, umoci.
+//!
+//! Where one is missing, the test that wanted it says so aloud and passes; with `LARDER_REQUIRE_REAL=1` (as in CI) it fails.
+
+use std::ffi::OsStr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// Set to `1` where missing programs are a failure.
+pub const REQUIRE: &str = "LARDER_REQUIRE_REAL";
+
+/// How long a registry may take to answer its first request: it does in about 50 ms on an idle machine.
+const STARTUP: Duration = Duration::from_secs(20);
+
+/// Whether `tool` can be run.
+///
+/// # Panics
+/// If it cannot, and `LARDER_REQUIRE_REAL` is `1`.
+pub fn require(tool: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    if std::env::split_paths(&path).any(|folder| folder.join(tool).is_file()) {
+        return true;
+    }
+    assert!(std::env::var(REQUIRE).as_deref() != Ok("1"), "{tool} is not installed, and {REQUIRE}=1 says that it must be");
+    // The test harness shows no output of a test that passes: this goes around its capture.
+    let _ = writeln!(std::io::stderr(), "\n*** NOT TESTED: {tool} is not installed (apt-get install {tool}) ***\n");
+    false
+}
+
+/// Runs skopeo without its signature policy. `None` if it is not installed.
+pub fn skopeo<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Option<Output> {
+    let mut command = Command::new("skopeo");
+    command.arg("--insecure-policy").args(arguments);
+    require("skopeo").then(|| command.output().unwrap())
+}
+
+/// Runs skopeo and gives its output.
+///
+/// # Panics
+/// If it fails, with what it said.
+pub fn skopeo_ok<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Option<String> {
+    let output = skopeo(arguments)?;
+    assert!(output.status.success(), "skopeo: {}", String::from_utf8_lossy(&output.stderr));
+    Some(String::from_utf8(output.stdout).unwrap())
+}
+
+/// Debian's docker-registry on a port of its own; it is killed, and what it holds removed, when this is dropped.
+pub struct DockerRegistry {
+    child: Child,
+    address: SocketAddr,
+    directory: TempDir,
+}
+
+impl Drop for DockerRegistry {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl DockerRegistry {
+    /// An empty registry that takes pushes (also of manifests that name `urls`) and deletions. `None` if it is not installed.
+    pub fn start() -> Option<Self> {
+        Self::start_with("")
+    }
+
+    /// A pull-through cache of the registry at `remote` (`http://127.0.0.1:5000`).
+    pub fn start_proxy(remote: &str) -> Option<Self> {
+        Self::start_with(&format!("proxy:\n  remoteurl: {remote}\n"))
+    }
+
+    /// A registry with more lines of configuration.
+    pub fn start_with(more: &str) -> Option<Self> {
+        if !require("docker-registry") {
+            return None;
+        }
+        // Between looking for a free port and the registry's taking it, somebody else may: then another one.
+        let started = (0..5).find_map(|_| Self::try_start(more));
+        Some(started.expect("docker-registry does not start"))
+    }
+
+    fn try_start(more: &str) -> Option<Self> {
+        let directory = TempDir::new().unwrap();
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let configuration = directory.path().join("config.yml");
+        std::fs::write(&configuration, config(&directory.path().join("data"), address) + more).unwrap();
+        let mut command = Command::new("docker-registry");
+        command.arg("serve").arg(&configuration).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        // Debian's package reads REGISTRY_* variables over its file.
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("REGISTRY_")) {
+            command.env_remove(name);
+        }
+        let child = command.spawn().unwrap();
+        let mut registry = DockerRegistry { child, address, directory };
+        let until = Instant::now() + STARTUP;
+        while Instant::now() < until {
+            if registry.child.try_wait().unwrap().is_some() {
+                return None;
+            }
+            if answers(address) {
+                return Some(registry);
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        None
+    }
+
+    /// `127.0.0.1:PORT`
+    pub fn addr(&self) -> String {
+        self.address.to_string()
+    }
+
+    /// Where it keeps its files (distribution's layout, below `docker/registry/v2`).
+    pub fn dir(&self) -> std::path::PathBuf {
+        self.directory.path().join("data")
+    }
+
+    /// Kills it; what it holds stays until this is dropped.
+    pub fn stop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn config(data: &Path, address: SocketAddr) -> String {
+    format!(
+        "version: 0.1
+log:
+  level: error
+  accesslog:
+    disabled: true
+storage:
+  filesystem:
+    rootdirectory: {}
+  delete:
+    enabled: true
+  maintenance:
+    uploadpurging:
+      enabled: false
+http:
+  addr: {address}
+validation:
+  manifests:
+    urls:
+      allow:
+        - '^https?://'
+",
+        data.display()
+    )
+}
+
+/// Whether `/v2/` is answered 200.
+fn answers(address: SocketAddr) -> bool {
+    let Ok(mut stream) = TcpStream::connect_timeout(&address, Duration::from_secs(1)) else { return false };
+    let asked = stream.write_all(b"GET /v2/ HTTP/1.0\r\nhost: registry\r\n\r\n");
+    let mut answer = String::new();
+    asked.is_ok() && stream.read_to_string(&mut answer).is_ok() && answer.starts_with("HTTP/1.0 200")
+}
