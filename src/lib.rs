@@ -12,7 +12,7 @@ pub mod error;
 pub mod layout;
 pub mod list;
 pub mod name;
-pub mod registry;
+mod registry;
 pub mod report;
 pub mod resume;
 pub mod rules;

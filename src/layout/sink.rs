@@ -40,7 +40,11 @@ impl Sink for Layout {
     }
 
     async fn holds_manifest(&self, _place: &Place, manifest: &Descriptor, _charge: &Charge) -> Result<Presence> {
-        Ok(if self.complete(manifest.clone()).await? { Presence::Here } else { Presence::Absent })
+        Ok(match self.complete(manifest.clone()).await? {
+            true => Presence::Here,
+            false if self.0.files.blob(&manifest.digest).exists() => Presence::Incomplete,
+            false => Presence::Absent,
+        })
     }
 
     async fn link(&self, _from: &Place, _to: &Place, blob: &Descriptor, _charge: &Charge) -> Result<bool> {

@@ -1,6 +1,33 @@
-#![allow(dead_code, unused_imports)]
-//! The distribution API: how larder speaks to registries, and what it lets them make it do.
+//! The distribution API: how larder speaks to registries. [`RegistryStore`] is one of them as a `Source` and a `Sink`;
+//! [`Registries`] is all of a run.
+//!
+//! `transport` is the only place a request leaves. Around it: `manifests`, `blobs`, `uploads` and `tags` (what the API
+//! offers), `auth` (logins and tokens), `address` (where a registry may send us), `http` (clients), `error` and `remedy`
+//! (what refusals mean), `counters` (what was asked). Lists and rules are unknown here.
 
-pub(crate) mod address;
-pub(crate) mod auth;
-pub(crate) mod http;
+mod address;
+mod auth;
+mod blobs;
+mod counters;
+mod error;
+mod http;
+mod known;
+mod link;
+mod manifests;
+mod registries;
+mod remedy;
+mod store;
+mod tags;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod transport;
+mod uploads;
+
+pub(crate) use http::{HttpSettings, install_crypto};
+pub(crate) use registries::{Concurrency, HostSettings, Registries};
+pub(crate) use store::RegistryStore;
+pub(crate) use transport::RetryPolicy;
+#[cfg(test)]
+pub(crate) use auth::{Login, Logins};

@@ -3,12 +3,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::config::credentials::CredentialStore;
-use crate::config::{Config, Target};
+use crate::config::{Config, CredentialStore, TARGET_CONCURRENCY, Target, UPSTREAM_CONCURRENCY};
 use crate::content::{Charge, Place, Source};
 use crate::copy::{self, Image};
 use crate::layout::Layout;
-use crate::registry::{Registries, RegistryStore};
+use crate::registry::{Concurrency, HostSettings, HttpSettings, Registries, RegistryStore, RetryPolicy};
 use crate::report::RegistryRow;
 use crate::resume::Kept;
 use crate::stock::Want;
@@ -49,7 +48,7 @@ impl Supply {
     /// If the state folder cannot be used.
     pub fn new(config: &Config, concurrency: Option<usize>, state: Option<&Path>) -> Result<Self> {
         let kept = state.map(|state| Kept::open(&state.join("manifests"))).transpose()?.map(Arc::new);
-        Ok(Supply { registries: Registries::new(config, concurrency), credentials: CredentialStore::new(config), kept })
+        Ok(Supply { registries: registries(config, concurrency), credentials: CredentialStore::new(config), kept })
     }
 
     /// Opens `target`; a layout is created if it is not there and `create` says so.
@@ -76,7 +75,7 @@ impl Supply {
     ///
     /// # Errors
     /// If its credentials cannot be had.
-    pub async fn upstream(&self, want_of: &crate::stock::Item) -> Result<Arc<RegistryStore>> {
+    pub(crate) async fn upstream(&self, want_of: &crate::stock::Item) -> Result<Arc<RegistryStore>> {
         let source = &want_of.entry.source;
         let set = want_of.rule.as_ref().and_then(|rule| rule.credentials.as_deref());
         let account = self.credentials.account_for(source, set).await?;
@@ -108,4 +107,27 @@ impl Supply {
     pub fn rows(&self) -> Vec<RegistryRow> {
         self.registries.rows()
     }
+}
+
+/// Registries as `config` describes them; `concurrency`, if given, is what the command line says for all of them.
+fn registries(config: &Config, concurrency: Option<usize>) -> Registries {
+    let defaults =
+        Concurrency { upstream: concurrency.unwrap_or(UPSTREAM_CONCURRENCY), target: concurrency.unwrap_or(TARGET_CONCURRENCY) };
+    let config = config.clone();
+    let settings = move |host: &str| {
+        let settings = config.registry(host);
+        HostSettings {
+            endpoint: settings.endpoint.map(|endpoint| endpoint.to_string()),
+            plain_http: settings.plain_http,
+            http: HttpSettings {
+                ca: settings.ca,
+                client_cert: settings.client_cert,
+                client_key: settings.client_key,
+                insecure_skip_verify: settings.insecure_skip_verify,
+            },
+            concurrency: concurrency.or(settings.concurrency),
+            allow_private: settings.allow_private,
+        }
+    };
+    Registries::new(settings, defaults, RetryPolicy::default())
 }

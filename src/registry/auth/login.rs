@@ -6,29 +6,12 @@ use base64::prelude::BASE64_STANDARD;
 use reqwest::header::HeaderValue;
 use secrecy::{ExposeSecret, SecretString};
 
+pub(crate) use crate::config::Login;
+use crate::config::Account;
 use crate::error::Result;
 
 /// The user name under which docker and its helpers store an identity token as if it were a password.
 const TOKEN_USER: &str = "<token>";
-
-/// What proves who we are.
-#[derive(Debug, Clone)]
-pub(crate) enum Login {
-    /// Nobody.
-    Anonymous,
-    /// A user with a password, an access token, or whatever the registry takes for one.
-    Basic {
-        /// The user name.
-        username: String,
-        /// The password.
-        password: SecretString,
-    },
-    /// An OAuth2 refresh token, as `docker login` stores it.
-    IdentityToken {
-        /// The token.
-        token: SecretString,
-    },
-}
 
 /// Where the login for one registry comes from. Nothing is read before it is first asked.
 #[async_trait]
@@ -39,6 +22,19 @@ pub(crate) trait Logins: Send + Sync {
     async fn renew(&self, refused: &Login) -> Result<Option<Login>>;
     /// What the user calls it: a credential set's name.
     fn name(&self) -> &str;
+}
+
+#[async_trait]
+impl Logins for Account {
+    async fn login(&self) -> Result<Login> {
+        Account::login(self).await
+    }
+    async fn renew(&self, refused: &Login) -> Result<Option<Login>> {
+        Account::renew(self, refused).await
+    }
+    fn name(&self) -> &str {
+        Account::name(self)
+    }
 }
 
 /// The identity token of a login, also where it is stored as a password.
