@@ -25,9 +25,9 @@ mod tests;
 mod transport;
 mod uploads;
 
+#[cfg(test)]
+pub(crate) use auth::{Login, Logins};
 pub(crate) use http::{HttpSettings, install_crypto};
 pub(crate) use registries::{Concurrency, HostSettings, Registries};
 pub(crate) use store::RegistryStore;
 pub(crate) use transport::RetryPolicy;
-#[cfg(test)]
-pub(crate) use auth::{Login, Logins};

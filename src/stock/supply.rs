@@ -111,8 +111,7 @@ impl Supply {
 
 /// Registries as `config` describes them; `concurrency`, if given, is what the command line says for all of them.
 fn registries(config: &Config, concurrency: Option<usize>) -> Registries {
-    let defaults =
-        Concurrency { upstream: concurrency.unwrap_or(UPSTREAM_CONCURRENCY), target: concurrency.unwrap_or(TARGET_CONCURRENCY) };
+    let defaults = Concurrency { upstream: concurrency.unwrap_or(UPSTREAM_CONCURRENCY), target: concurrency.unwrap_or(TARGET_CONCURRENCY) };
     let config = config.clone();
     let settings = move |host: &str| {
         let settings = config.registry(host);

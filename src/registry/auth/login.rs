@@ -6,8 +6,8 @@ use base64::prelude::BASE64_STANDARD;
 use reqwest::header::HeaderValue;
 use secrecy::{ExposeSecret, SecretString};
 
-pub(crate) use crate::config::Login;
 use crate::config::Account;
+pub(crate) use crate::config::Login;
 use crate::error::Result;
 
 /// The user name under which docker and its helpers store an identity token as if it were a password.
