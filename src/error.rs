@@ -151,6 +151,13 @@ impl Error {
         self
     }
 
+    /// The same failure, on `side`: for what two sides share (a token asked for once by both ends of a copy).
+    #[must_use]
+    pub fn on_side(mut self, side: Side) -> Self {
+        self.0.side = side;
+        self
+    }
+
     /// Where it failed.
     pub fn side(&self) -> Side {
         self.0.side

@@ -9,6 +9,7 @@ mod source;
 mod verify;
 
 pub use digest::{Digest, Hasher};
+pub(crate) use manifest::ACCEPT;
 pub use manifest::{Descriptor, Links, MAX_MANIFEST, Manifest, ManifestKind, Platform};
 pub use sink::{Presence, Publication, Sink};
 pub use source::{BlobStream, Charge, OpenBlob, Place, Source, Tally};

@@ -1,0 +1,173 @@
+//! Reading a blob: a stream that mends itself. A body that breaks off is asked for again from the byte it had reached, at the
+//! registry's own address (what it redirected to may have expired), out of the same retry budget as the request was.
+
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use reqwest::header::{CONTENT_RANGE, HeaderValue, RANGE};
+use reqwest::{Method, StatusCode};
+use tokio::time::Instant;
+
+use super::range;
+use crate::content::{BlobStream, Charge, Descriptor, Place};
+use crate::error::Kind;
+use crate::registry::auth::Scopes;
+use crate::registry::counters::RequestKind;
+use crate::registry::error::Topic;
+use crate::registry::store::RegistryStore;
+use crate::registry::transport::{Answer, Call, Claim, Lane, Patience, Reader, Transport, Trouble};
+use crate::{Error, Result, Side};
+
+const OPERATION: &str = "get blob";
+
+impl RegistryStore {
+    /// The blob's bytes from `offset` on; `None` if `place` does not have it.
+    pub(in crate::registry) async fn read_blob(
+        &self,
+        place: &Place,
+        blob: &Descriptor,
+        offset: u64,
+        charge: &Charge,
+    ) -> Result<Option<BlobStream>> {
+        let mut reading = Reading {
+            url: self.blob_url(place, &blob.digest),
+            scopes: Scopes::pull(place.as_str()),
+            place: place.clone(),
+            blob: blob.clone(),
+            charge: charge.clone(),
+            at: offset,
+            skip: 0,
+            body: None,
+            patience: self.transport.host.patience(),
+            _reader: self.transport.host.reader(),
+            transport: self.transport.clone(),
+        };
+        if offset >= blob.size {
+            // Nothing is left to ask for. Who asked still checks what it has.
+            return Ok(Some(stream::empty().boxed()));
+        }
+        match reading.open(Claim::Fresh).await {
+            Ok(()) => {}
+            Err(error) if error.kind() == Kind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        }
+        let chunks = stream::try_unfold(reading, |mut reading| async move { Ok(reading.next().await?.map(|chunk| (chunk, reading))) });
+        Ok(Some(chunks.boxed()))
+    }
+}
+
+/// A blob that is being read.
+struct Reading {
+    transport: Transport,
+    place: Place,
+    blob: Descriptor,
+    charge: Charge,
+    url: url::Url,
+    scopes: Scopes,
+    /// The next byte the reader wants.
+    at: u64,
+    /// How many bytes of the present body the reader has had already.
+    skip: u64,
+    body: Option<Answer>,
+    patience: Patience,
+    _reader: Reader,
+}
+
+impl Reading {
+    /// The next piece.
+    async fn next(&mut self) -> Result<Option<Bytes>> {
+        loop {
+            let Some(body) = &mut self.body else {
+                self.open(Claim::Continued).await?;
+                continue;
+            };
+            let sent = body.sent;
+            match body.chunk().await {
+                Ok(Some(chunk)) => {
+                    if let Some(chunk) = self.take(chunk)? {
+                        return Ok(Some(chunk));
+                    }
+                }
+                Ok(None) if self.at == self.blob.size => {
+                    self.body = None;
+                    return Ok(None);
+                }
+                Ok(None) => {
+                    let cause = format!("the body ended after {} of {} bytes", self.at, self.blob.size);
+                    self.mend(Trouble::Broken(cause), sent).await?;
+                }
+                Err(trouble) => self.mend(trouble, sent).await?,
+            }
+        }
+    }
+
+    /// Takes in a piece of the present body. `None`: the reader had all of it before.
+    fn take(&mut self, mut chunk: Bytes) -> Result<Option<Bytes>> {
+        if self.transport.side == Side::Upstream {
+            self.charge.tally.add_read(chunk.len() as u64);
+        }
+        let old = usize::try_from(self.skip).unwrap_or(usize::MAX).min(chunk.len());
+        self.skip -= old as u64;
+        let chunk = chunk.split_off(old);
+        let new = chunk.len() as u64;
+        if new > self.blob.size - self.at {
+            self.body = None;
+            return Err(self.damaged(format!("the body is longer than the {} bytes the descriptor says", self.blob.size)));
+        }
+        self.at += new;
+        self.patience.progressed(new);
+        Ok((new > 0).then_some(chunk))
+    }
+
+    /// The body broke off: its permit is given back, and what is left is asked for when it is time.
+    async fn mend(&mut self, trouble: Trouble, sent: Instant) -> Result<()> {
+        self.body = None;
+        let topic = self.transport.topic_of(OPERATION, Some(&self.place), &self.charge);
+        self.transport.stumble(&topic, &mut self.patience, trouble, sent).await
+    }
+
+    /// Asks for the bytes from `at` on.
+    async fn open(&mut self, claim: Claim) -> Result<()> {
+        let url = self.url.clone();
+        let mut call = Call::new((RequestKind::BlobGet, OPERATION, Method::GET), url, &self.place, &self.scopes, &self.charge);
+        call.lane = Lane::Download;
+        call.claim = claim;
+        if self.at > 0 {
+            let range = HeaderValue::from_str(&format!("bytes={}-", self.at));
+            call.headers.extend(range.ok().map(|range| (RANGE, range)));
+        }
+        let answer = self.transport.send(&call, &mut self.patience).await?;
+        self.skip = begins_at(&answer, self.at, self.blob.size)
+            .map(|first| self.at - first)
+            .map_err(|why| self.transport.topic(&call).error(Kind::Damaged, format!("{}: {why}", self.blob.digest)))?;
+        self.body = Some(answer);
+        Ok(())
+    }
+
+    fn damaged(&self, message: String) -> Error {
+        let topic: Topic<'_> = self.transport.topic_of(OPERATION, Some(&self.place), &self.charge);
+        topic.error(Kind::Damaged, message)
+    }
+}
+
+/// At which byte of the blob an answer begins: not after `at`, or what is wrong with it. A whole answer to a question for a
+/// part is taken, and what is known of it passed over: not every registry knows ranges.
+fn begins_at(answer: &Answer, at: u64, size: u64) -> Result<u64, String> {
+    let (first, left) = match answer.status {
+        StatusCode::PARTIAL_CONTENT => {
+            let header = answer.header(CONTENT_RANGE).unwrap_or("");
+            let range = range::parse(header).ok_or_else(|| format!("a part without a readable Content-Range: `{header}`"))?;
+            if range.total.is_some_and(|total| total != size) {
+                return Err(format!("the registry has {} bytes, the descriptor says {size}", range.total.unwrap_or(0)));
+            }
+            if range.first > at || range.last >= size {
+                return Err(format!("asked for the bytes from {at} on, got {} to {} of {size}", range.first, range.last));
+            }
+            (range.first, range.last - range.first + 1)
+        }
+        _ => (0, size),
+    };
+    match answer.content_length() {
+        Some(length) if length != left => Err(format!("the registry has {length} bytes, the descriptor says {left}")),
+        _ => Ok(first),
+    }
+}

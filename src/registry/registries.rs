@@ -1,0 +1,118 @@
+//! All registries of a run: one state per host, one login per host and account, one store per side.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::RegistryStore;
+use super::auth::{Authenticator, Logins};
+use super::counters::{Counters, RegistryRow};
+use super::http::HttpSettings;
+use super::transport::{Account, Host, RetryPolicy, Transport};
+use crate::{Result, Side};
+
+/// How to speak to one host: what `[registry."host"]` says.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct HostSettings {
+    /// Where its API is really reached.
+    pub(crate) endpoint: Option<String>,
+    /// Whether it speaks plain HTTP; `None`: if it is a loopback address.
+    pub(crate) plain_http: Option<bool>,
+    /// TLS.
+    pub(crate) http: HttpSettings,
+    /// Requests in flight; `None`: the side's default.
+    pub(crate) concurrency: Option<usize>,
+    /// Whether it may send larder to private addresses.
+    pub(crate) allow_private: bool,
+}
+
+/// Requests in flight to one host, where its settings say nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Concurrency {
+    /// To an upstream.
+    pub(crate) upstream: usize,
+    /// To the target.
+    pub(crate) target: usize,
+}
+
+impl Default for Concurrency {
+    /// product.md, "Configuration".
+    fn default() -> Self {
+        Concurrency { upstream: 8, target: 16 }
+    }
+}
+
+type Lookup = dyn Fn(&str) -> HostSettings + Send + Sync;
+
+/// All registries of a run. Whoever speaks to a host speaks through this, so that permits, pauses and counts are the host's,
+/// not the caller's.
+pub(crate) struct Registries {
+    settings: Box<Lookup>,
+    concurrency: Concurrency,
+    retry: RetryPolicy,
+    known: Mutex<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    hosts: HashMap<String, Arc<Host>>,
+    accounts: HashMap<(String, String), Arc<Account>>,
+    stores: HashMap<(Side, String, String), Arc<RegistryStore>>,
+}
+
+impl Registries {
+    /// Registries of which nothing is known but how to look up their settings, by their normal name (`docker.io`).
+    pub(crate) fn new(
+        settings: impl Fn(&str) -> HostSettings + Send + Sync + 'static,
+        concurrency: Concurrency,
+        retry: RetryPolicy,
+    ) -> Self {
+        Registries { settings: Box::new(settings), concurrency, retry, known: Mutex::default() }
+    }
+
+    /// The store at `host`, as `account` sees it. The same three give the same store; the same host and account share
+    /// their tokens and counts, the same host shares permits and pauses.
+    ///
+    /// # Errors
+    /// If the host's settings do not hold: an endpoint that is no address, a certificate that cannot be read.
+    pub(crate) fn store(&self, side: Side, host: &str, account: Arc<dyn Logins>) -> Result<Arc<RegistryStore>> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = account.name().to_owned();
+        let key = (side, host.to_owned(), name.clone());
+        if let Some(store) = known.stores.get(&key) {
+            return Ok(Arc::clone(store));
+        }
+        let shared = self.host(&mut known, side, host)?;
+        let account = known.accounts.entry((host.to_owned(), name.clone())).or_insert_with(|| {
+            let policy = Arc::clone(&shared.policy);
+            let authenticator = Authenticator::new(host, shared.endpoint.clone(), side, account, policy);
+            Arc::new(Account { name, counters: Counters::default(), authenticator })
+        });
+        let transport = Transport { side, host: shared, account: Arc::clone(account) };
+        let store = Arc::new(RegistryStore::new(transport));
+        known.stores.insert(key, Arc::clone(&store));
+        Ok(store)
+    }
+
+    fn host(&self, known: &mut Known, side: Side, host: &str) -> Result<Arc<Host>> {
+        let settings = (self.settings)(host);
+        let concurrency = settings.concurrency.unwrap_or(match side {
+            Side::Target => self.concurrency.target,
+            Side::Upstream | Side::Local => self.concurrency.upstream,
+        });
+        if let Some(shared) = known.hosts.get(host) {
+            shared.widen(concurrency);
+            return Ok(Arc::clone(shared));
+        }
+        let shared = Arc::new(Host::new(host, &settings, concurrency, self.retry)?);
+        known.hosts.insert(host.to_owned(), Arc::clone(&shared));
+        Ok(shared)
+    }
+
+    /// What was asked of whom so far, by host and account: the report's `registries`.
+    pub(crate) fn rows(&self) -> Vec<RegistryRow> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rows: Vec<RegistryRow> = known.accounts.iter().map(|((host, name), account)| account.counters.row(host, name)).collect();
+        rows.sort_by(|a, b| (&a.host, &a.account).cmp(&(&b.host, &b.account)));
+        rows
+    }
+}

@@ -1,0 +1,152 @@
+//! What the reader of a refusal can do about it: the registries' ways of saying it, and the command that helps.
+
+use super::error::{Refusal, Topic, is_push};
+use crate::name::DOCKER_HUB;
+
+/// The remedy for a final refusal, where there is one to name.
+pub(crate) fn of(topic: &Topic<'_>, refusal: &Refusal) -> Option<String> {
+    let says = |code: &str| refusal.codes.iter().any(|found| found == code);
+    let text = refusal.message.to_ascii_lowercase();
+    let push = is_push(topic.operation);
+    let no_project = text.contains("project") && text.contains("not found");
+    if push && (says("NAME_UNKNOWN") || no_project || refusal.status == 404 && refusal.codes.is_empty()) {
+        return Some(create_repository(topic, no_project));
+    }
+    match refusal.status {
+        401 if topic.host == DOCKER_HUB => Some(format!("{}; {HUB_401}", log_in(topic))),
+        401 => Some(log_in(topic)),
+        403 if push => {
+            Some(format!("may `{}` push there? A cache rule that owns the repository, or a quota, refuses pushes too", topic.account))
+        }
+        403 => Some(format!("may `{}` pull it?", topic.account)),
+        429 => Some("the registry limits what may be asked of it: run the same command later, it goes on where it stopped".to_owned()),
+        413 if topic.operation == "put manifest" => Some("the registry limits the size of manifests".to_owned()),
+        413 => Some("a proxy before the registry limits the size of requests (nginx: `client_max_body_size 0`)".to_owned()),
+        400 | 409 | 412 if push && text.contains("immutable") => {
+            Some("the tag is immutable at the target: remove it there, or give the image another tag".to_owned())
+        }
+        _ => None,
+    }
+}
+
+/// As [`of`], for a 401 of which the login's own error already says what to do: only what it cannot know.
+pub(crate) fn beyond_login(topic: &Topic<'_>, refusal: &Refusal) -> Option<String> {
+    match of(topic, refusal) {
+        Some(remedy) if remedy.ends_with(HUB_401) => Some(HUB_401.to_owned()),
+        Some(remedy) if remedy.starts_with(LOG_IN) => None,
+        remedy => remedy,
+    }
+}
+
+/// registries.md 4.6: Docker Hub says 401 for a repository that does not exist.
+const HUB_401: &str = "or the repository does not exist: Docker Hub answers both alike";
+const LOG_IN: &str = "check what larder logs in with";
+
+fn log_in(topic: &Topic<'_>) -> String {
+    format!("{LOG_IN} at {} (now: {}), in [[credentials]] or by `docker login {}`", topic.host, topic.account, topic.host)
+}
+
+/// How a repository comes to be at a registry that does not make one by itself on a push.
+fn create_repository(topic: &Topic<'_>, no_project: bool) -> String {
+    let path = topic.place.map_or("", |place| place.as_str());
+    let first = path.split('/').next().unwrap_or(path);
+    if let Some(region) = ecr_region(topic.host) {
+        return format!("the repository must exist first: aws ecr create-repository --repository-name {path} --region {region}");
+    }
+    if topic.host == "public.ecr.aws" {
+        // The path begins with the registry's alias, which is no part of the repository's name.
+        let name = path.split_once('/').map_or(path, |(_, name)| name);
+        return format!("the repository must exist first: aws ecr-public create-repository --repository-name {name} --region us-east-1");
+    }
+    if let Some(location) = topic.host.strip_suffix("-docker.pkg.dev") {
+        let repository = path.split('/').nth(1).unwrap_or("REPOSITORY");
+        return format!(
+            "the repository must exist first: gcloud artifacts repositories create {repository} --repository-format=docker --location={location} --project={first}"
+        );
+    }
+    if no_project {
+        return format!(
+            "create the project `{first}` in Harbor first: curl -u USER -X POST https://{}/api/v2.0/projects -H 'Content-Type: application/json' -d '{{\"project_name\":\"{first}\"}}'",
+            topic.host
+        );
+    }
+    format!("create the repository `{path}` at {} first, if it does not make one by itself", topic.host)
+}
+
+/// The region of `<account>.dkr.ecr[-fips].<region>.amazonaws.com[.cn]`.
+fn ecr_region(host: &str) -> Option<&str> {
+    let rest = host.strip_suffix(".amazonaws.com").or_else(|| host.strip_suffix(".amazonaws.com.cn"))?;
+    let (_, region) = rest.split_once(".dkr.ecr.").or_else(|| rest.split_once(".dkr.ecr-fips."))?;
+    Some(region)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Side;
+    use crate::content::Place;
+    use jiff::Timestamp;
+    use reqwest::header::HeaderMap;
+
+    fn remedy(host: &str, operation: &'static str, status: u16, code: &str, message: &str) -> Option<String> {
+        let place = Place::new("proj/team/app");
+        let topic = Topic { side: Side::Target, operation, host, account: "ci", place: Some(&place), image: "image" };
+        let body = format!("{{\"errors\":[{{\"code\":\"{code}\",\"message\":\"{message}\"}}]}}");
+        let body = if code.is_empty() { message } else { &body };
+        of(&topic, &Refusal::read(status, &HeaderMap::new(), body.as_bytes(), None, Timestamp::UNIX_EPOCH))
+    }
+
+    #[test]
+    fn a_repository_that_must_exist_is_named_with_its_command() {
+        let ecr = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
+        let fips = "123456789012.dkr.ecr-fips.us-east-1.amazonaws.com";
+        let china = "123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn";
+        for (host, operation, status, code, message, expected) in [
+            (
+                ecr,
+                "start upload",
+                404,
+                "NAME_UNKNOWN",
+                "The repository does not exist",
+                "aws ecr create-repository --repository-name proj/team/app --region eu-west-1",
+            ),
+            (fips, "put manifest", 404, "NAME_UNKNOWN", "", "--region us-east-1"),
+            (china, "mount blob", 404, "NAME_UNKNOWN", "", "--region cn-north-1"),
+            ("public.ecr.aws", "start upload", 404, "NAME_UNKNOWN", "", "aws ecr-public create-repository --repository-name team/app"),
+            (
+                "europe-docker.pkg.dev",
+                "start upload",
+                404,
+                "NAME_UNKNOWN",
+                "",
+                "gcloud artifacts repositories create team --repository-format=docker --location=europe --project=proj",
+            ),
+            ("harbor.corp", "start upload", 401, "UNAUTHORIZED", "project proj not found", "create the project `proj` in Harbor"),
+            ("harbor.corp", "start upload", 404, "NOT_FOUND", "project proj not found", "https://harbor.corp/api/v2.0/projects"),
+            ("registry.corp", "start upload", 404, "NAME_UNKNOWN", "", "create the repository `proj/team/app`"),
+        ] {
+            let remedy = remedy(host, operation, status, code, message).unwrap();
+            assert!(remedy.contains(expected), "{host}: {remedy}");
+        }
+    }
+
+    #[test]
+    fn other_remedies() {
+        for (host, operation, status, code, message, expected) in [
+            ("docker.io", "get manifest", 401, "UNAUTHORIZED", "", Some("or the repository does not exist")),
+            ("quay.io", "get manifest", 401, "UNAUTHORIZED", "", Some("docker login quay.io")),
+            ("quay.io", "get blob", 403, "DENIED", "", Some("may `ci` pull")),
+            ("harbor.corp", "upload blob", 403, "DENIED", "quota", Some("may `ci` push")),
+            ("harbor.corp", "upload blob", 413, "", "", Some("client_max_body_size")),
+            ("harbor.corp", "put manifest", 412, "PRECONDITION", "configured as immutable", Some("immutable at the target")),
+            ("quay.io", "get manifest", 404, "MANIFEST_UNKNOWN", "", None),
+            ("quay.io", "list tags", 404, "NAME_UNKNOWN", "", None),
+        ] {
+            let remedy = remedy(host, operation, status, code, message);
+            match expected {
+                Some(expected) => assert!(remedy.as_ref().is_some_and(|text| text.contains(expected)), "{host} {operation}: {remedy:?}"),
+                None => assert_eq!(remedy, None, "{host} {operation}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! A registry as one account sees it: the two traits, in the API's terms.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+
+use super::auth::Scopes;
+use super::known::{Held, Read};
+use super::transport::Transport;
+use crate::Result;
+use crate::content::{BlobStream, Charge, Descriptor, Digest, Manifest, OpenBlob, Place, Presence, Publication, Sink, Source};
+use crate::name::Reference;
+
+/// A registry, to read from and to write to. Made by [`super::Registries::store`].
+pub(crate) struct RegistryStore {
+    pub(super) transport: Transport,
+    held: Mutex<Held>,
+    pub(super) read: Mutex<Read>,
+}
+
+impl RegistryStore {
+    pub(super) fn new(transport: Transport) -> Self {
+        RegistryStore { transport, held: Mutex::default(), read: Mutex::default() }
+    }
+
+    /// What is known to be there.
+    pub(super) fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Source for RegistryStore {
+    async fn resolve(&self, place: &Place, reference: &Reference, charge: &Charge) -> Result<Option<Descriptor>> {
+        self.head_manifest(place, reference, "resolve tag", &Scopes::pull(place.as_str()), charge).await
+    }
+
+    async fn tags(&self, place: &Place, charge: &Charge) -> Result<Vec<String>> {
+        self.list_tags(place, charge).await
+    }
+
+    async fn manifest(&self, place: &Place, digest: &Digest, charge: &Charge) -> Result<Option<Manifest>> {
+        self.get_manifest(place, digest, charge).await
+    }
+
+    async fn blob(&self, place: &Place, blob: &Descriptor, offset: u64, charge: &Charge) -> Result<Option<BlobStream>> {
+        self.read_blob(place, blob, offset, charge).await
+    }
+}
+
+/// A registry keeps what it lists: whoever put a manifest there had to put its content first. So a manifest found is
+/// `Here` with all it refers to; where that is wrong, a later PUT is answered `MANIFEST_BLOB_UNKNOWN` and the copy heals.
+///
+/// Reading a name (`published`) asks for pull rights only, so that a plan and a night with nothing to do need no others;
+/// everything else asks for push rights at once, so that a repository costs one token.
+#[async_trait]
+impl Sink for RegistryStore {
+    async fn published(&self, place: &Place, reference: &Reference, charge: &Charge) -> Result<Option<Descriptor>> {
+        self.head_manifest(place, reference, "resolve tag", &Scopes::pull(place.as_str()), charge).await
+    }
+
+    async fn holds_blob(&self, place: &Place, blob: &Descriptor, charge: &Charge) -> Result<Presence> {
+        if self.held().has(place, &blob.digest) {
+            return Ok(Presence::Here);
+        }
+        if self.head_blob(place, &blob.digest, charge).await? {
+            self.held().add(place, &blob.digest);
+            return Ok(Presence::Here);
+        }
+        Ok(self.held().elsewhere(place, &blob.digest).map_or(Presence::Absent, Presence::At))
+    }
+
+    async fn holds_manifest(&self, place: &Place, manifest: &Descriptor, charge: &Charge) -> Result<Presence> {
+        if self.held().has(place, &manifest.digest) {
+            return Ok(Presence::Here);
+        }
+        let reference = Reference::Digest(manifest.digest.clone());
+        let found = self.head_manifest(place, &reference, "head manifest", &Scopes::push(place.as_str()), charge).await?;
+        if found.is_none() {
+            return Ok(Presence::Absent);
+        }
+        self.held().add(place, &manifest.digest);
+        Ok(Presence::Here)
+    }
+
+    async fn link(&self, from: &Place, to: &Place, blob: &Descriptor, charge: &Charge) -> Result<bool> {
+        let done = self.mount(from, to, &blob.digest, charge).await?;
+        if done {
+            self.held().add(to, &blob.digest);
+        }
+        Ok(done)
+    }
+
+    async fn write_blob(&self, place: &Place, blob: &Descriptor, open: &dyn OpenBlob, charge: &Charge) -> Result<()> {
+        self.upload(place, blob, open, charge).await?;
+        self.held().add(place, &blob.digest);
+        Ok(())
+    }
+
+    async fn put_manifest(&self, place: &Place, manifest: &Manifest, charge: &Charge) -> Result<()> {
+        self.store_manifest(place, &Reference::Digest(manifest.digest.clone()), manifest, charge).await
+    }
+
+    async fn publish(&self, publication: &Publication, charge: &Charge) -> Result<()> {
+        let Publication { place, reference, manifest, .. } = publication;
+        if matches!(reference, Reference::Digest(_)) && self.held().has(place, &manifest.digest) {
+            // The digest is the name, and it is there.
+            return Ok(());
+        }
+        self.store_manifest(place, reference, manifest, charge).await
+    }
+}

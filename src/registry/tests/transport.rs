@@ -1,0 +1,181 @@
+//! Retries, pauses, logins and permits, seen from the registry.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::content::{Sink, Source};
+use crate::name::Reference;
+use crate::registry::testing::{Nobody, Server, answer, charge, place, refuse, store};
+use crate::registry::{Concurrency, HostSettings, Registries, RetryPolicy};
+use crate::{Kind, Side};
+
+fn tag() -> Reference {
+    Reference::Tag("1".to_owned())
+}
+
+fn found() -> axum::response::Response {
+    let digest = format!("sha256:{}", "a".repeat(64));
+    answer(200, &[("docker-content-digest", &digest), ("content-type", "application/vnd.oci.image.index.v1+json; x=y")], "")
+}
+
+#[tokio::test]
+async fn trouble_is_tried_again_and_a_final_no_is_not() {
+    for (status, attempts) in [(408, 4), (429, 4), (499, 4), (500, 4), (502, 4), (503, 4), (504, 4), (400, 1), (403, 1), (405, 2), (418, 1)]
+    {
+        let server = Server::start(move |_| refuse(status, "X")).await;
+        let (_, store) = store(&server, Side::Upstream);
+        let error = store.resolve(&place(), &tag(), &charge()).await.unwrap_err();
+        assert_eq!((server.seen().len(), error.http_status()), (attempts, Some(status)), "{status}");
+    }
+}
+
+#[tokio::test]
+async fn a_registry_that_comes_back_is_not_an_error() {
+    let server = Server::start(|seen| if seen.nth < 3 { refuse(503, "UNAVAILABLE") } else { found() }).await;
+    let (registries, store) = store(&server, Side::Upstream);
+    let resolved = store.resolve(&place(), &tag(), &charge()).await.unwrap().unwrap();
+    assert_eq!(resolved.media_type, "application/vnd.oci.image.index.v1+json");
+    let row = &registries.rows()[0];
+    assert_eq!((row.requests.manifest_head, row.retries, row.throttled), (4, 3, 3));
+    assert!(row.waited_seconds > 0.0);
+}
+
+#[tokio::test]
+async fn the_last_error_says_how_often_and_why() {
+    let server = Server::start(|_| refuse(502, "UNKNOWN")).await;
+    let (_, at) = store(&server, Side::Target);
+    let error = at.published(&place(), &tag(), &charge()).await.unwrap_err();
+    assert_eq!((error.kind(), error.side(), error.http_status()), (Kind::Unavailable, Side::Target, Some(502)));
+    assert!(error.to_string().starts_with("target: resolve tag image:1: 502 still so after 4 attempts in "), "{error}");
+}
+
+#[tokio::test]
+async fn nobody_there_is_said_in_words_and_later_images_do_not_wait_again() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    drop(listener);
+    let retry = RetryPolicy { attempts: 3, base: Duration::from_millis(1), cap: Duration::from_millis(2), ..RetryPolicy::default() };
+    let registries = Registries::new(|_| HostSettings::default(), Concurrency::default(), retry);
+    let store = registries.store(Side::Upstream, &host, Arc::new(Nobody)).unwrap();
+    let error = store.resolve(&place(), &tag(), &charge()).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Unavailable);
+    assert!(error.message().starts_with("no answer after 3 attempts in 0.") && error.message().contains("refused"), "{error}");
+    // The host has answered nobody: the next image tries once.
+    let error = store.resolve(&place(), &tag(), &charge()).await.unwrap_err();
+    assert!(error.message().starts_with("no answer after 1 attempt in "), "{error}");
+    assert_eq!(registries.rows()[0].requests.manifest_head, 4);
+}
+
+#[tokio::test]
+async fn retry_after_zero_costs_only_the_attempts_own_wait_and_a_long_one_ends_the_work() {
+    let server = Server::start(|seen| match (seen.path(), seen.nth) {
+        ("/v2/a/b/manifests/1", 0) => answer(429, &[("retry-after", "0")], "slow down"),
+        ("/v2/a/b/manifests/1", _) => found(),
+        _ => answer(429, &[("retry-after", "7200")], "come back later"),
+    })
+    .await;
+    let (registries, store) = store(&server, Side::Upstream);
+    assert!(store.resolve(&place(), &tag(), &charge()).await.unwrap().is_some());
+    let error = store.tags(&place(), &charge()).await.unwrap_err();
+    assert_eq!((error.kind(), error.http_status()), (Kind::Limited, Some(429)));
+    assert!(error.message().contains("asks to be left alone for another 2 h 0 min"), "{error}");
+    // The whole host is left alone: nothing is sent, not even by others.
+    let before = server.seen().len();
+    let error = store.resolve(&place(), &tag(), &charge()).await.unwrap_err();
+    assert_eq!((error.kind(), server.seen().len()), (Kind::Limited, before));
+    assert_eq!(registries.rows()[0].throttled, 2);
+}
+
+#[tokio::test]
+async fn a_token_is_fetched_when_asked_for_and_counted() {
+    let server = Server::start(|seen| {
+        let realm = format!("Bearer realm=\"http://{}/token\",service=\"x\"", seen.header("host").unwrap());
+        match (seen.path(), seen.header("authorization")) {
+            ("/token", None) => answer(200, &[], "{\"token\":\"secret\"}"),
+            (_, Some("Bearer secret")) => found(),
+            _ => answer(401, &[("www-authenticate", &realm)], ""),
+        }
+    })
+    .await;
+    let (registries, store) = store(&server, Side::Upstream);
+    store.resolve(&place(), &tag(), &charge()).await.unwrap().unwrap();
+    store.resolve(&place(), &tag(), &charge()).await.unwrap().unwrap();
+    assert_eq!(server.lines(), ["HEAD /v2/a/b/manifests/1", "GET /token", "HEAD /v2/a/b/manifests/1", "HEAD /v2/a/b/manifests/1"]);
+    let row = &registries.rows()[0];
+    assert_eq!((row.requests.token, row.requests.manifest_head, row.retries), (1, 3, 0));
+}
+
+#[tokio::test]
+async fn a_token_servers_trouble_is_waited_out() {
+    let server = Server::start(|seen| {
+        let realm = format!("Bearer realm=\"http://{}/token\"", seen.header("host").unwrap());
+        match (seen.path(), seen.header("authorization")) {
+            ("/token", _) if seen.nth == 0 => answer(503, &[("retry-after", "0")], ""),
+            ("/token", _) if seen.nth == 1 => crate::registry::testing::broken(200, &[], b"{\"tok", 40),
+            ("/token", _) => answer(200, &[], "{\"token\":\"secret\"}"),
+            (_, Some(_)) => found(),
+            _ => answer(401, &[("www-authenticate", &realm)], ""),
+        }
+    })
+    .await;
+    let (registries, store) = store(&server, Side::Upstream);
+    assert!(store.resolve(&place(), &tag(), &charge()).await.unwrap().is_some());
+    assert_eq!(registries.rows()[0].requests.token, 3);
+}
+
+#[tokio::test]
+async fn a_401_that_no_login_helps_against_says_what_the_registry_said() {
+    let server = Server::start(|_| refuse(401, "UNAUTHORIZED")).await;
+    let (_, store) = store(&server, Side::Upstream);
+    let error = store.tags(&place(), &charge()).await.unwrap_err();
+    assert_eq!((error.kind(), error.http_status(), error.registry_code()), (Kind::Unauthorized, Some(401), Some("UNAUTHORIZED")));
+    assert_eq!(server.seen().len(), 1);
+}
+
+#[tokio::test]
+async fn one_host_and_account_is_one_store_one_row_and_one_set_of_permits() {
+    let server = Server::start(|_| found()).await;
+    let (registries, upstream) = store(&server, Side::Upstream);
+    assert!(Arc::ptr_eq(&upstream, &registries.store(Side::Upstream, &server.host, Arc::new(Nobody)).unwrap()));
+    let target = registries.store(Side::Target, &server.host, Arc::new(Nobody)).unwrap();
+    upstream.resolve(&place(), &tag(), &charge()).await.unwrap();
+    target.published(&place(), &tag(), &charge()).await.unwrap();
+    assert_eq!(registries.rows().len(), 1);
+    assert_eq!(registries.rows()[0].requests.manifest_head, 2);
+    assert!(Arc::ptr_eq(&upstream.transport.host, &target.transport.host));
+}
+
+#[tokio::test]
+async fn no_more_requests_are_in_flight_than_there_are_permits() {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (counted, highest) = (Arc::clone(&now), Arc::clone(&most));
+    // A body that takes a few turns: the permit must be held until its end.
+    let server = Server::start(move |_| {
+        let running = counted.fetch_add(1, Ordering::SeqCst) + 1;
+        highest.fetch_max(running, Ordering::SeqCst);
+        let counted = Arc::clone(&counted);
+        let body = futures_util::stream::unfold(0, move |turn| {
+            let counted = Arc::clone(&counted);
+            async move {
+                tokio::task::yield_now().await;
+                match turn {
+                    0..20 => Some((Ok::<_, std::io::Error>(bytes::Bytes::from_static(b" ")), turn + 1)),
+                    20 => {
+                        counted.fetch_sub(1, Ordering::SeqCst);
+                        Some((Ok(bytes::Bytes::from_static(b"{\"tags\":[]}")), 21))
+                    }
+                    _ => None,
+                }
+            }
+        });
+        answer(200, &[], axum::body::Body::from_stream(body))
+    })
+    .await;
+    let settings = |_: &str| HostSettings { concurrency: Some(2), ..HostSettings::default() };
+    let registries = Registries::new(settings, Concurrency::default(), RetryPolicy::default());
+    let store = registries.store(Side::Upstream, &server.host, Arc::new(Nobody)).unwrap();
+    let (place, charge) = (place(), charge());
+    futures_util::future::try_join_all((0..20).map(|_| store.tags(&place, &charge))).await.unwrap();
+    assert_eq!((server.seen().len(), most.load(Ordering::SeqCst)), (20, 2));
+}

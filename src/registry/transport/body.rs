@@ -1,0 +1,230 @@
+//! Bodies and their silences: reading an answer with a limit on silence, and watching an upload's progress.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::Stream;
+use reqwest::header::HeaderMap;
+use reqwest::{Response, StatusCode};
+use tokio::time::Instant;
+use url::Url;
+
+use super::classify::Trouble;
+use super::permit::Permit;
+use super::transport_cause;
+use crate::Error;
+use crate::content::{Tally, Verified};
+
+/// An answer that is what was asked for, with its body still to be read. Its permit is held until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    /// What was asked, for addresses relative to it.
+    pub(crate) url: Url,
+    /// When it was asked for.
+    pub(crate) sent: Instant,
+    pub(super) response: Response,
+    pub(super) idle: Duration,
+    #[expect(dead_code, reason = "held for its drop")]
+    pub(super) permit: Permit,
+}
+
+/// Why a body could not be read whole.
+#[derive(Debug)]
+pub(crate) enum Unread {
+    /// It is longer than it may be.
+    TooLong,
+    /// It broke off.
+    Trouble(Trouble),
+}
+
+impl Answer {
+    /// The header's text, if it is there and is text.
+    pub(crate) fn header(&self, name: impl reqwest::header::AsHeaderName) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    /// What Content-Length says. Read from the header: a HEAD's body has no length of its own.
+    pub(crate) fn content_length(&self) -> Option<u64> {
+        self.header(reqwest::header::CONTENT_LENGTH).and_then(|value| value.trim().parse().ok())
+    }
+
+    /// The next piece of the body. The clock of silence runs only while somebody waits here: a slow reader is not a silent
+    /// registry (which is why reqwest's own `read_timeout` is not used; it would also end every upload after its time).
+    pub(crate) async fn chunk(&mut self) -> Result<Option<Bytes>, Trouble> {
+        match tokio::time::timeout(self.idle, self.response.chunk()).await {
+            Ok(Ok(chunk)) => Ok(chunk),
+            Ok(Err(error)) => Err(Trouble::Broken(transport_cause(&error))),
+            Err(_) => Err(silence(self.idle)),
+        }
+    }
+
+    /// The whole body, of at most `most` bytes.
+    pub(crate) async fn whole(&mut self, most: usize) -> Result<Bytes, Unread> {
+        let mut body = BytesMut::new();
+        while let Some(chunk) = self.chunk().await.map_err(Unread::Trouble)? {
+            if body.len() + chunk.len() > most {
+                return Err(Unread::TooLong);
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body.freeze())
+    }
+}
+
+pub(super) fn silence(idle: Duration) -> Trouble {
+    Trouble::Broken(format!("no byte came for {} s", idle.as_secs_f32()))
+}
+
+/// After an upload's last byte the registry may still hash and move it before it answers. 20 MB/s is what an object store's
+/// server-side copy does at its worst; it is added to the time that silence may last.
+const COMMIT_RATE: u64 = 20_000_000;
+
+/// How long a registry may think about `size` bytes that it has got.
+pub(crate) fn commit_time(size: u64) -> Duration {
+    Duration::from_secs(size / COMMIT_RATE)
+}
+
+/// What an upload's body has done so far, seen by who waits for the answer.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    size: u64,
+    given: AtomicU64,
+    /// Since when the registry has had something to take, or to answer. `None`: we are waiting for the source.
+    waiting_since: Mutex<Option<Instant>>,
+    failure: Mutex<Option<Error>>,
+}
+
+impl Progress {
+    pub(crate) fn new(size: u64) -> Arc<Self> {
+        Arc::new(Progress { size, given: AtomicU64::new(0), waiting_since: Mutex::default(), failure: Mutex::default() })
+    }
+
+    /// The request leaves now.
+    pub(super) fn begin(&self) {
+        self.set_waiting(Some(Instant::now()));
+    }
+
+    /// Whether every byte has been handed over.
+    pub(crate) fn complete(&self) -> bool {
+        self.given.load(Ordering::SeqCst) >= self.size
+    }
+
+    /// The source's failure, if that is why the body ended early.
+    pub(crate) fn take_failure(&self) -> Option<Error> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn set_waiting(&self, since: Option<Instant>) {
+        *self.waiting_since.lock().unwrap_or_else(PoisonError::into_inner) = since;
+    }
+
+    /// Comes back when the registry has taken nothing, and said nothing, for too long.
+    pub(super) async fn silence(&self, idle: Duration) -> Trouble {
+        loop {
+            let since = *self.waiting_since.lock().unwrap_or_else(PoisonError::into_inner);
+            let allowed = if self.complete() { idle + commit_time(self.size) } else { idle };
+            let deadline = since.unwrap_or_else(Instant::now) + allowed;
+            if since.is_some() && deadline <= Instant::now() {
+                return silence(allowed);
+            }
+            tokio::time::sleep_until(deadline).await;
+        }
+    }
+}
+
+/// The body of an upload: a verified stream whose failure is kept where the uploader finds it (what the HTTP library makes of
+/// it is "connection closed"), and whose bytes are counted.
+pub(crate) struct Feed {
+    inner: Verified,
+    progress: Arc<Progress>,
+    tally: Arc<Tally>,
+}
+
+impl Feed {
+    pub(crate) fn new(inner: Verified, progress: Arc<Progress>, tally: Arc<Tally>) -> Self {
+        Feed { inner, progress, tally }
+    }
+}
+
+impl Stream for Feed {
+    type Item = Result<Bytes, std::io::Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.progress.set_waiting(None);
+        let item = ready!(Pin::new(&mut self.inner).poll_next(cx));
+        self.progress.set_waiting(Some(Instant::now()));
+        Poll::Ready(match item {
+            Some(Ok(chunk)) => {
+                let count = chunk.len() as u64;
+                self.progress.given.fetch_add(count, Ordering::SeqCst);
+                self.tally.add_written(count);
+                Some(Ok(chunk))
+            }
+            Some(Err(error)) => {
+                *self.progress.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                Some(Err(std::io::Error::other("the source failed")))
+            }
+            None => None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::content::{Descriptor, Digest};
+    use crate::{Kind, Side};
+    use futures_util::{StreamExt, stream};
+
+    fn feed(progress: &Arc<Progress>, chunks: Vec<crate::Result<Bytes>>) -> Feed {
+        let blob = Descriptor::new("x", Digest::sha256(b"abcd"), 4);
+        let verified = Verified::whole(stream::iter(chunks).boxed(), &blob, Side::Upstream).unwrap();
+        Feed::new(verified, Arc::clone(progress), Arc::default())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_registry_that_takes_nothing_is_noticed_and_a_slow_source_is_not() {
+        let idle = Duration::from_secs(60);
+        let progress = Progress::new(4);
+        progress.begin();
+        let began = Instant::now();
+        progress.silence(idle).await;
+        assert_eq!(began.elapsed(), idle);
+        progress.set_waiting(None);
+        assert!(tokio::time::timeout(idle * 60, progress.silence(idle)).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_registry_may_think_about_a_large_blob() {
+        let progress = Progress::new(COMMIT_RATE * 100);
+        progress.begin();
+        progress.given.store(COMMIT_RATE * 100, Ordering::SeqCst);
+        let began = Instant::now();
+        progress.silence(Duration::from_secs(60)).await;
+        assert_eq!(began.elapsed().as_secs(), 160);
+    }
+
+    #[tokio::test]
+    async fn the_sources_own_error_is_kept() {
+        let progress = Progress::new(4);
+        let broken = Error::new(Side::Upstream, "get blob", Kind::Unavailable, "it broke");
+        let mut feed = feed(&progress, vec![Ok(Bytes::from_static(b"ab")), Err(broken)]);
+        while feed.next().await.is_some_and(|item| item.is_ok()) {}
+        assert_eq!(progress.take_failure().unwrap().message(), "it broke");
+        assert!(!progress.complete());
+    }
+
+    #[tokio::test]
+    async fn a_whole_body_is_counted_complete() {
+        let progress = Progress::new(4);
+        let mut feed = feed(&progress, vec![Ok(Bytes::from_static(b"ab")), Ok(Bytes::from_static(b"cd"))]);
+        while feed.next().await.is_some() {}
+        assert!(progress.complete() && feed.tally.bytes_written() == 4);
+    }
+}

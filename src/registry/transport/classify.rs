@@ -1,0 +1,165 @@
+//! What an answer, or its absence, means: pure functions, with the time of day as an argument.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use jiff::fmt::rfc2822::DateTimeParser;
+
+use crate::registry::error::Refusal;
+
+/// What to do about an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It is what was asked for.
+    Done,
+    /// Ask again. `throttled`: the host says that we ask too much.
+    Retry {
+        /// Whether it is our pace that the host complains of.
+        throttled: bool,
+    },
+    /// It will not get better.
+    Fail,
+}
+
+/// An attempt that did not bring what was asked for, and is worth another.
+#[derive(Debug, Clone)]
+pub(crate) enum Trouble {
+    /// An answer that says: not now.
+    Answer(Refusal),
+    /// No answer, or not all of it; the cause in words.
+    Broken(String),
+    /// It went wrong in a way that is about this piece of work alone; how, in words.
+    Lost(String),
+}
+
+impl Trouble {
+    /// Whether it says something about the host, so that all who speak to it should wait. A redirect that has expired and
+    /// an upload session that is gone do not.
+    pub(crate) fn is_the_hosts(&self) -> bool {
+        match self {
+            Trouble::Answer(refusal) => matches!(classify(refusal.status, refusal.code.as_deref(), false), Verdict::Retry { .. }),
+            Trouble::Broken(_) => true,
+            Trouble::Lost(_) => false,
+        }
+    }
+    /// What the host asked for.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Trouble::Answer(refusal) => refusal.retry_after,
+            Trouble::Broken(_) | Trouble::Lost(_) => None,
+        }
+    }
+    /// The status, where there was an answer.
+    pub(crate) fn status(&self) -> Option<u16> {
+        match self {
+            Trouble::Answer(refusal) => Some(refusal.status),
+            Trouble::Broken(_) | Trouble::Lost(_) => None,
+        }
+    }
+}
+
+/// Judges an answer by its status and the registry's error code; `foreign`: it came from a host that the registry
+/// redirected to.
+///
+/// Retried are 408, 429, 499 (nginx: the client closed the request, which happens to a proxy's upstream side) and 5xx;
+/// whatever says `TOOMANYREQUESTS` or `UNAVAILABLE` (registries.md 4.6), as some gateways do with other statuses; and 400, 401 and 403 of
+/// a redirect's target, because signed addresses expire (403 at S3 and Azure, 400 `ExpiredToken` at Google) and the registry gives a fresh one.
+pub(crate) fn classify(status: u16, code: Option<&str>, foreign: bool) -> Verdict {
+    match (status, code) {
+        (200..=299, _) => Verdict::Done,
+        (429 | 503, _) | (_, Some("TOOMANYREQUESTS")) => Verdict::Retry { throttled: true },
+        (408 | 499 | 500..=599, _) | (_, Some("UNAVAILABLE")) => Verdict::Retry { throttled: false },
+        (400 | 401 | 403, _) if foreign => Verdict::Retry { throttled: false },
+        _ => Verdict::Fail,
+    }
+}
+
+/// Reads `Retry-After` (RFC 9110, 10.2.3): seconds, with a fraction too since some send one, or a date. A date in the past is
+/// no wait at all; what is neither is `None`.
+pub(crate) fn retry_after(value: &str, now: Timestamp) -> Option<Duration> {
+    let value = value.trim();
+    if value.starts_with(|c: char| c.is_ascii_digit()) && value.chars().all(|c| c.is_ascii_digit() || c == '.') {
+        let seconds: f64 = value.parse().ok()?;
+        return Some(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX));
+    }
+    let date = DateTimeParser::new().parse_timestamp(value).ok()?;
+    Some(Duration::try_from(date.duration_since(now)).unwrap_or(Duration::ZERO))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const RETRY: Verdict = Verdict::Retry { throttled: false };
+    const THROTTLED: Verdict = Verdict::Retry { throttled: true };
+
+    #[test]
+    fn verdicts() {
+        for (status, code, foreign, expected) in [
+            (200, None, false, Verdict::Done),
+            (201, None, false, Verdict::Done),
+            (202, None, false, Verdict::Done),
+            (206, None, true, Verdict::Done),
+            (302, None, false, Verdict::Fail),
+            (400, None, false, Verdict::Fail),
+            (400, None, true, RETRY),
+            (401, None, false, Verdict::Fail),
+            (401, None, true, RETRY),
+            (403, Some("DENIED"), false, Verdict::Fail),
+            (403, None, true, RETRY),
+            (404, Some("MANIFEST_UNKNOWN"), false, Verdict::Fail),
+            (404, None, true, Verdict::Fail),
+            (405, Some("UNSUPPORTED"), false, Verdict::Fail),
+            (408, None, false, RETRY),
+            (412, None, false, Verdict::Fail),
+            (413, None, false, Verdict::Fail),
+            (416, None, false, Verdict::Fail),
+            (429, Some("TOOMANYREQUESTS"), false, THROTTLED),
+            (429, None, true, THROTTLED),
+            (403, Some("TOOMANYREQUESTS"), false, THROTTLED),
+            (400, Some("UNAVAILABLE"), false, RETRY),
+            (499, None, false, RETRY),
+            (500, Some("UNKNOWN"), false, RETRY),
+            (502, None, false, RETRY),
+            (503, None, false, THROTTLED),
+            (504, None, true, RETRY),
+            (522, None, false, RETRY),
+        ] {
+            assert_eq!(classify(status, code, foreign), expected, "{status} {code:?} {foreign}");
+        }
+    }
+
+    #[test]
+    fn retry_after_in_every_form() {
+        let now: Timestamp = "2026-11-23T10:00:00Z".parse().unwrap();
+        for (value, expected) in [
+            ("0", Some(0.0)),
+            ("120", Some(120.0)),
+            (" 7 ", Some(7.0)),
+            ("1.5", Some(1.5)),
+            ("Mon, 23 Nov 2026 10:01:30 GMT", Some(90.0)),
+            ("Mon, 23 Nov 2026 09:00:00 GMT", Some(0.0)),
+            ("", None),
+            ("-5", None),
+            ("soon", None),
+            ("1e9", None),
+            ("1.2.3", None),
+            ("10.3ms", None),
+        ] {
+            assert_eq!(retry_after(value, now), expected.map(Duration::from_secs_f64), "{value}");
+        }
+        assert_eq!(retry_after(&"9".repeat(400), now), Some(Duration::MAX));
+    }
+
+    proptest! {
+        #[test]
+        fn retry_after_never_panics(value in "\\PC{0,40}") {
+            let _ = retry_after(&value, Timestamp::UNIX_EPOCH);
+        }
+        #[test]
+        fn seconds_are_seconds(seconds in 0u32..) {
+            prop_assert_eq!(retry_after(&seconds.to_string(), Timestamp::UNIX_EPOCH), Some(Duration::from_secs(u64::from(seconds))));
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! What all who speak to one host share: its addresses and clients, its permits, its pauses, and what was learnt about it.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use url::Url;
+
+use super::backoff::{Backoff, Patience, RetryPolicy};
+use super::permit::{Claim, Permit, Permits, Reader};
+use crate::Result;
+use crate::registry::HostSettings;
+use crate::registry::address::AddressPolicy;
+use crate::registry::http::{self, Clients};
+
+/// After so many mounts refused in a row, none is asked for any more. A refusal may be about one pair of repositories (no
+/// pull right on the other), so one proves nothing; three different ones mean a registry that does not mount (ECR without its
+/// setting), where each further one would cost a POST and a DELETE per blob.
+const MOUNT_REFUSALS: u32 = 3;
+
+/// One host of a run.
+pub(crate) struct Host {
+    /// Its name, as images have it (`docker.io`).
+    pub(crate) name: String,
+    /// Where its API is.
+    pub(crate) endpoint: Url,
+    /// Where it may send us.
+    pub(crate) policy: Arc<AddressPolicy>,
+    pub(crate) retry: RetryPolicy,
+    pub(super) clients: Clients,
+    permits: Permits,
+    backoff: Mutex<Backoff>,
+    patches: AtomicBool,
+    mounts_refused: AtomicU32,
+}
+
+impl Host {
+    pub(crate) fn new(name: &str, settings: &HostSettings, concurrency: usize, retry: RetryPolicy) -> Result<Self> {
+        let endpoint = http::endpoint(name, settings.endpoint.as_deref(), settings.plain_http)?;
+        let policy = Arc::new(AddressPolicy::new(&endpoint, settings.allow_private));
+        Ok(Host {
+            name: name.to_owned(),
+            clients: http::build(&settings.http, &policy)?,
+            endpoint,
+            policy,
+            retry,
+            permits: Permits::new(concurrency),
+            backoff: Mutex::new(Backoff::new(retry)),
+            // registries.md 3.10: Azure Container Registry refuses large bodies in one PUT.
+            patches: AtomicBool::new(name.ends_with(".azurecr.io")),
+            mounts_refused: AtomicU32::new(0),
+        })
+    }
+
+    /// Lets at least so many requests be in flight.
+    pub(crate) fn widen(&self, concurrency: usize) {
+        self.permits.widen(concurrency);
+    }
+
+    pub(super) fn backoff(&self) -> MutexGuard<'_, Backoff> {
+        self.backoff.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The retry budget of new work.
+    pub(crate) fn patience(&self) -> Patience {
+        Patience::new(self.retry, self.backoff().attempts())
+    }
+
+    /// Waits until the host may be spoken to, holding nothing. `Err`: the pause that is left, if it is longer than anybody waits.
+    pub(crate) async fn clear(&self) -> Result<(), Duration> {
+        loop {
+            let Some(pause) = self.backoff().pause(Instant::now()) else { return Ok(()) };
+            if pause > self.retry.longest_pause {
+                return Err(pause);
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// A permit, at a time when the host is not paused: a pause that begins while we wait for the permit counts too.
+    pub(super) async fn admit(&self, claim: Claim) -> Result<Permit, Duration> {
+        loop {
+            self.clear().await?;
+            let permit = self.permits.take(claim).await;
+            if self.backoff().pause(Instant::now()).is_none() {
+                return Ok(permit);
+            }
+        }
+    }
+
+    /// Counts a reader of one of the host's blobs until it is dropped.
+    pub(crate) fn reader(&self) -> Reader {
+        self.permits.reader()
+    }
+
+    /// Whether uploads go by PATCH: a single PUT of the whole is refused here.
+    pub(crate) fn patches(&self) -> bool {
+        self.patches.load(Ordering::Relaxed)
+    }
+    /// A PUT was too large (413): from now on uploads go by PATCH.
+    pub(crate) fn patch_from_now_on(&self) {
+        self.patches.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a mount is worth asking for.
+    pub(crate) fn mounts(&self) -> bool {
+        self.mounts_refused.load(Ordering::Relaxed) < MOUNT_REFUSALS
+    }
+    /// Remembers how a mount went.
+    pub(crate) fn mounted(&self, done: bool) {
+        if done {
+            self.mounts_refused.store(0, Ordering::Relaxed);
+        } else {
+            self.mounts_refused.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// An address below `/v2/` of the registry. `path` is joined from checked names, tags and digests, none of which can
+    /// hold a `/..`, a `?` or a `#`.
+    pub(crate) fn url(&self, path: &str) -> Url {
+        let mut url = self.endpoint.clone();
+        url.set_path(&format!("{}/v2/{path}", self.endpoint.path().trim_end_matches('/')));
+        url
+    }
+
+    /// Whether `url` is the registry itself: scheme, host and port are its endpoint's. Only there do its credentials go.
+    pub(crate) fn is_home(&self, url: &Url) -> bool {
+        url.origin() == self.endpoint.origin()
+    }
+
+    /// Reads an address that the registry sent (`Location`, `Link`), relative to `base`. A registry behind a TLS proxy
+    /// often believes that it is reached by plain HTTP, and says so; that is put right rather than followed into the clear.
+    pub(crate) fn resolve(&self, base: &Url, text: &str) -> Result<Url, String> {
+        let mut url = base.join(text).map_err(|_| "it leads to an address that is none".to_owned())?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(format!("it leads to an address of scheme `{}`", url.scheme()));
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err("it leads to an address with a user name or password in it".to_owned());
+        }
+        let same_port = url.port().is_none() || url.port() == self.endpoint.port();
+        if self.endpoint.scheme() == "https" && url.scheme() == "http" && url.host() == self.endpoint.host() && same_port {
+            let changed = url.set_scheme("https").and_then(|()| url.set_port(self.endpoint.port()));
+            changed.map_err(|()| "it leads to an address that is none".to_owned())?;
+        }
+        Ok(url)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn host(endpoint: &str) -> Host {
+        let settings = HostSettings { endpoint: Some(endpoint.to_owned()), ..Default::default() };
+        Host::new("registry.example", &settings, 1, RetryPolicy::default()).unwrap()
+    }
+
+    #[test]
+    fn addresses_are_read_relative_to_the_request_and_kept_out_of_the_clear() {
+        let host = host("https://registry.example");
+        let base = host.url("a/b/blobs/uploads/");
+        for (text, expected) in [
+            ("/v2/a/b/blobs/uploads/1?_state=x%3D", "https://registry.example/v2/a/b/blobs/uploads/1?_state=x%3D"),
+            ("uuid", "https://registry.example/v2/a/b/blobs/uploads/uuid"),
+            ("https://upload.example/u?x=1", "https://upload.example/u?x=1"),
+            ("//upload.example/u", "https://upload.example/u"),
+            ("http://registry.example/v2/u?y", "https://registry.example/v2/u?y"),
+            ("http://registry.example//evil.example/u", "https://registry.example//evil.example/u"),
+            ("http://registry.example:8080/u", "http://registry.example:8080/u"),
+            ("http://other.example/u", "http://other.example/u"),
+            ("?n=5", "https://registry.example/v2/a/b/blobs/uploads/?n=5"),
+        ] {
+            assert_eq!(host.resolve(&base, text).unwrap().as_str(), expected, "{text}");
+        }
+        for bad in ["file:///etc/passwd", "ftp://x/y", "http://[::1", "data:text/plain,x", "https://", "https://user:pw@registry.example/u"]
+        {
+            assert!(host.resolve(&base, bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_endpoint_may_have_a_path_and_home_is_scheme_host_and_port() {
+        let host = host("https://proxy.example:8443/hub/");
+        assert_eq!(host.url("a/tags/list").as_str(), "https://proxy.example:8443/hub/v2/a/tags/list");
+        for (url, home) in [
+            ("https://proxy.example:8443/x", true),
+            ("https://proxy.example/x", false),
+            ("http://proxy.example:8443/x", false),
+            ("https://proxy.example.evil:8443/x", false),
+        ] {
+            assert_eq!(host.is_home(&Url::parse(url).unwrap()), home, "{url}");
+        }
+    }
+
+    #[test]
+    fn three_refused_mounts_in_a_row_are_enough() {
+        let host = host("https://registry.example");
+        host.mounted(false);
+        host.mounted(false);
+        host.mounted(true);
+        host.mounted(false);
+        host.mounted(false);
+        assert!(host.mounts());
+        host.mounted(false);
+        assert!(!host.mounts());
+    }
+
+    proptest! {
+        #[test]
+        fn no_location_makes_resolving_panic_or_leave_http(text in "\\PC{0,60}") {
+            let host = host("https://registry.example");
+            if let Ok(url) = host.resolve(&host.url("a/blobs/uploads/"), &text) {
+                prop_assert!(matches!(url.scheme(), "http" | "https"));
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_a_pause_waits_for_all_of_it_and_a_long_one_is_refused() {
+        let host = host("https://registry.example");
+        let began = Instant::now();
+        host.backoff().failed(began, began, Some(Duration::from_secs(90)));
+        assert!(host.admit(Claim::Fresh).await.is_ok());
+        assert_eq!(began.elapsed().as_secs(), 90);
+        let now = Instant::now();
+        host.backoff().failed(now, now, Some(Duration::from_secs(3600)));
+        assert_eq!(host.admit(Claim::Fresh).await.unwrap_err().as_secs(), 3600);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_that_begins_while_a_request_waits_for_its_permit_holds_it_back_too() {
+        let host = Arc::new(host("https://registry.example"));
+        let held = host.admit(Claim::Fresh).await.unwrap();
+        let began = Instant::now();
+        let waiting = tokio::spawn({
+            let host = Arc::clone(&host);
+            async move { host.admit(Claim::Fresh).await.map(|_| Instant::now()) }
+        });
+        tokio::task::yield_now().await;
+        host.backoff().failed(began, began, Some(Duration::from_secs(7)));
+        drop(held);
+        assert_eq!(waiting.await.unwrap().unwrap() - began, Duration::from_secs(7));
+    }
+}

@@ -1,0 +1,454 @@
+//! The only place a request leaves: pause and permit → budget → login → send → observe → classify → retry.
+//!
+//! [`Transport::send`] is that loop for requests whose body can be sent again; [`Transport::stream`] is one turn of it for
+//! an upload's body, which cannot, so that the uploader starts again by itself with the same [`Patience`]. State that is
+//! the host's (permits, pauses, what was learnt) is in [`Host`]; state that is the account's (login, counts) in [`Account`].
+
+mod backoff;
+mod body;
+mod classify;
+mod host;
+mod permit;
+mod redirect;
+mod token;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderValue, LOCATION, WWW_AUTHENTICATE};
+use reqwest::{Method, Response, StatusCode};
+use tokio::time::Instant;
+use url::Url;
+
+pub(crate) use self::backoff::{Patience, RetryPolicy};
+pub(crate) use self::body::{Answer, Feed, Progress, Unread, commit_time};
+pub(crate) use self::classify::{Trouble, Verdict, classify, retry_after};
+pub(crate) use self::host::Host;
+use self::permit::Permit;
+pub(crate) use self::permit::{Claim, Reader};
+use self::redirect::{Hitch, Reply};
+use super::address;
+use super::auth::{Authenticator, Scopes};
+use super::counters::{Counters, RequestKind};
+use super::error::{self, MAX_ERROR_BODY, Refusal, Topic};
+use crate::content::{Charge, Place};
+use crate::{Error, Kind, Result, Side};
+
+/// How many times in a row one request may be answered 401 and be given another login: the token that was missing or had
+/// expired, and the secret that was renewed (`command` runs again).
+const LOGINS: u32 = 2;
+
+/// Whom a host sees: a login, its tokens, and what was asked with it.
+pub(crate) struct Account {
+    pub(crate) name: String,
+    pub(crate) counters: Counters,
+    pub(crate) authenticator: Authenticator,
+}
+
+/// A way to send requests to one host, as one account, on one side of the copy.
+#[derive(Clone)]
+pub(crate) struct Transport {
+    pub(crate) side: Side,
+    pub(crate) host: Arc<Host>,
+    pub(crate) account: Arc<Account>,
+}
+
+/// Who a request says we are.
+#[derive(Clone, Copy)]
+pub(crate) enum Credentials<'a> {
+    /// The account, with a token of these scopes; only if the request goes to the registry itself.
+    Of(&'a Scopes),
+    /// Exactly this (a request for a token brings its own, or none).
+    Given(Option<&'a HeaderValue>),
+}
+
+/// The connections a request uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lane {
+    /// Little comes, little goes.
+    Small,
+    /// A blob comes.
+    Download,
+    /// A blob goes.
+    Upload,
+}
+
+/// One request, before it is sent: what it is, on whose behalf, and what it carries.
+pub(crate) struct Call<'a> {
+    pub(crate) kind: RequestKind,
+    /// The verb phrase that errors name it by.
+    pub(crate) operation: &'static str,
+    pub(crate) method: Method,
+    pub(crate) url: Url,
+    /// The repository it is about.
+    pub(crate) place: Option<&'a Place>,
+    pub(crate) credentials: Credentials<'a>,
+    pub(crate) headers: HeaderMap,
+    /// Small enough to be sent again; see [`Transport::stream`] for the others.
+    pub(crate) body: Bytes,
+    /// On whose connections: small requests never wait behind blobs.
+    pub(crate) lane: Lane,
+    pub(crate) claim: Claim,
+    /// How much longer than usual the answer may take.
+    pub(crate) grace: Duration,
+    pub(crate) charge: &'a Charge,
+}
+
+impl<'a> Call<'a> {
+    /// A request without headers or body.
+    pub(crate) fn new(
+        (kind, operation, method): (RequestKind, &'static str, Method),
+        url: Url,
+        place: &'a Place,
+        scopes: &'a Scopes,
+        charge: &'a Charge,
+    ) -> Self {
+        Call {
+            kind,
+            operation,
+            method,
+            url,
+            place: Some(place),
+            credentials: Credentials::Of(scopes),
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+            lane: Lane::Small,
+            claim: Claim::Fresh,
+            grace: Duration::ZERO,
+            charge,
+        }
+    }
+}
+
+/// What a request came to.
+pub(crate) enum Outcome {
+    /// A 2xx answer; its body is still to be read.
+    Answer(Answer),
+    /// A final refusal, and its body.
+    Refused(Refusal, Bytes),
+}
+
+/// What one attempt came to.
+pub(crate) enum Attempt {
+    /// A 2xx answer; its body is still to be read.
+    Answer(Answer),
+    /// A final refusal, and its body.
+    Refused(Refusal, Bytes),
+    /// A failure that another attempt may mend, and when the failed one was sent.
+    Trouble(Trouble, Instant),
+    /// 401, and a login that has not been tried: the same request may be sent again with it.
+    LoggedIn(HeaderValue),
+}
+
+impl Transport {
+    /// What `call` is about, as errors name it.
+    pub(crate) fn topic<'a>(&'a self, call: &Call<'a>) -> Topic<'a> {
+        self.topic_of(call.operation, call.place, call.charge)
+    }
+
+    /// As [`Transport::topic`], where there is no one request.
+    pub(crate) fn topic_of<'a>(&'a self, operation: &'static str, place: Option<&'a Place>, charge: &'a Charge) -> Topic<'a> {
+        Topic { side: self.side, operation, host: &self.host.name, account: &self.account.name, place, image: &charge.image }
+    }
+
+    /// Sends `call` until it is answered for good; a refusal is an error.
+    pub(crate) async fn send(&self, call: &Call<'_>, patience: &mut Patience) -> Result<Answer> {
+        match self.deliver(call, patience).await? {
+            Outcome::Answer(answer) => Ok(answer),
+            Outcome::Refused(refusal, _) => Err(error::refused(&self.topic(call), &refusal)),
+        }
+    }
+
+    /// Sends `call` and reads the whole answer, of at most `most` bytes; a body that breaks off is asked for again.
+    pub(crate) async fn fetch(&self, call: &Call<'_>, most: usize, patience: &mut Patience) -> Result<(Answer, Bytes)> {
+        loop {
+            let mut answer = self.send(call, patience).await?;
+            let sent = answer.sent;
+            match answer.whole(most).await {
+                Ok(body) => return Ok((answer, body)),
+                Err(Unread::TooLong) => {
+                    return Err(self.topic(call).error(Kind::Untrusted, format!("the answer is longer than the {most} bytes it may have")));
+                }
+                Err(Unread::Trouble(trouble)) => {
+                    drop(answer);
+                    self.stumble(&self.topic(call), patience, trouble, sent).await?;
+                }
+            }
+        }
+    }
+
+    /// Sends `call` until it is answered for good.
+    pub(crate) async fn deliver(&self, call: &Call<'_>, patience: &mut Patience) -> Result<Outcome> {
+        let mut logins = 0;
+        let mut renewed = None;
+        loop {
+            // The login comes before the permit: its token is a request of its own, that needs a permit too.
+            let authorization = match renewed.take() {
+                Some(header) => Some(header),
+                None => self.authorization(call).await?,
+            };
+            match self.attempt(call, authorization.as_ref(), logins < LOGINS).await? {
+                Attempt::Answer(answer) => return Ok(Outcome::Answer(answer)),
+                Attempt::Refused(refusal, body) => return Ok(Outcome::Refused(refusal, body)),
+                Attempt::Trouble(trouble, sent) => self.stumble(&self.topic(call), patience, trouble, sent).await?,
+                Attempt::LoggedIn(header) => {
+                    logins += 1;
+                    renewed = Some(header);
+                }
+            }
+        }
+    }
+
+    /// One attempt at `call`, redirects included.
+    async fn attempt(&self, call: &Call<'_>, authorization: Option<&HeaderValue>, may_log_in: bool) -> Result<Attempt> {
+        let permit = self.admit(call).await?;
+        let sent = Instant::now();
+        match self.follow(call, authorization).await {
+            Ok(reply) => self.judge(call, reply, authorization, may_log_in, (permit, sent)).await,
+            Err(Hitch::Trouble(trouble)) => Ok(Attempt::Trouble(trouble, sent)),
+            Err(Hitch::Fatal(error)) => Err(error),
+        }
+    }
+
+    /// Sends `call` once, with `feed` as its body of `size` bytes. An answer that comes before all of it has left ends it.
+    /// The body is gone then: another attempt needs a new one, whatever this one came to.
+    ///
+    /// # Errors
+    /// What no further attempt can mend: the host must be left alone for too long, or no login can be had.
+    pub(crate) async fn stream(&self, call: &Call<'_>, feed: Feed, progress: &Progress, size: u64) -> Result<Attempt> {
+        let authorization = self.authorization(call).await?;
+        let permit = self.admit(call).await?;
+        let sent = Instant::now();
+        let mut request = self.request(call, call.url.clone(), authorization.as_ref());
+        request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(size));
+        *request.body_mut() = Some(reqwest::Body::wrap_stream(feed));
+        progress.begin();
+        let answered = tokio::select! {
+            answered = self.leave(Some(call.kind), call, request) => answered,
+            trouble = progress.silence(self.host.retry.idle) => Err(Hitch::Trouble(trouble)),
+        };
+        match answered {
+            Ok(response) => {
+                let reply = Reply { response, url: call.url.clone(), foreign: None };
+                self.judge(call, reply, authorization.as_ref(), true, (permit, sent)).await
+            }
+            Err(Hitch::Trouble(trouble)) => Ok(Attempt::Trouble(trouble, sent)),
+            Err(Hitch::Fatal(error)) => Err(error),
+        }
+    }
+
+    /// A permit, at a time when the host may be spoken to.
+    ///
+    /// This is the place of pull budgets: for a `ManifestGet` of an upstream, a pull of [`Transport::payer`] is reserved here
+    /// before the permit is asked for (who waits for a window must hold none), and corrected in [`Transport::observe`].
+    async fn admit(&self, call: &Call<'_>) -> Result<Permit> {
+        self.host.admit(call.claim).await.map_err(|pause| error::told_to_wait(&self.topic(call), pause))
+    }
+
+    /// What an answer means for `call`; a refusal's body is read, and a 401 answered with a login, if one `may` be tried.
+    async fn judge(
+        &self,
+        call: &Call<'_>,
+        reply: Reply,
+        authorization: Option<&HeaderValue>,
+        may_log_in: bool,
+        (permit, sent): (Permit, Instant),
+    ) -> Result<Attempt> {
+        let Reply { mut response, url, foreign } = reply;
+        let (status, headers) = (response.status(), response.headers().clone());
+        if status.is_success() {
+            return Ok(Attempt::Answer(Answer { status, headers, url, sent, response, idle: self.host.retry.idle, permit }));
+        }
+        let body = self.error_body(&mut response).await;
+        drop((response, permit));
+        if status.is_redirection() {
+            return Err(misdirected(&self.topic(call), &headers));
+        }
+        let refusal = Refusal::read(status.as_u16(), &headers, &body, foreign, Timestamp::now());
+        if status == StatusCode::UNAUTHORIZED
+            && may_log_in
+            && refusal.foreign.is_none()
+            && self.host.is_home(&call.url)
+            && let Credentials::Of(scopes) = call.credentials
+        {
+            return self.log_in(call, scopes, &challenges(&headers), authorization, &refusal).await.map(Attempt::LoggedIn);
+        }
+        // A HEAD of a blob is not worth another redirect: see `head_blob`.
+        let expires = refusal.foreign.is_some() && call.kind != RequestKind::BlobHead;
+        Ok(match classify(refusal.status, refusal.code.as_deref(), expires) {
+            Verdict::Retry { .. } => Attempt::Trouble(Trouble::Answer(refusal), sent),
+            Verdict::Done | Verdict::Fail => Attempt::Refused(refusal, body),
+        })
+    }
+
+    /// An attempt failed: the host's pause and the counts take note, and the work waits its own time.
+    ///
+    /// # Errors
+    /// The final error, if `patience` is at its end or the host asks for more than anybody waits.
+    pub(crate) async fn stumble(&self, topic: &Topic<'_>, patience: &mut Patience, trouble: Trouble, sent: Instant) -> Result<()> {
+        if let Trouble::Answer(refusal) = &trouble
+            && classify(refusal.status, refusal.code.as_deref(), false) == (Verdict::Retry { throttled: true })
+        {
+            self.account.counters.throttled();
+        }
+        tracing::debug!(host = topic.host, operation = topic.operation, image = topic.image, ?trouble, "attempt failed");
+        let hosts = trouble.is_the_hosts();
+        if hosts {
+            let longer = self.host.backoff().failed(Instant::now(), sent, trouble.retry_after());
+            // A pause that is longer than anybody waits is not waited for.
+            if longer <= self.host.retry.longest_pause {
+                self.account.counters.waited(longer);
+            }
+        }
+        let Some(delay) = patience.failed() else {
+            if hosts {
+                self.host.backoff().gave_up(patience.started());
+            }
+            return Err(error::exhausted(topic, patience, &trouble));
+        };
+        if let Some(pause) = trouble.retry_after().filter(|pause| *pause > self.host.retry.longest_pause) {
+            return Err(told_to_wait_by(topic, pause, &trouble));
+        }
+        tokio::time::sleep(delay).await;
+        self.account.counters.retried();
+        Ok(())
+    }
+
+    /// Lets one request go. Nothing else in larder sends one.
+    async fn leave(&self, counted: Option<RequestKind>, call: &Call<'_>, request: reqwest::Request) -> Result<Response, Hitch> {
+        if let Some(kind) = counted {
+            self.account.counters.sent(kind);
+            // What is asked is counted, whatever the answer: that is how upstreams count.
+            if kind == RequestKind::ManifestGet && self.side == Side::Upstream {
+                call.charge.tally.add_pull();
+            }
+        }
+        let (method, host, path) =
+            (request.method().clone(), request.url().host_str().unwrap_or("").to_owned(), request.url().path().to_owned());
+        let client = match call.lane {
+            Lane::Small => &self.host.clients.api,
+            Lane::Download => &self.host.clients.bulk,
+            Lane::Upload => &self.host.clients.upload,
+        };
+        let sent = Instant::now();
+        let answered = client.execute(request).await.map_err(|error| match address::blocked(&error) {
+            Some(why) => Hitch::Fatal(self.topic(call).error(Kind::Untrusted, format!("the registry may not send us there: {why}"))),
+            None => Hitch::Trouble(Trouble::Broken(transport_cause(&error))),
+        });
+        if counted.is_some()
+            && let Ok(response) = &answered
+        {
+            self.observe(response.status(), sent);
+        }
+        let status = answered.as_ref().map_or(0, |response| response.status().as_u16());
+        tracing::debug!(%method, host, path, status, account = self.payer(call.charge), image = &*call.charge.image, "request");
+        answered
+    }
+
+    /// Sees every answer of the registry itself (what a redirect's target says is not about the registry). What its headers
+    /// say about limits is learnt here.
+    fn observe(&self, status: StatusCode, sent: Instant) {
+        if !matches!(classify(status.as_u16(), None, false), Verdict::Retry { .. }) {
+            self.host.backoff().succeeded(Instant::now(), sent);
+        }
+    }
+
+    /// Whose pull budget a request spends.
+    fn payer<'a>(&'a self, charge: &'a Charge) -> &'a str {
+        charge.account.as_deref().unwrap_or(&self.account.name)
+    }
+
+    /// What `call` says who we are. Never said to another host than the registry.
+    async fn authorization(&self, call: &Call<'_>) -> Result<Option<HeaderValue>> {
+        match call.credentials {
+            Credentials::Given(header) => Ok(header.cloned()),
+            Credentials::Of(_) if !self.host.is_home(&call.url) => Ok(None),
+            Credentials::Of(scopes) => {
+                let sender = token::Sender { transport: self, charge: call.charge };
+                let header = self.account.authenticator.authorization(scopes, &sender).await;
+                header.map_err(|error| error.on_side(self.side).subject(&*call.charge.image))
+            }
+        }
+    }
+
+    /// Another login after a 401.
+    async fn log_in(
+        &self,
+        call: &Call<'_>,
+        scopes: &Scopes,
+        challenges: &[HeaderValue],
+        refused: Option<&HeaderValue>,
+        refusal: &Refusal,
+    ) -> Result<HeaderValue> {
+        let sender = token::Sender { transport: self, charge: call.charge };
+        let header = self.account.authenticator.challenged(challenges, scopes, refused, &sender).await;
+        header.map_err(|error| match error.kind() {
+            Kind::Unauthorized => error::unauthorized(&self.topic(call), refusal, &error),
+            _ => error.on_side(self.side).subject(&*call.charge.image),
+        })
+    }
+
+    fn request(&self, call: &Call<'_>, url: Url, authorization: Option<&HeaderValue>) -> reqwest::Request {
+        let mut request = reqwest::Request::new(call.method.clone(), url);
+        *request.headers_mut() = call.headers.clone();
+        if let Some(header) = authorization {
+            let mut header = header.clone();
+            header.set_sensitive(true);
+            request.headers_mut().insert(AUTHORIZATION, header);
+        }
+        request
+    }
+
+    /// As much of a refusal's body as is read; what breaks off is taken as it is.
+    async fn error_body(&self, response: &mut Response) -> Bytes {
+        let mut body = Vec::new();
+        while body.len() < MAX_ERROR_BODY {
+            match tokio::time::timeout(self.host.retry.idle, response.chunk()).await {
+                Ok(Ok(Some(chunk))) => body.extend_from_slice(&chunk[..chunk.len().min(MAX_ERROR_BODY - body.len())]),
+                _ => break,
+            }
+        }
+        body.into()
+    }
+}
+
+fn challenges(headers: &HeaderMap) -> Vec<HeaderValue> {
+    headers.get_all(WWW_AUTHENTICATE).iter().cloned().collect()
+}
+
+/// A redirect that is not followed: of a request that puts something, or without an address.
+fn misdirected(topic: &Topic<'_>, headers: &HeaderMap) -> Error {
+    let to = headers.get(LOCATION).and_then(|value| value.to_str().ok()).and_then(|text| Url::parse(text).ok());
+    let to = to.and_then(|url| url.host_str().map(str::to_owned)).map_or("nowhere".to_owned(), |host| format!("to {host}"));
+    topic
+        .error(Kind::Refused, format!("{} redirects this request {to}", topic.host))
+        .remedy("if the registry has moved, name its address as `endpoint` in [registry]")
+}
+
+fn told_to_wait_by(topic: &Topic<'_>, pause: Duration, trouble: &Trouble) -> Error {
+    let error = error::told_to_wait(topic, pause);
+    match trouble.status() {
+        Some(status) => error.status(status),
+        None => error,
+    }
+}
+
+/// The cause of a failure below HTTP, without the address (it may hold a signature): the innermost error's words.
+pub(crate) fn transport_cause(error: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    let root = if std::ptr::addr_eq(cause, error) { "the request could not be sent".to_owned() } else { cause.to_string() };
+    if error.is_dns() {
+        format!("the host's address cannot be found: {root}")
+    } else if error.is_connect() && error.is_timeout() {
+        "no connection in 10 s".to_owned()
+    } else if error.is_connect() {
+        format!("no connection: {root}")
+    } else {
+        format!("the connection broke: {root}")
+    }
+}

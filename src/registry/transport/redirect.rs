@@ -1,0 +1,90 @@
+//! Redirects of GET and HEAD, followed by hand: the registry's own answer carries the limits, the login goes to no other host,
+//! and no registry may send us where it likes.
+
+use reqwest::header::{CONTENT_LENGTH, HeaderValue, LOCATION};
+use reqwest::{Method, Response, StatusCode};
+use url::Url;
+
+use super::body::silence;
+use super::{Call, Credentials, Transport, Trouble};
+use crate::{Error, Kind};
+
+/// Registries redirect once, `registry.k8s.io` twice; Go's HTTP client, which registries are made for, follows ten. Five leave
+/// room for a mirror before them, and end a loop soon.
+pub(crate) const MOST_REDIRECTS: usize = 5;
+
+/// An answer at the end of its redirects.
+pub(super) struct Reply {
+    pub(super) response: Response,
+    pub(super) url: Url,
+    /// The host that gave it, if it is not the registry.
+    pub(super) foreign: Option<String>,
+}
+
+/// Why there is no answer.
+pub(super) enum Hitch {
+    /// It may come yet.
+    Trouble(Trouble),
+    /// It will not.
+    Fatal(Error),
+}
+
+impl From<Trouble> for Hitch {
+    fn from(trouble: Trouble) -> Self {
+        Hitch::Trouble(trouble)
+    }
+}
+
+impl Transport {
+    /// Sends `call` once, following redirects.
+    pub(super) async fn follow(&self, call: &Call<'_>, authorization: Option<&HeaderValue>) -> Result<Reply, Hitch> {
+        let mut url = call.url.clone();
+        for _ in 0..=MOST_REDIRECTS {
+            let home = url.origin() == call.url.origin();
+            let mut request = self.request(call, url.clone(), authorization.filter(|_| home));
+            if call.method != Method::GET && call.method != Method::HEAD {
+                // An empty body says so: a POST without Content-Length is refused by some (411), and hyper would leave it out.
+                request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(call.body.len()));
+                *request.body_mut() = Some(call.body.clone().into());
+            }
+            let idle = self.host.retry.idle + call.grace;
+            let response = match tokio::time::timeout(idle, self.leave(home.then_some(call.kind), call, request)).await {
+                Ok(answered) => answered?,
+                Err(_) => return Err(silence(idle).into()),
+            };
+            let Some(next) = self.next(call, &url, &response).await? else {
+                let foreign = (!home).then(|| url.host_str().unwrap_or("another host").to_owned());
+                return Ok(Reply { response, url, foreign });
+            };
+            url = next;
+        }
+        let message = format!("the registry redirects more than {MOST_REDIRECTS} times");
+        Err(Hitch::Fatal(self.topic(call).error(Kind::Untrusted, message)))
+    }
+
+    /// Where `response` redirects to, if it does and that may be followed.
+    async fn next(&self, call: &Call<'_>, from: &Url, response: &Response) -> Result<Option<Url>, Hitch> {
+        let followed = matches!(call.method, Method::GET | Method::HEAD)
+            && matches!(call.credentials, Credentials::Of(_))
+            && is_redirect(response.status());
+        let location = response.headers().get(LOCATION).filter(|_| followed);
+        let Some(location) = location else { return Ok(None) };
+        let refuse = |why: String| {
+            let message = format!("the registry's redirect is not followed: {why}");
+            Hitch::Fatal(self.topic(call).error(Kind::Untrusted, message))
+        };
+        let location = location.to_str().map_err(|_| refuse("it leads to an address that is no text".to_owned()))?;
+        let next = self.host.resolve(from, location).map_err(refuse)?;
+        self.allowed(&next).await.map_err(refuse)?;
+        Ok(Some(next))
+    }
+
+    /// Whether the registry may send us to `url`; why not, if it may not. It may always send us to itself.
+    pub(crate) async fn allowed(&self, url: &Url) -> Result<(), String> {
+        if self.host.is_home(url) { Ok(()) } else { self.host.policy.check(url).await }
+    }
+}
+
+fn is_redirect(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
+}

@@ -1,0 +1,68 @@
+//! Requests for tokens: the login's own, but sent here like every other, so that they wait, are counted and are tried again
+//! as all requests are. Redirects are not followed: a token server is named, and checked, by its own address.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use reqwest::Method;
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+
+use super::{Call, Claim, Credentials, Lane, Outcome, Transport, Trouble, Unread};
+use crate::Result;
+use crate::content::Charge;
+use crate::registry::auth::{TokenAnswer, TokenRequest, TokenSender};
+use crate::registry::counters::RequestKind;
+
+/// A token and what comes with it have a few KiB; group claims of large companies have made 32 KiB of it.
+const MAX_TOKEN: usize = 64 * 1024;
+
+/// Sends requests for tokens on behalf of one image.
+pub(super) struct Sender<'a> {
+    pub(super) transport: &'a Transport,
+    pub(super) charge: &'a Charge,
+}
+
+#[async_trait]
+impl TokenSender for Sender<'_> {
+    async fn send(&self, request: TokenRequest) -> Result<TokenAnswer> {
+        let mut headers = HeaderMap::new();
+        let mut body = Bytes::new();
+        let mut method = Method::GET;
+        if let Some(form) = request.form {
+            method = Method::POST;
+            body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish().into();
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
+        }
+        let call = Call {
+            kind: RequestKind::Token,
+            operation: "get token",
+            method,
+            url: request.url,
+            place: None,
+            credentials: Credentials::Given(request.authorization.as_ref()),
+            headers,
+            body,
+            lane: Lane::Small,
+            // It takes a permit if there is one, and never waits: see `permit`.
+            claim: Claim::Continued,
+            grace: Duration::ZERO,
+            charge: self.charge,
+        };
+        let mut patience = self.transport.host.patience();
+        loop {
+            let mut answer = match self.transport.deliver(&call, &mut patience).await? {
+                Outcome::Refused(refusal, body) => return Ok(TokenAnswer { status: refusal.status, body }),
+                Outcome::Answer(answer) => answer,
+            };
+            let trouble = match answer.whole(MAX_TOKEN).await {
+                Ok(body) => return Ok(TokenAnswer { status: answer.status.as_u16(), body }),
+                Err(Unread::TooLong) => Trouble::Broken(format!("the answer is longer than {MAX_TOKEN} bytes")),
+                Err(Unread::Trouble(trouble)) => trouble,
+            };
+            let sent = answer.sent;
+            drop(answer);
+            self.transport.stumble(&self.transport.topic(&call), &mut patience, trouble, sent).await?;
+        }
+    }
+}

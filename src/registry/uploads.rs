@@ -1,0 +1,278 @@
+//! Uploads and mounts (distribution-spec "Pushing blobs", "Mounting a blob from another repository"; registries.md 4.3).
+//!
+//! A blob of known length goes in two requests, POST and PUT. Where a single PUT of the whole is refused (Azure; whoever
+//! answered 413 before) it goes in three: POST, one streaming PATCH, an empty PUT. A transfer that fails starts again with a
+//! new session and a freshly opened source; all its turns share one retry budget.
+
+use reqwest::header::{CONTENT_TYPE, HeaderValue, LOCATION};
+use reqwest::{Method, StatusCode};
+use tokio::time::Instant;
+use url::Url;
+
+use super::auth::Scopes;
+use super::counters::RequestKind;
+use super::error::{self, Refusal};
+use super::store::RegistryStore;
+use super::transport::{Answer, Attempt, Call, Claim, Feed, Lane, Patience, Progress, Trouble, commit_time};
+use crate::content::{Charge, Descriptor, Digest, OpenBlob, Place, Verified};
+use crate::{Kind, Result, Side};
+
+const START: &str = "start upload";
+const UPLOAD: &str = "upload blob";
+const MOUNT: &str = "mount blob";
+
+/// So many times a login may run out under one upload before that is an error: tokens live minutes, an upload's turn that
+/// began with a fresh one is not told twice in a row that it has none.
+const MOST_LOGINS: u32 = 2;
+
+/// One blob on its way to one repository.
+struct Upload<'a> {
+    store: &'a RegistryStore,
+    place: &'a Place,
+    scopes: Scopes,
+    blob: &'a Descriptor,
+    open: &'a dyn OpenBlob,
+    charge: &'a Charge,
+}
+
+/// What one turn came to.
+enum Turn {
+    Done,
+    /// Another may succeed; when the failed one was sent, and whether every byte had left.
+    Again(Trouble, Instant, bool),
+    /// Another is due at once: the login was renewed.
+    LoggedIn,
+    /// Another is due at once, by PATCH.
+    TooLarge,
+}
+
+impl RegistryStore {
+    /// Puts the blob that `open` gives into `place`.
+    pub(super) async fn upload(&self, place: &Place, blob: &Descriptor, open: &dyn OpenBlob, charge: &Charge) -> Result<()> {
+        self.check_uploadable(blob, place, charge)?;
+        let upload = Upload { store: self, place, scopes: Scopes::push(place.as_str()), blob, open, charge };
+        let mut patience = self.transport.host.patience();
+        let mut logins = 0;
+        loop {
+            let by_patch = self.transport.host.patches();
+            match upload.turn(by_patch, &mut patience).await? {
+                Turn::Done => return Ok(()),
+                Turn::TooLarge => self.transport.host.patch_from_now_on(),
+                Turn::LoggedIn if logins < MOST_LOGINS => logins += 1,
+                Turn::LoggedIn => {
+                    let topic = self.transport.topic_of(UPLOAD, Some(place), charge);
+                    return Err(topic.error(Kind::Unauthorized, "the registry refuses each login as soon as it is used").status(401));
+                }
+                Turn::Again(trouble, sent, all_left) => {
+                    let topic = self.transport.topic_of(UPLOAD, Some(place), charge);
+                    self.transport.stumble(&topic, &mut patience, trouble, sent).await?;
+                    // If only the answer was lost, the blob is there, and is not read from the upstream a second time.
+                    if all_left && self.head_blob(place, &blob.digest, charge).await? {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    /// What no session is opened for: a digest that cannot be checked on the way, and an empty blob that is not the empty blob.
+    fn check_uploadable(&self, blob: &Descriptor, place: &Place, charge: &Charge) -> Result<()> {
+        let topic = self.transport.topic_of(UPLOAD, Some(place), charge);
+        if blob.digest.hasher().is_none() {
+            return Err(topic.error(Kind::Unsupported, format!("larder cannot compute {} digests", blob.digest.algorithm())));
+        }
+        if blob.size == 0 && !blob.digest.matches(b"") {
+            return Err(topic.error(Kind::Damaged, format!("{} is said to be empty, and is not the digest of nothing", blob.digest)));
+        }
+        Ok(())
+    }
+
+    /// Asks for a blob of `from` to be had in `to` too. `false`: not so; it has to be copied.
+    pub(super) async fn mount(&self, from: &Place, to: &Place, digest: &Digest, charge: &Charge) -> Result<bool> {
+        let host = &self.transport.host;
+        if !host.mounts() {
+            return Ok(false);
+        }
+        let scopes = Scopes::mount(to.as_str(), from.as_str());
+        let mut url = host.url(&format!("{to}/blobs/uploads/"));
+        url.query_pairs_mut().append_pair("mount", digest.as_str()).append_pair("from", from.as_str());
+        let call = Call::new((RequestKind::Mount, MOUNT, Method::POST), url, to, &scopes, charge);
+        let done = match self.transport.send(&call, &mut host.patience()).await {
+            Ok(answer) if answer.status == StatusCode::CREATED => true,
+            Ok(answer) => {
+                // 202: the registry opened an upload instead. Nothing will come, so it is given back.
+                let session = self.location(&answer, &call).await;
+                drop(answer);
+                if let Ok(session) = session {
+                    self.cancel(RequestKind::Mount, MOUNT, session, to, &scopes, charge).await;
+                }
+                false
+            }
+            // A registry may refuse because of `from` alone (ggcr#1404: no pull right there); if it is about `to`, the upload
+            // that follows is refused too, and says so.
+            Err(error) if error.http_status().is_some_and(|status| (400..500).contains(&status)) && error.kind() != Kind::Limited => false,
+            Err(error) => return Err(error),
+        };
+        host.mounted(done);
+        Ok(done)
+    }
+
+    /// Where the answer says to go on: relative to what was asked, and only where a registry may send us.
+    async fn location(&self, answer: &Answer, call: &Call<'_>) -> Result<Url> {
+        let topic = self.transport.topic(call);
+        let location =
+            answer.header(LOCATION).ok_or_else(|| topic.error(Kind::Refused, "the registry opened an upload, but said no Location"))?;
+        let refuse = |why: String| topic.error(Kind::Untrusted, format!("the registry's upload Location is not followed: {why}"));
+        let url = self.transport.host.resolve(&answer.url, location).map_err(refuse)?;
+        self.transport.allowed(&url).await.map_err(refuse)?;
+        Ok(url)
+    }
+
+    /// Gives an upload session back. A courtesy, asked once: the specification lets registries have no DELETE, and sessions
+    /// end by themselves.
+    async fn cancel(&self, kind: RequestKind, operation: &'static str, session: Url, place: &Place, scopes: &Scopes, charge: &Charge) {
+        let call = Call::new((kind, operation, Method::DELETE), session, place, scopes, charge);
+        let mut once = Patience::new(self.transport.host.retry, 1);
+        if let Err(error) = self.transport.send(&call, &mut once).await {
+            tracing::debug!(%error, "the upload session could not be given back");
+        }
+    }
+}
+
+impl Upload<'_> {
+    /// One session from its POST to its end.
+    async fn turn(&self, by_patch: bool, patience: &mut Patience) -> Result<Turn> {
+        let transport = &self.store.transport;
+        let session = self.start(patience).await?;
+        if self.blob.size == 0 {
+            return self.put_empty(session, patience).await;
+        }
+        // The source is opened when its bytes can go: an open source whose target is paused would time out.
+        let topic = transport.topic_of(UPLOAD, Some(self.place), self.charge);
+        transport.host.clear().await.map_err(|pause| error::told_to_wait(&topic, pause))?;
+        let source = match self.open.open(0).await.and_then(|source| Verified::whole(source, self.blob, Side::Upstream)) {
+            Ok(source) => source,
+            Err(error) => {
+                self.give_back(session).await;
+                return Err(error.subject(&*self.charge.image));
+            }
+        };
+        let progress = Progress::new(self.blob.size);
+        let feed = Feed::new(source, std::sync::Arc::clone(&progress), std::sync::Arc::clone(&self.charge.tally));
+        let method = if by_patch { Method::PATCH } else { Method::PUT };
+        let url = if by_patch { session.clone() } else { with_digest(session.clone(), &self.blob.digest) };
+        let mut call = self.call(UPLOAD, method, url);
+        call.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+        call.lane = Lane::Upload;
+        call.claim = Claim::Fed;
+        let attempt = transport.stream(&call, feed, &progress, self.blob.size).await?;
+        if let Some(error) = progress.take_failure() {
+            // Whatever the registry made of the end of the body: this is why it ended.
+            self.give_back(session).await;
+            return Err(error.subject(&*self.charge.image));
+        }
+        match attempt {
+            Attempt::Answer(answer) if by_patch => self.commit(answer, &call, patience).await,
+            Attempt::Answer(answer) if progress.complete() => self.stored(&answer).map(|()| Turn::Done),
+            // Stored without all of its bytes: perhaps it had them. Then it says so when asked; if not, this has failed.
+            Attempt::Answer(answer) => Ok(Turn::Again(lost("the registry answered before it had the whole blob"), answer.sent, true)),
+            Attempt::LoggedIn(_) => Ok(Turn::LoggedIn),
+            Attempt::Trouble(trouble, sent) => Ok(Turn::Again(trouble, sent, progress.complete())),
+            Attempt::Refused(refusal, _) if refusal.status == 413 && !by_patch => {
+                self.give_back(session).await;
+                Ok(Turn::TooLarge)
+            }
+            Attempt::Refused(refusal, _) => match error::refused(&topic, &refusal) {
+                error if error.kind() == Kind::UploadLost => Ok(Turn::Again(Trouble::Answer(refusal), Instant::now(), progress.complete())),
+                error => Err(error),
+            },
+        }
+    }
+
+    /// The last request of an upload by PATCH.
+    async fn commit(&self, answer: Answer, patched: &Call<'_>, patience: &mut Patience) -> Result<Turn> {
+        let session = self.store.location(&answer, patched).await?;
+        drop(answer);
+        self.put_empty(session, patience).await
+    }
+
+    /// PUT without a body: ends the session.
+    async fn put_empty(&self, session: Url, patience: &mut Patience) -> Result<Turn> {
+        let mut call = self.call(UPLOAD, Method::PUT, with_digest(session, &self.blob.digest));
+        call.grace = commit_time(self.blob.size);
+        match self.store.transport.send(&call, patience).await {
+            Ok(answer) => self.stored(&answer).map(|()| Turn::Done),
+            // An earlier attempt of this very request may have ended the session: then the blob is there.
+            Err(error) if error.kind() == Kind::UploadLost => {
+                Ok(Turn::Again(lost(&format!("the upload session is gone: {}", error.message())), Instant::now(), true))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Opens a session.
+    async fn start(&self, patience: &mut Patience) -> Result<Url> {
+        let call = self.call(START, Method::POST, self.store.transport.host.url(&format!("{}/blobs/uploads/", self.place)));
+        let answer = self.store.transport.send(&call, patience).await?;
+        self.store.location(&answer, &call).await
+    }
+
+    async fn give_back(&self, session: Url) {
+        self.store.cancel(RequestKind::BlobPut, UPLOAD, session, self.place, &self.scopes, self.charge).await;
+    }
+
+    fn call(&self, operation: &'static str, method: Method, url: Url) -> Call<'_> {
+        Call::new((RequestKind::BlobPut, operation, method), url, self.place, &self.scopes, self.charge)
+    }
+
+    /// The registry says that it has the blob; if it says its digest too, that must be the blob's.
+    fn stored(&self, answer: &Answer) -> Result<()> {
+        let said = answer.header("docker-content-digest").and_then(|said| Digest::parse(said.trim()).ok());
+        match said {
+            Some(said) if said.algorithm() == self.blob.digest.algorithm() && said != self.blob.digest => {
+                let topic = self.store.transport.topic_of(UPLOAD, Some(self.place), self.charge);
+                Err(topic.error(Kind::Damaged, format!("the target stored another blob: {said} instead of {}", self.blob.digest)))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn lost(how: &str) -> Trouble {
+    Trouble::Lost(how.to_owned())
+}
+
+/// The session's address with the digest that ends it; what its query says already stays as it is.
+fn with_digest(mut session: Url, digest: &Digest) -> Url {
+    session.query_pairs_mut().append_pair("digest", digest.as_str());
+    session
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_digest_joins_any_query() {
+        let digest = Digest::sha256(b"x");
+        let hex = digest.encoded();
+        for (session, expected) in [
+            ("https://r.io/u/1", format!("https://r.io/u/1?digest=sha256%3A{hex}")),
+            ("https://r.io/u/1?", format!("https://r.io/u/1?digest=sha256%3A{hex}")),
+            ("https://r.io/u/1?_state=a%3D%3D&b", format!("https://r.io/u/1?_state=a%3D%3D&b&digest=sha256%3A{hex}")),
+        ] {
+            assert_eq!(with_digest(Url::parse(session).unwrap(), &digest).as_str(), expected);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_the_query_said_is_kept_byte_by_byte(query in "[a-zA-Z0-9%&=_.~+-]{1,40}") {
+            let session = Url::parse(&format!("https://r.io/u?{query}")).unwrap();
+            let url = with_digest(session.clone(), &Digest::sha256(b"x"));
+            let kept = format!("{}&digest=", session.query().unwrap());
+            prop_assert!(url.query().unwrap().starts_with(&kept));
+        }
+    }
+}
