@@ -72,7 +72,7 @@ impl Authenticator {
         &self,
         www_authenticate: &[HeaderValue],
         scopes: &Scopes,
-        refused: Option<&HeaderValue>,
+        _refused: Option<&HeaderValue>,
         sender: &dyn TokenSender,
     ) -> Result<HeaderValue> {
         let none = || Error::new(self.side, "get token", Kind::Unauthorized, "the registry wants a login");
@@ -82,7 +82,6 @@ impl Authenticator {
             .iter()
             .filter_map(|value| value.to_str().ok())
             .find_map(|value| value.split_once("realm=\"").and_then(|(_, rest)| rest.split_once('"')).map(|(realm, _)| realm.to_owned()))
-            .filter(|_| refused.is_none())
             .ok_or_else(none)?;
         let mut url = Url::parse(&realm).map_err(|_| none())?;
         for scope in &scopes.0 {
