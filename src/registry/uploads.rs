@@ -11,7 +11,7 @@ use url::Url;
 
 use super::auth::Scopes;
 use super::counters::RequestKind;
-use super::error::{self, Refusal};
+use super::error;
 use super::store::RegistryStore;
 use super::transport::{Answer, Attempt, Call, Claim, Feed, Lane, Patience, Progress, Trouble, commit_time};
 use crate::content::{Charge, Descriptor, Digest, OpenBlob, Place, Verified};
