@@ -11,7 +11,7 @@ use url::Url;
 
 use super::auth::Scopes;
 use super::counters::RequestKind;
-use super::error::{self, Refusal};
+use super::error;
 use super::store::RegistryStore;
 use super::transport::{Answer, Attempt, Call, Claim, Feed, Lane, Patience, Progress, Trouble, commit_time};
 use crate::content::{Charge, Descriptor, Digest, OpenBlob, Place, Verified};
@@ -104,7 +104,7 @@ impl RegistryStore {
                 let session = self.location(&answer, &call).await;
                 drop(answer);
                 if let Ok(session) = session {
-                    self.cancel(RequestKind::Mount, MOUNT, session, to, &scopes, charge).await;
+                    self.cancel(session, to, &scopes, charge).await;
                 }
                 false
             }
@@ -130,8 +130,8 @@ impl RegistryStore {
 
     /// Gives an upload session back. A courtesy, asked once: the specification lets registries have no DELETE, and sessions
     /// end by themselves.
-    async fn cancel(&self, kind: RequestKind, operation: &'static str, session: Url, place: &Place, scopes: &Scopes, charge: &Charge) {
-        let call = Call::new((kind, operation, Method::DELETE), session, place, scopes, charge);
+    async fn cancel(&self, session: Url, place: &Place, scopes: &Scopes, charge: &Charge) {
+        let call = Call::new((RequestKind::BlobPut, UPLOAD, Method::DELETE), session, place, scopes, charge);
         let mut once = Patience::new(self.transport.host.retry, 1);
         if let Err(error) = self.transport.send(&call, &mut once).await {
             tracing::debug!(%error, "the upload session could not be given back");
@@ -172,7 +172,7 @@ impl Upload<'_> {
             return Err(error.subject(&*self.charge.image));
         }
         match attempt {
-            Attempt::Answer(answer) if by_patch => self.commit(answer, &call, patience).await,
+            Attempt::Answer(answer) if by_patch => self.commit(*answer, &call, patience).await,
             Attempt::Answer(answer) if progress.complete() => self.stored(&answer).map(|()| Turn::Done),
             // Stored without all of its bytes: perhaps it had them. Then it says so when asked; if not, this has failed.
             Attempt::Answer(answer) => Ok(Turn::Again(lost("the registry answered before it had the whole blob"), answer.sent, true)),
@@ -218,7 +218,7 @@ impl Upload<'_> {
     }
 
     async fn give_back(&self, session: Url) {
-        self.store.cancel(RequestKind::BlobPut, UPLOAD, session, self.place, &self.scopes, self.charge).await;
+        self.store.cancel(session, self.place, &self.scopes, self.charge).await;
     }
 
     fn call(&self, operation: &'static str, method: Method, url: Url) -> Call<'_> {

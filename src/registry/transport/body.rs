@@ -13,9 +13,9 @@ use reqwest::{Response, StatusCode};
 use tokio::time::Instant;
 use url::Url;
 
+use super::cause;
 use super::classify::Trouble;
 use super::permit::Permit;
-use super::transport_cause;
 use crate::Error;
 use crate::content::{Tally, Verified};
 
@@ -59,7 +59,7 @@ impl Answer {
     pub(crate) async fn chunk(&mut self) -> Result<Option<Bytes>, Trouble> {
         match tokio::time::timeout(self.idle, self.response.chunk()).await {
             Ok(Ok(chunk)) => Ok(chunk),
-            Ok(Err(error)) => Err(Trouble::Broken(transport_cause(&error))),
+            Ok(Err(error)) => Err(Trouble::Broken(cause::words(&error))),
             Err(_) => Err(silence(self.idle)),
         }
     }
