@@ -53,9 +53,10 @@ impl RegistryStore {
         let upload = Upload { store: self, place, scopes: Scopes::push(place.as_str()), blob, open, charge };
         let mut patience = self.transport.host.patience();
         let mut logins = 0;
+        let mut hold = false;
         loop {
             let by_patch = self.transport.host.patches();
-            match upload.turn(by_patch, &mut patience).await? {
+            match upload.turn(by_patch, hold, &mut patience).await? {
                 Turn::Done => return Ok(()),
                 Turn::TooLarge => self.transport.host.patch_from_now_on(),
                 Turn::LoggedIn if logins < MOST_LOGINS => logins += 1,
@@ -64,6 +65,10 @@ impl RegistryStore {
                     return Err(topic.error(Kind::Unauthorized, "the registry refuses each login as soon as it is used").status(401));
                 }
                 Turn::Again(trouble, sent, all_left) => {
+                    // Perhaps it was answered and closed while the body was still on its way (413 of a proxy), and the break
+                    // was seen before the answer. Next time the body waits for such an answer, as curl's does after
+                    // `Expect: 100-continue`.
+                    hold = matches!(trouble, Trouble::Broken(_)) && !all_left;
                     let topic = self.transport.topic_of(UPLOAD, Some(place), charge);
                     self.transport.stumble(&topic, &mut patience, trouble, sent).await?;
                     // If only the answer was lost, the blob is there, and is not read from the upstream a second time.
@@ -141,7 +146,7 @@ impl RegistryStore {
 
 impl Upload<'_> {
     /// One session from its POST to its end.
-    async fn turn(&self, by_patch: bool, patience: &mut Patience) -> Result<Turn> {
+    async fn turn(&self, by_patch: bool, hold: bool, patience: &mut Patience) -> Result<Turn> {
         let transport = &self.store.transport;
         let session = self.start(patience).await?;
         if self.blob.size == 0 {
@@ -159,6 +164,7 @@ impl Upload<'_> {
         };
         let progress = Progress::new(self.blob.size);
         let feed = Feed::new(source, std::sync::Arc::clone(&progress), std::sync::Arc::clone(&self.charge.tally));
+        let feed = if hold { feed.hold(transport.host.retry.base) } else { feed };
         let method = if by_patch { Method::PATCH } else { Method::PUT };
         let url = if by_patch { session.clone() } else { with_digest(session.clone(), &self.blob.digest) };
         let mut call = self.call(UPLOAD, method, url);

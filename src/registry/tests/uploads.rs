@@ -119,6 +119,27 @@ async fn an_answer_before_the_body_has_left_is_heard() {
 }
 
 #[tokio::test]
+async fn a_413_is_heard_even_if_the_connection_breaks_before_it() {
+    let server = Server::with(
+        |seen| match (seen.method.as_str(), seen.path()) {
+            ("POST", _) => opened("/u"),
+            ("PUT", "/u") => answer(413, &[("connection", "close")], "too large"),
+            ("PATCH", _) => answer(202, &[("location", "/patched")], ""),
+            ("PUT", _) => answer(201, &[], ""),
+            _ => answer(204, &[], ""),
+        },
+        |method| method == "PUT",
+    )
+    .await;
+    let retry = RetryPolicy { attempts: 2, base: std::time::Duration::from_millis(100), ..RetryPolicy::default() };
+    let registries = Registries::new(|_| HostSettings::default(), Concurrency::default(), retry);
+    let store = registries.store(Side::Target, &server.host, Arc::new(Nobody)).unwrap();
+    let all = bytes(8 * 1024 * 1024);
+    store.write_blob(&place(), &descriptor(&all), &AtHand::new(&all), &charge()).await.unwrap();
+    assert_eq!(server.lines().iter().filter(|line| line.starts_with("PATCH")).count(), 1);
+}
+
+#[tokio::test]
 async fn lost_sessions_and_trouble_start_a_new_session_with_a_fresh_source() {
     for (status, code) in [(404, "BLOB_UPLOAD_UNKNOWN"), (400, "BLOB_UPLOAD_INVALID"), (416, ""), (500, ""), (429, "TOOMANYREQUESTS")] {
         let server = Server::start(move |seen| match seen.method.as_str() {
