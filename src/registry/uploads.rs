@@ -169,7 +169,7 @@ impl Upload<'_> {
         let url = if by_patch { session.clone() } else { with_digest(session.clone(), &self.blob.digest) };
         let mut call = self.call(UPLOAD, method, url);
         call.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-        call.lane = Lane::Upload;
+        call.lane = Lane::Bulk;
         call.claim = Claim::Fed;
         let attempt = transport.stream(&call, feed, &progress, self.blob.size).await?;
         if let Some(error) = progress.take_failure() {

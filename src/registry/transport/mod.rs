@@ -73,10 +73,8 @@ pub(crate) enum Credentials<'a> {
 pub(crate) enum Lane {
     /// Little comes, little goes.
     Small,
-    /// A blob comes.
-    Download,
-    /// A blob goes.
-    Upload,
+    /// A blob comes or goes.
+    Bulk,
 }
 
 /// One request, before it is sent: what it is, on whose behalf, and what it carries.
@@ -337,8 +335,7 @@ impl Transport {
             (request.method().clone(), request.url().host_str().unwrap_or("").to_owned(), request.url().path().to_owned());
         let client = match call.lane {
             Lane::Small => &self.host.clients.api,
-            Lane::Download => &self.host.clients.bulk,
-            Lane::Upload => &self.host.clients.upload,
+            Lane::Bulk => &self.host.clients.bulk,
         };
         let sent = Instant::now();
         let answered = client.execute(request).await.map_err(|error| match address::blocked(&error) {
