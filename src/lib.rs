@@ -9,6 +9,7 @@ pub mod content;
 pub mod copy;
 pub mod error;
 pub mod layout;
+pub mod limits;
 pub mod list;
 pub mod name;
 pub mod registry;
