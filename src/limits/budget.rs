@@ -207,12 +207,16 @@ impl Budget {
 
     /// Turns one reserved pull into one in flight. False: others have spent what was granted; nothing may be sent, and the
     /// reservation should be given back.
+    ///
+    /// What is in flight is not subtracted here, as it is from the room for new reservations: it was, when these were made. An
+    /// answer that came early may already count all of it, and must not take away what an image that has begun still needs.
+    /// That less is left than is reserved, though, is proof that others were at it.
     pub fn send(&mut self, now: Instant) -> bool {
         self.roll(now);
         let may = match &self.state {
             State::Unknown => self.in_flight == 0,
             State::Unlimited => true,
-            State::Counted(window) => self.usable(window) > self.in_flight,
+            State::Counted(window) => self.usable_of(window, window.left) >= self.reserved,
         };
         if may && self.reserved > 0 {
             self.reserved -= 1;
@@ -320,8 +324,11 @@ impl Budget {
 
     /// What is left for us if nothing were reserved or in flight. A configured limit below the upstream's cuts off the top.
     fn usable(&self, window: &Window<Instant>) -> u64 {
-        let above = window.limit - self.effective(window);
-        window.left().saturating_sub(above).saturating_sub(self.kept_for_others())
+        self.usable_of(window, window.left())
+    }
+
+    fn usable_of(&self, window: &Window<Instant>, left: u64) -> u64 {
+        left.saturating_sub(window.limit - self.effective(window)).saturating_sub(self.kept_for_others())
     }
 
     fn room_with(&self, outstanding: u64) -> Room {

@@ -54,6 +54,12 @@ struct Waiter {
     tell: oneshot::Sender<Result<Hold, Deferred>>,
 }
 
+impl Waiter {
+    fn is_late(&self, now: Instant) -> bool {
+        matches!(self.mode, Mode::WaitUntil(deadline) if deadline <= now)
+    }
+}
+
 /// Other processes have what is left.
 struct Refusal {
     /// When the ledger is worth asking again.
@@ -297,6 +303,11 @@ impl Gate {
         }
         // Nothing is known, but a HEAD can tell: that comes before the first pull.
         let looks_first = state.budget.is_unknown() && (state.looking || (self.probe.is_some() && state.budget.look_due(now).is_some()));
+        // No image starts after its deadline; one that has begun may still go on with what is there.
+        if state.deadline.is_some_and(|deadline| deadline <= now) {
+            let late = state.queue.extract(0, |job| !job.continuing && job.who.is_late(now));
+            self.answer(state, late, now);
+        }
         if state.refusal.is_none() && !looks_first {
             self.grant(state, now);
         }
@@ -328,38 +339,36 @@ impl Gate {
     fn defer(&self, state: &mut State, now: Instant) {
         let late = state.deadline.is_some_and(|deadline| deadline <= now);
         let hope = state.budget.room_if_all_came_back();
-        let elsewhere = state.refusal.as_ref().filter(|refusal| !refusal.in_use);
-        let (closes, exact) = match elsewhere {
-            Some(refusal) => (refusal.closes, false),
-            None => (state.budget.closes(), state.budget.closes_exactly()),
-        };
-        let (unknown, spent_elsewhere) = (state.budget.is_unknown(), elsewhere.is_some());
-        let mut next_deadline: Option<Instant> = None;
-        let all = late || spent_elsewhere;
-        let out = state.queue.extract(if all { 0 } else { hope.left }, |job| {
-            if let Mode::WaitUntil(deadline) = job.who.mode {
-                if deadline <= now {
-                    return true;
-                }
-                next_deadline = Some(next_deadline.map_or(deadline, |known| known.min(deadline)));
-            }
+        let spent_elsewhere = state.refusal.as_ref().is_some_and(|refusal| !refusal.in_use);
+        let unknown = state.budget.is_unknown();
+        let closes = state.budget.closes().filter(|_| state.budget.closes_exactly() && !spent_elsewhere);
+        let mut deadline = None;
+        let out = state.queue.extract(if late || spent_elsewhere { 0 } else { hope.left }, |job| {
             let hopeful = unknown || (!spent_elsewhere && hope.grant(job.pulls).is_some());
-            !hopeful
-                && match job.who.mode {
-                    _ if hope.per_window == 0 => true,
-                    Mode::Defer => true,
-                    Mode::WaitUntil(deadline) => exact && closes.is_some_and(|closes| closes > deadline),
+            match job.who.mode {
+                _ if job.who.is_late(now) || hope.per_window == 0 => true,
+                Mode::Defer => !hopeful,
+                Mode::WaitUntil(end) => {
+                    deadline = Some(deadline.map_or(end, |known: Instant| known.min(end)));
+                    !hopeful && closes.is_some_and(|closes| closes > end)
                 }
+            }
         });
         if late {
-            state.deadline = next_deadline;
+            state.deadline = deadline;
         }
-        let until = closes.map(|at| self.clock.wall(at));
-        for job in out {
-            let passed = matches!(job.who.mode, Mode::WaitUntil(deadline) if deadline <= now);
-            let reason = self.reason(state, job.pulls, passed);
+        self.answer(state, out, now);
+    }
+
+    fn answer(&self, state: &State, deferred: Vec<Job<Waiter>>, now: Instant) {
+        let elsewhere = state.refusal.as_ref().filter(|refusal| !refusal.in_use);
+        let closes = elsewhere.map_or(state.budget.closes(), |refusal| refusal.closes);
+        let never = state.budget.room().per_window == 0;
+        for job in deferred {
+            let reason = self.reason(state, job.pulls, job.who.is_late(now));
+            let until = closes.filter(|_| !never).map(|at| self.clock.wall(at));
             // Whoever does not listen any more needs no answer.
-            let _ = job.who.tell.send(Err(Deferred { reason, until: until.filter(|_| hope.per_window > 0) }));
+            let _ = job.who.tell.send(Err(Deferred { reason, until }));
         }
     }
 
