@@ -131,8 +131,7 @@ pub struct Adaptive(Arc<Mutex<State>>);
 impl Adaptive {
     /// Never more than `cap` requests at once (at least 1).
     pub fn new(cap: usize) -> Self {
-        let state =
-            State { aimd: Aimd::new(cap), small: 0, bulk: 0, waiting_small: VecDeque::new(), waiting_bulk: VecDeque::new() };
+        let state = State { aimd: Aimd::new(cap), small: 0, bulk: 0, waiting_small: VecDeque::new(), waiting_bulk: VecDeque::new() };
         Adaptive(Arc::new(Mutex::new(state)))
     }
 

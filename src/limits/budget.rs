@@ -113,11 +113,7 @@ impl Room {
 
     /// How many of `pulls` may be granted now: all, a whole window's worth of a graph larger than that, or none.
     pub fn grant(self, pulls: u64) -> Option<u64> {
-        if pulls <= self.left {
-            Some(pulls)
-        } else {
-            (pulls > self.per_window && self.fresh && self.left > 0).then_some(self.left)
-        }
+        if pulls <= self.left { Some(pulls) } else { (pulls > self.per_window && self.fresh && self.left > 0).then_some(self.left) }
     }
 }
 
@@ -270,9 +266,11 @@ impl Budget {
         let known = self.window();
         let limit = quota.limit.or(known.map(|window| window.limit)).unwrap_or(remaining).max(remaining);
         let length = quota.window.or(known.map(|window| window.length)).unwrap_or_else(|| self.usual_window());
-        let reading = Reading { limit, length, left: remaining, heard: Heard { sent, arrived: now, source: quota.source.clone() } };
+        let reading = Reading { limit, length, left: remaining, source: quota.source.clone(), heard: Heard { sent, arrived: now } };
         // The run before was counted under another address: its window is not ours.
-        let moved = std::mem::take(&mut self.recalled) && quota.source.is_some() && self.source().is_some_and(|known| Some(known) != quota.source.as_deref());
+        let moved = std::mem::take(&mut self.recalled)
+            && quota.source.is_some()
+            && self.source().is_some_and(|known| Some(known) != quota.source.as_deref());
         if moved || !matches!(self.state, State::Counted(_)) {
             self.state = State::Counted(Window::fresh(limit, length, None));
         }
@@ -337,7 +335,11 @@ impl Budget {
             State::Unlimited => Room::UNLIMITED,
             State::Counted(window) => {
                 let (usable, per_window) = (self.usable(window), self.effective(window).saturating_sub(self.kept_for_others()));
-                Room { left: usable.saturating_sub(outstanding), per_window, fresh: !self.touched && outstanding == 0 && usable >= per_window.div_ceil(2) }
+                Room {
+                    left: usable.saturating_sub(outstanding),
+                    per_window,
+                    fresh: !self.touched && outstanding == 0 && usable >= per_window.div_ceil(2),
+                }
             }
         }
     }
@@ -414,7 +416,7 @@ impl Budget {
     }
     /// Whom the upstream counts.
     pub fn source(&self) -> Option<&str> {
-        self.window()?.heard.as_ref()?.source.as_deref()
+        self.window()?.source.as_deref()
     }
     /// The upstream counts nothing.
     pub fn is_unlimited(&self) -> bool {

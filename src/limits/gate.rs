@@ -60,13 +60,15 @@ impl Waiter {
     }
 }
 
-/// Other processes have what is left.
+/// Other processes have what is left. When the time has come to ask the ledger again, one waiter asks for all.
 struct Refusal {
     /// When the ledger is worth asking again.
     again: Instant,
     /// It may come back before the window ends.
     in_use: bool,
     closes: Option<Instant>,
+    /// Somebody is asking.
+    asking: bool,
 }
 
 /// Pulls granted; given back when dropped, unless kept.
@@ -199,6 +201,10 @@ impl Gate {
     pub(super) fn refund(&self, pulls: u64) {
         let mut state = self.lock();
         state.budget.refund(pulls);
+        if let Some(refusal) = &mut state.refusal {
+            // Whoever was asking may have gone away.
+            refusal.asking = false;
+        }
         self.pump(&mut state, Instant::now());
     }
 
@@ -298,9 +304,6 @@ impl Gate {
     /// Grants what may be granted, defers what cannot be waited for, and sets the time of the next event.
     fn pump(&self, state: &mut State, now: Instant) {
         state.budget.roll(now);
-        if state.refusal.as_ref().is_some_and(|refusal| refusal.again <= now) {
-            state.refusal = None;
-        }
         // Nothing is known, but a HEAD can tell: that comes before the first pull.
         let looks_first = state.budget.is_unknown() && (state.looking || (self.probe.is_some() && state.budget.look_due(now).is_some()));
         // No image starts after its deadline; one that has begun may still go on with what is there.
@@ -308,8 +311,15 @@ impl Gate {
             let late = state.queue.extract(0, |job| !job.continuing && job.who.is_late(now));
             self.answer(state, late, now);
         }
-        if state.refusal.is_none() && !looks_first {
-            self.grant(state, now);
+        if !looks_first {
+            match &mut state.refusal {
+                None => self.grant(state, usize::MAX, now),
+                Some(refusal) if refusal.again <= now && !refusal.asking => {
+                    refusal.asking = true;
+                    self.grant(state, 1, now);
+                }
+                Some(_) => {}
+            }
         }
         self.defer(state, now);
         let next = self.next_event(state, now);
@@ -319,8 +329,12 @@ impl Gate {
         state.next = next;
     }
 
-    fn grant(&self, state: &mut State, now: Instant) {
-        while let Some(job) = state.queue.next(state.budget.room_to_choose()) {
+    /// Grants to `most` of those who wait.
+    fn grant(&self, state: &mut State, most: usize, now: Instant) {
+        let mut granted = 0;
+        while granted < most
+            && let Some(job) = state.queue.next(state.budget.room_to_choose())
+        {
             if job.who.tell.is_closed() {
                 continue;
             }
@@ -331,7 +345,14 @@ impl Gate {
             if let Err(Ok(unwanted)) = job.who.tell.send(Ok(Hold { gate: self.me.upgrade(), pulls })) {
                 // Its drop would lock what is locked here.
                 state.budget.refund(unwanted.keep());
+                continue;
             }
+            granted += 1;
+        }
+        if granted == 0
+            && let Some(refusal) = &mut state.refusal
+        {
+            refusal.asking = false;
         }
     }
 
@@ -339,7 +360,7 @@ impl Gate {
     fn defer(&self, state: &mut State, now: Instant) {
         let late = state.deadline.is_some_and(|deadline| deadline <= now);
         let hope = state.budget.room_if_all_came_back();
-        let spent_elsewhere = state.refusal.as_ref().is_some_and(|refusal| !refusal.in_use);
+        let spent_elsewhere = state.refusal.as_ref().is_some_and(|refusal| !refusal.in_use && refusal.again > now);
         let unknown = state.budget.is_unknown();
         let closes = state.budget.closes().filter(|_| state.budget.closes_exactly() && !spent_elsewhere);
         let mut deadline = None;
@@ -395,7 +416,7 @@ impl Gate {
             return None;
         }
         let look = state.budget.look_due(now).filter(|_| self.probe.is_some() && !state.looking);
-        let again = state.refusal.as_ref().map(|refusal| refusal.again);
+        let again = state.refusal.as_ref().map(|refusal| refusal.again).filter(|again| *again > now);
         [state.budget.closes(), look, again, state.deadline].into_iter().flatten().min()
     }
 

@@ -266,16 +266,28 @@ pub(super) mod tests {
         let pull = Throttle::PullLimit { cache_rule: None };
         let cache = Throttle::PullLimit { cache_rule: Some("docker-hub".to_owned()) };
         for (body, expected) in [
-            (r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"You have reached your pull rate limit. You may increase the limit by authenticating and upgrading: https://www.docker.com/increase-rate-limit"}]}"#, &pull),
-            (r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"You have reached your unauthenticated pull rate limit. https://www.docker.com/increase-rate-limit"}]}"#, &pull),
+            (
+                r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"You have reached your pull rate limit. You may increase the limit by authenticating and upgrading: https://www.docker.com/increase-rate-limit"}]}"#,
+                &pull,
+            ),
+            (
+                r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"You have reached your unauthenticated pull rate limit. https://www.docker.com/increase-rate-limit"}]}"#,
+                &pull,
+            ),
             ("toomanyrequests: You have reached your pull rate limit as 'bob'", &pull),
             ("Too Many Requests (HAP429).\n", &Throttle::Abuse),
             ("Too Many Requests", &Throttle::Abuse),
             ("<html><title>429 Too Many Requests</title></html>", &Throttle::Other),
             (r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"Rate exceeded"}]}"#, &Throttle::Other),
             ("TOOMANYREQUESTS: retry-after: 10.305464ms, allowed: 2000/minute", &Throttle::Other),
-            (r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"too many requests to source registry for cache rule docker-hub"}]}"#, &cache),
-            (r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"Too many requests to source registry for cache rule 'docker-hub'."}]}"#, &cache),
+            (
+                r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"too many requests to source registry for cache rule docker-hub"}]}"#,
+                &cache,
+            ),
+            (
+                r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"Too many requests to source registry for cache rule 'docker-hub'."}]}"#,
+                &cache,
+            ),
             ("unauthorized: authentication required with source registry for cache rule docker-hub", &Throttle::Other),
             ("", &Throttle::Other),
         ] {

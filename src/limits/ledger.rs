@@ -12,8 +12,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::clock::Moment;
 use super::accounts::AccountId;
+use super::clock::Moment;
 use super::window::Window;
 use crate::{Error, Result};
 
@@ -131,6 +131,12 @@ impl Ledger {
     pub fn open(state: &Path) -> Result<Self> {
         std::fs::create_dir_all(state).map_err(|error| Error::io("open the pull ledger", state, &error))?;
         Ok(Self::owned_by(state, Owner::this_process()))
+    }
+
+    /// As another process that lives.
+    #[cfg(test)]
+    pub(super) fn of_process(state: &Path, pid: u32) -> Self {
+        Self::owned_by(state, Owner { pid, started: 0, place: "simulated".to_owned() })
     }
 
     fn owned_by(state: &Path, me: Owner) -> Self {
@@ -282,18 +288,24 @@ impl Book {
         Book { version: VERSION, accounts: BTreeMap::new() }
     }
 
-    /// The account's row, made if need be. One whose source was not known yet becomes that of the source.
+    /// The account's row, made if need be. Who does not know the source yet uses the row that is there; a row whose source was
+    /// not known becomes that of the source.
     fn row(&mut self, account: &AccountId, window: &Window<Stamp>) -> &mut Row {
-        let source = window.heard.as_ref().and_then(|heard| heard.source.as_deref()).unwrap_or_default();
-        let name = key(account, source);
-        let unnamed = if source.is_empty() { None } else { self.accounts.remove(&key(account, "")) };
-        let fresh = || Row { window: Window::fresh(window.limit, window.length, None), spent: 0, leases: Vec::new() };
-        let row = self.accounts.entry(name).or_insert_with(|| unnamed.clone().unwrap_or_else(fresh));
-        if let Some(unnamed) = unnamed {
-            let known = |lease: &LeaseRow| row.leases.iter().any(|other| other.id == lease.id);
-            let more: Vec<_> = unnamed.leases.into_iter().filter(|lease| !known(lease)).collect();
-            row.leases.extend(more);
-        }
+        let unnamed = key(account, "");
+        let name = match &window.source {
+            Some(source) => key(account, source),
+            None => {
+                let rows = self.accounts.iter().filter(|(name, _)| name.starts_with(&unnamed));
+                rows.max_by_key(|(_, row)| row.window.closes).map_or_else(|| unnamed.clone(), |(name, _)| name.clone())
+            }
+        };
+        let before = if name == unnamed { None } else { self.accounts.remove(&unnamed) };
+        let row = self.accounts.entry(name).or_insert_with(|| Row {
+            window: before.as_ref().map_or_else(|| Window::fresh(window.limit, window.length, None), |before| before.window.clone()),
+            spent: before.as_ref().map_or(0, |before| before.spent),
+            leases: Vec::new(),
+        });
+        row.leases.extend(before.into_iter().flat_map(|before| before.leases));
         row
     }
 }

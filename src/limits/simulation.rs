@@ -47,6 +47,11 @@ impl Hub {
         Arc::new(Hub { limit, headers: true, state: Mutex::new(HubState { random: 0x9E37_79B9_7F4A_7C15, ..HubState::default() }) })
     }
 
+    /// An upstream that counts without saying so.
+    pub(super) fn silent(limit: u64) -> Arc<Self> {
+        Arc::new(Hub { headers: false, ..Arc::into_inner(Self::new(limit)).unwrap() })
+    }
+
     pub(super) fn count(&self) -> Count {
         self.state.lock().unwrap().count.clone()
     }
@@ -202,7 +207,7 @@ async fn the_least_number_of_windows_and_no_refusal() {
         (20, 40, 4, 25, 3, false),
         (2000, 1000, 2, 180, 20, true),
     ] {
-        let hub = Arc::new(Hub { headers, ..Arc::into_inner(Hub::new(limit)).unwrap() });
+        let hub = if headers { Hub::new(limit) } else { Hub::silent(limit) };
         let configured = Pulls { limit: (!headers).then_some(limit), window: WINDOW, reserve };
         let gate = Accounts::new(clock(), None).gate(&account(), Some(configured), None);
         let start = Instant::now();
@@ -285,7 +290,7 @@ async fn others_who_spend_from_the_same_window_cost_few_refusals() {
 #[tokio::test(start_paused = true)]
 async fn a_free_upstream_is_not_held_back_by_a_spent_one() {
     let hub = Hub::new(5);
-    let free = Arc::new(Hub { headers: false, ..Arc::into_inner(Hub::new(u64::MAX)).unwrap() });
+    let free = Hub::silent(u64::MAX);
     let accounts = Accounts::new(clock(), None);
     let limited = accounts.gate(&account(), None, None);
     let open = accounts.gate(&AccountId { host: "quay.io".to_owned(), name: "anonymous".to_owned() }, None, None);

@@ -28,6 +28,8 @@ pub(super) struct Window<T> {
     pub left: u64,
     /// The answer that said so; `None`: `left` is an assumption (a fresh window).
     pub heard: Option<Heard<T>>,
+    /// Whom the upstream counts, if it has ever said so.
+    pub source: Option<String>,
     /// Pulls that `left` may not count, though they are over.
     pub unheard: u64,
     /// When the last of them was over.
@@ -41,14 +43,12 @@ pub(super) struct Window<T> {
 }
 
 /// The answer from which [`Window::left`] is known.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Heard<T> {
     /// When its request was sent.
     pub sent: T,
     /// When it arrived.
     pub arrived: T,
-    /// Whom the upstream counts.
-    pub source: Option<String>,
 }
 
 /// A number heard from the upstream.
@@ -57,20 +57,27 @@ pub(super) struct Reading<T> {
     pub limit: u64,
     pub length: Duration,
     pub left: u64,
+    pub source: Option<String>,
     pub heard: Heard<T>,
 }
 
 impl<T: Moment> Window<T> {
     /// A window that no pull has opened yet.
     pub(super) fn fresh(limit: u64, length: Duration, since: Option<T>) -> Self {
-        Window { limit, length, left: limit, heard: None, unheard: 0, unheard_at: None, closes: None, exact: false, since }
+        let (unheard, unheard_at, closes, exact) = (0, None, None, false);
+        Window { limit, length, left: limit, heard: None, source: None, unheard, unheard_at, closes, exact, since }
+    }
+
+    /// The window after this one: the same upstream, nothing spent.
+    fn next(&self, since: T) -> Self {
+        Window { source: self.source.clone(), ..Window::fresh(self.limit, self.length, Some(since)) }
     }
 
     /// Ends the window if its time is over. True if it did.
     pub(super) fn roll(&mut self, now: T) -> bool {
         match self.closes {
             Some(closes) if closes <= now => {
-                *self = Window::fresh(self.limit, self.length, Some(closes));
+                *self = self.next(closes);
                 true
             }
             _ => false,
@@ -101,16 +108,16 @@ impl<T: Moment> Window<T> {
 
     /// Takes in what an answer said. False: it may be the window before's, and says nothing about this one.
     pub(super) fn hear(&mut self, reading: &Reading<T>) -> bool {
-        let Heard { sent, arrived, .. } = reading.heard;
+        let Heard { sent, arrived } = reading.heard;
         self.roll(arrived);
         if self.since.is_some_and(|since| sent < since) {
             return false;
         }
-        match &self.heard {
+        match self.heard {
             None => self.adopt(reading),
             Some(known) => {
                 let later = sent > known.arrived;
-                let stranger = matches!((&known.source, &reading.heard.source), (Some(a), Some(b)) if a != b);
+                let stranger = matches!((&self.source, &reading.source), (Some(a), Some(b)) if a != b);
                 if stranger {
                     // Two addresses take turns, each with a window of its own: the lower number is safe for both.
                     self.left = self.left.min(reading.left);
@@ -119,7 +126,7 @@ impl<T: Moment> Window<T> {
                 } else if reading.left < self.left {
                     self.adopt(reading);
                 } else if reading.left > self.left && later {
-                    *self = Window { unheard: self.unheard, unheard_at: self.unheard_at, ..Window::fresh(self.limit, self.length, Some(arrived)) };
+                    *self = Window { unheard: self.unheard, unheard_at: self.unheard_at, ..self.next(arrived) };
                     self.adopt(reading);
                 }
             }
@@ -137,7 +144,8 @@ impl<T: Moment> Window<T> {
         self.limit = reading.limit;
         self.left = reading.left.min(reading.limit);
         self.length = reading.length;
-        self.heard = Some(reading.heard.clone());
+        self.source = reading.source.clone().or(self.source.take());
+        self.heard = Some(reading.heard);
     }
 
     /// A pull was refused because the window is spent. False: that was the window before.
@@ -146,11 +154,10 @@ impl<T: Moment> Window<T> {
         if self.since.is_some_and(|since| sent < since) {
             return false;
         }
-        let source = self.heard.take().and_then(|known| known.source);
         // An upstream that sends numbers is asked again (by HEAD) at `Retry-After`; one that does not is believed.
-        let counts = self.left < self.limit || source.is_some();
+        let counts = self.heard.is_some() || self.source.is_some();
         self.left = 0;
-        self.heard = Some(Heard { sent, arrived: now, source });
+        self.heard = Some(Heard { sent, arrived: now });
         let asked = retry_after.map(|wait| now.plus(wait));
         (self.closes, self.exact) = match (self.closes, asked) {
             (Some(known), Some(asked)) if counts => (Some(known.max(asked)), self.exact && asked <= known),
@@ -167,9 +174,10 @@ impl<T: Moment> Window<T> {
         if other.closes.is_some_and(|closes| closes <= now) {
             return false;
         }
-        match &other.heard {
+        match other.heard {
             Some(heard) => {
-                let reading = Reading { limit: other.limit, length: other.length, left: other.left, heard: heard.clone() };
+                let (limit, length, left, source) = (other.limit, other.length, other.left, other.source.clone());
+                let reading = Reading { limit, length, left, source, heard };
                 if !self.hear(&reading) {
                     return false;
                 }
@@ -193,11 +201,8 @@ impl<T: Moment> Window<T> {
             limit: self.limit,
             length: self.length,
             left: self.left,
-            heard: self.heard.as_ref().map(|heard| Heard {
-                sent: clock(heard.sent),
-                arrived: clock(heard.arrived),
-                source: heard.source.clone(),
-            }),
+            heard: self.heard.map(|heard| Heard { sent: clock(heard.sent), arrived: clock(heard.arrived) }),
+            source: self.source.clone(),
             unheard: self.unheard,
             unheard_at: self.unheard_at.map(&clock),
             closes: self.closes.map(&clock),

@@ -181,7 +181,13 @@ fn larger_than_a_window_begins_in_a_fresh_one() {
 fn what_was_recalled_of_another_address_is_not_ours() {
     let now = Instant::now();
     let mut window = Window::fresh(100, 6 * HOUR, None);
-    window.hear(&Reading { limit: 100, length: 6 * HOUR, left: 0, heard: Heard { sent: now, arrived: now, source: Some("192.0.2.1".into()) } });
+    window.hear(&Reading {
+        limit: 100,
+        length: 6 * HOUR,
+        left: 0,
+        source: Some("192.0.2.1".into()),
+        heard: Heard { sent: now, arrived: now },
+    });
     let mut budget = Budget::new(None);
     budget.recall(window, now);
     assert!(matches!(budget.reserve(1, now), Grant::Wait { reason: Wait::Spent, .. }));

@@ -13,7 +13,7 @@ use crate::limits::ledger::{Ask, Leased, Settled};
 /// How soon the ledger is asked again for what another process holds: its images take seconds.
 const IN_USE_AGAIN: Duration = Duration::from_secs(1);
 /// How soon it is asked again about a spent window: another process may learn that it opened early.
-const SPENT_AGAIN: Duration = Duration::from_secs(60);
+const SPENT_AGAIN: Duration = Duration::from_secs(5 * 60);
 
 impl Gate {
     /// A name for a lease that no other process has, not even one of the same number in another container.
@@ -50,6 +50,9 @@ impl Gate {
             Ok(Ok(Leased::Granted { window })) => {
                 let (mut state, now) = (self.lock(), Instant::now());
                 state.budget.merge(&window.map(|at| self.clock.steady(at.0)), now);
+                if state.refusal.as_ref().is_some_and(|refusal| refusal.asking) {
+                    state.refusal = None;
+                }
                 self.pump(&mut state, now);
                 true
             }
@@ -59,7 +62,7 @@ impl Gate {
                 state.budget.merge(&window, now);
                 let again = now + if in_use { IN_USE_AGAIN } else { SPENT_AGAIN };
                 let again = window.closes.map_or(again, |closes| again.min(closes.max(now + Duration::from_millis(1))));
-                state.refusal = Some(Refusal { again, in_use, closes: window.closes });
+                state.refusal = Some(Refusal { again, in_use, closes: window.closes, asking: false });
                 false
             }
             Ok(Err(error)) => {
