@@ -121,9 +121,8 @@ impl<T: Moment> Window<T> {
                 if stranger {
                     // Two addresses take turns, each with a window of its own: the lower number is safe for both.
                     self.left = self.left.min(reading.left);
-                } else if later && reading.limit != self.limit {
-                    self.adopt(reading);
-                } else if reading.left < self.left {
+                } else if reading.left < self.left || (later && reading.limit != self.limit) {
+                    // Later by its number; or the account itself has changed.
                     self.adopt(reading);
                 } else if reading.left > self.left && later {
                     *self = Window { unheard: self.unheard, unheard_at: self.unheard_at, ..self.next(arrived) };

@@ -256,10 +256,10 @@ proptest! {
             now += Duration::from_micros(size);
             match what {
                 0 | 1 => if let Grant::Granted(pulls) = budget.reserve(size % 5 + 1, now) { reserved += pulls },
-                2 | 3 if reserved > 0 => if budget.send(now) {
+                2 | 3 if reserved > 0 && budget.send(now) => {
                     reserved -= 1;
                     under_way.push(Request { sent: now, is_pull: true, answer: None });
-                },
+                }
                 4 if reserved > 0 => { budget.refund(1); reserved -= 1; }
                 5 => under_way.push(Request { sent: now, is_pull: false, answer: None }),
                 6 | 7 if !under_way.is_empty() => {
