@@ -10,6 +10,7 @@ pub mod copy;
 pub mod demo;
 pub mod error;
 pub mod layout;
+pub mod limits;
 pub mod list;
 pub mod name;
 mod registry;

@@ -1,0 +1,440 @@
+//! The pull budget of one account: reserve before sending, correct by each answer. Pure: time is an argument.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::headers::Quota;
+use super::window::{Heard, Reading, Window};
+
+/// Docker Hub's window (registries.md 3.3), taken where an upstream refuses without ever having said how long its window is.
+const USUAL_WINDOW: Duration = Duration::from_secs(6 * 60 * 60);
+/// While a spent window is waited for, it is looked at so many times, by HEAD: 15 minutes apart for six hours. An
+/// opening that was not seen is found on average half a window before its latest moment.
+const LOOKS_PER_WINDOW: u32 = 24;
+/// Looking more often than this is no longer rare; shorter windows end by themselves soon enough.
+const LOOK_AT_MOST_EVERY: Duration = Duration::from_secs(10);
+
+/// `pulls = { limit = 200, window = "6h", reserve = 20 }` of a `[registry]` table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pulls {
+    /// Pulls per window; `None`: only what the upstream says.
+    pub limit: Option<u64>,
+    /// The window of `limit`, where the upstream does not name its own.
+    pub window: Duration,
+    /// Pulls of each window that are left to others.
+    pub reserve: u64,
+}
+
+#[derive(Debug, Clone)]
+enum State {
+    /// Nothing was heard, nothing is configured.
+    Unknown,
+    /// The upstream answers without counting.
+    Unlimited,
+    Counted(Window<Instant>),
+}
+
+/// The budget.
+#[derive(Debug, Clone)]
+pub struct Budget {
+    configured: Option<Pulls>,
+    state: State,
+    /// Granted and not sent.
+    reserved: u64,
+    /// Sent and not answered.
+    in_flight: u64,
+    /// We have sent pulls in this window.
+    touched: bool,
+    spent: u64,
+    refused: u64,
+    window_seen: Option<Duration>,
+    /// The window is an earlier run's, and no answer of this run has confirmed it.
+    recalled: bool,
+    looked: Option<Instant>,
+    /// `Retry-After` of a refusal: worth a look then.
+    look_at: Option<Instant>,
+}
+
+/// The answer to [`Budget::reserve`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Grant {
+    /// So many pulls may be sent: all that was asked for, or less for a graph larger than a window (the rest is asked for
+    /// when these are spent).
+    Granted(u64),
+    /// Not now; when at the latest, if that is known.
+    Wait {
+        /// When the window opens at the latest.
+        until: Option<Instant>,
+        /// Why.
+        reason: Wait,
+    },
+}
+
+/// Why a reservation has to wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// What is left is reserved or in flight; some of it may come back.
+    InUse,
+    /// The window does not hold as many any more.
+    Spent,
+    /// More than any window holds: it starts when a window is fresh.
+    WouldExceedWindow,
+    /// `reserve` leaves nothing of any window.
+    NothingLeftByReserve,
+}
+
+/// How a pull ended.
+#[derive(Debug, Clone, Copy)]
+pub enum Outcome<'a> {
+    /// Answered with 200 by the registry, and with these headers.
+    Answered(&'a Quota),
+    /// Ended in any other way: it may have been counted or not.
+    Unheard,
+    /// Refused because the window is spent: not counted.
+    Refused(Option<Duration>),
+}
+
+/// How much room there is now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// Pulls that may be reserved.
+    pub left: u64,
+    /// Pulls that a whole window has for us.
+    pub per_window: u64,
+    /// Nothing of this window was spent by us, and at least half of it is there: a graph larger than a window may start.
+    /// (Half, not all: where others spend too, a window that nobody has touched may never be seen.)
+    pub fresh: bool,
+}
+
+impl Room {
+    /// No limit.
+    pub const UNLIMITED: Room = Room { left: u64::MAX, per_window: u64::MAX, fresh: true };
+
+    /// How many of `pulls` may be granted now: all, a whole window's worth of a graph larger than that, or none.
+    pub fn grant(self, pulls: u64) -> Option<u64> {
+        if pulls <= self.left { Some(pulls) } else { (pulls > self.per_window && self.fresh && self.left > 0).then_some(self.left) }
+    }
+}
+
+impl Budget {
+    /// A budget of which nothing has been heard yet.
+    pub fn new(configured: Option<Pulls>) -> Self {
+        let state = match configured {
+            Some(Pulls { limit: Some(limit), window, .. }) => State::Counted(Window::fresh(limit, window, None)),
+            _ => State::Unknown,
+        };
+        Budget {
+            configured,
+            state,
+            reserved: 0,
+            in_flight: 0,
+            touched: false,
+            spent: 0,
+            refused: 0,
+            window_seen: None,
+            recalled: false,
+            looked: None,
+            look_at: None,
+        }
+    }
+
+    /// Goes on with what an earlier run knew. What the upstream says from now on counts more.
+    pub(super) fn recall(&mut self, window: Window<Instant>, now: Instant) {
+        if let State::Counted(known) = &mut self.state {
+            let (unheard, unheard_at) = (window.unheard, window.unheard_at);
+            if known.merge(&window, now) {
+                (known.unheard, known.unheard_at) = (unheard, unheard_at);
+            }
+        } else {
+            self.state = State::Counted(window);
+        }
+        self.recalled = true;
+        self.roll(now);
+    }
+
+    /// The window, for the ledger.
+    pub(super) fn window(&self) -> Option<&Window<Instant>> {
+        match &self.state {
+            State::Counted(window) => Some(window),
+            State::Unknown | State::Unlimited => None,
+        }
+    }
+
+    /// Takes in what another process found out about the same account.
+    pub(super) fn merge(&mut self, window: &Window<Instant>, now: Instant) {
+        if let State::Counted(known) = &mut self.state {
+            known.merge(window, now);
+        }
+    }
+
+    /// Asks for `pulls` at once. Never waits; the caller does.
+    pub fn reserve(&mut self, pulls: u64, now: Instant) -> Grant {
+        self.roll(now);
+        let room = self.room();
+        if let Some(granted) = self.grant(room, pulls) {
+            self.reserved = self.reserved.saturating_add(granted);
+            return Grant::Granted(granted);
+        }
+        let reason = if self.grant(self.room_if_all_came_back(), pulls).is_some() {
+            Wait::InUse
+        } else if room.per_window == 0 {
+            Wait::NothingLeftByReserve
+        } else if pulls > room.per_window {
+            Wait::WouldExceedWindow
+        } else {
+            Wait::Spent
+        };
+        Grant::Wait { until: self.closes(), reason }
+    }
+
+    /// While nothing is known, one pull at a time: its answer tells.
+    fn grant(&self, room: Room, pulls: u64) -> Option<u64> {
+        match self.state {
+            State::Unknown => (pulls == 0 || room.left > 0).then_some(pulls.min(1)),
+            State::Unlimited | State::Counted(_) => room.grant(pulls),
+        }
+    }
+
+    /// Gives back pulls that were granted and will not be sent.
+    pub fn refund(&mut self, pulls: u64) {
+        self.reserved = self.reserved.saturating_sub(pulls);
+    }
+
+    /// Turns one reserved pull into one in flight. False: others have spent what was granted; nothing may be sent, and the
+    /// reservation should be given back.
+    ///
+    /// What is in flight is not subtracted here, as it is from the room for new reservations: it was, when these were made. An
+    /// answer that came early may already count all of it, and must not take away what an image that has begun still needs.
+    /// That less is left than is reserved, though, is proof that others were at it.
+    pub fn send(&mut self, now: Instant) -> bool {
+        self.roll(now);
+        let may = match &self.state {
+            State::Unknown => self.in_flight == 0,
+            State::Unlimited => true,
+            State::Counted(window) => self.usable_of(window, window.left) >= self.reserved,
+        };
+        if may && self.reserved > 0 {
+            self.reserved -= 1;
+            self.in_flight += 1;
+            self.touched = true;
+            return true;
+        }
+        false
+    }
+
+    /// A pull in flight, sent at `sent`, is over. True: `remaining` counts it; false: nobody has said so.
+    pub fn settle(&mut self, outcome: Outcome<'_>, sent: Instant, now: Instant) -> bool {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        match outcome {
+            Outcome::Refused(retry_after) => {
+                self.refused += 1;
+                self.closed(sent, now, retry_after);
+                return true;
+            }
+            Outcome::Answered(quota) => {
+                self.spent += 1;
+                if let State::Counted(window) = &mut self.state {
+                    window.roll(now);
+                    if quota.remaining.is_some() && window.since.is_none_or(|since| sent >= since) {
+                        window.counted(now);
+                    }
+                }
+                if self.observe(quota, sent, now) {
+                    return true;
+                }
+            }
+            Outcome::Unheard => self.spent += 1,
+        }
+        if let State::Counted(window) = &mut self.state {
+            window.unheard(1, now);
+        }
+        false
+    }
+
+    /// Takes in the headers of an answer (200, to HEAD or GET of a manifest) whose request was sent at `sent`. True if
+    /// they told what is left of this window.
+    pub fn observe(&mut self, quota: &Quota, sent: Instant, now: Instant) -> bool {
+        self.roll(now);
+        self.window_seen = quota.window.or(self.window_seen);
+        let Some(remaining) = quota.remaining else {
+            if quota.is_absent() && matches!(self.state, State::Unknown) {
+                self.state = State::Unlimited;
+            }
+            return false;
+        };
+        let known = self.window();
+        let limit = quota.limit.or(known.map(|window| window.limit)).unwrap_or(remaining).max(remaining);
+        let length = quota.window.or(known.map(|window| window.length)).unwrap_or_else(|| self.usual_window());
+        let reading = Reading { limit, length, left: remaining, source: quota.source.clone(), heard: Heard { sent, arrived: now } };
+        // The run before was counted under another address: its window is not ours.
+        let moved = std::mem::take(&mut self.recalled)
+            && quota.source.is_some()
+            && self.source().is_some_and(|known| Some(known) != quota.source.as_deref());
+        if moved || !matches!(self.state, State::Counted(_)) {
+            self.state = State::Counted(Window::fresh(limit, length, None));
+        }
+        let State::Counted(window) = &mut self.state else { return false };
+        let before = window.since;
+        let heard = window.hear(&reading);
+        if window.since != before {
+            self.touched = false;
+        }
+        heard
+    }
+
+    /// A pull sent at `sent` was refused because the window is spent.
+    pub fn closed(&mut self, sent: Instant, now: Instant, retry_after: Option<Duration>) {
+        self.roll(now);
+        if !matches!(self.state, State::Counted(_)) {
+            // The limit is not known: that it is reached is all there is to know until an answer says more.
+            self.state = State::Counted(Window::fresh(u64::MAX, self.window_seen.unwrap_or_else(|| self.usual_window()), None));
+        }
+        if let State::Counted(window) = &mut self.state
+            && window.close(sent, now, retry_after)
+        {
+            self.look_at = retry_after.map(|wait| now + wait);
+        }
+    }
+
+    fn usual_window(&self) -> Duration {
+        self.configured.map_or(USUAL_WINDOW, |pulls| pulls.window)
+    }
+
+    /// Ends a window whose time is over.
+    pub(super) fn roll(&mut self, now: Instant) {
+        if let State::Counted(window) = &mut self.state
+            && window.roll(now)
+        {
+            self.touched = false;
+            self.look_at = None;
+        }
+    }
+
+    /// The smaller of header and configuration.
+    fn effective(&self, window: &Window<Instant>) -> u64 {
+        self.configured.and_then(|pulls| pulls.limit).map_or(window.limit, |limit| limit.min(window.limit))
+    }
+
+    fn kept_for_others(&self) -> u64 {
+        self.configured.map_or(0, |pulls| pulls.reserve)
+    }
+
+    /// What is left for us if nothing were reserved or in flight. A configured limit below the upstream's cuts off the top.
+    fn usable(&self, window: &Window<Instant>) -> u64 {
+        self.usable_of(window, window.left())
+    }
+
+    fn usable_of(&self, window: &Window<Instant>, left: u64) -> u64 {
+        left.saturating_sub(window.limit - self.effective(window)).saturating_sub(self.kept_for_others())
+    }
+
+    fn room_with(&self, outstanding: u64) -> Room {
+        match &self.state {
+            State::Unknown => Room { left: u64::from(outstanding == 0), ..Room::UNLIMITED },
+            State::Unlimited => Room::UNLIMITED,
+            State::Counted(window) => {
+                let (usable, per_window) = (self.usable(window), self.effective(window).saturating_sub(self.kept_for_others()));
+                Room {
+                    left: usable.saturating_sub(outstanding),
+                    per_window,
+                    fresh: !self.touched && outstanding == 0 && usable >= per_window.div_ceil(2),
+                }
+            }
+        }
+    }
+
+    /// The room there is. Call [`Self::reserve`] or any other method with a time before, so that it is this moment's.
+    pub fn room(&self) -> Room {
+        self.room_with(self.outstanding())
+    }
+
+    /// The room to choose the next job in: while nothing is known, any job may be the one that finds out.
+    pub(super) fn room_to_choose(&self) -> Room {
+        match self.state {
+            State::Unknown if self.outstanding() == 0 => Room::UNLIMITED,
+            State::Unknown => Room { left: 0, per_window: u64::MAX, fresh: false },
+            State::Unlimited | State::Counted(_) => self.room(),
+        }
+    }
+
+    /// The room there would be if everything outstanding came back unspent: who does not fit even then has to wait for a window.
+    pub(super) fn room_if_all_came_back(&self) -> Room {
+        self.room_with(0)
+    }
+
+    /// When to look at a spent window again, by HEAD: now, if nothing is known of the account at all. `None` where looking
+    /// tells nothing.
+    pub fn look_due(&self, now: Instant) -> Option<Instant> {
+        match &self.state {
+            State::Unknown => self.looked.is_none().then_some(now),
+            State::Unlimited => None,
+            State::Counted(window) => {
+                let heard = window.heard.as_ref()?;
+                let every = (window.length / LOOKS_PER_WINDOW).max(LOOK_AT_MOST_EVERY);
+                let due = self.looked.map_or(heard.arrived, |looked| looked.max(heard.arrived)) + every;
+                let asked = self.look_at.filter(|at| self.looked.is_none_or(|looked| looked < *at));
+                Some(asked.map_or(due, |asked| asked.min(due)))
+            }
+        }
+    }
+
+    /// A look was taken.
+    pub fn looked(&mut self, now: Instant) {
+        self.looked = Some(now);
+    }
+
+    /// When the current window ends at the latest. `None`: unknown, unlimited, or not opened yet.
+    pub fn closes(&self) -> Option<Instant> {
+        self.window().and_then(|window| window.closes)
+    }
+
+    /// [`Self::closes`] is the end and not only a bound.
+    pub(super) fn closes_exactly(&self) -> bool {
+        self.window().is_some_and(|window| window.exact)
+    }
+
+    /// Pulls spent since the beginning of the run.
+    pub fn spent(&self) -> u64 {
+        self.spent
+    }
+    /// Pulls refused since the beginning of the run.
+    pub fn refused(&self) -> u64 {
+        self.refused
+    }
+    /// Pulls left in this window: the account's, before `reserve` is taken off. `None`: unknown or unlimited.
+    pub fn remaining(&self) -> Option<u64> {
+        self.window().map(|window| window.left().saturating_sub(window.limit - self.effective(window)).saturating_sub(self.in_flight))
+    }
+    /// Pulls per window. `None`: unknown or unlimited.
+    pub fn limit(&self) -> Option<u64> {
+        self.window().map(|window| self.effective(window)).filter(|limit| *limit < u64::MAX)
+    }
+    /// The length of the window.
+    pub fn window_length(&self) -> Option<Duration> {
+        self.window().map(|window| window.length)
+    }
+    /// Whom the upstream counts.
+    pub fn source(&self) -> Option<&str> {
+        self.window()?.source.as_deref()
+    }
+    /// The upstream counts nothing.
+    pub fn is_unlimited(&self) -> bool {
+        matches!(self.state, State::Unlimited)
+    }
+    /// Nothing is known yet.
+    pub fn is_unknown(&self) -> bool {
+        matches!(self.state, State::Unknown)
+    }
+    /// The configured limits.
+    pub(super) fn configured(&self) -> Option<Pulls> {
+        self.configured
+    }
+    /// Granted, or sent, and not over.
+    pub(super) fn outstanding(&self) -> u64 {
+        self.reserved.saturating_add(self.in_flight)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,455 @@
+//! The gate through which the manifest GETs of one account pass: who wants pulls waits here, in order, until the budget covers them.
+//!
+//! Waiting costs nothing and holds nothing. There is no background task: of those who wait, one keeps the time (the end of
+//! the window, the next look by HEAD) for all.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
+
+use super::accounts::{AccountId, Claim, Deferred, Mode, Probe, Standing};
+use super::budget::{Budget, Grant, Outcome, Pulls};
+use super::clock::Clock;
+use super::headers::Quota;
+use super::lease::Lease;
+use super::ledger::{Ledger, Stamp};
+use super::order::{Job, Queue};
+use super::pause::Stopwatch;
+use super::window::Window;
+
+mod shared;
+
+/// The gate of one account.
+pub struct Gate {
+    me: Weak<Gate>,
+    account: AccountId,
+    clock: Clock,
+    probe: Option<Arc<dyn Probe>>,
+    ledger: Option<Arc<Ledger>>,
+    state: Mutex<State>,
+    /// Whoever holds it keeps the time for all who wait.
+    timekeeper: tokio::sync::Mutex<()>,
+    /// The next event has come nearer.
+    changed: Notify,
+}
+
+struct State {
+    budget: Budget,
+    queue: Queue<Waiter>,
+    /// The ledger said no.
+    refusal: Option<Refusal>,
+    /// The earliest deadline of those who wait.
+    deadline: Option<Instant>,
+    /// What the timekeeper sleeps for.
+    next: Option<Instant>,
+    /// A look is under way.
+    looking: bool,
+    waited: Stopwatch,
+}
+
+struct Waiter {
+    mode: Mode,
+    tell: oneshot::Sender<Result<Hold, Deferred>>,
+}
+
+impl Waiter {
+    fn is_late(&self, now: Instant) -> bool {
+        matches!(self.mode, Mode::WaitUntil(deadline) if deadline <= now)
+    }
+}
+
+/// Other processes have what is left. When the time has come to ask the ledger again, one waiter asks for all.
+struct Refusal {
+    /// When the ledger is worth asking again.
+    again: Instant,
+    /// It may come back before the window ends.
+    in_use: bool,
+    closes: Option<Instant>,
+    /// Somebody is asking.
+    asking: bool,
+}
+
+/// Pulls granted; given back when dropped, unless kept.
+pub(super) struct Hold {
+    gate: Option<Arc<Gate>>,
+    pulls: u64,
+}
+
+impl Hold {
+    pub(super) fn pulls(&self) -> u64 {
+        self.pulls
+    }
+
+    /// They are somebody else's to give back now.
+    pub(super) fn keep(mut self) -> u64 {
+        self.gate = None;
+        self.pulls
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        if let Some(gate) = self.gate.take() {
+            gate.refund(self.pulls);
+        }
+    }
+}
+
+impl Gate {
+    pub(super) fn open(
+        account: AccountId,
+        configured: Option<Pulls>,
+        probe: Option<Arc<dyn Probe>>,
+        clock: Clock,
+        ledger: Option<Arc<Ledger>>,
+    ) -> Arc<Self> {
+        let mut budget = Budget::new(configured);
+        match ledger.as_ref().map(|ledger| ledger.recall(&account, clock.now())) {
+            Some(Ok(Some(window))) => budget.recall(window.map(|at| clock.steady(at.0)), Instant::now()),
+            Some(Err(error)) => tracing::warn!("{error}"),
+            Some(Ok(None)) | None => {}
+        }
+        let state = State {
+            budget,
+            queue: Queue::default(),
+            refusal: None,
+            deadline: None,
+            next: None,
+            looking: false,
+            waited: Stopwatch::default(),
+        };
+        Arc::new_cyclic(|me| Gate {
+            me: Weak::clone(me),
+            account,
+            clock,
+            probe,
+            ledger,
+            state: Mutex::new(state),
+            timekeeper: tokio::sync::Mutex::new(()),
+            changed: Notify::new(),
+        })
+    }
+
+    /// Whose it is.
+    pub fn account(&self) -> &AccountId {
+        &self.account
+    }
+
+    /// Waits until the budget covers the claim, in the order of [`super::order`]. Hold no permit, lock or leadership meanwhile.
+    pub async fn acquire(self: &Arc<Self>, claim: Claim, mode: Mode) -> Result<Lease, Deferred> {
+        Lease::begin(self, claim, mode).await
+    }
+
+    /// Takes in the headers of an answer that cost nothing: a HEAD (200) sent at `sent`.
+    pub fn observe(&self, quota: &Quota, sent: Instant) {
+        let mut state = self.lock();
+        let now = Instant::now();
+        if state.budget.observe(quota, sent, now) {
+            // What the ledger said may be outdated.
+            state.refusal = None;
+        }
+        self.pump(&mut state, now);
+    }
+
+    /// Takes in a refusal for a spent window (to a HEAD sent at `sent`, say) that no [`super::Flight`] stands for.
+    pub fn refused(&self, sent: Instant, retry_after: Option<Duration>) {
+        let mut state = self.lock();
+        let now = Instant::now();
+        state.budget.closed(sent, now, retry_after);
+        self.pump(&mut state, now);
+    }
+
+    /// Looks at the account by HEAD, if there is a way to: what `larder limits` and `plan` need, spending nothing. False: no
+    /// answer.
+    pub async fn look(&self) -> bool {
+        let Some(probe) = &self.probe else { return false };
+        let sent = Instant::now();
+        let quota = probe.look().await;
+        if let Some(quota) = &quota {
+            self.observe(quota, sent);
+        }
+        quota.is_some()
+    }
+
+    /// What is known.
+    pub fn standing(&self) -> Standing {
+        let mut state = self.lock();
+        let now = Instant::now();
+        state.budget.roll(now);
+        let budget = &state.budget;
+        Standing {
+            spent: budget.spent(),
+            refused: budget.refused(),
+            limit: budget.limit(),
+            remaining: budget.limit().and(budget.remaining()),
+            window: budget.window_length(),
+            source: budget.source().map(str::to_owned),
+            closes: budget.closes().map(|at| self.clock.wall(at)),
+            unlimited: budget.is_unlimited(),
+            waited: state.waited.total(now),
+            waiting: state.queue.len(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives back reserved pulls.
+    pub(super) fn refund(&self, pulls: u64) {
+        let mut state = self.lock();
+        state.budget.refund(pulls);
+        if let Some(refusal) = &mut state.refusal {
+            // Whoever was asking may have gone away.
+            refusal.asking = false;
+        }
+        self.pump(&mut state, Instant::now());
+    }
+
+    /// One reserved pull leaves now; false: it may not, others have spent it.
+    pub(super) fn send(&self, now: Instant) -> bool {
+        self.lock().budget.send(now)
+    }
+
+    /// A pull sent at `sent` is over. True if the upstream's numbers count it.
+    pub(super) fn settle(&self, outcome: Outcome<'_>, sent: Instant) -> bool {
+        let mut state = self.lock();
+        let now = Instant::now();
+        let heard = state.budget.settle(outcome, sent, now);
+        self.pump(&mut state, now);
+        heard
+    }
+
+    /// Waits for `claim`, here and then in the ledger.
+    pub(super) async fn hold(&self, claim: Claim, continuing: bool, mode: Mode, lease: &str) -> Result<Hold, Deferred> {
+        loop {
+            let hold = self.wait(claim, continuing, mode).await?;
+            if self.enter(lease, hold.pulls()).await {
+                return Ok(hold);
+            }
+        }
+    }
+
+    async fn wait(&self, claim: Claim, continuing: bool, mode: Mode) -> Result<Hold, Deferred> {
+        let (tell, mut told) = oneshot::channel();
+        {
+            let mut state = self.lock();
+            if let Mode::WaitUntil(deadline) = mode {
+                state.deadline = Some(state.deadline.map_or(deadline, |known| known.min(deadline)));
+            }
+            state.queue.push(Job { priority: claim.priority, pulls: claim.pulls, continuing, who: Waiter { mode, tell } });
+            self.pump(&mut state, Instant::now());
+        }
+        if let Ok(answer) = told.try_recv() {
+            return answer;
+        }
+        let _waiting = Waiting::start(self);
+        let answer = tokio::select! {
+            biased;
+            answer = &mut told => answer,
+            turn = self.timekeeper.lock() => {
+                let answer = tokio::select! {
+                    biased;
+                    answer = &mut told => answer,
+                    never = self.keep_time() => match never {},
+                };
+                drop(turn);
+                answer
+            }
+        };
+        // The queue answers all before it goes; a lost answer is still no reason to panic.
+        answer.unwrap_or_else(|_| Err(Deferred { reason: format!("{}: the run has ended", self.account), until: None }))
+    }
+
+    /// Sleeps from event to event, for all who wait, until dropped.
+    async fn keep_time(&self) -> std::convert::Infallible {
+        loop {
+            let next = self.lock().next;
+            let event = async {
+                match next {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = self.changed.notified() => {}
+                () = event => self.tick().await,
+            }
+        }
+    }
+
+    /// An event is due: the window's end, a deadline, the ledger, or a look.
+    async fn tick(&self) {
+        let look = {
+            let mut state = self.lock();
+            let now = Instant::now();
+            let due = state.budget.look_due(now).is_some_and(|due| due <= now);
+            let look = due && self.probe.is_some() && !state.queue.is_empty();
+            if look {
+                state.budget.looked(now);
+                state.looking = true;
+            }
+            self.pump(&mut state, now);
+            look
+        };
+        if look {
+            let _looking = Looking(self);
+            self.look().await;
+        }
+    }
+
+    /// Grants what may be granted, defers what cannot be waited for, and sets the time of the next event.
+    fn pump(&self, state: &mut State, now: Instant) {
+        state.budget.roll(now);
+        // Nothing is known, but a HEAD can tell: that comes before the first pull.
+        let looks_first = state.budget.is_unknown() && (state.looking || (self.probe.is_some() && state.budget.look_due(now).is_some()));
+        // No image starts after its deadline; one that has begun may still go on with what is there.
+        if state.deadline.is_some_and(|deadline| deadline <= now) {
+            let late = state.queue.extract(0, |job| !job.continuing && job.who.is_late(now));
+            self.answer(state, late, now);
+        }
+        if !looks_first {
+            match &mut state.refusal {
+                None => self.grant(state, usize::MAX, now),
+                Some(refusal) if refusal.again <= now && !refusal.asking => {
+                    refusal.asking = true;
+                    self.grant(state, 1, now);
+                }
+                Some(_) => {}
+            }
+        }
+        self.defer(state, now);
+        let next = self.next_event(state, now);
+        if next.is_some_and(|next| state.next.is_none_or(|known| next < known)) {
+            self.changed.notify_one();
+        }
+        state.next = next;
+    }
+
+    /// Grants to `most` of those who wait.
+    fn grant(&self, state: &mut State, most: usize, now: Instant) {
+        let mut granted = 0;
+        while granted < most
+            && let Some(job) = state.queue.next(state.budget.room_to_choose())
+        {
+            if job.who.tell.is_closed() {
+                continue;
+            }
+            let Grant::Granted(pulls) = state.budget.reserve(job.pulls, now) else {
+                state.queue.push(job);
+                break;
+            };
+            if let Err(Ok(unwanted)) = job.who.tell.send(Ok(Hold { gate: self.me.upgrade(), pulls })) {
+                // Its drop would lock what is locked here.
+                state.budget.refund(unwanted.keep());
+                continue;
+            }
+            granted += 1;
+        }
+        if granted == 0
+            && let Some(refusal) = &mut state.refusal
+        {
+            refusal.asking = false;
+        }
+    }
+
+    /// Answers those who would have to wait for a window longer than they want to.
+    fn defer(&self, state: &mut State, now: Instant) {
+        let late = state.deadline.is_some_and(|deadline| deadline <= now);
+        let hope = state.budget.room_if_all_came_back();
+        let spent_elsewhere = state.refusal.as_ref().is_some_and(|refusal| !refusal.in_use && refusal.again > now);
+        let unknown = state.budget.is_unknown();
+        let closes = state.budget.closes().filter(|_| state.budget.closes_exactly() && !spent_elsewhere);
+        let mut deadline = None;
+        let out = state.queue.extract(if late || spent_elsewhere { 0 } else { hope.left }, |job| {
+            let hopeful = unknown || (!spent_elsewhere && hope.grant(job.pulls).is_some());
+            match job.who.mode {
+                _ if job.who.is_late(now) || hope.per_window == 0 => true,
+                Mode::Defer => !hopeful,
+                Mode::WaitUntil(end) => {
+                    deadline = Some(deadline.map_or(end, |known: Instant| known.min(end)));
+                    !hopeful && closes.is_some_and(|closes| closes > end)
+                }
+            }
+        });
+        if late {
+            state.deadline = deadline;
+        }
+        self.answer(state, out, now);
+    }
+
+    fn answer(&self, state: &State, deferred: Vec<Job<Waiter>>, now: Instant) {
+        let elsewhere = state.refusal.as_ref().filter(|refusal| !refusal.in_use);
+        let closes = elsewhere.map_or(state.budget.closes(), |refusal| refusal.closes);
+        let never = state.budget.room().per_window == 0;
+        for job in deferred {
+            let reason = self.reason(state, job.pulls, job.who.is_late(now));
+            let until = closes.filter(|_| !never).map(|at| self.clock.wall(at));
+            // Whoever does not listen any more needs no answer.
+            let _ = job.who.tell.send(Err(Deferred { reason, until }));
+        }
+    }
+
+    fn reason(&self, state: &State, pulls: u64, deadline_passed: bool) -> String {
+        let room = state.budget.room_if_all_came_back();
+        let reserve = state.budget.configured().map_or(0, |pulls| pulls.reserve);
+        let account = &self.account;
+        if room.per_window == 0 {
+            return format!("{account}: `pulls.reserve` ({reserve}) leaves nothing of a window");
+        }
+        let kept = if reserve > 0 { format!(", {reserve} kept for others") } else { String::new() };
+        match (deadline_passed, &state.refusal) {
+            (true, _) => format!("{account}: the time to wait for pulls is over"),
+            (_, Some(_)) => format!("{account}: other processes have taken what is left of the pull window, {pulls} needed"),
+            _ if pulls > room.per_window => {
+                format!("{account}: needs {pulls} pulls, more than a window has ({}{kept}): it starts in a fresh one", room.per_window)
+            }
+            _ => format!("{account}: the pull window is spent ({} left, {pulls} needed{kept})", room.left),
+        }
+    }
+
+    fn next_event(&self, state: &State, now: Instant) -> Option<Instant> {
+        if state.queue.is_empty() {
+            return None;
+        }
+        let look = state.budget.look_due(now).filter(|_| self.probe.is_some() && !state.looking);
+        let again = state.refusal.as_ref().map(|refusal| refusal.again).filter(|again| *again > now);
+        [state.budget.closes(), look, again, state.deadline].into_iter().flatten().min()
+    }
+
+    /// The window, on the ledger's clock.
+    fn window(&self, state: &State) -> Option<Window<Stamp>> {
+        state.budget.window().map(|window| window.map(|at| Stamp(self.clock.wall(at))))
+    }
+}
+
+struct Waiting<'a>(&'a Gate);
+
+impl<'a> Waiting<'a> {
+    fn start(gate: &'a Gate) -> Self {
+        gate.lock().waited.enter(Instant::now());
+        Waiting(gate)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.lock().waited.leave(Instant::now());
+    }
+}
+
+struct Looking<'a>(&'a Gate);
+
+impl Drop for Looking<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.looking = false;
+        self.0.pump(&mut state, Instant::now());
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,177 @@
+//! What an image holds while it is pulled: a lease on the pulls of its graph, and a flight for each of them under way.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::accounts::{Claim, Deferred, Mode};
+use super::budget::Outcome;
+use super::gate::Gate;
+use super::headers::Quota;
+use super::ledger::Settled;
+
+/// The pulls of one image. What was not spent goes back when it is dropped: drop it as soon as all manifests are read.
+#[derive(Clone)]
+pub struct Lease(Arc<Inner>);
+
+struct Inner {
+    gate: Arc<Gate>,
+    priority: i64,
+    mode: Mode,
+    /// What the ledger calls it.
+    name: String,
+    held: Mutex<Held>,
+    /// One of an image's requests asks for more, for all of them.
+    more: tokio::sync::Mutex<()>,
+}
+
+#[derive(Default)]
+struct Held {
+    /// Granted and not sent.
+    granted: u64,
+    /// Wanted and not granted: of a graph larger than a window, or taken away because others spent it.
+    owed: u64,
+    in_flight: u64,
+    settled: Settled,
+}
+
+impl Lease {
+    pub(super) async fn begin(gate: &Arc<Gate>, claim: Claim, mode: Mode) -> Result<Lease, Deferred> {
+        let inner = Inner {
+            gate: Arc::clone(gate),
+            priority: claim.priority,
+            mode,
+            name: gate.lease_name(),
+            held: Mutex::default(),
+            more: tokio::sync::Mutex::new(()),
+        };
+        inner.take_more(claim.pulls, false).await?;
+        Ok(Lease(Arc::new(inner)))
+    }
+
+    /// Pulls granted and not sent yet.
+    pub fn granted(&self) -> u64 {
+        self.0.lock().granted
+    }
+
+    /// Takes one pull: call it right before a manifest GET is sent. Usually it is there; if the graph is larger than a
+    /// window, larger than was claimed, or if others spent what was granted, it is waited for, before all images that have
+    /// not begun, and for as long as the lease's mode says. A GET that was refused takes another pull to be tried again.
+    pub async fn spend(&self) -> Result<Flight, Deferred> {
+        loop {
+            if let Some(flight) = self.fly() {
+                return Ok(flight);
+            }
+            let _turn = self.0.more.lock().await;
+            let owed = {
+                let held = self.0.lock();
+                if held.granted > 0 {
+                    continue;
+                }
+                held.owed.max(1)
+            };
+            self.0.leave(false);
+            self.0.take_more(owed, true).await?;
+        }
+    }
+
+    fn fly(&self) -> Option<Flight> {
+        let lost = {
+            let mut held = self.0.lock();
+            let now = Instant::now();
+            if held.granted == 0 {
+                return None;
+            }
+            if self.0.gate.send(now) {
+                held.granted -= 1;
+                held.in_flight += 1;
+                return Some(Flight { lease: Some(Arc::clone(&self.0)), sent: now });
+            }
+            let lost = std::mem::take(&mut held.granted);
+            held.owed += lost;
+            lost
+        };
+        self.0.gate.refund(lost);
+        None
+    }
+}
+
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn take_more(&self, pulls: u64, continuing: bool) -> Result<(), Deferred> {
+        let hold = self.gate.hold(Claim { pulls, priority: self.priority }, continuing, self.mode, &self.name).await?;
+        let granted = hold.keep();
+        let mut held = self.lock();
+        held.granted += granted;
+        held.owed = pulls - granted;
+        Ok(())
+    }
+
+    /// Tells the ledger what is over.
+    fn leave(&self, all: bool) {
+        let settled = {
+            let mut held = self.lock();
+            let keep = if all { 0 } else { held.in_flight + held.granted };
+            Settled { keep, ..std::mem::take(&mut held.settled) }
+        };
+        self.gate.leave(&self.name, settled);
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let granted = std::mem::take(&mut self.lock().granted);
+        self.leave(true);
+        if granted > 0 {
+            self.gate.refund(granted);
+        }
+    }
+}
+
+/// A manifest GET under way. Say how it ended; one that is dropped may have been counted or not.
+#[must_use = "say how the pull ended"]
+pub struct Flight {
+    lease: Option<Arc<Inner>>,
+    sent: Instant,
+}
+
+impl Flight {
+    /// Answered with 200 by the registry itself, with these headers.
+    pub fn answered(mut self, quota: &Quota) {
+        self.over(Outcome::Answered(quota));
+    }
+
+    /// Refused because the window is spent: nothing was counted.
+    pub fn refused(mut self, retry_after: Option<Duration>) {
+        self.over(Outcome::Refused(retry_after));
+    }
+
+    /// When it was sent.
+    pub fn sent(&self) -> Instant {
+        self.sent
+    }
+
+    fn over(&mut self, outcome: Outcome<'_>) {
+        let Some(lease) = self.lease.take() else { return };
+        let refused = matches!(outcome, Outcome::Refused(_));
+        let heard = lease.gate.settle(outcome, self.sent);
+        let mut held = lease.lock();
+        held.in_flight = held.in_flight.saturating_sub(1);
+        match (refused, heard) {
+            // It still has to be read.
+            (true, _) => held.owed += 1,
+            (_, true) => held.settled.heard += 1,
+            (_, false) => held.settled.unheard += 1,
+        }
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        self.over(Outcome::Unheard);
+    }
+}

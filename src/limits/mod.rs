@@ -1,0 +1,45 @@
+//! Limits: how much may be asked of a registry, when, and by whom.
+//!
+//! Pure state machines on `tokio::time::Instant`, and thin asynchronous faces over them. Nothing here sends a request or
+//! knows HTTP: the transport asks before it sends and tells what it was answered.
+//!
+//! | subject | file | belongs to |
+//! |---|---|---|
+//! | pulls per window | `window`, `budget`, `order`, `gate`, `lease` | an account |
+//! | the same, beyond this run and across processes | `ledger` | an account |
+//! | `Retry-After` | `pause` | a host |
+//! | requests per second | `pace` | a host |
+//! | requests at once | `adaptive` | a host |
+//! | bytes per second | `bandwidth` | a host, or the program |
+//!
+//! Whoever waits here holds nothing else: no permit, no lock, no leadership of a blob.
+
+mod accounts;
+mod adaptive;
+mod bandwidth;
+mod budget;
+mod clock;
+mod gate;
+mod headers;
+mod lease;
+mod ledger;
+mod order;
+mod pace;
+mod pause;
+mod window;
+
+#[cfg(test)]
+mod simulation;
+
+pub use accounts::{AccountId, Accounts, Claim, Deferred, Mode, Probe, Standing};
+pub use adaptive::{Adaptive, Class, Permit};
+pub use bandwidth::{Bandwidth, Rate};
+pub use budget::{Budget, Grant, Outcome, Pulls, Room, Wait};
+pub use clock::Clock;
+pub use gate::Gate;
+pub use headers::{Quota, Throttle, classify, go_duration, retry_after, retry_after_in_message};
+pub use lease::{Flight, Lease};
+pub use ledger::Ledger;
+pub use order::{Job, Queue};
+pub use pace::Pace;
+pub use pause::{Pause, Verdict};

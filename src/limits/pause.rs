@@ -1,0 +1,181 @@
+//! `Retry-After`: a host that asked to be left alone is left alone, by every request, for as long as it asked.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// The pause of one host.
+#[derive(Debug)]
+pub struct Pause {
+    /// `retry_after_max`: whoever asks for more is not waited for.
+    most: Duration,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    until: Option<Instant>,
+    /// The host asked for more than we wait: its images are deferred until then.
+    away: Option<Instant>,
+    throttled: u64,
+    waiting: Stopwatch,
+}
+
+/// What a request to the host may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Leave.
+    Go,
+    /// Wait until then, and ask again: the pause may have grown.
+    Wait(Instant),
+    /// Do not wait: the host wants to be left alone until then.
+    Defer(Instant),
+}
+
+impl Pause {
+    /// `retry_after_max` where the configuration sets none (product.md).
+    pub const DEFAULT_MOST: Duration = Duration::from_secs(5 * 60);
+
+    /// A host that may ask for pauses of up to `most`.
+    pub fn new(most: Duration) -> Self {
+        Pause { most, state: Mutex::default() }
+    }
+
+    /// The host was heard to throttle, and asked for `wait`. A shorter wish never shortens a longer one.
+    pub fn hold(&self, wait: Duration, now: Instant) -> Verdict {
+        let mut state = self.lock();
+        state.throttled += 1;
+        let end = now.checked_add(wait).unwrap_or(now);
+        let slot = if wait > self.most { &mut state.away } else { &mut state.until };
+        *slot = Some(slot.map_or(end, |known| known.max(end)));
+        state.verdict(now)
+    }
+
+    /// What a request may do now.
+    pub fn check(&self, now: Instant) -> Verdict {
+        self.lock().verdict(now)
+    }
+
+    /// Waits until the pause is over, however often it grows; `Err`: it is longer than anybody waits, until then.
+    pub async fn passed(&self) -> Result<(), Instant> {
+        loop {
+            match self.check(Instant::now()) {
+                Verdict::Go => return Ok(()),
+                Verdict::Defer(until) => return Err(until),
+                Verdict::Wait(until) => {
+                    let _waiting = Waiting::start(self);
+                    tokio::time::sleep_until(until).await;
+                }
+            }
+        }
+    }
+
+    /// How often the host throttled.
+    pub fn throttled(&self) -> u64 {
+        self.lock().throttled
+    }
+
+    /// How long anybody waited for it (two at a time are counted once).
+    pub fn waited(&self) -> Duration {
+        self.lock().waiting.total(Instant::now())
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn verdict(&self, now: Instant) -> Verdict {
+        match (self.away.filter(|end| *end > now), self.until.filter(|end| *end > now)) {
+            (Some(end), _) => Verdict::Defer(end),
+            (None, Some(end)) => Verdict::Wait(end),
+            (None, None) => Verdict::Go,
+        }
+    }
+}
+
+struct Waiting<'a>(&'a Pause);
+
+impl<'a> Waiting<'a> {
+    fn start(pause: &'a Pause) -> Self {
+        pause.lock().waiting.enter(Instant::now());
+        Waiting(pause)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.lock().waiting.leave(Instant::now());
+    }
+}
+
+/// The time during which at least one was waiting.
+#[derive(Debug, Default)]
+pub(super) struct Stopwatch {
+    waiting: usize,
+    since: Option<Instant>,
+    total: Duration,
+}
+
+impl Stopwatch {
+    pub(super) fn enter(&mut self, now: Instant) {
+        self.waiting += 1;
+        self.since.get_or_insert(now);
+    }
+
+    pub(super) fn leave(&mut self, now: Instant) {
+        self.waiting = self.waiting.saturating_sub(1);
+        if self.waiting == 0
+            && let Some(since) = self.since.take()
+        {
+            self.total += now.duration_since(since);
+        }
+    }
+
+    pub(super) fn total(&self, now: Instant) -> Duration {
+        self.total + self.since.map_or(Duration::ZERO, |since| now.duration_since(since))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn everybody_waits_and_for_as_long_as_was_asked() {
+        let pause = Arc::new(Pause::new(Duration::from_secs(300)));
+        let start = Instant::now();
+        assert_eq!(pause.hold(120 * SECOND, start), Verdict::Wait(start + 120 * SECOND));
+        let all: Vec<_> = (0..10)
+            .map(|_| {
+                let pause = Arc::clone(&pause);
+                tokio::spawn(async move { pause.passed().await.map(|()| start.elapsed()) })
+            })
+            .collect();
+        tokio::time::sleep(60 * SECOND).await;
+        // Shorter: nothing changes. Longer: all of those who wait already wait on.
+        pause.hold(SECOND, Instant::now());
+        pause.hold(90 * SECOND, Instant::now());
+        for one in all {
+            assert_eq!(one.await.unwrap(), Ok(150 * SECOND));
+        }
+        assert_eq!(pause.waited(), 150 * SECOND);
+        assert_eq!(pause.throttled(), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn beyond_the_maximum_nobody_waits() {
+        let pause = Pause::new(300 * SECOND);
+        let end = Instant::now() + 301 * SECOND;
+        assert_eq!(pause.hold(301 * SECOND, Instant::now()), Verdict::Defer(end));
+        assert_eq!(pause.passed().await, Err(end));
+        tokio::time::advance(301 * SECOND).await;
+        assert_eq!(pause.passed().await, Ok(()));
+        assert_eq!(pause.waited(), Duration::ZERO);
+    }
+}
