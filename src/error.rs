@@ -59,6 +59,8 @@ pub enum Kind {
     Local,
     /// The run was interrupted.
     Cancelled,
+    /// Nothing is wrong, but it must wait longer than this run does: a spent pull window, a long `Retry-After`. See [`Error::until`].
+    Deferred,
 }
 
 /// A failure: one line a person can act on.
@@ -77,6 +79,7 @@ struct Inner {
     status: Option<u16>,
     code: Option<String>,
     remedy: Option<String>,
+    until: Option<jiff::Timestamp>,
 }
 
 impl Error {
@@ -91,6 +94,7 @@ impl Error {
             status: None,
             code: None,
             remedy: None,
+            until: None,
         }))
     }
 
@@ -142,6 +146,18 @@ impl Error {
     pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
         self.0.remedy.get_or_insert_with(|| remedy.into());
         self
+    }
+
+    /// When it can go on, at the latest.
+    #[must_use]
+    pub fn waiting_until(mut self, until: Option<jiff::Timestamp>) -> Self {
+        self.0.until = until;
+        self
+    }
+
+    /// When it can go on, at the latest, if that is known.
+    pub fn until(&self) -> Option<jiff::Timestamp> {
+        self.0.until
     }
 
     /// The same failure, to be decided upon as `kind`.

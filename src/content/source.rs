@@ -10,6 +10,7 @@ use futures_util::stream::BoxStream;
 
 use super::{Descriptor, Digest, Manifest};
 use crate::Result;
+use crate::limits::Lease;
 use crate::name::Reference;
 
 /// A repository within one store. Bytes are unique per (store, digest); presence is per (store, place, digest).
@@ -43,12 +44,15 @@ pub struct Charge {
     pub account: Option<Arc<str>>,
     /// What the image has cost so far.
     pub tally: Arc<Tally>,
+    /// The pulls that are reserved for it: each manifest GET at an upstream takes one. `None`: nobody has reserved any, and the
+    /// transport asks the account's gate for each.
+    pub lease: Option<Lease>,
 }
 
 impl Charge {
     /// A fresh charge for `image`, paid by the account the requests are sent with.
     pub fn new(image: impl Into<Arc<str>>) -> Self {
-        Charge { image: image.into(), account: None, tally: Arc::default() }
+        Charge { image: image.into(), account: None, tally: Arc::default(), lease: None }
     }
 }
 

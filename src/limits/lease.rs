@@ -15,6 +15,12 @@ use super::ledger::Settled;
 #[derive(Clone)]
 pub struct Lease(Arc<Inner>);
 
+impl std::fmt::Debug for Lease {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lease").field("account", self.0.gate.account()).field("granted", &self.granted()).finish()
+    }
+}
+
 struct Inner {
     gate: Arc<Gate>,
     priority: i64,
