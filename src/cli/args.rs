@@ -79,6 +79,8 @@ pub(super) enum Command {
         #[arg(long)]
         dry_run: bool,
     },
+    /// What each upstream says is left of its pull window, and to whom; spends nothing
+    Limits(LimitsArgs),
     /// Validate cache rules, or show how an image resolves
     #[command(subcommand)]
     Rules(RulesCommand),
@@ -137,6 +139,23 @@ pub(super) struct PlanArgs {
     /// Say how many tags each step of a selection left
     #[arg(long)]
     pub(super) explain: bool,
+    /// Where larder keeps what outlives a run: manifests at hand and pulls already spent make the plan exact. Default:
+    /// $XDG_STATE_HOME/larder, else ~/.local/state/larder
+    #[arg(long, value_name = "DIR")]
+    pub(super) state: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct LimitsArgs {
+    /// Registries to ask. Default: all upstreams of the rules and lists
+    #[arg(value_name = "REGISTRY")]
+    pub(super) registries: Vec<String>,
+    /// How the answer is printed
+    #[arg(long, value_enum, default_value_t = PlanFormat::Table)]
+    pub(super) format: PlanFormat,
+    /// Where larder keeps what outlives a run. Default: $XDG_STATE_HOME/larder, else ~/.local/state/larder
+    #[arg(long, value_name = "DIR")]
+    pub(super) state: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -161,6 +180,15 @@ pub(super) struct SyncArgs {
     /// Where larder keeps what outlives a run. Default: $XDG_STATE_HOME/larder, else ~/.local/state/larder
     #[arg(long, value_name = "DIR")]
     pub(super) state: Option<PathBuf>,
+    /// Wait for spent pull windows, and start no image after this: a local time (06:00, its next occurrence) or RFC 3339
+    #[arg(long, value_name = "TIME", conflicts_with = "max_wait")]
+    pub(super) until: Option<String>,
+    /// Wait for spent pull windows, for so long in all (2h, 90m). Default: do not wait, finish everything else
+    #[arg(long, value_name = "DURATION")]
+    pub(super) max_wait: Option<String>,
+    /// Bytes per second at most, read and written, over all registries (20MB/s; MB = 10^6, MiB = 2^20)
+    #[arg(long, value_name = "RATE")]
+    pub(super) bandwidth: Option<crate::limits::Rate>,
 }
 
 #[derive(Debug, Subcommand)]

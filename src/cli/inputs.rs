@@ -59,6 +59,13 @@ fn lists(config: &Config, selection: &Selection) -> Result<Vec<Parsed>, Refusal>
     if errors.is_empty() { Ok(parsed) } else { Err(errors.into()) }
 }
 
+/// The lists of the configuration.
+pub(super) fn configured(config: &Config) -> Result<Vec<Parsed>, Refusal> {
+    let files = config.lists.iter().map(|path| path.display().to_string());
+    let parsed = files.map(|file| read(&file).and_then(|bytes| list::parse_bytes(&file, &bytes)));
+    parsed.collect::<Result<_, _>>().map_err(Refusal::usage)
+}
+
 fn read(file: &str) -> Result<Vec<u8>, Error> {
     if file == "-" {
         let mut bytes = vec![];

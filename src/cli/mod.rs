@@ -5,6 +5,7 @@ mod config;
 mod demo;
 mod inputs;
 mod layout;
+mod limits;
 mod plan;
 mod printer;
 mod progress;
@@ -14,6 +15,7 @@ mod signals;
 mod state;
 mod summary;
 mod sync;
+mod until;
 
 use std::process::ExitCode;
 
@@ -98,6 +100,7 @@ async fn dispatch(cli: Cli, printer: &Printer) -> Result<Exit, Refusal> {
         Command::Sync(args) => sync::run(file, args, printer).await,
         Command::Verify { target } => layout::verify(&target, printer).await,
         Command::Gc { layout, dry_run } => layout::gc(&layout, dry_run, printer).await,
+        Command::Limits(args) => limits::run(file, args, printer).await,
         Command::Rules(command) => rules::run(file, command, printer),
         Command::Config(command) => config::run(file, &command, printer),
         Command::Demo { dir } => demo::run(&dir, printer).await,

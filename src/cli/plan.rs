@@ -8,9 +8,9 @@ use serde::Serialize;
 use super::args::{PlanArgs, PlanFormat};
 use super::inputs::Inputs;
 use super::printer::Printer;
-use super::{Exit, Refusal};
+use super::{Exit, Refusal, state};
 use crate::report::Outcome;
-use crate::stock::{Planned, State, Supply, Sync, SyncOptions};
+use crate::stock::{AccountPlan, Planned, State, SupplyOptions, Sync, SyncOptions, forecast};
 
 /// The plan as JSON, version 1 (`docs/plan.md`).
 #[derive(Debug, Serialize)]
@@ -19,6 +19,7 @@ struct PlanJson<'a> {
     target: String,
     totals: Counts,
     images: Vec<Row<'a>>,
+    accounts: &'a [AccountPlan],
     selections: Vec<&'a str>,
 }
 
@@ -41,20 +42,24 @@ struct Row<'a> {
     state: State,
     source_digest: Option<&'a str>,
     target_digest: Option<&'a str>,
+    pulls: Option<u64>,
+    pulls_exact: Option<bool>,
     error: Option<String>,
 }
 
 pub(super) async fn run(file: Option<&Path>, args: PlanArgs, printer: &Printer) -> Result<Exit, Refusal> {
     let inputs = Inputs::read(file, &args.selection)?;
     let concurrency = args.selection.concurrency.map(usize::from);
-    let supply = Arc::new(Supply::new(&inputs.config, concurrency, None).map_err(Refusal::usage)?);
+    let options = SupplyOptions { concurrency, bandwidth: None, state: args.state.as_deref() };
+    let supply = Arc::new(state::supply(&inputs.config, options, printer)?);
     let target = supply.target(&inputs.target, false).await.map_err(Refusal::failed)?;
-    let options = SyncOptions { unmatched: inputs.unmatched, recheck: false, concurrency };
-    let planned = Sync::new(supply, target, options).plan(inputs.lists, &inputs.config.rules).await;
+    let options = SyncOptions { unmatched: inputs.unmatched, concurrency, ..SyncOptions::default() };
+    let planned = Sync::new(Arc::clone(&supply), target, options).plan(inputs.lists, &inputs.config.rules).await;
     let counts = count(&planned);
+    let accounts = forecast(&planned, &supply.standings(), jiff::Timestamp::now());
     match args.format {
         PlanFormat::Table => printer.data(&table(&planned, args.explain)),
-        PlanFormat::Json => printer.data(&json(&planned, inputs.target.to_string(), &counts)),
+        PlanFormat::Json => printer.data(&json(&planned, inputs.target.to_string(), &counts, &accounts)),
     }
     for row in planned.iter().map(|planned| &planned.row) {
         if let Some(error) = &row.error {
@@ -65,7 +70,28 @@ pub(super) async fn run(file: Option<&Path>, args: PlanArgs, printer: &Printer) 
         "{} images: {} current, {} missing, {} moved, {} unresolvable; no pull was spent",
         counts.images, counts.current, counts.missing, counts.moved, counts.unresolvable
     ));
+    accounts.iter().filter(|account| account.images > 0).for_each(|account| printer.say(&told(account)));
     Ok(if counts.unresolvable > 0 { Exit::Failed } else { Exit::Done })
+}
+
+/// What one account will spend, in a line.
+fn told(account: &AccountPlan) -> String {
+    let most = if account.exact { "" } else { "at most " };
+    let mut text = format!("{} ({}): {most}{} pulls for {} images", account.host, account.account, account.pulls, account.images);
+    match (account.left, account.limit, account.windows) {
+        (Some(left), Some(limit), Some(windows)) => {
+            text += &format!("; {left} of {limit} left");
+            text += &match windows {
+                1 => ", all can be pulled now".to_owned(),
+                windows => format!(
+                    ": {windows} windows, {} h; now {} images, later {}",
+                    account.hours, account.tonight, account.later
+                ),
+            };
+        }
+        _ => text += "; not counted there, as far as is known",
+    }
+    crate::error::printable(&text)
 }
 
 fn count(planned: &[Planned]) -> Counts {
@@ -105,10 +131,10 @@ fn digests(row: &Outcome, state: State) -> String {
     }
 }
 
-fn json(planned: &[Planned], target: String, counts: &Counts) -> String {
+fn json(planned: &[Planned], target: String, counts: &Counts, accounts: &[AccountPlan]) -> String {
     let images = planned
         .iter()
-        .map(|Planned { row, state, .. }| Row {
+        .map(|Planned { row, state, cost, .. }| Row {
             source: &row.source,
             target: &row.target,
             rule: row.rule.as_deref(),
@@ -117,11 +143,13 @@ fn json(planned: &[Planned], target: String, counts: &Counts) -> String {
             state: *state,
             source_digest: row.source_digest.as_ref().map(crate::content::Digest::as_str),
             target_digest: row.digest.as_ref().map(crate::content::Digest::as_str),
+            pulls: cost.map(|cost| cost.pulls),
+            pulls_exact: cost.map(|cost| cost.exact),
             error: row.error.as_ref().map(ToString::to_string),
         })
         .collect();
     let selections = planned.iter().filter_map(|planned| planned.selection.as_deref()).collect();
     let totals = Counts { ..*counts };
-    let plan = PlanJson { version: 1, target, totals, images, selections };
+    let plan = PlanJson { version: 1, target, totals, images, accounts, selections };
     serde_json::to_string_pretty(&plan).map(|text| text + "\n").unwrap_or_default()
 }

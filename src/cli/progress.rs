@@ -7,13 +7,15 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use super::printer::{Paint, Printer};
+use crate::limits::Standing;
 use crate::report::{Event, Outcome, Reporter, Status};
+use crate::stock::Supply;
 
 /// The reporter that suits the terminal.
 pub(super) fn reporter(printer: &Printer) -> Arc<dyn Reporter> {
     match printer.bars() {
         Some(bars) => Arc::new(Bars::new(printer.clone(), bars.clone())),
-        None => Arc::new(Plain(printer.clone())),
+        None => Arc::new(Plain { printer: printer.clone(), waiting: Mutex::default() }),
     }
 }
 
@@ -38,6 +40,37 @@ fn line(printer: &Printer, outcome: &Outcome) {
     }
 }
 
+/// How often the accounts' budgets are looked at for the terminal: often enough for a countdown in seconds.
+const WATCH: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// Tells `reporter` how each account's pulls stand, until aborted.
+pub(super) fn watch(supply: &Arc<Supply>, reporter: &Arc<dyn Reporter>) -> tokio::task::JoinHandle<()> {
+    let (supply, reporter) = (Arc::clone(supply), Arc::clone(reporter));
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(WATCH).await;
+            for (account, standing) in supply.standings() {
+                reporter.event(&Event::Budget { upstream: &account.host, standing: &standing });
+            }
+        }
+    })
+}
+
+/// What a person wants to know of a budget: what is left, and how long it is until there is more.
+pub(super) fn budget(standing: &Standing, now: jiff::Timestamp) -> Option<String> {
+    let (limit, left) = (standing.limit?, standing.remaining?);
+    let mut text = format!("{left} of {limit} pulls left");
+    if let Some(closes) = standing.closes.filter(|_| left == 0 || standing.waiting > 0) {
+        let seconds = closes.duration_since(now).as_secs().max(0);
+        let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+        text += &format!(", the window opens in {hours}:{minutes:02}:{seconds:02} at the latest");
+    }
+    if standing.waiting > 0 {
+        text += &format!(", {} images wait", standing.waiting);
+    }
+    Some(text)
+}
+
 /// A failed row in one line, `file:line` first. Messages about the line itself begin with it already.
 pub(super) fn failure(outcome: &Outcome, error: &crate::Error) -> String {
     let origin = crate::error::printable(&outcome.origin());
@@ -50,12 +83,32 @@ pub(super) fn size(bytes: u64) -> String {
     bytesize::ByteSize(bytes).display().si().to_string()
 }
 
-struct Plain(Printer);
+struct Plain {
+    printer: Printer,
+    /// Upstreams that were said to be waited for.
+    waiting: Mutex<std::collections::HashSet<String>>,
+}
 
 impl Reporter for Plain {
     fn event(&self, event: &Event<'_>) {
-        if let Event::Finished { outcome, .. } = event {
-            line(&self.0, outcome);
+        match event {
+            Event::Finished { outcome, .. } => line(&self.printer, outcome),
+            Event::Budget { upstream, standing } => self.waits(upstream, standing),
+            _ => {}
+        }
+    }
+}
+
+impl Plain {
+    /// One line when waiting begins, not one a second: this goes into logs.
+    fn waits(&self, upstream: &str, standing: &Standing) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if standing.waiting == 0 {
+            waiting.remove(upstream);
+        } else if waiting.insert(upstream.to_owned())
+            && let Some(text) = budget(standing, jiff::Timestamp::now())
+        {
+            self.printer.say(&format!("{:<8} {upstream}: {text}", "waiting"));
         }
     }
 }
@@ -74,11 +127,13 @@ struct Upstream {
     wanted: u64,
     done: u64,
     pulls: u64,
+    budget: Option<String>,
 }
 
 impl Upstream {
     fn show(&self) {
-        self.bar.set_message(format!("{}/{} images, {} pulls spent", self.done, self.wanted, self.pulls));
+        let budget = self.budget.as_ref().map(|budget| format!("; {budget}")).unwrap_or_default();
+        self.bar.set_message(format!("{}/{} images, {} pulls spent{budget}", self.done, self.wanted, self.pulls));
     }
 }
 
@@ -107,6 +162,7 @@ impl Bars {
             wanted: 0,
             done: 0,
             pulls: 0,
+            budget: None,
         });
         change(upstream);
         upstream.show();
@@ -119,6 +175,10 @@ impl Reporter for Bars {
             Event::Wanted { upstream, images } => {
                 self.images.inc_length(*images as u64);
                 self.upstream(upstream, |upstream| upstream.wanted += *images as u64);
+            }
+            Event::Budget { upstream, standing } => {
+                let text = budget(standing, jiff::Timestamp::now());
+                self.upstream(upstream, |upstream| upstream.budget = text);
             }
             Event::Expected { bytes } => self.bytes.inc_length(*bytes),
             Event::Moved { bytes } => self.bytes.inc(*bytes),

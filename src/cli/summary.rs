@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use super::printer::{Paint, Printer};
 use super::progress::size;
-use crate::report::{RunReport, Status, Totals};
+use crate::report::{Outcome, RegistryRow, RunReport, Status, Totals};
+
+/// How many different reasons for unfinished images are told; the report has all.
+const REASONS: usize = 3;
 
 /// Prints what a run did: images, bytes, blobs, and pulls spent per upstream.
 pub(super) fn print(report: &RunReport, seconds: f64, printer: &Printer) {
@@ -12,6 +15,7 @@ pub(super) fn print(report: &RunReport, seconds: f64, printer: &Printer) {
     printer.tell(&images(&report.totals, printer), &facts);
     printer.say(&bytes(&report.totals, seconds));
     printer.say(&pulls(report));
+    report.registries.iter().filter_map(budget).for_each(|line| printer.say(&line));
     if report.totals.deferred > 0 {
         let reasons: std::collections::BTreeSet<&str> = report.images.iter().filter_map(|image| image.reason.as_deref()).collect();
         printer.say(&format!(
@@ -48,6 +52,16 @@ fn bytes(totals: &Totals, seconds: f64) -> String {
         totals.blobs_mounted,
         totals.blobs_present
     )
+}
+
+/// One registry's limits, where any were met: what is left, how long was waited, how often it said "slow down".
+fn budget(row: &RegistryRow) -> Option<String> {
+    let left = row.pulls.as_ref().map(|pulls| format!("{} of {} pulls left", pulls.remaining, pulls.limit));
+    let waited = (row.waited_seconds >= 0.1).then(|| format!("waited {:.1} s", row.waited_seconds));
+    let throttled = (row.throttled > 0).then(|| format!("throttled {} times", row.throttled));
+    let parts: Vec<String> = [left, waited, throttled].into_iter().flatten().collect();
+    let name = crate::error::printable(&format!("{} ({})", row.host, row.account));
+    (!parts.is_empty()).then(|| format!("{name}: {}", parts.join(", ")))
 }
 
 /// Pulls per upstream, also where none were spent: that is the night operator's proof.

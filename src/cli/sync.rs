@@ -6,9 +6,9 @@ use std::sync::Arc;
 use super::args::SyncArgs;
 use super::inputs::Inputs;
 use super::printer::Printer;
-use super::{Exit, Refusal, progress, signals, state, summary};
+use super::{Exit, Refusal, progress, signals, state, summary, until};
 use crate::report::{self, RunReport};
-use crate::stock::{Sync, SyncOptions};
+use crate::stock::{SupplyOptions, Sync, SyncOptions};
 use crate::{Error, Result};
 
 pub(super) async fn run(file: Option<&Path>, args: SyncArgs, printer: &Printer) -> Result<Exit, Refusal> {
@@ -27,13 +27,18 @@ pub(super) async fn run(file: Option<&Path>, args: SyncArgs, printer: &Printer) 
 /// The run itself, from inputs to its report.
 pub(super) async fn sync(inputs: Inputs, args: &SyncArgs, printer: &Printer) -> Result<RunReport, Refusal> {
     let concurrency = args.selection.concurrency.map(usize::from);
-    let supply = Arc::new(state::supply(&inputs.config, concurrency, args.state.as_deref(), printer)?);
+    let until = until::limits(args)?;
+    let options = SupplyOptions { concurrency, bandwidth: args.bandwidth, state: args.state.as_deref() };
+    let supply = Arc::new(state::supply(&inputs.config, options, printer)?);
     let target = supply.target(&inputs.target, true).await.map_err(Refusal::failed)?;
-    let options = SyncOptions { unmatched: inputs.unmatched, recheck: args.recheck, concurrency };
+    let options =
+        SyncOptions { unmatched: inputs.unmatched, recheck: args.recheck, concurrency, wait_until: until.wait, start_until: until.start };
     let stop = signals::listen(printer);
     let (started, clock) = (jiff::Timestamp::now(), std::time::Instant::now());
     let reporter = progress::reporter(printer);
+    let watching = progress::watch(&supply, &reporter);
     let (images, totals) = Sync::new(Arc::clone(&supply), target, options).run(inputs.lists, &inputs.config.rules, reporter, stop).await;
+    watching.abort();
     let report = RunReport {
         version: 1,
         command: "sync".to_owned(),

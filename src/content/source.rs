@@ -121,6 +121,15 @@ pub trait Source: Send + Sync {
     /// cannot be mended arrives as an error in the stream.
     async fn blob(&self, place: &Place, blob: &Descriptor, offset: u64, charge: &Charge) -> Result<Option<BlobStream>>;
 
+    /// The manifest, if reading it here asks nobody: one that was kept from an earlier attempt.
+    fn at_hand(&self, _manifest: &Digest) -> Option<Manifest> {
+        None
+    }
+
+    /// Waits until this source may be asked for bytes. Who is about to lead others calls it first, so that it leads nobody
+    /// while it waits.
+    async fn ready(&self) {}
+
     /// The image this manifest was read for is delivered: a source that kept it for another attempt can let go.
     fn release(&self, _manifest: &Digest) {}
 

@@ -21,6 +21,7 @@ impl Engine {
         }
         let mut elsewhere = self.presence.anywhere(&blob.digest);
         if elsewhere.is_none() {
+            image.upstream.ready().await;
             let _leading = self.leaders.hold(blob.digest.clone()).await;
             elsewhere = self.presence.anywhere(&blob.digest);
             if elsewhere.is_none() {

@@ -37,6 +37,8 @@ pub struct Image {
     pub publish: Reference,
     /// Who pays.
     pub charge: Charge,
+    /// The tag is one that never moves: if the target has it, the upstream is not asked.
+    pub immutable: bool,
 }
 
 /// What became of an image that did not fail.
@@ -46,12 +48,30 @@ pub struct Delivered {
     pub status: Status,
     /// The digest at the target.
     pub digest: Digest,
-    /// The digest at the upstream.
-    pub source_digest: Digest,
+    /// The digest at the upstream; `None` where it was not asked.
+    pub source_digest: Option<Digest>,
     /// The platforms an index names.
     pub platforms: Vec<String>,
     /// Remarks.
     pub notes: Vec<String>,
+}
+
+/// What both sides say of an image.
+#[derive(Debug, Clone)]
+pub struct Survey {
+    /// What the upstream names.
+    pub wanted: Descriptor,
+    /// What the target has under the image's name, complete.
+    pub held: Option<Digest>,
+}
+
+/// What a survey leads to.
+#[derive(Debug)]
+pub enum Next {
+    /// Nothing is to be done.
+    Nothing(Delivered),
+    /// The image must be brought.
+    Bring(Survey),
 }
 
 /// How upstream and target compare, by HEADs alone.
@@ -151,13 +171,57 @@ impl Engine {
     ///
     /// # Errors
     /// If one of them cannot be asked, or the upstream does not have the image.
-    pub async fn compare(&self, image: &Image) -> Result<Standing> {
-        let (wanted, held) = self.ask(image).await?;
-        Ok(match held {
-            Some(held) if held == wanted.digest => Standing::Current(held),
-            Some(held) => Standing::Moved { from: held, to: wanted.digest },
-            None => Standing::Missing(wanted.digest),
-        })
+    pub async fn compare(&self, image: &Image) -> Result<(Standing, Survey)> {
+        if let Some(held) = self.immutable(image).await? {
+            let survey = Survey { wanted: Descriptor::new("", held.clone(), 0), held: Some(held.clone()) };
+            return Ok((Standing::Current(held), survey));
+        }
+        let survey = self.ask(image).await?;
+        let standing = match &survey.held {
+            Some(held) if *held == survey.wanted.digest => Standing::Current(held.clone()),
+            Some(held) => Standing::Moved { from: held.clone(), to: survey.wanted.digest.clone() },
+            None => Standing::Missing(survey.wanted.digest.clone()),
+        };
+        Ok((standing, survey))
+    }
+
+    /// Asks both sides what is to be done.
+    ///
+    /// # Errors
+    /// As [`Engine::compare`].
+    pub async fn survey(&self, image: &Image) -> Result<Next> {
+        let surveyed = self.try_survey(image).await;
+        surveyed.map_err(|error| error.subject(&*image.charge.image))
+    }
+
+    async fn try_survey(&self, image: &Image) -> Result<Next> {
+        if !self.options.recheck
+            && let Some(held) = self.immutable(image).await?
+        {
+            let delivered = Delivered { source_digest: None, ..Delivered::new(Status::Current, held, None) };
+            return Ok(Next::Nothing(delivered));
+        }
+        let survey = self.ask(image).await?;
+        if let Some(held) = survey.held.as_ref().filter(|held| image.immutable && **held != survey.wanted.digest) {
+            let mut delivered = Delivered::new(Status::Current, held.clone(), None);
+            let moved = &survey.wanted.digest;
+            delivered.notes = vec![format!("the upstream has moved this immutable tag to {moved}; the target keeps {held}")];
+            delivered.source_digest = Some(moved.clone());
+            return Ok(Next::Nothing(delivered));
+        }
+        if survey.held.as_ref() == Some(&survey.wanted.digest) && !self.options.recheck {
+            return Ok(Next::Nothing(Delivered::new(Status::Current, survey.wanted.digest, None)));
+        }
+        Ok(Next::Bring(survey))
+    }
+
+    /// What the target has under an immutable tag: it cannot have changed upstream, so nobody is asked there.
+    async fn immutable(&self, image: &Image) -> Result<Option<Digest>> {
+        if !image.immutable {
+            return Ok(None);
+        }
+        let held = self.target.sink.published(&image.to, &image.publish, &image.charge).await?;
+        Ok(held.map(|held| held.digest))
     }
 
     /// Makes the target hold `image` under its name.
@@ -165,22 +229,29 @@ impl Engine {
     /// # Errors
     /// The first failure; nothing is named then. After a full disk the run is stopped, see [`Engine::fatal`].
     pub async fn deliver(self: &Arc<Self>, image: &Image) -> Result<Delivered> {
-        let delivered = self.try_deliver(image).await;
+        match self.survey(image).await? {
+            Next::Nothing(delivered) => Ok(delivered),
+            Next::Bring(survey) => self.bring_image(image, survey).await,
+        }
+    }
+
+    /// Brings an image that [`Engine::survey`] found to be missing or moved.
+    ///
+    /// # Errors
+    /// As [`Engine::deliver`].
+    pub async fn bring_image(self: &Arc<Self>, image: &Image, survey: Survey) -> Result<Delivered> {
+        let delivered = self.try_bring(image, survey).await;
         if let Err(error) = &delivered
             && error.kind() == Kind::DiskFull
         {
             self.fatal.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| error.clone());
             self.stop.cancel();
         }
-        delivered.map_err(|error| error.subject(&image.name))
+        delivered.map_err(|error| error.subject(&*image.charge.image))
     }
 
-    async fn try_deliver(self: &Arc<Self>, image: &Image) -> Result<Delivered> {
-        let (wanted, held) = self.ask(image).await?;
+    async fn try_bring(self: &Arc<Self>, image: &Image, Survey { wanted, held }: Survey) -> Result<Delivered> {
         let named = held.as_ref() == Some(&wanted.digest);
-        if named && !self.options.recheck {
-            return Ok(Delivered::new(Status::Current, wanted.digest, None));
-        }
         let job = super::graph::Job::new(image);
         let _held = self.nodes.hold((image.to.clone(), wanted.digest.clone())).await;
         let (manifest, moved) = self.root(&job, &wanted).await?;
@@ -196,7 +267,7 @@ impl Engine {
     }
 
     /// What the upstream names, and what the target has under that name. A digest that is asked for needs no upstream.
-    async fn ask(&self, image: &Image) -> Result<(Descriptor, Option<Digest>)> {
+    async fn ask(&self, image: &Image) -> Result<Survey> {
         if self.stop.is_cancelled() {
             return Err(Error::cancelled("resolve tag"));
         }
@@ -210,7 +281,7 @@ impl Engine {
         };
         let target = self.target.sink.published(&image.to, &image.publish, &image.charge);
         let (wanted, held) = futures_util::future::try_join(upstream, target).await?;
-        Ok((wanted, held.map(|descriptor| descriptor.digest)))
+        Ok(Survey { wanted, held: held.map(|descriptor| descriptor.digest) })
     }
 
     async fn publish(self: &Arc<Self>, job: &super::graph::Job<'_>, manifest: &Manifest) -> Result<()> {
@@ -241,7 +312,7 @@ fn not_found(image: &Image) -> Error {
 
 impl Delivered {
     fn new(status: Status, digest: Digest, manifest: Option<&Manifest>) -> Self {
-        Delivered { status, source_digest: digest.clone(), digest, platforms: manifest.map(platforms).unwrap_or_default(), notes: vec![] }
+        Delivered { status, source_digest: Some(digest.clone()), digest, platforms: manifest.map(platforms).unwrap_or_default(), notes: vec![] }
     }
 }
 

@@ -2,13 +2,15 @@
 //! the name last. Knows nothing of registries, layouts or lists.
 
 mod blob;
+mod cost;
 mod engine;
 mod graph;
 mod presence;
 #[cfg(test)]
 mod tests;
 
-pub use engine::{Counts, Delivered, Engine, Image, Options, Standing, Target};
+pub use cost::Cost;
+pub use engine::{Counts, Delivered, Engine, Image, Next, Options, Standing, Survey, Target};
 
 #[allow(unused_imports, reason = "named in the text above")]
 use crate::content::{Sink, Source};

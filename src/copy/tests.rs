@@ -81,6 +81,7 @@ impl House {
             to: Place::new(repository),
             publish: Reference::Tag(tag.to_owned()),
             charge: Charge::new(name.as_str()),
+            immutable: false,
         }
     }
 
@@ -161,10 +162,10 @@ async fn compare_tells_missing_current_and_moved_apart() {
     let engine = house.engine(false);
     let old = house.image("library/alpine", "3.20");
     let new = Image { wanted: Reference::Tag("3.21".to_owned()), ..old.clone() };
-    assert!(matches!(engine.compare(&old).await.unwrap(), Standing::Missing(_)));
+    assert!(matches!(engine.compare(&old).await.unwrap().0, Standing::Missing(_)));
     engine.deliver(&old).await.unwrap();
-    assert!(matches!(engine.compare(&old).await.unwrap(), Standing::Current(_)));
-    assert!(matches!(engine.compare(&new).await.unwrap(), Standing::Moved { from, to } if from != to));
+    assert!(matches!(engine.compare(&old).await.unwrap().0, Standing::Current(_)));
+    assert!(matches!(engine.compare(&new).await.unwrap().0, Standing::Moved { from, to } if from != to));
     let absent = Image { wanted: Reference::Tag("9".to_owned()), ..old };
     assert_eq!(engine.compare(&absent).await.unwrap_err().kind(), Kind::NotFound);
 }

@@ -61,6 +61,21 @@ impl Lease {
         self.0.lock().granted
     }
 
+    /// Gives back what is granted and not sent beyond `most`: the graph turned out to be smaller than was claimed.
+    pub fn trim(&self, most: u64) {
+        let surplus = {
+            let mut held = self.0.lock();
+            held.owed = held.owed.min(most.saturating_sub(held.granted));
+            let surplus = held.granted.saturating_sub(most);
+            held.granted -= surplus;
+            surplus
+        };
+        if surplus > 0 {
+            self.0.leave(false);
+            self.0.gate.refund(surplus);
+        }
+    }
+
     /// Takes one pull: call it right before a manifest GET is sent. Usually it is there; if the graph is larger than a
     /// window, larger than was claimed, or if others spent what was granted, it is waited for, before all images that have
     /// not begun, and for as long as the lease's mode says. A GET that was refused takes another pull to be tried again.

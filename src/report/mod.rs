@@ -29,6 +29,13 @@ pub enum Event<'a> {
         /// Bytes.
         bytes: u64,
     },
+    /// How an account's pulls stand: told every now and then.
+    Budget {
+        /// The upstream's host.
+        upstream: &'a str,
+        /// What is known.
+        standing: &'a crate::limits::Standing,
+    },
     /// An image is done, one way or another.
     Finished {
         /// The upstream's host.

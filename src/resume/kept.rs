@@ -101,6 +101,14 @@ impl<S: Source> Source for Keeping<S> {
         self.source.blob(place, blob, offset, charge).await
     }
 
+    fn at_hand(&self, manifest: &Digest) -> Option<Manifest> {
+        self.kept.load(manifest)
+    }
+
+    async fn ready(&self) {
+        self.source.ready().await;
+    }
+
     fn release(&self, manifest: &Digest) {
         let _ = std::fs::remove_file(self.kept.path(manifest));
     }

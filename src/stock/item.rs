@@ -81,6 +81,17 @@ impl Item {
         }
     }
 
+    /// A reference that the upstream may be asked about without listing its tags.
+    pub fn probe(&self) -> Option<Reference> {
+        match &self.entry.selection {
+            Selection::One { tag, digest } => match (tag, digest) {
+                (Some(tag), _) => Some(Reference::Tag(tag.clone())),
+                (None, digest) => digest.clone().map(Reference::Digest),
+            },
+            Selection::Terms(selector) => selector.exact_tags().first().cloned().map(Reference::Tag),
+        }
+    }
+
     /// One want for each of `tags`.
     pub fn tagged(self: &Arc<Self>, tags: &[String]) -> Vec<Want> {
         let renamed = self.entry.target.as_ref().and_then(|target| target.tag.clone());

@@ -2,12 +2,14 @@
 //! stream through the engine, each upstream on its own.
 
 mod claims;
+mod forecast;
 mod item;
 mod plan;
 mod run;
 mod supply;
 
 pub use item::{Item, Want};
+pub use forecast::{AccountPlan, forecast};
 pub use plan::{Planned, State};
 pub use run::{Sync, SyncOptions};
-pub use supply::{Supply, TargetStore};
+pub use supply::{Supply, SupplyOptions, TargetStore};

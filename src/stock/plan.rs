@@ -8,9 +8,10 @@ use serde::Serialize;
 use super::run::{Prepared, Unit};
 use super::{Item, Supply, TargetStore, Want};
 use crate::content::Digest;
-use crate::copy::{Engine, Options, Standing};
+use crate::copy::{Cost, Engine, Options, Standing};
+use crate::limits::AccountId;
 use crate::report::{Outcome, Silent};
-use crate::{Error, Result};
+use crate::Result;
 
 /// How an image stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -49,6 +50,12 @@ pub struct Planned {
     pub state: State,
     /// How its tags were chosen, where a listing decided: only on an item's first image.
     pub selection: Option<String>,
+    /// What it would cost, where it is missing or moved.
+    pub cost: Option<Cost>,
+    /// Who would pay.
+    pub account: Option<AccountId>,
+    /// Its priority.
+    pub priority: i64,
 }
 
 /// Compares both sides for every image of `prepared`, all upstreams at once.
@@ -91,15 +98,25 @@ async fn expansion(
 }
 
 async fn one(engine: &Arc<Engine>, supply: &Supply, target: &TargetStore, want: Want) -> Planned {
-    let (order, row) = (want.item.order, want.row(&target.target));
-    let compared: Result<Standing, Error> = async { engine.compare(&supply.image(&want).await?).await }.await;
-    match compared {
-        Ok(standing) => {
+    let planned = unresolvable(want.item.order, want.row(&target.target));
+    match compare_one(engine, supply, &want).await {
+        Ok((standing, cost, account)) => {
             let (state, at_target, at_upstream) = sides(standing);
-            Planned { order, row: Outcome { digest: at_target, source_digest: Some(at_upstream), ..row }, state, selection: None }
+            let row = Outcome { digest: at_target, source_digest: Some(at_upstream), ..planned.row };
+            Planned { row, state, cost, account, priority: want.priority, ..planned }
         }
-        Err(error) => unresolvable(order, row.failed(error)),
+        Err(error) => Planned { row: planned.row.failed(error), ..planned },
     }
+}
+
+async fn compare_one(engine: &Arc<Engine>, supply: &Supply, want: &Want) -> Result<(Standing, Option<Cost>, Option<AccountId>)> {
+    let (image, gate) = supply.image(want).await?;
+    let (standing, survey) = engine.compare(&image).await?;
+    let cost = match standing {
+        Standing::Current(_) => None,
+        Standing::Missing(_) | Standing::Moved { .. } => Some(engine.cost(&image, &survey).await?),
+    };
+    Ok((standing, cost, gate.map(|gate| gate.account().clone())))
 }
 
 fn sides(standing: Standing) -> (State, Option<Digest>, Digest) {
@@ -111,5 +128,5 @@ fn sides(standing: Standing) -> (State, Option<Digest>, Digest) {
 }
 
 fn unresolvable(order: usize, row: Outcome) -> Planned {
-    Planned { order, row, state: State::Unresolvable, selection: None }
+    Planned { order, row, state: State::Unresolvable, selection: None, cost: None, account: None, priority: 0 }
 }

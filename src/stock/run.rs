@@ -5,13 +5,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::claims::{self, Claims};
 use super::{Item, Planned, Supply, TargetStore, Want};
 use crate::content::{Charge, Place, Source};
-use crate::copy::{Engine, Options};
+use crate::copy::{Delivered, Engine, Image, Next, Options, Survey};
+use crate::limits::{Claim, Gate, Mode};
 use crate::list::Parsed;
 use crate::report::{Event, Outcome, Reporter, Status, Totals};
 use crate::rules::{RuleSet, Unmatched};
@@ -23,6 +26,13 @@ const IMAGES_PER_REQUEST: usize = 2;
 
 /// Requests in flight to an upstream, where nothing else is configured (product: 8).
 const UPSTREAM_CONCURRENCY: usize = 8;
+
+/// Pulls that an image is taken to need when it is asked whether pulls are scarce: an index and a few platforms.
+const SCARCE: u64 = 4;
+
+/// Images of one upstream that are known to be wanted and wait for pulls or for their turn. It bounds memory, and how far
+/// the order under scarcity looks ahead.
+const WAITING: usize = 4096;
 
 /// How long transfers under way may go on after an interrupt. Kubernetes kills 30 s after SIGTERM, and the report must be
 /// written before that.
@@ -37,6 +47,16 @@ pub struct SyncOptions {
     pub recheck: bool,
     /// Requests in flight per registry, if the user said so.
     pub concurrency: Option<usize>,
+    /// How long spent pull windows may be waited for; `None`: not at all.
+    pub wait_until: Option<Instant>,
+    /// No image starts after this.
+    pub start_until: Option<Instant>,
+}
+
+impl SyncOptions {
+    fn mode(&self) -> Mode {
+        self.wait_until.map_or(Mode::Defer, Mode::WaitUntil)
+    }
 }
 
 /// A run over lists, to be planned or carried out.
@@ -102,6 +122,7 @@ impl Sync {
             engine: Engine::new(self.target.ends.clone(), Arc::clone(&reporter), options, stop.clone()),
             supply: Arc::clone(&self.supply),
             target: self.target.clone(),
+            options: self.options.clone(),
             reporter,
             claims: prepared.claims,
             done: Mutex::default(),
@@ -195,11 +216,39 @@ pub(super) async fn expand(supply: &Supply, claims: &Claims, item: &Arc<Item>) -
     Ok(Expanded { wants, refused, explanation })
 }
 
+/// An image that must be brought.
+struct Found {
+    want: Want,
+    image: Image,
+    /// Where its upstream counts pulls.
+    gate: Option<Arc<Gate>>,
+    started: Instant,
+    /// What both sides said; none if that failed.
+    survey: Option<Survey>,
+    /// What it costs, once that is known.
+    pulls: Option<u64>,
+}
+
+impl Found {
+    /// Whether what is left of the account's window may not do for this image and `others` more.
+    fn is_scarce(&self, others: u64) -> bool {
+        let left = self.gate.as_ref().and_then(|gate| gate.standing().remaining);
+        left.is_some_and(|left| left <= others.saturating_mul(SCARCE))
+    }
+}
+
+/// Who may bring, and who may wait for it, in one upstream's group.
+struct Slots {
+    bring: Arc<Semaphore>,
+    wait: Arc<Semaphore>,
+}
+
 /// What the groups of a run share.
 struct Worker {
     engine: Arc<Engine>,
     supply: Arc<Supply>,
     target: TargetStore,
+    options: SyncOptions,
     reporter: Arc<dyn Reporter>,
     claims: Claims,
     done: Mutex<Rows>,
@@ -213,15 +262,109 @@ fn lock(rows: &Mutex<Rows>) -> std::sync::MutexGuard<'_, Rows> {
 }
 
 impl Worker {
-    /// All units of one upstream: listings first come first served, images as many at once as keep it busy.
+    /// All units of one upstream: listings and surveys as many at once as keep it busy, and what must be brought as soon as that
+    /// is known; unless pulls are scarce: then all is surveyed first, and what is worth most goes first.
     async fn group(self: Arc<Self>, upstream: String, units: Vec<Unit>, limit: usize) {
-        let (worker, upstream) = (&self, upstream.as_str());
-        stream::iter(units)
-            .map(|unit| worker.expanded(upstream, unit))
-            .buffered(UPSTREAM_CONCURRENCY)
-            .flat_map(stream::iter)
-            .for_each_concurrent(limit, |want| worker.deliver(upstream, want))
-            .await;
+        let mut known = units.len() as u64;
+        let (worker, host) = (&self, upstream.as_str());
+        let mut surveyed = std::pin::pin!(
+            stream::iter(units)
+                .map(|unit| worker.expanded(host, unit))
+                .buffered(UPSTREAM_CONCURRENCY)
+                .flat_map(stream::iter)
+                .map(|want| worker.survey(host, want))
+                .buffer_unordered(limit)
+        );
+        let slots = Slots { bring: Arc::new(Semaphore::new(limit)), wait: Arc::new(Semaphore::new(WAITING)) };
+        let (mut tasks, mut parked) = (JoinSet::new(), vec![]);
+        while let Some(found) = surveyed.next().await {
+            known = known.saturating_sub(1);
+            let Some(found) = found else { continue };
+            if parked.len() < WAITING && found.is_scarce(known) {
+                parked.push(found);
+            } else {
+                self.begin(&upstream, found, &slots, &mut tasks).await;
+            }
+        }
+        self.bring_parked(&upstream, parked, &slots, &mut tasks).await;
+        while tasks.join_next().await.is_some() {}
+    }
+
+    /// Under scarcity: priority first, then images that cost fewer pulls.
+    async fn bring_parked(self: &Arc<Self>, upstream: &str, mut parked: Vec<Found>, slots: &Slots, tasks: &mut JoinSet<()>) {
+        for found in &mut parked {
+            // An error is met again, and reported, when the image is brought.
+            found.pulls = self.cost(found).await.ok();
+        }
+        parked.sort_by_key(|found| (std::cmp::Reverse(found.want.priority), found.pulls, found.want.item.order));
+        for found in parked {
+            self.begin(upstream, found, slots, tasks).await;
+        }
+    }
+
+    /// Sees to it that `found` is brought. Where nobody may wait for pulls, they are reserved here, in order; where one may,
+    /// the gate keeps the order.
+    async fn begin(self: &Arc<Self>, upstream: &str, mut found: Found, slots: &Slots, tasks: &mut JoinSet<()>) {
+        if self.options.mode() == Mode::Defer
+            && let Err(error) = self.reserve(&mut found).await
+        {
+            return self.close_row(upstream, found, Err(error));
+        }
+        // Never closed: an error cannot happen, and would only mean not to wait.
+        let waiting = Arc::clone(&slots.wait).acquire_owned().await.ok();
+        let (worker, upstream, bring) = (Arc::clone(self), upstream.to_owned(), Arc::clone(&slots.bring));
+        tasks.spawn(async move {
+            let _waiting = waiting;
+            let brought = worker.bring(&mut found, &bring).await;
+            worker.close_row(&upstream, found, brought);
+        });
+    }
+
+    /// Reserves the pulls of the image's whole graph, so that none is wasted on half an image.
+    async fn reserve(&self, found: &mut Found) -> Result<()> {
+        let Some(gate) = found.gate.clone().filter(|_| found.image.charge.lease.is_none()) else { return Ok(()) };
+        let pulls = match found.pulls {
+            Some(pulls) => pulls,
+            None => self.cost(found).await?,
+        };
+        if pulls > 0 {
+            let claim = Claim { pulls, priority: found.want.priority };
+            let lease = gate.acquire(claim, self.options.mode()).await.map_err(|deferred| {
+                Error::new(Side::Upstream, "reserve pulls", Kind::Deferred, deferred.reason).waiting_until(deferred.until)
+            })?;
+            found.image.charge.lease = Some(lease);
+        }
+        Ok(())
+    }
+
+    async fn cost(&self, found: &Found) -> Result<u64> {
+        match &found.survey {
+            Some(survey) => Ok(self.engine.cost(&found.image, survey).await?.pulls),
+            None => Ok(0),
+        }
+    }
+
+    async fn bring(&self, found: &mut Found, slots: &Semaphore) -> Result<Delivered> {
+        self.reserve(found).await?;
+        let _slot = slots.acquire().await;
+        if self.engine.stop_requested() {
+            return Err(Error::cancelled("copy image"));
+        }
+        self.in_time()?;
+        match found.survey.take() {
+            Some(survey) => self.engine.bring_image(&found.image, survey).await,
+            None => Err(Error::cancelled("copy image")),
+        }
+    }
+
+    /// No image starts after the time that was given.
+    fn in_time(&self) -> Result<()> {
+        match self.options.start_until {
+            Some(end) if end <= Instant::now() => {
+                Err(Error::new(Side::Local, "start image", Kind::Deferred, "the time given by --until is over"))
+            }
+            _ => Ok(()),
+        }
     }
 
     async fn expanded(&self, upstream: &str, unit: Unit) -> Vec<Want> {
@@ -250,34 +393,66 @@ impl Worker {
         }
     }
 
-    async fn deliver(&self, upstream: &str, want: Want) {
+    /// Asks both sides of one image; what needs nothing (or cannot be) is finished here.
+    async fn survey(&self, upstream: &str, want: Want) -> Option<Found> {
         if self.engine.stop_requested() {
-            return;
+            return None;
         }
-        let started = tokio::time::Instant::now();
-        let mut row = want.row(&self.target.target);
-        let image = match self.supply.image(&want).await {
+        let started = Instant::now();
+        let (image, gate) = match self.supply.image(&want).await {
             Ok(image) => image,
-            Err(error) => return self.finish(upstream, want.item.order, row.failed(error)),
+            Err(error) => {
+                self.finish(upstream, want.item.order, want.row(&self.target.target).failed(error));
+                return None;
+            }
         };
-        let delivered = self.engine.deliver(&image).await;
-        let tally = &image.charge.tally;
+        let surveyed = match self.in_time() {
+            Ok(()) => self.engine.survey(&image).await,
+            Err(late) => Err(late),
+        };
+        let mut found = Found { want, image, gate, started, survey: None, pulls: None };
+        match surveyed {
+            Ok(Next::Bring(survey)) => {
+                found.survey = Some(survey);
+                Some(found)
+            }
+            Ok(Next::Nothing(delivered)) => {
+                self.close_row(upstream, found, Ok(delivered));
+                None
+            }
+            Err(error) => {
+                self.close_row(upstream, found, Err(error));
+                None
+            }
+        }
+    }
+
+    /// Reports what became of an image.
+    fn close_row(&self, upstream: &str, found: Found, delivered: Result<Delivered>) {
+        let order = found.want.item.order;
+        let mut row = found.want.row(&self.target.target);
+        let tally = &found.image.charge.tally;
         row.bytes = tally.bytes_read();
         row.pulls = tally.pulls();
-        row.seconds = (started.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
+        row.seconds = (found.started.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
         self.written.fetch_add(tally.bytes_written(), std::sync::atomic::Ordering::Relaxed);
-        match delivered {
-            Ok(delivered) => {
-                row.status = delivered.status;
-                row.digest = Some(delivered.digest);
-                row.source_digest = Some(delivered.source_digest);
-                row.platforms = delivered.platforms;
-                row.notes = delivered.notes;
-                self.finish(upstream, want.item.order, row);
+        let row = match delivered {
+            Ok(delivered) => Outcome {
+                status: delivered.status,
+                digest: Some(delivered.digest),
+                source_digest: delivered.source_digest,
+                platforms: delivered.platforms,
+                notes: delivered.notes,
+                ..row
+            },
+            Err(error) if error.kind() == Kind::Cancelled => row.deferred(self.reason()),
+            Err(error) if error.kind() == Kind::Deferred => {
+                let until = error.until().map(|until| until.to_string());
+                Outcome { until, ..row.deferred(error.message()) }
             }
-            Err(error) if error.kind() == Kind::Cancelled => self.unfinished(upstream, want.item.order, row),
-            Err(error) => self.finish(upstream, want.item.order, row.failed(error)),
-        }
+            Err(error) => row.failed(error),
+        };
+        self.finish(upstream, order, row);
     }
 
     /// Notes that `unit` is wanted.
@@ -299,12 +474,6 @@ impl Worker {
         if let Some(key) = key {
             done.insert(key, row);
         }
-    }
-
-    /// An image that was under way when the run was stopped: deferred, with what it cost.
-    fn unfinished(&self, upstream: &str, order: usize, row: Outcome) {
-        let row = row.deferred(self.reason());
-        self.finish(upstream, order, row);
     }
 
     fn reason(&self) -> String {

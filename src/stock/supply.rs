@@ -7,11 +7,13 @@ use crate::config::{Config, CredentialStore, TARGET_CONCURRENCY, Target, UPSTREA
 use crate::content::{Charge, Place, Source};
 use crate::copy::{self, Image};
 use crate::layout::Layout;
-use crate::registry::{Concurrency, HostSettings, HttpSettings, Registries, RegistryStore, RetryPolicy};
+use crate::limits::{AccountId, Accounts, Bandwidth, Clock, Gate, Ledger, Rate, Standing};
+use crate::name::Reference;
+use crate::registry::{Concurrency, HostSettings, HttpSettings, Limits, Registries, RegistryStore, RetryPolicy};
 use crate::report::RegistryRow;
 use crate::resume::Kept;
-use crate::stock::Want;
-use crate::{Error, Result, Side};
+use crate::stock::{Item, Want};
+use crate::{Error, Kind, Result, Side};
 
 /// The registries and credentials of a run.
 pub struct Supply {
@@ -19,6 +21,18 @@ pub struct Supply {
     credentials: CredentialStore,
     /// Where manifests of undelivered images are kept; none when a command delivers nothing.
     kept: Option<Arc<Kept>>,
+    accounts: Arc<Accounts>,
+}
+
+/// What the command line says of all registries.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SupplyOptions<'a> {
+    /// Requests in flight to each registry at most, where it is given.
+    pub concurrency: Option<usize>,
+    /// Bytes per second over all registries, read and written.
+    pub bandwidth: Option<Rate>,
+    /// The folder for what outlives a run; `None` keeps nothing.
+    pub state: Option<&'a Path>,
 }
 
 /// A target that has been opened.
@@ -41,14 +55,17 @@ async fn absent(target: &Target) -> Result<TargetStore> {
 }
 
 impl Supply {
-    /// The supply that `config` describes, with at most `concurrency` requests in flight to each registry if that is
-    /// given. `state` is the folder for what outlives a run; `None` keeps nothing.
+    /// The supply that `config` describes.
     ///
     /// # Errors
     /// If the state folder cannot be used.
-    pub fn new(config: &Config, concurrency: Option<usize>, state: Option<&Path>) -> Result<Self> {
-        let kept = state.map(|state| Kept::open(&state.join("manifests"))).transpose()?.map(Arc::new);
-        Ok(Supply { registries: registries(config, concurrency), credentials: CredentialStore::new(config), kept })
+    pub fn new(config: &Config, options: &SupplyOptions<'_>) -> Result<Self> {
+        let kept = options.state.map(|state| Kept::open(&state.join("manifests"))).transpose()?.map(Arc::new);
+        let ledger = options.state.map(Ledger::open).transpose()?;
+        let accounts = Arc::new(Accounts::new(Clock::start(jiff::Timestamp::now()), ledger));
+        let limits = Limits { accounts: Arc::clone(&accounts), bandwidth: options.bandwidth.map(|rate| Arc::new(Bandwidth::new(rate))) };
+        let registries = registries(config, options.concurrency, limits);
+        Ok(Supply { registries, credentials: CredentialStore::new(config), kept, accounts })
     }
 
     /// Opens `target`; a layout is created if it is not there and `create` says so.
@@ -75,24 +92,27 @@ impl Supply {
     ///
     /// # Errors
     /// If its credentials cannot be had.
-    pub(crate) async fn upstream(&self, want_of: &crate::stock::Item) -> Result<Arc<RegistryStore>> {
-        let source = &want_of.entry.source;
-        let set = want_of.rule.as_ref().and_then(|rule| rule.credentials.as_deref());
+    pub(crate) async fn upstream(&self, item: &Item) -> Result<Arc<RegistryStore>> {
+        let source = &item.entry.source;
+        let set = item.rule.as_ref().and_then(|rule| rule.credentials.as_deref());
         let account = self.credentials.account_for(source, set).await?;
         self.registries.store(Side::Upstream, &source.host, Arc::new(account))
     }
 
-    /// The image that `want` asks for.
+    /// The image that `want` asks for, and the gate of the pulls it will spend, where there is one.
     ///
     /// # Errors
     /// As [`Supply::upstream`].
-    pub async fn image(&self, want: &Want) -> Result<Image> {
+    pub async fn image(&self, want: &Want) -> Result<(Image, Option<Arc<Gate>>)> {
         let store = self.upstream(&want.item).await?;
+        let gate = store.gate();
         let upstream: Arc<dyn Source> = match &self.kept {
             Some(kept) => Arc::new(kept.before(store)),
             None => store,
         };
-        Ok(Image {
+        let rule = want.item.rule.as_ref();
+        let immutable = matches!(&want.publish, Reference::Tag(tag) if rule.is_some_and(|rule| rule.immutable_tags.matches(tag)));
+        let image = Image {
             name: want.canonical().into(),
             upstream,
             from: Place::new(want.item.entry.source.path.as_str()),
@@ -100,7 +120,45 @@ impl Supply {
             to: want.item.to.clone(),
             publish: want.publish.clone(),
             charge: Charge::new(want.source()),
-        })
+            immutable,
+        };
+        Ok((image, gate))
+    }
+
+    /// What is known of each account's pulls.
+    pub fn standings(&self) -> Vec<(AccountId, Standing)> {
+        self.accounts.standings()
+    }
+
+    /// What the account that `host` sees says of its pulls, after a look by HEAD; the error says why it could not be asked. `about` is an
+    /// image to ask about, for upstreams that have none of their own for that.
+    ///
+    /// # Errors
+    /// If its credentials cannot be had, or it gives no answer.
+    pub async fn look(&self, host: &str, about: Option<&Item>) -> Result<(AccountId, Standing)> {
+        let path = about.map_or("", |item| item.entry.source.path.as_str());
+        let account = match about {
+            Some(item) => {
+                let set = item.rule.as_ref().and_then(|rule| rule.credentials.as_deref());
+                self.credentials.account_for(&item.entry.source, set).await?
+            }
+            None => self.credentials.account_for_host(host, path).await?,
+        };
+        let store = self.registries.store(Side::Upstream, host, Arc::new(account))?;
+        let gate = store.gate().ok_or_else(|| Error::new(Side::Upstream, "ask for limits", Kind::Local, "pulls are not counted here").subject(host))?;
+        let want = about.and_then(|item| item.probe());
+        let asked = match want {
+            Some(reference) => {
+                let charge = Charge::new(format!("{host}/{path}{}", reference.suffix()));
+                store.resolve(&Place::new(path), &reference, &charge).await?.is_some()
+            }
+            None => gate.look().await,
+        };
+        if !asked {
+            let error = Error::new(Side::Upstream, "ask for limits", Kind::NotFound, "there is no image to ask about").subject(host);
+            return Err(error.remedy("set `lists` in larder.toml, so that larder knows an image there"));
+        }
+        Ok((gate.account().clone(), gate.standing()))
     }
 
     /// What was asked of each registry so far.
@@ -110,7 +168,7 @@ impl Supply {
 }
 
 /// Registries as `config` describes them; `concurrency`, if given, is what the command line says for all of them.
-fn registries(config: &Config, concurrency: Option<usize>) -> Registries {
+fn registries(config: &Config, concurrency: Option<usize>, limits: Limits) -> Registries {
     let defaults = Concurrency { upstream: concurrency.unwrap_or(UPSTREAM_CONCURRENCY), target: concurrency.unwrap_or(TARGET_CONCURRENCY) };
     let config = config.clone();
     let settings = move |host: &str| {
@@ -128,5 +186,5 @@ fn registries(config: &Config, concurrency: Option<usize>) -> Registries {
             allow_private: settings.allow_private,
         }
     };
-    Registries::new(settings, defaults, RetryPolicy::default())
+    Registries::new(settings, defaults, RetryPolicy::default(), limits)
 }

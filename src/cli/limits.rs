@@ -1,0 +1,122 @@
+//! `larder limits`: what each upstream says is left, and to whom.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::args::{LimitsArgs, PlanFormat};
+use super::printer::Printer;
+use super::{Exit, Refusal, inputs, state};
+use crate::config::Config;
+use crate::limits::{AccountId, Standing};
+use crate::name;
+use crate::stock::{Item, SupplyOptions};
+use crate::{Error, Result};
+
+/// One account's row (`docs/limits.md`).
+#[derive(Debug, Serialize)]
+struct Row {
+    host: String,
+    account: Option<String>,
+    source: Option<String>,
+    limit: Option<u64>,
+    remaining: Option<u64>,
+    window_seconds: Option<u64>,
+    closes: Option<String>,
+    unlimited: bool,
+    error: Option<String>,
+}
+
+pub(super) async fn run(file: Option<&Path>, args: LimitsArgs, printer: &Printer) -> Result<Exit, Refusal> {
+    let config = Config::load(file)?;
+    let known = images(&config)?;
+    let hosts = hosts(&args, &config, &known)?;
+    let supply = state::supply(&config, SupplyOptions { state: args.state.as_deref(), ..SupplyOptions::default() }, printer)?;
+    let asked = hosts.iter().map(|host| async { row(host, supply.look(host, known.get(host)).await) });
+    let rows: Vec<Row> = futures_util::future::join_all(asked).await;
+    match args.format {
+        PlanFormat::Table => printer.data(&rows.iter().map(line).collect::<String>()),
+        PlanFormat::Json => {
+            let json = serde_json::json!({"version": 1, "accounts": rows});
+            printer.data(&(serde_json::to_string_pretty(&json).unwrap_or_default() + "\n"));
+        }
+    }
+    let failed = rows.iter().filter_map(|row| row.error.as_deref());
+    let failures = failed.inspect(|error| printer.fail(error, &serde_json::json!({}))).count();
+    Ok(if failures > 0 { Exit::Failed } else { Exit::Done })
+}
+
+/// For each upstream, an image of the lists that it can be asked about.
+fn images(config: &Config) -> Result<BTreeMap<String, Item>, Refusal> {
+    let mut known = BTreeMap::new();
+    for entry in inputs::configured(config)?.into_iter().flat_map(|list| list.entries) {
+        let host = entry.source.host.clone();
+        if !known.contains_key(&host)
+            && let Ok(item) = Item::resolve(entry, 0, &config.rules, config.default_unmatched(), &config.target)
+            && item.probe().is_some()
+        {
+            known.insert(host, item);
+        }
+    }
+    Ok(known)
+}
+
+/// The registries that were named, else those of rules and lists.
+fn hosts(args: &LimitsArgs, config: &Config, known: &BTreeMap<String, Item>) -> Result<Vec<String>, Refusal> {
+    let wrong = |why: String| Refusal::usage(Error::local("read registry", why));
+    let mut hosts: Vec<String> = if args.registries.is_empty() {
+        let rules = config.rules.rules().iter().map(|rule| rule.source.host.clone());
+        rules.chain(known.keys().cloned()).collect()
+    } else {
+        args.registries.iter().map(|host| name::normal_host(host).map_err(wrong)).collect::<Result<_, _>>()?
+    };
+    hosts.sort();
+    hosts.dedup();
+    if hosts.is_empty() {
+        return Err(wrong("no registry is given, and neither rules nor lists name one".to_owned()));
+    }
+    Ok(hosts)
+}
+
+fn row(host: &str, looked: Result<(AccountId, Standing)>) -> Row {
+    let empty = Row {
+        host: host.to_owned(),
+        account: None,
+        source: None,
+        limit: None,
+        remaining: None,
+        window_seconds: None,
+        closes: None,
+        unlimited: false,
+        error: None,
+    };
+    match looked {
+        Ok((account, standing)) => Row {
+            account: Some(account.name),
+            source: standing.source,
+            limit: standing.limit,
+            remaining: standing.remaining,
+            window_seconds: standing.window.map(|window| window.as_secs()),
+            closes: standing.closes.map(|closes| closes.to_string()),
+            unlimited: standing.unlimited,
+            ..empty
+        },
+        Err(error) => Row { error: Some(error.to_string()), ..empty },
+    }
+}
+
+fn line(row: &Row) -> String {
+    let account = row.account.as_deref().unwrap_or("?");
+    let text = match (&row.error, row.limit, row.remaining) {
+        (Some(_), ..) => "could not be asked".to_owned(),
+        (None, Some(limit), Some(remaining)) => {
+            let window = row.window_seconds.map(|seconds| format!(" per {:.1} h", seconds as f64 / 3600.0)).unwrap_or_default();
+            let source = row.source.as_ref().map(|source| format!(", counted for {source}")).unwrap_or_default();
+            let closes = row.closes.as_ref().map(|closes| format!(", window ends {closes} at the latest")).unwrap_or_default();
+            format!("{remaining} of {limit} pulls left{window}{source}{closes}")
+        }
+        _ => "no pull limit is told".to_owned(),
+    };
+    crate::error::printable(&format!("{:<24} {account:<12} {text}", row.host)) + "\n"
+}

@@ -1,0 +1,79 @@
+//! `--until` and `--max-wait`: how long spent windows are waited for.
+
+use std::time::Duration;
+
+use jiff::civil::Time;
+use jiff::{SignedDuration, Timestamp, ToSpan, Zoned};
+use tokio::time::Instant;
+
+use super::Refusal;
+use super::args::SyncArgs;
+use crate::Error;
+
+/// Until when pulls may be waited for, and until when an image may start.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Limits {
+    pub(super) wait: Option<Instant>,
+    pub(super) start: Option<Instant>,
+}
+
+/// What the command line says.
+pub(super) fn limits(args: &SyncArgs) -> Result<Limits, Refusal> {
+    let refuse = |option: &'static str, why: String| Refusal::usage(Error::local("read options", format!("{option}: {why}")));
+    if let Some(text) = &args.until {
+        let end = until(text, &Zoned::now()).map_err(|why| refuse("--until", why))?;
+        let end = Instant::now() + Duration::try_from(end.duration_since(Timestamp::now())).unwrap_or_default();
+        return Ok(Limits { wait: Some(end), start: Some(end) });
+    }
+    if let Some(text) = &args.max_wait {
+        let wait = duration(text).map_err(|why| refuse("--max-wait", why))?;
+        return Ok(Limits { wait: Some(Instant::now() + wait), start: None });
+    }
+    Ok(Limits::default())
+}
+
+/// A local time of day (its next occurrence after `now`), or an instant as RFC 3339 writes it.
+fn until(text: &str, now: &Zoned) -> Result<Timestamp, String> {
+    let wrong = || format!("`{text}` is neither a time of day (06:00) nor RFC 3339 (2026-01-31T06:00:00Z)");
+    if let Ok(at) = text.parse::<Timestamp>() {
+        return if at > now.timestamp() { Ok(at) } else { Err(format!("`{text}` is in the past")) };
+    }
+    let time: Time = text.parse().map_err(|_| wrong())?;
+    let today = now.with().time(time).build().map_err(|_| wrong())?;
+    let next = if today > *now { today } else { now.checked_add(1.day()).and_then(|day| day.with().time(time).build()).map_err(|_| wrong())? };
+    Ok(next.timestamp())
+}
+
+/// `2h`, `90m`, `1h 30m`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("`{text}` is not a duration (2h, 90m)");
+    let duration: SignedDuration = text.parse().map_err(|_| wrong())?;
+    Duration::try_from(duration).map_err(|_| wrong())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_of_day_is_its_next_occurrence() {
+        let now: Zoned = "2026-03-28T22:10:00+01:00[Europe/Berlin]".parse().unwrap_or_else(|_| "2026-03-28T22:10:00+00:00[UTC]".parse().unwrap());
+        let next = |text: &str| until(text, &now).unwrap().to_zoned(now.time_zone().clone()).datetime().to_string();
+        assert_eq!(next("23:00"), "2026-03-28T23:00:00");
+        // The night in which clocks change in Berlin: 06:00 is 06:00.
+        assert_eq!(next("06:00"), "2026-03-29T06:00:00");
+        assert_eq!(next("22:10"), "2026-03-29T22:10:00");
+        assert_eq!(until("2026-03-29T00:00:00Z", &now).unwrap().to_string(), "2026-03-29T00:00:00Z");
+        assert!(until("2020-01-01T00:00:00Z", &now).unwrap_err().contains("past"));
+        for wrong in ["", "25:00", "six", "06:00:00:00"] {
+            assert!(until(wrong, &now).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn durations_are_read() {
+        assert_eq!(duration("2h").unwrap(), Duration::from_secs(7200));
+        assert_eq!(duration("1h 30m").unwrap(), Duration::from_secs(5400));
+        assert!(duration("-2h").is_err() && duration("2").is_err() && duration("soon").is_err());
+    }
+}
