@@ -17,11 +17,13 @@ pub(super) fn print(report: &RunReport, seconds: f64, printer: &Printer) {
     printer.say(&pulls(report));
     report.registries.iter().filter_map(budget).for_each(|line| printer.say(&line));
     if report.totals.deferred > 0 {
-        let reasons: std::collections::BTreeSet<&str> = report.images.iter().filter_map(|image| image.reason.as_deref()).collect();
-        printer.say(&format!(
-            "unfinished: {}; the same command goes on where this one stopped",
-            reasons.into_iter().collect::<Vec<_>>().join("; ")
-        ));
+        let reason = |image: &Outcome| {
+            let until = image.until.as_ref().map(|until| format!(", until {until} at the latest")).unwrap_or_default();
+            image.reason.as_ref().map(|reason| format!("{reason}{until}"))
+        };
+        let reasons: std::collections::BTreeSet<String> = report.images.iter().filter_map(reason).collect();
+        let shown: Vec<&str> = reasons.iter().take(REASONS).map(String::as_str).collect();
+        printer.say(&format!("unfinished: {}; the same command goes on where this one stopped", shown.join("; ")));
     }
 }
 
