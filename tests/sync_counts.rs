@@ -93,7 +93,8 @@ fn a_layer_shared_by_30_images_is_read_once_and_mounted_29_times() {
     program.configure(&target, &[&upstream]);
     let shared = sharing(&upstream, &program);
     let run = program.sync_list().exits(0);
-    let about = |registry: &Fake, kind| registry.count_matching(|request| request.kind == kind && request.reference.as_ref() == Some(&shared));
+    let about =
+        |registry: &Fake, kind| registry.count_matching(|request| request.kind == kind && request.reference.as_ref() == Some(&shared));
     assert_eq!(about(&upstream, Kind::BlobGet), 1);
     assert_eq!(about(&target, Kind::Mount), 29);
     assert_eq!(target.count(Kind::UploadPut), 61, "the shared layer, 30 layers and 30 configs");
@@ -110,7 +111,8 @@ fn where_mounts_are_refused_the_target_is_filled_from_itself_and_the_upstream_re
     program.configure(&target, &[&upstream]);
     let shared = sharing(&upstream, &program);
     let run = program.sync_list().exits(0);
-    let about = |registry: &Fake, kind| registry.count_matching(|request| request.kind == kind && request.reference.as_ref() == Some(&shared));
+    let about =
+        |registry: &Fake, kind| registry.count_matching(|request| request.kind == kind && request.reference.as_ref() == Some(&shared));
     assert_eq!(about(&upstream, Kind::BlobGet), 1);
     assert_eq!(about(&target, Kind::BlobGet), 29);
     assert_eq!((run.total("blobs_mounted"), run.total("blobs_copied")), (0, 90));

@@ -28,8 +28,23 @@ fn written_order(text: &str, names: &[&str]) -> bool {
 }
 
 const IMAGE: [&str; 17] = [
-    "source", "target", "rule", "file", "line", "status", "digest", "source_digest", "platforms", "referrers", "bytes", "pulls", "seconds",
-    "notes", "reason", "until", "error",
+    "source",
+    "target",
+    "rule",
+    "file",
+    "line",
+    "status",
+    "digest",
+    "source_digest",
+    "platforms",
+    "referrers",
+    "bytes",
+    "pulls",
+    "seconds",
+    "notes",
+    "reason",
+    "until",
+    "error",
 ];
 
 #[test]
@@ -48,9 +63,24 @@ fn the_json_report_is_the_contracts() {
         let time = report[time].as_str().unwrap();
         assert!(time.len() >= 20 && time.ends_with('Z') && &time[10..11] == "T", "{time}");
     }
-    let totals = ["images", "copied", "current", "warmed", "deferred", "failed", "bytes_read", "bytes_written", "blobs_copied", "blobs_mounted", "blobs_present"];
+    let totals = [
+        "images",
+        "copied",
+        "current",
+        "warmed",
+        "deferred",
+        "failed",
+        "bytes_read",
+        "bytes_written",
+        "blobs_copied",
+        "blobs_mounted",
+        "blobs_present",
+    ];
     assert_eq!(keys(&report["totals"]), sorted(&totals));
-    assert!(written_order(&program.read("report.json"), &["version", "command", "started", "finished", "exit", "target", "totals", "images", "registries"]));
+    assert!(written_order(
+        &program.read("report.json"),
+        &["version", "command", "started", "finished", "exit", "target", "totals", "images", "registries"]
+    ));
 
     let [copied, gone, wrong] = run.images() else { panic!("{report}") };
     assert_eq!(keys(copied), sorted(&IMAGE));
@@ -71,12 +101,14 @@ fn the_json_report_is_the_contracts() {
     assert_eq!((wrong["source"].as_str(), wrong["target"].as_str(), wrong["line"].as_u64()), (Some("not an image"), Some(""), Some(3)));
     assert_eq!((&wrong["error"]["side"], wrong["error"]["status"].clone()), (&json!("local"), Value::Null));
 
-    let hosts: BTreeSet<String> = report["registries"].as_array().unwrap().iter().map(|row| row["host"].as_str().unwrap().to_owned()).collect();
+    let hosts: BTreeSet<String> =
+        report["registries"].as_array().unwrap().iter().map(|row| row["host"].as_str().unwrap().to_owned()).collect();
     assert_eq!(hosts, BTreeSet::from([upstream.addr(), target.addr()]));
     let row = run.registry(&upstream.addr());
     assert_eq!(keys(row), sorted(&["host", "account", "requests", "throttled", "retries", "waited_seconds", "pulls"]));
     assert_eq!((&row["account"], &row["pulls"]), (&json!("anonymous"), &Value::Null));
-    let kinds = ["manifest_head", "manifest_get", "manifest_put", "blob_head", "blob_get", "blob_put", "mount", "tags", "referrers", "token"];
+    let kinds =
+        ["manifest_head", "manifest_get", "manifest_put", "blob_head", "blob_get", "blob_put", "mount", "tags", "referrers", "token"];
     assert_eq!(keys(&row["requests"]), sorted(&kinds));
 }
 
@@ -101,7 +133,10 @@ fn the_csv_report_has_a_row_an_image_and_the_same_columns() {
     let rows: Vec<csv::StringRecord> = reader.records().map(Result::unwrap).collect();
     assert_eq!(rows.len(), 2);
     let field = |row: usize, name: &str| rows[row].get(header.iter().position(|column| column == name).unwrap()).unwrap().to_owned();
-    assert_eq!((field(0, "status"), field(0, "digest"), field(0, "platforms")), ("copied".into(), made.digest.to_string(), "linux/amd64;linux/arm64".into()));
+    assert_eq!(
+        (field(0, "status"), field(0, "digest"), field(0, "platforms")),
+        ("copied".into(), made.digest.to_string(), "linux/amd64;linux/arm64".into())
+    );
     assert_eq!((field(1, "status"), field(1, "error_side"), field(1, "error_status")), ("failed".into(), "upstream".into(), "404".into()));
     // Two reports of one run agree.
     for (number, row) in run.images().iter().enumerate() {
@@ -144,13 +179,24 @@ fn totals_are_the_sums_of_their_rows_and_of_what_the_registries_saw() {
     let sum = |column: &str| rows.iter().map(|row| row[column].as_u64().unwrap()).sum::<u64>();
     assert_eq!(run.total("bytes_read"), sum("bytes"));
     let content = |registry: &Fake, kind: Kind| -> u64 {
-        registry.requests().iter().filter(|request| request.kind == kind && request.status == Some(200)).map(|request| request.bytes_out).sum()
+        registry
+            .requests()
+            .iter()
+            .filter(|request| request.kind == kind && request.status == Some(200))
+            .map(|request| request.bytes_out)
+            .sum()
     };
     assert_eq!(run.total("bytes_read"), content(&upstream, Kind::ManifestGet) + content(&upstream, Kind::BlobGet));
     assert_eq!(run.total("bytes_written"), target.bytes_received());
     assert_eq!(sum("pulls"), upstream.count(Kind::ManifestGet) as u64);
-    assert_eq!(run.total("blobs_mounted"), target.count_matching(|request| request.kind == Kind::Mount && request.status == Some(201)) as u64);
-    assert_eq!(run.total("blobs_copied"), target.count_matching(|request| request.kind == Kind::UploadPut && request.status == Some(201)) as u64);
+    assert_eq!(
+        run.total("blobs_mounted"),
+        target.count_matching(|request| request.kind == Kind::Mount && request.status == Some(201)) as u64
+    );
+    assert_eq!(
+        run.total("blobs_copied"),
+        target.count_matching(|request| request.kind == Kind::UploadPut && request.status == Some(201)) as u64
+    );
     assert_eq!(run.total("blobs_mounted"), 5);
 
     for registry in [&upstream, &target] {
@@ -188,7 +234,7 @@ fn the_list_of_what_failed_can_be_given_back() {
     let run = program.sync(&["list.csv", "--failed", "failed.csv"]).exits(1);
     assert_eq!((run.total("copied"), run.total("failed")), (1, 7));
     let expected = format!(
-        "image,tags,exclude,target,priority\n{0}:v2,,,moved/app:two,7\n{1},1.*,1.2;1.3,,-1\n{0}:v8,,,,0\n{0}:v9,,,,0\n{0}:pin@{absent},,,,0\nnot an image,,,,0\nquay.io/x/y:1,,,,0\n",
+        "image,tags,exclude,target,priority\n{0}:v2,,,moved/app:two,7\n{1},1.*,1.2;1.3,,-1\n{0}:v8,,,,0\n{0}:v9,,,,0\n{0}:pin@{absent},,,,0\n\"not an image,,,,\",,,,0\nquay.io/x/y:1,,,,0\n",
         upstream.image("app"),
         upstream.image("listed")
     );
