@@ -14,7 +14,8 @@ pub(crate) struct RetryPolicy {
     /// Attempts in all. 7, that is 6 waits of together 8 to 16 s: longer than a registry's rolling restart behind a load
     /// balancer takes, and than CloudFront's negative cache of 10 s (cargo's `retry.rs` has that number).
     pub(crate) attempts: u32,
-    /// The longest first wait. 250 ms: a few round trips to another continent.
+    /// The longest first wait, and how long an upload that broke off waits for an early answer when it is sent again. 250 ms: a
+    /// round trip to another continent, and some.
     pub(crate) base: Duration,
     /// Each wait is this many times the one before.
     pub(crate) factor: f32,
