@@ -176,7 +176,7 @@ fn where_ranges_are_not_known_the_body_comes_again_from_its_start() {
 
 #[test]
 fn a_redirect_that_has_expired_or_breaks_off_is_asked_of_the_registry_again() {
-    for fault in [Fault::status(403), Fault::status(500), Fault::CutBody { after: 1000 }, Fault::Reset] {
+    for fault in [Fault::status(403), Fault::status(500), Fault::CutBody { after: 100 }, Fault::Reset] {
         let copy = copy(Options { redirect: Some(Redirect::default()), ..Options::default() }, Options::default());
         copy.upstream.fault(Match::kind(Kind::Cdn), 1, fault);
         copy.arrives();
@@ -186,22 +186,28 @@ fn a_redirect_that_has_expired_or_breaks_off_is_asked_of_the_registry_again() {
 
 #[test]
 fn a_body_that_is_too_large_for_one_put_goes_by_patch_from_then_on() {
-    for early_answers in [false, true] {
-        let copy = copy(Options::default(), Options { max_put: Some(100_000), early_answers, location_query: true, ..Options::default() });
-        copy.arrives();
-        let refused = copy.target.count_matching(|request| request.status == Some(413));
-        assert_eq!(refused, 1);
-        assert!(copy.target.count(Kind::UploadPatch) >= 1);
-        // The next run's registry is new to it; within a run it is asked once.
-        let before = copy.target.count(Kind::UploadPatch);
-        for number in 0..5 {
-            image(&copy.upstream, "app", Some(&format!("w{number}")), &ImageSpec::new([layer(70 + number, LARGE)]));
+    // An answer that comes early may meet a client that is still sending, whose connection then breaks: that is tried again,
+    // and the session it left behind is the target's to clear away.
+    for (early_answers, most) in [(false, 1), (true, 2)] {
+        let options = Options { max_put: Some(100_000), early_answers, location_query: true, ..Options::default() };
+        let copy = copy(Options::default(), options);
+        let tags: Vec<String> = (0..6).map(|number| format!("w{number}")).collect();
+        for (number, tag) in tags.iter().enumerate() {
+            image(&copy.upstream, "app", Some(tag), &ImageSpec::new([layer(70 + number as u64, LARGE)]));
         }
-        copy.program.list((0..5).map(|number| copy.upstream.image(&format!("app:w{number}"))));
+        copy.program.list(tags[..1].iter().map(|tag| copy.upstream.image(&format!("app:{tag}"))));
+        copy.program.sync(&["list.txt", "--concurrency", "1"]).exits(0);
+        let refused = || copy.target.count_matching(|request| request.status == Some(413));
+        assert!((1..=most).contains(&refused()), "{}", refused());
+        assert!(copy.target.open_uploads() < most);
+
+        // Within a run it is learnt once: from then on there is no PUT with a body.
         copy.target.reset_log();
-        copy.program.sync_list().exits(0);
-        let refused = copy.target.count_matching(|request| request.status == Some(413));
-        assert!(refused <= 5 && copy.target.count(Kind::UploadPatch) >= 5, "{refused} refused, {before} before");
+        copy.program.list(tags.iter().map(|tag| copy.upstream.image(&format!("app:{tag}"))));
+        copy.program.sync(&["list.txt", "--concurrency", "1"]).exits(0);
+        assert_eq!(copy.target.tags("m/app"), tags);
+        assert!(copy.target.count(Kind::UploadPatch) >= 5 + 3, "{} of 5 layers and 5 configs", copy.target.count(Kind::UploadPatch));
+        assert!(refused() <= 4, "{}", refused());
     }
 }
 
@@ -274,7 +280,7 @@ fn a_repository_that_must_exist_first_is_named() {
 
 #[test]
 fn what_will_not_pass_is_asked_once() {
-    for (kind, code) in [(Kind::ManifestHead, 403), (Kind::ManifestGet, 400), (Kind::ManifestGet, 404), (Kind::BlobGet, 403), (Kind::BlobGet, 410)] {
+    for (kind, code) in [(Kind::ManifestHead, 403), (Kind::ManifestGet, 400), (Kind::ManifestGet, 404), (Kind::BlobGet, 403)] {
         let copy = plain();
         copy.upstream.fault(Match::kind(kind), FOREVER, Fault::error(code, "DENIED", "requested access is denied"));
         let run = copy.program.sync_list().exits(1);
@@ -297,16 +303,19 @@ fn a_dead_upstream_fails_its_own_images_and_says_how_often_it_was_tried() {
     let began = Instant::now();
     let run = program.sync_list().exits(1);
     assert_eq!((run.total("failed"), run.total("copied")), (20, 1));
-    let message = run.images()[0]["error"]["message"].as_str().unwrap();
-    assert!(message.contains("7 attempts"), "{message}");
-    // Once the host is known to be dead, the others try it once each.
-    assert!(began.elapsed() < Duration::from_secs(45), "{:?}", began.elapsed());
+    for row in run.with_status("failed") {
+        let message = row["error"]["message"].as_str().unwrap();
+        assert!(message.contains("no answer after ") && message.contains(" attempt"), "{message}");
+    }
+    // Six pauses of at most 16 s together; after that the host is known to be dead, and each of the others tries it once.
+    assert!(began.elapsed() < Duration::from_secs(40), "{:?}", began.elapsed());
 }
 
 #[test]
 fn tags_are_listed_page_by_page_whatever_the_next_page_is_called() {
     for link in [Link::Relative, Link::Absolute, Link::Quay] {
-        let (upstream, target, program) = (Fake::with(Options { page: Some(3), link, ..Options::default() }), Fake::start(), Program::new());
+        let (upstream, target, program) =
+            (Fake::with(Options { page: Some(3), link, ..Options::default() }), Fake::start(), Program::new());
         program.configure(&target, &[&upstream]);
         for (number, tag) in ["1.20", "1.21", "1.21-rc1", "1.22", "1.30", "2.0", "latest", "sha256-aa.sig"].iter().enumerate() {
             simple(&upstream, "app", tag, number as u64 + 1);
