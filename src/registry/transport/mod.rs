@@ -308,7 +308,8 @@ impl Transport {
                 }
             }
         }
-        let Some(delay) = patience.failed() else {
+        let hopeless = hosts && self.host.backoff().is_failing();
+        let Some(delay) = patience.failed().filter(|_| !hopeless) else {
             if hosts {
                 self.host.backoff().gave_up(patience.started());
             }
