@@ -92,7 +92,7 @@ impl Engine {
                 read => read?,
             };
             self.fill(job, &manifest, depth).await?;
-            if held == At::Absent {
+            if held != At::Here {
                 self.put(job, &manifest).await?;
             }
             self.presence.add(place, &manifest.digest);
@@ -171,10 +171,14 @@ impl Engine {
             At::At(place) => Some(place.clone()),
             At::Absent => self.presence.anywhere(&wanted.digest),
         };
-        if let Some(place) = at
-            && let Some(manifest) = self.target.source.manifest(&place, &wanted.digest, &image.charge).await?
-        {
-            return Ok(manifest);
+        if let Some(place) = at {
+            match self.target.source.manifest(&place, &wanted.digest, &image.charge).await {
+                Ok(Some(manifest)) => return Ok(manifest),
+                Ok(None) => {}
+                // A file gone bad in a layout: the upstream's takes its place.
+                Err(error) if error.kind() == Kind::Damaged => tracing::warn!("{error}; reading it from the upstream"),
+                Err(error) => return Err(error),
+            }
         }
         let found = image.upstream.manifest(&image.from, &wanted.digest, &image.charge).await?;
         let manifest = found.ok_or_else(|| {
