@@ -40,7 +40,8 @@ fn walk(registry: &Push, repository: &str, reference: &str) -> Digest {
         let digest = child["digest"].as_str().unwrap();
         assert_eq!(walk(registry, repository, digest).as_str(), digest);
     }
-    for blob in list("layers").into_iter().chain([manifest["config"].clone()]).filter(|blob| blob.get("urls").is_none() && !blob.is_null()) {
+    for blob in list("layers").into_iter().chain([manifest["config"].clone()]).filter(|blob| blob.get("urls").is_none() && !blob.is_null())
+    {
         let digest = Digest::parse(blob["digest"].as_str().unwrap()).unwrap();
         let path = format!("/v2/{repository}/blobs/{digest}");
         assert!(digest.matches(&registry.read(&path, "*/*").unwrap_or_else(|| panic!("{path} is not there"))), "{path}");
@@ -111,7 +112,10 @@ async fn every_kind_of_manifest_goes_from_one_registry_to_another_with_its_diges
     }
     // An image asked for by its digest is not asked for at the upstream at all.
     let tagged = cases.iter().filter(|case| case.tag.is_some()).count() as u64;
-    assert_eq!((second.requests(&from.addr(), "manifest_head"), second.requests(&to.addr(), "manifest_head")), (tagged, cases.len() as u64));
+    assert_eq!(
+        (second.requests(&from.addr(), "manifest_head"), second.requests(&to.addr(), "manifest_head")),
+        (tagged, cases.len() as u64)
+    );
 }
 
 #[test]
@@ -239,7 +243,9 @@ fn what_a_registry_has_lost_comes_back_with_recheck() {
     let index: Value = serde_json::from_slice(&at_target.read("/v2/m/many/manifests/v1", ACCEPT).unwrap()).unwrap();
     let child = Digest::parse(index["manifests"][1]["digest"].as_str().unwrap()).unwrap();
     let revision = repository("many/_manifests/revisions/sha256").join(child.encoded());
-    for (lost, hit) in [(vec![link.clone()], "app"), (vec![data.clone()], "many"), (vec![revision.clone()], "many"), (vec![link, data, revision], "")] {
+    for (lost, hit) in
+        [(vec![link.clone()], "app"), (vec![data.clone()], "many"), (vec![revision.clone()], "many"), (vec![link, data, revision], "")]
+    {
         lost.into_iter().for_each(remove);
         // A digest that answers is taken for the image, until larder is told to look closer.
         assert!(all(&room.sync(&[]).1, "current"));
@@ -281,7 +287,10 @@ fn a_plan_says_what_a_run_then_does() {
         };
         assert_eq!(report.statuses(), states.iter().map(meant).collect::<Vec<_>>());
         for (planned, done) in plan["images"].as_array().unwrap().iter().zip(report.images()) {
-            assert_eq!((&planned["source"], &planned["target"], &planned["source_digest"]), (&done["source"], &done["target"], &done["source_digest"]));
+            assert_eq!(
+                (&planned["source"], &planned["target"], &planned["source_digest"]),
+                (&done["source"], &done["target"], &done["source_digest"])
+            );
         }
     };
     step(&["app:v1"], &["missing"], 0);

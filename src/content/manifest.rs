@@ -318,7 +318,8 @@ mod tests {
 
     #[test]
     fn an_unknown_media_type_is_carried_whatever_its_members_mean() {
-        let own = "{\"mediaType\":\"application/vnd.example+json\",\"schemaVersion\":\"3\",\"layers\":[{\"digest\":\"none\"}],\"manifests\":{}}";
+        let own =
+            "{\"mediaType\":\"application/vnd.example+json\",\"schemaVersion\":\"3\",\"layers\":[{\"digest\":\"none\"}],\"manifests\":{}}";
         let manifest = verify(own, Some("application/vnd.example+json")).unwrap();
         assert_eq!((manifest.kind(), manifest.links().unwrap().blobs.len()), (ManifestKind::Opaque, 0));
         let known = own.replace("vnd.example", "vnd.oci.image.manifest.v1");

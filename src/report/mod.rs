@@ -2,6 +2,7 @@
 //! Knows nothing of terminals.
 
 mod csv;
+pub(crate) mod file;
 mod outcome;
 mod run;
 
