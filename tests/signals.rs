@@ -93,6 +93,11 @@ fn what_does_not_end_in_time_is_deferred() {
     run.signal("TERM");
     let ran = run.finish();
     check_report(&room, &ran, &["a", "b"]);
+    // What was cut off has cost what it has cost.
+    let report = Report(room.json("report.json"));
+    let cost = |name: &str| (report.row(&format!("/{name}:v1"))["pulls"].as_u64(), report.row(&format!("/{name}:v1"))["bytes"] != 0);
+    assert_eq!([cost("c"), cost("d")], [(Some(1), true), (Some(0), false)]);
+    assert!(report.row("/c:v1")["seconds"].as_f64().unwrap() > 9.0);
     gate.open();
     let (ran, report) = room.sync(&[]);
     assert_eq!((ran.code, report.total("current"), report.total("copied")), (0, 2, 4));

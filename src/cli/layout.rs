@@ -33,7 +33,7 @@ async fn blocking<T: Send + 'static>(command: &'static str, work: impl FnOnce() 
 pub(super) async fn verify(text: &str, printer: &Printer) -> Result<Exit, Refusal> {
     let path = path_of(text, "verify")?;
     let bar = printer.bars().map(|bars| {
-        let style = indicatif::ProgressStyle::with_template("verified {bytes}  {bytes_per_sec}");
+        let style = indicatif::ProgressStyle::with_template("verified {decimal_bytes}  {decimal_bytes_per_sec}");
         bars.add(indicatif::ProgressBar::new_spinner().with_style(style.unwrap_or_else(|_| indicatif::ProgressStyle::default_spinner())))
     });
     let report = blocking("verify", {

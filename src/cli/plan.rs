@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::args::{PlanArgs, PlanFormat};
 use super::inputs::Inputs;
 use super::printer::Printer;
+use super::progress::failure;
 use super::{Exit, Refusal};
 use crate::report::Outcome;
 use crate::stock::{Planned, State, Supply, Sync, SyncOptions};
@@ -57,7 +58,7 @@ pub(super) async fn run(file: Option<&Path>, args: PlanArgs, printer: &Printer) 
         PlanFormat::Json => printer.data(&json(&planned, inputs.target.to_string(), &counts)),
     }
     for error in planned.iter().filter_map(|planned| planned.row.error.as_ref().map(|error| (planned, error))) {
-        printer.fail(&format!("{}: {}", crate::error::printable(&error.0.row.origin()), error.1), &serde_json::json!({}));
+        printer.fail(&failure(&error.0.row, error.1), &serde_json::json!({}));
     }
     printer.say(&format!(
         "{} images: {} current, {} missing, {} moved, {} unresolvable; no pull was spent",

@@ -34,6 +34,7 @@ pub(super) async fn sync(inputs: Inputs, args: &SyncArgs, printer: &Printer) -> 
     let (started, clock) = (jiff::Timestamp::now(), std::time::Instant::now());
     let reporter = progress::reporter(printer);
     let (images, totals) = Sync::new(Arc::clone(&supply), target, options).run(inputs.lists, &inputs.config.rules, reporter, stop).await;
+    printer.end_bars();
     let report = RunReport {
         version: 1,
         command: "sync".to_owned(),
