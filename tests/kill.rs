@@ -14,7 +14,7 @@ use serde_json::Value;
 use support::corpus::{self, ImageSpec, image};
 use support::fake::{FOREVER, Fake, Fault, Gate, Kind, Match, Options, Request};
 use support::layer::layer;
-use support::program::{PATIENCE, Room, until};
+use support::room::{PATIENCE, Room, until};
 
 /// At how many moments a layout's filling is killed.
 const MOMENTS: u64 = 50;

@@ -12,9 +12,9 @@ use serde_json::Value;
 use support::corpus::{self, Case, corpus, corpus_for_docker_registry};
 use support::fake::Fake;
 use support::layer::layer;
-use support::program::{Report, Room};
 use support::push::{Push, client};
 use support::real::{DockerRegistry, require, skopeo_ok};
+use support::room::{Report, Room};
 
 /// Every media type that a manifest of the corpus may have.
 const ACCEPT: &str = "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json, \
@@ -192,6 +192,15 @@ fn a_layout_that_skopeo_wrote_is_checked_and_added_to() {
     let found = room.larder(["verify", "store"]).ended(1).stdout;
     assert!(found.starts_with(&format!("damaged {} (", theirs.digest)) && found.contains("mirrored/theirs/app:v1"), "{found}");
     // Mended by the next run, because the manifest is read whenever its name is asked for.
+    room.sync(&[]).0.ended(0);
+    room.larder(["verify", "store"]).ended(0);
+    // A layer is not: that takes the removal that `verify` advises.
+    let path = layout.join("blobs/sha256").join(Digest::sha256(&layer(1001, 700)).encoded());
+    let len = std::fs::metadata(&path).unwrap().len();
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(&path, vec![0; usize::try_from(len).unwrap()]).unwrap();
+    assert!(room.larder(["verify", "store"]).ended(1).stderr.contains("remove the damaged files"));
+    std::fs::remove_file(&path).unwrap();
     room.sync(&[]).0.ended(0);
     room.larder(["verify", "store"]).ended(0);
 }

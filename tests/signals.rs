@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use support::corpus::{self, ImageSpec, image};
 use support::fake::{FOREVER, Fake, Fault, Gate, Kind, Match, Request};
 use support::layer::layer;
-use support::program::{PATIENCE, Ran, Report, Room, Running, until};
+use support::room::{PATIENCE, Ran, Report, Room, Running, until};
 
 /// Images `a` to `f`: the content of `c` does not come before the gate opens, and of those after it not even the digest.
 fn stock(fake: &Fake, gate: &Gate) -> Vec<String> {

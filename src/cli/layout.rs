@@ -61,6 +61,9 @@ pub(super) async fn verify(text: &str, printer: &Printer) -> Result<Exit, Refusa
         report.missing.len(),
         report.unreferenced.len()
     ));
+    if !report.damaged.is_empty() {
+        printer.say(&format!("to mend it: remove the damaged files (blobs/<algorithm>/<hex> in {text}) and sync again"));
+    }
     Ok(if report.ok() { Exit::Done } else { Exit::Failed })
 }
 

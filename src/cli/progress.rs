@@ -38,10 +38,11 @@ fn line(printer: &Printer, outcome: &Outcome) {
     }
 }
 
-/// A failure with the line of the list that it belongs to, unless the message begins with that already.
+/// A failed row in one line, `file:line` first. Messages about the line itself begin with it already.
 pub(super) fn failure(outcome: &Outcome, error: &crate::Error) -> String {
-    let (origin, message) = (crate::error::printable(&outcome.origin()), error.message());
-    if message.starts_with(&format!("{origin}: ")) { message } else { format!("{origin}: {error}") }
+    let origin = crate::error::printable(&outcome.origin());
+    let message = error.message();
+    if message.starts_with(&origin) { message } else { format!("{origin}: {error}") }
 }
 
 /// A size for people, in powers of ten as registries and disks count.

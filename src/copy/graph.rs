@@ -175,8 +175,8 @@ impl Engine {
             match self.target.source.manifest(&place, &wanted.digest, &image.charge).await {
                 Ok(Some(manifest)) => return Ok(manifest),
                 Ok(None) => {}
-                // A file gone bad in a layout: the upstream's takes its place.
-                Err(error) if error.kind() == Kind::Damaged => tracing::warn!("{error}; reading it from the upstream"),
+                // A target whose copy is damaged is mended from the upstream.
+                Err(error) if error.kind() == Kind::Damaged => tracing::debug!(%error, "the target's manifest is not what it should be"),
                 Err(error) => return Err(error),
             }
         }
