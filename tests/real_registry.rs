@@ -1,6 +1,6 @@
 //! `larder sync` between Debian's docker-registry, the fake registry and layouts, read back with other people's tools.
 // clippy.toml lets tests unwrap; their helper functions are no tests to it.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 mod support;
 
