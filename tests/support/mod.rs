@@ -10,3 +10,4 @@ pub mod layer;
 pub mod program;
 pub mod push;
 pub mod real;
+pub mod room;
