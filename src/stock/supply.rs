@@ -7,7 +7,8 @@ use crate::config::{Config, CredentialStore, TARGET_CONCURRENCY, Target, UPSTREA
 use crate::content::{Charge, Place, Source};
 use crate::copy::{self, Image};
 use crate::layout::Layout;
-use crate::registry::{Concurrency, HostSettings, HttpSettings, Registries, RegistryStore, RetryPolicy};
+use crate::limits::{Accounts, Clock};
+use crate::registry::{Concurrency, HostSettings, HttpSettings, Limits, Registries, RegistryStore, RetryPolicy};
 use crate::report::RegistryRow;
 use crate::resume::Kept;
 use crate::stock::Want;
@@ -126,7 +127,13 @@ fn registries(config: &Config, concurrency: Option<usize>) -> Registries {
             },
             concurrency: concurrency.or(settings.concurrency),
             allow_private: settings.allow_private,
+            profile: settings.profile,
+            pulls: settings.pulls,
+            requests_per_second: settings.requests_per_second,
+            bandwidth: settings.bandwidth,
+            retry_after_max: settings.retry_after_max,
         }
     };
-    Registries::new(settings, defaults, RetryPolicy::default())
+    let accounts = Arc::new(Accounts::new(Clock::start(jiff::Timestamp::now()), None));
+    Registries::new(settings, defaults, RetryPolicy::default(), Limits { accounts, bandwidth: None })
 }
