@@ -61,7 +61,16 @@ pub(super) async fn run(dir: &Path, printer: &Printer) -> Result<Exit, Refusal> 
 async fn measured(config: &Path, dir: &Path, meter: &Arc<Meter>, printer: &Printer) -> Result<(RunReport, Traffic), Refusal> {
     let before = meter.read();
     let selection = Selection { lists: vec![], image: vec![], to: None, unmatched: None, concurrency: None };
-    let args = SyncArgs { selection, report: vec![], failed: None, recheck: false, state: Some(dir.join("state")), until: None, max_wait: None, bandwidth: None };
+    let args = SyncArgs {
+        selection,
+        report: vec![],
+        failed: None,
+        recheck: false,
+        state: Some(dir.join("state")),
+        until: None,
+        max_wait: None,
+        bandwidth: None,
+    };
     let inputs = Inputs::read(Some(config), &args.selection)?;
     let report = sync::sync(inputs, &args, printer).await?;
     Ok((report, meter.read().since(before)))

@@ -318,7 +318,13 @@ fn not_found(image: &Image) -> Error {
 
 impl Delivered {
     fn new(status: Status, digest: Digest, manifest: Option<&Manifest>) -> Self {
-        Delivered { status, source_digest: Some(digest.clone()), digest, platforms: manifest.map(platforms).unwrap_or_default(), notes: vec![] }
+        Delivered {
+            status,
+            source_digest: Some(digest.clone()),
+            digest,
+            platforms: manifest.map(platforms).unwrap_or_default(),
+            notes: vec![],
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! A registry as one account sees it: the two traits, in the API's terms.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
@@ -9,6 +9,7 @@ use super::known::{Held, Read};
 use super::transport::Transport;
 use crate::Result;
 use crate::content::{BlobStream, Charge, Descriptor, Digest, Manifest, OpenBlob, Place, Presence, Publication, Sink, Source};
+use crate::limits::Gate;
 use crate::name::Reference;
 
 /// A registry, to read from and to write to. Made by [`super::Registries::store`].
@@ -23,6 +24,11 @@ impl RegistryStore {
         RegistryStore { transport, held: Mutex::default(), read: Mutex::default() }
     }
 
+    /// The gate that its manifest GETs pass, if it is an upstream.
+    pub(crate) fn gate(&self) -> Option<Arc<Gate>> {
+        self.transport.toll.as_ref().map(|toll| Arc::clone(&toll.gate))
+    }
+
     /// What is known to be there.
     pub(super) fn held(&self) -> MutexGuard<'_, Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
@@ -31,6 +37,11 @@ impl RegistryStore {
 
 #[async_trait]
 impl Source for RegistryStore {
+    async fn ready(&self) {
+        // A pause that nobody waits for is met, and reported, by the request itself.
+        let _ = self.transport.host.clear().await;
+    }
+
     async fn resolve(&self, place: &Place, reference: &Reference, charge: &Charge) -> Result<Option<Descriptor>> {
         self.head_manifest(place, reference, "resolve tag", &Scopes::pull(place.as_str()), charge).await
     }

@@ -145,7 +145,9 @@ impl Supply {
             None => self.credentials.account_for_host(host, path).await?,
         };
         let store = self.registries.store(Side::Upstream, host, Arc::new(account))?;
-        let gate = store.gate().ok_or_else(|| Error::new(Side::Upstream, "ask for limits", Kind::Local, "pulls are not counted here").subject(host))?;
+        let gate = store
+            .gate()
+            .ok_or_else(|| Error::new(Side::Upstream, "ask for limits", Kind::Local, "pulls are not counted here").subject(host))?;
         let want = about.and_then(|item| item.probe());
         let asked = match want {
             Some(reference) => {
@@ -184,6 +186,11 @@ fn registries(config: &Config, concurrency: Option<usize>, limits: Limits) -> Re
             },
             concurrency: concurrency.or(settings.concurrency),
             allow_private: settings.allow_private,
+            profile: settings.profile,
+            pulls: settings.pulls,
+            requests_per_second: settings.requests_per_second,
+            bandwidth: settings.bandwidth,
+            retry_after_max: settings.retry_after_max,
         }
     };
     Registries::new(settings, defaults, RetryPolicy::default(), limits)
