@@ -315,8 +315,12 @@ fn a_public_registry_sends_us_to_no_private_address_in_any_spelling() {
         let (registry, inside, program) = public(Options::default(), "");
         let port = inside.addr().rsplit(':').next().unwrap().to_owned();
         let trick = move |request: &fake::Request| {
-            let to = request.repository.as_deref().and_then(|repository| sent_to(repository, &port)).unwrap();
-            answer(&to)
+            let repository = request.repository.as_deref().unwrap();
+            // The fake is both registries. Where both are asked the same, the target is honest: it has nothing.
+            if kind == Kind::ManifestHead && repository.starts_with("m/") {
+                return fake::error(404, "MANIFEST_UNKNOWN", "manifest unknown");
+            }
+            answer(&sent_to(repository, &port).unwrap())
         };
         registry.fault(Match::kind(kind), FOREVER, Fault::custom(trick));
         let run = program.sync_list().exits(1);
