@@ -9,9 +9,10 @@ use url::Url;
 
 use super::credentials::ValueSource;
 use super::syntax::{self, Lines};
-use super::{Config, CredentialSet, DEFAULT_LAYOUT, RegistrySettings, Target, raw, values};
+use super::{Config, CredentialSet, DEFAULT_LAYOUT, Pulls, RegistrySettings, Target, limits, profiles, raw, values};
 use crate::name::normal_host;
 use crate::rules::{Delivery, Finding, Overlap, Pattern, Rule, RuleSet, SourcePattern, check_name};
+use crate::select::TagPatterns;
 use crate::{Error, Result};
 
 /// How errors of the file name what was being done.
@@ -161,6 +162,10 @@ impl Check<'_> {
         let delivery = rule.delivery.as_ref().map_or(Some(Delivery::Push), |delivery| self.delivery(delivery, &what));
         let source = self.accept(&rule.source, &format!("{what}source "), SourcePattern::parse(rule.source.get_ref()));
         let target = self.accept(&rule.target, &format!("{what}target "), Pattern::target(rule.target.get_ref()));
+        let immutable_tags = match &rule.immutable_tags {
+            Some(tags) => self.accept(tags, &format!("{what}immutable_tags: "), TagPatterns::parse(tags.get_ref())),
+            None => Some(TagPatterns::default()),
+        };
         if let (Some(name), Some(source)) = (&rule.credentials, &source) {
             self.rule_credentials(name, &source.host, &what, config);
         }
@@ -170,6 +175,7 @@ impl Check<'_> {
             target: target?,
             credentials: rule.credentials.as_ref().map(|name| name.get_ref().clone()),
             delivery: delivery?,
+            immutable_tags: immutable_tags?,
             line: self.lines.of(&rule.name),
         })
     }
@@ -230,7 +236,6 @@ impl Check<'_> {
         let mut registries = BTreeMap::new();
         for (key, table) in given {
             let what = format!("registry \"{}\": ", key.get_ref());
-            self.refuse(&what, table.not_yet());
             let settings = self.settings(&table, &what);
             if let Some(host) = self.accept(&key, &what, normal_host(key.get_ref()))
                 && registries.insert(host.clone(), settings).is_some()
@@ -271,7 +276,33 @@ impl Check<'_> {
             insecure_skip_verify: table.insecure_skip_verify,
             concurrency,
             allow_private: table.allow_private,
+            profile: self.take(table.profile.as_ref(), &format!("{what}profile "), |name| profiles::named(name)),
+            pulls: table.pulls.as_ref().and_then(|pulls| self.pulls(pulls, what)),
+            requests_per_second: self.take(table.requests_per_second.as_ref(), &format!("{what}requests_per_second "), limits::rate),
+            bandwidth: self.take(table.bandwidth.as_ref(), &format!("{what}bandwidth: "), |text| text.parse()),
+            retry_after_max: self.take(table.retry_after_max.as_ref(), &format!("{what}retry_after_max: "), |text| limits::duration(text)),
         }
+    }
+
+    fn pulls(&mut self, table: &Spanned<raw::Pulls>, what: &str) -> Option<Pulls> {
+        let raw::Pulls { limit, window, reserve } = table.get_ref();
+        if limit.is_none() && window.is_none() && reserve.is_none() {
+            self.error(table, format!("{what}pulls needs at least one of limit, window and reserve"));
+        }
+        let failed = self.findings.len();
+        let limit = self.take(limit.as_ref(), &format!("{what}pulls.limit "), |number| limits::count(*number, 1));
+        let reserve = self.take(reserve.as_ref(), &format!("{what}pulls.reserve "), |number| limits::count(*number, 0));
+        let window = self.take(window.as_ref(), &format!("{what}pulls.window: "), |text| limits::duration(text));
+        let pulls = Pulls { limit, window: window.unwrap_or(limits::USUAL_WINDOW), reserve: reserve.unwrap_or(0) };
+        if let Some(limit) = pulls.limit.filter(|limit| pulls.reserve >= *limit) {
+            self.error(table, format!("{what}pulls.reserve ({}) leaves nothing of the limit ({limit})", pulls.reserve));
+        }
+        (self.findings.len() == failed).then_some(pulls)
+    }
+
+    /// An optional value as `read` reads it; its error is reported.
+    fn take<T, V>(&mut self, value: Option<&Spanned<T>>, what: &str, read: impl Fn(&T) -> Result<V, String>) -> Option<V> {
+        value.and_then(|value| self.accept(value, what, read(value.get_ref())))
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod check;
 pub mod credentials;
+mod limits;
 mod raw;
 mod settings;
 mod show;
@@ -16,7 +17,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub use credentials::{Account, CredentialSet, CredentialStore, Environment, Login};
-pub use settings::{RegistrySettings, TARGET_CONCURRENCY, UPSTREAM_CONCURRENCY};
+pub use settings::{Profile, Pulls, Rate, RegistrySettings, TARGET_CONCURRENCY, UPSTREAM_CONCURRENCY, profiles};
 pub use target::{DEFAULT_LAYOUT, Target};
 
 use crate::name::{ImageName, Repository};

@@ -9,7 +9,7 @@ use serde::de::IgnoredAny;
 use toml::Spanned;
 
 /// Keys that a later version brings. They are refused by name, never ignored.
-pub(super) const NOT_YET: [&str; 16] = [
+pub(super) const NOT_YET: [&str; 10] = [
     "platforms",
     "platforms_required",
     "index",
@@ -18,14 +18,8 @@ pub(super) const NOT_YET: [&str; 16] = [
     "blobs",
     "upstream_check",
     "warm_ttl",
-    "immutable_tags",
     "min_tags",
     "foreign_layers",
-    "profile",
-    "pulls",
-    "requests_per_second",
-    "bandwidth",
-    "retry_after_max",
 ];
 
 /// A key of a later version.
@@ -64,6 +58,7 @@ pub(super) struct Rule {
     pub(super) target: Spanned<String>,
     pub(super) credentials: Option<Spanned<String>>,
     pub(super) delivery: Option<Spanned<String>>,
+    pub(super) immutable_tags: Option<Spanned<Vec<String>>>,
     platforms: NotYet,
     platforms_required: NotYet,
     index: NotYet,
@@ -72,7 +67,6 @@ pub(super) struct Rule {
     blobs: NotYet,
     upstream_check: NotYet,
     warm_ttl: NotYet,
-    immutable_tags: NotYet,
     min_tags: NotYet,
     foreign_layers: NotYet,
 }
@@ -89,7 +83,6 @@ impl Rule {
             ("blobs", &self.blobs),
             ("upstream_check", &self.upstream_check),
             ("warm_ttl", &self.warm_ttl),
-            ("immutable_tags", &self.immutable_tags),
             ("min_tags", &self.min_tags),
             ("foreign_layers", &self.foreign_layers),
         ])
@@ -119,24 +112,20 @@ pub(super) struct Registry {
     pub(super) concurrency: Option<Spanned<i64>>,
     #[serde(default)]
     pub(super) allow_private: bool,
-    profile: NotYet,
-    pulls: NotYet,
-    requests_per_second: NotYet,
-    bandwidth: NotYet,
-    retry_after_max: NotYet,
+    pub(super) profile: Option<Spanned<String>>,
+    pub(super) pulls: Option<Spanned<Pulls>>,
+    /// Read as any value: whole numbers are welcome too.
+    pub(super) requests_per_second: Option<Spanned<toml::Value>>,
+    pub(super) bandwidth: Option<Spanned<String>>,
+    pub(super) retry_after_max: Option<Spanned<String>>,
 }
 
-impl Registry {
-    /// The keys of later versions that are set: name and offset.
-    pub(super) fn not_yet(&self) -> Vec<(&'static str, usize)> {
-        present([
-            ("profile", &self.profile),
-            ("pulls", &self.pulls),
-            ("requests_per_second", &self.requests_per_second),
-            ("bandwidth", &self.bandwidth),
-            ("retry_after_max", &self.retry_after_max),
-        ])
-    }
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Pulls {
+    pub(super) limit: Option<Spanned<i64>>,
+    pub(super) window: Option<Spanned<String>>,
+    pub(super) reserve: Option<Spanned<i64>>,
 }
 
 fn present<const N: usize>(keys: [(&'static str, &NotYet); N]) -> Vec<(&'static str, usize)> {

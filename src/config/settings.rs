@@ -2,9 +2,13 @@
 
 use std::path::PathBuf;
 
+use std::time::Duration;
+
 use url::Url;
 
+pub use crate::limits::{Pulls, Rate};
 use crate::name::normal_host;
+pub use crate::registry::profiles::{self, Profile};
 
 /// Requests in flight to an upstream, where nothing else is configured (product.md "Configuration").
 pub const UPSTREAM_CONCURRENCY: usize = 8;
@@ -12,7 +16,7 @@ pub const UPSTREAM_CONCURRENCY: usize = 8;
 pub const TARGET_CONCURRENCY: usize = 16;
 
 /// How to speak to a registry, upstream or target. Everything is optional.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct RegistrySettings {
     /// Where its API is really reached: scheme and host, no path.
     pub endpoint: Option<Url>,
@@ -30,6 +34,16 @@ pub struct RegistrySettings {
     pub concurrency: Option<usize>,
     /// Lift the rule that a public registry may not send larder to private addresses.
     pub allow_private: bool,
+    /// The kind of registry it is to be taken for; see [`profile`](Self::profile) for what it means when absent.
+    pub profile: Option<&'static Profile>,
+    /// What is known of its pull budget beforehand.
+    pub pulls: Option<Pulls>,
+    /// Requests a second, more than 0.
+    pub requests_per_second: Option<f64>,
+    /// Bytes a second, read and written together.
+    pub bandwidth: Option<Rate>,
+    /// The longest `Retry-After` that is waited for.
+    pub retry_after_max: Option<Duration>,
 }
 
 impl RegistrySettings {
@@ -40,6 +54,11 @@ impl RegistrySettings {
             (None, Some(plain)) => plain,
             (None, None) => is_loopback(host),
         }
+    }
+
+    /// What kind of registry `host` is taken for: as configured, else as its name tells.
+    pub fn profile(&self, host: &str) -> Option<&'static Profile> {
+        self.profile.or_else(|| profiles::recognised(host))
     }
 
     /// The endpoint's host and port, written as hosts are.

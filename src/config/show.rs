@@ -7,7 +7,8 @@ use std::path::Path;
 use toml::Value;
 
 use super::credentials::ValueSource;
-use super::{Config, CredentialSet, RegistrySettings, TARGET_CONCURRENCY, Target, UPSTREAM_CONCURRENCY};
+use super::{Config, CredentialSet, RegistrySettings, TARGET_CONCURRENCY, Target, UPSTREAM_CONCURRENCY, limits};
+use crate::limits::Pause;
 use crate::rules::Rule;
 
 /// Stands for what a command is given: tokens are passed that way.
@@ -84,6 +85,9 @@ impl Toml {
         self.key("target", rule.target.to_string());
         self.optional("credentials", rule.credentials.as_deref());
         self.key("delivery", rule.delivery.to_string());
+        if !rule.immutable_tags.is_empty() {
+            self.key("immutable_tags", rule.immutable_tags.texts().to_vec());
+        }
     }
 
     fn credential_set(&mut self, set: &CredentialSet) {
@@ -106,6 +110,23 @@ impl Toml {
         let default = if is_target { TARGET_CONCURRENCY } else { UPSTREAM_CONCURRENCY };
         self.key("concurrency", i64::try_from(settings.concurrency.unwrap_or(default)).unwrap_or(i64::MAX));
         self.key("allow_private", settings.allow_private);
+        self.limits(host, settings);
+    }
+
+    /// `pulls` and `requests_per_second` only as configured: the first are learnt, the second is the profile's, by account.
+    fn limits(&mut self, host: &str, settings: &RegistrySettings) {
+        let profile = settings.profile(host);
+        self.optional("profile", profile.map(|profile| profile.name));
+        if let Some(pulls) = settings.pulls {
+            let number = |number: u64| Value::from(i64::try_from(number).unwrap_or(i64::MAX));
+            let limit = pulls.limit.map(|limit| ("limit".to_owned(), number(limit)));
+            let window = ("window".to_owned(), Value::from(limits::in_words(pulls.window)));
+            let reserve = ("reserve".to_owned(), number(pulls.reserve));
+            self.key("pulls", Value::Table(limit.into_iter().chain([window, reserve]).collect()));
+        }
+        self.optional("requests_per_second", settings.requests_per_second);
+        self.optional("bandwidth", settings.bandwidth.map(limits::bandwidth_in_words));
+        self.key("retry_after_max", limits::in_words(settings.retry_after_max.unwrap_or(Pause::DEFAULT_MOST)));
     }
 }
 

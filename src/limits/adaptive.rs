@@ -95,13 +95,18 @@ impl State {
         }
     }
 
+    /// A permit without a slot, for what may not wait.
+    fn beside(&self, shared: &Arc<Mutex<State>>) -> Permit {
+        Permit { shared: Some(Arc::clone(shared)), slot: None, epoch: self.aimd.epoch }
+    }
+
     /// Takes a slot. `epoch` of the permit is the one it starts in.
     fn take(&mut self, class: Class, shared: &Arc<Mutex<State>>) -> Permit {
         *self.count(class) += 1;
         if self.small + self.bulk >= self.aimd.limit {
             self.aimd.reached = true;
         }
-        Permit { shared: Some(Arc::clone(shared)), class, epoch: self.aimd.epoch }
+        Permit { shared: Some(Arc::clone(shared)), slot: Some(class), epoch: self.aimd.epoch }
     }
 
     /// Hands out free slots, the small requests first.
@@ -161,17 +166,34 @@ impl Adaptive {
         }
     }
 
+    /// A slot if one is free. If none is, a permit all the same, that holds none: for requests that others may be waiting
+    /// for. What it says of the host counts as every permit's word does.
+    pub fn permit_or_none(&self, class: Class) -> Permit {
+        let mut state = lock(&self.0);
+        if state.admits(class) { state.take(class, &self.0) } else { state.beside(&self.0) }
+    }
+
+    /// Raises the cap to at least `cap`.
+    pub fn widen(&self, cap: usize) {
+        let mut state = lock(&self.0);
+        if cap > state.aimd.cap {
+            state.aimd.cap = cap;
+            state.aimd.limit = state.aimd.limit.max(cap.min(START));
+            state.pump(&self.0);
+        }
+    }
+
     /// How many requests may be under way now.
     pub fn limit(&self) -> usize {
         lock(&self.0).aimd.limit
     }
 }
 
-/// A slot, until dropped.
+/// A slot until dropped, or none at all.
 #[derive(Debug)]
 pub struct Permit {
     shared: Option<Arc<Mutex<State>>>,
-    class: Class,
+    slot: Option<Class>,
     epoch: u64,
 }
 
@@ -196,8 +218,9 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         if let Some(shared) = self.shared.take() {
+            let Some(class) = self.slot else { return };
             let mut state = lock(&shared);
-            let count = state.count(self.class);
+            let count = state.count(class);
             *count = count.saturating_sub(1);
             state.pump(&shared);
         }
@@ -300,6 +323,29 @@ mod tests {
         // `gone` was given the slot, and never looked.
         drop(gone);
         late.await;
+    }
+
+    #[test]
+    fn what_may_not_wait_goes_beside_and_still_tells() {
+        let host = Adaptive::new(4);
+        let all: Vec<_> = (0..4).map(|_| now(&host, Class::Small).unwrap()).collect();
+        let beside = host.permit_or_none(Class::Bulk);
+        beside.congested();
+        assert_eq!(host.limit(), 2);
+        drop((beside, all));
+        let state = lock(&host.0);
+        assert_eq!((state.small, state.bulk), (0, 0));
+    }
+
+    #[test]
+    fn a_wider_cap_lets_in_who_waits() {
+        let host = Adaptive::new(1);
+        let _held = now(&host, Class::Small).unwrap();
+        let mut waiting = Box::pin(host.permit(Class::Small));
+        assert!((&mut waiting).now_or_never().is_none());
+        host.widen(2);
+        host.widen(1);
+        assert!(waiting.now_or_never().is_some() && host.limit() == 2);
     }
 
     proptest! {

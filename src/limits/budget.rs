@@ -223,6 +223,12 @@ impl Budget {
         false
     }
 
+    /// A pull in flight was never sent: it is reserved again.
+    pub fn unsend(&mut self) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        self.reserved = self.reserved.saturating_add(1);
+    }
+
     /// A pull in flight, sent at `sent`, is over. True: `remaining` counts it; false: nobody has said so.
     pub fn settle(&mut self, outcome: Outcome<'_>, sent: Instant, now: Instant) -> bool {
         self.in_flight = self.in_flight.saturating_sub(1);

@@ -213,6 +213,11 @@ impl Gate {
         self.lock().budget.send(now)
     }
 
+    /// A pull did not leave after all: it is reserved again.
+    pub(super) fn unsend(&self) {
+        self.lock().budget.unsend();
+    }
+
     /// A pull sent at `sent` is over. True if the upstream's numbers count it.
     pub(super) fn settle(&self, outcome: Outcome<'_>, sent: Instant) -> bool {
         let mut state = self.lock();

@@ -171,6 +171,15 @@ impl Flight {
         self.over(Outcome::Refused(retry_after));
     }
 
+    /// Its request never left: the pull is the image's again.
+    pub fn unsent(mut self) {
+        let Some(lease) = self.lease.take() else { return };
+        let mut held = lease.lock();
+        lease.gate.unsend();
+        held.in_flight = held.in_flight.saturating_sub(1);
+        held.granted += 1;
+    }
+
     /// When it was sent.
     pub fn sent(&self) -> Instant {
         self.sent

@@ -3,7 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::report::{RegistryRow, Requests};
+use crate::limits::Standing;
+use crate::report::{PullRow, RegistryRow, Requests};
 
 /// What a request is. Each request that leaves is counted under exactly one of these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,8 +56,10 @@ impl Counters {
         self.waited_micros.fetch_add(u64::try_from(pause.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    /// The counts so far, as a row of the report.
-    pub(crate) fn row(&self, host: &str, account: &str) -> RegistryRow {
+    /// The counts so far, as a row of the report; `pulls` is what is known of the account's budget.
+    pub(crate) fn row(&self, host: &str, account: &str, pulls: Option<Standing>) -> RegistryRow {
+        let waited =
+            Duration::from_micros(self.waited_micros.load(Ordering::Relaxed)) + pulls.as_ref().map_or(Duration::ZERO, |pulls| pulls.waited);
         let of = |kind: RequestKind| self.requests[kind as usize].load(Ordering::Relaxed);
         RegistryRow {
             host: host.to_owned(),
@@ -75,10 +78,21 @@ impl Counters {
             },
             throttled: self.throttled.load(Ordering::Relaxed),
             retries: self.retries.load(Ordering::Relaxed),
-            waited_seconds: Duration::from_micros(self.waited_micros.load(Ordering::Relaxed)).as_secs_f64(),
-            pulls: None,
+            waited_seconds: waited.as_secs_f64(),
+            pulls: pulls.and_then(pull_row),
         }
     }
+}
+
+/// Nothing where nothing counts them, or nobody has said how.
+fn pull_row(standing: Standing) -> Option<PullRow> {
+    Some(PullRow {
+        spent: standing.spent,
+        limit: standing.limit?,
+        remaining: standing.remaining?,
+        window_seconds: standing.window.map_or(0, |window| window.as_secs()),
+        source: standing.source,
+    })
 }
 
 #[cfg(test)]
@@ -103,7 +117,7 @@ mod tests {
             (0..=index).for_each(|_| counters.sent(kind));
         }
         counters.waited(Duration::from_millis(1500));
-        let row = serde_json::to_string(&counters.row("docker.io", "hub")).unwrap();
+        let row = serde_json::to_string(&counters.row("docker.io", "hub", None)).unwrap();
         insta::assert_snapshot!(row, @r#"{"host":"docker.io","account":"hub","requests":{"manifest_head":1,"manifest_get":2,"manifest_put":3,"blob_head":4,"blob_get":5,"blob_put":6,"mount":7,"tags":8,"referrers":0,"token":9},"throttled":0,"retries":0,"waited_seconds":1.5,"pulls":null}"#);
     }
 }

@@ -6,9 +6,12 @@ use jiff::Timestamp;
 use oci_client::errors::{OciEnvelope, OciError};
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 
+use super::profiles::Profile;
 use super::remedy;
-use super::transport::{Patience, Trouble, retry_after};
+use super::toll;
+use super::transport::{Patience, Trouble};
 use crate::content::Place;
+use crate::limits::{self, Deferred, Throttle};
 use crate::{Error, Kind, Side};
 
 /// As much of an error's body is read: what a registry has to say fits, a web page or an endless body does not cost more
@@ -22,6 +25,8 @@ pub(crate) struct Topic<'a> {
     pub(crate) operation: &'static str,
     /// The registry's name.
     pub(crate) host: &'a str,
+    /// What kind of registry it is.
+    pub(crate) profile: &'static Profile,
     /// Whom the registry sees.
     pub(crate) account: &'a str,
     /// The repository.
@@ -49,6 +54,8 @@ pub(crate) struct Refusal {
     pub(crate) message: String,
     /// How long the host asks to be left alone.
     pub(crate) retry_after: Option<Duration>,
+    /// It is the account's pull window that is spent: no haste of ours.
+    pub(crate) pulls_spent: bool,
     /// The host that answered, if the registry redirected to another.
     pub(crate) foreign: Option<String>,
 }
@@ -56,14 +63,18 @@ pub(crate) struct Refusal {
 impl Refusal {
     /// Reads an answer's status, headers and body (of which the first 64 KiB are enough).
     pub(crate) fn read(status: u16, headers: &HeaderMap, body: &[u8], foreign: Option<String>, now: Timestamp) -> Self {
-        let retry_after = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()).and_then(|value| retry_after(value, now));
+        let retry_after = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()).and_then(|value| limits::retry_after(value, now));
         let errors = serde_json::from_slice::<OciEnvelope>(body).map(|envelope| envelope.errors).unwrap_or_default();
         let codes: Vec<String> = errors.iter().map(code).collect();
         let message = match errors.first() {
             Some(first) => words(first),
             None => summary(body),
         };
-        Refusal { status, code: codes.first().cloned(), codes, message, retry_after, foreign }
+        let throttled = status == 429 || codes.iter().any(|code| code == "TOOMANYREQUESTS");
+        // GHCR says how long in the message (registries.md 3.6).
+        let retry_after = retry_after.or_else(|| if throttled { limits::retry_after_in_message(&message) } else { None });
+        let pulls_spent = throttled && foreign.is_none() && is_spent(headers, body);
+        Refusal { status, code: codes.first().cloned(), codes, message, retry_after, pulls_spent, foreign }
     }
 
     fn has(&self, code: &str) -> bool {
@@ -81,6 +92,14 @@ impl Refusal {
             Some(host) => format!("the registry redirected to {host}, which answered: {said}"),
             None => said,
         }
+    }
+}
+
+/// Whether a 429 is about pulls. The answer to a HEAD has no body to say so, but headers that do.
+fn is_spent(headers: &HeaderMap, body: &[u8]) -> bool {
+    match body {
+        [] => toll::quota(headers).remaining == Some(0),
+        body => matches!(limits::classify(&String::from_utf8_lossy(body)), Throttle::PullLimit { .. }),
     }
 }
 
@@ -170,9 +189,14 @@ pub(crate) fn told_to_wait(topic: &Topic<'_>, pause: Duration) -> Error {
     let seconds = pause.as_secs();
     let (hours, minutes) = (seconds / 3600, seconds % 3600 / 60);
     let length = if hours > 0 { format!("{hours} h {minutes} min") } else { format!("{minutes} min {} s", seconds % 60) };
-    topic
-        .error(Kind::Limited, format!("{} asks to be left alone for another {length}", topic.host))
-        .remedy("run the same command again then: it goes on where it stopped")
+    let until = Timestamp::now().checked_add(pause).ok();
+    deferred(topic, &Deferred { reason: format!("{} asks to be left alone for another {length}", topic.host), until })
+}
+
+/// The error of work that waits for more than this run does.
+pub(crate) fn deferred(topic: &Topic<'_>, why: &Deferred) -> Error {
+    let error = topic.error(Kind::Deferred, &why.reason).waiting_until(why.until);
+    error.remedy("run the same command again then: it goes on where it stopped")
 }
 
 /// Operations that put something, for which a missing repository is no missing content.
@@ -285,6 +309,7 @@ mod tests {
             side: Side::Upstream,
             operation: "get manifest",
             host: "quay.io",
+            profile: &crate::registry::profiles::UNKNOWN,
             account: "anonymous",
             place: None,
             image: "quay.io/a/b:1",
@@ -295,7 +320,8 @@ mod tests {
 
     #[test]
     fn a_wait_is_told_in_hours_and_minutes() {
-        let topic = Topic { side: Side::Upstream, operation: "get blob", host: "quay.io", account: "a", place: None, image: "i" };
+        let profile = &crate::registry::profiles::UNKNOWN;
+        let topic = Topic { side: Side::Upstream, operation: "get blob", host: "quay.io", profile, account: "a", place: None, image: "i" };
         assert!(told_to_wait(&topic, Duration::from_secs(6 * 3600 + 61)).message().contains("another 6 h 1 min"));
         assert!(told_to_wait(&topic, Duration::from_secs(301)).message().contains("another 5 min 1 s"));
     }
@@ -306,5 +332,28 @@ mod tests {
         headers.insert(RETRY_AFTER, HeaderValue::from_static("17"));
         let refusal = Refusal::read(429, &headers, b"", None, Timestamp::UNIX_EPOCH);
         assert_eq!(refusal.retry_after, Some(Duration::from_secs(17)));
+    }
+
+    #[test]
+    fn retry_after_is_read_from_ghcrs_message() {
+        let body = envelope("TOOMANYREQUESTS", "retry-after: 10.5ms, allowed: 2000/minute");
+        assert_eq!(refusal(429, &body).retry_after, Some(Duration::from_micros(10_500)));
+        assert_eq!(refusal(404, &body.replace("TOOMANYREQUESTS", "NAME_UNKNOWN")).retry_after, None);
+    }
+
+    #[test]
+    fn a_spent_window_is_told_from_haste() {
+        let spent = envelope("TOOMANYREQUESTS", "You have reached your pull rate limit.");
+        assert!(refusal(429, &spent).pulls_spent);
+        assert!(
+            !refusal(429, "Too Many Requests").pulls_spent
+                && !refusal(429, "").pulls_spent
+                && !refusal(503, &spent.replace("TOO", "X")).pulls_spent
+        );
+        let mut headers = HeaderMap::new();
+        headers.insert("ratelimit-remaining", HeaderValue::from_static("0;w=21600"));
+        assert!(Refusal::read(429, &headers, b"", None, Timestamp::UNIX_EPOCH).pulls_spent);
+        assert!(!Refusal::read(429, &headers, b"Too Many Requests", None, Timestamp::UNIX_EPOCH).pulls_spent);
+        assert!(!Refusal::read(429, &headers, b"", Some("cdn".to_owned()), Timestamp::UNIX_EPOCH).pulls_spent);
     }
 }

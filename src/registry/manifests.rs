@@ -139,7 +139,7 @@ impl RegistryStore {
     }
 }
 
-fn accept() -> HeaderMap {
+pub(super) fn accept() -> HeaderMap {
     content::ACCEPT.iter().map(|media_type| (ACCEPT, HeaderValue::from_static(media_type))).collect()
 }
 

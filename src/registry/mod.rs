@@ -14,6 +14,7 @@ mod http;
 mod known;
 mod link;
 mod manifests;
+pub mod profiles;
 mod registries;
 mod remedy;
 mod store;
@@ -22,10 +23,11 @@ mod tags;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod toll;
 mod transport;
 mod uploads;
 
 pub(crate) use http::{HttpSettings, install_crypto};
-pub(crate) use registries::{Concurrency, HostSettings, Registries};
+pub(crate) use registries::{Concurrency, HostSettings, Limits, Registries};
 pub(crate) use store::RegistryStore;
 pub(crate) use transport::RetryPolicy;

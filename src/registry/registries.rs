@@ -2,12 +2,16 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use super::RegistryStore;
 use super::auth::{Authenticator, Logins};
 use super::counters::Counters;
 use super::http::HttpSettings;
-use super::transport::{Account, Host, RetryPolicy, Transport};
+use super::profiles::Profile;
+use super::toll::Toll;
+use super::transport::{Account, BURST, Host, RetryPolicy, Transport};
+use crate::limits::{Accounts, Bandwidth, Pace, Pulls, Rate};
 use crate::report::RegistryRow;
 use crate::{Result, Side};
 
@@ -24,6 +28,25 @@ pub(crate) struct HostSettings {
     pub(crate) concurrency: Option<usize>,
     /// Whether it may send larder to private addresses.
     pub(crate) allow_private: bool,
+    /// The kind of registry it is taken for; `None`: as its name tells.
+    pub(crate) profile: Option<&'static Profile>,
+    /// What is known of its pull budget beforehand.
+    pub(crate) pulls: Option<Pulls>,
+    /// Requests a second; `None`: the profile's default.
+    pub(crate) requests_per_second: Option<f64>,
+    /// Bytes a second, read and written together.
+    pub(crate) bandwidth: Option<Rate>,
+    /// The longest `Retry-After` that is waited for; `None`: the retry policy's.
+    pub(crate) retry_after_max: Option<Duration>,
+}
+
+/// What limits all registries of a run together.
+#[derive(Clone)]
+pub(crate) struct Limits {
+    /// The pull budgets.
+    pub(crate) accounts: Arc<Accounts>,
+    /// `--bandwidth`: the sum of all bytes.
+    pub(crate) bandwidth: Option<Arc<Bandwidth>>,
 }
 
 /// Requests in flight to one host, where its settings say nothing.
@@ -42,6 +65,9 @@ impl Default for Concurrency {
     }
 }
 
+/// What an account without a login is called ([`Logins::name`]).
+const ANONYMOUS: &str = "anonymous";
+
 type Lookup = dyn Fn(&str) -> HostSettings + Send + Sync;
 
 /// All registries of a run. Whoever speaks to a host speaks through this, so that permits, pauses and counts are the host's,
@@ -50,6 +76,7 @@ pub(crate) struct Registries {
     settings: Box<Lookup>,
     concurrency: Concurrency,
     retry: RetryPolicy,
+    limits: Limits,
     known: Mutex<Known>,
 }
 
@@ -66,8 +93,9 @@ impl Registries {
         settings: impl Fn(&str) -> HostSettings + Send + Sync + 'static,
         concurrency: Concurrency,
         retry: RetryPolicy,
+        limits: Limits,
     ) -> Self {
-        Registries { settings: Box::new(settings), concurrency, retry, known: Mutex::default() }
+        Registries { settings: Box::new(settings), concurrency, retry, limits, known: Mutex::default() }
     }
 
     /// The store at `host`, as `account` sees it. The same three give the same store; the same host and account share
@@ -82,20 +110,25 @@ impl Registries {
         if let Some(store) = known.stores.get(&key) {
             return Ok(Arc::clone(store));
         }
-        let shared = self.host(&mut known, side, host)?;
+        let settings = (self.settings)(host);
+        let shared = self.host(&mut known, side, host, &settings)?;
         let account = known.accounts.entry((host.to_owned(), name.clone())).or_insert_with(|| {
             let policy = Arc::clone(&shared.policy);
             let authenticator = Authenticator::new(host, shared.endpoint.clone(), side, account, policy);
-            Arc::new(Account { name, counters: Counters::default(), authenticator })
+            let usual = || shared.profile.requests_per_second(name == ANONYMOUS).and_then(|rate| Pace::new(rate, BURST)).map(Arc::new);
+            let pace = shared.pace.clone().or_else(usual);
+            Arc::new(Account { name, counters: Counters::default(), authenticator, pace })
         });
-        let transport = Transport { side, host: shared, account: Arc::clone(account) };
+        let account = Arc::clone(account);
+        // Only what is read from an upstream is a pull.
+        let toll = (side == Side::Upstream).then(|| Toll::new(&self.limits.accounts, &shared, &account, settings.pulls));
+        let transport = Transport { side, host: shared, account, toll };
         let store = Arc::new(RegistryStore::new(transport));
         known.stores.insert(key, Arc::clone(&store));
         Ok(store)
     }
 
-    fn host(&self, known: &mut Known, side: Side, host: &str) -> Result<Arc<Host>> {
-        let settings = (self.settings)(host);
+    fn host(&self, known: &mut Known, side: Side, host: &str, settings: &HostSettings) -> Result<Arc<Host>> {
         let concurrency = settings.concurrency.unwrap_or(match side {
             Side::Target => self.concurrency.target,
             Side::Upstream | Side::Local => self.concurrency.upstream,
@@ -104,7 +137,7 @@ impl Registries {
             shared.widen(concurrency);
             return Ok(Arc::clone(shared));
         }
-        let shared = Arc::new(Host::new(host, &settings, concurrency, self.retry)?);
+        let shared = Arc::new(Host::new(host, settings, concurrency, self.retry, self.limits.bandwidth.clone())?);
         known.hosts.insert(host.to_owned(), Arc::clone(&shared));
         Ok(shared)
     }
@@ -112,7 +145,12 @@ impl Registries {
     /// What was asked of whom so far, by host and account: the report's `registries`.
     pub(crate) fn rows(&self) -> Vec<RegistryRow> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut rows: Vec<RegistryRow> = known.accounts.iter().map(|((host, name), account)| account.counters.row(host, name)).collect();
+        let standing = |host: &String, name: &String| {
+            let store = known.stores.get(&(Side::Upstream, host.clone(), name.clone()))?;
+            store.gate().map(|gate| gate.standing())
+        };
+        let row = |((host, name), account): (&(String, String), &Arc<Account>)| account.counters.row(host, name, standing(host, name));
+        let mut rows: Vec<RegistryRow> = known.accounts.iter().map(row).collect();
         rows.sort_by(|a, b| (&a.host, &a.account).cmp(&(&b.host, &b.account)));
         rows
     }

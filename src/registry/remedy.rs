@@ -1,6 +1,7 @@
 //! What the reader of a refusal can do about it: the registries' ways of saying it, and the command that helps.
 
 use super::error::{Refusal, Topic, is_push};
+use super::profiles::Creation;
 use crate::name::DOCKER_HUB;
 
 /// The remedy for a final refusal, where there is one to name.
@@ -54,27 +55,33 @@ fn log_in(topic: &Topic<'_>) -> String {
 fn create_repository(topic: &Topic<'_>, no_project: bool) -> String {
     let path = topic.place.map_or("", |place| place.as_str());
     let first = path.split('/').next().unwrap_or(path);
-    if let Some(region) = ecr_region(topic.host) {
-        return format!("the repository must exist first: aws ecr create-repository --repository-name {path} --region {region}");
-    }
-    if topic.host == "public.ecr.aws" {
-        // The path begins with the registry's alias, which is no part of the repository's name.
-        let name = path.split_once('/').map_or(path, |(_, name)| name);
-        return format!("the repository must exist first: aws ecr-public create-repository --repository-name {name} --region us-east-1");
-    }
-    if let Some(location) = topic.host.strip_suffix("-docker.pkg.dev") {
-        let repository = path.split('/').nth(1).unwrap_or("REPOSITORY");
-        return format!(
-            "the repository must exist first: gcloud artifacts repositories create {repository} --repository-format=docker --location={location} --project={first}"
-        );
-    }
-    if no_project {
-        return format!(
+    match topic.profile.creation {
+        Creation::Ecr => {
+            let region = ecr_region(topic.host).unwrap_or("REGION");
+            format!("the repository must exist first: aws ecr create-repository --repository-name {path} --region {region}")
+        }
+        Creation::EcrPublic => {
+            // The path begins with the registry's alias, which is no part of the repository's name.
+            let name = path.split_once('/').map_or(path, |(_, name)| name);
+            format!("the repository must exist first: aws ecr-public create-repository --repository-name {name} --region us-east-1")
+        }
+        Creation::ArtifactRegistry => {
+            let location = topic.host.strip_suffix("-docker.pkg.dev").unwrap_or("LOCATION");
+            let repository = path.split('/').nth(1).unwrap_or("REPOSITORY");
+            format!(
+                "the repository must exist first: gcloud artifacts repositories create {repository} --repository-format=docker --location={location} --project={first}"
+            )
+        }
+        // Harbor is known by its words, too.
+        Creation::HarborProject | Creation::OnPush if no_project => format!(
             "create the project `{first}` in Harbor first: curl -u USER -X POST https://{}/api/v2.0/projects -H 'Content-Type: application/json' -d '{{\"project_name\":\"{first}\"}}'",
             topic.host
-        );
+        ),
+        Creation::ReadOnly => format!("nothing is pushed to {}", topic.host),
+        Creation::HarborProject | Creation::OnPush => {
+            format!("create the repository `{path}` at {} first, if it does not make one by itself", topic.host)
+        }
     }
-    format!("create the repository `{path}` at {} first, if it does not make one by itself", topic.host)
 }
 
 /// The region of `<account>.dkr.ecr[-fips].<region>.amazonaws.com[.cn]`.
@@ -89,12 +96,14 @@ mod tests {
     use super::*;
     use crate::Side;
     use crate::content::Place;
+    use crate::registry::profiles;
     use jiff::Timestamp;
     use reqwest::header::HeaderMap;
 
     fn remedy(host: &str, operation: &'static str, status: u16, code: &str, message: &str) -> Option<String> {
         let place = Place::new("proj/team/app");
-        let topic = Topic { side: Side::Target, operation, host, account: "ci", place: Some(&place), image: "image" };
+        let profile = profiles::recognised(host).unwrap_or(&profiles::UNKNOWN);
+        let topic = Topic { side: Side::Target, operation, host, profile, account: "ci", place: Some(&place), image: "image" };
         let body = format!("{{\"errors\":[{{\"code\":\"{code}\",\"message\":\"{message}\"}}]}}");
         let body = if code.is_empty() { message } else { &body };
         of(&topic, &Refusal::read(status, &HeaderMap::new(), body.as_bytes(), None, Timestamp::UNIX_EPOCH))

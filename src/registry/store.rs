@@ -1,6 +1,6 @@
 //! A registry as one account sees it: the two traits, in the API's terms.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
@@ -9,6 +9,7 @@ use super::known::{Held, Read};
 use super::transport::Transport;
 use crate::Result;
 use crate::content::{BlobStream, Charge, Descriptor, Digest, Manifest, OpenBlob, Place, Presence, Publication, Sink, Source};
+use crate::limits::Gate;
 use crate::name::Reference;
 
 /// A registry, to read from and to write to. Made by [`super::Registries::store`].
@@ -21,6 +22,11 @@ pub(crate) struct RegistryStore {
 impl RegistryStore {
     pub(super) fn new(transport: Transport) -> Self {
         RegistryStore { transport, held: Mutex::default(), read: Mutex::default() }
+    }
+
+    /// The gate that its manifest GETs pass, if it is an upstream.
+    pub(crate) fn gate(&self) -> Option<Arc<Gate>> {
+        self.transport.toll.as_ref().map(|toll| Arc::clone(&toll.gate))
     }
 
     /// What is known to be there.

@@ -16,8 +16,6 @@ use crate::content::{Charge, Place};
 use crate::name::check_tag;
 use crate::{Error, Kind, Result};
 
-/// Tags asked for in a page: the most that ECR and Distribution give. Who gives fewer says so with a Link.
-const PAGE: usize = 1000;
 /// A page of 1,000 tags of 128 characters has 131 KiB; some registries ignore the page size and send all at once.
 const MAX_PAGE: usize = 16 * 1024 * 1024;
 /// The largest public repositories have some 50,000 tags. Twenty times that is a registry that invents them.
@@ -38,13 +36,14 @@ impl RegistryStore {
     pub(super) async fn list_tags(&self, place: &Place, charge: &Charge) -> Result<Vec<String>> {
         let list = self.transport.host.url(&format!("{place}/tags/list"));
         let mut url = list.clone();
-        url.set_query(Some(&format!("n={PAGE}")));
+        let page_size = format!("n={}", self.transport.host.profile.tag_page);
+        url.set_query(Some(&page_size));
         let mut seen = HashSet::from([url.clone()]);
         let (mut tags, mut known) = (vec![], HashSet::new());
         for _ in 0..MOST_PAGES {
             let (page, next) = match self.page(place, url.clone(), charge).await {
                 // A registry with a smaller maximum may refuse the number instead of lowering it.
-                Err(error) if error.http_status() == Some(400) && url.query() == Some(&format!("n={PAGE}")) => {
+                Err(error) if error.http_status() == Some(400) && url.query() == Some(&page_size) => {
                     self.page(place, list.clone(), charge).await?
                 }
                 page => page?,

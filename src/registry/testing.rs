@@ -10,10 +10,12 @@ use axum::extract::Request;
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
+use jiff::Timestamp;
 
 use super::auth::{Login, Logins};
-use super::{Concurrency, HostSettings, Registries, RegistryStore, RetryPolicy};
+use super::{Concurrency, HostSettings, Limits, Registries, RegistryStore, RetryPolicy};
 use crate::content::{BlobStream, Charge, Descriptor, Digest, OpenBlob, Place};
+use crate::limits::{Accounts, Clock};
 use crate::{Result, Side};
 
 /// A request as the server got it.
@@ -169,9 +171,14 @@ pub(super) fn store(server: &Server, side: Side) -> (Registries, Arc<RegistrySto
         idle: Duration::from_secs(5),
         ..RetryPolicy::default()
     };
-    let registries = Registries::new(|_| HostSettings::default(), Concurrency::default(), retry);
+    let registries = Registries::new(|_| HostSettings::default(), Concurrency::default(), retry, limits());
     let store = registries.store(side, &server.host, Arc::new(Nobody)).unwrap();
     (registries, store)
+}
+
+/// Nothing is shared with other runs.
+pub(super) fn limits() -> Limits {
+    Limits { accounts: Arc::new(Accounts::new(Clock::start(Timestamp::now()), None)), bandwidth: None }
 }
 
 pub(super) fn place() -> Place {

@@ -4,6 +4,8 @@
 //! answered 413 before) it goes in three: POST, one streaming PATCH, an empty PUT. A transfer that fails starts again with a
 //! new session and a freshly opened source; all its turns share one retry budget.
 
+use std::sync::Arc;
+
 use reqwest::header::{CONTENT_TYPE, HeaderValue, LOCATION};
 use reqwest::{Method, StatusCode};
 use tokio::time::Instant;
@@ -115,7 +117,12 @@ impl RegistryStore {
             }
             // A registry may refuse because of `from` alone (ggcr#1404: no pull right there); if it is about `to`, the upload
             // that follows is refused too, and says so.
-            Err(error) if error.http_status().is_some_and(|status| (400..500).contains(&status)) && error.kind() != Kind::Limited => false,
+            Err(error)
+                if error.http_status().is_some_and(|status| (400..500).contains(&status))
+                    && !matches!(error.kind(), Kind::Limited | Kind::Deferred) =>
+            {
+                false
+            }
             Err(error) => return Err(error),
         };
         host.mounted(done);
@@ -163,7 +170,7 @@ impl Upload<'_> {
             }
         };
         let progress = Progress::new(self.blob.size);
-        let feed = Feed::new(source, std::sync::Arc::clone(&progress), std::sync::Arc::clone(&self.charge.tally));
+        let feed = Feed::new(source, Arc::clone(&progress), Arc::clone(&self.charge.tally), transport.host.pipes.clone());
         let feed = if hold { feed.hold(transport.host.retry.base) } else { feed };
         let method = if by_patch { Method::PATCH } else { Method::PUT };
         let url = if by_patch { session.clone() } else { with_digest(session.clone(), &self.blob.digest) };
@@ -184,7 +191,7 @@ impl Upload<'_> {
             Attempt::Answer(answer) => Ok(Turn::Again(lost("the registry answered before it had the whole blob"), answer.sent, true)),
             Attempt::LoggedIn(_) => Ok(Turn::LoggedIn),
             Attempt::Trouble(trouble, sent) => Ok(Turn::Again(trouble, sent, progress.complete())),
-            Attempt::Refused(refusal, _) if refusal.status == 413 && !by_patch => {
+            Attempt::Refused(refusal, _) if refusal.status == 413 && !by_patch && transport.host.takes_patches() => {
                 self.give_back(session).await;
                 Ok(Turn::TooLarge)
             }

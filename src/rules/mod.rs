@@ -23,6 +23,7 @@ pub use upstreams::{Authentication, authentication};
 
 use crate::content::Place;
 use crate::name::Repository;
+use crate::select::TagPatterns;
 
 /// One cache rule: images whose name matches `source` go to `target`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +38,8 @@ pub struct Rule {
     pub credentials: Option<String>,
     /// How the target is filled.
     pub delivery: Delivery,
+    /// Tags that never move: once at the target, such a tag costs no request upstream.
+    pub immutable_tags: TagPatterns,
     /// The line in `larder.toml` where the rule has its name.
     pub line: usize,
 }

@@ -12,6 +12,7 @@ fn rule(name: &str, source: &str, target: &str, line: usize) -> Rule {
         target: Pattern::target(target).unwrap(),
         credentials: None,
         delivery: Delivery::Push,
+        immutable_tags: TagPatterns::default(),
         line,
     }
 }

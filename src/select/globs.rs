@@ -7,7 +7,7 @@ use globset::{Glob, GlobBuilder, GlobSet};
 const MAX_GLOB: usize = 1024;
 
 /// The globs of one column, matched together. Of none, none matches.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Globs(GlobSet);
 
 impl Globs {

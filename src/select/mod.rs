@@ -5,12 +5,14 @@
 //! added whatever `exclude` says. Exact tags alone need no listing.
 
 mod globs;
+mod patterns;
 mod term;
 
 use std::collections::BTreeSet;
 
 use crate::name::check_tag;
 use globs::Globs;
+pub use patterns::TagPatterns;
 use term::Term;
 
 /// The compiled `tags` and `exclude` of one list line.

@@ -15,8 +15,8 @@ use url::{Host, Url};
 pub(crate) use tls::HttpSettings;
 
 use super::address::{AddressPolicy, is_loopback_name, trim_dot};
+use super::profiles;
 use crate::error::{Error, Result};
-use crate::name::DOCKER_HUB;
 
 /// A registry that takes longer than this to accept a connection is down, or behind a firewall that drops: retrying helps
 /// sooner than waiting. The measure that curl's and containerd's users have arrived at lies between 5 and 30 s.
@@ -105,7 +105,7 @@ pub(crate) fn causes(error: &(dyn std::error::Error + 'static)) -> String {
 /// `configured` is its `endpoint`, which wins, with or without a scheme; `plain_http` its setting of that name. Without them
 /// loopback addresses are spoken to in plain http, everything else by https. Docker Hub's API is not at its name.
 pub(crate) fn endpoint(host: &str, configured: Option<&str>, plain_http: Option<bool>) -> Result<Url> {
-    let given = configured.unwrap_or(if host == DOCKER_HUB { "registry-1.docker.io" } else { host });
+    let given = configured.or_else(|| profiles::recognised(host)?.endpoint).unwrap_or(host);
     if given.contains('@') {
         // Not repeated: it holds a secret.
         let error = Error::local("read the endpoint of", "it holds a user name or password");

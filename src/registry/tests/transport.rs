@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::content::{Sink, Source};
 use crate::name::Reference;
-use crate::registry::testing::{Nobody, Server, answer, charge, place, refuse, store};
+use crate::registry::testing::{Nobody, Server, answer, charge, limits, place, refuse, store};
 use crate::registry::{Concurrency, HostSettings, Registries, RetryPolicy};
 use crate::{Kind, Side};
 
@@ -55,7 +55,7 @@ async fn nobody_there_is_said_in_words_and_later_images_do_not_wait_again() {
     let host = listener.local_addr().unwrap().to_string();
     drop(listener);
     let retry = RetryPolicy { attempts: 3, base: Duration::from_millis(1), cap: Duration::from_millis(2), ..RetryPolicy::default() };
-    let registries = Registries::new(|_| HostSettings::default(), Concurrency::default(), retry);
+    let registries = Registries::new(|_| HostSettings::default(), Concurrency::default(), retry, limits());
     let store = registries.store(Side::Upstream, &host, Arc::new(Nobody)).unwrap();
     let error = store.resolve(&place(), &tag(), &charge()).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Unavailable);
@@ -77,12 +77,14 @@ async fn retry_after_zero_costs_only_the_attempts_own_wait_and_a_long_one_ends_t
     let (registries, store) = store(&server, Side::Upstream);
     assert!(store.resolve(&place(), &tag(), &charge()).await.unwrap().is_some());
     let error = store.tags(&place(), &charge()).await.unwrap_err();
-    assert_eq!((error.kind(), error.http_status()), (Kind::Limited, Some(429)));
+    assert_eq!((error.kind(), error.http_status()), (Kind::Deferred, Some(429)));
+    let hours = error.until().unwrap().duration_since(jiff::Timestamp::now()).as_secs_f64() / 3600.0;
+    assert!((1.9..=2.0).contains(&hours), "{hours}");
     assert!(error.message().contains("asks to be left alone for another 2 h 0 min"), "{error}");
     // The whole host is left alone: nothing is sent, not even by others.
     let before = server.seen().len();
     let error = store.resolve(&place(), &tag(), &charge()).await.unwrap_err();
-    assert_eq!((error.kind(), server.seen().len()), (Kind::Limited, before));
+    assert_eq!((error.kind(), server.seen().len()), (Kind::Deferred, before));
     assert_eq!(registries.rows()[0].throttled, 2);
 }
 
@@ -173,7 +175,7 @@ async fn no_more_requests_are_in_flight_than_there_are_permits() {
     })
     .await;
     let settings = |_: &str| HostSettings { concurrency: Some(2), ..HostSettings::default() };
-    let registries = Registries::new(settings, Concurrency::default(), RetryPolicy::default());
+    let registries = Registries::new(settings, Concurrency::default(), RetryPolicy::default(), limits());
     let store = registries.store(Side::Upstream, &server.host, Arc::new(Nobody)).unwrap();
     let (place, charge) = (place(), charge());
     futures_util::future::try_join_all((0..20).map(|_| store.tags(&place, &charge))).await.unwrap();
@@ -189,7 +191,7 @@ async fn a_registry_that_falls_silent_is_asked_again_and_then_given_up() {
     .await;
     let idle = Duration::from_millis(20);
     let retry = RetryPolicy { attempts: 2, base: Duration::from_millis(1), idle, ..RetryPolicy::default() };
-    let registries = Registries::new(|_| HostSettings::default(), Concurrency::default(), retry);
+    let registries = Registries::new(|_| HostSettings::default(), Concurrency::default(), retry, limits());
     let store = registries.store(Side::Upstream, &server.host, Arc::new(Nobody)).unwrap();
     let error = store.tags(&place(), &charge()).await.unwrap_err();
     assert!(error.kind() == Kind::Unavailable && error.message().contains("no byte came for 0.02 s"), "{error}");

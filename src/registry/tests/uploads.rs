@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 
 use crate::content::{BlobStream, Descriptor, Digest, OpenBlob, Place, Presence, Sink, Source};
-use crate::registry::testing::{AtHand, Nobody, Server, answer, bytes, charge, descriptor, pieces, place, refuse, store};
+use crate::registry::testing::{AtHand, Nobody, Server, answer, bytes, charge, descriptor, limits, pieces, place, refuse, store};
 use crate::registry::{Concurrency, HostSettings, Registries, RetryPolicy};
 use crate::{Error, Kind, Result, Side};
 
@@ -132,7 +132,7 @@ async fn a_413_is_heard_even_if_the_connection_breaks_before_it() {
     )
     .await;
     let retry = RetryPolicy { attempts: 2, base: std::time::Duration::from_millis(100), ..RetryPolicy::default() };
-    let registries = Registries::new(|_| HostSettings::default(), Concurrency::default(), retry);
+    let registries = Registries::new(|_| HostSettings::default(), Concurrency::default(), retry, limits());
     let store = registries.store(Side::Target, &server.host, Arc::new(Nobody)).unwrap();
     let all = bytes(8 * 1024 * 1024);
     store.write_blob(&place(), &descriptor(&all), &AtHand::new(&all), &charge()).await.unwrap();
@@ -363,7 +363,7 @@ async fn a_copy_within_one_registry_of_one_permit_does_not_wait_for_itself() {
     })
     .await;
     let settings = |_: &str| HostSettings { concurrency: Some(1), ..HostSettings::default() };
-    let registries = Registries::new(settings, Concurrency::default(), RetryPolicy::default());
+    let registries = Registries::new(settings, Concurrency::default(), RetryPolicy::default(), limits());
     let store = registries.store(Side::Target, &server.host, Arc::new(Nobody)).unwrap();
     let source = From { store: Arc::clone(&store), blob: blob.clone() };
     let copies = ["x", "y", "z"].map(Place::new);

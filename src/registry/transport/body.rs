@@ -16,9 +16,10 @@ use url::Url;
 
 use super::cause;
 use super::classify::Trouble;
-use super::permit::Permit;
+use super::pipes::Pipes;
 use crate::Error;
 use crate::content::{Tally, Verified};
+use crate::limits::{Permit, Quota};
 
 /// An answer that is what was asked for, with its body still to be read. Its permit is held until it is dropped.
 #[derive(Debug)]
@@ -29,8 +30,11 @@ pub(crate) struct Answer {
     pub(crate) url: Url,
     /// When it was asked for.
     pub(crate) sent: Instant,
+    /// What the registry itself (not who it redirected to) said about pulls.
+    pub(crate) quota: Quota,
     pub(super) response: Response,
     pub(super) idle: Duration,
+    pub(super) pipes: Pipes,
     #[expect(dead_code, reason = "held for its drop")]
     pub(super) permit: Permit,
 }
@@ -59,7 +63,11 @@ impl Answer {
     /// registry (which is why reqwest's own `read_timeout` is not used; it would also end every upload after its time).
     pub(crate) async fn chunk(&mut self) -> Result<Option<Bytes>, Trouble> {
         match tokio::time::timeout(self.idle, self.response.chunk()).await {
-            Ok(Ok(chunk)) => Ok(chunk),
+            Ok(Ok(Some(chunk))) => {
+                self.pipes.take(chunk.len() as u64).await;
+                Ok(Some(chunk))
+            }
+            Ok(Ok(None)) => Ok(None),
             Ok(Err(error)) => Err(Trouble::Broken(cause::words(&error))),
             Err(_) => Err(silence(self.idle)),
         }
@@ -144,14 +152,17 @@ impl Progress {
 pub(crate) struct Feed {
     /// Until when nothing is given.
     held: Option<Pin<Box<Sleep>>>,
+    /// What is given then: it has been taken from the source, and drawn from the bandwidth.
+    ready: Option<Bytes>,
+    pipes: Pipes,
     inner: Verified,
     progress: Arc<Progress>,
     tally: Arc<Tally>,
 }
 
 impl Feed {
-    pub(crate) fn new(inner: Verified, progress: Arc<Progress>, tally: Arc<Tally>) -> Self {
-        Feed { held: None, inner, progress, tally }
+    pub(crate) fn new(inner: Verified, progress: Arc<Progress>, tally: Arc<Tally>, pipes: Pipes) -> Self {
+        Feed { held: None, ready: None, pipes, inner, progress, tally }
     }
 
     /// Gives nothing for `pause` from now on: who judges the request by its headers alone can answer in that time.
@@ -167,11 +178,22 @@ impl Stream for Feed {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.progress.set_waiting(None);
-        if let Some(held) = &mut self.held {
-            ready!(held.as_mut().poll(cx));
-            self.held = None;
-        }
-        let item = ready!(Pin::new(&mut self.inner).poll_next(cx));
+        let item = loop {
+            if let Some(held) = &mut self.held {
+                ready!(held.as_mut().poll(cx));
+                self.held = None;
+            }
+            if let Some(chunk) = self.ready.take() {
+                break Some(Ok(chunk));
+            }
+            match ready!(Pin::new(&mut self.inner).poll_next(cx)) {
+                Some(Ok(chunk)) => {
+                    self.held = self.pipes.draw(chunk.len() as u64).map(|at| Box::pin(tokio::time::sleep_until(at)));
+                    self.ready = Some(chunk);
+                }
+                end => break end,
+            }
+        };
         self.progress.set_waiting(Some(Instant::now()));
         Poll::Ready(match item {
             Some(Ok(chunk)) => {
@@ -199,7 +221,7 @@ mod tests {
     fn feed(progress: &Arc<Progress>, chunks: Vec<crate::Result<Bytes>>) -> Feed {
         let blob = Descriptor::new("x", Digest::sha256(b"abcd"), 4);
         let verified = Verified::whole(stream::iter(chunks).boxed(), &blob, Side::Upstream).unwrap();
-        Feed::new(verified, Arc::clone(progress), Arc::default())
+        Feed::new(verified, Arc::clone(progress), Arc::default(), Pipes::new(None, None))
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,9 +1,6 @@
-//! What an answer, or its absence, means: pure functions, with the time of day as an argument.
+//! What an answer, or its absence, means.
 
 use std::time::Duration;
-
-use jiff::Timestamp;
-use jiff::fmt::rfc2822::DateTimeParser;
 
 use crate::registry::error::Refusal;
 
@@ -74,22 +71,9 @@ pub(crate) fn classify(status: u16, code: Option<&str>, foreign: bool) -> Verdic
     }
 }
 
-/// Reads `Retry-After` (RFC 9110, 10.2.3): seconds, with a fraction too since some send one, or a date. A date in the past is
-/// no wait at all; what is neither is `None`.
-pub(crate) fn retry_after(value: &str, now: Timestamp) -> Option<Duration> {
-    let value = value.trim();
-    if value.starts_with(|c: char| c.is_ascii_digit()) && value.chars().all(|c| c.is_ascii_digit() || c == '.') {
-        let seconds: f64 = value.parse().ok()?;
-        return Some(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX));
-    }
-    let date = DateTimeParser::new().parse_timestamp(value).ok()?;
-    Some(Duration::try_from(date.duration_since(now)).unwrap_or(Duration::ZERO))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
     const RETRY: Verdict = Verdict::Retry { throttled: false };
     const THROTTLED: Verdict = Verdict::Retry { throttled: true };
@@ -127,39 +111,6 @@ mod tests {
             (522, None, false, RETRY),
         ] {
             assert_eq!(classify(status, code, foreign), expected, "{status} {code:?} {foreign}");
-        }
-    }
-
-    #[test]
-    fn retry_after_in_every_form() {
-        let now: Timestamp = "2026-11-23T10:00:00Z".parse().unwrap();
-        for (value, expected) in [
-            ("0", Some(0.0)),
-            ("120", Some(120.0)),
-            (" 7 ", Some(7.0)),
-            ("1.5", Some(1.5)),
-            ("Mon, 23 Nov 2026 10:01:30 GMT", Some(90.0)),
-            ("Mon, 23 Nov 2026 09:00:00 GMT", Some(0.0)),
-            ("", None),
-            ("-5", None),
-            ("soon", None),
-            ("1e9", None),
-            ("1.2.3", None),
-            ("10.3ms", None),
-        ] {
-            assert_eq!(retry_after(value, now), expected.map(Duration::from_secs_f64), "{value}");
-        }
-        assert_eq!(retry_after(&"9".repeat(400), now), Some(Duration::MAX));
-    }
-
-    proptest! {
-        #[test]
-        fn retry_after_never_panics(value in "\\PC{0,40}") {
-            let _ = retry_after(&value, Timestamp::UNIX_EPOCH);
-        }
-        #[test]
-        fn seconds_are_seconds(seconds in 0u32..) {
-            prop_assert_eq!(retry_after(&seconds.to_string(), Timestamp::UNIX_EPOCH), Some(Duration::from_secs(u64::from(seconds))));
         }
     }
 }

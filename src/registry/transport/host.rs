@@ -7,17 +7,25 @@ use std::time::Duration;
 use tokio::time::Instant;
 use url::Url;
 
+use super::Lane;
 use super::backoff::{Backoff, Patience, RetryPolicy};
-use super::permit::{Claim, Permit, Permits, Reader};
+use super::permit::{Claim, Permits, Reader};
+use super::pipes::Pipes;
 use crate::Result;
+use crate::limits::{Bandwidth, Pace, Permit};
 use crate::registry::HostSettings;
 use crate::registry::address::AddressPolicy;
 use crate::registry::http::{self, Clients};
+use crate::registry::profiles::{self, Mount, Profile, Upload};
 
 /// After so many mounts refused in a row, none is asked for any more. A refusal may be about one pair of repositories (no
 /// pull right on the other), so one proves nothing; three different ones mean a registry that does not mount (ECR without its
 /// setting), where each further one would cost a POST and a DELETE per blob.
 const MOUNT_REFUSALS: u32 = 3;
+
+/// Requests leave one by one, at even intervals: an upstream that counts by the second sees no second with more, and over any
+/// longer time nothing is lost by it.
+pub(crate) const BURST: u32 = 1;
 
 /// One host of a run.
 pub(crate) struct Host {
@@ -28,6 +36,12 @@ pub(crate) struct Host {
     /// Where it may send us.
     pub(crate) policy: Arc<AddressPolicy>,
     pub(crate) retry: RetryPolicy,
+    /// What kind of registry it is taken for.
+    pub(crate) profile: &'static Profile,
+    /// Requests a second, as configured.
+    pub(crate) pace: Option<Arc<Pace>>,
+    /// Bytes a second.
+    pub(crate) pipes: Pipes,
     pub(super) clients: Clients,
     permits: Permits,
     backoff: Mutex<Backoff>,
@@ -36,7 +50,15 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    pub(crate) fn new(name: &str, settings: &HostSettings, concurrency: usize, retry: RetryPolicy) -> Result<Self> {
+    pub(crate) fn new(
+        name: &str,
+        settings: &HostSettings,
+        concurrency: usize,
+        retry: RetryPolicy,
+        bandwidth: Option<Arc<Bandwidth>>,
+    ) -> Result<Self> {
+        let retry = RetryPolicy { longest_pause: settings.retry_after_max.unwrap_or(retry.longest_pause), ..retry };
+        let profile = settings.profile.or_else(|| profiles::recognised(name)).unwrap_or(&profiles::UNKNOWN);
         let endpoint = http::endpoint(name, settings.endpoint.as_deref(), settings.plain_http)?;
         let policy = Arc::new(AddressPolicy::new(&endpoint, settings.allow_private));
         Ok(Host {
@@ -45,11 +67,16 @@ impl Host {
             endpoint,
             policy,
             retry,
+            profile,
+            pace: settings.requests_per_second.and_then(|rate| Pace::new(rate, BURST)).map(Arc::new),
+            pipes: Pipes::new(bandwidth, settings.bandwidth),
             permits: Permits::new(concurrency),
             backoff: Mutex::new(Backoff::new(retry)),
-            // registries.md 3.10: Azure Container Registry refuses large bodies in one PUT.
-            patches: AtomicBool::new(name.ends_with(".azurecr.io")),
-            mounts_refused: AtomicU32::new(0),
+            patches: AtomicBool::new(profile.upload == Upload::Patch),
+            mounts_refused: AtomicU32::new(match profile.mount {
+                Mount::Yes => 0,
+                Mount::IfSwitchedOn => MOUNT_REFUSALS - 1,
+            }),
         })
     }
 
@@ -78,11 +105,18 @@ impl Host {
         }
     }
 
-    /// A permit, at a time when the host is not paused: a pause that begins while we wait for the permit counts too.
-    pub(super) async fn admit(&self, claim: Claim) -> Result<Permit, Duration> {
+    /// A permit, at a time when the host is not paused and it is our turn: a pause that begins while we wait for either counts
+    /// too, and after it turns are taken anew.
+    pub(super) async fn admit(&self, claim: Claim, lane: Lane, pace: Option<&Pace>) -> Result<Permit, Duration> {
         loop {
             self.clear().await?;
-            let permit = self.permits.take(claim).await;
+            if let Some(pace) = pace {
+                pace.turn().await;
+            }
+            if self.backoff().pause(Instant::now()).is_some() {
+                continue;
+            }
+            let permit = self.permits.take(claim, lane).await;
             if self.backoff().pause(Instant::now()).is_none() {
                 return Ok(permit);
             }
@@ -97,6 +131,10 @@ impl Host {
     /// Whether uploads go by PATCH: a single PUT of the whole is refused here.
     pub(crate) fn patches(&self) -> bool {
         self.patches.load(Ordering::Relaxed)
+    }
+    /// Whether they may.
+    pub(crate) fn takes_patches(&self) -> bool {
+        self.profile.upload != Upload::OnlyPut
     }
     /// A PUT was too large (413): from now on uploads go by PATCH.
     pub(crate) fn patch_from_now_on(&self) {
@@ -155,7 +193,7 @@ mod tests {
 
     fn host(endpoint: &str) -> Host {
         let settings = HostSettings { endpoint: Some(endpoint.to_owned()), ..Default::default() };
-        Host::new("registry.example", &settings, 1, RetryPolicy::default()).unwrap()
+        Host::new("registry.example", &settings, 1, RetryPolicy::default(), None).unwrap()
     }
 
     #[test]
@@ -223,21 +261,21 @@ mod tests {
         let host = host("https://registry.example");
         let began = Instant::now();
         host.backoff().failed(began, began, Some(Duration::from_secs(90)));
-        assert!(host.admit(Claim::Fresh).await.is_ok());
+        assert!(host.admit(Claim::Fresh, Lane::Small, None).await.is_ok());
         assert_eq!(began.elapsed().as_secs(), 90);
         let now = Instant::now();
         host.backoff().failed(now, now, Some(Duration::from_secs(3600)));
-        assert_eq!(host.admit(Claim::Fresh).await.unwrap_err().as_secs(), 3600);
+        assert_eq!(host.admit(Claim::Fresh, Lane::Small, None).await.unwrap_err().as_secs(), 3600);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_pause_that_begins_while_a_request_waits_for_its_permit_holds_it_back_too() {
         let host = Arc::new(host("https://registry.example"));
-        let held = host.admit(Claim::Fresh).await.unwrap();
+        let held = host.admit(Claim::Fresh, Lane::Small, None).await.unwrap();
         let began = Instant::now();
         let waiting = tokio::spawn({
             let host = Arc::clone(&host);
-            async move { host.admit(Claim::Fresh).await.map(|_| Instant::now()) }
+            async move { host.admit(Claim::Fresh, Lane::Small, None).await.map(|_| Instant::now()) }
         });
         tokio::task::yield_now().await;
         host.backoff().failed(began, began, Some(Duration::from_secs(7)));

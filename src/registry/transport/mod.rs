@@ -1,4 +1,4 @@
-//! The only place a request leaves: pause and permit → budget → login → send → observe → classify → retry.
+//! The only place a request leaves: pull → login → pause, pace and permit → send → observe → classify → retry.
 //!
 //! [`Transport::send`] is that loop for requests whose body can be sent again; [`Transport::stream`] is one turn of it for
 //! an upload's body, which cannot, so that the uploader starts again by itself with the same [`Patience`]. State that is
@@ -10,6 +10,7 @@ mod cause;
 mod classify;
 mod host;
 mod permit;
+mod pipes;
 mod redirect;
 mod token;
 
@@ -25,16 +26,18 @@ use url::Url;
 
 pub(crate) use self::backoff::{Patience, RetryPolicy};
 pub(crate) use self::body::{Answer, Feed, Progress, Unread, commit_time};
-pub(crate) use self::classify::{Trouble, Verdict, classify, retry_after};
+pub(crate) use self::classify::{Trouble, Verdict, classify};
+pub(crate) use self::host::BURST;
 pub(crate) use self::host::Host;
-use self::permit::Permit;
 pub(crate) use self::permit::{Claim, Reader};
 use self::redirect::{Hitch, Reply};
 use super::address;
 use super::auth::{Authenticator, Scopes};
 use super::counters::{Counters, RequestKind};
 use super::error::{self, MAX_ERROR_BODY, Refusal, Topic};
+use super::toll::{Pull, Toll};
 use crate::content::{Charge, Place};
+use crate::limits::{Pace, Permit, Quota};
 use crate::{Error, Kind, Result, Side};
 
 /// How many times in a row one request may be answered 401 and be given another login: the token that was missing or had
@@ -49,6 +52,8 @@ pub(crate) struct Account {
     pub(crate) name: String,
     pub(crate) counters: Counters,
     pub(crate) authenticator: Authenticator,
+    /// Requests a second: the host's, as configured, or what its kind usually allows this account.
+    pub(crate) pace: Option<Arc<Pace>>,
 }
 
 /// A way to send requests to one host, as one account, on one side of the copy.
@@ -57,6 +62,8 @@ pub(crate) struct Transport {
     pub(crate) side: Side,
     pub(crate) host: Arc<Host>,
     pub(crate) account: Arc<Account>,
+    /// What the pulls of this account cost, at an upstream.
+    pub(crate) toll: Option<Toll>,
 }
 
 /// Who a request says we are.
@@ -152,7 +159,15 @@ impl Transport {
 
     /// As [`Transport::topic`], where there is no one request.
     pub(crate) fn topic_of<'a>(&'a self, operation: &'static str, place: Option<&'a Place>, charge: &'a Charge) -> Topic<'a> {
-        Topic { side: self.side, operation, host: &self.host.name, account: &self.account.name, place, image: &charge.image }
+        Topic {
+            side: self.side,
+            operation,
+            host: &self.host.name,
+            profile: self.host.profile,
+            account: &self.account.name,
+            place,
+            image: &charge.image,
+        }
     }
 
     /// Sends `call` until it is answered for good; a refusal is an error.
@@ -185,16 +200,32 @@ impl Transport {
     pub(crate) async fn deliver(&self, call: &Call<'_>, patience: &mut Patience) -> Result<Outcome> {
         let mut logins = 0;
         let mut renewed = None;
+        let mut pull = None;
+        let mut spent = 0;
         loop {
+            if pull.is_none() {
+                pull = self.pull(call).await?;
+            }
             // The login comes before the permit: its token is a request of its own, that needs a permit too.
             let authorization = match renewed.take() {
                 Some(header) => Some(header),
                 None => self.authorization(call).await?,
             };
-            match self.attempt(call, authorization.as_ref(), logins < LOGINS).await? {
-                Attempt::Answer(answer) => return Ok(Outcome::Answer(answer)),
+            match self.attempt(call, authorization.as_ref(), logins < LOGINS, pull.as_mut()).await? {
+                Attempt::Answer(answer) => {
+                    self.learn(call, &answer, pull);
+                    return Ok(Outcome::Answer(answer));
+                }
                 Attempt::Refused(refusal, body) => return Ok(Outcome::Refused(refusal, body)),
-                Attempt::Trouble(trouble, sent) => self.stumble(&self.topic(call), patience, trouble, sent).await?,
+                Attempt::Trouble(Trouble::Answer(refusal), sent) if refusal.pulls_spent && self.pays(call) => {
+                    spent += 1;
+                    self.turned_away(call, &refusal, pull.take(), sent, spent)?;
+                }
+                Attempt::Trouble(trouble, sent) => {
+                    pull = None;
+                    self.stumble(&self.topic(call), patience, trouble, sent).await?;
+                }
+                // The same pull: nothing was given for it.
                 Attempt::LoggedIn(header) => {
                     logins += 1;
                     renewed = Some(header);
@@ -204,8 +235,18 @@ impl Transport {
     }
 
     /// One attempt at `call`, redirects included.
-    async fn attempt(&self, call: &Call<'_>, authorization: Option<&HeaderValue>, may_log_in: bool) -> Result<Attempt> {
+    async fn attempt(
+        &self,
+        call: &Call<'_>,
+        authorization: Option<&HeaderValue>,
+        may_log_in: bool,
+        pull: Option<&mut Pull>,
+    ) -> Result<Attempt> {
+        self.host.pipes.take(call.body.len() as u64).await;
         let permit = self.admit(call).await?;
+        if let Some(pull) = pull {
+            pull.leaves();
+        }
         let sent = Instant::now();
         match self.follow(call, authorization).await {
             Ok(reply) => self.judge(call, reply, authorization, may_log_in, (permit, sent)).await,
@@ -233,7 +274,7 @@ impl Transport {
         };
         match answered {
             Ok(response) => {
-                let reply = Reply { response, url: call.url.clone(), foreign: None };
+                let reply = Reply { response, url: call.url.clone(), quota: Quota::default(), foreign: None };
                 self.judge(call, reply, authorization.as_ref(), true, (permit, sent)).await
             }
             Err(Hitch::Trouble(trouble)) => Ok(Attempt::Trouble(trouble, sent)),
@@ -242,11 +283,11 @@ impl Transport {
     }
 
     /// A permit, at a time when the host may be spoken to.
-    ///
-    /// This is the place of pull budgets: for a `ManifestGet` of an upstream, a pull of [`Transport::payer`] is reserved here
-    /// before the permit is asked for (who waits for a window must hold none), and corrected in [`Transport::observe`].
     async fn admit(&self, call: &Call<'_>) -> Result<Permit> {
-        self.host.admit(call.claim).await.map_err(|pause| error::told_to_wait(&self.topic(call), pause))
+        self.host
+            .admit(call.claim, call.lane, self.account.pace.as_deref())
+            .await
+            .map_err(|pause| error::told_to_wait(&self.topic(call), pause))
     }
 
     /// What an answer means for `call`; a refusal's body is read, and a 401 answered with a login, if one `may` be tried.
@@ -258,18 +299,27 @@ impl Transport {
         may_log_in: bool,
         (permit, sent): (Permit, Instant),
     ) -> Result<Attempt> {
-        let Reply { mut response, url, foreign } = reply;
+        let Reply { mut response, url, quota, foreign } = reply;
         let (status, headers) = (response.status(), response.headers().clone());
         if status.is_success() {
-            let answer = Answer { status, headers, url, sent, response, idle: self.host.retry.idle, permit };
+            permit.fine();
+            let (idle, pipes) = (self.host.retry.idle, self.host.pipes.clone());
+            let answer = Answer { status, headers, url, sent, quota, response, idle, pipes, permit };
             return Ok(Attempt::Answer(Box::new(answer)));
         }
         let body = self.error_body(&mut response).await;
-        drop((response, permit));
+        drop(response);
+        let refusal = Refusal::read(status.as_u16(), &headers, &body, foreign, Timestamp::now());
+        match classify(refusal.status, refusal.code.as_deref(), false) {
+            // A spent window is nobody's haste.
+            Verdict::Retry { throttled: true } if !refusal.pulls_spent => permit.congested(),
+            Verdict::Retry { .. } => {}
+            Verdict::Done | Verdict::Fail => permit.fine(),
+        }
+        drop(permit);
         if status.is_redirection() {
             return Err(misdirected(&self.topic(call), &headers));
         }
-        let refusal = Refusal::read(status.as_u16(), &headers, &body, foreign, Timestamp::now());
         if status == StatusCode::UNAUTHORIZED
             && may_log_in
             && refusal.foreign.is_none()
@@ -308,16 +358,20 @@ impl Transport {
                 }
             }
         }
+<<<<<<< HEAD
         let hopeless = hosts && self.host.backoff().is_failing();
         let Some(delay) = patience.failed().filter(|_| !hopeless) else {
+=======
+        if let Some(pause) = trouble.retry_after().filter(|pause| hosts && *pause > self.host.retry.longest_pause) {
+            return Err(told_to_wait_by(topic, pause, &trouble));
+        }
+        let Some(delay) = patience.failed() else {
+>>>>>>> w-wirelim
             if hosts {
                 self.host.backoff().gave_up(patience.started());
             }
             return Err(error::exhausted(topic, patience, &trouble));
         };
-        if let Some(pause) = trouble.retry_after().filter(|pause| *pause > self.host.retry.longest_pause) {
-            return Err(told_to_wait_by(topic, pause, &trouble));
-        }
         tokio::time::sleep(delay).await;
         self.account.counters.retried();
         Ok(())
@@ -356,8 +410,7 @@ impl Transport {
         answered
     }
 
-    /// Sees every answer of the registry itself (what a redirect's target says is not about the registry). What its headers
-    /// say about limits is learnt here.
+    /// Sees every answer of the registry itself (what a redirect's target says is not about the registry).
     fn observe(&self, status: StatusCode, sent: Instant) {
         if !matches!(classify(status.as_u16(), None, false), Verdict::Retry { .. }) {
             self.host.backoff().succeeded(Instant::now(), sent);

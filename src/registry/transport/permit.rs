@@ -1,4 +1,5 @@
 //! Permits: how many requests to one host are in flight. A permit is held until the answer's body has been read or dropped.
+//! How many there are adapts to the host ([`Adaptive`]); small requests never wait behind blobs.
 //!
 //! Work that waits for *another* host's permit while it holds one of this host's could, with its like, wait in a circle.
 //! These rules keep that from happening:
@@ -10,11 +11,13 @@
 //!   that is, counts for both. The stream does not tell where it comes from, so every upload counts as fed while any
 //!   blob of the host is being read. Only a registry that is upstream and target at once sees the difference, and it
 //!   sees at most as many requests more as the copy engine has transfers.
+//! - Pulls, pauses, the pace and bytes of a request are waited for before its permit.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use super::Lane;
+use crate::limits::{Adaptive, Class, Permit};
 
 /// How a request asks for its permit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,14 +33,9 @@ pub(crate) enum Claim {
 /// The permits of one host.
 #[derive(Debug)]
 pub(crate) struct Permits {
-    free: Arc<Semaphore>,
-    size: AtomicUsize,
+    slots: Adaptive,
     readers: Arc<AtomicUsize>,
 }
-
-/// One request in flight.
-#[derive(Debug)]
-pub(crate) struct Permit(#[expect(dead_code, reason = "held for its drop")] Option<OwnedSemaphorePermit>);
 
 /// A blob of this host is being read, from its first request to the end of its last body.
 #[derive(Debug)]
@@ -45,27 +43,26 @@ pub(crate) struct Reader(Arc<AtomicUsize>);
 
 impl Permits {
     pub(crate) fn new(size: usize) -> Self {
-        let size = size.clamp(1, Semaphore::MAX_PERMITS);
-        Permits { free: Arc::new(Semaphore::new(size)), size: AtomicUsize::new(size), readers: Arc::default() }
+        Permits { slots: Adaptive::new(size), readers: Arc::default() }
     }
 
-    /// Makes them at least `size`: a registry that turns out to be the target too may have a target's number.
+    /// Allows at least `size`: a registry that turns out to be the target too may have a target's number.
     pub(crate) fn widen(&self, size: usize) {
-        let size = size.clamp(1, Semaphore::MAX_PERMITS);
-        let before = self.size.fetch_max(size, Ordering::Relaxed);
-        self.free.add_permits(size.saturating_sub(before));
+        self.slots.widen(size);
     }
 
     /// A permit, as `claim` asks for it.
-    pub(crate) async fn take(&self, claim: Claim) -> Permit {
+    pub(crate) async fn take(&self, claim: Claim, lane: Lane) -> Permit {
+        let class = match lane {
+            Lane::Small => Class::Small,
+            Lane::Bulk => Class::Bulk,
+        };
         let waits = match claim {
             Claim::Fresh => true,
             Claim::Continued => false,
             Claim::Fed => self.readers.load(Ordering::SeqCst) == 0,
         };
-        // The semaphore is never closed: `ok` loses no error.
-        let free = Arc::clone(&self.free);
-        Permit(if waits { free.acquire_owned().await.ok() } else { free.try_acquire_owned().ok() })
+        if waits { self.slots.permit(class).await } else { self.slots.permit_or_none(class) }
     }
 
     /// Counts a blob's reader until it is dropped.
@@ -89,29 +86,41 @@ mod tests {
     #[tokio::test]
     async fn fresh_work_waits_and_continued_work_does_not() {
         let permits = Permits::new(1);
-        let held = permits.take(Claim::Fresh).await;
-        assert!(permits.take(Claim::Fresh).now_or_never().is_none());
-        assert!(permits.take(Claim::Continued).now_or_never().is_some());
+        let held = permits.take(Claim::Fresh, Lane::Bulk).await;
+        assert!(permits.take(Claim::Fresh, Lane::Bulk).now_or_never().is_none());
+        assert!(permits.take(Claim::Continued, Lane::Bulk).now_or_never().is_some());
         drop(held);
-        assert!(permits.take(Claim::Fresh).now_or_never().is_some());
+        assert!(permits.take(Claim::Fresh, Lane::Bulk).now_or_never().is_some());
     }
 
     #[tokio::test]
     async fn an_upload_fed_from_the_same_host_goes_on_under_its_readers_permit() {
         let permits = Permits::new(1);
-        let _reading = permits.take(Claim::Fresh).await;
+        let _reading = permits.take(Claim::Fresh, Lane::Bulk).await;
         let reader = permits.reader();
-        assert!(permits.take(Claim::Fed).now_or_never().is_some());
+        assert!(permits.take(Claim::Fed, Lane::Bulk).now_or_never().is_some());
         drop(reader);
-        assert!(permits.take(Claim::Fed).now_or_never().is_none());
+        assert!(permits.take(Claim::Fed, Lane::Bulk).now_or_never().is_none());
+    }
+
+    #[tokio::test]
+    async fn small_requests_do_not_wait_behind_blobs() {
+        let permits = Permits::new(2);
+        let _blob = permits.take(Claim::Fresh, Lane::Bulk).await;
+        assert!(permits.take(Claim::Fresh, Lane::Bulk).now_or_never().is_none());
+        assert!(permits.take(Claim::Fresh, Lane::Small).now_or_never().is_some());
     }
 
     #[tokio::test]
     async fn widening_adds_and_never_takes() {
         let permits = Permits::new(1);
+        let take = || permits.take(Claim::Fresh, Lane::Small);
+        let first = take().await;
+        let mut second = Box::pin(take());
+        assert!((&mut second).now_or_never().is_none());
         permits.widen(3);
         permits.widen(2);
-        let _held = (permits.take(Claim::Fresh).await, permits.take(Claim::Fresh).await, permits.take(Claim::Fresh).await);
-        assert!(permits.take(Claim::Fresh).now_or_never().is_none());
+        let _held = (first, second.await, take().await);
+        assert!(take().now_or_never().is_none());
     }
 }

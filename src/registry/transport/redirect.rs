@@ -7,6 +7,8 @@ use url::Url;
 
 use super::body::silence;
 use super::{Call, Credentials, Transport, Trouble};
+use crate::limits::Quota;
+use crate::registry::toll::quota;
 use crate::{Error, Kind};
 
 /// Registries redirect once, `registry.k8s.io` twice; Go's HTTP client, which registries are made for, follows ten. Five leave
@@ -17,6 +19,8 @@ pub(crate) const MOST_REDIRECTS: usize = 5;
 pub(super) struct Reply {
     pub(super) response: Response,
     pub(super) url: Url,
+    /// What the registry's own answer, or redirect, said about pulls.
+    pub(super) quota: Quota,
     /// The host that gave it, if it is not the registry.
     pub(super) foreign: Option<String>,
 }
@@ -39,6 +43,7 @@ impl Transport {
     /// Sends `call` once, following redirects.
     pub(super) async fn follow(&self, call: &Call<'_>, authorization: Option<&HeaderValue>) -> Result<Reply, Hitch> {
         let mut url = call.url.clone();
+        let mut said = Quota::default();
         for _ in 0..=MOST_REDIRECTS {
             let home = url.origin() == call.url.origin();
             let mut request = self.request(call, url.clone(), authorization.filter(|_| home));
@@ -52,9 +57,12 @@ impl Transport {
                 Ok(answered) => answered?,
                 Err(_) => return Err(silence(idle).into()),
             };
+            if home {
+                said = quota(response.headers());
+            }
             let Some(next) = self.next(call, &url, &response).await? else {
                 let foreign = (!home).then(|| url.host_str().unwrap_or("another host").to_owned());
-                return Ok(Reply { response, url, foreign });
+                return Ok(Reply { response, url, quota: said, foreign });
             };
             url = next;
         }

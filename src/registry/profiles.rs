@@ -1,0 +1,238 @@
+//! Known registries and how they differ: one table.
+//!
+//! A profile is recognised by the host's name, or named by `profile = "…"` in `[registry."…"]`. The facts are those of the
+//! shared reference `registries.md`, sections 3.2 to 3.12, 4.3 and 4.4; what that has from memory only is marked `[M]` here
+//! too, and nothing rests on it but speed. Which upstreams the artifact cache pulls from with credentials is said by
+//! [`crate::rules::authentication`].
+
+/// How one kind of registry behaves.
+#[derive(Debug, PartialEq)]
+pub struct Profile {
+    /// What `profile = "…"` calls it.
+    pub name: &'static str,
+    /// Hosts that are of this kind: a name, or `*` and what a name ends with.
+    pub hosts: &'static [&'static str],
+    /// Where the API is, if not at the host's own name. Of recognised hosts only: a mirror is where it is.
+    pub endpoint: Option<&'static str>,
+    /// What counts as a pull.
+    pub pulls: Pulls,
+    /// Requests a second, where the configuration says nothing.
+    pub pace: Pace,
+    /// How blobs are uploaded.
+    pub upload: Upload,
+    /// Whether blobs are mounted.
+    pub mount: Mount,
+    /// Tags to ask for in a page.
+    pub tag_page: usize,
+    /// Whether it has the referrers API.
+    pub referrers: Support,
+    /// How a repository comes to be.
+    pub creation: Creation,
+}
+
+/// What an upstream counts as a pull.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pulls {
+    /// Each GET of a manifest, and no HEAD. This image may always be asked for by HEAD to learn what is left.
+    ManifestGet {
+        /// Its repository and tag.
+        probe: (&'static str, &'static str),
+    },
+    /// Nothing that is known. What its answers' headers say counts all the same.
+    NothingKnown,
+}
+
+/// Requests a second; `None`: no limit of this kind is known.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Pace {
+    /// Without a login.
+    pub anonymous: Option<f64>,
+    /// With one.
+    pub logged_in: Option<f64>,
+}
+
+/// How a blob is uploaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Upload {
+    /// One PUT of the whole; by PATCH once that was refused as too large.
+    Put,
+    /// One PUT of the whole, and nothing else: it takes no chunks.
+    OnlyPut,
+    /// One streaming PATCH, and an empty PUT.
+    Patch,
+}
+
+/// Whether a blob of one repository can be had in another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mount {
+    /// Yes, as the specification has it: we always say `from`, without which some refuse.
+    Yes,
+    /// Only if its owner has switched it on: one refusal is enough to believe that he has not.
+    IfSwitchedOn,
+}
+
+/// Whether a registry has something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Support {
+    /// It has.
+    Yes,
+    /// It has not.
+    No,
+    /// Ask it.
+    Unknown,
+}
+
+/// How a repository comes to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Creation {
+    /// By the first push.
+    OnPush,
+    /// `aws ecr create-repository`, unless a creation template makes it on push [M].
+    Ecr,
+    /// `aws ecr-public create-repository`.
+    EcrPublic,
+    /// The first two parts of the path, a project and its repository, must exist: `gcloud artifacts repositories create`.
+    ArtifactRegistry,
+    /// The first part of the path, the project, must exist.
+    HarborProject,
+    /// Nothing is pushed there.
+    ReadOnly,
+}
+
+const NO_PACE: Pace = Pace { anonymous: None, logged_in: None };
+
+/// The most that ECR and Distribution give in a page of tags. Who gives fewer says so with a Link.
+const USUAL_PAGE: usize = 1000;
+
+/// A registry of which nothing is known.
+pub static UNKNOWN: Profile = Profile {
+    name: "none",
+    hosts: &[],
+    endpoint: None,
+    pulls: Pulls::NothingKnown,
+    pace: NO_PACE,
+    upload: Upload::Put,
+    mount: Mount::Yes,
+    tag_page: USUAL_PAGE,
+    referrers: Support::Unknown,
+    creation: Creation::OnPush,
+};
+
+/// All profiles. What a row does not say is as in [`UNKNOWN`].
+pub static PROFILES: [Profile; 11] = [
+    // 3.3: pulls are counted per 6 h; HEADs are free; requests per minute in the thousands.
+    Profile {
+        name: "docker-hub",
+        hosts: &["docker.io"],
+        endpoint: Some("registry-1.docker.io"),
+        pulls: Pulls::ManifestGet { probe: ("ratelimitpreview/test", "latest") },
+        ..UNKNOWN
+    },
+    // 3.8: egress limits, by location, answered with 429 and a back-off to respect.
+    Profile { name: "mcr", hosts: &["mcr.microsoft.com"], creation: Creation::ReadOnly, ..UNKNOWN },
+    // 3.4: 1 pull a second without a login, 10 with one. Which requests make a pull is not said; all are taken for one.
+    Profile {
+        name: "ecr-public",
+        hosts: &["public.ecr.aws"],
+        pace: Pace { anonymous: Some(1.0), logged_in: Some(10.0) },
+        mount: Mount::IfSwitchedOn,
+        creation: Creation::EcrPublic,
+        ..UNKNOWN
+    },
+    // 3.6: no published limits; 429s name their delay in the message. No chunks (4.3), no referrers API.
+    Profile { name: "ghcr", hosts: &["ghcr.io"], upload: Upload::OnlyPut, referrers: Support::No, ..UNKNOWN },
+    // 3.7: "a few requests per second per IP, with some bursting"; the sources' own templates allow 5 tag lists a second.
+    // Pages of 50 tags. A mount without `from` fails.
+    Profile { name: "quay", hosts: &["quay.io"], pace: Pace { anonymous: Some(5.0), logged_in: Some(5.0) }, tag_page: 50, ..UNKNOWN },
+    // 3.9: only GET and HEAD; everything is redirected to a regional Artifact Registry or to S3.
+    Profile { name: "registry-k8s", hosts: &["registry.k8s.io"], creation: Creation::ReadOnly, ..UNKNOWN },
+    // 3.11: the hosts of the former Container Registry, which are Artifact Registry now: 1,000 requests a second for a project.
+    Profile { name: "gcr", hosts: &["gcr.io", "*.gcr.io"], upload: Upload::OnlyPut, ..UNKNOWN },
+    // 3.11: no chunked uploads.
+    Profile { name: "artifact-registry", hosts: &["*.pkg.dev"], upload: Upload::OnlyPut, creation: Creation::ArtifactRegistry, ..UNKNOWN },
+    // 3.10: writes per minute by SKU, answered with 429 and Retry-After. Large bodies in one PUT are refused. Referrers, except
+    // in registries with customer-managed keys.
+    Profile {
+        name: "acr",
+        hosts: &["*.azurecr.io", "*.azurecr.cn", "*.azurecr.us"],
+        upload: Upload::Patch,
+        referrers: Support::Yes,
+        ..UNKNOWN
+    },
+    // 3.5: 10 manifests a second is the narrowest of its limits. Mounts only with BLOB_MOUNTING switched on.
+    Profile {
+        name: "ecr",
+        hosts: &["*.amazonaws.com", "*.amazonaws.com.cn"],
+        mount: Mount::IfSwitchedOn,
+        creation: Creation::Ecr,
+        ..UNKNOWN
+    },
+    // 3.12: has no name of its own to be recognised by.
+    Profile { name: "harbor", hosts: &[], referrers: Support::Yes /* [M] since 2.8 */, creation: Creation::HarborProject, ..UNKNOWN },
+];
+
+/// The profile of this name; the error, for a person, lists them all.
+pub fn named(name: &str) -> Result<&'static Profile, String> {
+    PROFILES.iter().find(|profile| profile.name == name).ok_or_else(|| {
+        let names: Vec<&str> = PROFILES.iter().map(|profile| profile.name).collect();
+        format!("`{name}` is not known: it is one of {}", names.join(", "))
+    })
+}
+
+/// The profile that `host` (in normal form) is recognised to have.
+pub fn recognised(host: &str) -> Option<&'static Profile> {
+    let matches = |pattern: &str| match pattern.strip_prefix('*') {
+        Some(suffix) => host.len() > suffix.len() && host.ends_with(suffix),
+        None => host == pattern,
+    };
+    PROFILES.iter().find(|profile| profile.hosts.iter().any(|pattern| matches(pattern)))
+}
+
+impl Profile {
+    /// Requests a second for who has logged in, or not.
+    pub fn requests_per_second(&self, anonymous: bool) -> Option<f64> {
+        if anonymous { self.pace.anonymous } else { self.pace.logged_in }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_are_recognised() {
+        for (host, expected) in [
+            ("docker.io", Some("docker-hub")),
+            ("mcr.microsoft.com", Some("mcr")),
+            ("public.ecr.aws", Some("ecr-public")),
+            ("ghcr.io", Some("ghcr")),
+            ("quay.io", Some("quay")),
+            ("registry.k8s.io", Some("registry-k8s")),
+            ("gcr.io", Some("gcr")),
+            ("eu.gcr.io", Some("gcr")),
+            ("europe-docker.pkg.dev", Some("artifact-registry")),
+            ("contoso.azurecr.io", Some("acr")),
+            ("123456789012.dkr.ecr.eu-west-1.amazonaws.com", Some("ecr")),
+            ("123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn", Some("ecr")),
+            (".azurecr.io", None),
+            ("azurecr.io", None),
+            ("evilazurecr.io", None),
+            ("harbor.corp", None),
+            ("127.0.0.1:5000", None),
+        ] {
+            assert_eq!(recognised(host).map(|profile| profile.name), expected, "{host}");
+        }
+    }
+
+    #[test]
+    fn every_profile_has_its_name() {
+        for profile in &PROFILES {
+            assert_eq!(named(profile.name), Ok(profile));
+        }
+        let message = named("dockerhub").unwrap_err();
+        assert!(
+            message.contains("docker-hub, mcr, ecr-public, ghcr, quay, registry-k8s, gcr, artifact-registry, acr, ecr, harbor"),
+            "{message}"
+        );
+    }
+}

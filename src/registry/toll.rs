@@ -1,0 +1,165 @@
+//! Pulls, as an upstream counts them: the gate that manifest GETs pass, and the HEAD that tells what is left for nothing.
+
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use async_trait::async_trait;
+use reqwest::Method;
+use reqwest::header::HeaderMap;
+use tokio::time::Instant;
+use url::Url;
+
+use super::auth::Scopes;
+use super::counters::RequestKind;
+use super::error::{self, Refusal};
+use super::manifests::accept;
+use super::profiles;
+use super::transport::{Account, Answer, Call, Host, Patience, Transport};
+use crate::content::{Charge, Place};
+use crate::limits::{AccountId, Accounts, Claim, Deferred, Flight, Gate, Mode, Probe, Pulls, Quota};
+use crate::{Result, Side};
+
+/// After a refusal, a request waits for the next window, for as long as its image does. Where others spend from the same account
+/// it may be refused again then; that many times in a row, and nothing is left for it here.
+const MOST_REFUSALS: u32 = 16;
+
+/// The toll that one account pays at one upstream.
+#[derive(Clone)]
+pub(crate) struct Toll {
+    pub(crate) gate: Arc<Gate>,
+    seen: Arc<Seen>,
+}
+
+/// The manifest that was asked for by HEAD last, with success: it can be asked for again.
+type Seen = Mutex<Option<(Place, Url)>>;
+
+impl Toll {
+    /// The toll of `account` at `host`, of which `configured` is known beforehand.
+    pub(crate) fn new(accounts: &Accounts, host: &Arc<Host>, account: &Arc<Account>, configured: Option<Pulls>) -> Self {
+        let id = AccountId { host: host.name.clone(), name: account.name.clone() };
+        let seen = Arc::new(Seen::default());
+        let usual = match host.profile.pulls {
+            profiles::Pulls::ManifestGet { probe: (place, tag) } => {
+                Some((Place::new(place), host.url(&format!("{place}/manifests/{tag}"))))
+            }
+            profiles::Pulls::NothingKnown => None,
+        };
+        let probe = Head { host: Arc::downgrade(host), account: Arc::downgrade(account), seen: Arc::clone(&seen), usual };
+        Toll { gate: accounts.gate(&id, configured, Some(Arc::new(probe))), seen }
+    }
+
+    /// A HEAD of the manifest at `url`, sent at `sent`, was answered with `quota`.
+    pub(crate) fn learn(&self, place: &Place, url: &Url, quota: &Quota, sent: Instant) {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some((place.clone(), url.clone()));
+        self.gate.observe(quota, sent);
+    }
+}
+
+impl Transport {
+    /// Whether the answers to `call` are about pulls.
+    pub(super) fn pays(&self, call: &Call<'_>) -> bool {
+        self.toll.is_some() && matches!(call.kind, RequestKind::ManifestGet | RequestKind::ManifestHead)
+    }
+
+    /// A pull for `call`, if it is one: the image's own, or one of the account's. Whoever waits here for a budget holds nothing.
+    pub(super) async fn pull(&self, call: &Call<'_>) -> Result<Option<Pull>> {
+        let Some(toll) = self.toll.as_ref().filter(|_| call.kind == RequestKind::ManifestGet) else { return Ok(None) };
+        let topic = self.topic(call);
+        // A pull that then waited for the host would be taken from others meanwhile.
+        self.host.clear().await.map_err(|pause| error::told_to_wait(&topic, pause))?;
+        let flight = match &call.charge.lease {
+            Some(lease) => lease.spend().await,
+            None => match toll.gate.acquire(Claim { pulls: 1, priority: 0 }, Mode::Defer).await {
+                Ok(lease) => lease.spend().await,
+                Err(deferred) => Err(deferred),
+            },
+        };
+        let flight = flight.map_err(|why| error::deferred(&topic, &why))?;
+        Ok(Some(Pull { flight: Some(flight), left: false }))
+    }
+
+    /// `call` was answered.
+    pub(super) fn learn(&self, call: &Call<'_>, answer: &Answer, pull: Option<Pull>) {
+        if let Some(flight) = pull.and_then(|mut pull| pull.flight.take()) {
+            flight.answered(&answer.quota);
+        } else if let (Some(toll), RequestKind::ManifestHead, Some(place)) = (&self.toll, call.kind, call.place) {
+            toll.learn(place, &call.url, &answer.quota, answer.sent);
+        }
+    }
+
+    /// `call`, sent at `sent`, was refused because the window is spent; it is so for the `times`th time in a row.
+    ///
+    /// # Errors
+    /// If it does not queue for the next window: a HEAD, or a GET that was refused too often.
+    pub(super) fn turned_away(&self, call: &Call<'_>, refusal: &Refusal, pull: Option<Pull>, sent: Instant, times: u32) -> Result<()> {
+        self.account.counters.throttled();
+        let Some(toll) = &self.toll else { return Ok(()) };
+        match pull.and_then(|mut pull| pull.flight.take()) {
+            Some(flight) => {
+                flight.refused(refusal.retry_after);
+                if times < MOST_REFUSALS {
+                    return Ok(());
+                }
+            }
+            None => toll.gate.refused(sent, refusal.retry_after),
+        }
+        let reason = format!("{}: the pull window is spent: {}", toll.gate.account(), refusal.words());
+        let why = Deferred { reason, until: toll.gate.standing().closes };
+        Err(error::deferred(&self.topic(call), &why).status(refusal.status))
+    }
+}
+
+/// One pull, paid for. If it is dropped before its request leaves, it goes back.
+pub(crate) struct Pull {
+    flight: Option<Flight>,
+    left: bool,
+}
+
+impl Pull {
+    /// Its request leaves now.
+    pub(super) fn leaves(&mut self) {
+        self.left = true;
+    }
+}
+
+impl Drop for Pull {
+    fn drop(&mut self) {
+        if let Some(flight) = self.flight.take().filter(|_| !self.left) {
+            flight.unsent();
+        }
+    }
+}
+
+/// What an answer's headers say about pulls.
+pub(crate) fn quota(headers: &HeaderMap) -> Quota {
+    Quota::read(|name| headers.get(name).and_then(|value| value.to_str().ok()))
+}
+
+/// Looks by HEAD. It belongs to the gate, which the run's accounts keep; so it keeps nothing of the run itself.
+struct Head {
+    host: Weak<Host>,
+    account: Weak<Account>,
+    seen: Arc<Seen>,
+    /// What is asked for as long as nothing was seen.
+    usual: Option<(Place, Url)>,
+}
+
+#[async_trait]
+impl Probe for Head {
+    async fn look(&self) -> Option<Quota> {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (place, url) = seen.or_else(|| self.usual.clone())?;
+        // Without a toll of its own: whoever looks takes in the answer.
+        let transport = Transport { side: Side::Upstream, host: self.host.upgrade()?, account: self.account.upgrade()?, toll: None };
+        let (scopes, charge) = (Scopes::pull(place.as_str()), Charge::new("the pulls that are left"));
+        let mut call = Call::new((RequestKind::ManifestHead, "look at the limits", Method::HEAD), url, &place, &scopes, &charge);
+        call.headers = accept();
+        // Once: there will be another look.
+        match transport.send(&call, &mut Patience::new(transport.host.retry, 1)).await {
+            Ok(answer) => Some(answer.quota),
+            Err(error) => {
+                tracing::debug!(%error, "nobody said what is left of the pulls");
+                None
+            }
+        }
+    }
+}

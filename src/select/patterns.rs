@@ -1,0 +1,143 @@
+//! Patterns over tags, outside of a list: exact tags, globs and `/regex/`, as `immutable_tags` has them.
+
+use std::collections::BTreeSet;
+
+use regex::{RegexBuilder, RegexSet, RegexSetBuilder};
+
+use super::globs::{self, Globs};
+use crate::name::check_tag;
+
+/// A tag has 128 characters; a regex whose program is larger than this does not describe tags (`regex`'s own default is ten
+/// times that).
+const MAX_REGEX: usize = 1024 * 1024;
+
+/// Patterns, of which one has to match. Of none, none matches.
+#[derive(Debug, Clone)]
+pub struct TagPatterns {
+    texts: Vec<String>,
+    exact: BTreeSet<String>,
+    globs: Globs,
+    regexes: RegexSet,
+}
+
+impl TagPatterns {
+    /// Reads patterns: a tag, a glob over whole tags, or a regex between slashes, which may match anywhere in a tag, as in lists.
+    ///
+    /// Errors are for a person and name the pattern.
+    pub fn parse<S: AsRef<str>>(patterns: &[S]) -> Result<Self, String> {
+        let (mut exact, mut globs, mut regexes) = (BTreeSet::new(), Vec::new(), Vec::new());
+        let texts: Vec<String> = patterns.iter().map(|pattern| pattern.as_ref().trim().to_owned()).collect();
+        for text in &texts {
+            if text.is_empty() {
+                return Err("a pattern is empty".to_owned());
+            } else if let Some(inner) = text.strip_prefix('/') {
+                let inner = inner.strip_suffix('/').filter(|inner| !inner.is_empty());
+                let inner = inner.ok_or_else(|| format!("`{text}`: a regex stands between two slashes"))?;
+                check_regex(text, inner)?;
+                regexes.push(inner);
+            } else if text.contains(['*', '?', '[', ']', '{', '}']) {
+                globs.push(globs::parse(text)?);
+            } else {
+                check_tag(text)?;
+                exact.insert(text.clone());
+            }
+        }
+        let regexes = RegexSetBuilder::new(regexes).size_limit(MAX_REGEX).build();
+        let regexes = regexes.map_err(|error| format!("the regexes cannot be compiled together: {error}"))?;
+        Ok(TagPatterns { texts, exact, globs: Globs::compile(globs)?, regexes })
+    }
+
+    /// Whether one of them matches.
+    pub fn matches(&self, tag: &str) -> bool {
+        self.exact.contains(tag) || self.globs.is_match(tag) || self.regexes.is_match(tag)
+    }
+
+    /// None at all.
+    pub fn is_empty(&self) -> bool {
+        self.texts.is_empty()
+    }
+
+    /// The patterns as they were written.
+    pub fn texts(&self) -> &[String] {
+        &self.texts
+    }
+}
+
+/// Each regex is compiled by itself first, so that what is wrong is told of it alone.
+fn check_regex(text: &str, inner: &str) -> Result<(), String> {
+    let Err(error) = RegexBuilder::new(inner).size_limit(MAX_REGEX).build() else { return Ok(()) };
+    // The last line says what; the lines before it draw where.
+    let why = error.to_string();
+    let why = why.lines().last().unwrap_or("").trim().trim_start_matches("error: ");
+    Err(format!("`{text}` is not a regex: {why}"))
+}
+
+impl Default for TagPatterns {
+    fn default() -> Self {
+        TagPatterns { texts: Vec::new(), exact: BTreeSet::new(), globs: Globs::default(), regexes: RegexSet::empty() }
+    }
+}
+
+/// Equal when the same patterns were written in the same order.
+impl PartialEq for TagPatterns {
+    fn eq(&self, other: &Self) -> bool {
+        self.texts == other.texts
+    }
+}
+impl Eq for TagPatterns {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn every_kind_matches_as_in_lists() {
+        let patterns = TagPatterns::parse(&["latest", "v1.*", r"/^[0-9]{8}(-rc\d)?$/", "/final/"]).unwrap();
+        for (tag, expected) in [
+            ("latest", true),
+            ("latest2", false),
+            ("v1.2", true),
+            ("v2.1", false),
+            ("xv1.2", false),
+            ("20240131", true),
+            ("20240131-rc1", true),
+            ("120240131", false),
+            ("2.0-final1", true),
+        ] {
+            assert_eq!(patterns.matches(tag), expected, "{tag}");
+        }
+        assert!(!TagPatterns::default().matches("latest") && TagPatterns::default().is_empty());
+        assert_eq!(TagPatterns::parse::<&str>(&[]).unwrap(), TagPatterns::default());
+    }
+
+    #[test]
+    fn what_is_no_pattern_is_named() {
+        for (pattern, word) in [
+            ("", "empty"),
+            ("/", "between two slashes"),
+            ("//", "between two slashes"),
+            ("/a", "between two slashes"),
+            ("/(/", "`/(/` is not a regex: unclosed group"),
+            ("/(?:a{1000}){1000}/", "is not a regex"),
+            ("[a", "is not a glob"),
+            ("a b", "a b"),
+        ] {
+            let message = TagPatterns::parse(&[pattern]).unwrap_err();
+            assert!(message.contains(word) && !message.contains('\n'), "{pattern}: {message}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in "\\PC{0,40}|/\\PC{0,40}/", tag in "[a-zA-Z0-9._-]{1,20}") {
+            if let Ok(patterns) = TagPatterns::parse(&[text]) {
+                let _ = patterns.matches(&tag);
+            }
+        }
+        #[test]
+        fn a_tag_matches_itself(tag in "[a-zA-Z0-9_][a-zA-Z0-9._-]{0,20}") {
+            prop_assert!(TagPatterns::parse(&[&tag]).unwrap().matches(&tag));
+        }
+    }
+}
