@@ -54,8 +54,11 @@ impl Engine {
     /// Another repository of the target has it: mount it, or, where that is refused, fill it from there.
     async fn link(&self, image: &Image, blob: &Descriptor, from: &Place) -> Result<bool> {
         if self.target.sink.link(from, &image.to, blob, &image.charge).await? {
-            self.counts.mounted.fetch_add(1, Ordering::Relaxed);
             self.presence.add(&image.to, &blob.digest);
+            if self.target.sink.shares_blobs() {
+                return Ok(self.present());
+            }
+            self.counts.mounted.fetch_add(1, Ordering::Relaxed);
             return Ok(true);
         }
         if self.target.sink.holds_blob(&image.to, blob, &image.charge).await? == At::Here {

@@ -51,6 +51,10 @@ impl Sink for Layout {
         self.has(blob)
     }
 
+    fn shares_blobs(&self) -> bool {
+        true
+    }
+
     async fn write_blob(&self, _place: &Place, blob: &Descriptor, open: &dyn OpenBlob, charge: &Charge) -> Result<()> {
         self.writer().await?;
         ingest(&self.0.files, blob, &|| self.has(blob), open, charge).await
