@@ -184,6 +184,11 @@ fn registries(config: &Config, concurrency: Option<usize>, limits: Limits) -> Re
             },
             concurrency: concurrency.or(settings.concurrency),
             allow_private: settings.allow_private,
+            profile: settings.profile,
+            pulls: settings.pulls,
+            requests_per_second: settings.requests_per_second,
+            bandwidth: settings.bandwidth,
+            retry_after_max: settings.retry_after_max,
         }
     };
     Registries::new(settings, defaults, RetryPolicy::default(), limits)

@@ -358,15 +358,11 @@ impl Transport {
                 }
             }
         }
-<<<<<<< HEAD
-        let hopeless = hosts && self.host.backoff().is_failing();
-        let Some(delay) = patience.failed().filter(|_| !hopeless) else {
-=======
         if let Some(pause) = trouble.retry_after().filter(|pause| hosts && *pause > self.host.retry.longest_pause) {
             return Err(told_to_wait_by(topic, pause, &trouble));
         }
-        let Some(delay) = patience.failed() else {
->>>>>>> w-wirelim
+        let hopeless = hosts && self.host.backoff().is_failing();
+        let Some(delay) = patience.failed().filter(|_| !hopeless) else {
             if hosts {
                 self.host.backoff().gave_up(patience.started());
             }
