@@ -220,6 +220,7 @@ fn every_command_has_help() {
       sync         Make the target hold the lists
       verify       Hash everything in a layout and check that every image is complete
       gc           Remove what no name in a layout reaches
+      limits       What each upstream says is left of its pull window, and to whom; spends nothing
       rules        Validate cache rules, or show how an image resolves
       config       Validate the configuration, or show what is in effect
       demo         The whole story on loopback: an embedded upstream, a cold run, a run with nothing to
@@ -229,6 +230,13 @@ fn every_command_has_help() {
       help         Print this message or the help of the given subcommand(s)
 
     Options:
+      -h, --help
+              Print help (see a summary with '-h')
+
+      -V, --version
+              Print version
+
+    Everywhere:
       -c, --config <FILE>
               Configuration file; without it, larder.toml in the working directory if there is one
 
@@ -252,12 +260,6 @@ fn every_command_has_help() {
 
           --no-progress
               No progress bars, even on a terminal
-
-      -h, --help
-              Print help (see a summary with '-h')
-
-      -V, --version
-              Print version
 
     Exit status: 0 the target holds everything asked for; 1 something failed; 2 usage or configuration,
     nothing was attempted; 3 nothing failed, but unfinished; 130 stopped by a second interrupt.

@@ -55,7 +55,7 @@ fn wrong_rules_are_all_named_at_once() {
         rule("one", "docker.io/library/*", "hub/*", ""),
         rule("two", "quay.io/*", "hub/quay/*", ""),
         rule("tagged", "ghcr.io/a/b:1", "b", ""),
-        rule("later", "ghcr.io/a/c", "c", "platforms = [\"linux/amd64\"]\nimmutable_tags = [\"v*\"]\n"),
+        rule("later", "ghcr.io/a/c", "c", "platforms = [\"linux/amd64\"]\nmin_tags = 2\n"),
         rule("warm", "ghcr.io/a/w", "w", "delivery = \"warm\"\n"),
         rule("foreign", "ghcr.io/a/d", "d", "credentials = \"hub\"\n"),
         rule("nobody", "ghcr.io/a/e", "e", "credentials = \"gone\"\n"),
@@ -68,7 +68,7 @@ fn wrong_rules_are_all_named_at_once() {
     error: local: read configuration: larder.toml:9: rule "two": its target hub/quay/* lies inside the target hub/* of rule "one" (line 5)
     error: local: read configuration: larder.toml:14: rule "tagged": source `ghcr.io/a/b:1`: a rule is about repositories; remove the tag `:1`
     error: local: read configuration: larder.toml:20: rule "later": platforms is not in this version of larder
-    error: local: read configuration: larder.toml:21: rule "later": immutable_tags is not in this version of larder
+    error: local: read configuration: larder.toml:21: rule "later": min_tags is not in this version of larder
     error: local: read configuration: larder.toml:26: rule "warm": delivery = "warm" is not in this version of larder
     error: local: read configuration: larder.toml:31: rule "foreign": credential set "hub" is for docker.io, not for ghcr.io
     error: local: read configuration: larder.toml:36: rule "nobody": there is no credential set "gone"
@@ -179,12 +179,15 @@ fn config_show_keeps_secrets_to_itself() {
     insecure_skip_verify = false
     concurrency = 4
     allow_private = false
+    profile = "docker-hub"
+    retry_after_max = "5m"
 
     [registry."r.example"]
     plain_http = false
     insecure_skip_verify = false
     concurrency = 16
     allow_private = false
+    retry_after_max = "5m"
     ---
     exit 0
     "#);
