@@ -229,6 +229,13 @@ fn every_command_has_help() {
       help         Print this message or the help of the given subcommand(s)
 
     Options:
+      -h, --help
+              Print help (see a summary with '-h')
+
+      -V, --version
+              Print version
+
+    Everywhere:
       -c, --config <FILE>
               Configuration file; without it, larder.toml in the working directory if there is one
 
@@ -252,12 +259,6 @@ fn every_command_has_help() {
 
           --no-progress
               No progress bars, even on a terminal
-
-      -h, --help
-              Print help (see a summary with '-h')
-
-      -V, --version
-              Print version
 
     Exit status: 0 the target holds everything asked for; 1 something failed; 2 usage or configuration,
     nothing was attempted; 3 nothing failed, but unfinished; 130 stopped by a second interrupt.
