@@ -7,6 +7,7 @@
 pub mod corpus;
 pub mod fake;
 pub mod layer;
+pub mod limited;
 pub mod program;
 pub mod push;
 pub mod real;

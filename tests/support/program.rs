@@ -77,12 +77,25 @@ impl Program {
     }
 
     fn command(&self, arguments: &[&str]) -> assert_cmd::Command {
-        let mut command = assert_cmd::Command::new(env!("CARGO_BIN_EXE_larder"));
+        let mut command = assert_cmd::Command::from_std(self.process(arguments));
+        command.timeout(PATIENCE);
+        command
+    }
+
+    fn process(&self, arguments: &[&str]) -> std::process::Command {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_larder"));
         command.current_dir(self.folder.path()).env_clear();
         command.env("PATH", format!("{}:/usr/bin:/bin", self.path("bin").display()));
         command.env("HOME", self.path("home")).env("XDG_STATE_HOME", self.path("home/state"));
-        command.envs(self.variables.iter().cloned()).args(arguments).timeout(PATIENCE);
+        command.envs(self.variables.iter().cloned()).args(arguments);
         command
+    }
+
+    /// Starts `larder` with these arguments, to be ended by a signal. What it says goes to `said.txt`.
+    pub fn start(&self, arguments: &[&str]) -> Started {
+        let said = std::fs::File::create(self.path("said.txt")).unwrap();
+        let child = self.process(arguments).stdin(std::process::Stdio::null()).stdout(said.try_clone().unwrap()).stderr(said).spawn();
+        Started(child.unwrap())
     }
 
     /// Runs `larder` with these arguments.
@@ -112,6 +125,42 @@ impl Program {
         let command = self.command(&[&["sync", "--report", "report.json"], arguments].concat());
         let report = self.path("report.json");
         std::thread::spawn(move || finish(command, &report))
+    }
+}
+
+/// A process under way; killed if it still is when this is dropped.
+pub struct Started(std::process::Child);
+
+impl Started {
+    /// SIGKILL, now.
+    pub fn kill(mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_none()
+    }
+
+    /// SIGTERM; its exit status, if it ends within a minute.
+    pub fn terminate(mut self) -> i32 {
+        let told = std::process::Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status();
+        assert!(told.unwrap().success());
+        let until = std::time::Instant::now() + Duration::from_secs(60);
+        loop {
+            if let Some(status) = self.0.try_wait().unwrap() {
+                return status.code().unwrap();
+            }
+            assert!(std::time::Instant::now() < until, "it does not end");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 

@@ -19,6 +19,7 @@ struct Window {
 pub(super) struct Limits {
     windows: Mutex<HashMap<String, Window>>,
     pulled: Mutex<HashMap<String, u64>>,
+    opened: Mutex<HashMap<String, u64>>,
     refused: AtomicU64,
     throttled: AtomicU64,
     bucket: Mutex<Option<(Instant, f64)>>,
@@ -51,7 +52,10 @@ impl Limits {
             *window = Window { start: now, spent: 0 };
         }
         let fits = window.spent + n <= limit(pulls, account);
-        if fits {
+        if fits && n > 0 {
+            if window.spent == 0 {
+                *self.opened.lock().unwrap_or_else(PoisonError::into_inner).entry(account.to_owned()).or_default() += 1;
+            }
             window.spent += n;
         }
         fits
@@ -87,6 +91,16 @@ impl Limits {
     /// Pulls answered, over all windows.
     pub(super) fn pulled(&self, account: &str) -> u64 {
         self.pulled.lock().unwrap_or_else(PoisonError::into_inner).get(account).copied().unwrap_or(0)
+    }
+
+    /// Windows in which the account has pulled.
+    pub(super) fn opened(&self, account: &str) -> u64 {
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner).get(account).copied().unwrap_or(0)
+    }
+
+    /// Ends all windows: as if their time were over.
+    pub(super) fn end(&self) {
+        self.windows.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     pub(super) fn refused(&self) -> u64 {

@@ -182,6 +182,14 @@ impl Fake {
     pub fn pulls(&self, account: &str) -> u64 {
         self.registry.limits.pulled(account)
     }
+    /// Windows in which `account` has pulled.
+    pub fn windows(&self, account: &str) -> u64 {
+        self.registry.limits.opened(account)
+    }
+    /// Ends the window of every account now; the next pull opens another.
+    pub fn end_windows(&self) {
+        self.registry.limits.end();
+    }
     /// Manifest GETs that the pull limit has refused.
     pub fn pull_refusals(&self) -> u64 {
         self.registry.limits.refused()
