@@ -100,6 +100,29 @@ mod tests {
     use super::*;
 
     #[test]
+    fn pulls_are_shown_where_somebody_counts_them() {
+        let counted = Standing {
+            spent: 3,
+            refused: 1,
+            limit: Some(100),
+            remaining: Some(97),
+            window: Some(Duration::from_secs(21_600)),
+            source: Some("192.0.2.1".to_owned()),
+            closes: None,
+            unlimited: false,
+            waited: Duration::from_secs(20),
+            waiting: 0,
+        };
+        let counters = Counters::default();
+        counters.waited(Duration::from_secs(1));
+        let row = counters.row("docker.io", "hub", Some(counted.clone()));
+        assert_eq!(row.waited_seconds, 21.0);
+        let pulls = serde_json::to_string(&row.pulls).unwrap();
+        insta::assert_snapshot!(pulls, @r#"{"spent":3,"limit":100,"remaining":97,"window_seconds":21600,"source":"192.0.2.1"}"#);
+        assert!(counters.row("docker.io", "hub", Some(Standing { limit: None, remaining: None, ..counted })).pulls.is_none());
+    }
+
+    #[test]
     fn each_kind_has_its_own_place_in_the_row() {
         let counters = Counters::default();
         let kinds = [

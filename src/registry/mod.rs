@@ -3,7 +3,8 @@
 //!
 //! `transport` is the only place a request leaves. Around it: `manifests`, `blobs`, `uploads` and `tags` (what the API
 //! offers), `auth` (logins and tokens), `address` (where a registry may send us), `http` (clients), `error` and `remedy`
-//! (what refusals mean), `counters` (what was asked). Lists and rules are unknown here.
+//! (what refusals mean), `counters` (what was asked), `toll` (what pulls cost an account), `profiles` (how known registries
+//! differ). Lists and rules are unknown here.
 
 mod address;
 mod auth;

@@ -163,3 +163,28 @@ impl Probe for Head {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::Clock;
+    use std::time::Duration;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pull_whose_request_never_left_is_the_images_again() {
+        let accounts = Accounts::new(Clock::start(jiff::Timestamp::UNIX_EPOCH), None);
+        let id = AccountId { host: "docker.io".to_owned(), name: "hub".to_owned() };
+        let pulls = Pulls { limit: Some(5), window: Duration::from_secs(60), reserve: 0 };
+        let gate = accounts.gate(&id, Some(pulls), None);
+        let lease = gate.acquire(Claim { pulls: 2, priority: 0 }, Mode::Defer).await.unwrap();
+        let pull = Pull { flight: lease.spend().await.ok(), left: false };
+        assert_eq!((lease.granted(), gate.standing().remaining), (1, Some(4)));
+        drop(pull);
+        assert_eq!((lease.granted(), gate.standing().remaining, gate.standing().spent), (2, Some(5), 0));
+        let mut pull = Pull { flight: lease.spend().await.ok(), left: false };
+        pull.leaves();
+        drop(pull);
+        drop(lease);
+        assert_eq!((gate.standing().remaining, gate.standing().spent), (Some(4), 1));
+    }
+}

@@ -1,7 +1,8 @@
 //! When to try again: a budget of attempts that belongs to one piece of work, and a pause that belongs to the host.
 //!
 //! Two clocks, because two things can be in trouble. If one blob keeps breaking while all else goes well, that blob waits
-//! longer each time and nobody else does. If the host is in trouble, everybody who speaks to it waits.
+//! longer each time and nobody else does. If the host is in trouble, everybody who speaks to it waits. (How long the host
+//! itself asked to be left alone is [`crate::limits::Pause`]'s to know.)
 
 use std::time::Duration;
 
@@ -155,15 +156,12 @@ impl Backoff {
         }
     }
 
-    /// A request that was sent at `sent` failed at `now`; `after` is what the host asked for. Returns by how much that
-    /// makes the pause longer.
-    pub(crate) fn failed(&mut self, now: Instant, sent: Instant, after: Option<Duration>) -> Duration {
+    /// A request that was sent at `sent` failed at `now`. Returns by how much that makes the pause longer.
+    pub(crate) fn failed(&mut self, now: Instant, sent: Instant) -> Duration {
         let known = self.epoch.is_some_and(|epoch| sent < epoch);
         let own = if known { Duration::ZERO } else { self.next_round() };
         let before = self.until.unwrap_or(now).max(now);
-        // A year is as good as for ever, and cannot overflow an `Instant`.
-        const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
-        let until = before.max(now + own.max(after.unwrap_or_default()).min(YEAR));
+        let until = before.max(now + own);
         if !known {
             self.epoch = Some(now);
         }
@@ -234,19 +232,19 @@ mod tests {
         let mut host = Backoff::new(policy());
         let sent = Instant::now();
         tokio::time::advance(Duration::from_millis(10)).await;
-        let first = host.failed(Instant::now(), sent, None);
+        let first = host.failed(Instant::now(), sent);
         assert!(first >= Duration::from_millis(125) && first <= Duration::from_millis(250));
         for _ in 0..7 {
-            assert_eq!(host.failed(Instant::now(), sent, None), Duration::ZERO);
+            assert_eq!(host.failed(Instant::now(), sent), Duration::ZERO);
         }
         tokio::time::advance(first).await;
         assert_eq!(host.pause(Instant::now()), None);
         // The next epoch's pause is longer; a success ends the matter.
         let sent = Instant::now();
-        assert!(host.failed(Instant::now(), sent, None) >= Duration::from_millis(250));
+        assert!(host.failed(Instant::now(), sent) >= Duration::from_millis(250));
         tokio::time::advance(Duration::from_secs(1)).await;
         host.succeeded(Instant::now(), Instant::now());
-        assert!(host.failed(Instant::now(), Instant::now(), None) <= Duration::from_millis(250));
+        assert!(host.failed(Instant::now(), Instant::now()) <= Duration::from_millis(250));
     }
 
     #[tokio::test(start_paused = true)]
@@ -254,21 +252,12 @@ mod tests {
         let mut host = Backoff::new(policy());
         let early = Instant::now();
         tokio::time::advance(Duration::from_millis(1)).await;
-        host.failed(Instant::now(), Instant::now(), Some(Duration::from_secs(20)));
+        let pause = host.failed(Instant::now(), Instant::now());
         host.succeeded(Instant::now(), early);
-        assert_eq!(host.pause(Instant::now()), Some(Duration::from_secs(20)));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn retry_after_is_honoured_in_full_and_the_longest_wins() {
-        let mut host = Backoff::new(policy());
-        let now = Instant::now();
-        assert_eq!(host.failed(now, now, Some(Duration::from_secs(90))), Duration::from_secs(90));
-        assert_eq!(host.failed(now, now, Some(Duration::from_secs(10))), Duration::ZERO);
-        assert_eq!(host.failed(now, now, Some(Duration::from_secs(100))), Duration::from_secs(10));
-        assert_eq!(host.pause(now), Some(Duration::from_secs(100)));
-        host.failed(now, now, Some(Duration::MAX));
-        assert!(host.pause(now).is_some());
+        assert_eq!(host.pause(Instant::now()), Some(pause));
+        // Nor does the next failure begin with the shortest wait again.
+        tokio::time::advance(pause).await;
+        assert!(host.failed(Instant::now(), Instant::now()) >= Duration::from_millis(250));
     }
 
     #[tokio::test(start_paused = true)]
@@ -303,12 +292,12 @@ mod tests {
         let began = Instant::now();
         for _ in 0..7 {
             let sent = Instant::now();
-            tokio::time::advance(host.failed(sent, sent, None)).await;
+            tokio::time::advance(host.failed(sent, sent)).await;
         }
         host.gave_up(began);
         assert_eq!(host.attempts(), 1);
         let sent = Instant::now();
-        assert!(host.failed(sent, sent, None) <= FAILING_CAP);
+        assert!(host.failed(sent, sent) <= FAILING_CAP);
         tokio::time::advance(Duration::from_secs(1)).await;
         host.succeeded(Instant::now(), Instant::now());
         assert_eq!(host.attempts(), 7);

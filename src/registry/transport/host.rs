@@ -12,7 +12,7 @@ use super::backoff::{Backoff, Patience, RetryPolicy};
 use super::permit::{Claim, Permits, Reader};
 use super::pipes::Pipes;
 use crate::Result;
-use crate::limits::{Bandwidth, Pace, Permit};
+use crate::limits::{Bandwidth, Pace, Pause, Permit, Verdict};
 use crate::registry::HostSettings;
 use crate::registry::address::AddressPolicy;
 use crate::registry::http::{self, Clients};
@@ -44,6 +44,9 @@ pub(crate) struct Host {
     pub(crate) pipes: Pipes,
     pub(super) clients: Clients,
     permits: Permits,
+    /// How long it asked to be left alone.
+    pause: Pause,
+    /// How long it is left alone because it fails.
     backoff: Mutex<Backoff>,
     patches: AtomicBool,
     mounts_refused: AtomicU32,
@@ -71,6 +74,7 @@ impl Host {
             pace: settings.requests_per_second.and_then(|rate| Pace::new(rate, BURST)).map(Arc::new),
             pipes: Pipes::new(bandwidth, settings.bandwidth),
             permits: Permits::new(concurrency),
+            pause: Pause::new(retry.longest_pause),
             backoff: Mutex::new(Backoff::new(retry)),
             patches: AtomicBool::new(profile.upload == Upload::Patch),
             mounts_refused: AtomicU32::new(match profile.mount {
@@ -97,12 +101,46 @@ impl Host {
     /// Waits until the host may be spoken to, holding nothing. `Err`: the pause that is left, if it is longer than anybody waits.
     pub(crate) async fn clear(&self) -> Result<(), Duration> {
         loop {
-            let Some(pause) = self.backoff().pause(Instant::now()) else { return Ok(()) };
-            if pause > self.retry.longest_pause {
-                return Err(pause);
+            self.pause.passed().await.map_err(|until| until.duration_since(Instant::now()))?;
+            // The guard must not live as long as the sleep.
+            let pause = self.backoff().pause(Instant::now());
+            match pause {
+                Some(pause) => tokio::time::sleep(pause).await,
+                None => return Ok(()),
             }
-            tokio::time::sleep(pause).await;
         }
+    }
+
+    /// A request sent at `sent` failed; `asked`: for so long the host wants to be left alone. By how much that makes the pause
+    /// longer that everybody waits for.
+    pub(super) fn troubled(&self, sent: Instant, asked: Option<Duration>) -> Duration {
+        let now = Instant::now();
+        let before = self.left(now);
+        if let Some(asked) = asked {
+            self.pause.hold(asked, now);
+        }
+        self.backoff().failed(now, sent);
+        self.left(now).saturating_sub(before)
+    }
+
+    /// How long is still to be waited.
+    fn left(&self, now: Instant) -> Duration {
+        let asked = match self.pause.check(now) {
+            Verdict::Wait(until) => until.duration_since(now),
+            Verdict::Go | Verdict::Defer(_) => Duration::ZERO,
+        };
+        asked.max(self.backoff().pause(now).unwrap_or_default())
+    }
+
+    fn is_paused(&self) -> bool {
+        let now = Instant::now();
+        self.pause.check(now) != Verdict::Go || self.backoff().pause(now).is_some()
+    }
+
+    /// How many requests may be in flight now.
+    #[cfg(test)]
+    pub(crate) fn in_flight_limit(&self) -> usize {
+        self.permits.limit()
     }
 
     /// A permit, at a time when the host is not paused and it is our turn: a pause that begins while we wait for either counts
@@ -113,11 +151,11 @@ impl Host {
             if let Some(pace) = pace {
                 pace.turn().await;
             }
-            if self.backoff().pause(Instant::now()).is_some() {
+            if self.is_paused() {
                 continue;
             }
             let permit = self.permits.take(claim, lane).await;
-            if self.backoff().pause(Instant::now()).is_none() {
+            if !self.is_paused() {
                 return Ok(permit);
             }
         }
@@ -260,11 +298,13 @@ mod tests {
     async fn who_waits_for_a_pause_waits_for_all_of_it_and_a_long_one_is_refused() {
         let host = host("https://registry.example");
         let began = Instant::now();
-        host.backoff().failed(began, began, Some(Duration::from_secs(90)));
+        assert_eq!(host.troubled(began, Some(Duration::from_secs(90))), Duration::from_secs(90));
+        // A shorter wish changes nothing, a longer one counts from now.
+        assert_eq!(host.troubled(began, Some(Duration::from_secs(10))), Duration::ZERO);
         assert!(host.admit(Claim::Fresh, Lane::Small, None).await.is_ok());
         assert_eq!(began.elapsed().as_secs(), 90);
         let now = Instant::now();
-        host.backoff().failed(now, now, Some(Duration::from_secs(3600)));
+        assert_eq!(host.troubled(now, Some(Duration::from_secs(3600))), host.backoff().pause(now).unwrap());
         assert_eq!(host.admit(Claim::Fresh, Lane::Small, None).await.unwrap_err().as_secs(), 3600);
     }
 
@@ -278,8 +318,47 @@ mod tests {
             async move { host.admit(Claim::Fresh, Lane::Small, None).await.map(|_| Instant::now()) }
         });
         tokio::task::yield_now().await;
-        host.backoff().failed(began, began, Some(Duration::from_secs(7)));
+        host.troubled(began, Some(Duration::from_secs(7)));
         drop(held);
         assert_eq!(waiting.await.unwrap().unwrap() - began, Duration::from_secs(7));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_that_is_too_long_is_refused_until_it_is_over_and_our_own_is_not() {
+        let settings = HostSettings { retry_after_max: Some(Duration::from_millis(1)), ..HostSettings::default() };
+        let host = Host::new("registry.example", &settings, 1, RetryPolicy::default(), None).unwrap();
+        let began = Instant::now();
+        host.troubled(began, None);
+        assert!(host.clear().await.is_ok() && began.elapsed() > Duration::from_millis(1));
+        host.troubled(Instant::now(), Some(Duration::from_secs(60)));
+        for second in 0..60 {
+            assert_eq!(host.clear().await.unwrap_err().as_secs(), 60 - second);
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        assert!(host.clear().await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_keep_the_pace_also_after_a_pause() {
+        let host = Arc::new(host("https://registry.example"));
+        let pace = Arc::new(Pace::new(2.0, BURST).unwrap());
+        let began = Instant::now();
+        let mut left: Vec<_> = (0..4)
+            .map(|_| {
+                let (host, pace) = (Arc::clone(&host), Arc::clone(&pace));
+                tokio::spawn(
+                    async move { host.admit(Claim::Continued, Lane::Small, Some(&pace)).await.map(|_| began.elapsed().as_millis()) },
+                )
+            })
+            .collect();
+        tokio::time::sleep(Duration::from_millis(600)).await;
+        host.troubled(Instant::now(), Some(Duration::from_secs(10)));
+        let mut times = Vec::new();
+        for task in left.drain(..) {
+            times.push(task.await.unwrap().unwrap());
+        }
+        times.sort_unstable();
+        assert_eq!(times[..2], [0, 500]);
+        assert!(times[2] >= 10_600 && times[3] >= times[2] + 500, "{times:?}");
     }
 }

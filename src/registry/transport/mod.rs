@@ -349,17 +349,14 @@ impl Transport {
         tracing::debug!(host = topic.host, operation = topic.operation, image = topic.image, ?trouble, "attempt failed");
         let hosts = trouble.is_the_hosts();
         if hosts {
-            let longer = self.host.backoff().failed(Instant::now(), sent, trouble.retry_after());
-            // A pause that is longer than anybody waits is not waited for.
-            if longer <= self.host.retry.longest_pause {
-                self.account.counters.waited(longer);
-                if trouble.retry_after().is_some_and(|asked| asked >= WORTH_SAYING) {
-                    tracing::info!(host = topic.host, seconds = longer.as_secs(), "the registry asks to be left alone; waiting");
-                }
+            let longer = self.host.troubled(sent, trouble.retry_after());
+            self.account.counters.waited(longer);
+            if let Some(pause) = trouble.retry_after().filter(|pause| *pause > self.host.retry.longest_pause) {
+                return Err(told_to_wait_by(topic, pause, &trouble));
             }
-        }
-        if let Some(pause) = trouble.retry_after().filter(|pause| hosts && *pause > self.host.retry.longest_pause) {
-            return Err(told_to_wait_by(topic, pause, &trouble));
+            if longer >= WORTH_SAYING {
+                tracing::info!(host = topic.host, seconds = longer.as_secs(), "the registry asks to be left alone; waiting");
+            }
         }
         let hopeless = hosts && self.host.backoff().is_failing();
         let Some(delay) = patience.failed().filter(|_| !hopeless) else {

@@ -65,6 +65,12 @@ impl Permits {
         if waits { self.slots.permit(class).await } else { self.slots.permit_or_none(class) }
     }
 
+    /// How many there are now.
+    #[cfg(test)]
+    pub(super) fn limit(&self) -> usize {
+        self.slots.limit()
+    }
+
     /// Counts a blob's reader until it is dropped.
     pub(crate) fn reader(&self) -> Reader {
         self.readers.fetch_add(1, Ordering::SeqCst);
