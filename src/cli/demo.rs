@@ -44,6 +44,10 @@ pub(super) async fn run(dir: &Path, printer: &Printer) -> Result<Exit, Refusal> 
     );
     step(2, format!("A cold run: larder sync -c {}", config.display()));
     let (cold, cold_traffic) = measured(&config, dir, &meter, printer).await?;
+    if cold.exit != 0 {
+        // Interrupted, or the disk is full: there is no story to tell.
+        return Ok(Exit::of(cold.exit));
+    }
     step(3, "The same command again, with nothing new upstream:".to_owned());
     let (warm, warm_traffic) = measured(&config, dir, &meter, printer).await?;
     serving.abort();
@@ -57,7 +61,16 @@ pub(super) async fn run(dir: &Path, printer: &Printer) -> Result<Exit, Refusal> 
 async fn measured(config: &Path, dir: &Path, meter: &Arc<Meter>, printer: &Printer) -> Result<(RunReport, Traffic), Refusal> {
     let before = meter.read();
     let selection = Selection { lists: vec![], image: vec![], to: None, unmatched: None, concurrency: None };
-    let args = SyncArgs { selection, report: vec![], failed: None, recheck: false, state: Some(dir.join("state")), until: None, max_wait: None, bandwidth: None };
+    let args = SyncArgs {
+        selection,
+        report: vec![],
+        failed: None,
+        recheck: false,
+        state: Some(dir.join("state")),
+        until: None,
+        max_wait: None,
+        bandwidth: None,
+    };
     let inputs = Inputs::read(Some(config), &args.selection)?;
     let report = sync::sync(inputs, &args, printer).await?;
     Ok((report, meter.read().since(before)))

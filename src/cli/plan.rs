@@ -83,10 +83,7 @@ fn told(account: &AccountPlan) -> String {
             text += &format!("; {left} of {limit} left");
             text += &match windows {
                 1 => ", all can be pulled now".to_owned(),
-                windows => format!(
-                    ": {windows} windows, {} h; now {} images, later {}",
-                    account.hours, account.tonight, account.later
-                ),
+                windows => format!(": {windows} windows, {} h; now {} images, later {}", account.hours, account.tonight, account.later),
             };
         }
         _ => text += "; not counted there, as far as is known",

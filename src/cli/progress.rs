@@ -146,7 +146,9 @@ impl Bars {
     fn new(printer: Printer, bars: MultiProgress) -> Self {
         let images = bars.add(ProgressBar::new(0).with_style(style("{prefix:<8} [{bar:30}] {pos}/{len}  {elapsed}")).with_prefix("images"));
         let bytes = bars.add(
-            ProgressBar::new(0).with_style(style("{prefix:<8} [{bar:30}] {bytes}/{total_bytes}  {bytes_per_sec}")).with_prefix("bytes"),
+            ProgressBar::new(0)
+                .with_style(style("{prefix:<8} [{bar:30}] {decimal_bytes}/{decimal_total_bytes}  {decimal_bytes_per_sec}"))
+                .with_prefix("bytes"),
         );
         let redraw = std::time::Duration::from_millis(200);
         images.enable_steady_tick(redraw);
@@ -196,11 +198,5 @@ impl Reporter for Bars {
                 }
             }
         }
-    }
-}
-
-impl Drop for Bars {
-    fn drop(&mut self) {
-        let _ = self.bars.clear();
     }
 }

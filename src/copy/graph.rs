@@ -192,6 +192,10 @@ impl Engine {
                 Err(error) => return Err(error),
             }
         }
+        // A pull is not spent on what will not be finished.
+        if self.stop.is_cancelled() {
+            return Err(Error::cancelled("get manifest"));
+        }
         let found = image.upstream.manifest(&image.from, &wanted.digest, &image.charge).await?;
         let manifest = found.ok_or_else(|| {
             Error::new(Side::Upstream, "get manifest", Kind::NotFound, format!("the upstream does not have manifest {}", wanted.digest))

@@ -37,6 +37,11 @@ impl RegistryStore {
 
 #[async_trait]
 impl Source for RegistryStore {
+    async fn ready(&self) {
+        // A pause that nobody waits for is met, and reported, by the request itself.
+        let _ = self.transport.host.clear().await;
+    }
+
     async fn resolve(&self, place: &Place, reference: &Reference, charge: &Charge) -> Result<Option<Descriptor>> {
         self.head_manifest(place, reference, "resolve tag", &Scopes::pull(place.as_str()), charge).await
     }

@@ -16,7 +16,7 @@ use super::counters::RequestKind;
 use super::error;
 use super::store::RegistryStore;
 use super::transport::{Answer, Attempt, Call, Claim, Feed, Lane, Patience, Progress, Trouble, commit_time};
-use crate::content::{Charge, Descriptor, Digest, OpenBlob, Place, Verified};
+use crate::content::{self, Charge, Descriptor, Digest, OpenBlob, Place, Verified};
 use crate::{Kind, Result, Side};
 
 const START: &str = "start upload";
@@ -51,7 +51,8 @@ enum Turn {
 impl RegistryStore {
     /// Puts the blob that `open` gives into `place`.
     pub(super) async fn upload(&self, place: &Place, blob: &Descriptor, open: &dyn OpenBlob, charge: &Charge) -> Result<()> {
-        self.check_uploadable(blob, place, charge)?;
+        // No session is opened for what cannot be checked on the way.
+        content::checkable(blob, Side::Upstream).map_err(|error| error.subject(&*charge.image))?;
         let upload = Upload { store: self, place, scopes: Scopes::push(place.as_str()), blob, open, charge };
         let mut patience = self.transport.host.patience();
         let mut logins = 0;
@@ -80,18 +81,6 @@ impl RegistryStore {
                 }
             }
         }
-    }
-
-    /// What no session is opened for: a digest that cannot be checked on the way, and an empty blob that is not the empty blob.
-    fn check_uploadable(&self, blob: &Descriptor, place: &Place, charge: &Charge) -> Result<()> {
-        let topic = self.transport.topic_of(UPLOAD, Some(place), charge);
-        if blob.digest.hasher().is_none() {
-            return Err(topic.error(Kind::Unsupported, format!("larder cannot compute {} digests", blob.digest.algorithm())));
-        }
-        if blob.size == 0 && !blob.digest.matches(b"") {
-            return Err(topic.error(Kind::Damaged, format!("{} is said to be empty, and is not the digest of nothing", blob.digest)));
-        }
-        Ok(())
     }
 
     /// Asks for a blob of `from` to be had in `to` too. `false`: not so; it has to be copied.

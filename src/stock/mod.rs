@@ -8,8 +8,8 @@ mod plan;
 mod run;
 mod supply;
 
-pub use item::{Item, Want};
 pub use forecast::{AccountPlan, forecast};
+pub use item::{Item, Want};
 pub use plan::{Planned, State};
 pub use run::{Sync, SyncOptions};
 pub use supply::{Supply, SupplyOptions, TargetStore};

@@ -7,11 +7,11 @@ use serde::Serialize;
 
 use super::run::{Prepared, Unit};
 use super::{Item, Supply, TargetStore, Want};
+use crate::Result;
 use crate::content::Digest;
 use crate::copy::{Cost, Engine, Options, Standing};
 use crate::limits::AccountId;
 use crate::report::{Outcome, Silent};
-use crate::Result;
 
 /// How an image stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]

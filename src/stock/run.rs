@@ -127,6 +127,7 @@ impl Sync {
             claims: prepared.claims,
             done: Mutex::default(),
             pending: Mutex::default(),
+            under_way: Mutex::default(),
             written: std::sync::atomic::AtomicU64::new(0),
         });
         for (order, row) in prepared.failed {
@@ -222,7 +223,6 @@ struct Found {
     image: Image,
     /// Where its upstream counts pulls.
     gate: Option<Arc<Gate>>,
-    started: Instant,
     /// What both sides said; none if that failed.
     survey: Option<Survey>,
     /// What it costs, once that is known.
@@ -254,11 +254,13 @@ struct Worker {
     done: Mutex<Rows>,
     /// Rows of everything that is known to be wanted and not done: what remains when a run is cut short.
     pending: Mutex<Rows>,
+    /// What images that are being delivered cost, and since when: an image that is cut off has cost it too.
+    under_way: Mutex<BTreeMap<(usize, String), (Charge, Instant)>>,
     written: std::sync::atomic::AtomicU64,
 }
 
-fn lock(rows: &Mutex<Rows>) -> std::sync::MutexGuard<'_, Rows> {
-    rows.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(shared: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Worker {
@@ -406,11 +408,12 @@ impl Worker {
                 return None;
             }
         };
+        lock(&self.under_way).insert((want.item.order, want.source()), (image.charge.clone(), started));
         let surveyed = match self.in_time() {
             Ok(()) => self.engine.survey(&image).await,
             Err(late) => Err(late),
         };
-        let mut found = Found { want, image, gate, started, survey: None, pulls: None };
+        let mut found = Found { want, image, gate, survey: None, pulls: None };
         match surveyed {
             Ok(Next::Bring(survey)) => {
                 found.survey = Some(survey);
@@ -431,11 +434,7 @@ impl Worker {
     fn close_row(&self, upstream: &str, found: Found, delivered: Result<Delivered>) {
         let order = found.want.item.order;
         let mut row = found.want.row(&self.target.target);
-        let tally = &found.image.charge.tally;
-        row.bytes = tally.bytes_read();
-        row.pulls = tally.pulls();
-        row.seconds = (found.started.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
-        self.written.fetch_add(tally.bytes_written(), std::sync::atomic::Ordering::Relaxed);
+        self.settle(&(order, row.source.clone()), &mut row);
         let row = match delivered {
             Ok(delivered) => Outcome {
                 status: delivered.status,
@@ -453,6 +452,15 @@ impl Worker {
             Err(error) => row.failed(error),
         };
         self.finish(upstream, order, row);
+    }
+
+    /// Writes down what the image has cost, if it was begun.
+    fn settle(&self, key: &(usize, String), row: &mut Outcome) {
+        let Some((Charge { tally, .. }, started)) = lock(&self.under_way).remove(key) else { return };
+        row.bytes = tally.bytes_read();
+        row.pulls = tally.pulls();
+        row.seconds = (started.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
+        self.written.fetch_add(tally.bytes_written(), std::sync::atomic::Ordering::Relaxed);
     }
 
     /// Notes that `unit` is wanted.
@@ -487,7 +495,8 @@ impl Worker {
     fn close(&self) -> (Vec<Outcome>, Totals) {
         let mut rows = std::mem::take(&mut *lock(&self.done));
         let reason = self.reason();
-        for (key, row) in std::mem::take(&mut *lock(&self.pending)) {
+        for (key, mut row) in std::mem::take(&mut *lock(&self.pending)) {
+            self.settle(&key, &mut row);
             rows.insert(key, row.deferred(reason.clone()));
         }
         let rows: Vec<Outcome> = rows.into_values().collect();

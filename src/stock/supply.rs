@@ -145,7 +145,9 @@ impl Supply {
             None => self.credentials.account_for_host(host, path).await?,
         };
         let store = self.registries.store(Side::Upstream, host, Arc::new(account))?;
-        let gate = store.gate().ok_or_else(|| Error::new(Side::Upstream, "ask for limits", Kind::Local, "pulls are not counted here").subject(host))?;
+        let gate = store
+            .gate()
+            .ok_or_else(|| Error::new(Side::Upstream, "ask for limits", Kind::Local, "pulls are not counted here").subject(host))?;
         let want = about.and_then(|item| item.probe());
         let asked = match want {
             Some(reference) => {

@@ -11,3 +11,4 @@ pub mod limited;
 pub mod program;
 pub mod push;
 pub mod real;
+pub mod room;

@@ -192,6 +192,12 @@ impl Run {
         self
     }
 
+    /// What was printed and how it ended, with the fakes' addresses replaced by names.
+    pub fn shown(&self, names: &[(&Fake, &str)]) -> String {
+        let text = format!("{}---\n{}exit {}", self.stdout, self.stderr, self.code);
+        names.iter().fold(text, |text, (fake, name)| text.replace(&fake.addr(), name))
+    }
+
     /// The report's rows.
     pub fn images(&self) -> &[Value] {
         self.report["images"].as_array().map_or(&[], Vec::as_slice)

@@ -268,8 +268,8 @@ mod tests {
             let sent = Instant::now();
             // Two that fail together are one round.
             tokio::time::advance(Duration::from_millis(1)).await;
-            let pause = host.failed(Instant::now(), sent, None);
-            host.failed(Instant::now(), sent, None);
+            let pause = host.failed(Instant::now(), sent);
+            host.failed(Instant::now(), sent);
             tokio::time::advance(pause).await;
         }
         assert!(host.is_failing());
@@ -278,7 +278,7 @@ mod tests {
         // An answer in between, and the count begins again.
         for round in 0..20 {
             let sent = Instant::now();
-            tokio::time::advance(host.failed(sent, sent, None)).await;
+            tokio::time::advance(host.failed(sent, sent)).await;
             if round % 6 == 5 {
                 host.succeeded(Instant::now(), Instant::now());
             }
