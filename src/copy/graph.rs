@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::BoxFuture;
-use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
+use futures_util::{FutureExt, StreamExt, stream};
 use tokio::task::JoinSet;
 
 use super::engine::{Engine, Image};
@@ -51,6 +51,14 @@ impl<'a> Job<'a> {
         for digest in self.read.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
             self.image.upstream.release(&digest);
         }
+    }
+}
+
+/// Both, or the first error. A piece that gave up because another one failed is not the cause.
+fn both(one: Result<()>, other: Result<()>) -> Result<()> {
+    match (one, other) {
+        (Err(given_up), Err(cause)) if given_up.kind() == Kind::Cancelled => Err(cause),
+        (one, other) => one.and(other),
     }
 }
 
@@ -107,7 +115,8 @@ impl Engine {
         .boxed()
     }
 
-    /// Brings what `manifest` refers to.
+    /// Brings what `manifest` refers to. When a piece fails, those under way are let finish (their pulls are spent, and other
+    /// images may be waiting for them), and those not begun are not.
     async fn fill(self: &Arc<Self>, job: &Job<'_>, manifest: &Manifest, depth: usize) -> Result<()> {
         let Links { manifests, blobs, .. } = manifest.links()?;
         if depth >= MAX_DEPTH && !manifests.is_empty() {
@@ -118,18 +127,22 @@ impl Engine {
                 format!("indexes are nested more than {MAX_DEPTH} deep"),
             ));
         }
-        let children =
-            stream::iter(manifests).map(|child| self.child(job, child, depth + 1)).buffer_unordered(CHILDREN).try_collect::<Vec<()>>();
+        let children = async {
+            let mut children = stream::iter(manifests).map(|child| self.child(job, child, depth + 1)).buffer_unordered(CHILDREN);
+            let mut all = Ok(());
+            while let Some(done) = children.next().await {
+                if done.is_err() {
+                    job.failed.store(true, Ordering::Relaxed);
+                }
+                all = both(all, done);
+            }
+            all
+        };
         let (children, blobs) = futures_util::future::join(children, self.blobs(job, blobs)).await;
-        match (children, blobs) {
-            // A child that gave up because another piece failed is not the cause.
-            (Err(given_up), Err(cause)) if given_up.kind() == Kind::Cancelled => Err(cause),
-            (children, blobs) => children.and(blobs),
-        }
+        both(children, blobs)
     }
 
-    /// Brings blobs, each in a task of its own so that hashing uses all cores. When one fails, those under way are let
-    /// finish (other images may be waiting for them) and those not begun are not.
+    /// Brings blobs, each in a task of its own so that hashing uses all cores.
     async fn blobs(self: &Arc<Self>, job: &Job<'_>, blobs: Vec<Descriptor>) -> Result<()> {
         let mut tasks = JoinSet::new();
         let mut seen = std::collections::HashSet::new();
@@ -144,7 +157,7 @@ impl Engine {
             let (engine, image, failed) = (Arc::clone(self), job.image.clone(), Arc::clone(&job.failed));
             tasks.spawn(async move {
                 if failed.load(Ordering::Relaxed) {
-                    return Ok(false);
+                    return Err(Error::cancelled("copy blob"));
                 }
                 let done = engine.blob(&image, &blob).await;
                 if done.is_err() {
@@ -153,17 +166,12 @@ impl Engine {
                 done
             });
         }
-        let mut first = Ok(());
+        let mut all = Ok(());
         while let Some(done) = tasks.join_next().await {
-            match done {
-                Ok(Ok(moved)) => {
-                    job.moved.fetch_or(moved, Ordering::Relaxed);
-                }
-                Ok(Err(error)) => first = first.and(Err(error)),
-                Err(lost) => first = first.and(Err(Error::local("copy blob", format!("the task ended early: {lost}")))),
-            }
+            let done = done.unwrap_or_else(|lost| Err(Error::local("copy blob", format!("the task ended early: {lost}"))));
+            all = both(all, done.map(|moved| drop(job.moved.fetch_or(moved, Ordering::Relaxed))));
         }
-        first
+        all
     }
 
     /// Reads a manifest from the cheapest place: the target if it is known to have it, in any repository, else the

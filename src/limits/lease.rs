@@ -189,13 +189,20 @@ impl Flight {
         let Some(lease) = self.lease.take() else { return };
         let refused = matches!(outcome, Outcome::Refused(_));
         let heard = lease.gate.settle(outcome, self.sent);
-        let mut held = lease.lock();
-        held.in_flight = held.in_flight.saturating_sub(1);
-        match (refused, heard) {
-            // It still has to be read.
-            (true, _) => held.owed += 1,
-            (_, true) => held.settled.heard += 1,
-            (_, false) => held.settled.unheard += 1,
+        let idle = {
+            let mut held = lease.lock();
+            held.in_flight = held.in_flight.saturating_sub(1);
+            match (refused, heard) {
+                // It still has to be read.
+                (true, _) => held.owed += 1,
+                (_, true) => held.settled.heard += 1,
+                (_, false) => held.settled.unheard += 1,
+            }
+            held.in_flight == 0 && held.granted == 0
+        };
+        if idle {
+            // The image may go on for long with its blobs: other processes need not think that it still holds pulls.
+            lease.leave(true);
         }
     }
 }

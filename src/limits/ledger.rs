@@ -85,6 +85,9 @@ pub(super) struct Ask<'a> {
     /// The lease that grows by `pulls`, or is made.
     pub lease: &'a str,
     pub pulls: u64,
+    /// What the process has granted and not heard of, these pulls included. Its leases may say more: the answer that counts a
+    /// pull comes before its lease is settled.
+    pub outstanding: u64,
     /// What the process knows of the window.
     pub window: Window<Stamp>,
     /// The configured limit, if there is one.
@@ -166,11 +169,11 @@ impl Ledger {
             let window = &row.window;
             let limit = ask.limit.map_or(window.limit, |limit| limit.min(window.limit));
             let usable = window.left().saturating_sub(window.limit - limit).saturating_sub(ask.reserve);
-            let leased: u64 = row.leases.iter().map(|lease| lease.pulls).sum();
             let others: u64 = row.leases.iter().filter(|lease| lease.owner != self.me).map(|lease| lease.pulls).sum();
-            if leased.saturating_add(ask.pulls) > usable {
-                let ours = leased - others;
-                return Leased::Denied { in_use: others > 0 && ours.saturating_add(ask.pulls) <= usable, window: window.clone() };
+            let leased: u64 = row.leases.iter().map(|lease| lease.pulls).sum();
+            let ours = (leased - others).saturating_add(ask.pulls).min(ask.outstanding);
+            if others.saturating_add(ours) > usable {
+                return Leased::Denied { in_use: others > 0 && ours <= usable, window: window.clone() };
             }
             let expires = now.plus(LEASE_TERM);
             match row.leases.iter_mut().find(|lease| lease.id == ask.lease) {

@@ -282,7 +282,7 @@ impl Worker {
         while let Some(found) = surveyed.next().await {
             known = known.saturating_sub(1);
             let Some(found) = found else { continue };
-            if parked.len() < WAITING && found.is_scarce(known) {
+            if parked.len() < WAITING && found.is_scarce(known + parked.len() as u64) {
                 parked.push(found);
             } else {
                 self.begin(&upstream, found, &slots, &mut tasks).await;

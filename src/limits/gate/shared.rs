@@ -28,9 +28,9 @@ impl Gate {
     pub(super) async fn enter(&self, lease: &str, pulls: u64) -> bool {
         let Some(ledger) = &self.ledger else { return true };
         // What is not counted needs no lease.
-        let (Some(window), configured) = ({
+        let (Some(window), configured, outstanding) = ({
             let state = self.lock();
-            (self.window(&state), state.budget.configured())
+            (self.window(&state), state.budget.configured(), state.budget.outstanding())
         }) else {
             return true;
         };
@@ -38,7 +38,8 @@ impl Gate {
         let (ledger, account, lease, now) = (Arc::clone(ledger), self.account.clone(), lease.to_owned(), self.clock.now());
         tokio::task::spawn_blocking(move || {
             let (limit, reserve) = (configured.and_then(|pulls| pulls.limit), configured.map_or(0, |pulls| pulls.reserve));
-            let answer = ledger.lease(&Ask { account: &account, lease: &lease, pulls, window: window.clone(), limit, reserve }, now);
+            let ask = Ask { account: &account, lease: &lease, pulls, outstanding, window: window.clone(), limit, reserve };
+            let answer = ledger.lease(&ask, now);
             if tell.send(answer).is_err()
                 && let Err(error) = ledger.settle(&account, &lease, Settled::default(), &window, now)
             {

@@ -29,7 +29,8 @@ fn heard(limit: u64, left: u64, seconds: i64) -> Window<Stamp> {
 }
 
 fn lease(ledger: &Ledger, name: &str, pulls: u64, window: Window<Stamp>, now: i64) -> Leased {
-    ledger.lease(&Ask { account: &account(), lease: name, pulls, window, limit: None, reserve: 0 }, at(now)).unwrap()
+    let ask = Ask { account: &account(), lease: name, pulls, outstanding: u64::MAX, window, limit: None, reserve: 0 };
+    ledger.lease(&ask, at(now)).unwrap()
 }
 
 fn is_granted(leased: &Leased) -> bool {
@@ -39,6 +40,20 @@ fn is_granted(leased: &Leased) -> bool {
 /// A process that is dead, as far as anybody can see.
 fn killed(state: &Path) -> Ledger {
     Ledger::owned_by(state, Owner { pid: u32::MAX, ..Owner::this_process() })
+}
+
+#[test]
+fn pulls_that_were_heard_of_are_not_counted_twice_while_their_lease_is_not_settled() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = Ledger::of_process(dir.path(), 1);
+    assert!(is_granted(&lease(&ledger, "a", 6, heard(10, 10, 0), 0)));
+    // All six were sent, and the last answer says that four are left.
+    let more = |pulls| {
+        let window = heard(10, 4, 1);
+        let ask = Ask { account: &account(), lease: "b", pulls, outstanding: pulls, window, limit: None, reserve: 0 };
+        is_granted(&ledger.lease(&ask, at(2)).unwrap())
+    };
+    assert_eq!((more(5), more(4)), (false, true));
 }
 
 #[test]
