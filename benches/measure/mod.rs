@@ -59,13 +59,8 @@ fn reaped() -> f64 {
     times("/proc/self/stat", 15)
 }
 
-/// CPU seconds that a process has used so far.
-pub fn used(pid: u32) -> f64 {
-    times(&format!("/proc/{pid}/stat"), 13)
-}
-
-/// The sum of the two times from field `first` (counted from 0; proc(5)) on.
-fn times(stat: &str, first: usize) -> f64 {
+/// The sum, in seconds, of the two times of a `stat` file of `/proc` from field `first` (counted from 0; proc(5)) on.
+pub fn times(stat: &str, first: usize) -> f64 {
     let stat = fs::read_to_string(stat).unwrap_or_default();
     // The second field is the program's name in brackets, and may hold anything.
     let fields = stat.rsplit(')').next().unwrap_or_default().split_ascii_whitespace().skip(first - 2).take(2);
