@@ -24,6 +24,7 @@ pub(super) struct Cli {
 
 /// Options of every command.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Everywhere")]
 pub(super) struct Global {
     /// Configuration file; without it, larder.toml in the working directory if there is one
     #[arg(short = 'c', long = "config", value_name = "FILE", global = true)]

@@ -44,6 +44,10 @@ pub(super) async fn run(dir: &Path, printer: &Printer) -> Result<Exit, Refusal> 
     );
     step(2, format!("A cold run: larder sync -c {}", config.display()));
     let (cold, cold_traffic) = measured(&config, dir, &meter, printer).await?;
+    if cold.exit != 0 {
+        // Interrupted, or the disk is full: there is no story to tell.
+        return Ok(Exit::of(cold.exit));
+    }
     step(3, "The same command again, with nothing new upstream:".to_owned());
     let (warm, warm_traffic) = measured(&config, dir, &meter, printer).await?;
     serving.abort();

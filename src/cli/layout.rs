@@ -33,7 +33,7 @@ async fn blocking<T: Send + 'static>(command: &'static str, work: impl FnOnce() 
 pub(super) async fn verify(text: &str, printer: &Printer) -> Result<Exit, Refusal> {
     let path = path_of(text, "verify")?;
     let bar = printer.bars().map(|bars| {
-        let style = indicatif::ProgressStyle::with_template("verified {bytes}  {bytes_per_sec}");
+        let style = indicatif::ProgressStyle::with_template("verified {decimal_bytes}  {decimal_bytes_per_sec}");
         bars.add(indicatif::ProgressBar::new_spinner().with_style(style.unwrap_or_else(|_| indicatif::ProgressStyle::default_spinner())))
     });
     let report = blocking("verify", {
@@ -61,6 +61,9 @@ pub(super) async fn verify(text: &str, printer: &Printer) -> Result<Exit, Refusa
         report.missing.len(),
         report.unreferenced.len()
     ));
+    if !report.damaged.is_empty() {
+        printer.say(&format!("to mend it: remove the damaged files (blobs/<algorithm>/<hex> in {text}) and sync again"));
+    }
     Ok(if report.ok() { Exit::Done } else { Exit::Failed })
 }
 

@@ -56,8 +56,10 @@ pub(super) async fn run(file: Option<&Path>, args: PlanArgs, printer: &Printer) 
         PlanFormat::Table => printer.data(&table(&planned, args.explain)),
         PlanFormat::Json => printer.data(&json(&planned, inputs.target.to_string(), &counts)),
     }
-    for error in planned.iter().filter_map(|planned| planned.row.error.as_ref().map(|error| (planned, error))) {
-        printer.fail(&format!("{}: {}", crate::error::printable(&error.0.row.origin()), error.1), &serde_json::json!({}));
+    for row in planned.iter().map(|planned| &planned.row) {
+        if let Some(error) = &row.error {
+            printer.fail(&super::progress::failure(row, error), &serde_json::json!({}));
+        }
     }
     printer.say(&format!(
         "{} images: {} current, {} missing, {} moved, {} unresolvable; no pull was spent",

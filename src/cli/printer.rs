@@ -59,9 +59,29 @@ impl Printer {
         let _ = if self.0.json { builder.json().try_init() } else { builder.with_target(false).try_init() };
     }
 
-    /// The bars, if there are any to draw.
+    /// The bars, if there are any to draw; for a new beginning after [`Printer::end_bars`].
     pub(super) fn bars(&self) -> Option<&MultiProgress> {
-        self.0.bars.as_ref()
+        let bars = self.0.bars.as_ref()?;
+        bars.set_draw_target(ProgressDrawTarget::stderr());
+        Some(bars)
+    }
+
+    /// Lets the bars stand as they are and goes on below them. After Ctrl-C the terminal has written `^C` there, so that
+    /// the cursor is not where the bars would be wiped away from.
+    pub(super) fn below_bars(&self) {
+        if let Some(bars) = &self.0.bars {
+            bars.set_draw_target(ProgressDrawTarget::hidden());
+            let _ = std::io::stderr().lock().write_all(b"\n");
+            bars.set_draw_target(ProgressDrawTarget::stderr());
+        }
+    }
+
+    /// Wipes the bars away for good: transfers that were cut off may still hold them.
+    pub(super) fn end_bars(&self) {
+        if let Some(bars) = &self.0.bars {
+            let _ = bars.clear();
+            bars.set_draw_target(ProgressDrawTarget::hidden());
+        }
     }
 
     /// Prints data to standard output. A reader that has gone away is no failure.

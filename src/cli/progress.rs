@@ -22,7 +22,7 @@ fn line(printer: &Printer, outcome: &Outcome) {
     let facts = serde_json::to_value(outcome).unwrap_or_else(|_| json!({}));
     let arrow = if outcome.target.is_empty() { String::new() } else { format!(" -> {}", outcome.target) };
     match (&outcome.error, outcome.status) {
-        (Some(error), _) => printer.fail(&format!("{}: {error}", origin(outcome)), &facts),
+        (Some(error), _) => printer.fail(&failure(outcome, error), &facts),
         (None, status) => {
             let (paint, detail) = match status {
                 Status::Copied | Status::Warmed => (Paint::Good, format!(" ({})", size(outcome.bytes))),
@@ -38,9 +38,11 @@ fn line(printer: &Printer, outcome: &Outcome) {
     }
 }
 
-/// Where a failed row came from, unless its message says so already.
-fn origin(outcome: &Outcome) -> String {
-    format!("{}:{}", crate::error::printable(&outcome.file), outcome.line)
+/// A failed row in one line, `file:line` first. Messages about the line itself begin with it already.
+pub(super) fn failure(outcome: &Outcome, error: &crate::Error) -> String {
+    let origin = crate::error::printable(&outcome.origin());
+    let message = error.message();
+    if message.starts_with(&origin) { message } else { format!("{origin}: {error}") }
 }
 
 /// A size for people, in powers of ten as registries and disks count.
@@ -89,7 +91,9 @@ impl Bars {
     fn new(printer: Printer, bars: MultiProgress) -> Self {
         let images = bars.add(ProgressBar::new(0).with_style(style("{prefix:<8} [{bar:30}] {pos}/{len}  {elapsed}")).with_prefix("images"));
         let bytes = bars.add(
-            ProgressBar::new(0).with_style(style("{prefix:<8} [{bar:30}] {bytes}/{total_bytes}  {bytes_per_sec}")).with_prefix("bytes"),
+            ProgressBar::new(0)
+                .with_style(style("{prefix:<8} [{bar:30}] {decimal_bytes}/{decimal_total_bytes}  {decimal_bytes_per_sec}"))
+                .with_prefix("bytes"),
         );
         let redraw = std::time::Duration::from_millis(200);
         images.enable_steady_tick(redraw);
@@ -134,11 +138,5 @@ impl Reporter for Bars {
                 }
             }
         }
-    }
-}
-
-impl Drop for Bars {
-    fn drop(&mut self) {
-        let _ = self.bars.clear();
     }
 }

@@ -11,7 +11,10 @@ use crate::name::ImageName;
 
 pub(super) fn run(file: Option<&Path>, command: RulesCommand, printer: &Printer) -> Result<Exit, Refusal> {
     match command {
-        RulesCommand::Check => super::config::check(file, printer, |config| format!("{} rules", config.rules.rules().len())),
+        RulesCommand::Check => super::config::check(file, printer, |config| match config.rules.rules().len() {
+            1 => "1 rule".to_owned(),
+            n => format!("{n} rules"),
+        }),
         RulesCommand::Explain { image } => explain(file, &image, printer),
     }
 }

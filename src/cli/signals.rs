@@ -25,6 +25,7 @@ pub(super) fn listen(printer: &Printer) -> CancellationToken {
                 _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
             }
+            printer.below_bars();
             if cancel.is_cancelled() {
                 std::process::exit(STOPPED);
             }

@@ -34,6 +34,7 @@ pub(super) async fn sync(inputs: Inputs, args: &SyncArgs, printer: &Printer) -> 
     let (started, clock) = (jiff::Timestamp::now(), std::time::Instant::now());
     let reporter = progress::reporter(printer);
     let (images, totals) = Sync::new(Arc::clone(&supply), target, options).run(inputs.lists, &inputs.config.rules, reporter, stop).await;
+    printer.end_bars();
     let report = RunReport {
         version: 1,
         command: "sync".to_owned(),
@@ -51,19 +52,16 @@ pub(super) async fn sync(inputs: Inputs, args: &SyncArgs, printer: &Printer) -> 
 
 /// A report that cannot be written is better known before the run than after it.
 fn check_outputs(args: &SyncArgs) -> Result<(), Refusal> {
-    let missing = |path: &&std::path::PathBuf| path.parent().is_some_and(|folder| !folder.as_os_str().is_empty() && !folder.is_dir());
-    let errors: Vec<Error> = args
-        .report
-        .iter()
-        .chain(&args.failed)
-        .filter(missing)
-        .map(|path| Error::local("write report", format!("{}: its folder does not exist", path.display())))
-        .collect();
+    let refused = |path: &std::path::PathBuf| {
+        let why = report::file::check(path).err()?;
+        Some(Error::local("write report", format!("{}: {why}", path.display())))
+    };
+    let errors: Vec<Error> = args.report.iter().chain(&args.failed).filter_map(refused).collect();
     if errors.is_empty() { Ok(()) } else { Err(errors.into()) }
 }
 
 fn write_failed(path: &Path, report: &RunReport) -> Result<()> {
     let bytes =
         report::failed_list(&report.images).map_err(|error| Error::local("write failed list", format!("{}: {error}", path.display())))?;
-    std::fs::write(path, bytes).map_err(|error| Error::io("write failed list", path, &error))
+    report::file::replace(path, &bytes).map_err(|error| Error::io("write failed list", path, &error))
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use oci_client::manifest as media;
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 
 use super::Digest;
 use crate::{Error, Kind, Result, Side};
@@ -134,11 +135,20 @@ pub struct Links {
     pub subject: Option<Descriptor>,
 }
 
+/// What tells a manifest's type. Of a type that larder does not know nothing more may be expected.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Head {
+    #[serde(default)]
+    schema_version: Value,
+    media_type: Option<String>,
+    #[serde(default)]
+    manifests: Value,
+}
+
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct View {
-    schema_version: Option<u64>,
-    media_type: Option<String>,
     config: Option<Descriptor>,
     #[serde(default, deserialize_with = "null_as_default")]
     layers: Vec<Descriptor>,
@@ -184,25 +194,29 @@ impl Manifest {
         const OP: &str = "check manifest";
         let content_type =
             content_type.map(|value| value.split(';').next().unwrap_or("").trim().to_ascii_lowercase()).filter(|value| !value.is_empty());
-        let view: View = serde_json::from_slice(&bytes).map_err(|error| {
+        let no_manifest = |error: serde_json::Error| {
             let hint = if bytes.trim_ascii_start().starts_with(b"<") { "it is a web page (HTML)".to_owned() } else { error.to_string() };
             Error::new(side, OP, Kind::Damaged, format!("what was served as a manifest is none: {hint}"))
-        })?;
+        };
+        let head: Head = serde_json::from_slice(&bytes).map_err(no_manifest)?;
         let generic = |value: &str| matches!(value, "application/json" | "text/plain" | "application/octet-stream" | "binary/octet-stream");
-        let media_type = match (content_type, view.media_type) {
+        let media_type = match (content_type, head.media_type) {
             (Some(header), Some(body)) if header != body.to_ascii_lowercase() && !generic(&header) => {
                 return Err(Error::new(side, OP, Kind::Damaged, format!("served as `{header}`, but the manifest says it is `{body}`")));
             }
             (_, Some(body)) => body,
             (Some(header), None) if !generic(&header) => header,
             // image-spec lets `mediaType` be absent; the shape tells then.
-            _ if view.schema_version == Some(1) => DOCKER_SCHEMA1[0].to_owned(),
-            _ if !view.manifests.is_empty() => media::OCI_IMAGE_INDEX_MEDIA_TYPE.to_owned(),
+            _ if head.schema_version == 1 => DOCKER_SCHEMA1[0].to_owned(),
+            _ if head.manifests.as_array().is_some_and(|children| !children.is_empty()) => media::OCI_IMAGE_INDEX_MEDIA_TYPE.to_owned(),
             _ => media::OCI_IMAGE_MEDIA_TYPE.to_owned(),
         };
         if DOCKER_SCHEMA1.contains(&media_type.as_str()) {
             return Err(Error::new(side, OP, Kind::Unsupported, "this is a Docker schema 1 manifest, which larder does not carry")
                 .remedy("rebuild or re-push the image with a current tool; schema 1 was withdrawn in 2019"));
+        }
+        if kind_of(&media_type) != ManifestKind::Opaque {
+            serde_json::from_slice::<View>(&bytes).map_err(no_manifest)?;
         }
         Ok(Manifest { bytes, media_type, digest })
     }
@@ -222,6 +236,9 @@ impl Manifest {
     /// # Errors
     /// `Kind::Damaged` if it is not JSON of the expected shape.
     pub fn links(&self) -> Result<Links> {
+        if self.kind() == ManifestKind::Opaque {
+            return Ok(Links::default());
+        }
         let view: View = serde_json::from_slice(&self.bytes)
             .map_err(|error| Error::new(Side::Local, "read manifest", Kind::Damaged, format!("{}: {error}", self.digest)))?;
         Ok(match self.kind() {
@@ -301,7 +318,13 @@ mod tests {
 
     #[test]
     fn an_unknown_media_type_is_carried() {
-        let manifest = verify("{\"mediaType\":\"application/vnd.example+json\"}", Some("application/vnd.example+json")).unwrap();
-        assert_eq!(manifest.kind(), ManifestKind::Opaque);
+        // Whatever stands in it, under names that mean something elsewhere.
+        for fields in ["", r#","layers":[{"digest":"none"}]"#, r#","manifests":7,"schemaVersion":"3","subject":[]"#] {
+            let body = format!("{{\"mediaType\":\"application/vnd.example+json\"{fields}}}");
+            let manifest = verify(&body, Some("application/vnd.example+json")).unwrap();
+            assert_eq!((manifest.kind(), manifest.links().unwrap().blobs.len()), (ManifestKind::Opaque, 0));
+        }
+        let image = r#"{"mediaType":"application/vnd.oci.image.manifest.v1+json","layers":[{"digest":"none"}]}"#;
+        assert_eq!(verify(image, None).unwrap_err().kind(), Kind::Damaged);
     }
 }

@@ -14,4 +14,4 @@ pub use manifest::{Descriptor, Links, MAX_MANIFEST, Manifest, ManifestKind, Plat
 pub use sink::{Presence, Publication, Sink};
 pub use source::{BlobStream, Charge, OpenBlob, Place, Source, Tally};
 pub use verify::Verified;
-pub(crate) use verify::hasher;
+pub(crate) use verify::{checkable, hasher};

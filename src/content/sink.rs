@@ -51,6 +51,11 @@ pub trait Sink: Send + Sync {
     /// Makes a blob of repository `from` available in `to` without moving bytes (a mount). `false`: the store refuses.
     async fn link(&self, from: &Place, to: &Place, blob: &Descriptor, charge: &Charge) -> Result<bool>;
 
+    /// Whether a blob of one repository is in all of them, so that linking it is no work at all (a layout's).
+    fn shares_blobs(&self) -> bool {
+        false
+    }
+
     /// Takes a blob, verifying length and digest before it becomes visible; going on from what an earlier attempt left,
     /// where the store keeps that. Bytes written are added to the charge.
     async fn write_blob(&self, place: &Place, blob: &Descriptor, open: &dyn OpenBlob, charge: &Charge) -> Result<()>;

@@ -50,6 +50,19 @@ pub(crate) fn hasher(blob: &Descriptor, side: Side) -> Result<Hasher> {
     })
 }
 
+/// Whether what a manifest says of `blob` can be checked at all: known before a byte is asked for.
+///
+/// # Errors
+/// `Kind::Unsupported` as [`hasher`]; `Kind::Damaged` for an empty blob that is not the empty blob.
+pub(crate) fn checkable(blob: &Descriptor, side: Side) -> Result<()> {
+    hasher(blob, side)?;
+    if blob.size == 0 && !blob.digest.matches(b"") {
+        let message = format!("{} is said to be empty, and is not the digest of nothing", blob.digest);
+        return Err(Error::new(side, "check blob", Kind::Damaged, message));
+    }
+    Ok(())
+}
+
 impl Check {
     fn take(&mut self, chunk: &Bytes, side: Side) -> Result<()> {
         self.seen += chunk.len() as u64;

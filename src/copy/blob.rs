@@ -1,7 +1,7 @@
 //! One blob into one repository: found there, linked, or moved; read from the upstream at most once a run.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use futures_util::StreamExt;
@@ -53,8 +53,11 @@ impl Engine {
     /// Another repository of the target has it: mount it, or, where that is refused, fill it from there.
     async fn link(&self, image: &Image, blob: &Descriptor, from: &Place) -> Result<bool> {
         if self.target.sink.link(from, &image.to, blob, &image.charge).await? {
-            self.counts.mounted.fetch_add(1, Ordering::Relaxed);
             self.presence.add(&image.to, &blob.digest);
+            if self.target.sink.shares_blobs() {
+                return Ok(self.present());
+            }
+            self.counts.mounted.fetch_add(1, Ordering::Relaxed);
             return Ok(true);
         }
         if self.target.sink.holds_blob(&image.to, blob, &image.charge).await? == At::Here {
@@ -78,8 +81,13 @@ impl Engine {
         let mut sources: Vec<(Arc<dyn Source>, Place)> = Vec::with_capacity(2);
         sources.extend(other.map(|place| (Arc::clone(&self.target.source), place.clone())));
         sources.push((Arc::clone(&image.upstream), image.from.clone()));
-        self.reporter.event(&Event::Expected { bytes: blob.size });
-        let opener = Opener { sources, blob: blob.clone(), charge: image.charge.clone(), reporter: Arc::clone(&self.reporter) };
+        let opener = Opener {
+            sources,
+            blob: blob.clone(),
+            charge: image.charge.clone(),
+            reporter: Arc::clone(&self.reporter),
+            announced: AtomicBool::new(false),
+        };
         self.target.sink.write_blob(&image.to, blob, &opener, &image.charge).await?;
         self.counts.copied.fetch_add(1, Ordering::Relaxed);
         self.presence.add(&image.to, &blob.digest);
@@ -93,11 +101,16 @@ struct Opener {
     blob: Descriptor,
     charge: Charge,
     reporter: Arc<dyn Reporter>,
+    /// Whether it is known how many bytes are to come; what an earlier run has left is not.
+    announced: AtomicBool,
 }
 
 #[async_trait]
 impl OpenBlob for Opener {
     async fn open(&self, offset: u64) -> Result<BlobStream> {
+        if !self.announced.swap(true, Ordering::Relaxed) {
+            self.reporter.event(&Event::Expected { bytes: self.blob.size.saturating_sub(offset) });
+        }
         for (source, place) in &self.sources {
             if let Some(stream) = source.blob(place, &self.blob, offset, &self.charge).await? {
                 let reporter = Arc::clone(&self.reporter);

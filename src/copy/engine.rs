@@ -163,14 +163,20 @@ impl Engine {
     /// Makes the target hold `image` under its name.
     ///
     /// # Errors
-    /// The first failure; nothing is named then. After a full disk the run is stopped, see [`Engine::fatal`].
+    /// The first failure; nothing is named then. A full disk fails the first image that meets it and stops the run, see
+    /// [`Engine::fatal`]; for the others it is an interruption.
     pub async fn deliver(self: &Arc<Self>, image: &Image) -> Result<Delivered> {
         let delivered = self.try_deliver(image).await;
         if let Err(error) = &delivered
             && error.kind() == Kind::DiskFull
         {
-            self.fatal.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| error.clone());
+            let mut fatal = self.fatal.lock().unwrap_or_else(PoisonError::into_inner);
             self.stop.cancel();
+            if fatal.is_some() {
+                // Said once: the others that met it are unfinished.
+                return Err(Error::cancelled("copy image"));
+            }
+            *fatal = Some(error.clone());
         }
         delivered.map_err(|error| error.subject(&image.name))
     }

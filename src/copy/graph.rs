@@ -92,7 +92,7 @@ impl Engine {
                 read => read?,
             };
             self.fill(job, &manifest, depth).await?;
-            if held == At::Absent {
+            if held != At::Here {
                 self.put(job, &manifest).await?;
             }
             self.presence.add(place, &manifest.digest);
@@ -171,10 +171,18 @@ impl Engine {
             At::At(place) => Some(place.clone()),
             At::Absent => self.presence.anywhere(&wanted.digest),
         };
-        if let Some(place) = at
-            && let Some(manifest) = self.target.source.manifest(&place, &wanted.digest, &image.charge).await?
-        {
-            return Ok(manifest);
+        if let Some(place) = at {
+            match self.target.source.manifest(&place, &wanted.digest, &image.charge).await {
+                Ok(Some(manifest)) => return Ok(manifest),
+                Ok(None) => {}
+                // A target whose copy is damaged is mended from the upstream.
+                Err(error) if error.kind() == Kind::Damaged => tracing::debug!(%error, "the target's manifest is not what it should be"),
+                Err(error) => return Err(error),
+            }
+        }
+        // A pull is not spent on what will not be finished.
+        if self.stop.is_cancelled() {
+            return Err(Error::cancelled("get manifest"));
         }
         let found = image.upstream.manifest(&image.from, &wanted.digest, &image.charge).await?;
         let manifest = found.ok_or_else(|| {

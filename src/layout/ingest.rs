@@ -14,7 +14,7 @@ use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
 
 use super::files::{Files, READ, blocking, found, hash};
 use super::{damaged, lock};
-use crate::content::{BlobStream, Charge, Descriptor, Digest, Hasher, OpenBlob, Verified, hasher};
+use crate::content::{BlobStream, Charge, Descriptor, Digest, Hasher, OpenBlob, Verified, checkable, hasher};
 use crate::{Error, Kind, Result, Side};
 
 const OP: &str = "write blob";
@@ -49,7 +49,8 @@ pub(super) async fn ingest(
     open: &dyn OpenBlob,
     charge: &Charge,
 ) -> Result<()> {
-    let fresh = hasher(blob, Side::Local)?;
+    checkable(blob, Side::Upstream)?;
+    let fresh = hasher(blob, Side::Upstream)?;
     let Some(mut partial) = hold(files, &blob.digest, present).await? else { return Ok(()) };
     if partial.len > blob.size {
         partial.file.set_len(0).map_err(|error| Error::io(OP, &partial.path, &error))?;

@@ -62,6 +62,12 @@ impl Source for Layout {
         blocking(move || graph::manifest(&files, &digest, &hint)).await
     }
 
+    async fn blob_size(&self, _place: &Place, digest: &Digest, _charge: &Charge) -> Result<Option<u64>> {
+        let path = self.0.files.blob(digest);
+        let meta = found(tokio::fs::metadata(&path).await).map_err(|error| Error::io("read blob", &path, &error))?;
+        Ok(meta.filter(fs::Metadata::is_file).map(|meta| meta.len()))
+    }
+
     async fn blob(&self, _place: &Place, blob: &Descriptor, offset: u64, _charge: &Charge) -> Result<Option<BlobStream>> {
         let path = self.0.files.blob(&blob.digest);
         let size = blob.size;

@@ -20,7 +20,7 @@ pub(crate) enum RequestKind {
     BlobGet,
     /// Any request of an upload: POST, PATCH, PUT, and the DELETE that gives a session back.
     BlobPut,
-    /// POST that asks for a mount, and the DELETE of the session that a refused one opened.
+    /// POST that asks for a mount.
     Mount,
     /// GET of one page of a tag list.
     Tags,

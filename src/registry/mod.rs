@@ -25,8 +25,6 @@ mod tests;
 mod transport;
 mod uploads;
 
-#[cfg(test)]
-pub(crate) use auth::{Login, Logins};
 pub(crate) use http::{HttpSettings, install_crypto};
 pub(crate) use registries::{Concurrency, HostSettings, Registries};
 pub(crate) use store::RegistryStore;

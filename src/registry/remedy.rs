@@ -5,6 +5,10 @@ use crate::name::DOCKER_HUB;
 
 /// The remedy for a final refusal, where there is one to name.
 pub(crate) fn of(topic: &Topic<'_>, refusal: &Refusal) -> Option<String> {
+    if refusal.foreign.is_some() {
+        // A store behind the registry: nothing here is about our login or our repository.
+        return None;
+    }
     let says = |code: &str| refusal.codes.iter().any(|found| found == code);
     let text = refusal.message.to_ascii_lowercase();
     let push = is_push(topic.operation);

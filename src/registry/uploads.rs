@@ -11,10 +11,10 @@ use url::Url;
 
 use super::auth::Scopes;
 use super::counters::RequestKind;
-use super::error::{self, Refusal};
+use super::error;
 use super::store::RegistryStore;
 use super::transport::{Answer, Attempt, Call, Claim, Feed, Lane, Patience, Progress, Trouble, commit_time};
-use crate::content::{Charge, Descriptor, Digest, OpenBlob, Place, Verified};
+use crate::content::{self, Charge, Descriptor, Digest, OpenBlob, Place, Verified};
 use crate::{Kind, Result, Side};
 
 const START: &str = "start upload";
@@ -49,13 +49,15 @@ enum Turn {
 impl RegistryStore {
     /// Puts the blob that `open` gives into `place`.
     pub(super) async fn upload(&self, place: &Place, blob: &Descriptor, open: &dyn OpenBlob, charge: &Charge) -> Result<()> {
-        self.check_uploadable(blob, place, charge)?;
+        // No session is opened for what cannot be checked on the way.
+        content::checkable(blob, Side::Upstream).map_err(|error| error.subject(&*charge.image))?;
         let upload = Upload { store: self, place, scopes: Scopes::push(place.as_str()), blob, open, charge };
         let mut patience = self.transport.host.patience();
         let mut logins = 0;
+        let mut hold = false;
         loop {
             let by_patch = self.transport.host.patches();
-            match upload.turn(by_patch, &mut patience).await? {
+            match upload.turn(by_patch, hold, &mut patience).await? {
                 Turn::Done => return Ok(()),
                 Turn::TooLarge => self.transport.host.patch_from_now_on(),
                 Turn::LoggedIn if logins < MOST_LOGINS => logins += 1,
@@ -64,6 +66,10 @@ impl RegistryStore {
                     return Err(topic.error(Kind::Unauthorized, "the registry refuses each login as soon as it is used").status(401));
                 }
                 Turn::Again(trouble, sent, all_left) => {
+                    // Perhaps it was answered and closed while the body was still on its way (413 of a proxy), and the break
+                    // was seen before the answer. Next time the body waits for such an answer, as curl's does after
+                    // `Expect: 100-continue`.
+                    hold = matches!(trouble, Trouble::Broken(_)) && !all_left;
                     let topic = self.transport.topic_of(UPLOAD, Some(place), charge);
                     self.transport.stumble(&topic, &mut patience, trouble, sent).await?;
                     // If only the answer was lost, the blob is there, and is not read from the upstream a second time.
@@ -73,18 +79,6 @@ impl RegistryStore {
                 }
             }
         }
-    }
-
-    /// What no session is opened for: a digest that cannot be checked on the way, and an empty blob that is not the empty blob.
-    fn check_uploadable(&self, blob: &Descriptor, place: &Place, charge: &Charge) -> Result<()> {
-        let topic = self.transport.topic_of(UPLOAD, Some(place), charge);
-        if blob.digest.hasher().is_none() {
-            return Err(topic.error(Kind::Unsupported, format!("larder cannot compute {} digests", blob.digest.algorithm())));
-        }
-        if blob.size == 0 && !blob.digest.matches(b"") {
-            return Err(topic.error(Kind::Damaged, format!("{} is said to be empty, and is not the digest of nothing", blob.digest)));
-        }
-        Ok(())
     }
 
     /// Asks for a blob of `from` to be had in `to` too. `false`: not so; it has to be copied.
@@ -104,7 +98,7 @@ impl RegistryStore {
                 let session = self.location(&answer, &call).await;
                 drop(answer);
                 if let Ok(session) = session {
-                    self.cancel(RequestKind::Mount, MOUNT, session, to, &scopes, charge).await;
+                    self.cancel(session, to, &scopes, charge).await;
                 }
                 false
             }
@@ -130,8 +124,8 @@ impl RegistryStore {
 
     /// Gives an upload session back. A courtesy, asked once: the specification lets registries have no DELETE, and sessions
     /// end by themselves.
-    async fn cancel(&self, kind: RequestKind, operation: &'static str, session: Url, place: &Place, scopes: &Scopes, charge: &Charge) {
-        let call = Call::new((kind, operation, Method::DELETE), session, place, scopes, charge);
+    async fn cancel(&self, session: Url, place: &Place, scopes: &Scopes, charge: &Charge) {
+        let call = Call::new((RequestKind::BlobPut, UPLOAD, Method::DELETE), session, place, scopes, charge);
         let mut once = Patience::new(self.transport.host.retry, 1);
         if let Err(error) = self.transport.send(&call, &mut once).await {
             tracing::debug!(%error, "the upload session could not be given back");
@@ -141,7 +135,7 @@ impl RegistryStore {
 
 impl Upload<'_> {
     /// One session from its POST to its end.
-    async fn turn(&self, by_patch: bool, patience: &mut Patience) -> Result<Turn> {
+    async fn turn(&self, by_patch: bool, hold: bool, patience: &mut Patience) -> Result<Turn> {
         let transport = &self.store.transport;
         let session = self.start(patience).await?;
         if self.blob.size == 0 {
@@ -159,11 +153,12 @@ impl Upload<'_> {
         };
         let progress = Progress::new(self.blob.size);
         let feed = Feed::new(source, std::sync::Arc::clone(&progress), std::sync::Arc::clone(&self.charge.tally));
+        let feed = if hold { feed.hold(transport.host.retry.base) } else { feed };
         let method = if by_patch { Method::PATCH } else { Method::PUT };
         let url = if by_patch { session.clone() } else { with_digest(session.clone(), &self.blob.digest) };
         let mut call = self.call(UPLOAD, method, url);
         call.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-        call.lane = Lane::Upload;
+        call.lane = Lane::Bulk;
         call.claim = Claim::Fed;
         let attempt = transport.stream(&call, feed, &progress, self.blob.size).await?;
         if let Some(error) = progress.take_failure() {
@@ -172,7 +167,7 @@ impl Upload<'_> {
             return Err(error.subject(&*self.charge.image));
         }
         match attempt {
-            Attempt::Answer(answer) if by_patch => self.commit(answer, &call, patience).await,
+            Attempt::Answer(answer) if by_patch => self.commit(*answer, &call, patience).await,
             Attempt::Answer(answer) if progress.complete() => self.stored(&answer).map(|()| Turn::Done),
             // Stored without all of its bytes: perhaps it had them. Then it says so when asked; if not, this has failed.
             Attempt::Answer(answer) => Ok(Turn::Again(lost("the registry answered before it had the whole blob"), answer.sent, true)),
@@ -218,7 +213,7 @@ impl Upload<'_> {
     }
 
     async fn give_back(&self, session: Url) {
-        self.store.cancel(RequestKind::BlobPut, UPLOAD, session, self.place, &self.scopes, self.charge).await;
+        self.store.cancel(session, self.place, &self.scopes, self.charge).await;
     }
 
     fn call(&self, operation: &'static str, method: Method, url: Url) -> Call<'_> {

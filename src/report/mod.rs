@@ -2,6 +2,7 @@
 //! Knows nothing of terminals.
 
 mod csv;
+pub(crate) mod file;
 mod outcome;
 mod run;
 
@@ -19,9 +20,9 @@ pub enum Event<'a> {
         /// How many.
         images: usize,
     },
-    /// A blob of this size is about to be moved.
+    /// A blob is about to be moved, or the rest of one.
     Expected {
-        /// Bytes.
+        /// How many bytes of it are to come.
         bytes: u64,
     },
     /// So many bytes of a blob have arrived.

@@ -143,27 +143,8 @@ impl RunReport {
         if !csv {
             bytes.push(b'\n');
         }
-        replace(path, &bytes).map_err(|error| Error::io("write report", path, &error))
+        super::file::replace(path, &bytes).map_err(|error| Error::io("write report", path, &error))
     }
-}
-
-/// Replaces the file `path` by `bytes` in one step.
-fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    use std::io::Write;
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    // A device or pipe (`--report /dev/stdout`) cannot be replaced, only written to.
-    if path.exists() && !path.is_file() {
-        return std::fs::write(path, bytes);
-    }
-    let mut file = tempfile::Builder::new().permissions(permissions()).tempfile_in(folder)?;
-    file.write_all(bytes)?;
-    file.persist(path).map(drop).map_err(|error| error.error)
-}
-
-/// Temporary files are private by default; a report is to be read by others, as far as the umask lets them.
-#[cfg(unix)]
-fn permissions() -> std::fs::Permissions {
-    std::os::unix::fs::PermissionsExt::from_mode(0o666)
 }
 
 #[cfg(test)]

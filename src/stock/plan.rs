@@ -55,7 +55,7 @@ pub struct Planned {
 pub(super) async fn compare(supply: &Supply, target: &TargetStore, prepared: Prepared, limit: usize) -> Vec<Planned> {
     let engine = Engine::new(target.ends.clone(), Arc::new(Silent), Options::default(), tokio_util::sync::CancellationToken::new());
     let (engine, claims) = (&engine, &prepared.claims);
-    let groups = prepared.groups.into_iter().map(|(_, units)| {
+    let groups = prepared.groups.into_values().map(|units| {
         stream::iter(units)
             .map(move |unit| async move {
                 match unit {

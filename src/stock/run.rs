@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::claims::{self, Claims};
@@ -106,6 +107,7 @@ impl Sync {
             claims: prepared.claims,
             done: Mutex::default(),
             pending: Mutex::default(),
+            under_way: Mutex::default(),
             written: std::sync::atomic::AtomicU64::new(0),
         });
         for (order, row) in prepared.failed {
@@ -205,11 +207,13 @@ struct Worker {
     done: Mutex<Rows>,
     /// Rows of everything that is known to be wanted and not done: what remains when a run is cut short.
     pending: Mutex<Rows>,
+    /// What images that are being delivered cost, and since when: an image that is cut off has cost it too.
+    under_way: Mutex<BTreeMap<(usize, String), (Charge, Instant)>>,
     written: std::sync::atomic::AtomicU64,
 }
 
-fn lock(rows: &Mutex<Rows>) -> std::sync::MutexGuard<'_, Rows> {
-    rows.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(shared: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Worker {
@@ -254,18 +258,16 @@ impl Worker {
         if self.engine.stop_requested() {
             return;
         }
-        let started = tokio::time::Instant::now();
+        let started = Instant::now();
         let mut row = want.row(&self.target.target);
         let image = match self.supply.image(&want).await {
             Ok(image) => image,
             Err(error) => return self.finish(upstream, want.item.order, row.failed(error)),
         };
+        let key = (want.item.order, row.source.clone());
+        lock(&self.under_way).insert(key.clone(), (image.charge.clone(), started));
         let delivered = self.engine.deliver(&image).await;
-        let tally = &image.charge.tally;
-        row.bytes = tally.bytes_read();
-        row.pulls = tally.pulls();
-        row.seconds = (started.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
-        self.written.fetch_add(tally.bytes_written(), std::sync::atomic::Ordering::Relaxed);
+        self.settle(&key, &mut row);
         match delivered {
             Ok(delivered) => {
                 row.status = delivered.status;
@@ -278,6 +280,15 @@ impl Worker {
             Err(error) if error.kind() == Kind::Cancelled => self.unfinished(upstream, want.item.order, row),
             Err(error) => self.finish(upstream, want.item.order, row.failed(error)),
         }
+    }
+
+    /// Writes down what the image has cost, if it was begun.
+    fn settle(&self, key: &(usize, String), row: &mut Outcome) {
+        let Some((Charge { tally, .. }, started)) = lock(&self.under_way).remove(key) else { return };
+        row.bytes = tally.bytes_read();
+        row.pulls = tally.pulls();
+        row.seconds = (started.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
+        self.written.fetch_add(tally.bytes_written(), std::sync::atomic::Ordering::Relaxed);
     }
 
     /// Notes that `unit` is wanted.
@@ -318,7 +329,8 @@ impl Worker {
     fn close(&self) -> (Vec<Outcome>, Totals) {
         let mut rows = std::mem::take(&mut *lock(&self.done));
         let reason = self.reason();
-        for (key, row) in std::mem::take(&mut *lock(&self.pending)) {
+        for (key, mut row) in std::mem::take(&mut *lock(&self.pending)) {
+            self.settle(&key, &mut row);
             rows.insert(key, row.deferred(reason.clone()));
         }
         let rows: Vec<Outcome> = rows.into_values().collect();

@@ -7,5 +7,7 @@
 pub mod corpus;
 pub mod fake;
 pub mod layer;
+pub mod program;
 pub mod push;
 pub mod real;
+pub mod room;

@@ -18,7 +18,7 @@ const BETWEEN_RENEWALS: Duration = Duration::from_secs(5 * 60);
 #[derive(Debug)]
 pub(super) struct Held {
     pub(super) login: Login,
-    /// Whether the token server has accepted it.
+    /// Whether the token server, or the registry itself, has accepted it.
     proven: AtomicBool,
 }
 

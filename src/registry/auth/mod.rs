@@ -4,6 +4,7 @@
 //! request, tells it of each 401, and lends it a [`TokenSender`] to reach token servers with.
 
 mod account;
+mod basic;
 mod challenge;
 mod errors;
 mod exchange;
@@ -102,7 +103,7 @@ impl Authenticator {
         };
         match way {
             None => Ok(None),
-            Some(Way::Basic) => Ok(login::basic(&self.account.login().await?.login)),
+            Some(Way::Basic) => self.basic(scopes, sender).await,
             Some(Way::Bearer(bearer)) => self.token(&bearer, scopes, None, false, sender).await.map(Some),
         }
     }
@@ -298,35 +299,6 @@ impl Authenticator {
             Verdict::Unknown | Verdict::Forbidden => Ok(false),
             other => Err(self.unexpected(other, answer.status, bearer, &exchange::said(&answer.body, &held.login))),
         }
-    }
-
-    /// After a 401 where Basic is asked for: the password, unless that is what was refused.
-    async fn after_basic(&self, scopes: &Scopes, refused: Option<&HeaderValue>, sender: &dyn TokenSender) -> Result<HeaderValue> {
-        // One at a time: of many refused together, the first finds out for all.
-        let _trial = self.trial.lock().await;
-        self.state().check(scopes)?;
-        let held = self.account.login().await?;
-        let Some(header) = login::basic(&held.login) else {
-            return Err(self.deny("the registry wants a user name and password for", scopes, "", 401));
-        };
-        if refused != Some(&header) {
-            return Ok(header);
-        }
-        if let Some(other) = self.account.renew(&held).await?
-            && let Some(header) = login::basic(&other.login)
-        {
-            return Ok(header);
-        }
-        // Is it the password, or this repository? The API's root asks for the one and knows nothing of the other.
-        let root = self.endpoint.join("v2/").map_err(|error| self.error(Kind::Local, format!("no API below the endpoint: {error}")))?;
-        let answer = sender.send(TokenRequest { url: root, form: None, authorization: Some(header) }).await?;
-        let said = exchange::said(&answer.body, &held.login);
-        Err(match answer.status {
-            401 | 403 => self.condemn("the registry does not accept", &said, answer.status),
-            429 => self.error(Kind::Limited, format!("the registry asks for patience{said}")).status(429),
-            status @ 500.. => self.error(Kind::Unavailable, format!("the registry fails{said}")).status(status),
-            _ => self.deny("the registry does not let us into", scopes, "", 401),
-        })
     }
 
     /// Whether we may ask this realm, and show it this login.

@@ -129,7 +129,7 @@ impl Reading {
     async fn open(&mut self, claim: Claim) -> Result<()> {
         let url = self.url.clone();
         let mut call = Call::new((RequestKind::BlobGet, OPERATION, Method::GET), url, &self.place, &self.scopes, &self.charge);
-        call.lane = Lane::Download;
+        call.lane = Lane::Bulk;
         call.claim = claim;
         if self.at > 0 {
             let range = HeaderValue::from_str(&format!("bytes={}-", self.at));

@@ -22,9 +22,6 @@ use crate::name::DOCKER_HUB;
 /// sooner than waiting. The measure that curl's and containerd's users have arrived at lies between 5 and 30 s.
 const CONNECT: Duration = Duration::from_secs(10);
 
-/// Silence of a connection that should be speaking: no answer begun, or no byte of a body, for this long.
-const SILENCE: Duration = Duration::from_secs(60);
-
 /// Idle connections are kept for less time than servers keep theirs (nginx 75 s, AWS load balancers 60 s), so that a request is
 /// seldom written into a connection that the other side is closing.
 const IDLE: Duration = Duration::from_secs(30);
@@ -35,17 +32,15 @@ const IDLE_BULK: usize = 32;
 /// Idle connections kept to one host for small requests: one with HTTP/2, a few with HTTP/1.1.
 const IDLE_API: usize = 16;
 
-/// The clients of one registry. Cloning shares their connections.
+/// The clients of one registry. Cloning shares their connections. None has reqwest's `read_timeout`: it takes a slow reader for
+/// a silent server, and the time that sending a body takes too; the transport watches silence itself.
 #[derive(Debug, Clone)]
 pub(crate) struct Clients {
     /// Manifests, tags, HEADs, tokens: small bodies, HTTP/2 where offered.
     pub(crate) api: Client,
-    /// Blob downloads. HTTP/1.1 only: HTTP/2 puts all transfers to a host on one connection, whose window then limits them
+    /// Blobs, down and up. HTTP/1.1 only: HTTP/2 puts all transfers to a host on one connection, whose window then limits them
     /// together (reqwest#2777, zot#4333).
     pub(crate) bulk: Client,
-    /// Blob uploads: as `bulk`, but without the limit on silence, because reqwest counts the time that *sending* the body takes as
-    /// silence of the answer. Whoever sends watches the body's progress, and the wait after its end.
-    pub(crate) upload: Client,
 }
 
 /// Makes the clients of one registry. Errors name the file of the configuration that is at fault.
@@ -63,11 +58,9 @@ pub(crate) fn build(settings: &HttpSettings, policy: &Arc<AddressPolicy>) -> Res
             .tcp_nodelay(true)
             .dns_resolver(policy.resolver())
     };
-    let bulk = || common().http1_only().pool_max_idle_per_host(IDLE_BULK);
     Ok(Clients {
-        api: finish(&tls, || common().read_timeout(SILENCE).pool_max_idle_per_host(IDLE_API))?,
-        bulk: finish(&tls, || bulk().read_timeout(SILENCE))?,
-        upload: finish(&tls, bulk)?,
+        api: finish(&tls, || common().pool_max_idle_per_host(IDLE_API))?,
+        bulk: finish(&tls, || common().http1_only().pool_max_idle_per_host(IDLE_BULK))?,
     })
 }
 

@@ -179,3 +179,19 @@ async fn no_more_requests_are_in_flight_than_there_are_permits() {
     futures_util::future::try_join_all((0..20).map(|_| store.tags(&place, &charge))).await.unwrap();
     assert_eq!((server.seen().len(), most.load(Ordering::SeqCst)), (20, 2));
 }
+
+#[tokio::test]
+async fn a_registry_that_falls_silent_is_asked_again_and_then_given_up() {
+    let server = Server::start(|seen| match seen.method.as_str() {
+        "HEAD" => found(),
+        _ => answer(200, &[], axum::body::Body::from_stream(futures_util::stream::pending::<Result<bytes::Bytes, std::io::Error>>())),
+    })
+    .await;
+    let idle = Duration::from_millis(20);
+    let retry = RetryPolicy { attempts: 2, base: Duration::from_millis(1), idle, ..RetryPolicy::default() };
+    let registries = Registries::new(|_| HostSettings::default(), Concurrency::default(), retry);
+    let store = registries.store(Side::Upstream, &server.host, Arc::new(Nobody)).unwrap();
+    let error = store.tags(&place(), &charge()).await.unwrap_err();
+    assert!(error.kind() == Kind::Unavailable && error.message().contains("no byte came for 0.02 s"), "{error}");
+    assert_eq!(server.seen().len(), 2);
+}

@@ -14,7 +14,8 @@ pub(crate) struct RetryPolicy {
     /// Attempts in all. 7, that is 6 waits of together 8 to 16 s: longer than a registry's rolling restart behind a load
     /// balancer takes, and than CloudFront's negative cache of 10 s (cargo's `retry.rs` has that number).
     pub(crate) attempts: u32,
-    /// The longest first wait. 250 ms: a few round trips to another continent.
+    /// The longest first wait, and how long an upload that broke off waits for an early answer when it is sent again. 250 ms: a
+    /// round trip to another continent, and some.
     pub(crate) base: Duration,
     /// Each wait is this many times the one before.
     pub(crate) factor: f32,
@@ -119,13 +120,17 @@ pub(crate) struct Backoff {
     epoch: Option<Instant>,
     until: Option<Instant>,
     last_success: Option<Instant>,
-    /// A piece of work used up its budget and in all that time nobody had an answer.
+    /// Pauses in a row after which nobody had an answer.
+    rounds: u32,
+    /// A piece of work used up its budget, or as many pauses passed as a budget has attempts, and in all that time nobody
+    /// had an answer. (Of many who wait for a pause's end only the first few get to try before one's failure begins the next:
+    /// their own budgets would last for as many pauses as there are of them.)
     failing: bool,
 }
 
 impl Backoff {
     pub(crate) fn new(policy: RetryPolicy) -> Self {
-        Backoff { policy, delays: policy.delays(), epoch: None, until: None, last_success: None, failing: false }
+        Backoff { policy, delays: policy.delays(), epoch: None, until: None, last_success: None, rounds: 0, failing: false }
     }
 
     /// How long the host is still to be left alone.
@@ -143,6 +148,7 @@ impl Backoff {
         self.last_success = Some(now);
         if self.epoch.is_none_or(|epoch| sent >= epoch) {
             self.failing = false;
+            self.rounds = 0;
             if self.epoch.take().is_some() {
                 self.delays = self.policy.delays();
             }
@@ -153,7 +159,7 @@ impl Backoff {
     /// makes the pause longer.
     pub(crate) fn failed(&mut self, now: Instant, sent: Instant, after: Option<Duration>) -> Duration {
         let known = self.epoch.is_some_and(|epoch| sent < epoch);
-        let own = if known { Duration::ZERO } else { self.next_delay() };
+        let own = if known { Duration::ZERO } else { self.next_round() };
         let before = self.until.unwrap_or(now).max(now);
         // A year is as good as for ever, and cannot overflow an `Instant`.
         const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -170,7 +176,14 @@ impl Backoff {
         self.failing = self.last_success.is_none_or(|success| success < since);
     }
 
-    fn next_delay(&mut self) -> Duration {
+    /// Whether the host answers nobody: work that it fails now has no further attempt.
+    pub(crate) fn is_failing(&self) -> bool {
+        self.failing
+    }
+
+    fn next_round(&mut self) -> Duration {
+        self.rounds = self.rounds.saturating_add(1);
+        self.failing |= self.rounds >= self.policy.attempts;
         let delay = self.delays.next().unwrap_or(self.policy.cap);
         if self.failing { delay.min(FAILING_CAP) } else { delay }
     }
@@ -256,6 +269,32 @@ mod tests {
         assert_eq!(host.pause(now), Some(Duration::from_secs(100)));
         host.failed(now, now, Some(Duration::MAX));
         assert!(host.pause(now).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_host_is_dead_after_a_budget_of_pauses_whoever_waited_for_them() {
+        let mut host = Backoff::new(policy());
+        for round in 1..=7 {
+            assert!(!host.is_failing(), "{round}");
+            let sent = Instant::now();
+            // Two that fail together are one round.
+            tokio::time::advance(Duration::from_millis(1)).await;
+            let pause = host.failed(Instant::now(), sent, None);
+            host.failed(Instant::now(), sent, None);
+            tokio::time::advance(pause).await;
+        }
+        assert!(host.is_failing());
+        host.succeeded(Instant::now(), Instant::now());
+        assert!(!host.is_failing());
+        // An answer in between, and the count begins again.
+        for round in 0..20 {
+            let sent = Instant::now();
+            tokio::time::advance(host.failed(sent, sent, None)).await;
+            if round % 6 == 5 {
+                host.succeeded(Instant::now(), Instant::now());
+            }
+            assert!(!host.is_failing());
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,5 +1,6 @@
 //! Bodies and their silences: reading an answer with a limit on silence, and watching an upload's progress.
 
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,12 +11,12 @@ use bytes::{Bytes, BytesMut};
 use futures_util::Stream;
 use reqwest::header::HeaderMap;
 use reqwest::{Response, StatusCode};
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 use url::Url;
 
+use super::cause;
 use super::classify::Trouble;
 use super::permit::Permit;
-use super::transport_cause;
 use crate::Error;
 use crate::content::{Tally, Verified};
 
@@ -59,7 +60,7 @@ impl Answer {
     pub(crate) async fn chunk(&mut self) -> Result<Option<Bytes>, Trouble> {
         match tokio::time::timeout(self.idle, self.response.chunk()).await {
             Ok(Ok(chunk)) => Ok(chunk),
-            Ok(Err(error)) => Err(Trouble::Broken(transport_cause(&error))),
+            Ok(Err(error)) => Err(Trouble::Broken(cause::words(&error))),
             Err(_) => Err(silence(self.idle)),
         }
     }
@@ -141,6 +142,8 @@ impl Progress {
 /// The body of an upload: a verified stream whose failure is kept where the uploader finds it (what the HTTP library makes of
 /// it is "connection closed"), and whose bytes are counted.
 pub(crate) struct Feed {
+    /// Until when nothing is given.
+    held: Option<Pin<Box<Sleep>>>,
     inner: Verified,
     progress: Arc<Progress>,
     tally: Arc<Tally>,
@@ -148,7 +151,14 @@ pub(crate) struct Feed {
 
 impl Feed {
     pub(crate) fn new(inner: Verified, progress: Arc<Progress>, tally: Arc<Tally>) -> Self {
-        Feed { inner, progress, tally }
+        Feed { held: None, inner, progress, tally }
+    }
+
+    /// Gives nothing for `pause` from now on: who judges the request by its headers alone can answer in that time.
+    #[must_use]
+    pub(crate) fn hold(mut self, pause: Duration) -> Self {
+        self.held = Some(Box::pin(tokio::time::sleep(pause)));
+        self
     }
 }
 
@@ -157,6 +167,10 @@ impl Stream for Feed {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.progress.set_waiting(None);
+        if let Some(held) = &mut self.held {
+            ready!(held.as_mut().poll(cx));
+            self.held = None;
+        }
         let item = ready!(Pin::new(&mut self.inner).poll_next(cx));
         self.progress.set_waiting(Some(Instant::now()));
         Poll::Ready(match item {
@@ -218,6 +232,15 @@ mod tests {
         while feed.next().await.is_some_and(|item| item.is_ok()) {}
         assert_eq!(progress.take_failure().unwrap().message(), "it broke");
         assert!(!progress.complete());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_held_body_waits_before_its_first_byte() {
+        let progress = Progress::new(4);
+        let began = Instant::now();
+        let mut feed = feed(&progress, vec![Ok(Bytes::from_static(b"abcd"))]).hold(Duration::from_millis(250));
+        assert!(feed.next().await.unwrap().is_ok());
+        assert_eq!(began.elapsed(), Duration::from_millis(250));
     }
 
     #[tokio::test]

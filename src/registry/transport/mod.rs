@@ -6,6 +6,7 @@
 
 mod backoff;
 mod body;
+mod cause;
 mod classify;
 mod host;
 mod permit;
@@ -40,6 +41,9 @@ use crate::{Error, Kind, Result, Side};
 /// expired, and the secret that was renewed (`command` runs again).
 const LOGINS: u32 = 2;
 
+/// A pause of this length is worth a line: an operator who looks on would wonder.
+const WORTH_SAYING: Duration = Duration::from_secs(5);
+
 /// Whom a host sees: a login, its tokens, and what was asked with it.
 pub(crate) struct Account {
     pub(crate) name: String,
@@ -69,10 +73,8 @@ pub(crate) enum Credentials<'a> {
 pub(crate) enum Lane {
     /// Little comes, little goes.
     Small,
-    /// A blob comes.
-    Download,
-    /// A blob goes.
-    Upload,
+    /// A blob comes or goes.
+    Bulk,
 }
 
 /// One request, before it is sent: what it is, on whose behalf, and what it carries.
@@ -125,7 +127,7 @@ impl<'a> Call<'a> {
 /// What a request came to.
 pub(crate) enum Outcome {
     /// A 2xx answer; its body is still to be read.
-    Answer(Answer),
+    Answer(Box<Answer>),
     /// A final refusal, and its body.
     Refused(Refusal, Bytes),
 }
@@ -133,7 +135,7 @@ pub(crate) enum Outcome {
 /// What one attempt came to.
 pub(crate) enum Attempt {
     /// A 2xx answer; its body is still to be read.
-    Answer(Answer),
+    Answer(Box<Answer>),
     /// A final refusal, and its body.
     Refused(Refusal, Bytes),
     /// A failure that another attempt may mend, and when the failed one was sent.
@@ -156,7 +158,7 @@ impl Transport {
     /// Sends `call` until it is answered for good; a refusal is an error.
     pub(crate) async fn send(&self, call: &Call<'_>, patience: &mut Patience) -> Result<Answer> {
         match self.deliver(call, patience).await? {
-            Outcome::Answer(answer) => Ok(answer),
+            Outcome::Answer(answer) => Ok(*answer),
             Outcome::Refused(refusal, _) => Err(error::refused(&self.topic(call), &refusal)),
         }
     }
@@ -259,7 +261,8 @@ impl Transport {
         let Reply { mut response, url, foreign } = reply;
         let (status, headers) = (response.status(), response.headers().clone());
         if status.is_success() {
-            return Ok(Attempt::Answer(Answer { status, headers, url, sent, response, idle: self.host.retry.idle, permit }));
+            let answer = Answer { status, headers, url, sent, response, idle: self.host.retry.idle, permit };
+            return Ok(Attempt::Answer(Box::new(answer)));
         }
         let body = self.error_body(&mut response).await;
         drop((response, permit));
@@ -300,9 +303,13 @@ impl Transport {
             // A pause that is longer than anybody waits is not waited for.
             if longer <= self.host.retry.longest_pause {
                 self.account.counters.waited(longer);
+                if trouble.retry_after().is_some_and(|asked| asked >= WORTH_SAYING) {
+                    tracing::info!(host = topic.host, seconds = longer.as_secs(), "the registry asks to be left alone; waiting");
+                }
             }
         }
-        let Some(delay) = patience.failed() else {
+        let hopeless = hosts && self.host.backoff().is_failing();
+        let Some(delay) = patience.failed().filter(|_| !hopeless) else {
             if hosts {
                 self.host.backoff().gave_up(patience.started());
             }
@@ -329,13 +336,15 @@ impl Transport {
             (request.method().clone(), request.url().host_str().unwrap_or("").to_owned(), request.url().path().to_owned());
         let client = match call.lane {
             Lane::Small => &self.host.clients.api,
-            Lane::Download => &self.host.clients.bulk,
-            Lane::Upload => &self.host.clients.upload,
+            Lane::Bulk => &self.host.clients.bulk,
         };
         let sent = Instant::now();
         let answered = client.execute(request).await.map_err(|error| match address::blocked(&error) {
             Some(why) => Hitch::Fatal(self.topic(call).error(Kind::Untrusted, format!("the registry may not send us there: {why}"))),
-            None => Hitch::Trouble(Trouble::Broken(transport_cause(&error))),
+            None => match cause::certificate(&error) {
+                Some(why) => Hitch::Fatal(distrusted(&self.topic(call), &host, &why)),
+                None => Hitch::Trouble(Trouble::Broken(cause::words(&error))),
+            },
         });
         if counted.is_some()
             && let Ok(response) = &answered
@@ -401,14 +410,14 @@ impl Transport {
         request
     }
 
-    /// As much of a refusal's body as is read; what breaks off is taken as it is.
+    /// As much of a refusal's body as is read, in no more time than silence may last; what breaks off is taken as it is.
     async fn error_body(&self, response: &mut Response) -> Bytes {
         let mut body = Vec::new();
-        while body.len() < MAX_ERROR_BODY {
-            match tokio::time::timeout(self.host.retry.idle, response.chunk()).await {
-                Ok(Ok(Some(chunk))) => body.extend_from_slice(&chunk[..chunk.len().min(MAX_ERROR_BODY - body.len())]),
-                _ => break,
-            }
+        let deadline = Instant::now() + self.host.retry.idle;
+        while body.len() < MAX_ERROR_BODY
+            && let Ok(Ok(Some(chunk))) = tokio::time::timeout_at(deadline, response.chunk()).await
+        {
+            body.extend_from_slice(&chunk[..chunk.len().min(MAX_ERROR_BODY - body.len())]);
         }
         body.into()
     }
@@ -427,28 +436,16 @@ fn misdirected(topic: &Topic<'_>, headers: &HeaderMap) -> Error {
         .remedy("if the registry has moved, name its address as `endpoint` in [registry]")
 }
 
+fn distrusted(topic: &Topic<'_>, host: &str, why: &str) -> Error {
+    topic
+        .error(Kind::Unavailable, format!("the certificate of {host} is not trusted: {why}"))
+        .remedy("name the authority that signed it as `ca` in [registry]")
+}
+
 fn told_to_wait_by(topic: &Topic<'_>, pause: Duration, trouble: &Trouble) -> Error {
     let error = error::told_to_wait(topic, pause);
     match trouble.status() {
         Some(status) => error.status(status),
         None => error,
-    }
-}
-
-/// The cause of a failure below HTTP, without the address (it may hold a signature): the innermost error's words.
-pub(crate) fn transport_cause(error: &reqwest::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    let root = if std::ptr::addr_eq(cause, error) { "the request could not be sent".to_owned() } else { cause.to_string() };
-    if error.is_dns() {
-        format!("the host's address cannot be found: {root}")
-    } else if error.is_connect() && error.is_timeout() {
-        "no connection in 10 s".to_owned()
-    } else if error.is_connect() {
-        format!("no connection: {root}")
-    } else {
-        format!("the connection broke: {root}")
     }
 }

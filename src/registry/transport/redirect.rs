@@ -1,7 +1,7 @@
 //! Redirects of GET and HEAD, followed by hand: the registry's own answer carries the limits, the login goes to no other host,
 //! and no registry may send us where it likes.
 
-use reqwest::header::{HeaderValue, LOCATION};
+use reqwest::header::{CONTENT_LENGTH, HeaderValue, LOCATION};
 use reqwest::{Method, Response, StatusCode};
 use url::Url;
 
@@ -42,8 +42,9 @@ impl Transport {
         for _ in 0..=MOST_REDIRECTS {
             let home = url.origin() == call.url.origin();
             let mut request = self.request(call, url.clone(), authorization.filter(|_| home));
-            if !call.body.is_empty() || call.method != Method::GET && call.method != Method::HEAD {
-                // An empty body says so: POST without Content-Length is refused by some (411).
+            if call.method != Method::GET && call.method != Method::HEAD {
+                // An empty body says so: a POST without Content-Length is refused by some (411), and hyper would leave it out.
+                request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(call.body.len()));
                 *request.body_mut() = Some(call.body.clone().into());
             }
             let idle = self.host.retry.idle + call.grace;

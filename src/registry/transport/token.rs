@@ -8,11 +8,11 @@ use bytes::Bytes;
 use reqwest::Method;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 
-use super::{Call, Claim, Credentials, Lane, Outcome, Transport, Trouble, Unread};
-use crate::Result;
+use super::{Call, Claim, Credentials, Lane, Outcome, Transport, Unread};
 use crate::content::Charge;
 use crate::registry::auth::{TokenAnswer, TokenRequest, TokenSender};
 use crate::registry::counters::RequestKind;
+use crate::{Kind, Result};
 
 /// A token and what comes with it have a few KiB; group claims of large companies have made 32 KiB of it.
 const MAX_TOKEN: usize = 64 * 1024;
@@ -57,7 +57,10 @@ impl TokenSender for Sender<'_> {
             };
             let trouble = match answer.whole(MAX_TOKEN).await {
                 Ok(body) => return Ok(TokenAnswer { status: answer.status.as_u16(), body }),
-                Err(Unread::TooLong) => Trouble::Broken(format!("the answer is longer than {MAX_TOKEN} bytes")),
+                Err(Unread::TooLong) => {
+                    let message = format!("the token server's answer is longer than the {MAX_TOKEN} bytes it may have");
+                    return Err(self.transport.topic(&call).error(Kind::Untrusted, message));
+                }
                 Err(Unread::Trouble(trouble)) => trouble,
             };
             let sent = answer.sent;

@@ -3,6 +3,7 @@
 use larder::content::Digest;
 use serde_json::Value;
 
+use super::super::corpus::{DOCKER_IMAGE, DOCKER_LIST, OCI_ARTIFACT, OCI_IMAGE, OCI_INDEX};
 use super::log::Kind;
 use super::reply::{Reply, error, name_unknown, reply, with};
 use super::service::{Exchange, Registry};
@@ -14,6 +15,9 @@ const NEGOTIATED: [(&str, &str); 3] = [
     ("application/vnd.oci.image.manifest.v1+json", "OCI manifest found, but accept header does not support OCI manifests"),
     ("application/vnd.docker.distribution.manifest.list.v2+json", "manifest list found, but accept header does not support manifest lists"),
 ];
+
+/// The types whose references are checked.
+const KNOWN: [&str; 5] = [OCI_IMAGE, OCI_INDEX, OCI_ARTIFACT, DOCKER_IMAGE, DOCKER_LIST];
 
 pub(super) fn get(registry: &Registry, exchange: &Exchange) -> Reply {
     let (repository, reference) = (&exchange.route.repository, &exchange.route.reference);
@@ -79,7 +83,9 @@ pub(super) async fn put(registry: &Registry, exchange: &mut Exchange) -> Reply {
     if let Some(refusal) = super::uploads::refuse_name(&state, exchange) {
         return refusal;
     }
+    // What a manifest of an unknown type refers to, nobody knows.
     if exchange.options.check_children
+        && KNOWN.contains(&media_type.as_str())
         && let Some(missing) = state.missing(&repository, &parsed)
     {
         return error(404, "MANIFEST_BLOB_UNKNOWN", format!("blob unknown to registry: {missing}"));

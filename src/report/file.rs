@@ -1,0 +1,86 @@
+//! The files that a run leaves behind, replaced in one step so that a reader never sees half of one.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Whether `path` is written to where it is: a device, a pipe, or a link, which leads to a file that has its own place
+/// (`/dev/stdout`, a link that an operator made). All else is replaced.
+fn in_place(path: &Path) -> bool {
+    path.symlink_metadata().is_ok_and(|meta| !meta.is_file() && !meta.is_dir())
+}
+
+/// Replaces the file `path` by `bytes`.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    if in_place(path) {
+        return std::fs::write(path, bytes);
+    }
+    let mut file = tempfile::Builder::new().permissions(permissions()).tempfile_in(folder(path))?;
+    file.write_all(bytes)?;
+    file.persist(path).map(drop).map_err(|error| error.error)
+}
+
+/// Sees whether [`replace`] has a chance, which is better known before a run than after it. Nothing is left behind.
+pub(crate) fn check(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a folder"));
+    }
+    if in_place(path) {
+        return Ok(());
+    }
+    let folder = folder(path);
+    if !folder.is_dir() {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "its folder does not exist"));
+    }
+    tempfile::tempfile_in(folder)
+        .map(drop)
+        .map_err(|error| io::Error::new(error.kind(), format!("its folder cannot be written to: {}", plain(&error))))
+}
+
+/// What went wrong, without the temporary file's name that the error carries.
+fn plain(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" at path ").next().unwrap_or(&text).to_owned()
+}
+
+/// Temporary files are private by default; a report is to be read by others, as far as the umask lets them.
+#[cfg(unix)]
+fn permissions() -> std::fs::Permissions {
+    std::os::unix::fs::PermissionsExt::from_mode(0o666)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn a_file_is_replaced_and_a_link_is_written_through() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, link) = (folder.path().join("report.json"), folder.path().join("latest.json"));
+        fs::write(&file, "old, and longer").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        for (path, bytes) in [(&file, "one"), (&link, "two")] {
+            check(path).unwrap();
+            replace(path, bytes.as_bytes()).unwrap();
+            assert_eq!(fs::read_to_string(&file).unwrap(), bytes);
+        }
+        assert!(link.symlink_metadata().unwrap().is_symlink());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "nothing else is left");
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_known_before() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("file"), "").unwrap();
+        for (name, why) in [("", "is a folder"), ("none/report", "does not exist"), ("file/report", "does not exist")] {
+            let error = check(&folder.path().join(name)).unwrap_err();
+            assert!(error.to_string().contains(why), "{name}: {error}");
+        }
+        check(&folder.path().join("report")).unwrap();
+        check(Path::new("/dev/null")).unwrap();
+    }
+}
