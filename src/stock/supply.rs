@@ -102,7 +102,7 @@ impl Supply {
     /// The image that `want` asks for, and the gate of the pulls it will spend, where there is one.
     ///
     /// # Errors
-    /// As [`Supply::upstream`].
+    /// If its credentials cannot be had.
     pub async fn image(&self, want: &Want) -> Result<(Image, Option<Arc<Gate>>)> {
         let store = self.upstream(&want.item).await?;
         let gate = store.gate();
