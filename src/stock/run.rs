@@ -310,7 +310,7 @@ impl Worker {
         if self.options.mode() == Mode::Defer
             && let Err(error) = self.reserve(&mut found).await
         {
-            return self.close_row(upstream, found, Err(error));
+            return self.close_row(upstream, &found, Err(error));
         }
         // Never closed: an error cannot happen, and would only mean not to wait.
         let waiting = Arc::clone(&slots.wait).acquire_owned().await.ok();
@@ -318,7 +318,7 @@ impl Worker {
         tasks.spawn(async move {
             let _waiting = waiting;
             let brought = worker.bring(&mut found, &bring).await;
-            worker.close_row(&upstream, found, brought);
+            worker.close_row(&upstream, &found, brought);
         });
     }
 
@@ -420,18 +420,18 @@ impl Worker {
                 Some(found)
             }
             Ok(Next::Nothing(delivered)) => {
-                self.close_row(upstream, found, Ok(delivered));
+                self.close_row(upstream, &found, Ok(delivered));
                 None
             }
             Err(error) => {
-                self.close_row(upstream, found, Err(error));
+                self.close_row(upstream, &found, Err(error));
                 None
             }
         }
     }
 
     /// Reports what became of an image.
-    fn close_row(&self, upstream: &str, found: Found, delivered: Result<Delivered>) {
+    fn close_row(&self, upstream: &str, found: &Found, delivered: Result<Delivered>) {
         let order = found.want.item.order;
         let mut row = found.want.row(&self.target.target);
         self.settle(&(order, row.source.clone()), &mut row);

@@ -148,7 +148,7 @@ impl Supply {
         let gate = store
             .gate()
             .ok_or_else(|| Error::new(Side::Upstream, "ask for limits", Kind::Local, "pulls are not counted here").subject(host))?;
-        let want = about.and_then(|item| item.probe());
+        let want = about.and_then(Item::probe);
         let asked = match want {
             Some(reference) => {
                 let charge = Charge::new(format!("{host}/{path}{}", reference.suffix()));
