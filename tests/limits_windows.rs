@@ -8,7 +8,7 @@ use std::time::Duration;
 use support::corpus::{multi, simple};
 use support::fake::{ANONYMOUS, FOREVER, Fake, Fault, Gate, Kind, Match};
 use support::limited::{LONG, by_kind, limited, multis, pulled_twice, singles};
-use support::program::{Program, Run};
+use support::program::{Program, Run, configuration};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -74,9 +74,9 @@ fn without_waiting_what_a_window_does_not_cover_is_deferred_and_the_same_command
 
 #[test]
 fn under_scarcity_no_pull_is_wasted_on_half_an_image() {
-    let (upstream, target, program) = (limited(40, LONG), Fake::start(), Program::new());
+    let (upstream, target, program) = (limited(30, LONG), Fake::start(), Program::new());
     program.configure(&target, &[&upstream]);
-    program.list(multis(&upstream, 16));
+    program.list(multis(&upstream, 15));
     let mut delivered = 0;
     for window in 1..=2 {
         let run = program.sync_list().exits(if window == 1 { 3 } else { 0 });
@@ -86,7 +86,7 @@ fn under_scarcity_no_pull_is_wasted_on_half_an_image() {
         assert_eq!(upstream.pulls(ANONYMOUS), delivered * 4 + kept, "window {window}");
         upstream.end_windows();
     }
-    assert_eq!((delivered, pulls(&upstream)), (16, (64, 0)));
+    assert_eq!((delivered, pulls(&upstream)), (15, (60, 0)));
     assert_eq!(pulled_twice(&upstream), [""; 0]);
 }
 
@@ -222,7 +222,8 @@ fn index_of_children(upstream: &Fake, old: &serde_json::Value) -> Vec<String> {
 #[test]
 fn killed_in_mid_window_and_started_again_no_pull_is_spent_twice() {
     let (upstream, target, program) = (limited(25, LONG), Fake::start(), Program::new());
-    program.configure(&target, &[&upstream]);
+    let lists = "lists = [\"list.txt\"]\n".to_owned();
+    program.write("larder.toml", lists + &configuration(&target.addr(), &[&upstream]));
     program.list(singles(&upstream, 8));
     // Three images get their manifests, and wait for their blobs; the other manifests do not come.
     let gate = Gate::closed();
