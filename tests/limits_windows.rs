@@ -194,8 +194,12 @@ fn a_night_with_nothing_new_costs_no_pull_and_moved_tags_cost_their_manifests() 
     let new = index_of_children(&upstream, &old[0]);
     moved.extend(new);
     let run = program.sync_list().exits(0);
-    let mut pulled: Vec<String> =
-        upstream.requests().into_iter().filter(|request| request.kind == Kind::ManifestGet).filter_map(|request| request.reference).collect();
+    let mut pulled: Vec<String> = upstream
+        .requests()
+        .into_iter()
+        .filter(|request| request.kind == Kind::ManifestGet)
+        .filter_map(|request| request.reference)
+        .collect();
     pulled.sort();
     moved.sort();
     assert_eq!((pulled, statuses(&run)), (moved, (4, 36, 0, 0)));

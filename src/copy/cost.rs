@@ -1,24 +1,61 @@
 //! What an image would cost in pulls, before one is spent: exact where its index is at hand, else an upper bound.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use super::engine::{Engine, Image, Survey};
 use crate::Result;
 use crate::content::{Descriptor, Manifest, ManifestKind, Presence as At, kind_of};
 
-/// Children that an index nobody has seen is taken to have. Docker's official images have 8 platforms with an attestation
-/// each; an image that turns out to be smaller gives the rest back, one that is larger goes on before those not begun.
-const UNSEEN_CHILDREN: u64 = 16;
+/// Children that an index nobody has seen has at most, for a plan: Docker's official images have 8 platforms with an
+/// attestation each.
+const MOST_CHILDREN: u64 = 16;
+
+/// Children that the first index of a run is taken to have: two platforms with their attestations, as what people build
+/// themselves mostly has. After it, what the run has seen tells. An image that turns out to be smaller gives the rest back; one
+/// that is larger goes on before those not begun, and what was read of it is kept.
+const LIKELY_CHILDREN: u64 = 4;
 
 /// Manifest GETs at the upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cost {
     /// How many, at most.
     pub pulls: u64,
+    /// How many are likely: what is reserved before the image is begun. Reserving the most would leave the end of each window
+    /// unused by images that would fit.
+    pub likely: u64,
     /// Whether that is known, not estimated.
     pub exact: bool,
 }
 
 impl Cost {
-    const NOTHING: Cost = Cost { pulls: 0, exact: true };
+    const NOTHING: Cost = Cost::known(0);
+
+    const fn known(pulls: u64) -> Self {
+        Cost { pulls, likely: pulls, exact: true }
+    }
+}
+
+/// How many children the indexes of a run had.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    indexes: AtomicU64,
+    children: AtomicU64,
+}
+
+impl Seen {
+    pub(super) fn add(&self, children: u64) {
+        if children > 0 {
+            self.indexes.fetch_add(1, Ordering::Relaxed);
+            self.children.fetch_add(children, Ordering::Relaxed);
+        }
+    }
+
+    fn likely(&self) -> u64 {
+        match self.indexes.load(Ordering::Relaxed) {
+            0 => LIKELY_CHILDREN,
+            indexes => self.children.load(Ordering::Relaxed).div_ceil(indexes),
+        }
+    }
 }
 
 impl Engine {
@@ -32,17 +69,17 @@ impl Engine {
             return Ok(Cost::NOTHING);
         }
         if let Some(index) = image.upstream.at_hand(&wanted.digest) {
-            return Ok(Cost { pulls: self.children(image, &index).await?, exact: true });
+            return Ok(Cost::known(self.children(image, &index).await?));
         }
         match self.target.sink.holds_manifest(&image.to, wanted, &image.charge).await? {
             At::Here | At::Incomplete | At::At(_) => return Ok(Cost::NOTHING),
             At::Absent => {}
         }
         if kind_of(&wanted.media_type) == ManifestKind::Image {
-            return Ok(Cost { pulls: 1, exact: true });
+            return Ok(Cost::known(1));
         }
-        let children = self.children_of_before(image, survey).await.unwrap_or(UNSEEN_CHILDREN);
-        Ok(Cost { pulls: 1 + children, exact: false })
+        let before = self.children_of_before(image, survey).await;
+        Ok(Cost { pulls: 1 + before.unwrap_or(MOST_CHILDREN), likely: 1 + before.unwrap_or_else(|| self.seen.likely()), exact: false })
     }
 
     /// How many manifests the target's present image of that name has: the next one will be alike.

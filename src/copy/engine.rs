@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
+use super::cost::Seen;
 use super::presence::{Locks, Presence};
 use crate::content::{Charge, Descriptor, Digest, Manifest, ManifestKind, Place, Publication, Sink, Source};
 use crate::name::Reference;
@@ -131,6 +132,7 @@ pub struct Engine {
     /// One task at a time reads a digest from an upstream; held only while it is asked for and moved.
     pub(super) leaders: Locks<Digest>,
     pub(super) counts: Counts,
+    pub(super) seen: Seen,
     /// No new work is begun once this is cancelled.
     pub(super) stop: CancellationToken,
     fatal: Mutex<Option<Error>>,
@@ -147,6 +149,7 @@ impl Engine {
             nodes: Locks::default(),
             leaders: Locks::default(),
             counts: Counts::default(),
+            seen: Seen::default(),
             stop,
             fatal: Mutex::new(None),
         })

@@ -75,9 +75,11 @@ impl Engine {
             return Ok((manifest, false));
         }
         let manifest = self.read(job, wanted, &held).await?;
+        let children = manifest.links()?.manifests.len() as u64;
+        self.seen.add(children);
         if let Some(lease) = &image.charge.lease {
             // Now it is known how many pulls are still needed, at most: the rest is for others.
-            lease.trim(manifest.links()?.manifests.len() as u64);
+            lease.trim(children);
         }
         self.fill(job, &manifest, 0).await?;
         Ok((manifest, job.moved.load(Ordering::Relaxed)))

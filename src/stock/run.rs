@@ -341,7 +341,7 @@ impl Worker {
 
     async fn cost(&self, found: &Found) -> Result<u64> {
         match &found.survey {
-            Some(survey) => Ok(self.engine.cost(&found.image, survey).await?.pulls),
+            Some(survey) => Ok(self.engine.cost(&found.image, survey).await?.likely),
             None => Ok(0),
         }
     }
