@@ -74,9 +74,9 @@ fn without_waiting_what_a_window_does_not_cover_is_deferred_and_the_same_command
 
 #[test]
 fn under_scarcity_no_pull_is_wasted_on_half_an_image() {
-    let (upstream, target, program) = (limited(30, LONG), Fake::start(), Program::new());
+    let (upstream, target, program) = (limited(32, LONG), Fake::start(), Program::new());
     program.configure(&target, &[&upstream]);
-    program.list(multis(&upstream, 15));
+    program.list(multis(&upstream, 16));
     let mut delivered = 0;
     for window in 1..=2 {
         let run = program.sync_list().exits(if window == 1 { 3 } else { 0 });
@@ -86,7 +86,7 @@ fn under_scarcity_no_pull_is_wasted_on_half_an_image() {
         assert_eq!(upstream.pulls(ANONYMOUS), delivered * 4 + kept, "window {window}");
         upstream.end_windows();
     }
-    assert_eq!((delivered, pulls(&upstream)), (15, (60, 0)));
+    assert_eq!((delivered, pulls(&upstream)), (16, (64, 0)));
     assert_eq!(pulled_twice(&upstream), [""; 0]);
 }
 

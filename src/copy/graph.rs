@@ -169,7 +169,10 @@ impl Engine {
         let mut all = Ok(());
         while let Some(done) = tasks.join_next().await {
             let done = done.unwrap_or_else(|lost| Err(Error::local("copy blob", format!("the task ended early: {lost}"))));
-            all = both(all, done.map(|moved| drop(job.moved.fetch_or(moved, Ordering::Relaxed))));
+            if let Ok(moved) = done {
+                job.moved.fetch_or(moved, Ordering::Relaxed);
+            }
+            all = both(all, done.map(|_| ()));
         }
         all
     }

@@ -223,6 +223,10 @@ impl Gate {
         let mut state = self.lock();
         let now = Instant::now();
         let heard = state.budget.settle(outcome, sent, now);
+        if let Some(refusal) = state.refusal.as_mut().filter(|refusal| refusal.in_use) {
+            // It may have been this one that stood in the way: until its answer, a pull in flight may be counted twice.
+            refusal.again = now;
+        }
         self.pump(&mut state, now);
         heard
     }

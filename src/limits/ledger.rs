@@ -104,7 +104,7 @@ pub(super) enum Leased {
         window: Window<Stamp>,
     },
     Denied {
-        /// Other processes hold pulls that may come back.
+        /// What is left would do, but for pulls that are held, by other processes or by this one, and may come back.
         in_use: bool,
         window: Window<Stamp>,
     },
@@ -173,7 +173,7 @@ impl Ledger {
             let leased: u64 = row.leases.iter().map(|lease| lease.pulls).sum();
             let ours = (leased - others).saturating_add(ask.pulls).min(ask.outstanding);
             if others.saturating_add(ours) > usable {
-                return Leased::Denied { in_use: others > 0 && ours <= usable, window: window.clone() };
+                return Leased::Denied { in_use: ask.pulls <= usable, window: window.clone() };
             }
             let expires = now.plus(LEASE_TERM);
             match row.leases.iter_mut().find(|lease| lease.id == ask.lease) {
