@@ -46,6 +46,8 @@ struct State {
     next: Option<Instant>,
     /// A look is under way.
     looking: bool,
+    /// Pulls that are over, that nobody has said to be counted, and of which the ledger does not know yet.
+    untold: u64,
     waited: Stopwatch,
 }
 
@@ -118,6 +120,7 @@ impl Gate {
             deadline: None,
             next: None,
             looking: false,
+            untold: 0,
             waited: Stopwatch::default(),
         };
         Arc::new_cyclic(|me| Gate {
@@ -223,6 +226,7 @@ impl Gate {
         let mut state = self.lock();
         let now = Instant::now();
         let heard = state.budget.settle(outcome, sent, now);
+        state.untold += u64::from(!heard);
         if let Some(refusal) = state.refusal.as_mut().filter(|refusal| refusal.in_use) {
             // It may have been this one that stood in the way: until its answer, a pull in flight may be counted twice.
             refusal.again = now;

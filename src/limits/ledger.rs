@@ -85,8 +85,8 @@ pub(super) struct Ask<'a> {
     /// The lease that grows by `pulls`, or is made.
     pub lease: &'a str,
     pub pulls: u64,
-    /// What the process has granted and not heard of, these pulls included. Its leases may say more: the answer that counts a
-    /// pull comes before its lease is settled.
+    /// What the process has granted and not heard to be counted, these pulls included. Its leases may say more: the answer that
+    /// counts a pull comes before its lease is settled.
     pub outstanding: u64,
     /// What the process knows of the window.
     pub window: Window<Stamp>,
