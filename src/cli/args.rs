@@ -1,5 +1,8 @@
 //! What can be typed. Help, completions and the man page all come from here.
 
+// The texts are the program's help, where `[...]` and `<...>` are not links and tags.
+#![allow(rustdoc::broken_intra_doc_links, rustdoc::invalid_html_tags)]
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};

@@ -18,7 +18,7 @@ const OP: &str = "clean layout";
 /// week where runs are weekly; what is older has been given up.
 const PARTIAL_KEPT: Duration = Duration::from_secs(8 * 24 * 60 * 60);
 
-/// What a [`gc`] removed, or would remove.
+/// What a [`gc()`] removed, or would remove.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GcReport {
     /// Manifests and blobs, in the order of their digests.

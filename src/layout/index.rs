@@ -6,8 +6,8 @@ use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use serde::ser::{Serialize, SerializeMap as _, Serializer};
 use serde_json::{Map, Value, json};
+use tokio::time::{Duration, Instant};
 
 use super::files::{Files, blocking, found};
 use super::{IMAGE_NAME, REF_NAME, damaged};
@@ -15,6 +15,14 @@ use crate::content::Descriptor;
 use crate::{Error, Kind, Result, Side};
 
 const OP: &str = "read layout";
+
+/// After a writing of the file, the next one waits so many times as long as it took: names that come meanwhile join it, and
+/// writing takes a quarter of the time at most. Without, a file of 1,000 names was written 620 times while it grew, with this 250
+/// times, and 4,000 tiny images took 12.8 s instead of 8.3 (2 cores; the entries' ready texts, [`Raw`], have their part in it).
+const REST: u32 = 3;
+
+/// No name waits longer than this for others.
+const LONGEST_REST: Duration = Duration::from_secs(1);
 
 /// An entry of `index.json`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,13 +61,14 @@ pub(super) fn is_bare(name: &str) -> bool {
 
 /// An entry as it stands in the file. Never changed, only replaced.
 struct Raw {
-    value: Value,
+    /// As text, ready to be written again. Equal values have equal texts: keys are sorted.
+    json: Box<str>,
     parsed: Result<IndexEntry, String>,
 }
 
 impl From<Value> for Raw {
     fn from(value: Value) -> Self {
-        Raw { parsed: IndexEntry::parse(&value), value }
+        Raw { parsed: IndexEntry::parse(&value), json: value.to_string().into() }
     }
 }
 
@@ -123,7 +132,7 @@ impl Index {
             self.raw.push(raw.clone());
             return true;
         };
-        if slot.value == raw.value {
+        if slot.json == raw.json {
             return false;
         }
         *slot = raw.clone();
@@ -136,16 +145,20 @@ impl Index {
         }
         true
     }
-}
 
-impl Serialize for Index {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(None)?;
-        for (key, value) in &self.rest {
-            map.serialize_entry(key, value)?;
+    /// The bytes of the file. The entries' texts are joined: of thousands, each writing changes a few.
+    fn to_json(&self) -> serde_json::Result<String> {
+        let mut text = serde_json::to_string(&self.rest)?;
+        text.reserve(self.raw.iter().map(|raw| raw.json.len() + 1).sum::<usize>() + 16);
+        // Where the object ended, its last member follows.
+        text.pop();
+        text += if self.rest.is_empty() { "\"manifests\":[" } else { ",\"manifests\":[" };
+        for (at, raw) in self.raw.iter().enumerate() {
+            text += if at == 0 { "" } else { "," };
+            text += &raw.json;
         }
-        map.serialize_entry("manifests", &self.raw.iter().map(|raw| &raw.value).collect::<Vec<_>>())?;
-        map.end()
+        text += "]}";
+        Ok(text)
     }
 }
 
@@ -161,7 +174,8 @@ pub(super) struct IndexFile {
     files: Files,
     cache: Mutex<Option<Cached>>,
     queue: Mutex<Vec<Arc<Pending>>>,
-    turn: Arc<tokio::sync::Mutex<()>>,
+    /// Held by who writes; when the next one may.
+    turn: Arc<tokio::sync::Mutex<Option<Instant>>>,
 }
 
 struct Cached {
@@ -219,16 +233,20 @@ impl IndexFile {
         });
         let pending = Arc::new(Pending { name, raw: Arc::new(Raw::from(value)), done: OnceLock::new() });
         self.queue.lock().unwrap_or_else(PoisonError::into_inner).push(pending.clone());
-        let turn = self.turn.clone().lock_owned().await;
+        let mut turn = self.turn.clone().lock_owned().await;
         if let Some(result) = pending.done.get() {
             return result.clone();
         }
+        if let Some(next) = *turn {
+            tokio::time::sleep_until(next).await;
+        }
         let this = self.clone();
         blocking(move || {
-            // Moved in here, so that nobody has the turn before the batch is done, even if who started it is gone.
-            let _turn = turn;
+            // The turn is moved in here, so that nobody has it before the batch is done, even if who started it is gone.
+            let started = Instant::now();
             let batch = std::mem::take(&mut *this.queue.lock().unwrap_or_else(PoisonError::into_inner));
             let result = this.write(&batch);
+            *turn = Some(Instant::now() + (started.elapsed() * REST).min(LONGEST_REST));
             for pending in batch {
                 // Nobody else sets it: only the holder of the turn does, and it took the batch out of the queue.
                 let _ = pending.done.set(result.clone());
@@ -250,9 +268,9 @@ impl IndexFile {
             return Ok(());
         }
         let path = self.files.index();
-        let bytes = serde_json::to_vec(&index).map_err(|error| Error::local("write layout", error.to_string()))?;
+        let text = index.to_json().map_err(|error| Error::local("write layout", error.to_string()))?;
         self.files.sync_blob_names()?;
-        let file = self.files.replace(&path, &bytes)?;
+        let file = self.files.replace(&path, text.as_bytes())?;
         let meta = file.metadata().map_err(|error| Error::io(OP, &path, &error))?;
         *self.cache.lock().unwrap_or_else(PoisonError::into_inner) =
             Some(Cached { _file: file, stamp: stamp(&meta), index: Arc::new(index) });

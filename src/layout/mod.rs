@@ -1,5 +1,5 @@
 //! An OCI image layout (image-spec image-layout.md) as a [`Source`](crate::content::Source) and a
-//! [`Sink`](crate::content::Sink), its check ([`verify`]) and its cleaning ([`gc`]). Knows no HTTP.
+//! [`Sink`](crate::content::Sink), its check ([`verify()`]) and its cleaning ([`gc()`]). Knows no HTTP.
 //!
 //! What keeps a layout valid at every instant, whoever is killed and however many processes write:
 //!
@@ -7,7 +7,7 @@
 //!   `.larder/partial/<algorithm>-<hex>`, locked by the one who writes it and kept for the next attempt to go on from.
 //! - `index.json` is replaced by one rename, under `.larder/lock`, and an entry enters it only when everything that it
 //!   reaches is on disk.
-//! - Who writes holds `.larder/users` shared for as long as the [`Layout`] lives; [`gc`] holds it alone, so that blobs
+//! - Who writes holds `.larder/users` shared for as long as the [`Layout`] lives; [`gc()`] holds it alone, so that blobs
 //!   which have no name *yet* are not taken for blobs that have none.
 //!
 //! Rejected: one lock for a whole run (two syncs of different lists into one store are a wish people have), a journal of
@@ -89,7 +89,7 @@ impl Layout {
         self.0.files.root()
     }
 
-    /// The entries of `index.json` in their order; entries that are no descriptors are left out ([`verify`] names them).
+    /// The entries of `index.json` in their order; entries that are no descriptors are left out ([`verify()`] names them).
     ///
     /// # Errors
     /// If `index.json` cannot be read, or is none.

@@ -27,7 +27,7 @@ pub struct Finding {
     pub why: String,
 }
 
-/// What a [`verify`] found.
+/// What a [`verify()`] found.
 #[derive(Debug, Clone, Default)]
 pub struct VerifyReport {
     /// Entries in `index.json`.

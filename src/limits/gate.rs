@@ -140,7 +140,7 @@ impl Gate {
         &self.account
     }
 
-    /// Waits until the budget covers the claim, in the order of [`super::order`]. Hold no permit, lock or leadership meanwhile.
+    /// Waits until the budget covers the claim, in the order of `limits::order`. Hold no permit, lock or leadership meanwhile.
     pub async fn acquire(self: &Arc<Self>, claim: Claim, mode: Mode) -> Result<Lease, Deferred> {
         Lease::begin(self, claim, mode).await
     }

@@ -87,7 +87,7 @@ pub enum Support {
 pub enum Creation {
     /// By the first push.
     OnPush,
-    /// `aws ecr create-repository`, unless a creation template makes it on push [M].
+    /// `aws ecr create-repository`, unless a creation template makes it on push \[M\].
     Ecr,
     /// `aws ecr-public create-repository`.
     EcrPublic,

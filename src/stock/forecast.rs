@@ -42,9 +42,12 @@ pub struct AccountPlan {
     pub later: u64,
 }
 
+/// An image's priority, what it costs at most, and whether that is exact; in the order of a run.
+type Priced = (std::cmp::Reverse<i64>, u64, bool);
+
 /// Sums a plan up by account. `standings` is what is known of each account now.
 pub fn forecast(planned: &[Planned], standings: &[(AccountId, Standing)], now: Timestamp) -> Vec<AccountPlan> {
-    let mut costs: BTreeMap<&AccountId, Vec<(std::cmp::Reverse<i64>, u64, bool)>> = BTreeMap::new();
+    let mut costs: BTreeMap<&AccountId, Vec<Priced>> = BTreeMap::new();
     for (account, _) in standings {
         costs.entry(account).or_default();
     }
@@ -59,7 +62,7 @@ pub fn forecast(planned: &[Planned], standings: &[(AccountId, Standing)], now: T
 
 fn one(
     account: &AccountId,
-    mut images: Vec<(std::cmp::Reverse<i64>, u64, bool)>,
+    mut images: Vec<Priced>,
     standing: Option<&Standing>,
     now: Timestamp,
 ) -> AccountPlan {
@@ -93,7 +96,7 @@ fn one(
 }
 
 /// How many images `left` pulls suffice for, in order; one that does not fit is passed over by those that do.
-fn covered(images: &[(std::cmp::Reverse<i64>, u64, bool)], mut left: u64) -> u64 {
+fn covered(images: &[Priced], mut left: u64) -> u64 {
     let mut count = 0;
     for (_, pulls, _) in images {
         if *pulls <= left {

@@ -102,7 +102,7 @@ impl Supply {
     /// The image that `want` asks for, and the gate of the pulls it will spend, where there is one.
     ///
     /// # Errors
-    /// As [`Supply::upstream`].
+    /// If its credentials cannot be had.
     pub async fn image(&self, want: &Want) -> Result<(Image, Option<Arc<Gate>>)> {
         let store = self.upstream(&want.item).await?;
         let gate = store.gate();
@@ -148,7 +148,7 @@ impl Supply {
         let gate = store
             .gate()
             .ok_or_else(|| Error::new(Side::Upstream, "ask for limits", Kind::Local, "pulls are not counted here").subject(host))?;
-        let want = about.and_then(|item| item.probe());
+        let want = about.and_then(Item::probe);
         let asked = match want {
             Some(reference) => {
                 let charge = Charge::new(format!("{host}/{path}{}", reference.suffix()));

@@ -68,6 +68,11 @@ impl DockerRegistry {
         Self::start_with("")
     }
 
+    /// An empty registry that can tell what it was asked: [`DockerRegistry::requests`].
+    pub fn start_counting() -> Option<Self> {
+        Self::start_as(&config_counting, "")
+    }
+
     /// A pull-through cache of the registry at `remote` (`http://127.0.0.1:5000`).
     pub fn start_proxy(remote: &str) -> Option<Self> {
         Self::start_with(&format!("proxy:\n  remoteurl: {remote}\n"))
@@ -75,21 +80,26 @@ impl DockerRegistry {
 
     /// A registry with more lines of configuration.
     pub fn start_with(more: &str) -> Option<Self> {
+        Self::start_as(&config, more)
+    }
+
+    fn start_as(config: &dyn Fn(&Path, SocketAddr) -> String, more: &str) -> Option<Self> {
         if !require("docker-registry") {
             return None;
         }
         // Between looking for a free port and the registry's taking it, somebody else may: then another one.
-        let started = (0..5).find_map(|_| Self::try_start(more));
+        let started = (0..5).find_map(|_| Self::try_start(config, more));
         Some(started.expect("docker-registry does not start"))
     }
 
-    fn try_start(more: &str) -> Option<Self> {
+    fn try_start(config: &dyn Fn(&Path, SocketAddr) -> String, more: &str) -> Option<Self> {
         let directory = TempDir::new().unwrap();
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let configuration = directory.path().join("config.yml");
         std::fs::write(&configuration, config(&directory.path().join("data"), address) + more).unwrap();
         let mut command = Command::new("docker-registry");
-        command.arg("serve").arg(&configuration).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.arg("serve").arg(&configuration).stdin(Stdio::null()).stderr(Stdio::null());
+        command.stdout(std::fs::File::create(directory.path().join(ACCESS_LOG)).unwrap());
         // Debian's package reads REGISTRY_* variables over its file.
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("REGISTRY_")) {
             command.env_remove(name);
@@ -119,11 +129,39 @@ impl DockerRegistry {
         self.directory.path().join("data")
     }
 
+    /// The methods of the requests it has answered, in their order, if it is one that counts.
+    pub fn requests(&self) -> Vec<String> {
+        let path = self.directory.path().join(ACCESS_LOG);
+        let read = || std::fs::read_to_string(&path).unwrap();
+        // A line is written after its answer: two looks that see the same have seen the last.
+        let mut log = read();
+        loop {
+            std::thread::sleep(Duration::from_millis(50));
+            let now = read();
+            if now == log {
+                return now.lines().filter_map(|line| line.split_once(" \"")?.1.split(' ').next().map(str::to_owned)).collect();
+            }
+            log = now;
+        }
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Kills it; what it holds stays until this is dropped.
     pub fn stop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Where a counting registry's lines go, in Apache's combined log format.
+const ACCESS_LOG: &str = "access.log";
+
+fn config_counting(data: &Path, address: SocketAddr) -> String {
+    config(data, address).replace("disabled: true", "disabled: false")
 }
 
 fn config(data: &Path, address: SocketAddr) -> String {
