@@ -142,7 +142,13 @@ impl Gate {
 
     /// Waits until the budget covers the claim, in the order of `limits::order`. Hold no permit, lock or leadership meanwhile.
     pub async fn acquire(self: &Arc<Self>, claim: Claim, mode: Mode) -> Result<Lease, Deferred> {
-        Lease::begin(self, claim, mode).await
+        Lease::begin(self, claim, mode, mode).await
+    }
+
+    /// As [`Gate::acquire`], only that the first grant is not waited for beyond the present window; what the lease asks for
+    /// later is, for as long as `mode` says.
+    pub async fn acquire_now(self: &Arc<Self>, claim: Claim, mode: Mode) -> Result<Lease, Deferred> {
+        Lease::begin(self, claim, Mode::Defer, mode).await
     }
 
     /// Takes in the headers of an answer that cost nothing: a HEAD (200) sent at `sent`.

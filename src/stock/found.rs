@@ -51,26 +51,28 @@ impl Found {
         let Some(gate) = self.gate.clone().filter(|_| self.image.charge.lease.is_none()) else { return Ok(()) };
         let mut cost = self.cost(engine).await?;
         if !cost.exact && self.image.upstream.keeps_manifests() {
-            if self.take(&gate, cost.likely, Mode::Defer).await.is_ok() {
+            if let Ok(lease) = gate.acquire_now(self.claim(cost.likely), mode).await {
+                self.image.charge.lease = Some(lease);
                 return Ok(());
             }
             // What is left of the window may still do for the image: one pull tells, and it is not wasted, because the index is
             // kept until its image is delivered.
-            if self.take(&gate, 1, Mode::Defer).await.is_ok() {
+            if let Ok(lease) = gate.acquire_now(self.claim(1), mode).await {
+                self.image.charge.lease = Some(lease);
                 cost = self.look_inside(engine).await?;
             }
         }
-        if cost.likely == 0 {
-            return Ok(());
+        if cost.likely > 0 {
+            let lease = gate.acquire(self.claim(cost.likely), mode).await.map_err(|Deferred { reason, until }| {
+                Error::new(Side::Upstream, "reserve pulls", Kind::Deferred, reason).waiting_until(until)
+            })?;
+            self.image.charge.lease = Some(lease);
         }
-        let deferred = |Deferred { reason, until }| Error::new(Side::Upstream, "reserve pulls", Kind::Deferred, reason).waiting_until(until);
-        self.take(&gate, cost.likely, mode).await.map_err(deferred)
+        Ok(())
     }
 
-    async fn take(&mut self, gate: &Arc<Gate>, pulls: u64, mode: Mode) -> Result<(), Deferred> {
-        let lease = gate.acquire(Claim { pulls, priority: self.want.priority }, mode).await?;
-        self.image.charge.lease = Some(lease);
-        Ok(())
+    fn claim(&self, pulls: u64) -> Claim {
+        Claim { pulls, priority: self.want.priority }
     }
 
     /// Reads the index, with the pull that was taken for it; what the image costs is exact then.
