@@ -126,6 +126,11 @@ pub trait Source: Send + Sync {
         None
     }
 
+    /// Whether manifests read here are at hand afterwards, also for later runs.
+    fn keeps_manifests(&self) -> bool {
+        false
+    }
+
     /// Waits until this source may be asked for bytes. Who is about to lead others calls it first, so that it leads nobody
     /// while it waits.
     async fn ready(&self) {}

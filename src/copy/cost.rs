@@ -28,7 +28,8 @@ pub struct Cost {
 }
 
 impl Cost {
-    const NOTHING: Cost = Cost::known(0);
+    /// Nothing is to be pulled.
+    pub const NOTHING: Cost = Cost::known(0);
 
     const fn known(pulls: u64) -> Self {
         Cost { pulls, likely: pulls, exact: true }
@@ -80,6 +81,22 @@ impl Engine {
         }
         let before = self.children_of_before(image, survey).await;
         Ok(Cost { pulls: 1 + before.unwrap_or(MOST_CHILDREN), likely: 1 + before.unwrap_or_else(|| self.seen.likely()), exact: false })
+    }
+
+    /// Reads the manifest that `survey` names, for a source that keeps it: what `image` costs is exact then.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub async fn read_ahead(&self, image: &Image, survey: &Survey) -> Result<()> {
+        let digest = &survey.wanted.digest;
+        let _leading = self.leaders.hold(digest.clone()).await;
+        // That it is not there at all is met again when the image is brought.
+        let read = image.upstream.manifest(&image.from, digest, &image.charge).await;
+        let index = read.map_err(|error| error.subject(&*image.charge.image))?;
+        if let Some(index) = &index {
+            self.seen.add(index.links()?.manifests.len() as u64);
+        }
+        Ok(())
     }
 
     /// How many manifests the target's present image of that name has: the next one will be alike.

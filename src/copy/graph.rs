@@ -46,6 +46,11 @@ impl<'a> Job<'a> {
         }
     }
 
+    /// `manifest` was read for this image, now or in an earlier run.
+    fn has_read(&self, manifest: &Descriptor) {
+        self.read.lock().unwrap_or_else(PoisonError::into_inner).push(manifest.digest.clone());
+    }
+
     /// The image is delivered: what its source kept for another attempt can go.
     pub(super) fn release(&self) {
         for digest in self.read.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
@@ -72,6 +77,7 @@ impl Engine {
             && !self.options.recheck
             && let Some(manifest) = self.target.source.manifest(&image.to, &wanted.digest, &image.charge).await?
         {
+            job.has_read(wanted);
             return Ok((manifest, false));
         }
         let manifest = self.read(job, wanted, &held).await?;
@@ -95,6 +101,7 @@ impl Engine {
             }
             let held = self.holds_manifest(job, &child).await?;
             if held == At::Here && !self.options.recheck {
+                job.has_read(&child);
                 return Ok(());
             }
             let manifest = match self.read(job, &child, &held).await {
@@ -169,12 +176,10 @@ impl Engine {
         let mut all = Ok(());
         while let Some(done) = tasks.join_next().await {
             let done = done.unwrap_or_else(|lost| Err(Error::local("copy blob", format!("the task ended early: {lost}"))));
-            all = both(
-                all,
-                done.map(|moved| {
-                    job.moved.fetch_or(moved, Ordering::Relaxed);
-                }),
-            );
+            if let Ok(moved) = done {
+                job.moved.fetch_or(moved, Ordering::Relaxed);
+            }
+            all = both(all, done.map(|_| ()));
         }
         all
     }
@@ -213,7 +218,7 @@ impl Engine {
             let message = format!("manifest {} has {} bytes where {} were announced", wanted.digest, manifest.bytes.len(), wanted.size);
             return Err(Error::new(Side::Upstream, "get manifest", Kind::Damaged, message));
         }
-        job.read.lock().unwrap_or_else(PoisonError::into_inner).push(wanted.digest.clone());
+        job.has_read(wanted);
         Ok(manifest)
     }
 

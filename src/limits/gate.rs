@@ -46,6 +46,8 @@ struct State {
     next: Option<Instant>,
     /// A look is under way.
     looking: bool,
+    /// Pulls that are over, that nobody has said to be counted, and of which the ledger does not know yet.
+    untold: u64,
     waited: Stopwatch,
 }
 
@@ -118,6 +120,7 @@ impl Gate {
             deadline: None,
             next: None,
             looking: false,
+            untold: 0,
             waited: Stopwatch::default(),
         };
         Arc::new_cyclic(|me| Gate {
@@ -139,7 +142,13 @@ impl Gate {
 
     /// Waits until the budget covers the claim, in the order of `limits::order`. Hold no permit, lock or leadership meanwhile.
     pub async fn acquire(self: &Arc<Self>, claim: Claim, mode: Mode) -> Result<Lease, Deferred> {
-        Lease::begin(self, claim, mode).await
+        Lease::begin(self, claim, mode, mode).await
+    }
+
+    /// As [`Gate::acquire`], only that the first grant is not waited for beyond the present window; what the lease asks for
+    /// later is, for as long as `mode` says.
+    pub async fn acquire_now(self: &Arc<Self>, claim: Claim, mode: Mode) -> Result<Lease, Deferred> {
+        Lease::begin(self, claim, Mode::Defer, mode).await
     }
 
     /// Takes in the headers of an answer that cost nothing: a HEAD (200) sent at `sent`.
@@ -223,6 +232,11 @@ impl Gate {
         let mut state = self.lock();
         let now = Instant::now();
         let heard = state.budget.settle(outcome, sent, now);
+        state.untold += u64::from(!heard);
+        if let Some(refusal) = state.refusal.as_mut().filter(|refusal| refusal.in_use) {
+            // It may have been this one that stood in the way: until its answer, a pull in flight may be counted twice.
+            refusal.again = now;
+        }
         self.pump(&mut state, now);
         heard
     }

@@ -43,7 +43,7 @@ struct Held {
 }
 
 impl Lease {
-    pub(super) async fn begin(gate: &Arc<Gate>, claim: Claim, mode: Mode) -> Result<Lease, Deferred> {
+    pub(super) async fn begin(gate: &Arc<Gate>, claim: Claim, first: Mode, mode: Mode) -> Result<Lease, Deferred> {
         let inner = Inner {
             gate: Arc::clone(gate),
             priority: claim.priority,
@@ -52,7 +52,7 @@ impl Lease {
             held: Mutex::default(),
             more: tokio::sync::Mutex::new(()),
         };
-        inner.take_more(claim.pulls, false).await?;
+        inner.take_more(claim.pulls, false, first).await?;
         Ok(Lease(Arc::new(inner)))
     }
 
@@ -93,7 +93,7 @@ impl Lease {
                 held.owed.max(1)
             };
             self.0.leave(false);
-            self.0.take_more(owed, true).await?;
+            self.0.take_more(owed, true, self.0.mode).await?;
         }
     }
 
@@ -123,8 +123,8 @@ impl Inner {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn take_more(&self, pulls: u64, continuing: bool) -> Result<(), Deferred> {
-        let hold = self.gate.hold(Claim { pulls, priority: self.priority }, continuing, self.mode, &self.name).await?;
+    async fn take_more(&self, pulls: u64, continuing: bool, mode: Mode) -> Result<(), Deferred> {
+        let hold = self.gate.hold(Claim { pulls, priority: self.priority }, continuing, mode, &self.name).await?;
         let granted = hold.keep();
         let mut held = self.lock();
         held.granted += granted;

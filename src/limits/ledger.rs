@@ -85,8 +85,8 @@ pub(super) struct Ask<'a> {
     /// The lease that grows by `pulls`, or is made.
     pub lease: &'a str,
     pub pulls: u64,
-    /// What the process has granted and not heard of, these pulls included. Its leases may say more: the answer that counts a
-    /// pull comes before its lease is settled.
+    /// What the process has granted and not heard to be counted, these pulls included. Its leases may say more: the answer that
+    /// counts a pull comes before its lease is settled.
     pub outstanding: u64,
     /// What the process knows of the window.
     pub window: Window<Stamp>,
@@ -104,7 +104,7 @@ pub(super) enum Leased {
         window: Window<Stamp>,
     },
     Denied {
-        /// Other processes hold pulls that may come back.
+        /// What is left would do, but for pulls that are held, by other processes or by this one, and may come back.
         in_use: bool,
         window: Window<Stamp>,
     },
@@ -173,7 +173,7 @@ impl Ledger {
             let leased: u64 = row.leases.iter().map(|lease| lease.pulls).sum();
             let ours = (leased - others).saturating_add(ask.pulls).min(ask.outstanding);
             if others.saturating_add(ours) > usable {
-                return Leased::Denied { in_use: others > 0 && ours <= usable, window: window.clone() };
+                return Leased::Denied { in_use: ask.pulls <= usable, window: window.clone() };
             }
             let expires = now.plus(LEASE_TERM);
             match row.leases.iter_mut().find(|lease| lease.id == ask.lease) {

@@ -105,6 +105,10 @@ impl<S: Source> Source for Keeping<S> {
         self.kept.load(manifest)
     }
 
+    fn keeps_manifests(&self) -> bool {
+        true
+    }
+
     async fn ready(&self) {
         self.source.ready().await;
     }

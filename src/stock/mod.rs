@@ -3,6 +3,7 @@
 
 mod claims;
 mod forecast;
+mod found;
 mod item;
 mod plan;
 mod run;

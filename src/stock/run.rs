@@ -11,10 +11,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::claims::{self, Claims};
+use super::found::Found;
 use super::{Item, Planned, Supply, TargetStore, Want};
 use crate::content::{Charge, Place, Source};
-use crate::copy::{Delivered, Engine, Image, Next, Options, Survey};
-use crate::limits::{Claim, Gate, Mode};
+use crate::copy::{Delivered, Engine, Next, Options};
+use crate::limits::Mode;
 use crate::list::Parsed;
 use crate::report::{Event, Outcome, Reporter, Status, Totals};
 use crate::rules::{RuleSet, Unmatched};
@@ -26,9 +27,6 @@ const IMAGES_PER_REQUEST: usize = 2;
 
 /// Requests in flight to an upstream, where nothing else is configured (product: 8).
 const UPSTREAM_CONCURRENCY: usize = 8;
-
-/// Pulls that an image is taken to need when it is asked whether pulls are scarce: an index and a few platforms.
-const SCARCE: u64 = 4;
 
 /// Images of one upstream that are known to be wanted and wait for pulls or for their turn. It bounds memory, and how far
 /// the order under scarcity looks ahead.
@@ -217,26 +215,6 @@ pub(super) async fn expand(supply: &Supply, claims: &Claims, item: &Arc<Item>) -
     Ok(Expanded { wants, refused, explanation })
 }
 
-/// An image that must be brought.
-struct Found {
-    want: Want,
-    image: Image,
-    /// Where its upstream counts pulls.
-    gate: Option<Arc<Gate>>,
-    /// What both sides said; none if that failed.
-    survey: Option<Survey>,
-    /// What it costs, once that is known.
-    pulls: Option<u64>,
-}
-
-impl Found {
-    /// Whether what is left of the account's window may not do for this image and `others` more.
-    fn is_scarce(&self, others: u64) -> bool {
-        let left = self.gate.as_ref().and_then(|gate| gate.standing().remaining);
-        left.is_some_and(|left| left <= others.saturating_mul(SCARCE))
-    }
-}
-
 /// Who may bring, and who may wait for it, in one upstream's group.
 struct Slots {
     bring: Arc<Semaphore>,
@@ -296,9 +274,9 @@ impl Worker {
     async fn bring_parked(self: &Arc<Self>, upstream: &str, mut parked: Vec<Found>, slots: &Slots, tasks: &mut JoinSet<()>) {
         for found in &mut parked {
             // An error is met again, and reported, when the image is brought.
-            found.pulls = self.cost(found).await.ok();
+            let _ = found.cost(&self.engine).await;
         }
-        parked.sort_by_key(|found| (std::cmp::Reverse(found.want.priority), found.pulls, found.want.item.order));
+        parked.sort_by_key(|found| (std::cmp::Reverse(found.want.priority), found.cost.map(|cost| cost.likely), found.want.item.order));
         for found in parked {
             self.begin(upstream, found, slots, tasks).await;
         }
@@ -308,7 +286,7 @@ impl Worker {
     /// the gate keeps the order.
     async fn begin(self: &Arc<Self>, upstream: &str, mut found: Found, slots: &Slots, tasks: &mut JoinSet<()>) {
         if self.options.mode() == Mode::Defer
-            && let Err(error) = self.reserve(&mut found).await
+            && let Err(error) = found.reserve(&self.engine, Mode::Defer).await
         {
             return self.close_row(upstream, &found, Err(error));
         }
@@ -322,32 +300,8 @@ impl Worker {
         });
     }
 
-    /// Reserves the pulls of the image's whole graph, so that none is wasted on half an image.
-    async fn reserve(&self, found: &mut Found) -> Result<()> {
-        let Some(gate) = found.gate.clone().filter(|_| found.image.charge.lease.is_none()) else { return Ok(()) };
-        let pulls = match found.pulls {
-            Some(pulls) => pulls,
-            None => self.cost(found).await?,
-        };
-        if pulls > 0 {
-            let claim = Claim { pulls, priority: found.want.priority };
-            let lease = gate.acquire(claim, self.options.mode()).await.map_err(|deferred| {
-                Error::new(Side::Upstream, "reserve pulls", Kind::Deferred, deferred.reason).waiting_until(deferred.until)
-            })?;
-            found.image.charge.lease = Some(lease);
-        }
-        Ok(())
-    }
-
-    async fn cost(&self, found: &Found) -> Result<u64> {
-        match &found.survey {
-            Some(survey) => Ok(self.engine.cost(&found.image, survey).await?.likely),
-            None => Ok(0),
-        }
-    }
-
     async fn bring(&self, found: &mut Found, slots: &Semaphore) -> Result<Delivered> {
-        self.reserve(found).await?;
+        found.reserve(&self.engine, self.options.mode()).await?;
         let _slot = slots.acquire().await;
         if self.engine.stop_requested() {
             return Err(Error::cancelled("copy image"));
@@ -413,7 +367,7 @@ impl Worker {
             Ok(()) => self.engine.survey(&image).await,
             Err(late) => Err(late),
         };
-        let mut found = Found { want, image, gate, survey: None, pulls: None };
+        let mut found = Found { want, image, gate, survey: None, cost: None };
         match surveyed {
             Ok(Next::Bring(survey)) => {
                 found.survey = Some(survey);

@@ -30,7 +30,7 @@ impl Gate {
         // What is not counted needs no lease.
         let (Some(window), configured, outstanding) = ({
             let state = self.lock();
-            (self.window(&state), state.budget.configured(), state.budget.outstanding())
+            (self.window(&state), state.budget.configured(), state.budget.outstanding() + state.untold)
         }) else {
             return true;
         };
@@ -77,10 +77,13 @@ impl Gate {
 
     /// Settles a lease in the ledger. Short file work, done at once: at the end of a run nothing may be left to a task.
     pub(in crate::limits) fn leave(&self, lease: &str, settled: Settled) {
-        let Some(ledger) = &self.ledger else { return };
-        let Some(window) = self.window(&self.lock()) else { return };
-        if let Err(error) = ledger.settle(&self.account, lease, settled, &window, self.clock.now()) {
+        let window = self.window(&self.lock());
+        if let (Some(ledger), Some(window)) = (&self.ledger, &window)
+            && let Err(error) = ledger.settle(&self.account, lease, settled, window, self.clock.now())
+        {
             tracing::warn!("{error}");
         }
+        let mut state = self.lock();
+        state.untold = state.untold.saturating_sub(settled.unheard);
     }
 }

@@ -1,0 +1,89 @@
+//! An image that must be brought, and the pulls it needs.
+
+use std::sync::Arc;
+
+use super::Want;
+use crate::copy::{Cost, Engine, Image, Survey};
+use crate::limits::{Claim, Deferred, Gate, Mode};
+use crate::{Error, Kind, Result, Side};
+
+/// Pulls that an image is taken to need when it is asked whether pulls are scarce: an index and a few platforms.
+const SCARCE: u64 = 4;
+
+/// An image that must be brought.
+pub(super) struct Found {
+    pub(super) want: Want,
+    pub(super) image: Image,
+    /// Where its upstream counts pulls.
+    pub(super) gate: Option<Arc<Gate>>,
+    /// What both sides said; none if that failed.
+    pub(super) survey: Option<Survey>,
+    /// What it costs, once somebody has asked.
+    pub(super) cost: Option<Cost>,
+}
+
+impl Found {
+    /// Whether what is left of the account's window may not do for this image and `others` more.
+    pub(super) fn is_scarce(&self, others: u64) -> bool {
+        let left = self.gate.as_ref().and_then(|gate| gate.standing().remaining);
+        left.is_some_and(|left| left <= others.saturating_mul(SCARCE))
+    }
+
+    /// What it costs.
+    ///
+    /// # Errors
+    /// If the target cannot be asked.
+    pub(super) async fn cost(&mut self, engine: &Engine) -> Result<Cost> {
+        let cost = match (self.cost, &self.survey) {
+            (Some(known), _) => known,
+            (None, Some(survey)) => engine.cost(&self.image, survey).await?,
+            (None, None) => Cost::NOTHING,
+        };
+        self.cost = Some(cost);
+        Ok(cost)
+    }
+
+    /// Reserves the pulls of the image's whole graph, so that none is wasted on half an image.
+    ///
+    /// # Errors
+    /// Of kind [`Kind::Deferred`] if they are not there, and `mode` does not wait for them.
+    pub(super) async fn reserve(&mut self, engine: &Engine, mode: Mode) -> Result<()> {
+        let Some(gate) = self.gate.clone().filter(|_| self.image.charge.lease.is_none()) else { return Ok(()) };
+        let mut cost = self.cost(engine).await?;
+        if !cost.exact && self.image.upstream.keeps_manifests() {
+            if let Ok(lease) = gate.acquire_now(self.claim(cost.likely), mode).await {
+                self.image.charge.lease = Some(lease);
+                return Ok(());
+            }
+            // What is left of the window may still do for the image: one pull tells, and it is not wasted, because the index is
+            // kept until its image is delivered.
+            if let Ok(lease) = gate.acquire_now(self.claim(1), mode).await {
+                self.image.charge.lease = Some(lease);
+                cost = self.look_inside(engine).await?;
+            }
+        }
+        if cost.likely > 0 {
+            let lease = gate.acquire(self.claim(cost.likely), mode).await.map_err(|Deferred { reason, until }| {
+                Error::new(Side::Upstream, "reserve pulls", Kind::Deferred, reason).waiting_until(until)
+            })?;
+            self.image.charge.lease = Some(lease);
+        }
+        Ok(())
+    }
+
+    fn claim(&self, pulls: u64) -> Claim {
+        Claim { pulls, priority: self.want.priority }
+    }
+
+    /// Reads the index, with the pull that was taken for it; what the image costs is exact then.
+    async fn look_inside(&mut self, engine: &Engine) -> Result<Cost> {
+        let read = match &self.survey {
+            Some(survey) => engine.read_ahead(&self.image, survey).await,
+            None => Ok(()),
+        };
+        self.image.charge.lease = None;
+        self.cost = None;
+        read?;
+        self.cost(engine).await
+    }
+}
