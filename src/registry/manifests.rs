@@ -139,8 +139,10 @@ impl RegistryStore {
     }
 }
 
+/// All in one line: there are proxies that pass on only one of several.
 pub(super) fn accept() -> HeaderMap {
-    content::ACCEPT.iter().map(|media_type| (ACCEPT, HeaderValue::from_static(media_type))).collect()
+    // Media types are legal in a header: none is lost.
+    HeaderValue::try_from(content::ACCEPT.join(", ")).into_iter().map(|all| (ACCEPT, all)).collect()
 }
 
 /// The media type, without parameters.
