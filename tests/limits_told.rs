@@ -51,7 +51,8 @@ fn a_plan_tells_pulls_windows_and_hours_and_spends_none() {
     let plan = program.run(&["plan", "list.txt", "--format", "json"]).exits(0);
     let plan: Value = serde_json::from_str(&plan.stdout).unwrap();
     assert_eq!(plan["totals"], serde_json::json!({"images": 6, "current": 1, "missing": 5, "moved": 0, "unresolvable": 0}));
-    let images: Vec<_> = plan["images"].as_array().unwrap().iter().map(|image| (image["pulls"].as_u64(), image["pulls_exact"].as_bool())).collect();
+    let images: Vec<_> =
+        plan["images"].as_array().unwrap().iter().map(|image| (image["pulls"].as_u64(), image["pulls_exact"].as_bool())).collect();
     let (one, unseen) = ((Some(1), Some(true)), (Some(17), Some(false)));
     assert_eq!(images, [(None, None), one, one, one, unseen, unseen]);
     let mut account = plan["accounts"][0].clone();
@@ -87,7 +88,10 @@ fn a_plan_is_exact_where_the_state_or_the_target_knows() {
     program.sync_list().exits(0);
     assert_eq!(upstream.pulls(ANONYMOUS), 8);
     let account = &plan()["accounts"][0];
-    assert_eq!((&account["pulls"], &account["images"], &account["windows"], &account["hours"]), (&0.into(), &0.into(), &1.into(), &0.0.into()));
+    assert_eq!(
+        (&account["pulls"], &account["images"], &account["windows"], &account["hours"]),
+        (&0.into(), &0.into(), &1.into(), &0.0.into())
+    );
 }
 
 #[test]
@@ -121,7 +125,8 @@ fn limits_tell_what_is_left_and_to_whom_and_spend_nothing() {
 
     let all = program.run(&["limits", "--format", "json"]).exits(1);
     let all: Value = serde_json::from_str(&all.stdout).unwrap();
-    let row = |registry: &Fake| all["accounts"].as_array().unwrap().iter().find(|row| row["host"] == registry.addr().as_str()).unwrap().clone();
+    let row =
+        |registry: &Fake| all["accounts"].as_array().unwrap().iter().find(|row| row["host"] == registry.addr().as_str()).unwrap().clone();
     let mut counted = row(&hub);
     let closes: jiff::Timestamp = counted["closes"].take().as_str().unwrap().parse().unwrap();
     assert!(closes > jiff::Timestamp::now());

@@ -105,7 +105,8 @@ fn an_image_larger_than_a_window_goes_on_in_the_next_and_nothing_is_pulled_twice
     assert_eq!((pulls(&upstream), pulled_twice(&upstream)), ((8, 0), vec![]));
     assert_eq!(target.digest("m/large", "v1"), Some(index.digest));
     // Delivered: nothing is kept any longer.
-    let kept: Vec<_> = std::fs::read_dir(program.path("home/state/larder/manifests")).unwrap().map(|file| file.unwrap().file_name()).collect();
+    let kept: Vec<_> =
+        std::fs::read_dir(program.path("home/state/larder/manifests")).unwrap().map(|file| file.unwrap().file_name()).collect();
     assert_eq!(kept, [""; 0]);
 }
 

@@ -60,12 +60,7 @@ pub fn forecast(planned: &[Planned], standings: &[(AccountId, Standing)], now: T
     costs.into_iter().map(|(account, images)| one(account, images, standing(account), now)).collect()
 }
 
-fn one(
-    account: &AccountId,
-    mut images: Vec<Priced>,
-    standing: Option<&Standing>,
-    now: Timestamp,
-) -> AccountPlan {
+fn one(account: &AccountId, mut images: Vec<Priced>, standing: Option<&Standing>, now: Timestamp) -> AccountPlan {
     // The order of a run: priority, then cost.
     images.sort_unstable();
     let pulls: u64 = images.iter().map(|(_, pulls, _)| pulls).sum();
