@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::claims::{self, Claims};
 use super::found::Found;
@@ -241,25 +242,35 @@ fn lock<T>(shared: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// `work` as a task of its own, aborted when nobody waits for it any more; `None` if it was. A future that is only buffered
+/// stands still while its stream is not polled, and keeps the permits it has: others would wait for them for ever.
+fn task<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> impl Future<Output = Option<T>> {
+    let task = AbortOnDropHandle::new(tokio::spawn(work));
+    async move { task.await.ok() }
+}
+
 impl Worker {
     /// All units of one upstream: listings and surveys as many at once as keep it busy, and what must be brought as soon as that
     /// is known; unless pulls are scarce: then all is surveyed first, and what is worth most goes first.
     async fn group(self: Arc<Self>, upstream: String, units: Vec<Unit>, limit: usize) {
         let mut known = units.len() as u64;
-        let (worker, host) = (&self, upstream.as_str());
-        let mut surveyed = std::pin::pin!(
-            stream::iter(units)
-                .map(|unit| worker.expanded(host, unit))
-                .buffered(UPSTREAM_CONCURRENCY)
-                .flat_map(stream::iter)
-                .map(|want| worker.survey(host, want))
-                .buffer_unordered(limit)
-        );
+        let shared = || (Arc::clone(&self), upstream.clone());
+        let expand = |unit| {
+            let (worker, upstream) = shared();
+            task(async move { worker.expanded(&upstream, unit).await })
+        };
+        let survey = |want| {
+            let (worker, upstream) = shared();
+            task(async move { worker.survey(&upstream, want).await })
+        };
+        let wanted =
+            stream::iter(units).map(expand).buffered(UPSTREAM_CONCURRENCY).flat_map(|wants| stream::iter(wants.unwrap_or_default()));
+        let mut surveyed = std::pin::pin!(wanted.map(survey).buffer_unordered(limit));
         let slots = Slots { bring: Arc::new(Semaphore::new(limit)), wait: Arc::new(Semaphore::new(WAITING)) };
         let (mut tasks, mut parked) = (JoinSet::new(), vec![]);
         while let Some(found) = surveyed.next().await {
             known = known.saturating_sub(1);
-            let Some(found) = found else { continue };
+            let Some(found) = found.flatten() else { continue };
             if parked.len() < WAITING && found.is_scarce(known + parked.len() as u64) {
                 parked.push(found);
             } else {
@@ -272,10 +283,12 @@ impl Worker {
 
     /// Under scarcity: priority first, then images that cost fewer pulls.
     async fn bring_parked(self: &Arc<Self>, upstream: &str, mut parked: Vec<Found>, slots: &Slots, tasks: &mut JoinSet<()>) {
-        for found in &mut parked {
+        let engine = &self.engine;
+        let priced = stream::iter(&mut parked).for_each_concurrent(UPSTREAM_CONCURRENCY, |found| async move {
             // An error is met again, and reported, when the image is brought.
-            let _ = found.cost(&self.engine).await;
-        }
+            let _ = found.cost(engine).await;
+        });
+        priced.await;
         parked.sort_by_key(|found| (std::cmp::Reverse(found.want.priority), found.cost.map(|cost| cost.likely), found.want.item.order));
         for found in parked {
             self.begin(upstream, found, slots, tasks).await;
