@@ -265,3 +265,20 @@ fn one_image_that_fails_fails_alone() {
     }
     assert!(run.stderr.contains(&format!("error: list.txt:2: upstream: resolve tag {}/app:v1: 404 ", upstream.addr())), "{}", run.stderr);
 }
+
+/// A survey that was only buffered kept its permit and stood still while another image was begun.
+#[test]
+fn with_one_request_at_a_time_a_run_does_not_lock_itself_up() {
+    let (upstream, target, program) = (Fake::start(), Fake::start(), Program::new());
+    program.configure(&target, &[&upstream]);
+    let images: Vec<String> = (0..12)
+        .map(|number| {
+            simple(&upstream, &format!("app{number}"), "v1", number + 1);
+            upstream.image(&format!("app{number}:v1"))
+        })
+        .collect();
+    program.list(images);
+    let run = program.sync(&["list.txt", "--concurrency", "1"]).exits(0);
+    assert_eq!(run.total("copied"), 12);
+    assert_eq!((upstream.max_in_flight(), target.max_in_flight()), (1, 1));
+}
