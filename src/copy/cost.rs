@@ -20,9 +20,8 @@ const LIKELY_CHILDREN: u64 = 4;
 pub struct Cost {
     /// How many, at most.
     pub pulls: u64,
-    /// How many are likely: what is reserved before the image is begun. Reserving the most would leave the end of each window
-    /// unused by images that would fit.
-    pub likely: u64,
+    /// How many are likely, as far as this image tells: see [`Engine::likely`].
+    pub likely: Option<u64>,
     /// Whether that is known, not estimated.
     pub exact: bool,
 }
@@ -32,7 +31,7 @@ impl Cost {
     pub const NOTHING: Cost = Cost::known(0);
 
     const fn known(pulls: u64) -> Self {
-        Cost { pulls, likely: pulls, exact: true }
+        Cost { pulls, likely: Some(pulls), exact: true }
     }
 }
 
@@ -80,7 +79,13 @@ impl Engine {
             return Ok(Cost::known(1));
         }
         let before = self.children_of_before(image, survey).await;
-        Ok(Cost { pulls: 1 + before.unwrap_or(MOST_CHILDREN), likely: 1 + before.unwrap_or_else(|| self.seen.likely()), exact: false })
+        Ok(Cost { pulls: 1 + before.unwrap_or(MOST_CHILDREN), likely: before.map(|children| 1 + children), exact: false })
+    }
+
+    /// How many pulls are reserved before an image of this cost is begun: those that are likely, now. Reserving the most would
+    /// leave the end of each window unused by images that would fit.
+    pub fn likely(&self, cost: Cost) -> u64 {
+        cost.likely.unwrap_or_else(|| 1 + self.seen.likely())
     }
 
     /// Reads the manifest that `survey` names, for a source that keeps it: what `image` costs is exact then.

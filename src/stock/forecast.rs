@@ -131,7 +131,7 @@ mod tests {
             row: Outcome::new("docker.io/a:1", "a:1", "l", 1),
             state: State::Missing,
             selection: None,
-            cost: Some(Cost { pulls, likely: pulls, exact: true }),
+            cost: Some(Cost { pulls, likely: Some(pulls), exact: true }),
             account: Some(account()),
             priority,
         }

@@ -29,15 +29,16 @@ impl Found {
         left.is_some_and(|left| left <= others.saturating_mul(SCARCE))
     }
 
-    /// What it costs.
+    /// What it costs. Where nothing is counted, nobody is asked.
     ///
     /// # Errors
     /// If the target cannot be asked.
     pub(super) async fn cost(&mut self, engine: &Engine) -> Result<Cost> {
+        let counted = self.gate.as_ref().is_some_and(|gate| !gate.standing().unlimited);
         let cost = match (self.cost, &self.survey) {
             (Some(known), _) => known,
-            (None, Some(survey)) => engine.cost(&self.image, survey).await?,
-            (None, None) => Cost::NOTHING,
+            (None, Some(survey)) if counted => engine.cost(&self.image, survey).await?,
+            (None, _) => return Ok(Cost::NOTHING),
         };
         self.cost = Some(cost);
         Ok(cost)
@@ -51,7 +52,7 @@ impl Found {
         let Some(gate) = self.gate.clone().filter(|_| self.image.charge.lease.is_none()) else { return Ok(()) };
         let mut cost = self.cost(engine).await?;
         if !cost.exact && self.image.upstream.keeps_manifests() {
-            if let Ok(lease) = gate.acquire_now(self.claim(cost.likely), mode).await {
+            if let Ok(lease) = gate.acquire_now(self.claim(engine.likely(cost)), mode).await {
                 self.image.charge.lease = Some(lease);
                 return Ok(());
             }
@@ -62,8 +63,9 @@ impl Found {
                 cost = self.look_inside(engine).await?;
             }
         }
-        if cost.likely > 0 {
-            let lease = gate.acquire(self.claim(cost.likely), mode).await.map_err(|Deferred { reason, until }| {
+        let pulls = engine.likely(cost);
+        if pulls > 0 {
+            let lease = gate.acquire(self.claim(pulls), mode).await.map_err(|Deferred { reason, until }| {
                 Error::new(Side::Upstream, "reserve pulls", Kind::Deferred, reason).waiting_until(until)
             })?;
             self.image.charge.lease = Some(lease);

@@ -242,11 +242,9 @@ fn lock<T>(shared: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// `work` as a task of its own, aborted when nobody waits for it any more; `None` if it was. A future that is only buffered
-/// stands still while its stream is not polled, and keeps the permits it has: others would wait for them for ever.
-fn task<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> impl Future<Output = Option<T>> {
-    let task = AbortOnDropHandle::new(tokio::spawn(work));
-    async move { task.await.ok() }
+/// Runs `work` whether or not its result is asked for; aborted when that is dropped. Nothing, if it panicked.
+async fn of_its_own<T: Default + Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
+    AbortOnDropHandle::new(tokio::spawn(work)).await.unwrap_or_default()
 }
 
 impl Worker {
@@ -254,23 +252,21 @@ impl Worker {
     /// is known; unless pulls are scarce: then all is surveyed first, and what is worth most goes first.
     async fn group(self: Arc<Self>, upstream: String, units: Vec<Unit>, limit: usize) {
         let mut known = units.len() as u64;
-        let shared = || (Arc::clone(&self), upstream.clone());
-        let expand = |unit| {
-            let (worker, upstream) = shared();
-            task(async move { worker.expanded(&upstream, unit).await })
-        };
-        let survey = |want| {
-            let (worker, upstream) = shared();
-            task(async move { worker.survey(&upstream, want).await })
-        };
-        let wanted =
-            stream::iter(units).map(expand).buffered(UPSTREAM_CONCURRENCY).flat_map(|wants| stream::iter(wants.unwrap_or_default()));
-        let mut surveyed = std::pin::pin!(wanted.map(survey).buffer_unordered(limit));
+        let host: Arc<str> = upstream.as_str().into();
+        // Each in a task of its own: one that is not polled, while what was found is begun, would keep its permit from that.
+        let mut surveyed = std::pin::pin!(
+            stream::iter(units)
+                .map(|unit| of_its_own(Arc::clone(&self).expanded(Arc::clone(&host), unit)))
+                .buffered(UPSTREAM_CONCURRENCY)
+                .flat_map(stream::iter)
+                .map(|want| of_its_own(Arc::clone(&self).survey(Arc::clone(&host), want)))
+                .buffer_unordered(limit)
+        );
         let slots = Slots { bring: Arc::new(Semaphore::new(limit)), wait: Arc::new(Semaphore::new(WAITING)) };
         let (mut tasks, mut parked) = (JoinSet::new(), vec![]);
         while let Some(found) = surveyed.next().await {
             known = known.saturating_sub(1);
-            let Some(found) = found.flatten() else { continue };
+            let Some(found) = found else { continue };
             if parked.len() < WAITING && found.is_scarce(known + parked.len() as u64) {
                 parked.push(found);
             } else {
@@ -283,13 +279,8 @@ impl Worker {
 
     /// Under scarcity: priority first, then images that cost fewer pulls.
     async fn bring_parked(self: &Arc<Self>, upstream: &str, mut parked: Vec<Found>, slots: &Slots, tasks: &mut JoinSet<()>) {
-        let engine = &self.engine;
-        let priced = stream::iter(&mut parked).for_each_concurrent(UPSTREAM_CONCURRENCY, |found| async move {
-            // An error is met again, and reported, when the image is brought.
-            let _ = found.cost(engine).await;
-        });
-        priced.await;
-        parked.sort_by_key(|found| (std::cmp::Reverse(found.want.priority), found.cost.map(|cost| cost.likely), found.want.item.order));
+        let pulls = |found: &Found| found.cost.map(|cost| self.engine.likely(cost));
+        parked.sort_by_key(|found| (std::cmp::Reverse(found.want.priority), pulls(found), found.want.item.order));
         for found in parked {
             self.begin(upstream, found, slots, tasks).await;
         }
@@ -336,7 +327,7 @@ impl Worker {
         }
     }
 
-    async fn expanded(&self, upstream: &str, unit: Unit) -> Vec<Want> {
+    async fn expanded(self: Arc<Self>, upstream: Arc<str>, unit: Unit) -> Vec<Want> {
         let item = match unit {
             Unit::Want(want) => return vec![want],
             Unit::Expand(item) => item,
@@ -348,22 +339,25 @@ impl Worker {
         match expand(&self.supply, &self.claims, &item).await {
             Ok(expanded) => {
                 lock(&self.pending).remove(&(item.order, row.source));
-                self.reporter.event(&Event::Wanted { upstream, images: (expanded.wants.len() + expanded.refused.len()).saturating_sub(1) });
+                self.reporter.event(&Event::Wanted {
+                    upstream: &upstream,
+                    images: (expanded.wants.len() + expanded.refused.len()).saturating_sub(1),
+                });
                 for (want, error) in expanded.refused {
-                    self.finish(upstream, item.order, want.row(&self.target.target).failed(error));
+                    self.finish(&upstream, item.order, want.row(&self.target.target).failed(error));
                 }
                 expanded.wants.iter().for_each(|want| self.expect(&Unit::Want(want.clone())));
                 expanded.wants
             }
             Err(error) => {
-                self.finish(upstream, item.order, row.failed(error));
+                self.finish(&upstream, item.order, row.failed(error));
                 vec![]
             }
         }
     }
 
     /// Asks both sides of one image; what needs nothing (or cannot be) is finished here.
-    async fn survey(&self, upstream: &str, want: Want) -> Option<Found> {
+    async fn survey(self: Arc<Self>, upstream: Arc<str>, want: Want) -> Option<Found> {
         if self.engine.stop_requested() {
             return None;
         }
@@ -371,7 +365,7 @@ impl Worker {
         let (image, gate) = match self.supply.image(&want).await {
             Ok(image) => image,
             Err(error) => {
-                self.finish(upstream, want.item.order, want.row(&self.target.target).failed(error));
+                self.finish(&upstream, want.item.order, want.row(&self.target.target).failed(error));
                 return None;
             }
         };
@@ -384,14 +378,16 @@ impl Worker {
         match surveyed {
             Ok(Next::Bring(survey)) => {
                 found.survey = Some(survey);
+                // An error is met again, and reported, when the image is brought.
+                let _ = found.cost(&self.engine).await;
                 Some(found)
             }
             Ok(Next::Nothing(delivered)) => {
-                self.close_row(upstream, &found, Ok(delivered));
+                self.close_row(&upstream, &found, Ok(delivered));
                 None
             }
             Err(error) => {
-                self.close_row(upstream, &found, Err(error));
+                self.close_row(&upstream, &found, Err(error));
                 None
             }
         }
