@@ -55,6 +55,10 @@ pub struct Delivered {
     pub source_digest: Option<Digest>,
     /// The platforms an index names.
     pub platforms: Vec<String>,
+    /// The child manifests that were delivered, of an index that was read; none if the image was current without a look.
+    pub children: Vec<Descriptor>,
+    /// The referrers that were delivered or found at the target, in the order they were found.
+    pub referrers: Vec<Descriptor>,
     /// Remarks.
     pub notes: Vec<String>,
 }
@@ -328,6 +332,8 @@ impl Delivered {
             source_digest: Some(digest.clone()),
             digest,
             platforms: manifest.map(platforms).unwrap_or_default(),
+            children: manifest.and_then(|manifest| manifest.links().ok()).map(|links| links.manifests).unwrap_or_default(),
+            referrers: vec![],
             notes: vec![],
         }
     }

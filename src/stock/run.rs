@@ -406,6 +406,7 @@ impl Worker {
                 digest: Some(delivered.digest),
                 source_digest: delivered.source_digest,
                 platforms: delivered.platforms,
+                referrers: delivered.referrers.len() as u64,
                 notes: delivered.notes,
                 ..row
             },
