@@ -21,5 +21,6 @@ pub mod rules;
 pub mod select;
 pub mod serve;
 pub mod stock;
+mod warm;
 
 pub use error::{Error, Kind, Result, Side};

@@ -67,6 +67,7 @@ async fn measured(config: &Path, dir: &Path, meter: &Arc<Meter>, printer: &Print
         failed: None,
         lock: None,
         frozen: false,
+        verify_warm: false,
         recheck: false,
         state: Some(dir.join("state")),
         until: None,

@@ -40,6 +40,8 @@ pub(super) async fn sync(inputs: Inputs, args: &SyncArgs, lock: Option<&LockFile
         unmatched: inputs.unmatched,
         platforms: args.selection.platforms.clone(),
         recheck: args.recheck,
+        warm: args.selection.to.is_none(),
+        verify_warm: args.verify_warm,
         concurrency,
         wait_until: until.wait,
         start_until: until.start,

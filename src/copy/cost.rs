@@ -65,7 +65,7 @@ impl Engine {
     /// If the target cannot be asked.
     pub async fn cost(&self, image: &Image, survey: &Survey) -> Result<Cost> {
         let wanted = &survey.wanted;
-        if survey.held.as_ref() == Some(&wanted.digest) || self.presence.anywhere(&wanted.digest).is_some() {
+        if survey.held.as_ref() == Some(&wanted.digest) || self.elsewhere(&image.to, &wanted.digest).is_some() {
             return Ok(Cost::NOTHING);
         }
         if let Some(index) = image.upstream.at_hand(&wanted.digest) {
@@ -123,7 +123,7 @@ impl Engine {
     }
 
     async fn is_free(&self, image: &Image, child: &Descriptor) -> Result<bool> {
-        if image.upstream.at_hand(&child.digest).is_some() || self.presence.anywhere(&child.digest).is_some() {
+        if image.upstream.at_hand(&child.digest).is_some() || self.elsewhere(&image.to, &child.digest).is_some() {
             return Ok(true);
         }
         Ok(self.target.sink.holds_manifest(&image.to, child, &image.charge).await? != At::Absent)

@@ -47,7 +47,7 @@ pub struct Image {
 /// What became of an image that did not fail.
 #[derive(Debug)]
 pub struct Delivered {
-    /// `copied` or `current`.
+    /// `copied`, `current` or `warmed`.
     pub status: Status,
     /// The digest at the target.
     pub digest: Digest,
@@ -125,6 +125,9 @@ impl Counts {
 pub struct Options {
     /// Do not take an equal digest as proof that the target has the whole image: ask it for every piece.
     pub recheck: bool,
+    /// The target is a cache that is filled by being read ([`crate::warm`]): each repository needs each piece for itself, an image is
+    /// read by its name each time, and what was done is called `warmed`.
+    pub warm: bool,
 }
 
 /// Copies images into one target. Shared by all images of a run, because what one of them brought the others need not.
@@ -164,6 +167,11 @@ impl Engine {
     /// What was done for blobs so far.
     pub fn counts(&self) -> &Counts {
         &self.counts
+    }
+
+    /// A repository of the target, as useful to `to` as any, that is known to hold `digest`.
+    pub(super) fn elsewhere(&self, to: &Place, digest: &Digest) -> Option<Place> {
+        if self.options.warm { self.presence.has(to, digest).then(|| to.clone()) } else { self.presence.anywhere(digest) }
     }
 
     /// Whether the run is to end: no new image need be begun.
@@ -275,7 +283,11 @@ impl Engine {
         }
         self.presence.add(&image.to, &manifest.digest);
         job.release();
-        let status = if named && !moved { Status::Current } else { Status::Copied };
+        let status = match (self.options.warm, named && !moved) {
+            (true, _) => Status::Warmed,
+            (false, true) => Status::Current,
+            (false, false) => Status::Copied,
+        };
         let mut delivered = Delivered::new(status, wanted.digest, Some(&manifest));
         delivered.notes = job.notes();
         Ok(delivered)

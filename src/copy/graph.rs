@@ -72,7 +72,8 @@ impl Engine {
     /// The caller holds the digest until its name is given, so that another tag of it finds it there.
     pub(super) async fn root(self: &Arc<Self>, job: &Job<'_>, wanted: &Descriptor) -> Result<(Manifest, bool)> {
         let image = job.image;
-        let held = self.holds_manifest(job, wanted).await?;
+        // A cache learns a name by being asked for it, whatever it holds.
+        let held = if self.options.warm { At::Absent } else { self.holds_manifest(job, wanted).await? };
         if held == At::Here
             && !self.options.recheck
             && let Some(manifest) = self.target.source.manifest(&image.to, &wanted.digest, &image.charge).await?
@@ -81,7 +82,7 @@ impl Engine {
             return Ok((manifest, false));
         }
         let manifest = self.read(job, wanted, &held).await?;
-        let children = manifest.links()?.manifests.len() as u64;
+        let children = self.wanted(image, manifest.links()?.manifests).len() as u64;
         self.seen.add(children);
         if let Some(lease) = &image.charge.lease {
             // Now it is known how many pulls are still needed, at most: the rest is for others.
@@ -126,6 +127,7 @@ impl Engine {
     /// images may be waiting for them), and those not begun are not.
     async fn fill(self: &Arc<Self>, job: &Job<'_>, manifest: &Manifest, depth: usize) -> Result<()> {
         let Links { manifests, blobs, .. } = manifest.links()?;
+        let manifests = self.wanted(job.image, manifests);
         if depth >= MAX_DEPTH && !manifests.is_empty() {
             return Err(Error::new(
                 Side::Upstream,
@@ -147,6 +149,11 @@ impl Engine {
         };
         let (children, blobs) = futures_util::future::join(children, self.blobs(job, blobs)).await;
         both(children, blobs)
+    }
+
+    /// Which of an index's children are brought.
+    fn wanted(&self, image: &Image, children: Vec<Descriptor>) -> Vec<Descriptor> {
+        if self.options.warm { super::chosen(&image.policy, children) } else { children }
     }
 
     /// Brings blobs, each in a task of its own so that hashing uses all cores.
@@ -193,6 +200,7 @@ impl Engine {
         let at = match held {
             At::Here | At::Incomplete => Some(image.to.clone()),
             At::At(place) => Some(place.clone()),
+            At::Absent if self.options.warm => None,
             At::Absent => self.presence.anywhere(&wanted.digest),
         };
         if let Some(place) = at {

@@ -2,6 +2,7 @@
 //! the name last. Knows nothing of registries, layouts or lists.
 
 mod blob;
+mod chosen;
 mod cost;
 mod engine;
 mod graph;
@@ -9,6 +10,7 @@ mod presence;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use chosen::chosen;
 pub use cost::Cost;
 pub use engine::{Counts, Delivered, Engine, Image, Next, Options, Standing, Survey, Target};
 

@@ -14,13 +14,13 @@ use super::store::RegistryStore;
 use super::transport::{Answer, Call};
 use crate::content::{self, Charge, Descriptor, Digest, MAX_MANIFEST, Manifest, Place};
 use crate::name::Reference;
-use crate::{Kind, Result, Side};
+use crate::{Kind, Result};
 
 /// Says what a manifest's bytes hash to.
 const CONTENT_DIGEST: &str = "docker-content-digest";
 
 impl RegistryStore {
-    fn manifest_url(&self, place: &Place, reference: &str) -> url::Url {
+    pub(super) fn manifest_url(&self, place: &Place, reference: &str) -> url::Url {
         self.transport.host.url(&format!("{place}/manifests/{reference}"))
     }
 
@@ -75,7 +75,13 @@ impl RegistryStore {
     }
 
     /// GET: checked against the reference, the header and the body.
-    async fn fetch_manifest(&self, place: &Place, reference: &Reference, scopes: &Scopes, charge: &Charge) -> Result<Option<Manifest>> {
+    pub(super) async fn fetch_manifest(
+        &self,
+        place: &Place,
+        reference: &Reference,
+        scopes: &Scopes,
+        charge: &Charge,
+    ) -> Result<Option<Manifest>> {
         let url = self.manifest_url(place, reference.as_str());
         let mut call = Call::new((RequestKind::ManifestGet, "get manifest", Method::GET), url, place, scopes, charge);
         call.headers = accept();
@@ -85,7 +91,7 @@ impl RegistryStore {
             Err(error) => return Err(error),
         };
         let side = self.transport.side;
-        if side == Side::Upstream {
+        if self.transport.reads_upstream(charge) {
             charge.tally.add_read(body.len() as u64);
         }
         let topic = self.transport.topic(&call);
@@ -146,12 +152,12 @@ pub(super) fn accept() -> HeaderMap {
 }
 
 /// The media type, without parameters.
-fn media_type(answer: &Answer) -> String {
+pub(super) fn media_type(answer: &Answer) -> String {
     answer.header(CONTENT_TYPE).and_then(|value| value.split(';').next()).unwrap_or("").trim().to_ascii_lowercase()
 }
 
 /// The digest that the answer says, if it says one.
-fn said_digest(answer: &Answer, topic: &Topic<'_>) -> Result<Option<Digest>> {
+pub(super) fn said_digest(answer: &Answer, topic: &Topic<'_>) -> Result<Option<Digest>> {
     let Some(said) = answer.header(CONTENT_DIGEST).map(str::trim).filter(|said| !said.is_empty()) else { return Ok(None) };
     Digest::parse(said).map(Some).map_err(|why| topic.error(Kind::Damaged, format!("the answer's Docker-Content-Digest: {why}")))
 }

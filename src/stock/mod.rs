@@ -8,6 +8,7 @@ mod item;
 mod plan;
 mod run;
 mod supply;
+mod warm;
 
 pub use forecast::{AccountPlan, forecast};
 pub use item::{Item, Want};

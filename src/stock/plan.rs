@@ -4,14 +4,16 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
 use serde::Serialize;
+use tokio_util::sync::CancellationToken;
 
 use super::run::{Prepared, Unit};
-use super::{Item, Supply, TargetStore, Want};
+use super::warm::Engines;
+use super::{Item, Supply, SyncOptions, TargetStore, Want};
 use crate::Result;
 use crate::content::Digest;
-use crate::copy::{Cost, Engine, Options, Standing};
+use crate::copy::{Cost, Standing};
 use crate::limits::AccountId;
-use crate::report::{Outcome, Silent};
+use crate::report::{Outcome, Reporter, Silent};
 
 /// How an image stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -59,16 +61,23 @@ pub struct Planned {
 }
 
 /// Compares both sides for every image of `prepared`, all upstreams at once.
-pub(super) async fn compare(supply: &Supply, target: &TargetStore, prepared: Prepared, limit: usize) -> Vec<Planned> {
-    let engine = Engine::new(target.ends.clone(), Arc::new(Silent), Options::default(), tokio_util::sync::CancellationToken::new());
-    let (engine, claims) = (&engine, &prepared.claims);
+pub(super) async fn compare(
+    supply: &Supply,
+    target: &TargetStore,
+    prepared: Prepared,
+    options: &SyncOptions,
+    limit: usize,
+) -> Vec<Planned> {
+    let reporter: Arc<dyn Reporter> = Arc::new(Silent);
+    let engines = Engines::new(supply, target, options, &reporter, &CancellationToken::new());
+    let (engines, claims) = (&engines, &prepared.claims);
     let groups = prepared.groups.into_values().map(|units| {
         stream::iter(units)
             .map(move |unit| async move {
                 match unit {
-                    Unit::Want(want) => vec![one(engine, supply, target, want).await],
+                    Unit::Want(want) => vec![one(engines, supply, target, want).await],
                     Unit::Expand(item) => match super::run::expand(supply, claims, &item).await {
-                        Ok(expanded) => expansion(engine, supply, target, &item, expanded, limit).await,
+                        Ok(expanded) => expansion(engines, supply, target, &item, expanded, limit).await,
                         Err(error) => vec![unresolvable(item.order, item.row(&target.target).failed(error))],
                     },
                 }
@@ -80,7 +89,7 @@ pub(super) async fn compare(supply: &Supply, target: &TargetStore, prepared: Pre
 }
 
 async fn expansion(
-    engine: &Arc<Engine>,
+    engines: &Engines,
     supply: &Supply,
     target: &TargetStore,
     item: &Item,
@@ -89,7 +98,7 @@ async fn expansion(
 ) -> Vec<Planned> {
     let refused = expanded.refused.into_iter().map(|(want, error)| unresolvable(want.item.order, want.row(&target.target).failed(error)));
     let mut rows: Vec<Planned> =
-        stream::iter(expanded.wants).map(|want| one(engine, supply, target, want)).buffered(limit).collect::<Vec<_>>().await;
+        stream::iter(expanded.wants).map(|want| one(engines, supply, target, want)).buffered(limit).collect::<Vec<_>>().await;
     rows.extend(refused);
     if let Some(first) = rows.first_mut() {
         first.selection = Some(format!("{}: {}", item.entry.source, expanded.explanation));
@@ -97,26 +106,31 @@ async fn expansion(
     rows
 }
 
-async fn one(engine: &Arc<Engine>, supply: &Supply, target: &TargetStore, want: Want) -> Planned {
+async fn one(engines: &Engines, supply: &Supply, target: &TargetStore, want: Want) -> Planned {
     let planned = unresolvable(want.item.order, want.row(&target.target));
-    match compare_one(engine, supply, &want).await {
-        Ok((standing, cost, account)) => {
-            let (state, at_target, at_upstream) = sides(standing);
-            let row = Outcome { digest: at_target, source_digest: Some(at_upstream), ..planned.row };
+    match compare_one(engines, supply, &want).await {
+        Ok(((state, at_target, at_upstream), cost, account)) => {
+            let row = Outcome { digest: at_target, source_digest: at_upstream, ..planned.row };
             Planned { row, state, cost, account, priority: want.priority, ..planned }
         }
         Err(error) => Planned { row: planned.row.failed(error), ..planned },
     }
 }
 
-async fn compare_one(engine: &Arc<Engine>, supply: &Supply, want: &Want) -> Result<(Standing, Option<Cost>, Option<AccountId>)> {
-    let (image, gate) = supply.image(want).await?;
-    let (standing, survey) = engine.compare(&image).await?;
-    let cost = match standing {
-        Standing::Current(_) => None,
-        Standing::Missing(_) | Standing::Moved { .. } => Some(engine.cost(&image, &survey).await?),
+/// How an image stands, and its digests at the target and at the upstream.
+type Compared = (State, Option<Digest>, Option<Digest>);
+
+async fn compare_one(engines: &Engines, supply: &Supply, want: &Want) -> Result<(Compared, Option<Cost>, Option<AccountId>)> {
+    let (image, gate, through) = engines.image(supply, want).await?;
+    let (standing, survey) = engines.compare(&image, through.as_ref()).await?;
+    let cost = match (&standing, survey) {
+        (Standing::Missing(_) | Standing::Moved { .. }, Some(survey)) => Some(engines.of(through.as_ref()).cost(&image, &survey).await?),
+        _ => None,
     };
-    Ok((standing, cost, gate.map(|gate| gate.account().clone())))
+    let (state, at_target, at_upstream) = sides(standing);
+    // What a cold cache would have to be pulled for, a plan does not know.
+    let at_upstream = Some(at_upstream).filter(|digest| !through.is_some_and(|through| through.is_unknown(digest)));
+    Ok(((state, at_target, at_upstream), cost, gate.map(|gate| gate.account().clone())))
 }
 
 fn sides(standing: Standing) -> (State, Option<Digest>, Digest) {

@@ -23,9 +23,13 @@ impl RegistryStore {
     /// A registry may redirect the HEAD to a store whose signed address is good for GET only, which refuses it. That a
     /// registry redirects says that it has the blob; should it be wrong, the manifest's PUT is refused and the copy heals.
     pub(super) async fn head_blob(&self, place: &Place, digest: &Digest, charge: &Charge) -> Result<bool> {
-        let scopes = Scopes::push(place.as_str());
+        self.head_blob_as(place, digest, &Scopes::push(place.as_str()), charge).await
+    }
+
+    /// [`RegistryStore::head_blob`], with a token of these scopes.
+    pub(super) async fn head_blob_as(&self, place: &Place, digest: &Digest, scopes: &Scopes, charge: &Charge) -> Result<bool> {
         let url = self.blob_url(place, digest);
-        let call = Call::new((RequestKind::BlobHead, "head blob", Method::HEAD), url, place, &scopes, charge);
+        let call = Call::new((RequestKind::BlobHead, "head blob", Method::HEAD), url, place, scopes, charge);
         match self.transport.deliver(&call, &mut self.transport.host.patience()).await? {
             Outcome::Answer(_) => Ok(true),
             Outcome::Refused(refusal, _) if refusal.foreign.is_some() && matches!(refusal.status, 400 | 401 | 403 | 405) => Ok(true),

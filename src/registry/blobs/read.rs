@@ -1,5 +1,6 @@
 //! Reading a blob: a stream that mends itself. A body that breaks off is asked for again from the byte it had reached, at the
-//! registry's own address (what it redirected to may have expired), out of the same retry budget as the request was.
+//! registry's own address (what it redirected to may have expired), out of the same retry budget as the request was. Through a
+//! cache it is read again from its beginning, because a part may never fill the cache.
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
@@ -15,7 +16,7 @@ use crate::registry::counters::RequestKind;
 use crate::registry::error::Topic;
 use crate::registry::store::RegistryStore;
 use crate::registry::transport::{Answer, Call, Claim, Lane, Patience, Reader, Transport, Trouble};
-use crate::{Error, Result, Side};
+use crate::{Error, Result};
 
 const OPERATION: &str = "get blob";
 
@@ -28,6 +29,7 @@ impl RegistryStore {
         offset: u64,
         charge: &Charge,
     ) -> Result<Option<BlobStream>> {
+        let through_cache = self.transport.through(charge).is_some();
         let mut reading = Reading {
             url: self.blob_url(place, &blob.digest),
             scopes: Scopes::pull(place.as_str()),
@@ -35,13 +37,14 @@ impl RegistryStore {
             blob: blob.clone(),
             charge: charge.clone(),
             at: offset,
+            whole: through_cache,
             skip: 0,
             body: None,
             patience: self.transport.host.patience(),
             _reader: self.transport.host.reader(),
             transport: self.transport.clone(),
         };
-        if offset >= blob.size {
+        if offset >= blob.size && !through_cache {
             // Nothing is left to ask for. Who asked still checks what it has.
             return Ok(Some(stream::empty().boxed()));
         }
@@ -65,6 +68,8 @@ struct Reading {
     scopes: Scopes,
     /// The next byte the reader wants.
     at: u64,
+    /// No part of it is asked for, even if it breaks off.
+    whole: bool,
     /// How many bytes of the present body the reader has had already.
     skip: u64,
     body: Option<Answer>,
@@ -102,7 +107,7 @@ impl Reading {
 
     /// Takes in a piece of the present body. `None`: the reader had all of it before.
     fn take(&mut self, mut chunk: Bytes) -> Result<Option<Bytes>> {
-        if self.transport.side == Side::Upstream {
+        if self.transport.reads_upstream(&self.charge) {
             self.charge.tally.add_read(chunk.len() as u64);
         }
         let old = usize::try_from(self.skip).unwrap_or(usize::MAX).min(chunk.len());
@@ -131,7 +136,7 @@ impl Reading {
         let mut call = Call::new((RequestKind::BlobGet, OPERATION, Method::GET), url, &self.place, &self.scopes, &self.charge);
         call.lane = Lane::Bulk;
         call.claim = claim;
-        if self.at > 0 {
+        if self.at > 0 && !self.whole {
             let range = HeaderValue::from_str(&format!("bytes={}-", self.at));
             call.headers.extend(range.ok().map(|range| (RANGE, range)));
         }
