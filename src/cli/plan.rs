@@ -62,7 +62,8 @@ pub(super) async fn run(file: Option<&Path>, args: PlanArgs, printer: &Printer) 
     let supply = Arc::new(state::supply(&inputs.config, options, printer)?);
     let target = supply.target(&inputs.target, false).await.map_err(Refusal::failed)?;
     let warm = args.selection.to.is_none();
-    let options = SyncOptions { unmatched: inputs.unmatched, platforms: args.selection.platforms, concurrency, warm, ..SyncOptions::default() };
+    let options =
+        SyncOptions { unmatched: inputs.unmatched, platforms: args.selection.platforms, concurrency, warm, ..SyncOptions::default() };
     let planned = Sync::new(Arc::clone(&supply), target, options).plan(inputs.lists, &inputs.config.rules).await;
     let counts = count(&planned);
     let drift = lock.as_ref().map(|lock| lock.drift(&planned, &inputs.target));

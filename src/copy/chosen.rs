@@ -34,8 +34,12 @@ mod tests {
 
     fn child(n: u8, platform: Option<(&str, &str)>, about: Option<&Descriptor>) -> Descriptor {
         let mut child = Descriptor::new("m", Digest::sha256(&[n]), 1);
-        child.platform =
-            platform.map(|(os, architecture)| Platform { os: os.into(), architecture: architecture.into(), variant: None, os_version: None });
+        child.platform = platform.map(|(os, architecture)| Platform {
+            os: os.into(),
+            architecture: architecture.into(),
+            variant: None,
+            os_version: None,
+        });
         if let Some(about) = about {
             child.annotations.insert(REFERENCE_TYPE.into(), ATTESTATION.into());
             child.annotations.insert(REFERENCE_DIGEST.into(), about.digest.to_string());

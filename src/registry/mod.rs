@@ -33,5 +33,5 @@ pub(crate) use counters::pull_row;
 pub(crate) use http::{HttpSettings, install_crypto};
 pub(crate) use registries::{Concurrency, HostSettings, Limits, Registries};
 pub(crate) use store::RegistryStore;
-pub(crate) use through::Looked;
+pub(crate) use through::{BlobSeen, Looked};
 pub(crate) use transport::RetryPolicy;

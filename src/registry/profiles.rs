@@ -7,7 +7,7 @@
 
 mod caching;
 
-pub use caching::{Caching, HeadCost, Lists, Naming, Refresh};
+pub use caching::{BlobOrigin, Caching, HeadCost, Lists, Naming, Refresh};
 
 /// How one kind of registry behaves.
 #[derive(Debug, PartialEq)]

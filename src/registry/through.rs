@@ -1,16 +1,17 @@
 //! Asking a pull-through cache: what it has of its own, what it must ask its upstream for, and pulling through it.
 
 use reqwest::Method;
+use reqwest::header::{ETAG, HeaderMap};
 
 use super::auth::Scopes;
 use super::counters::RequestKind;
 use super::manifests::{accept, media_type, said_digest};
-use super::profiles::Caching;
+use super::profiles::{BlobOrigin, Caching};
 use super::store::RegistryStore;
 use super::transport::{Answer, Call};
 use crate::content::{Charge, Descriptor, Digest, Manifest, Place};
 use crate::name::Reference;
-use crate::{Kind, Result};
+use crate::{Kind, Result, Side};
 
 /// What a cache answered to a HEAD of a manifest.
 #[derive(Debug, Clone)]
@@ -19,6 +20,17 @@ pub(crate) struct Looked {
     pub(crate) descriptor: Descriptor,
     /// It says that this is its own. False for caches that do not say where an answer came from.
     pub(crate) own: bool,
+}
+
+/// What a cache answered to a HEAD of a blob.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BlobSeen {
+    /// It is not there.
+    Absent,
+    /// The cache has asked its upstream for it.
+    PassedOn,
+    /// It is there, for all that the cache says.
+    There,
 }
 
 impl RegistryStore {
@@ -54,14 +66,26 @@ impl RegistryStore {
         self.caching().origin.is_some_and(|header| !answer.headers.contains_key(header))
     }
 
+    /// Whether a target answers for its upstream, by a cache rule that owns the repository: it does not have that itself, and what is
+    /// put there would be refused.
+    pub(super) fn is_passed_on(&self, answer: &Answer) -> bool {
+        self.transport.side == Side::Target && self.caching().origin.is_some_and(|header| answer.headers.contains_key(header))
+    }
+
     /// Reads the manifest that `reference` names, by GET: a pull, if `charge` has an account for it.
     pub(crate) async fn pull(&self, place: &Place, reference: &Reference, charge: &Charge) -> Result<Option<Manifest>> {
         self.fetch_manifest(place, reference, &Scopes::pull(place.as_str()), charge).await
     }
 
-    /// Whether it says to have the blob, by HEAD.
-    pub(crate) async fn has_blob(&self, place: &Place, digest: &Digest, charge: &Charge) -> Result<bool> {
-        self.head_blob_as(place, digest, &Scopes::pull(place.as_str()), charge).await
+    /// Whether it has the blob, by HEAD.
+    pub(crate) async fn look_for_blob(&self, place: &Place, digest: &Digest, charge: &Charge) -> Result<BlobSeen> {
+        let headers = self.head_blob_as(place, digest, &Scopes::pull(place.as_str()), charge).await?;
+        let etag = |headers: &HeaderMap| headers.get(ETAG).is_some_and(|etag| etag.as_bytes() == digest.as_str().as_bytes());
+        Ok(match headers {
+            None => BlobSeen::Absent,
+            Some(headers) if self.caching().blobs == BlobOrigin::BareEtag && etag(&headers) => BlobSeen::PassedOn,
+            Some(_) => BlobSeen::There,
+        })
     }
 }
 

@@ -97,7 +97,7 @@ impl Transport {
         if let Some(flight) = pull.and_then(|mut pull| pull.flight.take()) {
             match self.through(call.charge) {
                 // A cache that says when it asked its upstream has not asked it: no pull was spent.
-                Some(_) if self.answered_itself(answer) => return flight.unsent(),
+                Some(_) if self.answered_itself(answer) => return flight.free(),
                 Some(_) => call.charge.tally.add_pull(),
                 None => {}
             }

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{Supply, SyncOptions, TargetStore, Want};
 use crate::content::{Charge, IndexMode, Place, Policy};
 use crate::copy::{Counts, Delivered, Engine, Image, Next, Options, Standing as Compared, Survey};
-use crate::limits::{AccountId, Gate, Standing};
+use crate::limits::{AccountId, Gate, Quota, Standing};
 use crate::name::Reference;
 use crate::registry::pull_row;
 use crate::report::{RegistryRow, Reporter, Requests};
@@ -178,7 +179,10 @@ impl Supply {
             Some(set) => AccountId { host: upstream.to_owned(), name: set.clone() },
             None => AccountId { host: format!("{upstream} via {cache}"), name: CACHES_OWN.to_owned() },
         };
-        self.accounts.gate(&account, self.config.registry(upstream).pulls, None)
+        let gate = self.accounts.gate(&account, self.config.registry(upstream).pulls, None);
+        // No answer will ever tell: what is not configured is not counted, until a refusal says otherwise.
+        gate.observe(&Quota::default(), Instant::now());
+        gate
     }
 }
 

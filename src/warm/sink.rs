@@ -8,6 +8,7 @@ use crate::content::{
     BlobStream, Charge, Descriptor, Digest, Manifest, OpenBlob, Place, Presence, Publication, Sink, Source, Verified, checkable,
 };
 use crate::name::Reference;
+use crate::registry::BlobSeen;
 use crate::rules::WarmBlobs;
 use crate::{Result, Side};
 
@@ -22,7 +23,12 @@ impl Sink for Cache {
         let here = match self.blobs(place) {
             WarmBlobs::Get => false,
             // Where a HEAD of a blob fetches nothing, the answer is no, and the blob is read after all.
-            WarmBlobs::Head => self.store.has_blob(place, &blob.digest, charge).await?,
+            WarmBlobs::Head => {
+                self.settle(&blob.digest, charge).await?;
+                let seen = self.store.look_for_blob(place, &blob.digest, charge).await?;
+                self.passed(&blob.digest, place);
+                seen != BlobSeen::Absent
+            }
             WarmBlobs::None => true,
         };
         Ok(if here { Presence::Here } else { Presence::Absent })
@@ -36,10 +42,12 @@ impl Sink for Cache {
         Ok(false)
     }
 
-    async fn write_blob(&self, _: &Place, blob: &Descriptor, open: &dyn OpenBlob, _: &Charge) -> Result<()> {
+    async fn write_blob(&self, place: &Place, blob: &Descriptor, open: &dyn OpenBlob, charge: &Charge) -> Result<()> {
         checkable(blob, Side::Target)?;
+        self.settle(&blob.digest, charge).await?;
         let mut stream = Verified::whole(open.open(0).await?, blob, Side::Target)?;
         while stream.try_next().await?.is_some() {}
+        self.passed(&blob.digest, place);
         Ok(())
     }
 

@@ -100,42 +100,42 @@ impl Through {
     }
 
     async fn try_survey(&self, immutable: bool, recheck: bool, charge: &Charge) -> Result<Next> {
-        let (wanted, proof) = match (recheck, immutable) {
-            (true, _) => (self.named(None, charge).await?, None),
-            (false, true) => match self.proof(charge).await? {
+        let (wanted, proof) = if recheck {
+            (self.named(None, charge).await?, None)
+        } else if immutable {
+            match self.proof(charge).await? {
                 // It cannot have moved: nobody is asked upstream.
-                Some(proof) => return Ok(Next::Nothing(self.current(proof, false))),
+                Some(proof) => return Ok(Next::Nothing(self.current(proof))),
                 None => (self.named(None, charge).await?, None),
-            },
-            (false, false) if self.upstream.store.is_some() => {
-                let (named, proof) = futures_util::future::join(self.named(None, charge), self.proof(charge)).await;
-                (named?, proof?)
             }
-            (false, false) => {
-                let proof = self.proof(charge).await?;
-                (self.named(proof.as_ref(), charge).await?, proof)
-            }
+        } else if self.cache.caching().origin.is_some() {
+            let (named, proof) = futures_util::future::join(self.named(None, charge), self.proof(charge)).await;
+            (named?, proof?)
+        } else {
+            // What is remembered is known at once, and says what the cache may be asked.
+            let proof = self.proof(charge).await?;
+            (self.named(proof.as_ref(), charge).await?, proof)
         };
         // Asked of the cache, it is the cache's digest that is named; asked of the upstream, the upstream's.
         match proof {
-            Some(proof) if proof.source == wanted.digest || proof.digest == wanted.digest => Ok(Next::Nothing(self.current(proof, true))),
+            Some(proof) if proof.source == wanted.digest || proof.digest == wanted.digest => Ok(Next::Nothing(self.current(proof))),
             proof => Ok(Next::Bring(Survey { wanted, held: proof.map(|proof| proof.digest) })),
         }
     }
 
-    fn current(&self, proof: Proof, asked: bool) -> Delivered {
+    fn current(&self, proof: Proof) -> Delivered {
         if proof.source != proof.digest {
             self.note(super::differs::trimmed(self.cache.host(), &proof.digest, &proof.source));
         }
-        let source = asked.then_some(proof.source).filter(|_| self.read().asked);
+        let mut read = self.read();
         Delivered {
             status: Status::Current,
             digest: proof.digest,
-            source_digest: source,
+            source_digest: read.asked.then_some(proof.source),
             platforms: vec![],
             children: vec![],
             referrers: vec![],
-            notes: std::mem::take(&mut self.read().notes),
+            notes: std::mem::take(&mut read.notes),
         }
     }
 

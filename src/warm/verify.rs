@@ -11,6 +11,7 @@ use super::Through;
 use super::through::{Root, charge_nobody};
 use crate::content::{Charge, Descriptor, Digest, Manifest};
 use crate::name::Reference;
+use crate::registry::BlobSeen;
 use crate::registry::profiles::Lists;
 use crate::rules::WarmBlobs;
 use crate::{Error, Kind, Result, Side};
@@ -19,7 +20,9 @@ use crate::{Error, Kind, Result, Side};
 /// behind (registries.md 1.5); twice that, because large images take their time.
 const DEADLINE: Duration = Duration::from_secs(10 * 60);
 
-/// The first wait between two questions; each is twice the one before. Small images are imported in a second or two.
+/// The first wait between two questions; each is twice the one before. Small images are imported in a second or two. A cache that
+/// does not say what it has of its own gets it before the first question, too: Distribution's proxy stores what it serves in the
+/// background, and asked for a blob before that is done it would fetch it again.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 
 /// No wait is longer: what is imported after minutes is still noticed within a quarter of one.
@@ -30,6 +33,10 @@ const AT_ONCE: usize = 8;
 
 /// So many pieces are named when they are missing.
 const NAMED: usize = 3;
+
+/// What may be seen of a piece that the cache does not have.
+const ABSENT: &str = "not there";
+const PASSED_ON: &str = "its answer still comes from the upstream";
 
 /// Something that the cache should have of its own.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,7 +55,8 @@ impl Through {
         let charge = charge_nobody(charge);
         let Some(root) = self.read().root.clone() else { return Ok(()) };
         let pieces = self.pieces(&root);
-        let left = repeated(pieces, |pieces| self.missing(pieces, &root, &charge));
+        let settled = self.cache.caching().origin.is_some();
+        let left = repeated(pieces, settled, |pieces| self.missing(pieces, &root, &charge));
         let left = tokio::select! {
             left = left => left?,
             () = stop.cancelled() => return Err(Error::cancelled("verify warm")),
@@ -88,13 +96,17 @@ impl Through {
             Piece::Name => self.reference.clone(),
             Piece::Manifest(digest, _) => Reference::Digest(digest.clone()),
             Piece::Blob(digest) => {
-                return Ok((!store.has_blob(place, digest, charge).await?).then(|| "not there".to_owned()));
+                return Ok(match store.look_for_blob(place, digest, charge).await? {
+                    BlobSeen::There => None,
+                    BlobSeen::Absent => Some(ABSENT.to_owned()),
+                    BlobSeen::PassedOn => Some(PASSED_ON.to_owned()),
+                });
             }
         };
-        let Some(looked) = store.look(place, &reference, charge).await? else { return Ok(Some("not there".to_owned())) };
+        let Some(looked) = store.look(place, &reference, charge).await? else { return Ok(Some(ABSENT.to_owned())) };
         let answered = &looked.descriptor.digest;
         if self.cache.caching().origin.is_some() && !looked.own {
-            return Ok(Some("its answer still comes from the upstream".to_owned()));
+            return Ok(Some(PASSED_ON.to_owned()));
         }
         if *piece != Piece::Name || *answered == root.digest || *answered == root.source {
             return Ok(None);
@@ -139,10 +151,14 @@ fn is_part(list: &Manifest, root: &Root) -> Result<bool> {
 /// Asks about `pieces` until none is left or [`DEADLINE`] has passed; what is left then.
 async fn repeated<A: Future<Output = Result<BTreeMap<Piece, String>>>>(
     mut pieces: Vec<Piece>,
+    at_once: bool,
     ask: impl Fn(Vec<Piece>) -> A,
 ) -> Result<BTreeMap<Piece, String>> {
     let end = Instant::now() + DEADLINE;
     let mut wait = FIRST_WAIT;
+    if !at_once {
+        tokio::time::sleep(FIRST_WAIT).await;
+    }
     loop {
         let left = ask(pieces).await?;
         if left.is_empty() || Instant::now() + wait > end {
@@ -168,7 +184,7 @@ mod tests {
         let blob = Piece::Blob(Digest::sha256(b"x"));
         let asked = AtomicUsize::new(0);
         let began = Instant::now();
-        let done = repeated(vec![Piece::Name, blob.clone()], |pieces| {
+        let done = repeated(vec![Piece::Name, blob.clone()], true, |pieces| {
             let nth = asked.fetch_add(1, Ordering::SeqCst);
             assert_eq!(pieces.len(), if nth == 0 { 2 } else { 1 });
             let answer = if nth < 5 { left(std::slice::from_ref(&blob)) } else { BTreeMap::new() };
@@ -181,7 +197,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn it_ends_at_the_deadline_with_what_was_seen() {
         let began = Instant::now();
-        let done = repeated(vec![Piece::Name], |pieces| async move { Ok(left(&pieces)) }).await.unwrap();
+        let done = repeated(vec![Piece::Name], false, |pieces| async move { Ok(left(&pieces)) }).await.unwrap();
         assert_eq!(done, left(&[Piece::Name]));
         assert!(began.elapsed() <= DEADLINE && began.elapsed() > DEADLINE - LONGEST_WAIT);
     }

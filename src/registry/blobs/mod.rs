@@ -4,6 +4,7 @@ mod range;
 mod read;
 
 use reqwest::Method;
+use reqwest::header::HeaderMap;
 
 use super::auth::Scopes;
 use super::counters::RequestKind;
@@ -23,18 +24,20 @@ impl RegistryStore {
     /// A registry may redirect the HEAD to a store whose signed address is good for GET only, which refuses it. That a
     /// registry redirects says that it has the blob; should it be wrong, the manifest's PUT is refused and the copy heals.
     pub(super) async fn head_blob(&self, place: &Place, digest: &Digest, charge: &Charge) -> Result<bool> {
-        self.head_blob_as(place, digest, &Scopes::push(place.as_str()), charge).await
+        Ok(self.head_blob_as(place, digest, &Scopes::push(place.as_str()), charge).await?.is_some())
     }
 
-    /// [`RegistryStore::head_blob`], with a token of these scopes.
-    pub(super) async fn head_blob_as(&self, place: &Place, digest: &Digest, scopes: &Scopes, charge: &Charge) -> Result<bool> {
+    /// [`RegistryStore::head_blob`], with a token of these scopes: the answer's headers.
+    pub(super) async fn head_blob_as(&self, place: &Place, digest: &Digest, scopes: &Scopes, charge: &Charge) -> Result<Option<HeaderMap>> {
         let url = self.blob_url(place, digest);
         let call = Call::new((RequestKind::BlobHead, "head blob", Method::HEAD), url, place, scopes, charge);
         match self.transport.deliver(&call, &mut self.transport.host.patience()).await? {
-            Outcome::Answer(_) => Ok(true),
-            Outcome::Refused(refusal, _) if refusal.foreign.is_some() && matches!(refusal.status, 400 | 401 | 403 | 405) => Ok(true),
+            Outcome::Answer(answer) => Ok(Some(answer.headers)),
+            Outcome::Refused(refusal, _) if refusal.foreign.is_some() && matches!(refusal.status, 400 | 401 | 403 | 405) => {
+                Ok(Some(HeaderMap::new()))
+            }
             Outcome::Refused(refusal, _) => match error::refused(&self.transport.topic(&call), &refusal) {
-                error if error.kind() == Kind::NotFound => Ok(false),
+                error if error.kind() == Kind::NotFound => Ok(None),
                 error => Err(error),
             },
         }

@@ -11,6 +11,8 @@ pub struct Caching {
     /// The header of answers about manifests by which it says that it had to ask its upstream. An answer without it is the
     /// cache's own, and so proves that the cache has it.
     pub origin: Option<&'static str>,
+    /// Whether its answers about blobs say where they come from.
+    pub blobs: BlobOrigin,
     /// What a HEAD of a manifest that it does not have costs.
     pub head: HeadCost,
     /// How long a completed pull proves that it has an image, where it does not prove that itself (`warm_ttl` of a rule goes first).
@@ -21,6 +23,16 @@ pub struct Caching {
     pub lists: Lists,
     /// Under which name it has what its upstream has.
     pub naming: Naming,
+}
+
+/// How answers about blobs say that they are passed on from the upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BlobOrigin {
+    /// By an `ETag` that is the digest without the quotes which an own answer has: Distribution's proxy, since 2.0. It stores in the
+    /// background what it passes on, and while it does, what other repositories ask of the same blob is passed on and not stored.
+    BareEtag,
+    /// Not at all.
+    Unsaid,
 }
 
 /// What a HEAD of a manifest costs that a cache does not have.
@@ -75,9 +87,10 @@ const fn hours(hours: u64) -> Duration {
 const UNTIL_REMOVED: Duration = hours(30 * 24);
 
 /// A cache of which nothing is known is taken for the most careful: a HEAD may cost a pull, a week is kept (as Harbor and
-/// Distribution do by default), a list may be trimmed.
+/// Distribution do by default), a list may be trimmed, and it may be Distribution.
 pub(super) static GENERIC: Caching = Caching {
     origin: None,
+    blobs: BlobOrigin::BareEtag,
     head: HeadCost::Pull,
     warm_ttl: hours(168),
     refresh: Refresh::Unknown,
@@ -89,6 +102,7 @@ pub(super) static GENERIC: Caching = Caching {
 /// after at most 5 minutes.
 pub(super) static ACR: Caching = Caching {
     origin: Some("x-azure-origin"),
+    blobs: BlobOrigin::Unsaid,
     head: HeadCost::Nothing,
     warm_ttl: UNTIL_REMOVED,
     refresh: Refresh::Within(Duration::from_secs(5 * 60)),
@@ -99,6 +113,7 @@ pub(super) static ACR: Caching = Caching {
 /// 2.1: a tag is checked against the upstream once in 24 h; all images of a list are pulled. What a HEAD does is not said.
 pub(super) static ECR: Caching = Caching {
     origin: None,
+    blobs: BlobOrigin::Unsaid,
     head: HeadCost::Pull,
     warm_ttl: UNTIL_REMOVED,
     refresh: Refresh::Within(hours(24)),
@@ -110,6 +125,7 @@ pub(super) static ECR: Caching = Caching {
 /// image is pulled again a day before that.
 pub(super) static HARBOR: Caching = Caching {
     origin: None,
+    blobs: BlobOrigin::Unsaid,
     head: HeadCost::Nothing,
     warm_ttl: hours(6 * 24),
     refresh: Refresh::Always,
@@ -120,6 +136,7 @@ pub(super) static HARBOR: Caching = Caching {
 /// 2.2: neither the refresh interval nor what a HEAD does is documented.
 pub(super) static ARTIFACT_REGISTRY: Caching = Caching {
     origin: None,
+    blobs: BlobOrigin::Unsaid,
     head: HeadCost::Pull,
     warm_ttl: UNTIL_REMOVED,
     refresh: Refresh::Unknown,
@@ -131,6 +148,7 @@ pub(super) static ARTIFACT_REGISTRY: Caching = Caching {
 /// manifest, one of a blob the blob.
 pub(super) static DISTRIBUTION: Caching = Caching {
     origin: None,
+    blobs: BlobOrigin::BareEtag,
     head: HeadCost::Pull,
     warm_ttl: hours(168),
     refresh: Refresh::Always,
