@@ -7,7 +7,7 @@ mod support;
 use larder::content::{Descriptor, Digest};
 use serde_json::{Value, json};
 use support::corpus::{ImageSpec, image, index, multi, simple};
-use support::fake::{Acr, Auth, Fake, Fault, Kind, Match, Options, Pulls};
+use support::fake::{Acr, Auth, FOREVER, Fake, Fault, Kind, Match, Options, Pulls};
 use support::layer::{layer, noise};
 use support::limited::LONG;
 use support::program::{Program, Run};
@@ -497,4 +497,25 @@ fn an_ecr_cache_pulls_the_whole_list_and_that_is_charged() {
     }
     let run = program.sync(&["--image", &upstream.image("app:v1")]).exits(0);
     assert_eq!((only(&run)["pulls"].as_u64(), cache.count(Kind::ManifestGet)), (Some(3), 2));
+}
+
+#[test]
+fn what_the_cache_goes_on_passing_on_is_said_and_proves_nothing() {
+    let (upstream, cache, program) = cache("generic", "");
+    for (registry, repository) in [(&upstream, "app"), (&cache, "m/app")] {
+        image(registry, repository, Some("v1"), &ImageSpec::new([layer(1, 1000), layer(2, 1000)]));
+    }
+    let blob = Digest::sha256(&layer(1, 1000));
+    // As Distribution's proxy marks what it does not have yet: the digest without quotes.
+    for kind in [Kind::BlobGet, Kind::BlobHead] {
+        cache.fault(Match::kind(kind).reference(&blob), FOREVER, Fault::Header { name: "etag", value: Some(blob.to_string()) });
+    }
+    let name = upstream.image("app:v1");
+    let run = program.sync(&["--image", &name]).exits(0);
+    let note = format!("{} has not stored all of it yet: 1 blob still comes from its upstream", cache.addr());
+    assert_eq!((only(&run)["status"].as_str(), &only(&run)["notes"]), (Some("warmed"), &json!([note])));
+    assert!(cache.requests().iter().all(|request| request.kind != Kind::BlobHead || request.reference.as_deref() == Some(blob.as_str())));
+    cache.clear_faults();
+    assert_eq!(only(&program.sync(&["--image", &name]).exits(0))["status"], "warmed");
+    assert_eq!(only(&program.sync(&["--image", &name]).exits(0))["status"], "current");
 }

@@ -9,7 +9,7 @@ use super::manifests::{accept, media_type, said_digest};
 use super::profiles::{BlobOrigin, Caching};
 use super::store::RegistryStore;
 use super::transport::{Answer, Call};
-use crate::content::{Charge, Descriptor, Digest, Manifest, Place};
+use crate::content::{BlobStream, Charge, Descriptor, Digest, Manifest, Place};
 use crate::name::Reference;
 use crate::{Kind, Result, Side};
 
@@ -22,7 +22,7 @@ pub(crate) struct Looked {
     pub(crate) own: bool,
 }
 
-/// What a cache answered to a HEAD of a blob.
+/// What a cache's answer says of a blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BlobSeen {
     /// It is not there.
@@ -80,12 +80,18 @@ impl RegistryStore {
     /// Whether it has the blob, by HEAD.
     pub(crate) async fn look_for_blob(&self, place: &Place, digest: &Digest, charge: &Charge) -> Result<BlobSeen> {
         let headers = self.head_blob_as(place, digest, &Scopes::pull(place.as_str()), charge).await?;
-        let etag = |headers: &HeaderMap| headers.get(ETAG).is_some_and(|etag| etag.as_bytes() == digest.as_str().as_bytes());
-        Ok(match headers {
-            None => BlobSeen::Absent,
-            Some(headers) if self.caching().blobs == BlobOrigin::BareEtag && etag(&headers) => BlobSeen::PassedOn,
-            Some(_) => BlobSeen::There,
-        })
+        Ok(headers.map_or(BlobSeen::Absent, |headers| self.seen(digest, &headers)))
+    }
+
+    /// The blob, whole, and what the answer says of where it is.
+    pub(crate) async fn pull_blob(&self, place: &Place, blob: &Descriptor, charge: &Charge) -> Result<Option<(BlobSeen, BlobStream)>> {
+        let opened = self.open_blob(place, blob, 0, charge).await?;
+        Ok(opened.map(|(headers, stream)| (self.seen(&blob.digest, &headers), stream)))
+    }
+
+    fn seen(&self, digest: &Digest, headers: &HeaderMap) -> BlobSeen {
+        let bare = headers.get(ETAG).is_some_and(|etag| etag.as_bytes() == digest.as_str().as_bytes());
+        if bare && self.caching().blobs == BlobOrigin::BareEtag { BlobSeen::PassedOn } else { BlobSeen::There }
     }
 }
 

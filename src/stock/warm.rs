@@ -135,8 +135,10 @@ impl Engines {
         let (Some(warming), Some(through)) = (&self.warm, through) else { return Ok(delivered) };
         if warming.verify {
             through.verify(&image.charge, &self.stop).await.map_err(|error| error.subject(&*image.charge.image))?;
+            through.keep();
+        } else if through.is_stored(&image.charge, &self.stop).await {
+            through.keep();
         }
-        through.keep();
         through.describe(&mut delivered);
         Ok(delivered)
     }

@@ -1,16 +1,14 @@
 //! The cache that a run warms.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-
-use tokio::time::Instant;
 
 use crate::Result;
 use crate::content::{Charge, Digest, Place};
 use crate::copy;
 use crate::limits::{Claim, Mode};
-use crate::registry::profiles::{BlobOrigin, Caching};
+use crate::registry::profiles::Caching;
 use crate::registry::{BlobSeen, RegistryStore};
 use crate::resume::Warmed;
 use crate::rules::WarmBlobs;
@@ -21,21 +19,20 @@ pub(crate) struct Cache {
     pub(super) warmed: Arc<Warmed>,
     /// What is asked of each blob, by repository: a repository belongs to one rule.
     blobs: Mutex<HashMap<Place, WarmBlobs>>,
-    /// Where each blob was pulled last, and when that was done.
-    last: Mutex<HashMap<Digest, (Place, Instant)>>,
+    /// Blobs that the cache had to ask its upstream for, and for which repositories, in their order.
+    passed: Mutex<HashMap<Digest, Vec<Place>>>,
 }
 
 /// How long a cache that stores in the background what it passes on needs for that, usually: it has read the blob beside us.
-const SETTLES: Duration = Duration::from_millis(100);
+pub(super) const SETTLES: Duration = Duration::from_millis(100);
 
-/// How often it is asked whether it has stored a blob; each wait before it is twice the one before, 3 s in all. Then the blob is pulled
-/// all the same: it is only at risk of being passed on once more.
-const SETTLED: u32 = 5;
+/// How often it is asked whether it has stored a blob, each wait twice the one before: 3 s in all, for a busy disk.
+pub(super) const SETTLED: u32 = 5;
 
 impl Cache {
     /// The cache at `store`, of which `warmed` says what was pulled before.
     pub(crate) fn new(store: Arc<RegistryStore>, warmed: Arc<Warmed>) -> Arc<Self> {
-        Arc::new(Cache { store, warmed, blobs: Mutex::default(), last: Mutex::default() })
+        Arc::new(Cache { store, warmed, blobs: Mutex::default(), passed: Mutex::default() })
     }
 
     /// The two ends that the engine copies between: everything is written to the cache, nothing is read back from it.
@@ -68,21 +65,31 @@ impl Cache {
     /// # Errors
     /// If the cache cannot be asked.
     pub(super) async fn settle(&self, blob: &Digest, charge: &Charge) -> Result<()> {
-        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).get(blob).cloned();
-        let Some((place, done)) = last.filter(|_| self.caching().blobs == BlobOrigin::BareEtag) else { return Ok(()) };
-        tokio::time::sleep_until(done + SETTLES).await;
+        let last = self.passed().get(blob).and_then(|places| places.last().cloned());
+        let Some(place) = last else { return Ok(()) };
         for nth in 0..SETTLED {
+            tokio::time::sleep(SETTLES * 2u32.pow(nth)).await;
             if self.store.look_for_blob(&place, blob, charge).await? != BlobSeen::PassedOn {
                 break;
             }
-            tokio::time::sleep(SETTLES * 2u32.pow(nth)).await;
         }
         Ok(())
     }
 
-    /// The cache has passed on `blob` for `place`.
-    pub(super) fn passed(&self, blob: &Digest, place: &Place) {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner).insert(blob.clone(), (place.clone(), Instant::now()));
+    /// Takes note of an answer about `blob` at `place`.
+    pub(super) fn seen(&self, blob: &Digest, place: &Place, seen: BlobSeen) {
+        if seen == BlobSeen::PassedOn {
+            self.passed().entry(blob.clone()).or_default().push(place.clone());
+        }
+    }
+
+    /// Whether `blob` was passed on to `place` in this run.
+    pub(super) fn passed_on(&self, blob: &Digest, place: &Place) -> bool {
+        self.passed().get(blob).is_some_and(|places| places.contains(place))
+    }
+
+    fn passed(&self) -> MutexGuard<'_, HashMap<Digest, Vec<Place>>> {
+        self.passed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The cache has spent a pull without being asked to by a GET of ours: it is charged as if it had been one.

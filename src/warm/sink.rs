@@ -26,7 +26,7 @@ impl Sink for Cache {
             WarmBlobs::Head => {
                 self.settle(&blob.digest, charge).await?;
                 let seen = self.store.look_for_blob(place, &blob.digest, charge).await?;
-                self.passed(&blob.digest, place);
+                self.seen(&blob.digest, place, seen);
                 seen != BlobSeen::Absent
             }
             WarmBlobs::None => true,
@@ -42,12 +42,11 @@ impl Sink for Cache {
         Ok(false)
     }
 
-    async fn write_blob(&self, place: &Place, blob: &Descriptor, open: &dyn OpenBlob, charge: &Charge) -> Result<()> {
+    async fn write_blob(&self, _: &Place, blob: &Descriptor, open: &dyn OpenBlob, charge: &Charge) -> Result<()> {
         checkable(blob, Side::Target)?;
         self.settle(&blob.digest, charge).await?;
         let mut stream = Verified::whole(open.open(0).await?, blob, Side::Target)?;
         while stream.try_next().await?.is_some() {}
-        self.passed(&blob.digest, place);
         Ok(())
     }
 

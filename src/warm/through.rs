@@ -323,9 +323,9 @@ impl Source for Through {
     }
 
     async fn blob(&self, _: &Place, blob: &Descriptor, _: u64, charge: &Charge) -> Result<Option<BlobStream>> {
-        match self.cache.store.blob(&self.place, blob, 0, charge).await? {
-            None => Err(self.not_served("get blob", &format!("@{}", blob.digest))),
-            stream => Ok(stream),
-        }
+        let pulled = self.cache.store.pull_blob(&self.place, blob, charge).await?;
+        let (seen, stream) = pulled.ok_or_else(|| self.not_served("get blob", &format!("@{}", blob.digest)))?;
+        self.cache.seen(&blob.digest, &self.place, seen);
+        Ok(Some(stream))
     }
 }

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Through;
+use super::cache::{SETTLED, SETTLES};
 use super::through::{Root, charge_nobody};
 use crate::content::{Charge, Descriptor, Digest, Manifest};
 use crate::name::Reference;
@@ -64,13 +65,54 @@ impl Through {
         if left.is_empty() { Ok(()) } else { Err(self.unproved(&left)) }
     }
 
+    /// Whether the cache has stored the image's blobs, where it stores in the background what it passes on, and says so: a few
+    /// questions right after the pull. If it has not, that is said, and the pull is no proof for later runs.
+    pub(crate) async fn is_stored(&self, charge: &Charge, stop: &CancellationToken) -> bool {
+        let charge = charge_nobody(charge);
+        let mut left = self.blobs();
+        left.retain(|blob| self.cache.passed_on(blob, &self.place));
+        if left.is_empty() {
+            return true;
+        }
+        for nth in 0..SETTLED {
+            tokio::select! {
+                () = tokio::time::sleep(SETTLES * 2u32.pow(nth)) => {}
+                () = stop.cancelled() => return false,
+            }
+            left = self.not_there(left, &charge).await;
+            if left.is_empty() {
+                return true;
+            }
+        }
+        let blobs = if left.len() == 1 { "1 blob still comes".to_owned() } else { format!("{} blobs still come", left.len()) };
+        self.note(format!("{} has not stored all of it yet: {blobs} from its upstream", self.cache.host()));
+        false
+    }
+
+    /// Which of these blobs the cache does not have of its own.
+    async fn not_there(&self, blobs: Vec<Digest>, charge: &Charge) -> Vec<Digest> {
+        let look = |blob: Digest| async move {
+            let seen = self.cache.store.look_for_blob(&self.place, &blob, charge).await;
+            (!matches!(seen, Ok(BlobSeen::There))).then_some(blob)
+        };
+        stream::iter(blobs).map(look).buffer_unordered(AT_ONCE).filter_map(std::future::ready).collect().await
+    }
+
+    /// All blobs of the manifests that were read, each once.
+    fn blobs(&self) -> Vec<Digest> {
+        let mut blobs: Vec<Digest> = self.read().blobs.iter().map(|blob| blob.digest.clone()).collect();
+        blobs.sort();
+        blobs.dedup();
+        blobs
+    }
+
     fn pieces(&self, root: &Root) -> Vec<Piece> {
         let platform = |child: &Descriptor| child.platform.as_ref().map(ToString::to_string).unwrap_or_default();
         let manifests = root.chosen.iter().map(|child| Piece::Manifest(child.digest.clone(), platform(child)));
         let mut pieces: Vec<Piece> = std::iter::once(Piece::Name).chain(manifests).collect();
         // A cache that says what is its own imports an image whole.
         if self.cache.caching().origin.is_none() && self.warm.blobs != WarmBlobs::None {
-            pieces.extend(self.read().blobs.iter().map(|blob| Piece::Blob(blob.digest.clone())));
+            pieces.extend(self.blobs().into_iter().map(Piece::Blob));
         }
         pieces.sort();
         pieces.dedup();

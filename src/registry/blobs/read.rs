@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use reqwest::header::{CONTENT_RANGE, HeaderValue, RANGE};
+use reqwest::header::{CONTENT_RANGE, HeaderMap, HeaderValue, RANGE};
 use reqwest::{Method, StatusCode};
 use tokio::time::Instant;
 
@@ -29,6 +29,17 @@ impl RegistryStore {
         offset: u64,
         charge: &Charge,
     ) -> Result<Option<BlobStream>> {
+        Ok(self.open_blob(place, blob, offset, charge).await?.map(|(_, stream)| stream))
+    }
+
+    /// [`RegistryStore::read_blob`], with the headers of the answer.
+    pub(in crate::registry) async fn open_blob(
+        &self,
+        place: &Place,
+        blob: &Descriptor,
+        offset: u64,
+        charge: &Charge,
+    ) -> Result<Option<(HeaderMap, BlobStream)>> {
         let through_cache = self.transport.through(charge).is_some();
         let mut reading = Reading {
             url: self.blob_url(place, &blob.digest),
@@ -46,15 +57,16 @@ impl RegistryStore {
         };
         if offset >= blob.size && !through_cache {
             // Nothing is left to ask for. Who asked still checks what it has.
-            return Ok(Some(stream::empty().boxed()));
+            return Ok(Some((HeaderMap::new(), stream::empty().boxed())));
         }
         match reading.open(Claim::Fresh).await {
             Ok(()) => {}
             Err(error) if error.kind() == Kind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         }
+        let headers = reading.body.as_ref().map(|body| body.headers.clone()).unwrap_or_default();
         let chunks = stream::try_unfold(reading, |mut reading| async move { Ok(reading.next().await?.map(|chunk| (chunk, reading))) });
-        Ok(Some(chunks.boxed()))
+        Ok(Some((headers, chunks.boxed())))
     }
 }
 
