@@ -88,6 +88,9 @@ pub(super) enum Command {
     /// Validate cache rules, or show how an image resolves
     #[command(subcommand)]
     Rules(RulesCommand),
+    /// Find image references in other tools' files, or validate lists
+    #[command(subcommand)]
+    List(ListCommand),
     /// Validate the configuration, or show what is in effect
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -107,7 +110,7 @@ pub(super) enum Command {
 }
 
 /// Which images, and where to.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(super) struct Selection {
     /// Image lists: text, or CSV with a header; - is standard input. Default: `lists` of the configuration
     #[arg(value_name = "LIST")]
@@ -204,6 +207,40 @@ pub(super) enum RulesCommand {
         /// The image, as a list would name it, or as the target knows it
         image: String,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ListCommand {
+    /// Print the image references in Kubernetes YAML, Compose files, skopeo-sync and regsync YAML and Dockerfiles, as a list
+    Scan {
+        /// Files, or folders in which .yaml, .yml and Dockerfiles are read; - is standard input (helm template | larder list scan -)
+        #[arg(value_name = "PATH", required = true)]
+        paths: Vec<String>,
+        /// How the list is printed; csv can also say what chooses among several tags
+        #[arg(long, value_enum, default_value_t = ListFormat::Text)]
+        format: ListFormat,
+    },
+    /// Validate lists against the rules, asking nobody
+    Check {
+        /// Image lists: text, or CSV with a header; - is standard input. Default: `lists` of the configuration
+        #[arg(value_name = "LIST")]
+        lists: Vec<String>,
+        /// One image, as a list of one line; repeatable
+        #[arg(long, value_name = "REF")]
+        image: Vec<String>,
+        /// Where to, instead of the configuration's target: HOST[:PORT][/PREFIX] or oci:DIR
+        #[arg(long, value_name = "TARGET")]
+        to: Option<String>,
+        /// What becomes of images that no rule covers. Default: fail; without a configuration file, mirror
+        #[arg(long, value_enum, value_name = "fail|mirror")]
+        unmatched: Option<UnmatchedArg>,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum ListFormat {
+    Text,
+    Csv,
 }
 
 #[derive(Debug, Subcommand)]

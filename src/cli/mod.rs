@@ -6,6 +6,7 @@ mod demo;
 mod inputs;
 mod layout;
 mod limits;
+mod list;
 mod plan;
 mod printer;
 mod progress;
@@ -102,6 +103,7 @@ async fn dispatch(cli: Cli, printer: &Printer) -> Result<Exit, Refusal> {
         Command::Gc { layout, dry_run } => layout::gc(&layout, dry_run, printer).await,
         Command::Limits(args) => limits::run(file, args, printer).await,
         Command::Rules(command) => rules::run(file, command, printer),
+        Command::List(command) => list::run(file, command, printer),
         Command::Config(command) => config::run(file, &command, printer),
         Command::Demo { dir } => demo::run(&dir, printer).await,
         Command::Completions { shell } => shell::completions(shell, printer),

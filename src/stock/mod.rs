@@ -1,6 +1,7 @@
 //! From list entries to a stocked target: entries meet rules and become items, items become wanted images, and images
 //! stream through the engine, each upstream on its own.
 
+mod check;
 mod claims;
 mod forecast;
 mod found;
@@ -9,6 +10,7 @@ mod plan;
 mod run;
 mod supply;
 
+pub use check::{Checked, check};
 pub use forecast::{AccountPlan, forecast};
 pub use item::{Item, Want};
 pub use plan::{Planned, State};
