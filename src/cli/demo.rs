@@ -60,11 +60,13 @@ pub(super) async fn run(dir: &Path, printer: &Printer) -> Result<Exit, Refusal> 
 /// One run, and what the upstream saw of it.
 async fn measured(config: &Path, dir: &Path, meter: &Arc<Meter>, printer: &Printer) -> Result<(RunReport, Traffic), Refusal> {
     let before = meter.read();
-    let selection = Selection { lists: vec![], image: vec![], to: None, unmatched: None, concurrency: None };
+    let selection = Selection { lists: vec![], image: vec![], to: None, unmatched: None, platforms: vec![], concurrency: None };
     let args = SyncArgs {
         selection,
         report: vec![],
         failed: None,
+        lock: None,
+        frozen: false,
         recheck: false,
         state: Some(dir.join("state")),
         until: None,
@@ -72,7 +74,7 @@ async fn measured(config: &Path, dir: &Path, meter: &Arc<Meter>, printer: &Print
         bandwidth: None,
     };
     let inputs = Inputs::read(Some(config), &args.selection)?;
-    let report = sync::sync(inputs, &args, printer).await?;
+    let report = sync::sync(inputs, &args, None, printer).await?;
     Ok((report, meter.read().since(before)))
 }
 

@@ -7,6 +7,7 @@ mod inputs;
 mod layout;
 mod limits;
 mod list;
+mod locked;
 mod plan;
 mod printer;
 mod progress;
