@@ -123,3 +123,208 @@ fn list_check_finds_what_sync_would_stumble_over() {
     exit 2
     ");
 }
+
+#[test]
+fn rules_of_an_azure_registry_are_imported() {
+    let program = with_data("import");
+    let run = program.run(&["rules", "import", "import/acr-cache.json", "import/acr-sets.json"]);
+    assert_snapshot!(run.shown(&[]), @r#"
+    # Rules of Azure Container Registry, from import/acr-cache.json, import/acr-sets.json. `larder rules check` says what to look at.
+    #
+    # To know:
+    # - credential set "ghcr-token" is not in the files: its login server is taken from rule "flux-source"
+
+    version = 1
+
+    [target]
+    registry = "contoso.azurecr.io"
+
+    [[rule]]
+    name = "docker-library"
+    source = "docker.io/library/*"
+    target = "library/*"
+    credentials = "docker-hub"
+    delivery = "warm"
+
+    [[rule]]
+    name = "mcr-dotnet"
+    source = "mcr.microsoft.com/dotnet/*"
+    target = "dotnet/*"
+    delivery = "warm"
+
+    [[rule]]
+    name = "flux-source"
+    source = "ghcr.io/fluxcd/source-controller"
+    target = "flux/source-controller"
+    credentials = "ghcr-token"
+    delivery = "warm"
+
+    [[credentials]]
+    # kept as: username https://contoso-kv.vault.azure.net/secrets/hub-user, password https://contoso-kv.vault.azure.net/secrets/hub-token
+    name = "docker-hub"
+    login_server = "docker.io"
+    username = { env = "DOCKER_HUB_USERNAME" }
+    password = { env = "DOCKER_HUB_PASSWORD" }
+
+    [[credentials]]
+    name = "ghcr-token"
+    login_server = "ghcr.io"
+    username = { env = "GHCR_TOKEN_USERNAME" }
+    password = { env = "GHCR_TOKEN_PASSWORD" }
+    ---
+    warning: credential set "ghcr-token" is not in the files: its login server is taken from rule "flux-source"
+    3 rules imported
+    exit 0
+    "#);
+    program.write("larder.toml", &run.stdout);
+    assert_snapshot!(program.run(&["rules", "explain", "contoso.azurecr.io/library/alpine:3.20"]).shown(&[]), @"
+    image: contoso.azurecr.io/library/alpine:3.20
+    considered: docker-library (docker.io/library/* to library/*)
+    rule: docker-library
+    source: docker.io/library/alpine:3.20
+    target: contoso.azurecr.io/library/alpine:3.20
+    credentials: docker-hub
+    delivery: warm
+    pulls: 0 if the target is current; else 1 for a single image, or 1 for an index and 1 for each of its platforms
+    ---
+    exit 0
+    ");
+    let alone = program.run(&["rules", "import", "import/acr-sets.json", "--to", "other.azurecr.io/below"]).exits(0);
+    assert!(alone.stdout.contains("registry = \"other.azurecr.io\"\nrepository_prefix = \"below\"\n"), "{}", alone.stdout);
+}
+
+#[test]
+fn rules_of_an_amazon_registry_are_imported() {
+    let program = with_data("import");
+    let run = program.run(&["rules", "import", "import/ecr.json"]);
+    assert_snapshot!(run.shown(&[]), @r#"
+    # Rules of Amazon ECR, from import/ecr.json. `larder rules check` says what to look at.
+    #
+    # What this file cannot say:
+    # - prefix "team/shared": its role arn:aws:iam::123456789012:role/ptc; give larder a credential set for 210987654321.dkr.ecr.us-east-1.amazonaws.com
+
+    version = 1
+
+    [target]
+    registry = "123456789012.dkr.ecr.eu-central-1.amazonaws.com"
+    overlap = "longest"
+
+    [[rule]]
+    name = "docker-hub"
+    source = "docker.io/*"
+    target = "docker-hub/*"
+    credentials = "hub"
+    delivery = "warm"
+
+    [[rule]] # "team/shared"
+    name = "team-shared"
+    source = "210987654321.dkr.ecr.us-east-1.amazonaws.com/shared/*"
+    target = "team/shared/*"
+    delivery = "warm"
+
+    [[rule]]
+    name = "ROOT"
+    source = "public.ecr.aws/*"
+    target = "*"
+    delivery = "warm"
+
+    [[credentials]]
+    # kept as: arn:aws:secretsmanager:eu-central-1:123456789012:secret:ecr-pullthroughcache/hub-Ab12Cd
+    name = "hub"
+    login_server = "docker.io"
+    username = { env = "HUB_USERNAME" }
+    password = { env = "HUB_PASSWORD" }
+    ---
+    error: not imported: prefix "team/shared": its role arn:aws:iam::123456789012:role/ptc; give larder a credential set for 210987654321.dkr.ecr.us-east-1.amazonaws.com
+    3 rules imported; 1 things that larder.toml cannot say
+    exit 1
+    "#);
+    program.write("larder.toml", &run.stdout);
+    assert_eq!(program.run(&["config", "show"]).exits(0).stderr, "");
+}
+
+#[test]
+fn proxy_projects_of_a_harbor_are_imported() {
+    let program = with_data("import");
+    let run = program.run(&["rules", "import", "import/harbor-projects.json", "import/harbor-registries.json"]);
+    assert_snapshot!(run.shown(&[]), @r#"
+    # Rules of Harbor, from import/harbor-projects.json, import/harbor-registries.json. `larder rules check` says what to look at.
+    #
+    # What this file cannot say:
+    # - project "lab_mirror": its filter team/**; larder's rule takes every repository
+    #
+    # To know:
+    # - 1 project is no proxy cache: it has no rule
+    # - the files do not say where Harbor is: harbor.example.com stands for it (--to REGISTRY says it)
+
+    version = 1
+
+    [target]
+    registry = "harbor.example.com"
+
+    [[rule]]
+    name = "hub"
+    source = "docker.io/*"
+    target = "hub/*"
+    credentials = "Docker-Hub"
+    delivery = "warm"
+
+    [[rule]] # "lab_mirror"
+    name = "lab-mirror"
+    source = "registry.lab.example:5000/*"
+    target = "lab_mirror/*"
+    delivery = "warm"
+
+    [[credentials]]
+    name = "Docker-Hub"
+    login_server = "docker.io"
+    username = { env = "DOCKER_HUB_USERNAME" }
+    password = { env = "DOCKER_HUB_PASSWORD" }
+
+    [registry."registry.lab.example:5000"]
+    insecure_skip_verify = true
+
+    [registry."harbor.example.com"]
+    profile = "harbor"
+    ---
+    warning: 1 project is no proxy cache: it has no rule
+    warning: the files do not say where Harbor is: harbor.example.com stands for it (--to REGISTRY says it)
+    error: not imported: project "lab_mirror": its filter team/**; larder's rule takes every repository
+    2 rules imported; 1 things that larder.toml cannot say
+    exit 1
+    "#);
+    program.write("larder.toml", &run.stdout);
+    assert_eq!(program.run(&["config", "show"]).exits(0).stderr, "");
+    let said = program.run(&["rules", "import", "--to", "harbor.corp.example", "import/harbor-projects.json", "import/harbor-registries.json"]);
+    assert!(said.exits(1).stdout.contains("registry = \"harbor.corp.example\"\n"));
+    let without = program.run(&["rules", "import", "import/harbor-projects.json"]).exits(1);
+    assert!(without.stderr.contains("registry 1 is not in the files"), "{}", without.stderr);
+}
+
+#[test]
+fn what_cannot_be_imported_is_told_and_nothing_is_printed() {
+    let program = Program::new();
+    program.write("x.json", "[{\"a\": 1}]");
+    program.write("broken.json", "[\n{\"name\": }]");
+    let run = |arguments: &[&str]| program.run(&[&["rules", "import"], arguments].concat()).shown(&[]);
+    assert_snapshot!(run(&["x.json"]), @"
+    ---
+    error: local: import rules: x.json: entry 1 is none that is known here (give the JSON of `az acr cache list`, `az acr credential-set list`, `aws ecr describe-pull-through-cache-rules`, or of Harbor's /api/v2.0/projects and /api/v2.0/registries)
+    exit 2
+    ");
+    assert_snapshot!(run(&["broken.json"]), @"
+    ---
+    error: local: import rules: broken.json:2: this is not JSON: expected value at line 2 column 10 (print it with `-o json`)
+    exit 2
+    ");
+    assert_snapshot!(run(&["gone.json"]), @"
+    ---
+    error: local: read list: gone.json: No such file or directory (os error 2)
+    exit 2
+    ");
+    assert_snapshot!(run(&["x.json", "--to", "oci:x"]), @"
+    ---
+    error: local: read --to: `oci:x`: a cache is a registry: HOST[:PORT][/PREFIX]
+    exit 2
+    ");
+}

@@ -215,12 +215,26 @@ pub(super) struct SyncArgs {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum RulesCommand {
-    /// Validate the rules
-    Check,
+    /// Validate the rules; where the target is an Azure Container Registry, by its artifact cache's own semantics
+    Check {
+        /// Ask the target, too, whether repositories of warm rules exist there already
+        #[arg(long)]
+        online: bool,
+    },
     /// Show how an image resolves
     Explain {
         /// The image, as a list would name it, or as the target knows it
         image: String,
+    },
+    /// Print the rules of another cache as larder.toml: az acr cache list, az acr credential-set list, aws ecr
+    /// describe-pull-through-cache-rules, Harbor's projects and registries, all as JSON
+    Import {
+        /// Files with the JSON that these commands print; several of one system go together; - is standard input
+        #[arg(value_name = "FILE", required = true)]
+        files: Vec<String>,
+        /// Where the cache is, where the files do not say it: HOST[:PORT][/PREFIX]
+        #[arg(long, value_name = "REGISTRY")]
+        to: Option<String>,
     },
 }
 

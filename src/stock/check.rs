@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::Item;
 use super::claims::{Claims, merge};
+use super::{Item, SyncOptions};
 use crate::config::Target;
 use crate::list::{LineError, Parsed};
 use crate::rules::{RuleSet, Unmatched};
@@ -19,6 +19,7 @@ pub struct Checked {
 
 /// Resolves every line of `lists`. What globs and other patterns choose is not known, so that of their tags nothing is said.
 pub fn check(lists: Vec<Parsed>, rules: &RuleSet, unmatched: Unmatched, target: &Target) -> Checked {
+    let options = SyncOptions { unmatched, ..SyncOptions::default() };
     let claims = Claims::default();
     let mut checked = Checked::default();
     let mut order = 0;
@@ -28,7 +29,7 @@ pub fn check(lists: Vec<Parsed>, rules: &RuleSet, unmatched: Unmatched, target: 
         for entry in list.entries {
             order += 1;
             let (origin, text) = (entry.origin.clone(), entry.text.clone());
-            match Item::resolve(entry, order, rules, unmatched, target) {
+            match Item::resolve(entry, order, rules, &options, target) {
                 Ok(item) => {
                     for (_, error) in merge(&claims, Arc::new(item).wants()).1 {
                         let message = error.message();
