@@ -1,3 +1,8 @@
-//! Across an air gap: what a store holds ([`inventory`]), and what is carried.
+//! Bundles: what crosses an air gap. A bundle is one or more *volumes* (tar files) that together hold an OCI image layout, and
+//! `NAME.bundle.json`, which says what is in them. Knows no HTTP.
+//!
+//! [`format`](mod@format) has the records that both sides read and write (`docs/bundles.md` describes them for people). Writing is a pure
+//! function of a finished layout: what is carried and how it is cut into volumes is known before the first byte is written.
 
+pub mod format;
 pub mod inventory;
