@@ -55,8 +55,8 @@ fn wrong_rules_are_all_named_at_once() {
         rule("one", "docker.io/library/*", "hub/*", ""),
         rule("two", "quay.io/*", "hub/quay/*", ""),
         rule("tagged", "ghcr.io/a/b:1", "b", ""),
-        rule("later", "ghcr.io/a/c", "c", "platforms = [\"linux/amd64\"]\nmin_tags = 2\n"),
-        rule("warm", "ghcr.io/a/w", "w", "delivery = \"warm\"\n"),
+        rule("later", "ghcr.io/a/c", "c", "platforms = [\"linux\"]\nmin_tags = -2\n"),
+        rule("warm", "ghcr.io/a/w", "w", "blobs = \"get\"\n"),
         rule("foreign", "ghcr.io/a/d", "d", "credentials = \"hub\"\n"),
         rule("nobody", "ghcr.io/a/e", "e", "credentials = \"gone\"\n"),
         rule("half", "ghcr.io/a/*", "fixed", ""),
@@ -67,9 +67,9 @@ fn wrong_rules_are_all_named_at_once() {
     ---
     error: local: read configuration: larder.toml:9: rule "two": its target hub/quay/* lies inside the target hub/* of rule "one" (line 5)
     error: local: read configuration: larder.toml:14: rule "tagged": source `ghcr.io/a/b:1`: a rule is about repositories; remove the tag `:1`
-    error: local: read configuration: larder.toml:20: rule "later": platforms is not in this version of larder
-    error: local: read configuration: larder.toml:21: rule "later": min_tags is not in this version of larder
-    error: local: read configuration: larder.toml:26: rule "warm": delivery = "warm" is not in this version of larder
+    error: local: read configuration: larder.toml:20: rule "later": platforms: `linux` is not a platform: write it like linux/amd64, linux/arm/v7 or windows/amd64:10.0.20348
+    error: local: read configuration: larder.toml:21: rule "later": min_tags must be 0 or more
+    error: local: read configuration: larder.toml:26: rule "warm": blobs is for delivery = "warm"
     error: local: read configuration: larder.toml:31: rule "foreign": credential set "hub" is for docker.io, not for ghcr.io
     error: local: read configuration: larder.toml:36: rule "nobody": there is no credential set "gone"
     error: local: read configuration: larder.toml:38: rule "half": `*` must stand on both sides or on neither: ghcr.io/a/* to fixed

@@ -234,7 +234,7 @@ fn the_list_of_what_failed_can_be_given_back() {
     let run = program.sync(&["list.csv", "--failed", "failed.csv"]).exits(1);
     assert_eq!((run.total("copied"), run.total("failed")), (1, 7));
     let expected = format!(
-        "image,tags,exclude,target,priority\n{0}:v2,,,moved/app:two,7\n{1},1.*,1.2;1.3,,-1\n{0}:v8,,,,0\n{0}:v9,,,,0\n{0}:pin@{absent},,,,0\n\"not an image,,,,\",,,,0\nquay.io/x/y:1,,,,0\n",
+        "image,tags,exclude,platforms,target,priority\n{0}:v2,,,,moved/app:two,7\n{1},1.*,1.2;1.3,,,-1\n{0}:v8,,,,,0\n{0}:v9,,,,,0\n{0}:pin@{absent},,,,,0\n\"not an image,,,,\",,,,,0\nquay.io/x/y:1,,,,,0\n",
         upstream.image("app"),
         upstream.image("listed")
     );
@@ -262,7 +262,7 @@ fn nothing_failed_leaves_a_list_of_nothing() {
     program.configure(&target, &[&upstream]);
     simple(&upstream, "app", "v1", 1);
     program.sync(&["--image", &upstream.image("app:v1"), "--failed", "failed.csv"]).exits(0);
-    assert_eq!(program.read("failed.csv"), "image,tags,exclude,target,priority\n");
+    assert_eq!(program.read("failed.csv"), "image,tags,exclude,platforms,target,priority\n");
     // A list without a line is no error, and there is nothing to do.
     let run = program.sync(&["failed.csv"]).exits(0);
     assert_eq!((run.total("images"), run.stderr.contains("0 images: nothing was asked for")), (0, true));

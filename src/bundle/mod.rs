@@ -5,5 +5,6 @@
 //! function of a finished layout: what is carried and how it is cut into volumes is known before the first byte is written.
 
 pub mod format;
+pub mod inventory;
 mod plan;
 pub mod tar;

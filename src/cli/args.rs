@@ -122,6 +122,10 @@ pub(super) struct Selection {
     /// configuration file, mirror
     #[arg(long, value_enum, value_name = "fail|mirror")]
     pub(super) unmatched: Option<UnmatchedArg>,
+    /// Deliver these platforms of images (linux/amd64, linux/arm/v7, windows/amd64:10.0.20348) instead of those that rules name;
+    /// repeatable. A list line with platforms of its own keeps them
+    #[arg(long = "platform", value_name = "P")]
+    pub(super) platforms: Vec<crate::content::PlatformFilter>,
     /// Requests in flight to each registry
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(super) concurrency: Option<u16>,

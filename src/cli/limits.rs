@@ -11,7 +11,7 @@ use super::{Exit, Refusal, inputs, state};
 use crate::config::Config;
 use crate::limits::{AccountId, Standing};
 use crate::name;
-use crate::stock::{Item, SupplyOptions};
+use crate::stock::{Item, SupplyOptions, SyncOptions};
 use crate::{Error, Result};
 
 /// One account's row (`docs/limits.md`).
@@ -49,11 +49,12 @@ pub(super) async fn run(file: Option<&Path>, args: LimitsArgs, printer: &Printer
 
 /// For each upstream, an image of the lists that it can be asked about.
 fn images(config: &Config) -> Result<BTreeMap<String, Item>, Refusal> {
+    let options = SyncOptions { unmatched: config.default_unmatched(), ..SyncOptions::default() };
     let mut known = BTreeMap::new();
     for entry in inputs::configured(config)?.into_iter().flat_map(|list| list.entries) {
         let host = entry.source.host.clone();
         if !known.contains_key(&host)
-            && let Ok(item) = Item::resolve(entry, 0, &config.rules, config.default_unmatched(), &config.target)
+            && let Ok(item) = Item::resolve(entry, 0, &config.rules, &options, &config.target)
             && item.probe().is_some()
         {
             known.insert(host, item);

@@ -31,8 +31,14 @@ pub(super) async fn sync(inputs: Inputs, args: &SyncArgs, printer: &Printer) -> 
     let options = SupplyOptions { concurrency, bandwidth: args.bandwidth, state: args.state.as_deref() };
     let supply = Arc::new(state::supply(&inputs.config, options, printer)?);
     let target = supply.target(&inputs.target, true).await.map_err(Refusal::failed)?;
-    let options =
-        SyncOptions { unmatched: inputs.unmatched, recheck: args.recheck, concurrency, wait_until: until.wait, start_until: until.start };
+    let options = SyncOptions {
+        unmatched: inputs.unmatched,
+        platforms: args.selection.platforms.clone(),
+        recheck: args.recheck,
+        concurrency,
+        wait_until: until.wait,
+        start_until: until.start,
+    };
     let stop = signals::listen(printer);
     let (started, clock) = (jiff::Timestamp::now(), std::time::Instant::now());
     let reporter = progress::reporter(printer);

@@ -53,24 +53,24 @@ fn read(text: &str, lines: &Lines) -> Result<raw::File, Finding> {
         return Err(Finding::error(lines.of(&version), message));
     }
     toml::from_str(text).map_err(|error| {
-        let (line, message) = syntax::problem(&error, lines, &raw::NOT_YET);
+        let (line, message) = syntax::problem(&error, lines);
         Finding { line, ..Finding::error(0, message) }
     })
 }
 
-struct Check<'a> {
+pub(super) struct Check<'a> {
     lines: &'a Lines,
     folder: &'a Path,
     findings: Vec<Finding>,
 }
 
 impl Check<'_> {
-    fn error<T>(&mut self, at: &Spanned<T>, message: impl Into<String>) {
+    pub(super) fn error<T>(&mut self, at: &Spanned<T>, message: impl Into<String>) {
         self.findings.push(Finding::error(self.lines.of(at), message));
     }
 
     /// The value, or its error reported at `at` with `what` before it.
-    fn accept<V, T>(&mut self, at: &Spanned<T>, what: &str, result: Result<V, String>) -> Option<V> {
+    pub(super) fn accept<V, T>(&mut self, at: &Spanned<T>, what: &str, result: Result<V, String>) -> Option<V> {
         match result {
             Ok(value) => Some(value),
             Err(why) => {
@@ -158,7 +158,6 @@ impl Check<'_> {
     /// Reports all that is wrong with one rule. Its overlaps with others are [`RuleSet::new`]'s to find.
     fn rule(&mut self, rule: &raw::Rule, config: &Config) -> Option<Rule> {
         let what = format!("rule \"{}\": ", rule.name.get_ref());
-        self.refuse(&what, rule.not_yet());
         let delivery = rule.delivery.as_ref().map_or(Some(Delivery::Push), |delivery| self.delivery(delivery, &what));
         let source = self.accept(&rule.source, &format!("{what}source "), SourcePattern::parse(rule.source.get_ref()));
         let target = self.accept(&rule.target, &format!("{what}target "), Pattern::target(rule.target.get_ref()));
@@ -166,6 +165,9 @@ impl Check<'_> {
             Some(tags) => self.accept(tags, &format!("{what}immutable_tags: "), TagPatterns::parse(tags.get_ref())),
             None => Some(TagPatterns::default()),
         };
+        let policy = self.policy(rule, &what);
+        let warm = self.warm(rule, delivery, &what);
+        let min_tags = self.take(rule.min_tags.as_ref(), &format!("{what}min_tags "), |number| limits::count(*number, 0));
         if let (Some(name), Some(source)) = (&rule.credentials, &source) {
             self.rule_credentials(name, &source.host, &what, config);
         }
@@ -175,6 +177,9 @@ impl Check<'_> {
             target: target?,
             credentials: rule.credentials.as_ref().map(|name| name.get_ref().clone()),
             delivery: delivery?,
+            policy: policy?,
+            min_tags: min_tags.unwrap_or(1),
+            warm: warm?,
             immutable_tags: immutable_tags?,
             line: self.lines.of(&rule.name),
         })
@@ -183,8 +188,8 @@ impl Check<'_> {
     fn delivery(&mut self, delivery: &Spanned<String>, what: &str) -> Option<Delivery> {
         match delivery.get_ref().as_str() {
             "push" => return Some(Delivery::Push),
-            "warm" => self.error(delivery, format!("{what}delivery = \"warm\" is not in this version of larder")),
-            other => self.error(delivery, format!("{what}delivery is \"push\", not \"{other}\"")),
+            "warm" => return Some(Delivery::Warm),
+            other => self.error(delivery, format!("{what}delivery is \"push\" or \"warm\", not \"{other}\"")),
         }
         None
     }
@@ -198,13 +203,6 @@ impl Check<'_> {
                 self.error(name, message);
             }
             Some(_) => {}
-        }
-    }
-
-    fn refuse(&mut self, what: &str, keys: Vec<(&'static str, usize)>) {
-        for (key, offset) in keys {
-            let message = format!("{what}{key} is not in this version of larder");
-            self.findings.push(Finding::error(self.lines.at(offset), message));
         }
     }
 
@@ -301,7 +299,7 @@ impl Check<'_> {
     }
 
     /// An optional value as `read` reads it; its error is reported.
-    fn take<T, V>(&mut self, value: Option<&Spanned<T>>, what: &str, read: impl Fn(&T) -> Result<V, String>) -> Option<V> {
+    pub(super) fn take<T, V>(&mut self, value: Option<&Spanned<T>>, what: &str, read: impl Fn(&T) -> Result<V, String>) -> Option<V> {
         value.and_then(|value| self.accept(value, what, read(value.get_ref())))
     }
 }

@@ -1,6 +1,8 @@
 use std::time::Duration;
 
 use super::*;
+use crate::content::{ForeignLayers, IndexMode, Policy, Recheck, Referrers};
+use crate::rules::{Warm, WarmBlobs};
 
 fn parse_text(text: &str) -> Result<Config, Vec<Error>> {
     parse(text, Path::new("conf/larder.toml"))
@@ -124,7 +126,7 @@ fn syntax_and_unknown_keys_are_told_with_their_line_on_one_line() {
         ),
         (
             "version = 1\n[[rule]]\nname = \"a\"\nsource = \"quay.io/a\"\ntarget = \"a\"\ncredential = \"x\"\n",
-            "conf/larder.toml:6: unknown key `credential`; did you mean `credentials`? (known here: name, source, target, credentials, delivery, immutable_tags)",
+            "conf/larder.toml:6: unknown key `credential`; did you mean `credentials`? (known here: name, source, target, credentials, delivery, immutable_tags, platforms, platforms_required, index, referrers, referrers_recheck, blobs, upstream_check, warm_ttl, min_tags, foreign_layers)",
         ),
         ("version = 1\n[registry.\"quay.io\"]\nproxy = 1\n", "conf/larder.toml:3: unknown key `proxy` (known here: endpoint, plain_http,"),
         ("version = 1\n\n[[rule]]\nname = \"a\"\n", "conf/larder.toml:3: missing field `source`"),
@@ -146,27 +148,80 @@ fn another_version_is_not_measured_by_this_ones_keys() {
 }
 
 #[test]
-fn what_later_versions_bring_is_refused_by_name() {
-    let rule = "version = 1\n[[rule]]\nname = \"x\"\nsource = \"quay.io/a\"\ntarget = \"a\"\n";
-    for line in [
-        "platforms = [\"linux/amd64\"]",
-        "platforms_required = false",
-        "index = \"rewrite\"",
-        "referrers = true",
-        "referrers_recheck = \"7d\"",
-        "blobs = \"get\"",
-        "upstream_check = true",
-        "warm_ttl = \"168h\"",
-        "min_tags = 1",
-        "foreign_layers = \"skip\"",
-    ] {
-        let key = line.split(' ').next().unwrap();
-        assert_eq!(errors(&format!("{rule}{line}\n")), format!("conf/larder.toml:6: rule \"x\": {key} is not in this version of larder"));
+fn what_of_an_image_is_delivered_is_read() {
+    let text = r#"version = 1
+[[rule]]
+name = "x"
+source = "quay.io/a"
+target = "a"
+platforms = ["linux/amd64", "windows/amd64:10.0.20348"]
+platforms_required = true
+index = "sparse"
+referrers = ["application/vnd.cncf.notary.signature"]
+referrers_recheck = "30d"
+min_tags = 3
+foreign_layers = "fetch"
+[[rule]]
+name = "y"
+source = "quay.io/b"
+target = "b"
+delivery = "warm"
+blobs = "none"
+upstream_check = false
+warm_ttl = "24h"
+referrers = false
+referrers_recheck = "never"
+[[rule]]
+name = "z"
+source = "quay.io/c"
+target = "c"
+"#;
+    let config = Config::parse(text, Path::new("larder.toml")).unwrap();
+    let [x, y, z] = config.rules.rules() else { panic!() };
+    assert_eq!(x.policy.platforms.iter().map(ToString::to_string).collect::<Vec<_>>(), ["linux/amd64", "windows/amd64:10.0.20348"]);
+    assert_eq!((x.policy.platforms_required, x.policy.index, x.min_tags), (true, IndexMode::Sparse, 3));
+    assert_eq!(x.policy.referrers, Referrers::Types(vec!["application/vnd.cncf.notary.signature".to_owned()]));
+    assert_eq!(x.policy.referrers_recheck, Recheck::For(Duration::from_secs(30 * 86_400)));
+    assert_eq!(x.policy.foreign_layers, ForeignLayers::Fetch);
+    let ttl = Some(Duration::from_secs(86_400));
+    assert_eq!((y.delivery, y.warm), (Delivery::Warm, Warm { blobs: WarmBlobs::None, upstream_check: false, ttl }));
+    assert_eq!((&y.policy.referrers, y.policy.referrers_recheck), (&Referrers::No, Recheck::Never));
+    assert_eq!((&z.policy, z.min_tags, z.warm), (&Policy::default(), 1, Warm::default()));
+    // What is shown reads back the same.
+    let shown = Config::parse(&config.show(), Path::new("larder.toml")).unwrap();
+    for (one, other) in shown.rules.rules().iter().zip(config.rules.rules()) {
+        assert_eq!((&one.policy, one.min_tags, one.warm, one.delivery), (&other.policy, other.min_tags, other.warm, other.delivery));
     }
-    assert_eq!(
-        errors(&format!("{rule}delivery = \"warm\"\n")),
-        "conf/larder.toml:6: rule \"x\": delivery = \"warm\" is not in this version of larder"
+}
+
+#[test]
+fn what_cannot_be_delivered_so_is_refused_with_its_line() {
+    let rule = "version = 1\n[[rule]]\nname = \"x\"\nsource = \"quay.io/a\"\ntarget = \"a\"\n";
+    let refused = |lines: &str, why: &str| {
+        assert_eq!(errors(&format!("{rule}{lines}\n")), format!("conf/larder.toml:6: rule \"x\": {why}"), "{lines}");
+    };
+    refused(
+        "platforms = [\"linux\"]",
+        "platforms: `linux` is not a platform: write it like linux/amd64, linux/arm/v7 or windows/amd64:10.0.20348",
     );
+    refused("index = \"cut\"", "index is \"rewrite\" or \"sparse\", not \"cut\"");
+    refused("referrers = []", "referrers is true, false, or a list of artifact types");
+    refused("referrers = \"yes\"", "referrers is true, false, or a list of artifact types");
+    refused(
+        "referrers_recheck = \"soon\"",
+        "referrers_recheck: `soon` is not a duration: write it like 30s, 5m, 6h or 7d, or `always`, or `never`",
+    );
+    refused("min_tags = -1", "min_tags must be 0 or more");
+    refused("foreign_layers = \"take\"", "foreign_layers is \"skip\" or \"fetch\", not \"take\"");
+    refused("blobs = \"get\"", "blobs is for delivery = \"warm\"");
+    refused("upstream_check = true", "upstream_check is for delivery = \"warm\"");
+    refused("warm_ttl = \"1h\"", "warm_ttl is for delivery = \"warm\"");
+    refused(
+        "index = \"rewrite\"\ndelivery = \"warm\"",
+        "index is for delivery = \"push\": a cache keeps the upstream's index, and larder pulls only `platforms`",
+    );
+    refused("blobs = \"all\"\ndelivery = \"warm\"", "blobs is \"get\", \"head\" or \"none\", not \"all\"");
+    refused("delivery = \"pull\"", "delivery is \"push\" or \"warm\", not \"pull\"");
 }
 
 #[test]
@@ -353,6 +408,10 @@ fn show_prints_what_is_in_effect_without_secrets() {
     target = "library/*"
     credentials = "hub"
     delivery = "push"
+    referrers = true
+    referrers_recheck = "168h"
+    foreign_layers = "skip"
+    min_tags = 1
     immutable_tags = ["v*", "/^[0-9]{8}$/"]
 
     [[rule]]
@@ -360,6 +419,10 @@ fn show_prints_what_is_in_effect_without_secrets() {
     source = "docker.io/library/hello-world"
     target = "hello"
     delivery = "push"
+    referrers = true
+    referrers_recheck = "168h"
+    foreign_layers = "skip"
+    min_tags = 1
 
     [[credentials]]
     name = "hub"

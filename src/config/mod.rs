@@ -6,6 +6,7 @@
 mod check;
 pub mod credentials;
 mod limits;
+mod policy;
 mod raw;
 mod settings;
 mod show;

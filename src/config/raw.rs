@@ -5,25 +5,7 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 use toml::Spanned;
-
-/// Keys that a later version brings. They are refused by name, never ignored.
-pub(super) const NOT_YET: [&str; 10] = [
-    "platforms",
-    "platforms_required",
-    "index",
-    "referrers",
-    "referrers_recheck",
-    "blobs",
-    "upstream_check",
-    "warm_ttl",
-    "min_tags",
-    "foreign_layers",
-];
-
-/// A key of a later version.
-type NotYet = Option<Spanned<IgnoredAny>>;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -59,34 +41,18 @@ pub(super) struct Rule {
     pub(super) credentials: Option<Spanned<String>>,
     pub(super) delivery: Option<Spanned<String>>,
     pub(super) immutable_tags: Option<Spanned<Vec<String>>>,
-    platforms: NotYet,
-    platforms_required: NotYet,
-    index: NotYet,
-    referrers: NotYet,
-    referrers_recheck: NotYet,
-    blobs: NotYet,
-    upstream_check: NotYet,
-    warm_ttl: NotYet,
-    min_tags: NotYet,
-    foreign_layers: NotYet,
-}
-
-impl Rule {
-    /// The keys of later versions that are set: name and offset.
-    pub(super) fn not_yet(&self) -> Vec<(&'static str, usize)> {
-        present([
-            ("platforms", &self.platforms),
-            ("platforms_required", &self.platforms_required),
-            ("index", &self.index),
-            ("referrers", &self.referrers),
-            ("referrers_recheck", &self.referrers_recheck),
-            ("blobs", &self.blobs),
-            ("upstream_check", &self.upstream_check),
-            ("warm_ttl", &self.warm_ttl),
-            ("min_tags", &self.min_tags),
-            ("foreign_layers", &self.foreign_layers),
-        ])
-    }
+    pub(super) platforms: Option<Spanned<Vec<String>>>,
+    #[serde(default)]
+    pub(super) platforms_required: bool,
+    pub(super) index: Option<Spanned<String>>,
+    /// A boolean, or a list of artifact types.
+    pub(super) referrers: Option<Spanned<toml::Value>>,
+    pub(super) referrers_recheck: Option<Spanned<String>>,
+    pub(super) blobs: Option<Spanned<String>>,
+    pub(super) upstream_check: Option<Spanned<bool>>,
+    pub(super) warm_ttl: Option<Spanned<String>>,
+    pub(super) min_tags: Option<Spanned<i64>>,
+    pub(super) foreign_layers: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize)]
@@ -126,8 +92,4 @@ pub(super) struct Pulls {
     pub(super) limit: Option<Spanned<i64>>,
     pub(super) window: Option<Spanned<String>>,
     pub(super) reserve: Option<Spanned<i64>>,
-}
-
-fn present<const N: usize>(keys: [(&'static str, &NotYet); N]) -> Vec<(&'static str, usize)> {
-    keys.into_iter().filter_map(|(name, value)| Some((name, value.as_ref()?.span().start))).collect()
 }

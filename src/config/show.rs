@@ -8,8 +8,9 @@ use toml::Value;
 
 use super::credentials::ValueSource;
 use super::{Config, CredentialSet, RegistrySettings, TARGET_CONCURRENCY, Target, UPSTREAM_CONCURRENCY, limits};
+use crate::content::{ForeignLayers, IndexMode, Policy, Recheck, Referrers};
 use crate::limits::Pause;
-use crate::rules::Rule;
+use crate::rules::{Delivery, Rule, Warm, WarmBlobs};
 
 /// Stands for what a command is given: tokens are passed that way.
 const REDACTED: &str = "<redacted>";
@@ -85,9 +86,46 @@ impl Toml {
         self.key("target", rule.target.to_string());
         self.optional("credentials", rule.credentials.as_deref());
         self.key("delivery", rule.delivery.to_string());
+        self.policy(&rule.policy, rule.delivery);
+        if rule.delivery == Delivery::Warm {
+            self.warm(&rule.warm);
+        }
+        self.key("min_tags", i64::try_from(rule.min_tags).unwrap_or(i64::MAX));
         if !rule.immutable_tags.is_empty() {
             self.key("immutable_tags", rule.immutable_tags.texts().to_vec());
         }
+    }
+
+    fn policy(&mut self, policy: &Policy, delivery: Delivery) {
+        if !policy.platforms.is_empty() {
+            self.key("platforms", policy.platforms.iter().map(ToString::to_string).collect::<Vec<_>>());
+            self.key("platforms_required", policy.platforms_required);
+            if delivery == Delivery::Push {
+                self.key("index", if policy.index == IndexMode::Sparse { "sparse" } else { "rewrite" });
+            }
+        }
+        match &policy.referrers {
+            Referrers::All => self.key("referrers", true),
+            Referrers::No => self.key("referrers", false),
+            Referrers::Types(types) => self.key("referrers", types.clone()),
+        }
+        match policy.referrers_recheck {
+            Recheck::Always => self.key("referrers_recheck", "always"),
+            Recheck::Never => self.key("referrers_recheck", "never"),
+            Recheck::For(length) => self.key("referrers_recheck", limits::in_words(length)),
+        }
+        self.key("foreign_layers", if policy.foreign_layers == ForeignLayers::Fetch { "fetch" } else { "skip" });
+    }
+
+    fn warm(&mut self, warm: &Warm) {
+        let blobs = match warm.blobs {
+            WarmBlobs::Get => "get",
+            WarmBlobs::Head => "head",
+            WarmBlobs::None => "none",
+        };
+        self.key("blobs", blobs);
+        self.key("upstream_check", warm.upstream_check);
+        self.optional("warm_ttl", warm.ttl.map(limits::in_words));
     }
 
     fn credential_set(&mut self, set: &CredentialSet) {

@@ -21,16 +21,16 @@ impl Lines {
 }
 
 /// Where and what: the parser's message without its picture of the line, which could show a secret.
-pub(super) fn problem(error: &toml::de::Error, lines: &Lines, not_yet: &[&str]) -> (Option<usize>, String) {
+pub(super) fn problem(error: &toml::de::Error, lines: &Lines) -> (Option<usize>, String) {
     let line = error.span().map(|span| lines.at(span.start));
-    let message = unknown_key(error.message(), not_yet).unwrap_or_else(|| error.message().to_owned());
+    let message = unknown_key(error.message()).unwrap_or_else(|| error.message().to_owned());
     (line, message)
 }
 
-/// serde's `unknown field` in words for a user: with the key that was probably meant, and without those of later versions.
-fn unknown_key(message: &str, not_yet: &[&str]) -> Option<String> {
+/// serde's `unknown field` in words for a user: with the key that was probably meant.
+fn unknown_key(message: &str) -> Option<String> {
     let (key, expected) = message.strip_prefix("unknown field `")?.split_once('`')?;
-    let expected: Vec<&str> = expected.split('`').skip(1).step_by(2).filter(|name| !not_yet.contains(name)).collect();
+    let expected: Vec<&str> = expected.split('`').skip(1).step_by(2).collect();
     let near = expected.iter().map(|name| (distance(key, name), *name)).min();
     let meant = match near {
         // Two slips of the finger, but not half of a short key.
@@ -79,9 +79,9 @@ mod tests {
 
     #[test]
     fn the_key_that_was_meant_is_named() {
-        let message = "unknown field `sorce`, expected one of `name`, `source`, `platforms`";
-        assert_eq!(unknown_key(message, &["platforms"]).unwrap(), "unknown key `sorce`; did you mean `source`? (known here: name, source)");
-        assert_eq!(unknown_key("unknown field `x`, expected `a` or `b`", &[]).unwrap(), "unknown key `x` (known here: a, b)");
-        assert_eq!(unknown_key("missing field `x`", &[]), None);
+        let message = "unknown field `sorce`, expected one of `name`, `source`";
+        assert_eq!(unknown_key(message).unwrap(), "unknown key `sorce`; did you mean `source`? (known here: name, source)");
+        assert_eq!(unknown_key("unknown field `x`, expected `a` or `b`").unwrap(), "unknown key `x` (known here: a, b)");
+        assert_eq!(unknown_key("missing field `x`"), None);
     }
 }

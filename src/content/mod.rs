@@ -4,6 +4,8 @@
 
 mod digest;
 mod manifest;
+mod platform;
+mod policy;
 mod sink;
 mod source;
 mod verify;
@@ -11,6 +13,8 @@ mod verify;
 pub use digest::{Digest, Hasher};
 pub(crate) use manifest::{ACCEPT, kind_of};
 pub use manifest::{Descriptor, Links, MAX_MANIFEST, Manifest, ManifestKind, Platform};
+pub use platform::PlatformFilter;
+pub use policy::{ForeignLayers, IndexMode, Policy, Recheck, Referrers};
 pub use sink::{Presence, Publication, Sink};
 pub use source::{BlobStream, Charge, OpenBlob, Place, Source, Tally};
 pub use verify::Verified;

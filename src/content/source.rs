@@ -121,6 +121,15 @@ pub trait Source: Send + Sync {
     /// cannot be mended arrives as an error in the stream.
     async fn blob(&self, place: &Place, blob: &Descriptor, offset: u64, charge: &Charge) -> Result<Option<BlobStream>>;
 
+    /// The manifests that refer to `subject` (their `subject` field), with artifact type and annotations; none where the store
+    /// knows of none or cannot tell (distribution-spec "Listing Referrers").
+    async fn referrers(&self, _place: &Place, _subject: &Digest, _charge: &Charge) -> Result<Vec<Descriptor>> {
+        Ok(vec![])
+    }
+    /// All repositories of the store, sorted; `None`: it cannot tell.
+    async fn repositories(&self, _charge: &Charge) -> Result<Option<Vec<Place>>> {
+        Ok(None)
+    }
     /// The manifest, if reading it here asks nobody: one that was kept from an earlier attempt.
     fn at_hand(&self, _manifest: &Digest) -> Option<Manifest> {
         None

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::cost::Seen;
 use super::presence::{Locks, Presence};
-use crate::content::{Charge, Descriptor, Digest, Manifest, ManifestKind, Place, Publication, Sink, Source};
+use crate::content::{Charge, Descriptor, Digest, Manifest, ManifestKind, Place, Policy, Publication, Sink, Source};
 use crate::name::Reference;
 use crate::report::{Reporter, Status};
 use crate::{Error, Kind, Result, Side};
@@ -40,6 +40,8 @@ pub struct Image {
     pub charge: Charge,
     /// The tag is one that never moves: if the target has it, the upstream is not asked.
     pub immutable: bool,
+    /// What of it is delivered.
+    pub policy: Arc<Policy>,
 }
 
 /// What became of an image that did not fail.

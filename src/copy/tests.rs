@@ -82,6 +82,7 @@ impl House {
             publish: Reference::Tag(tag.to_owned()),
             charge: Charge::new(name.as_str()),
             immutable: false,
+            policy: Arc::default(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! What one line means, whatever format it came in. Messages are for a person; the caller adds file and line.
 
 use super::{Selection, TargetName};
+use crate::content::PlatformFilter;
 use crate::name::{ImageName, Repository, check_path, check_tag};
 use crate::select::Selector;
 
@@ -13,6 +14,7 @@ pub(super) struct Meaning {
     pub(super) source: Repository,
     pub(super) selection: Selection,
     pub(super) target: Option<TargetName>,
+    pub(super) platforms: Vec<PlatformFilter>,
     pub(super) priority: i64,
 }
 
@@ -37,9 +39,6 @@ impl Row<'_> {
         if self.image.is_empty() {
             return Err("the image is missing".to_owned());
         }
-        if !self.platforms.is_empty() {
-            return Err("platforms is not in this version of larder".to_owned());
-        }
         let image = ImageName::parse(self.image)?;
         let source = image.repository.clone();
         let selection = self.selection(image)?;
@@ -47,7 +46,11 @@ impl Row<'_> {
             "" => None,
             target => Some(target_name(target, &selection).map_err(|why| format!("target `{target}`: {why}"))?),
         };
-        Ok(Meaning { source, selection, target, priority: self.priority()? })
+        Ok(Meaning { source, selection, target, platforms: self.platforms()?, priority: self.priority()? })
+    }
+
+    fn platforms(&self) -> Result<Vec<PlatformFilter>, String> {
+        self.platforms.split(';').map(str::trim).filter(|text| !text.is_empty()).map(PlatformFilter::parse).collect()
     }
 
     fn selection(&self, image: ImageName) -> Result<Selection, String> {

@@ -12,7 +12,7 @@ mod text;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::content::Digest;
+use crate::content::{Digest, PlatformFilter};
 use crate::error::{Error, Result, printable};
 use crate::name::Repository;
 use crate::select::Selector;
@@ -48,6 +48,8 @@ pub struct Entry {
     pub selection: Selection,
     /// Where they go, if the line says so itself instead of leaving it to a rule.
     pub target: Option<TargetName>,
+    /// The platforms, if the line says so itself instead of leaving it to a rule; else none.
+    pub platforms: Vec<PlatformFilter>,
     /// Higher goes first; 0 if the line does not say.
     pub priority: i64,
 }
@@ -116,8 +118,8 @@ impl Parsed {
     /// Files a line under what became of it.
     fn add(&mut self, origin: Origin, text: &str, outcome: Result<line::Meaning, String>) {
         match outcome {
-            Ok(line::Meaning { source, selection, target, priority }) => {
-                self.entries.push(Entry { origin, text: printable(text), source, selection, target, priority });
+            Ok(line::Meaning { source, selection, target, platforms, priority }) => {
+                self.entries.push(Entry { origin, text: printable(text), source, selection, target, platforms, priority });
             }
             Err(message) => self.errors.push(LineError::new(origin, text, message)),
         }

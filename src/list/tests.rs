@@ -97,7 +97,7 @@ fn a_bad_line_is_told_why_and_the_others_go_on() {
         ("alpine,;,,,,", "`tags` holds no term (write `*` for all tags)"),
         ("alpine,semver:>=1.2,,,,", "`semver:>=1.2`: semver terms are not in this version of larder"),
         ("alpine,*,/rc/,,,", "`/rc/`: regex terms are not in this version of larder"),
-        ("alpine,,,linux/amd64,,", "platforms is not in this version of larder"),
+        ("alpine,,,linux,,", "`linux` is not a platform: write it like linux/amd64, linux/arm/v7 or windows/amd64:10.0.20348"),
         ("alpine,,,,Base,", "target `Base`: repository names are lower case"),
         ("alpine,,,,a/../b,", "target `a/../b`: `..` must begin and end with a letter or digit"),
         ("alpine,,,,/a,", "target `/a`: a component between slashes is empty"),

@@ -71,7 +71,7 @@ pub fn failed_list(images: &[Outcome]) -> Result<Vec<u8>, String> {
     let mut writer = csv::WriterBuilder::new().has_headers(false).from_writer(vec![]);
     let undelivered = images.iter().filter(|image| matches!(image.status, Status::Failed | Status::Deferred));
     let written = writer
-        .write_record(["image", "tags", "exclude", "target", "priority"])
+        .write_record(["image", "tags", "exclude", "platforms", "target", "priority"])
         .and_then(|()| undelivered.map(|image| &image.again).try_for_each(|again| writer.serialize(again)));
     written.map_err(|error| error.to_string())?;
     writer.into_inner().map_err(|error| error.to_string())

@@ -88,6 +88,8 @@ pub struct Again {
     pub tags: String,
     /// `exclude`
     pub exclude: String,
+    /// `platforms`
+    pub platforms: String,
     /// `target`
     pub target: String,
     /// `priority`

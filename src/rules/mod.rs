@@ -14,6 +14,7 @@ mod upstreams;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use check::{MAX_RULES, check_name};
 pub use explain::{Explanation, View};
@@ -21,7 +22,7 @@ pub use pattern::{Pattern, SourcePattern};
 pub use set::RuleSet;
 pub use upstreams::{Authentication, authentication};
 
-use crate::content::Place;
+use crate::content::{Place, Policy};
 use crate::name::Repository;
 use crate::select::TagPatterns;
 
@@ -38,6 +39,12 @@ pub struct Rule {
     pub credentials: Option<String>,
     /// How the target is filled.
     pub delivery: Delivery,
+    /// What of its images is delivered.
+    pub policy: Policy,
+    /// Fewer selected tags than this fail the entry.
+    pub min_tags: u64,
+    /// How a cache is warmed, under `delivery = "warm"`.
+    pub warm: Warm,
     /// Tags that never move: once at the target, such a tag costs no request upstream.
     pub immutable_tags: TagPatterns,
     /// The line in `larder.toml` where the rule has its name.
@@ -50,12 +57,44 @@ pub enum Delivery {
     /// The image is copied into the target.
     #[default]
     Push,
+    /// The image is pulled through the target, which is a cache in front of the upstream.
+    Warm,
+}
+
+/// How a cache is warmed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Warm {
+    /// What is asked of the cache for each blob.
+    pub blobs: WarmBlobs,
+    /// Whether the upstream is asked if the cache is stale.
+    pub upstream_check: bool,
+    /// How long a completed pull proves that the cache has an image; `None`: as the cache's profile says.
+    pub ttl: Option<Duration>,
+}
+
+impl Default for Warm {
+    fn default() -> Self {
+        Warm { blobs: WarmBlobs::Get, upstream_check: true, ttl: None }
+    }
+}
+
+/// What is asked of a cache for each blob.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WarmBlobs {
+    /// The whole blob is read, checked and dropped.
+    #[default]
+    Get,
+    /// It is asked for by HEAD.
+    Head,
+    /// Nothing: the cache fetches blobs by itself.
+    None,
 }
 
 impl fmt::Display for Delivery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Delivery::Push => f.write_str("push"),
+            Delivery::Warm => f.write_str("warm"),
         }
     }
 }

@@ -12,6 +12,9 @@ fn rule(name: &str, source: &str, target: &str, line: usize) -> Rule {
         target: Pattern::target(target).unwrap(),
         credentials: None,
         delivery: Delivery::Push,
+        policy: crate::content::Policy::default(),
+        min_tags: 1,
+        warm: super::Warm::default(),
         immutable_tags: TagPatterns::default(),
         line,
     }

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use super::SyncOptions;
 use crate::Error;
 use crate::config::Target;
-use crate::content::{Digest, Place};
+use crate::content::{Digest, Place, Policy};
 use crate::list::{Entry, Selection};
 use crate::name::Reference;
 use crate::report::{Again, Outcome};
-use crate::rules::{Rule, RuleSet, Unmatched, Unresolved};
+use crate::rules::{Rule, RuleSet, Unresolved};
 use crate::select::Selector;
 
 /// One source repository and selection, one target repository, one rule.
@@ -22,6 +23,8 @@ pub struct Item {
     pub rule: Option<Arc<Rule>>,
     /// The repository at the target, prefix included.
     pub to: Place,
+    /// What of its images is delivered.
+    pub policy: Arc<Policy>,
 }
 
 /// One image that is wanted: the end of all selection.
@@ -42,10 +45,10 @@ impl Item {
     ///
     /// # Errors
     /// The failed row for the report: no rule covers it, or another rule owns its target.
-    pub fn resolve(entry: Entry, order: usize, rules: &RuleSet, unmatched: Unmatched, target: &Target) -> Result<Self, Box<Outcome>> {
+    pub fn resolve(entry: Entry, order: usize, rules: &RuleSet, options: &SyncOptions, target: &Target) -> Result<Self, Box<Outcome>> {
         let resolved = match &entry.target {
             Some(named) => rules.with_target(&entry.source, &named.repository),
-            None => rules.resolve(&entry.source, unmatched, matches!(target, Target::Registry { .. })),
+            None => rules.resolve(&entry.source, options.unmatched, matches!(target, Target::Registry { .. })),
         };
         let resolution = resolved.map_err(|unresolved| Box::new(failed_row(&entry, unresolved)))?;
         let path = resolution.target.as_str();
@@ -53,7 +56,12 @@ impl Item {
             Target::Registry { prefix, .. } if !prefix.is_empty() => format!("{prefix}/{path}"),
             _ => path.to_owned(),
         });
-        Ok(Item { entry, order, rule: resolution.rule, to })
+        let mut policy = resolution.rule.as_ref().map(|rule| rule.policy.clone()).unwrap_or_default();
+        // The line knows best, then whoever typed the command, then the rule.
+        if let Some(platforms) = [&entry.platforms, &options.platforms].into_iter().find(|platforms| !platforms.is_empty()) {
+            policy.platforms = platforms.clone();
+        }
+        Ok(Item { entry, order, rule: resolution.rule, to, policy: Arc::new(policy) })
     }
 
     /// The images that are known without asking anybody.
@@ -157,7 +165,9 @@ fn again(entry: &Entry) -> Again {
         Some(tag) => format!("{}:{tag}", target.repository),
         None => target.repository.clone(),
     });
-    Again { image: format!("{}{reference}", entry.source), tags, exclude, target: target.unwrap_or_default(), priority: entry.priority }
+    let platforms = entry.platforms.iter().map(ToString::to_string).collect::<Vec<_>>().join(";");
+    let image = format!("{}{reference}", entry.source);
+    Again { image, tags, exclude, platforms, target: target.unwrap_or_default(), priority: entry.priority }
 }
 
 /// `:tag@digest`, as far as they are given.

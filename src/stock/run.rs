@@ -14,7 +14,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::claims::{self, Claims};
 use super::found::Found;
 use super::{Item, Planned, Supply, TargetStore, Want};
-use crate::content::{Charge, Place, Source};
+use crate::content::{Charge, Place, PlatformFilter, Source};
 use crate::copy::{Delivered, Engine, Next, Options};
 use crate::limits::Mode;
 use crate::list::Parsed;
@@ -42,6 +42,8 @@ const DRAIN: Duration = Duration::from_secs(10);
 pub struct SyncOptions {
     /// What becomes of entries that no rule covers.
     pub unmatched: Unmatched,
+    /// The platforms to deliver, where the list line does not name its own.
+    pub platforms: Vec<PlatformFilter>,
     /// Ask the target for every piece of every image.
     pub recheck: bool,
     /// Requests in flight per registry, if the user said so.
@@ -162,7 +164,7 @@ impl Sync {
             for entry in list.entries {
                 last = last.max(entry.origin.line);
                 let at = order + entry.origin.line;
-                match Item::resolve(entry, at, rules, self.options.unmatched, &self.target.target) {
+                match Item::resolve(entry, at, rules, &self.options, &self.target.target) {
                     Ok(item) => {
                         let item = Arc::new(item);
                         wants.extend(item.wants());

@@ -121,6 +121,7 @@ impl Supply {
             publish: want.publish.clone(),
             charge: Charge::new(want.source()),
             immutable,
+            policy: Arc::clone(&want.item.policy),
         };
         Ok((image, gate))
     }
