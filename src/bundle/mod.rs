@@ -11,7 +11,7 @@ pub mod format;
 pub mod inventory;
 mod pack;
 mod plan;
-pub mod space;
+pub mod preflight;
 pub mod tar;
 
 pub use base::Bases;

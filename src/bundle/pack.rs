@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use super::format::{Bundle, MAX_RECORD, bundle_file, check_name, default_name, volume_file};
 use super::plan::{Plan, Sheet};
-use super::space;
+use super::preflight::{self, Need};
 use crate::layout::Layout;
 use crate::{Error, Kind, Result, Side};
 use volume::Writer;
@@ -118,8 +118,9 @@ fn refuse_another(path: &Path, id: &crate::content::Digest) -> Result<()> {
 /// Sees that the volumes fit; what is there of them already needs no room.
 fn check_space(to: &Path, volumes: impl Iterator<Item = (PathBuf, u64)>) -> Result<()> {
     let there = |path: &Path| fs::metadata(path).map_or(0, |meta| meta.len());
-    let needed = volumes.map(|(path, size)| size.saturating_sub(there(&path) + there(&partial(&path)))).sum();
-    space::check(to, needed)
+    let bytes = volumes.map(|(path, size)| size.saturating_sub(there(&path) + there(&partial(&path)))).sum();
+    let lacking = preflight::lacking(&[Need { what: "the rest of the bundle", folder: to.to_owned(), bytes }])?;
+    lacking.into_iter().next().map_or(Ok(()), Err)
 }
 
 /// Volumes beyond the last one are of a run that was killed, when there was more to carry. Nobody is to take them along.

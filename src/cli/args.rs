@@ -68,6 +68,8 @@ pub(super) enum Command {
     Plan(PlanArgs),
     /// Make the target hold the lists
     Sync(SyncArgs),
+    /// Print the digests a target holds, as export's --base takes them
+    Inventory(InventoryArgs),
     /// Hash everything in a layout and check that every image is complete
     Verify {
         /// The layout's folder (or oci:DIR)
@@ -197,6 +199,22 @@ pub(super) struct SyncArgs {
     /// Bytes per second at most, read and written, over all registries (20MB/s; MB = 10^6, MiB = 2^20)
     #[arg(long, value_name = "RATE")]
     pub(super) bandwidth: Option<crate::limits::Rate>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct InventoryArgs {
+    /// Of which target: a layout's folder, or HOST[:PORT][/PREFIX] or oci:DIR. Default: the configuration's
+    #[arg(long, value_name = "TARGET")]
+    pub(super) of: Option<String>,
+    /// Compress it (zstd)
+    #[arg(short = 'z', long)]
+    pub(super) compressed: bool,
+    /// An image list that names the repositories, for a registry that does not tell them; repeatable
+    #[arg(long = "list", value_name = "FILE")]
+    pub(super) lists: Vec<String>,
+    /// Requests in flight to the registry
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(super) concurrency: Option<u16>,
 }
 
 #[derive(Debug, Subcommand)]

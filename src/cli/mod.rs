@@ -4,6 +4,7 @@ mod args;
 mod config;
 mod demo;
 mod inputs;
+mod inventory;
 mod layout;
 mod limits;
 mod plan;
@@ -98,6 +99,7 @@ async fn dispatch(cli: Cli, printer: &Printer) -> Result<Exit, Refusal> {
     match cli.command {
         Command::Plan(args) => plan::run(file, args, printer).await,
         Command::Sync(args) => sync::run(file, args, printer).await,
+        Command::Inventory(args) => inventory::run(file, args, printer).await,
         Command::Verify { target } => layout::verify(&target, printer).await,
         Command::Gc { layout, dry_run } => layout::gc(&layout, dry_run, printer).await,
         Command::Limits(args) => limits::run(file, args, printer).await,
