@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::format::{Image, Index, MemberKind};
 use super::plan::Piece;
-use crate::content::{Descriptor, Digest, ManifestKind};
+use crate::content::{Descriptor, Digest, ManifestKind, Place, platforms_of};
 use crate::layout::{IndexEntry, Layout};
+use crate::name::Reference;
 use crate::{Error, Result};
 
 /// The annotation that names an entry of `index.json` (image-spec annotations.md).
@@ -14,10 +15,12 @@ const REF_NAME: &str = "org.opencontainers.image.ref.name";
 const IMAGE_NAME: &str = "io.containerd.image.name";
 
 /// An image that a run has delivered into the layout.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone)]
 pub struct Delivered {
-    /// Its name there (`library/alpine:3.20`).
-    pub name: String,
+    /// Its repository there (`library/alpine`).
+    pub place: Place,
+    /// Its tag or digest there.
+    pub reference: Reference,
     /// The name of what it was copied from, for an entry that does not say.
     pub source: String,
     /// Its digest there.
@@ -40,12 +43,13 @@ pub struct Cargo {
 /// Finds in `layout`, whose entries these are, what the images `delivered` are made of. Blocks.
 pub fn gather(layout: &Layout, entries: &[IndexEntry], delivered: Vec<Delivered>) -> Cargo {
     let named: BTreeMap<&str, &IndexEntry> = entries.iter().filter_map(|entry| Some((entry.name.as_deref()?, entry))).collect();
-    let delivered: BTreeMap<String, Delivered> = delivered.into_iter().map(|image| (image.name.clone(), image)).collect();
+    let name = |image: &Delivered| format!("{}{}", image.place, image.reference.suffix());
+    let delivered: BTreeMap<String, Delivered> = delivered.into_iter().map(|image| (name(&image), image)).collect();
     let mut found = Found::default();
     let (mut images, mut manifests, mut failed) = (vec![], vec![], vec![]);
     for (name, image) in delivered {
         let source = named.get(name.as_str()).and_then(|entry| entry.source.clone()).unwrap_or_else(|| image.source.clone());
-        match one(layout, &name, &image.digest, named.get(name.as_str()).copied(), &mut found) {
+        match one(layout, &image, named.get(name.as_str()).copied(), &mut found) {
             Ok((root, platforms)) => {
                 manifests.push(entry(root, &name, &source));
                 images.push(Image { name, source, digest: image.digest, platforms, referrers: vec![] });
@@ -57,33 +61,19 @@ pub fn gather(layout: &Layout, entries: &[IndexEntry], delivered: Vec<Delivered>
 }
 
 /// One image: its top manifest's descriptor, and what it runs on.
-fn one(layout: &Layout, name: &str, digest: &Digest, entry: Option<&IndexEntry>, found: &mut Found) -> Result<(Descriptor, Vec<String>)> {
+fn one(layout: &Layout, image: &Delivered, entry: Option<&IndexEntry>, found: &mut Found) -> Result<(Descriptor, Vec<String>)> {
     // The entry may have moved on since the image was delivered; its digest has not.
-    let hint = entry.filter(|entry| entry.descriptor.digest == *digest).map_or("", |entry| entry.descriptor.media_type.as_str());
-    let Some(root) = layout.stored_manifest(digest, hint)? else {
-        return Err(Error::local("pack image", format!("the cache does not have {digest} any more")).remedy("run the same command again"));
+    let entry = entry.filter(|entry| entry.descriptor.digest == image.digest);
+    let hint = entry.map_or("", |entry| entry.descriptor.media_type.as_str());
+    let Some(root) = layout.stored_manifest(&image.digest, hint)? else {
+        let message = format!("the cache does not have {} any more", image.digest);
+        return Err(Error::local("pack image", message).remedy("run the same command again"));
     };
-    let reached = layout.reach(&root.descriptor())?;
-    let platforms = match root.kind() {
-        ManifestKind::Index => {
-            let children = root.links()?.manifests.into_iter().filter_map(|child| child.platform);
-            children.filter(|platform| platform.os != "unknown").map(|platform| platform.to_string()).collect::<BTreeSet<_>>()
-        }
-        _ => BTreeSet::new(),
-    };
-    let repository = repository(name);
-    for reached in reached {
-        found.add(&reached.descriptor, if reached.manifest { MemberKind::Manifest } else { MemberKind::Blob }, repository);
+    for reached in layout.reach(&root.descriptor())? {
+        found.add(&reached.descriptor, if reached.manifest { MemberKind::Manifest } else { MemberKind::Blob }, &image.place);
     }
-    Ok((root.descriptor(), platforms.into_iter().collect()))
-}
-
-/// The repository in an image's name.
-fn repository(name: &str) -> &str {
-    match name.split_once('@') {
-        Some((repository, _)) => repository,
-        None => name.rsplit_once(':').map_or(name, |(repository, _)| repository),
-    }
+    let children = if root.kind() == ManifestKind::Index { root.links()?.manifests } else { vec![] };
+    Ok((root.descriptor(), platforms_of(&children)))
 }
 
 /// An entry of `index.json`.
@@ -100,22 +90,22 @@ struct Found(BTreeMap<Digest, Seen>);
 struct Seen {
     size: u64,
     kind: MemberKind,
-    repositories: BTreeSet<String>,
+    repositories: BTreeSet<Place>,
 }
 
 impl Found {
-    fn add(&mut self, descriptor: &Descriptor, kind: MemberKind, repository: &str) {
+    fn add(&mut self, descriptor: &Descriptor, kind: MemberKind, place: &Place) {
         let seen = self.0.entry(descriptor.digest.clone()).or_insert(Seen { size: descriptor.size, kind, repositories: BTreeSet::new() });
         // What is a manifest to anybody is one.
         seen.kind = seen.kind.min(kind);
-        if !seen.repositories.contains(repository) {
-            seen.repositories.insert(repository.to_owned());
+        if !seen.repositories.contains(place) {
+            seen.repositories.insert(place.clone());
         }
     }
 
     fn pieces(self) -> Vec<Piece> {
         let piece = |(digest, seen): (Digest, Seen)| {
-            let repositories = seen.repositories.into_iter().collect();
+            let repositories = seen.repositories.iter().map(ToString::to_string).collect();
             Piece { digest, size: seen.size, kind: seen.kind, repositories }
         };
         self.0.into_iter().map(piece).collect()

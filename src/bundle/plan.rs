@@ -66,7 +66,7 @@ impl Sheet {
 }
 
 /// What a member takes in a volume: header, bytes, padding.
-pub fn taken(member: &Member) -> u64 {
+pub(super) fn taken(member: &Member) -> u64 {
     tar::header(&member.path(), member.size).len() as u64 + tar::padded(member.size)
 }
 
