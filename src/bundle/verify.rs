@@ -94,7 +94,7 @@ fn one(hand: Hand, progress: &(dyn Fn(u64) + Sync)) -> Result<BundleReport> {
     let checked: Vec<(u32, Checked)> = hand
         .files
         .par_iter()
-        .map(|(number, at_hand)| Ok((*number, volume::check(at_hand, hand.sha256(*number), progress)?)))
+        .map(|(number, at_hand)| Ok((*number, volume::check(&hand.sheet(at_hand), &at_hand.path, hand.sha256(*number), progress)?)))
         .collect::<Result<_>>()?;
     let mut checked: BTreeMap<u32, Checked> = checked.into_iter().collect();
     report.bytes = checked.values().map(|checked| checked.bytes).sum();

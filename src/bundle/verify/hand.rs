@@ -32,10 +32,22 @@ pub(super) struct Hand {
 pub(super) struct AtHand {
     pub(super) path: PathBuf,
     /// What it should hold.
-    pub(super) sheet: Sheet,
+    record: VolumeRecord,
+}
+
+impl AtHand {
+    /// What it carries.
+    pub(super) fn members(&self) -> &[Member] {
+        &self.record.members
+    }
 }
 
 impl Hand {
+    /// What a volume should be, byte by byte.
+    pub(super) fn sheet(&self, volume: &AtHand) -> Sheet {
+        Sheet::new(&self.index, volume.record.clone())
+    }
+
     /// The sha256 that a volume should have, where the record tells.
     pub(super) fn sha256(&self, number: u32) -> Option<&str> {
         let volume = self.record.as_ref()?.volumes.iter().find(|volume| volume.number == number)?;
@@ -51,7 +63,7 @@ impl Hand {
     pub(super) fn members(&self) -> Box<dyn Iterator<Item = (u32, &Member)> + '_> {
         match &self.record {
             Some(record) => Box::new(record.members()),
-            None => Box::new(self.files.iter().flat_map(|(number, file)| file.sheet.members.iter().map(move |member| (*number, member)))),
+            None => Box::new(self.files.iter().flat_map(|(number, file)| file.members().iter().map(move |member| (*number, member)))),
         }
     }
 
@@ -169,8 +181,7 @@ fn place(path: &Path, asked_for: bool, hands: &mut BTreeMap<Digest, Hand>) -> Re
     };
     match record {
         Some(record) => {
-            let sheet = Sheet::new(&hand.index, record);
-            hand.files.entry(number).or_insert(AtHand { path: path.to_owned(), sheet });
+            hand.files.entry(number).or_insert(AtHand { path: path.to_owned(), record });
         }
         None => hand.problems.push(format!("{file} says to be volume {number}, which the bundle does not have")),
     }

@@ -8,9 +8,9 @@ use std::path::Path;
 use bytes::Bytes;
 
 use super::OP;
-use super::hand::{AtHand, Hand};
+use super::hand::Hand;
 use crate::bundle::format::{Member, MemberKind};
-use crate::bundle::plan::taken;
+use crate::bundle::plan::{Sheet, taken};
 use crate::bundle::tar;
 use crate::content::{Digest, Hasher, Links, MAX_MANIFEST, Manifest};
 use crate::{Error, Result, Side};
@@ -39,9 +39,8 @@ pub(super) struct Checked {
 }
 
 /// Reads the volume through.
-pub(super) fn check(at_hand: &AtHand, sha256: Option<&str>, progress: &(dyn Fn(u64) + Sync)) -> Result<Checked> {
-    let sheet = &at_hand.sheet;
-    let mut volume = Volume::open(&at_hand.path, progress)?;
+pub(super) fn check(sheet: &Sheet, path: &Path, sha256: Option<&str>, progress: &(dyn Fn(u64) + Sync)) -> Result<Checked> {
+    let mut volume = Volume::open(path, progress)?;
     let mut sound = volume.literal(&sheet.head)?;
     let (mut states, mut links) = (HashMap::new(), HashMap::new());
     for member in &sheet.members {
@@ -72,7 +71,7 @@ pub(super) fn join(hand: &Hand, digest: &Digest, parts: &[(u32, &Member)]) -> Re
     let mut bytes = vec![];
     for (number, part) in parts {
         let Some(at_hand) = hand.files.get(number) else { continue };
-        let read = part_of(at_hand, part, |chunk| {
+        let read = part_of(&hand.sheet(at_hand), &at_hand.path, part, |chunk| {
             hasher.update(chunk);
             if manifest {
                 bytes.extend_from_slice(chunk);
@@ -90,11 +89,11 @@ pub(super) fn join(hand: &Hand, digest: &Digest, parts: &[(u32, &Member)]) -> Re
 }
 
 /// Reads the bytes of a part.
-fn part_of(at_hand: &AtHand, part: &Member, mut see: impl FnMut(&[u8])) -> io::Result<()> {
-    let before: u64 = at_hand.sheet.members.iter().take_while(|member| *member != part).map(taken).sum();
+fn part_of(sheet: &Sheet, path: &Path, part: &Member, mut see: impl FnMut(&[u8])) -> io::Result<()> {
+    let before: u64 = sheet.members.iter().take_while(|member| *member != part).map(taken).sum();
     let header = tar::header(&part.path(), part.size).len() as u64;
-    let mut file = File::open(&at_hand.path)?;
-    file.seek(SeekFrom::Start(at_hand.sheet.head.len() as u64 + before + header))?;
+    let mut file = File::open(path)?;
+    file.seek(SeekFrom::Start(sheet.head.len() as u64 + before + header))?;
     let mut buffer = vec![0; READ];
     let mut left = part.size;
     while left > 0 {
