@@ -68,11 +68,15 @@ pub(super) enum Command {
     Plan(PlanArgs),
     /// Make the target hold the lists
     Sync(SyncArgs),
-    /// Hash everything in a layout and check that every image is complete
+    /// Write a bundle that can be carried across an air gap
+    Export(ExportArgs),
+    /// Print the digests a target holds, as export's --base takes them
+    Inventory(InventoryArgs),
+    /// Hash everything in a layout or bundle and check that every image is complete
     Verify {
-        /// The layout's folder (or oci:DIR)
-        #[arg(value_name = "LAYOUT")]
-        target: String,
+        /// A layout's folder (or oci:DIR); a bundle: its folder, its .bundle.json, or some of its volumes
+        #[arg(value_name = "PATH", required = true)]
+        targets: Vec<String>,
     },
     /// Remove what no name in a layout reaches
     Gc {
@@ -211,6 +215,55 @@ pub(super) struct SyncArgs {
     /// Bytes per second at most, read and written, over all registries (20MB/s; MB = 10^6, MiB = 2^20)
     #[arg(long, value_name = "RATE")]
     pub(super) bandwidth: Option<crate::limits::Rate>,
+}
+
+#[derive(Debug, Args)]
+#[command(mut_arg("to", |to| to.value_name("DIR").required(true).help("The folder that the bundle is written to")))]
+pub(super) struct ExportArgs {
+    #[command(flatten)]
+    pub(super) sync: SyncArgs,
+    /// No volume is larger than this (4GB; GB = 10^9, GiB = 2^30). Default: everything in one
+    #[arg(long, value_name = "SIZE", value_parser = volume_size)]
+    pub(super) volume_size: Option<u64>,
+    /// What is at the far side already, or on its way there, is left out: a file of larder inventory, or the .bundle.json of an
+    /// earlier bundle; repeatable
+    #[arg(long, value_name = "INVENTORY|BUNDLE")]
+    pub(super) base: Vec<PathBuf>,
+    /// The layout that images are copied into and packed from. Default: cache in the state folder
+    #[arg(long, value_name = "DIR")]
+    pub(super) cache: Option<PathBuf>,
+    /// What the bundle's files are called. Default: bundle- and 12 digits of its identity
+    #[arg(long, value_name = "NAME")]
+    pub(super) name: Option<String>,
+    /// Write one volume of this bundle again, the same bytes, instead of a new bundle
+    #[arg(long, value_name = "NAME.bundle.json", requires = "volume", conflicts_with_all = ["volume_size", "base", "name", "lists", "image"])]
+    pub(super) repair: Option<PathBuf>,
+    /// The number of the volume to repair
+    #[arg(long, value_name = "N", requires = "repair")]
+    pub(super) volume: Option<u32>,
+}
+
+fn volume_size(text: &str) -> Result<u64, String> {
+    match text.parse::<bytesize::ByteSize>() {
+        Ok(bytesize::ByteSize(0)) | Err(_) => Err("write it like 4GB or 4GiB".to_owned()),
+        Ok(bytesize::ByteSize(bytes)) => Ok(bytes),
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct InventoryArgs {
+    /// Of which target: a layout's folder, or HOST[:PORT][/PREFIX] or oci:DIR. Default: the configuration's
+    #[arg(long, value_name = "TARGET")]
+    pub(super) of: Option<String>,
+    /// Compress it (zstd)
+    #[arg(short = 'z', long)]
+    pub(super) compressed: bool,
+    /// An image list that names the repositories, for a registry that does not tell them; repeatable
+    #[arg(long = "list", value_name = "FILE")]
+    pub(super) lists: Vec<String>,
+    /// Requests in flight to the registry
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(super) concurrency: Option<u16>,
 }
 
 #[derive(Debug, Subcommand)]

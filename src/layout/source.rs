@@ -56,6 +56,12 @@ impl Source for Layout {
         Ok(tags)
     }
 
+    async fn repositories(&self, _charge: &Charge) -> Result<Option<Vec<Place>>> {
+        let index = self.index().await?;
+        let places: std::collections::BTreeSet<Place> = index.entries().filter_map(|entry| Some(entry.title()?.0)).collect();
+        Ok(Some(places.into_iter().collect()))
+    }
+
     async fn manifest(&self, _place: &Place, digest: &Digest, _charge: &Charge) -> Result<Option<Manifest>> {
         let hint = media_type(&*self.index().await?, digest);
         let (files, digest) = (self.0.files.clone(), digest.clone());
