@@ -68,12 +68,8 @@ pub(super) enum Command {
     Plan(PlanArgs),
     /// Make the target hold the lists
     Sync(SyncArgs),
-    /// Hash everything in a layout and check that every image is complete
-    Verify {
-        /// The layout's folder (or oci:DIR)
-        #[arg(value_name = "LAYOUT")]
-        target: String,
-    },
+    /// Hash everything in a layout, or ask a registry for every piece of its images, and name what is damaged or missing
+    Verify(VerifyArgs),
     /// Remove what no name in a layout reaches
     Gc {
         /// The layout's folder (or oci:DIR)
@@ -83,6 +79,8 @@ pub(super) enum Command {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Serve a layout as a read-only registry
+    Serve(ServeArgs),
     /// What each upstream says is left of its pull window, and to whom; spends nothing
     Limits(LimitsArgs),
     /// Validate cache rules, or show how an image resolves
@@ -182,6 +180,9 @@ pub(super) struct SyncArgs {
     /// Write what was not delivered as a CSV list that can be given back
     #[arg(long, value_name = "FILE")]
     pub(super) failed: Option<PathBuf>,
+    /// Write the run's numbers as metrics, for node_exporter's textfile collector
+    #[arg(long, value_name = "FILE.prom")]
+    pub(super) metrics: Option<PathBuf>,
     /// Take nothing for granted: ask the target for every piece of every image, and fetch what it has lost
     #[arg(long)]
     pub(super) recheck: bool,
@@ -197,6 +198,54 @@ pub(super) struct SyncArgs {
     /// Bytes per second at most, read and written, over all registries (20MB/s; MB = 10^6, MiB = 2^20)
     #[arg(long, value_name = "RATE")]
     pub(super) bandwidth: Option<crate::limits::Rate>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct VerifyArgs {
+    /// A layout's folder, or a target as --to takes it: HOST[:PORT][/PREFIX] or oci:DIR
+    #[arg(value_name = "PATH|TARGET")]
+    pub(super) target: String,
+    /// Of a registry: the images that these lists name; repeatable. Default: `lists` of the configuration
+    #[arg(long = "list", value_name = "FILE")]
+    pub(super) lists: Vec<String>,
+    /// Of a registry: this image, as a list of one line; repeatable
+    #[arg(long, value_name = "REF")]
+    pub(super) image: Vec<String>,
+    /// Of a registry: read and hash every blob, instead of asking whether it is there
+    #[arg(long)]
+    pub(super) deep: bool,
+    /// Requests in flight to the registry
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(super) concurrency: Option<u16>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ServeArgs {
+    /// The layout's folder (or oci:DIR)
+    #[arg(value_name = "LAYOUT")]
+    pub(super) layout: String,
+    /// Where to listen; port 0 takes a free one
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:5000")]
+    pub(super) listen: String,
+    /// Speak TLS: the certificate and its chain, in PEM
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub(super) tls_cert: Option<PathBuf>,
+    /// The certificate's key, in PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub(super) tls_key: Option<PathBuf>,
+    /// Answer for this registry's names as the target has them: containerd's ?ns=HOST, and HOST/... ; repeatable
+    #[arg(long = "as", value_name = "HOST")]
+    pub(super) known_as: Vec<String>,
+    /// Connections at once at most; more are told to come back
+    #[arg(long, value_name = "N", default_value_t = crate::serve::Bounds::default().connections, value_parser = connections)]
+    pub(super) max_connections: usize,
+}
+
+fn connections(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count @ 1..=65_536) => Ok(count),
+        _ => Err("a number from 1 to 65536".to_owned()),
+    }
 }
 
 #[derive(Debug, Subcommand)]

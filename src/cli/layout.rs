@@ -10,7 +10,7 @@ use crate::layout::{self, Finding, VerifyReport};
 use crate::{Error, Result};
 
 /// The layout that `text` names: an existing path, else as `--to`.
-fn path_of(text: &str, command: &'static str) -> Result<PathBuf, Refusal> {
+pub(super) fn path_of(text: &str, command: &'static str) -> Result<PathBuf, Refusal> {
     if Path::new(text).exists() {
         return Ok(PathBuf::from(text));
     }

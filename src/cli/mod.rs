@@ -10,12 +10,14 @@ mod plan;
 mod printer;
 mod progress;
 mod rules;
+mod serve;
 mod shell;
 mod signals;
 mod state;
 mod summary;
 mod sync;
 mod until;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -98,7 +100,8 @@ async fn dispatch(cli: Cli, printer: &Printer) -> Result<Exit, Refusal> {
     match cli.command {
         Command::Plan(args) => plan::run(file, args, printer).await,
         Command::Sync(args) => sync::run(file, args, printer).await,
-        Command::Verify { target } => layout::verify(&target, printer).await,
+        Command::Verify(args) => verify::run(file, args, printer).await,
+        Command::Serve(args) => serve::run(&args, printer).await,
         Command::Gc { layout, dry_run } => layout::gc(&layout, dry_run, printer).await,
         Command::Limits(args) => limits::run(file, args, printer).await,
         Command::Rules(command) => rules::run(file, command, printer),

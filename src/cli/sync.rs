@@ -17,7 +17,7 @@ pub(super) async fn run(file: Option<&Path>, args: SyncArgs, printer: &Printer) 
     let report = sync(inputs, &args, printer).await?;
     let mut exit = Exit::of(report.exit);
     let written = args.report.iter().map(|path| report.write(path)).chain(args.failed.iter().map(|path| write_failed(path, &report)));
-    for error in written.filter_map(Result::err) {
+    for error in written.chain(args.metrics.iter().map(|path| report.write_metrics(path))).filter_map(Result::err) {
         printer.error(&error);
         exit = Exit::Failed;
     }
@@ -67,7 +67,7 @@ fn check_outputs(args: &SyncArgs) -> Result<(), Refusal> {
         let why = report::file::check(path).err()?;
         Some(Error::local("write report", format!("{}: {why}", path.display())))
     };
-    let errors: Vec<Error> = args.report.iter().chain(&args.failed).filter_map(refused).collect();
+    let errors: Vec<Error> = args.report.iter().chain(&args.failed).chain(&args.metrics).filter_map(refused).collect();
     if errors.is_empty() { Ok(()) } else { Err(errors.into()) }
 }
 

@@ -9,6 +9,7 @@
 //!
 //! A digest is found if there is a file of it, named or not.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Seek as _, SeekFrom};
 
@@ -56,6 +57,12 @@ impl Source for Layout {
         Ok(tags)
     }
 
+    async fn repositories(&self, _charge: &Charge) -> Result<Option<Vec<Place>>> {
+        let index = self.index().await?;
+        let repositories: BTreeSet<&str> = index.entries().filter_map(stated_name).filter_map(repository).collect();
+        Ok(Some(repositories.into_iter().map(Place::new).collect()))
+    }
+
     async fn manifest(&self, _place: &Place, digest: &Digest, _charge: &Charge) -> Result<Option<Manifest>> {
         let hint = media_type(&*self.index().await?, digest);
         let (files, digest) = (self.0.files.clone(), digest.clone());
@@ -101,12 +108,25 @@ fn stated_name(entry: &IndexEntry) -> Option<&str> {
     }
 }
 
+/// The repository of a full name, if it is one that can be asked for.
+fn repository(name: &str) -> Option<&str> {
+    let (repository, _) = match name.split_once('@') {
+        Some(split) => split,
+        None => name.rsplit_once(':')?,
+    };
+    let (host, path) = crate::name::split_host(repository);
+    let known = host.is_none_or(|host| crate::name::normal_host(host).is_ok()) && crate::name::check_path(path).is_ok();
+    known.then_some(repository)
+}
+
 fn find<'a>(index: &'a Index, place: &Place, tag: &str) -> Option<&'a IndexEntry> {
     let name = full_name(place, &Reference::Tag(tag.to_owned()));
-    index
-        .named(&name)
-        .or_else(|| index.entries().find(|entry| stated_name(entry) == Some(&name)))
-        .or_else(|| index.named(tag).filter(|entry| entry.source.is_none()))
+    stated(index, &name).or_else(|| index.named(tag).filter(|entry| entry.source.is_none()))
+}
+
+/// The entry that says itself that it has this name.
+pub(super) fn stated<'a>(index: &'a Index, name: &str) -> Option<&'a IndexEntry> {
+    index.named(name).or_else(|| index.entries().find(|entry| stated_name(entry) == Some(name)))
 }
 
 /// What `index.json` says a manifest is; empty if it does not say.
@@ -194,6 +214,9 @@ mod tests {
             entry(7, Some("library/redis:6"), None),
             entry(8, Some("library/redis:7"), None),
             entry(9, Some("library/redis/x:5"), None),
+            entry(10, Some("localhost:5000/y:sha256-ab"), None),
+            entry(11, Some(&format!("by/digest@{}", Digest::sha256(b"x"))), None),
+            entry(12, Some("../up:1"), None),
         ];
         fs::write(layout.path().join("index.json"), json!({"manifests": entries}).to_string()).unwrap();
         for (name, expected) in [
@@ -210,5 +233,9 @@ mod tests {
         }
         assert_eq!(layout.tags(&Place::new("library/redis"), &charge()).await.unwrap(), ["7", "6"]);
         assert_eq!(layout.tags(&Place::new("docker.io/library/redis"), &charge()).await.unwrap(), ["7"]);
+        let repositories = layout.repositories(&charge()).await.unwrap().unwrap();
+        let repositories: Vec<&str> = repositories.iter().map(Place::as_str).collect();
+        let expected = ["by/digest", "docker.io/library/redis", "library/redis", "library/redis/x", "localhost:5000/y", "quay.io/a/b"];
+        assert_eq!(repositories, expected);
     }
 }
