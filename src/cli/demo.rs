@@ -67,6 +67,8 @@ async fn measured(config: &Path, dir: &Path, meter: &Arc<Meter>, printer: &Print
         report: vec![],
         failed: None,
         metrics: None,
+        lock: None,
+        frozen: false,
         recheck: false,
         state: Some(dir.join("state")),
         until: None,
@@ -74,7 +76,7 @@ async fn measured(config: &Path, dir: &Path, meter: &Arc<Meter>, printer: &Print
         bandwidth: None,
     };
     let inputs = Inputs::read(Some(config), &args.selection)?;
-    let report = sync::sync(inputs, &args, printer).await?;
+    let report = sync::sync(inputs, &args, None, printer).await?;
     Ok((report, meter.read().since(before)))
 }
 

@@ -6,6 +6,7 @@ mod demo;
 mod inputs;
 mod layout;
 mod limits;
+mod locked;
 mod plan;
 mod printer;
 mod progress;
