@@ -222,6 +222,9 @@ pub(super) struct VerifyArgs {
     /// Of a registry: this image, as a list of one line; repeatable
     #[arg(long, value_name = "REF")]
     pub(super) image: Vec<String>,
+    /// Of a registry: the images that this lock names, each with the digest it says
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["lists", "image"])]
+    pub(super) lock: Option<PathBuf>,
     /// Of a registry: read and hash every blob, instead of asking whether it is there
     #[arg(long)]
     pub(super) deep: bool,

@@ -6,6 +6,7 @@ use super::printer::Printer;
 use super::progress::size;
 use super::{Exit, Refusal};
 use crate::config::Target;
+use crate::error::printable;
 use crate::layout::{self, Finding, VerifyReport};
 use crate::{Error, Result};
 
@@ -16,10 +17,6 @@ pub(super) fn path_of(text: &str, command: &'static str) -> Result<PathBuf, Refu
     }
     match Target::parse(text) {
         Ok(Target::Layout { path }) if path.exists() => Ok(path),
-        Ok(Target::Registry { .. }) if text.contains(['.', ':']) && command == "verify" => Err(Refusal::usage(Error::local(
-            "verify",
-            format!("`{text}`: verifying a registry is not in this version of larder, and no such path exists"),
-        ))),
         _ => Err(Refusal::usage(Error::local(command, format!("`{text}`: no such folder")))),
     }
 }
@@ -69,24 +66,20 @@ pub(super) async fn verify(text: &str, printer: &Printer) -> Result<Exit, Refusa
 
 /// Every finding, a line each: what stands in the way first, what is harmless last.
 fn findings(report: &VerifyReport) -> String {
-    let problems = report.problems.iter().map(|problem| format!("problem {problem}"));
+    let problems = report.problems.iter().map(|problem| printable(&format!("problem {problem}")) + "\n");
     let named = |word: &'static str, findings: &[Finding]| {
-        let line = move |finding: &Finding| format!("{word} {} ({}): {}", finding.digest, images(&finding.images), finding.why);
+        // Each part is made printable by itself: a layer may belong to so many images that the whole would be cut.
+        let line =
+            move |finding: &Finding| format!("{word} {} ({}): {}\n", finding.digest, images(&finding.images), printable(&finding.why));
         findings.iter().map(line).collect::<Vec<_>>()
     };
-    let unreferenced = report.unreferenced.iter().map(|digest| format!("unreferenced {digest}"));
-    let strays = report.strays.iter().map(|stray| format!("stray {stray}"));
-    problems
-        .chain(named("damaged", &report.damaged))
-        .chain(named("missing", &report.missing))
-        .chain(unreferenced)
-        .chain(strays)
-        .map(|line| crate::error::printable(&line) + "\n")
-        .collect()
+    let unreferenced = report.unreferenced.iter().map(|digest| format!("unreferenced {digest}\n"));
+    let strays = report.strays.iter().map(|stray| printable(&format!("stray {stray}")) + "\n");
+    problems.chain(named("damaged", &report.damaged)).chain(named("missing", &report.missing)).chain(unreferenced).chain(strays).collect()
 }
 
 fn images(names: &[String]) -> String {
-    if names.is_empty() { "no image".to_owned() } else { names.join(", ") }
+    if names.is_empty() { "no image".to_owned() } else { names.iter().map(|name| printable(name)).collect::<Vec<_>>().join(", ") }
 }
 
 pub(super) async fn gc(text: &str, dry_run: bool, printer: &Printer) -> Result<Exit, Refusal> {

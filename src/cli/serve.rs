@@ -22,7 +22,7 @@ pub(super) async fn run(args: &ServeArgs, printer: &Printer) -> Result<Exit, Ref
     let stop = signals::listen(printer);
     let plural = if names == 1 { "" } else { "s" };
     let facts = serde_json::json!({"url": url, "layout": path.display().to_string(), "names": names});
-    printer.tell(&format!("serving {} at {url}: {names} name{plural}, read-only", path.display()), &facts);
+    printer.tell(&format!("serving {} at {url} ({names} name{plural}, read-only)", path.display()), &facts);
     server.run_until(stop.cancelled_owned()).await;
     Ok(Exit::Done)
 }

@@ -199,7 +199,7 @@ impl Shop {
         let charge = Charge::new("_catalog");
         let all = self.source.repositories(&charge).await.map_err(|error| refused(&error, &charge, Code::NameUnknown))?;
         let all = all.ok_or_else(ApiError::no_such_endpoint)?;
-        let (repositories, next) = page.cut(all.iter().map(names::speakable).collect());
+        let (repositories, next) = page.cut(all.iter().filter_map(names::speakable).collect());
         let answer = linked(ok(), next.map(|query| format!("/v2/_catalog?{query}")));
         json_answer(answer, json!({ "repositories": repositories }).to_string())
     }

@@ -55,9 +55,11 @@ fn colon(asked: &str) -> Option<String> {
     (!host.is_empty() && !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit())).then(|| format!("{host}:{port}/{path}"))
 }
 
-/// How a repository is to be asked for, where its own name may not stand in a path.
-pub(super) fn speakable(place: &Place) -> String {
-    place.as_str().replace(':', "_")
+/// How a repository is asked for, if it can be: a colon may not stand in its name, and other tools write into a layout what they
+/// like.
+pub(super) fn speakable(place: &Place) -> Option<String> {
+    let name = place.as_str().replace(':', "_");
+    name::check_path(&name).is_ok().then_some(name)
 }
 
 #[cfg(test)]

@@ -2,15 +2,19 @@
 //! stream through the engine, each upstream on its own.
 
 mod claims;
+mod expected;
 mod forecast;
 mod found;
 mod item;
 mod plan;
 mod run;
 mod supply;
+mod verify;
 
+pub use expected::{Children, Expected, listed, locked};
 pub use forecast::{AccountPlan, forecast};
 pub use item::{Item, Want};
 pub use plan::{Planned, State};
 pub use run::{Sync, SyncOptions};
 pub use supply::{Supply, SupplyOptions, TargetStore};
+pub use verify::{Finding, Proof, Wrong, prove};

@@ -1,5 +1,8 @@
 //! The server over real sockets, asked by reqwest, by raw bytes, and by oci-client as somebody else's idea of the API.
 
+mod bounds;
+mod lists;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::StreamExt;
