@@ -9,7 +9,7 @@ use super::claims::{self, Claims};
 use super::{Item, SyncOptions, TargetStore, Want};
 use crate::config::Target;
 use crate::content::{Charge, Descriptor, Digest, ForeignLayers, IndexMode, Place, PlatformFilter, Policy};
-use crate::list::{Parsed, Selection};
+use crate::list::{Entry, Parsed, Selection, TargetName};
 use crate::lock::{Cut, Lock, Record};
 use crate::name::Reference;
 use crate::report::Outcome;
@@ -95,7 +95,7 @@ pub async fn listed(lists: Vec<Parsed>, rules: &RuleSet, options: &SyncOptions, 
             row.failed(error.to_error())
         }));
         for entry in list.entries {
-            match Item::resolve(entry, 0, rules, options, &target.target) {
+            match Item::resolve(from_target(entry, rules, &target.target), 0, rules, options, &target.target) {
                 Ok(item) => items.push(Arc::new(item)),
                 Err(row) => failed.push(*row),
             }
@@ -112,6 +112,19 @@ pub async fn listed(lists: Vec<Parsed>, rules: &RuleSet, options: &SyncOptions, 
     let (wants, refused) = claims::merge(&Claims::default(), all);
     failed.extend(refused.into_iter().map(|(want, error)| want.row(&target.target).failed(error)));
     (wants.iter().map(|want| Expected::of(want, &target.target)).collect(), failed)
+}
+
+/// A line may name an image as the target knows it: that means the one which the rules put there.
+fn from_target(mut entry: Entry, rules: &RuleSet, target: &Target) -> Entry {
+    let Some(place) = target.place_of(&entry.source).map(str::to_owned) else { return entry };
+    // A rule that reads from the target's own registry is the more particular statement.
+    if entry.target.is_none() && rules.matching(&entry.source).is_empty() {
+        match rules.by_target(&place) {
+            Ok(resolution) => entry.source = resolution.source,
+            Err(_) => entry.target = Some(TargetName { repository: place, tag: None }),
+        }
+    }
+    entry
 }
 
 /// The images of one line.
