@@ -72,12 +72,8 @@ pub(super) enum Command {
     Export(ExportArgs),
     /// Print the digests a target holds, as export's --base takes them
     Inventory(InventoryArgs),
-    /// Hash everything in a layout or bundle and check that every image is complete
-    Verify {
-        /// A layout's folder (or oci:DIR); a bundle: its folder, its .bundle.json, or some of its volumes
-        #[arg(value_name = "PATH", required = true)]
-        targets: Vec<String>,
-    },
+    /// Hash everything in a layout or bundle, or ask a registry for every piece of its images, and name what is damaged or missing
+    Verify(VerifyArgs),
     /// Remove what no name in a layout reaches
     Gc {
         /// The layout's folder (or oci:DIR)
@@ -87,6 +83,8 @@ pub(super) enum Command {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Serve a layout as a read-only registry
+    Serve(ServeArgs),
     /// What each upstream says is left of its pull window, and to whom; spends nothing
     Limits(LimitsArgs),
     /// Validate cache rules, or show how an image resolves
@@ -193,6 +191,9 @@ pub(super) struct SyncArgs {
     /// Write what was not delivered as a CSV list that can be given back
     #[arg(long, value_name = "FILE")]
     pub(super) failed: Option<PathBuf>,
+    /// Write the run's numbers as metrics, for node_exporter's textfile collector
+    #[arg(long, value_name = "FILE.prom")]
+    pub(super) metrics: Option<PathBuf>,
     /// Keep a lock: which digest each image had when it was delivered, with platforms, children, referrers and sizes. What is
     /// delivered replaces its record, what fails keeps the old one, what is not listed any more goes
     #[arg(long, value_name = "FILE")]
@@ -264,6 +265,58 @@ pub(super) struct InventoryArgs {
     /// Requests in flight to the registry
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(super) concurrency: Option<u16>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct VerifyArgs {
+    /// A layout's folder; a bundle: its folder, its .bundle.json, or some of its volumes; or a target as --to takes it: HOST[:PORT][/PREFIX]
+    /// or oci:DIR
+    #[arg(value_name = "PATH|TARGET", required = true)]
+    pub(super) targets: Vec<String>,
+    /// Of a registry: the images that these lists name; repeatable. Default: `lists` of the configuration
+    #[arg(long = "list", value_name = "FILE")]
+    pub(super) lists: Vec<String>,
+    /// Of a registry: this image, as a list of one line; repeatable
+    #[arg(long, value_name = "REF")]
+    pub(super) image: Vec<String>,
+    /// Of a registry: the images that this lock names, each with the digest it says
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["lists", "image"])]
+    pub(super) lock: Option<PathBuf>,
+    /// Of a registry: read and hash every blob, instead of asking whether it is there
+    #[arg(long)]
+    pub(super) deep: bool,
+    /// Requests in flight to the registry
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(super) concurrency: Option<u16>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ServeArgs {
+    /// The layout's folder (or oci:DIR)
+    #[arg(value_name = "LAYOUT")]
+    pub(super) layout: String,
+    /// Where to listen; port 0 takes a free one
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:5000")]
+    pub(super) listen: String,
+    /// Speak TLS: the certificate and its chain, in PEM
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub(super) tls_cert: Option<PathBuf>,
+    /// The certificate's key, in PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub(super) tls_key: Option<PathBuf>,
+    /// Answer for this registry's names as the target has them: containerd's ?ns=HOST, and HOST/... ; repeatable
+    #[arg(long = "as", value_name = "HOST")]
+    pub(super) known_as: Vec<String>,
+    /// Connections at once at most; more are told to come back
+    #[arg(long, value_name = "N", default_value_t = crate::serve::Bounds::default().connections, value_parser = connections)]
+    pub(super) max_connections: usize,
+}
+
+fn connections(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count @ 1..=65_536) => Ok(count),
+        _ => Err("a number from 1 to 65536".to_owned()),
+    }
 }
 
 #[derive(Debug, Subcommand)]
