@@ -43,6 +43,7 @@ pub(super) async fn sync(inputs: Inputs, args: &SyncArgs, lock: Option<&LockFile
         concurrency,
         wait_until: until.wait,
         start_until: until.start,
+        ..SyncOptions::default()
     };
     let stop = signals::listen(printer);
     let (started, clock) = (jiff::Timestamp::now(), std::time::Instant::now());

@@ -1,10 +1,12 @@
 //! Tag lists, page by page (distribution-spec "Listing tags"; registries.md 4.4).
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use reqwest::Method;
 use reqwest::header::LINK;
 use serde::Deserialize;
+use tokio::sync::OnceCell;
 use url::Url;
 
 use super::auth::Scopes;
@@ -14,7 +16,7 @@ use super::store::RegistryStore;
 use super::transport::Call;
 use crate::content::{Charge, Place};
 use crate::name::check_tag;
-use crate::{Error, Kind, Result};
+use crate::{Error, Kind, Result, Side};
 
 /// A page of 1,000 tags of 128 characters has 131 KiB; some registries ignore the page size and send all at once.
 const MAX_PAGE: usize = 16 * 1024 * 1024;
@@ -31,9 +33,39 @@ struct Page {
     tags: Option<Vec<String>>,
 }
 
+/// What an upstream has listed, by repository: asked for once a run, however many want to know. Failures are remembered too.
+#[derive(Default)]
+pub(super) struct Listed(Mutex<HashMap<Place, Listing>>);
+
+type Listing = Arc<OnceCell<Result<Arc<[String]>>>>;
+
+impl Listed {
+    fn of(&self, place: &Place) -> Listing {
+        Arc::clone(self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(place.clone()).or_default())
+    }
+}
+
 impl RegistryStore {
+    /// All tags of `place`, in the registry's order. An upstream is asked once a run; a target, which changes meanwhile, each time.
+    pub(super) async fn tag_list(&self, place: &Place, charge: &Charge) -> Result<Arc<[String]>> {
+        if self.transport.side != Side::Upstream {
+            return self.list_tags(place, charge).await.map(Into::into);
+        }
+        // Several images may be told of a failure: it is about the repository.
+        let charge = Charge { image: format!("{}/{place}", self.transport.host.name).into(), ..charge.clone() };
+        let listing = self.listed.of(place);
+        let listed = listing.get_or_try_init(|| async {
+            match self.list_tags(place, &charge).await {
+                // A pause that was too long for one may be over for the next.
+                Err(error) if error.kind() == Kind::Deferred => Err(error),
+                listed => Ok(listed.map(Into::into)),
+            }
+        });
+        listed.await?.clone()
+    }
+
     /// All tags of `place`, in the registry's order. What cannot be a tag is left out: it could only be a trick.
-    pub(super) async fn list_tags(&self, place: &Place, charge: &Charge) -> Result<Vec<String>> {
+    async fn list_tags(&self, place: &Place, charge: &Charge) -> Result<Vec<String>> {
         let list = self.transport.host.url(&format!("{place}/tags/list"));
         let mut url = list.clone();
         let page_size = format!("n={}", self.transport.host.profile.tag_page);

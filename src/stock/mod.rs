@@ -1,16 +1,20 @@
 //! From list entries to a stocked target: entries meet rules and become items, items become wanted images, and images
 //! stream through the engine, each upstream on its own.
 
+mod choosing;
 mod claims;
+mod expand;
 mod forecast;
 mod found;
 mod item;
 mod plan;
 mod run;
 mod supply;
+mod undecided;
 
+pub use expand::KnownDates;
 pub use forecast::{AccountPlan, forecast};
-pub use item::{Item, Want};
-pub use plan::{Planned, State};
+pub use item::{Item, Resolved, Want};
+pub use plan::{Plan, Planned, State};
 pub use run::{Sync, SyncOptions};
 pub use supply::{Supply, SupplyOptions, TargetStore};
