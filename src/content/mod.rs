@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows where content lives; registries and layouts implement [`Source`] and [`Sink`] in their own rooms.
 
+mod created;
 mod digest;
 mod manifest;
 mod platform;
@@ -10,6 +11,7 @@ mod sink;
 mod source;
 mod verify;
 
+pub(crate) use created::{Created, created, created_in_config};
 pub use digest::{Digest, Hasher};
 pub(crate) use manifest::{ACCEPT, kind_of, platforms_of};
 pub use manifest::{Descriptor, Links, MAX_MANIFEST, Manifest, ManifestKind, Platform};

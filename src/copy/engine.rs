@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio_util::sync::CancellationToken;
 
 use super::cost::Seen;
+use super::created::Configs;
 use super::presence::{Locks, Presence};
 use crate::content::{Charge, Descriptor, Digest, Manifest, Place, Policy, Publication, Sink, Source, platforms_of};
 use crate::name::Reference;
@@ -32,6 +33,8 @@ pub struct Image {
     pub from: Place,
     /// What is asked for there. A digest is not resolved.
     pub wanted: Reference,
+    /// What the upstream has said it is, if it was asked before.
+    pub resolved: Option<Descriptor>,
     /// Its repository at the target.
     pub to: Place,
     /// The name it gets there.
@@ -139,6 +142,7 @@ pub struct Engine {
     pub(super) leaders: Locks<Digest>,
     pub(super) counts: Counts,
     pub(super) seen: Seen,
+    pub(super) configs: Configs,
     /// No new work is begun once this is cancelled.
     pub(super) stop: CancellationToken,
     fatal: Mutex<Option<Error>>,
@@ -156,6 +160,7 @@ impl Engine {
             leaders: Locks::default(),
             counts: Counts::default(),
             seen: Seen::default(),
+            configs: Configs::default(),
             stop,
             fatal: Mutex::new(None),
         })
@@ -287,9 +292,10 @@ impl Engine {
             return Err(Error::cancelled("resolve tag"));
         }
         let upstream = async {
-            match &image.wanted {
-                Reference::Digest(digest) => Ok(Descriptor::new("", digest.clone(), 0)),
-                Reference::Tag(_) => {
+            match (&image.wanted, &image.resolved) {
+                (Reference::Digest(digest), _) => Ok(Descriptor::new("", digest.clone(), 0)),
+                (Reference::Tag(_), Some(resolved)) => Ok(resolved.clone()),
+                (Reference::Tag(_), None) => {
                     image.upstream.resolve(&image.from, &image.wanted, &image.charge).await?.ok_or_else(|| not_found(image))
                 }
             }

@@ -3,13 +3,14 @@
 
 mod blob;
 mod cost;
+mod created;
 mod engine;
 mod graph;
 mod presence;
 #[cfg(test)]
 mod tests;
 
-pub use cost::Cost;
+pub use cost::{Cost, most_pulls};
 pub use engine::{Counts, Delivered, Engine, Image, Next, Options, Standing, Survey, Target};
 
 #[allow(unused_imports, reason = "named in the text above")]
