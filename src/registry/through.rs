@@ -4,6 +4,7 @@ use reqwest::Method;
 use reqwest::header::{ETAG, HeaderMap};
 
 use super::auth::Scopes;
+use super::blobs::Asked;
 use super::counters::RequestKind;
 use super::manifests::{accept, media_type, said_digest};
 use super::profiles::{BlobOrigin, Caching};
@@ -79,8 +80,10 @@ impl RegistryStore {
 
     /// Whether it has the blob, by HEAD.
     pub(crate) async fn look_for_blob(&self, place: &Place, digest: &Digest, charge: &Charge) -> Result<BlobSeen> {
-        let headers = self.head_blob_as(place, digest, &Scopes::pull(place.as_str()), charge).await?;
-        Ok(headers.map_or(BlobSeen::Absent, |headers| self.seen(digest, &headers)))
+        Ok(match self.ask_blob(place, digest, &Scopes::pull(place.as_str()), charge).await? {
+            Asked::Here(_, headers) => self.seen(digest, &headers),
+            Asked::Absent => BlobSeen::Absent,
+        })
     }
 
     /// The blob, whole, and what the answer says of where it is.

@@ -1,8 +1,10 @@
-//! What outlives a run so that an interrupted one costs nothing twice: manifests fetched for images that are not
-//! delivered yet, and what was pulled through which cache. Losing it costs requests, never correctness.
+//! What outlives a run so that nothing costs twice: manifests fetched for images that are not delivered yet, when images were
+//! created, and what was pulled through which cache. Losing it costs requests, never correctness.
 
+mod created;
 mod kept;
 mod warmed;
 
+pub use created::CreatedDates;
 pub use kept::{Keeping, Kept};
 pub use warmed::{Pulled, Warmed};

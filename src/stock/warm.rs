@@ -5,12 +5,12 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Supply, SyncOptions, TargetStore, Want};
-use crate::content::{Charge, IndexMode, Place, Policy};
+use super::{Item, Supply, SyncOptions, TargetStore, Want};
+use crate::content::{Charge, Digest, ForeignLayers, IndexMode, Place, Policy};
 use crate::copy::{Counts, Delivered, Engine, Image, Next, Options, Standing as Compared, Survey};
 use crate::limits::{AccountId, Gate, Quota, Standing};
 use crate::name::Reference;
-use crate::registry::pull_row;
+use crate::registry::{RegistryStore, pull_row};
 use crate::report::{RegistryRow, Reporter, Requests};
 use crate::rules::{Delivery, Rule};
 use crate::warm::{Cache, Through, Upstream};
@@ -54,6 +54,17 @@ impl Engines {
             Warming { engine: engine(cache.ends(), true), cache, verify: options.verify_warm }
         });
         Engines { push: engine(target.ends.clone(), false), warm, stop: stop.clone() }
+    }
+
+    /// The engine that copies.
+    pub(super) fn push(&self) -> &Arc<Engine> {
+        &self.push
+    }
+
+    /// The cache, if that is who must be asked for an item's tags: its upstream is not to be.
+    pub(super) fn lists_at_cache(&self, item: &Item) -> Option<&RegistryStore> {
+        let rule = item.rule.as_deref().filter(|rule| rule.delivery == Delivery::Warm && !rule.warm.upstream_check);
+        self.warm.as_ref().filter(|_| rule.is_some()).map(|warming| warming.cache.store())
     }
 
     /// The engine that brings an image.
@@ -106,23 +117,30 @@ impl Engines {
         }
     }
 
-    /// How an image stands, by HEADs alone, and what would be brought.
+    /// How an image stands, by HEADs alone, its digest at the upstream, and what would be brought.
     ///
     /// # Errors
     /// As [`Engine::compare`].
-    pub(super) async fn compare(&self, image: &Image, through: Option<&Arc<Through>>) -> Result<(Compared, Option<Survey>)> {
+    pub(super) async fn compare(
+        &self,
+        image: &Image,
+        through: Option<&Arc<Through>>,
+    ) -> Result<(Compared, Option<Digest>, Option<Survey>)> {
         let Some(through) = through else {
-            return self.push.compare(image).await.map(|(standing, survey)| (standing, Some(survey)));
+            let (standing, survey) = self.push.compare(image).await?;
+            return Ok((standing, Some(survey.wanted.digest.clone()), Some(survey)));
         };
         Ok(match through.survey(image.immutable, false, &image.charge).await? {
-            Next::Nothing(current) => (Compared::Current(current.digest), None),
+            Next::Nothing(current) => (Compared::Current(current.digest), current.source_digest, None),
             Next::Bring(survey) => {
                 let to = survey.wanted.digest.clone();
+                // What a cold cache would have to be pulled for, a plan does not know.
+                let at_upstream = Some(to.clone()).filter(|digest| !through.is_unknown(digest));
                 let standing = match survey.held.clone() {
                     Some(from) => Compared::Moved { from, to },
                     None => Compared::Missing(to),
                 };
-                (standing, Some(survey))
+                (standing, at_upstream, Some(survey))
             }
         })
     }
@@ -154,17 +172,24 @@ impl Supply {
             _ => None,
         };
         let gate = gate.unwrap_or_else(|| self.payer(&source.host, rule, cache.host()));
-        let upstream = Upstream { store, host: source.host.clone(), place: Place::new(source.path.as_str()) };
+        let upstream = Upstream { store, host: source.host.clone(), place: Place::new(source.path.as_str()), resolved: None };
         // The index stays as it is; of its children only those asked for are pulled.
-        let policy = Arc::new(Policy { index: IndexMode::Sparse, ..Policy::clone(&want.item.policy) });
+        // What only its vendor has, no cache is filled with.
+        let kept = Policy::clone(&want.item.policy);
+        let policy = Arc::new(Policy { index: IndexMode::Sparse, foreign_layers: ForeignLayers::Skip, ..kept });
         let name = (want.item.to.clone(), name_at_cache(want)?);
-        let through = Through::new(cache, upstream, name, Arc::clone(&policy), rule.warm);
-        let charge = Charge { account: Some(Arc::clone(&gate)), ..Charge::new(want.source()) };
+        let resolved = want.resolved.as_ref().and_then(|resolved| resolved.descriptor.clone());
+        let through = Through::new(cache, Upstream { resolved: resolved.clone(), ..upstream }, name, Arc::clone(&policy), rule.warm);
+        let mut charge = Charge { account: Some(Arc::clone(&gate)), ..Charge::new(want.source()) };
+        if let Some(resolved) = &want.resolved {
+            charge.tally = Arc::clone(&resolved.tally);
+        }
         let image = Image {
             name: want.canonical().into(),
             upstream: Arc::clone(&through) as _,
             from: want.item.to.clone(),
             wanted: want.wanted.clone(),
+            resolved,
             to: want.item.to.clone(),
             publish: want.publish.clone(),
             charge,

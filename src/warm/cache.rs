@@ -40,6 +40,11 @@ impl Cache {
         copy::Target { sink: Arc::clone(self) as _, source: Arc::new(super::sink::Nothing) }
     }
 
+    /// The registry that it is.
+    pub(crate) fn store(&self) -> &RegistryStore {
+        &self.store
+    }
+
     /// Its host.
     pub(crate) fn host(&self) -> &str {
         self.store.host()

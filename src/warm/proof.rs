@@ -49,6 +49,11 @@ impl Through {
             return Ok(None);
         };
         let digest = descriptor.digest.clone();
+        let single = kind_of(&descriptor.media_type) != ManifestKind::Index;
+        if single && !self.policy.platforms.is_empty() && self.remembered().is_none_or(|proof| proof.digest != digest) {
+            // Which platform it is for, its config says: that was looked at if it was pulled before.
+            return Ok(None);
+        }
         Ok(self.has_below(descriptor, 0, charge).await?.then(|| Proof { source: digest.clone(), digest }))
     }
 
@@ -61,7 +66,7 @@ impl Through {
             // Its own: reading it costs the upstream nothing.
             let index = self.cache.store.pull(&self.place, &Reference::Digest(manifest.digest), charge).await?;
             let Some(index) = index else { return Ok(false) };
-            let chosen = crate::copy::chosen(&self.policy, index.links()?.manifests);
+            let chosen = self.chosen(&index.links()?.manifests);
             let has = |child: Descriptor| async move {
                 match self.cache.store.look(&self.place, &Reference::Digest(child.digest), charge).await? {
                     Some(Looked { descriptor, own: true }) => self.has_below(descriptor, depth + 1, charge).await,

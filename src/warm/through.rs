@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::Cache;
 use super::proof::Proof;
-use crate::content::{BlobStream, Charge, Descriptor, Digest, Manifest, ManifestKind, Place, Policy, Source, platforms_of};
+use crate::content::{BlobStream, Charge, Choice, Descriptor, Digest, Manifest, Place, Policy, Source};
 use crate::copy::{Delivered, Next, Survey};
 use crate::name::Reference;
 use crate::registry::RegistryStore;
@@ -26,6 +26,8 @@ pub(crate) struct Upstream {
     pub(crate) host: String,
     /// The repository there.
     pub(crate) place: Place,
+    /// What it has said the image is, if it was asked before.
+    pub(crate) resolved: Option<Descriptor>,
 }
 
 /// One image, seen through the cache.
@@ -119,7 +121,7 @@ impl Through {
         // Asked of the cache, it is the cache's digest that is named; asked of the upstream, the upstream's.
         match proof {
             Some(proof) if proof.source == wanted.digest || proof.digest == wanted.digest => Ok(Next::Nothing(self.current(proof))),
-            proof => Ok(Next::Bring(Survey { wanted, held: proof.map(|proof| proof.digest) })),
+            proof => Ok(Next::Bring(Survey::of(wanted, proof.map(|proof| proof.digest)))),
         }
     }
 
@@ -164,6 +166,10 @@ impl Through {
 
     /// What the upstream says, if it is asked and lets us.
     async fn at_upstream(&self, charge: &Charge) -> Result<Option<Descriptor>> {
+        if let Some(resolved) = &self.upstream.resolved {
+            self.read().asked = true;
+            return Ok(Some(Descriptor { size: 0, ..resolved.clone() }));
+        }
         let Some(upstream) = &self.upstream.store else { return Ok(None) };
         match upstream.resolve(&self.upstream.place, &self.reference, charge).await {
             Ok(Some(named)) => {
@@ -197,21 +203,19 @@ impl Through {
         *digest == self.unknown().digest
     }
 
-    /// Completes what the engine says of a pulled image: the digests, the platforms, the remarks.
+    /// Completes what the engine says of a pulled image: the digests, and the remarks.
     pub(crate) fn describe(&self, delivered: &mut Delivered) {
         let mut read = self.read();
         delivered.notes.append(&mut read.notes);
         let Some(root) = &read.root else { return };
         delivered.digest = root.digest.clone();
         delivered.source_digest = read.asked.then(|| root.source.clone());
-        delivered.platforms = platforms_of(&root.chosen);
-        delivered.children.clone_from(&root.chosen);
     }
 
-    /// Writes down that the image was pulled through, where the cache does not prove that itself.
+    /// Writes down that the image was pulled through.
     pub(crate) fn keep(&self) {
         let read = self.read();
-        let (Some(root), Some(at), None) = (&read.root, read.begun, self.cache.caching().origin) else { return };
+        let (Some(root), Some(at)) = (&read.root, read.begun) else { return };
         let pulled = Pulled {
             cache: self.cache.host().to_owned(),
             place: self.place.as_str().to_owned(),
@@ -238,8 +242,7 @@ impl Through {
             self.differs(wanted, got, charge).await?
         };
         let listed = manifest.links()?.manifests;
-        let chosen = crate::copy::chosen(&self.policy, listed.clone());
-        self.check_platforms(&manifest, &chosen)?;
+        let chosen = self.chosen(&listed);
         if self.cache.caching().lists == Lists::Whole {
             for _ in chosen.len()..listed.len() {
                 self.cache.spent_another(charge).await;
@@ -250,16 +253,9 @@ impl Through {
         Ok(manifest)
     }
 
-    /// An image of which nothing would be pulled is no success.
-    fn check_platforms(&self, manifest: &Manifest, chosen: &[Descriptor]) -> Result<()> {
-        let runs = |child: &Descriptor| child.platform.as_ref().is_none_or(|platform| platform.os != "unknown");
-        if manifest.kind() != ManifestKind::Index || self.policy.platforms.is_empty() || chosen.iter().any(runs) {
-            return Ok(());
-        }
-        let asked: Vec<String> = self.policy.platforms.iter().map(ToString::to_string).collect();
-        let has = platforms_of(&manifest.links()?.manifests).join(", ");
-        let message = format!("it has none of the platforms asked for ({}): it has {has}", asked.join(", "));
-        Err(Error::new(Side::Upstream, "choose platforms", Kind::NotFound, message))
+    /// The children of an index that are wanted: what the engine brings of it.
+    pub(super) fn chosen(&self, children: &[Descriptor]) -> Vec<Descriptor> {
+        Choice::of(children, &self.policy.platforms).kept
     }
 
     /// Reads a manifest through the cache; that it is not there is an error with advice.
