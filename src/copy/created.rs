@@ -29,7 +29,29 @@ const MOST_BYTES: usize = 16 * 1024 * 1024;
 /// What a store says of an image's date.
 type Told = Option<Timestamp>;
 
+/// Where a date is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// In the image's repository at the target.
+    Target,
+    /// At the upstream, and what the run has brought to the target already, there.
+    Upstream,
+}
+
 impl Engine {
+    /// What the image's name means at the upstream; of a tag that never moves, what the target has under it.
+    ///
+    /// # Errors
+    /// If one side cannot be asked.
+    pub async fn resolve(&self, image: &Image) -> Result<Option<Descriptor>> {
+        if !self.options.recheck
+            && let Some(held) = self.immutable(image).await?
+        {
+            return Ok(Some(Descriptor::new("", held, 0)));
+        }
+        image.upstream.resolve(&image.from, &image.wanted, &image.charge).await
+    }
+
     /// When `wanted` was created, if the target holds it under the image's name and tells; the inner `None` says that it has no
     /// date. Spends nothing upstream.
     ///
@@ -40,7 +62,7 @@ impl Engine {
         if held.is_none_or(|held| held.digest != wanted.digest) {
             return Ok(None);
         }
-        match self.told(&*self.target.source, &image.to, &wanted.digest, &image.charge).await {
+        match self.told(image, &wanted.digest, End::Target).await {
             Err(error) if matches!(error.kind(), Kind::Damaged | Kind::NotFound | Kind::Unsupported) => Ok(None),
             told => told,
         }
@@ -66,7 +88,7 @@ impl Engine {
         if self.stop_requested() {
             return Err(Error::cancelled("read creation date"));
         }
-        let told = self.told(&*image.upstream, &image.from, &wanted.digest, &image.charge).await;
+        let told = self.told(image, &wanted.digest, End::Upstream).await;
         let missing = || {
             let message = format!("the upstream does not have all of {}", wanted.digest);
             Error::new(Side::Upstream, "read creation date", Kind::NotFound, message)
@@ -74,22 +96,17 @@ impl Engine {
         told.and_then(|told| told.ok_or_else(missing)).map_err(|error| error.subject(&*image.charge.image))
     }
 
-    /// `None`: `source` lacks what would tell.
-    async fn told(&self, source: &dyn Source, place: &Place, wanted: &Digest, charge: &Charge) -> Result<Option<Told>> {
+    /// `None`: something that would tell is not there.
+    async fn told(&self, image: &Image, wanted: &Digest, end: End) -> Result<Option<Told>> {
         let mut digest = wanted.clone();
         for _ in 0..MAX_DEPTH {
-            let manifest = {
-                // One at a time, so that whoever comes second finds what the first one's source has kept.
-                let _leading = self.leaders.hold(digest.clone()).await;
-                source.manifest(place, &digest, charge).await?
-            };
-            let Some(manifest) = manifest else { return Ok(None) };
+            let Some(manifest) = self.manifest_of(image, &digest, end).await? else { return Ok(None) };
             match created(&manifest)? {
                 Created::At(at) => return Ok(Some(Some(at))),
                 Created::Unsaid => return Ok(Some(None)),
                 Created::Child(child) => digest = child.digest,
                 Created::Config(config) => {
-                    let config = self.config(source, place, &config, charge).await?;
+                    let config = self.config_of(image, &config, end).await?;
                     return Ok(config.map(|config| created_in_config(&config)));
                 }
             }
@@ -97,14 +114,47 @@ impl Engine {
         Ok(Some(None))
     }
 
-    async fn config(&self, source: &dyn Source, place: &Place, config: &Descriptor, charge: &Charge) -> Result<Option<Bytes>> {
+    async fn manifest_of(&self, image: &Image, digest: &Digest, end: End) -> Result<Option<Manifest>> {
+        // One at a time, so that whoever comes second finds what the first one's source has kept.
+        let _leading = self.leaders.hold(digest.clone()).await;
+        let at = if end == End::Target { Some(image.to.clone()) } else { self.presence.anywhere(digest) };
+        if let Some(place) = at {
+            match self.target.source.manifest(&place, digest, &image.charge).await {
+                Ok(Some(manifest)) => return Ok(Some(manifest)),
+                Ok(None) => {}
+                // A target whose copy is damaged is mended when the image is brought.
+                Err(error) if error.kind() == Kind::Damaged => tracing::debug!(%error, "the target's manifest is not what it should be"),
+                Err(error) => return Err(error),
+            }
+        }
+        if end == End::Target {
+            return Ok(None);
+        }
+        let manifest = image.upstream.manifest(&image.from, digest, &image.charge).await?;
+        if let Some(manifest) = &manifest {
+            self.seen.add(manifest.links()?.manifests.len() as u64);
+        }
+        Ok(manifest)
+    }
+
+    async fn config_of(&self, image: &Image, config: &Descriptor, end: End) -> Result<Option<Bytes>> {
+        // Whoever copies it now is waited for: then it is read at the target.
+        let _leading = self.leaders.hold(config.digest.clone()).await;
         if let Some(read) = self.configs.get(&config.digest) {
             return Ok(Some(read));
         }
         if config.size > MAX_CONFIG {
             return Err(Error::new(Side::Upstream, "read config", Kind::Damaged, format!("a config of {} bytes is none", config.size)));
         }
-        let Some(stream) = source.blob(place, config, 0, charge).await? else { return Ok(None) };
+        let at = if end == End::Target { Some(image.to.clone()) } else { self.presence.anywhere(&config.digest) };
+        let mut stream = match at {
+            Some(place) => self.target.source.blob(&place, config, 0, &image.charge).await?,
+            None => None,
+        };
+        if stream.is_none() && end == End::Upstream {
+            stream = image.upstream.blob(&image.from, config, 0, &image.charge).await?;
+        }
+        let Some(stream) = stream else { return Ok(None) };
         let mut verified = Verified::whole(stream, config, Side::Upstream)?;
         let mut bytes = Vec::with_capacity(usize::try_from(config.size).unwrap_or(0));
         while let Some(chunk) = verified.try_next().await? {

@@ -83,8 +83,10 @@ impl Worker {
     /// Sees to it that the dates are read, and what they choose is brought. Where nobody may wait for pulls, they are reserved here,
     /// in order.
     pub(super) async fn begin_choice(self: &Arc<Self>, upstream: &str, mut undecided: Box<Undecided>, slots: &Slots, tasks: &mut JoinSet<()>) {
-        if self.options.mode() == Mode::Defer {
-            undecided.reserve(Mode::Defer).await;
+        if self.options.mode() == Mode::Defer
+            && let Err(error) = undecided.reserve(Mode::Defer).await
+        {
+            return self.close_item(upstream, &undecided.item, error);
         }
         tasks.spawn(Arc::clone(self).choose(upstream.into(), undecided, slots.clone()));
     }
