@@ -26,8 +26,7 @@ fn dated(upstream: &Fake, tag: &str, seed: u64, created: &str) -> Descriptor {
 
 /// An index of two platforms, created on that day.
 fn dated_index(upstream: &Fake, tag: &str, seed: u64, created: &str) -> Descriptor {
-    let child =
-        |seed, platform| image(upstream, "app", None, &ImageSpec::new([layer(seed, 300)]).created(created).platform(platform));
+    let child = |seed, platform| image(upstream, "app", None, &ImageSpec::new([layer(seed, 300)]).created(created).platform(platform));
     index(upstream, "app", Some(tag), &[child(seed, "linux/amd64"), child(seed + 1, "linux/arm64")])
 }
 
@@ -126,10 +125,8 @@ fn dates_are_read_once_and_kept_and_nothing_is_read_twice() {
 
 #[test]
 fn a_plan_spends_no_pull_and_says_what_choosing_would_cost() {
-    let (upstream, target, program) = setting(
-        Options { pulls: Some(Pulls::new(100, LONG)), ..Options::default() },
-        "image,tags\nAPP,newest:2;1.0;1.99\n",
-    );
+    let (upstream, target, program) =
+        setting(Options { pulls: Some(Pulls::new(100, LONG)), ..Options::default() }, "image,tags\nAPP,newest:2;1.0;1.99\n");
     ten(&upstream);
     upstream.reset_log();
     let plan = program.run(&["plan", "list.csv", "--explain"]);
@@ -214,7 +211,11 @@ fn annotations_save_reading_configs_and_children() {
     upstream.reset_log();
     program.sync(&["list.csv"]).exits(0);
     assert_eq!(delivered(&target), ["b"]);
-    assert_eq!((upstream.count(Kind::ManifestGet), upstream.count(Kind::BlobGet)), (3, 2), "two to choose; then the child, its config and layer");
+    assert_eq!(
+        (upstream.count(Kind::ManifestGet), upstream.count(Kind::BlobGet)),
+        (3, 2),
+        "two to choose; then the child, its config and layer"
+    );
 }
 
 #[test]
@@ -248,7 +249,10 @@ fn a_choice_that_a_window_does_not_pay_for_goes_on_in_the_next() {
     let row = &first.images()[0];
     assert_eq!(row["source"], format!("{}:newest:2", upstream.image("app")));
     assert_eq!((&row["pulls"], row["reason"].as_str().unwrap().contains("pull")), (&5.into(), true), "{row}");
-    assert_eq!(program.read("failed.csv"), format!("image,tags,exclude,platforms,target,priority\n{},newest:2,,,,0\n", upstream.image("app")));
+    assert_eq!(
+        program.read("failed.csv"),
+        format!("image,tags,exclude,platforms,target,priority\n{},newest:2,,,,0\n", upstream.image("app"))
+    );
     assert_eq!(target.repositories(), Vec::<String>::new());
 
     // The list of what failed is taken up where it stopped: three dates; what was chosen is at hand.
@@ -330,7 +334,8 @@ fn a_line_may_choose_nothing_where_its_rule_allows_that() {
 
 #[test]
 fn an_exact_tag_that_is_absent_fails_alone() {
-    let (upstream, target, program) = setting(Options::default(), "image,tags,exclude,target\nAPP,1.*;latest:1;gone;old,*,mine\nAPP,1.*;latest:1;gone;old,,mine\n");
+    let (upstream, target, program) =
+        setting(Options::default(), "image,tags,exclude,target\nAPP,1.*;latest:1;gone;old,*,mine\nAPP,1.*;latest:1;gone;old,,mine\n");
     for (seed, tag) in ["1.1", "1.2", "old"].iter().enumerate() {
         simple(&upstream, "app", tag, 1 + seed as u64);
     }
@@ -340,7 +345,10 @@ fn an_exact_tag_that_is_absent_fails_alone() {
     assert_eq!((tags, run.total("failed"), run.total("copied")), (vec!["1.2".to_owned(), "old".to_owned()], 1, 2));
     let failed = run.with_status("failed")[0];
     assert_eq!((&failed["source"], &failed["error"]["status"]), (&upstream.image("app:gone").into(), &404.into()));
-    assert_eq!(program.read("failed.csv"), format!("image,tags,exclude,platforms,target,priority\n{},,,,mine,0\n", upstream.image("app:gone")));
+    assert_eq!(
+        program.read("failed.csv"),
+        format!("image,tags,exclude,platforms,target,priority\n{},,,,mine,0\n", upstream.image("app:gone"))
+    );
     assert_eq!(upstream.count(Kind::Tags), 1);
 }
 
@@ -363,6 +371,55 @@ fn all_lines_of_a_repository_share_one_listing() {
     assert_eq!((pulled_twice(&upstream), read_twice(&upstream, Kind::BlobGet)), (vec![], vec![]), "also by who reads dates");
     let count = |row: &serde_json::Value| row["requests"]["tags"].as_u64().unwrap();
     assert_eq!(count(run.registry(&upstream.addr())), 1);
+}
+
+#[test]
+fn a_line_that_is_not_decided_is_no_drift() {
+    let (upstream, target, program) = setting(Options::default(), "image,tags\nAPP,newest:2\n");
+    ten(&upstream);
+    program.sync(&["list.csv", "--lock", "l.lock"]).exits(0);
+    std::fs::remove_dir_all(program.path("home/state")).unwrap();
+    let plan = program.run(&["plan", "list.csv", "--lock", "l.lock"]).exits(0);
+    assert!(plan.stdout.starts_with("undecided ") && plan.stderr.contains("l.lock: nothing differs"), "{}{}", plan.stdout, plan.stderr);
+    // Nor is a line that fails for too few tags.
+    program.write("larder.toml", configuration(&target.addr(), &[&upstream]) + "min_tags = 30\n");
+    let plan = program.run(&["plan", "list.csv", "--lock", "l.lock"]).exits(1);
+    assert!(plan.stderr.contains("nothing differs"), "{}", plan.stderr);
+    let before = program.read("l.lock");
+    program.sync(&["list.csv", "--lock", "l.lock"]).exits(1);
+    assert_eq!(program.read("l.lock"), before);
+}
+
+/// What `docs/selection.md` shows is what the program prints.
+#[test]
+fn the_page_shows_what_plan_prints() {
+    let (upstream, target, program) = (Fake::start(), Fake::start(), Program::new());
+    program.configure(&target, &[&upstream]);
+    let tags = "latest stable mainline alpine 1 1.27 1.27.3 1.27.2 1.27.1 1.27.0 1.26 1.26.2 1.26.1 1.25.5 1.24.0 1-alpine 1.27-alpine \
+                1.27.3-alpine 1.27.3-alpine3.20 1.27.2-alpine 1.26.2-alpine 1.27.3-perl 1.27.3-bookworm";
+    for (seed, tag) in tags.split_whitespace().enumerate() {
+        let spec = ImageSpec::new([layer(1 + seed as u64, 300)]).created(day(seed as u32));
+        image(&upstream, "library/nginx", Some(tag), &spec);
+    }
+    let lines = ["semver:>=1.25 <2;latest:3;stable,", "semver:>=1.25-alpine <2;/alpine3/;latest:2,1.27.3-alpine", "1.27.*;newest:2,"];
+    let list: String = lines.iter().map(|line| format!("{},{line}\n", upstream.image("library/nginx"))).collect();
+    program.write("nginx.csv", format!("image,tags,exclude\n{list}"));
+    let run = program.run(&["plan", "nginx.csv", "--explain"]).exits(0);
+    let names = |text: &str| text.replace(&upstream.addr(), "docker.io").replace(&target.addr(), "registry.example.com");
+    // The columns are as wide as the addresses that stood there.
+    let width = run.stdout.lines().filter_map(|line| line.find(&target.addr())).max().unwrap();
+    let line = |line: &str| match line.split_once(&target.addr()) {
+        Some((left, right)) => {
+            let left = names(left.trim_end());
+            format!("{left:<0$}{1}{right}", width + "docker.io".len() - upstream.addr().len(), "registry.example.com")
+        }
+        None => names(line),
+    };
+    let shown: Vec<String> = run.stdout.lines().chain(run.stderr.lines()).map(line).collect();
+    let page = include_str!("../docs/selection.md");
+    let expected =
+        format!("```\n$ cat nginx.csv\nimage,tags,exclude\n{}$ larder plan nginx.csv --explain\n{}\n```\n", names(&list), shown.join("\n"));
+    assert!(page.contains(&expected), "docs/selection.md should have\n{expected}");
 }
 
 #[test]

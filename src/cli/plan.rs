@@ -163,7 +163,14 @@ fn digests(row: &Outcome, state: State) -> String {
     }
 }
 
-fn json(planned: &[Planned], empty: &[(String, String)], target: String, counts: &Counts, accounts: &[AccountPlan], drift: Option<&[Drift]>) -> String {
+fn json(
+    planned: &[Planned],
+    empty: &[(String, String)],
+    target: String,
+    counts: &Counts,
+    accounts: &[AccountPlan],
+    drift: Option<&[Drift]>,
+) -> String {
     let images = planned
         .iter()
         .map(|Planned { row, state, cost, .. }| Row {

@@ -59,9 +59,11 @@ pub(crate) fn created(manifest: &Manifest) -> Result<Created> {
     }
     let links = manifest.links()?;
     Ok(match manifest.kind() {
-        ManifestKind::Index => links.manifests.into_iter().find(is_real).map_or(Created::Unsaid, |child| {
-            said(&child.annotations).map_or(Created::Child(child), Created::At)
-        }),
+        ManifestKind::Index => links
+            .manifests
+            .into_iter()
+            .find(is_real)
+            .map_or(Created::Unsaid, |child| said(&child.annotations).map_or(Created::Child(child), Created::At)),
         ManifestKind::Image => {
             let config = links.blobs.into_iter().next().filter(|config| CONFIGS.contains(&config.media_type.as_str()));
             config.map_or(Created::Unsaid, Created::Config)

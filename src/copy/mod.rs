@@ -1,7 +1,9 @@
 //! The engine: copies the graph of an image from a [`Source`] into a [`Sink`], children first, each piece once, and gives
 //! the name last. Knows nothing of registries, layouts or lists.
 
+mod at_hand;
 mod blob;
+mod choose;
 mod cost;
 mod created;
 mod engine;

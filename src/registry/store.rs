@@ -52,12 +52,20 @@ impl Source for RegistryStore {
         self.tag_list(place, charge).await.map(|tags| tags.to_vec())
     }
 
+    async fn repositories(&self, charge: &Charge) -> Result<Option<Vec<Place>>> {
+        self.catalog(charge).await
+    }
+
     async fn manifest(&self, place: &Place, digest: &Digest, charge: &Charge) -> Result<Option<Manifest>> {
         self.get_manifest(place, digest, charge).await
     }
 
     async fn blob(&self, place: &Place, blob: &Descriptor, offset: u64, charge: &Charge) -> Result<Option<BlobStream>> {
         self.read_blob(place, blob, offset, charge).await
+    }
+
+    async fn blob_size(&self, place: &Place, digest: &Digest, charge: &Charge) -> Result<Option<u64>> {
+        self.size_of_blob(place, digest, charge).await
     }
 }
 

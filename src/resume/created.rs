@@ -141,9 +141,18 @@ mod tests {
         assert_eq!((again.get(&digest(1)), again.get(&digest(2))), (Some(date("2024-01-01T00:00:00Z")), Some(None)));
         again.add(&digest(3), date("2025-01-01T00:00:00Z"));
         let third = CreatedDates::new(Some(&path));
-        assert_eq!((third.get(&digest(1)), third.get(&digest(3))), (Some(date("2024-01-01T00:00:00Z")), Some(date("2025-01-01T00:00:00Z"))));
+        assert_eq!(
+            (third.get(&digest(1)), third.get(&digest(3))),
+            (Some(date("2024-01-01T00:00:00Z")), Some(date("2025-01-01T00:00:00Z")))
+        );
 
-        for damage in ["", "\u{0}\u{1}", "[]\n{}\nnull\n", "{\"digest\":\"sha256:short\",\"created\":null}\n", "{\"digest\":\"SHA\",\"created\":\"soon\"}\n"] {
+        for damage in [
+            "",
+            "\u{0}\u{1}",
+            "[]\n{}\nnull\n",
+            "{\"digest\":\"sha256:short\",\"created\":null}\n",
+            "{\"digest\":\"SHA\",\"created\":\"soon\"}\n",
+        ] {
             std::fs::write(&path, damage.replace("SHA", digest(1).as_str())).unwrap();
             assert_eq!(CreatedDates::new(Some(&path)).get(&digest(1)), None);
         }

@@ -160,10 +160,14 @@ mod tests {
 
     #[test]
     fn the_latest_of_real_histories() {
-        let nginx = "latest stable mainline 1 1.27 1.27.3 1.27.2 1.26.2 1.9.15 1.27.3-alpine 1.27.3-alpine3.20 1.27-alpine perl 1.27.3-perl";
+        let nginx =
+            "latest stable mainline 1 1.27 1.27.3 1.27.2 1.26.2 1.9.15 1.27.3-alpine 1.27.3-alpine3.20 1.27-alpine perl 1.27.3-perl";
         assert_eq!(kept(nginx, 3, false), "1.27.3 1.27.2 1.27");
         assert_eq!(kept("1.28.0 1.28 1.27.5 1", 2, false), "1.28.0 1.28");
-        assert_eq!(kept("1.27.3-alpine 1.27.3-alpine3.20 1.27.2-alpine 1.27-alpine mainline-alpine", 3, true), "1.27.3-alpine3.20 1.27.3-alpine 1.27.2-alpine");
+        assert_eq!(
+            kept("1.27.3-alpine 1.27.3-alpine3.20 1.27.2-alpine 1.27-alpine mainline-alpine", 3, true),
+            "1.27.3-alpine3.20 1.27.3-alpine 1.27.2-alpine"
+        );
         let kubernetes = "v1.31.0-rc.1 v1.31.0-rc.0 v1.31.0-alpha.3 v1.30.4 v1.30.10 v1.30.9";
         assert_eq!(kept(kubernetes, 2, false), "v1.30.10 v1.30.9", "pre-releases only when asked for");
         assert_eq!(kept(kubernetes, 2, true), "v1.31.0-rc.1 v1.31.0-rc.0");

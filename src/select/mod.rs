@@ -20,8 +20,8 @@ use jiff::Timestamp;
 
 use crate::name::check_tag;
 pub use attrition::Attrition;
-pub use cut::Dates;
 use cut::Cuts;
+pub use cut::Dates;
 use globs::Globs;
 pub use patterns::TagPatterns;
 use range::Range;

@@ -134,9 +134,30 @@ mod tests {
     }
 
     const TAGS: [&str; 24] = [
-        "1", "1.24", "1.24.9", "1.25", "v1.25.0", "1.25.3", "1.25.3.1", "1.26.0-rc1", "1.26.0-rc.2", "v1.26.0-alpha.1", "1.26.0rc1-alpine",
-        "1.26.0", "1.26.0-alpine", "1.25.3-alpine", "1.25.3-alpine3.20", "1.25.3-alpine-slim", "1.27.0-beta.1", "2.0.0-rc.1", "2.0.0",
-        "2024.01.15", "99999999999999999999.1", "latest", "alpine", "1.25.3-0",
+        "1",
+        "1.24",
+        "1.24.9",
+        "1.25",
+        "v1.25.0",
+        "1.25.3",
+        "1.25.3.1",
+        "1.26.0-rc1",
+        "1.26.0-rc.2",
+        "v1.26.0-alpha.1",
+        "1.26.0rc1-alpine",
+        "1.26.0",
+        "1.26.0-alpine",
+        "1.25.3-alpine",
+        "1.25.3-alpine3.20",
+        "1.25.3-alpine-slim",
+        "1.27.0-beta.1",
+        "2.0.0-rc.1",
+        "2.0.0",
+        "2024.01.15",
+        "99999999999999999999.1",
+        "latest",
+        "alpine",
+        "1.25.3-0",
     ];
 
     #[test]
@@ -172,7 +193,8 @@ mod tests {
             ("1.25.*-0", "1.25.3-0"),
         ] {
             let range = range(text).unwrap();
-            let chosen: Vec<&str> = TAGS.into_iter().filter(|tag| Version::parse(tag).is_some_and(|version| range.matches(&version))).collect();
+            let chosen: Vec<&str> =
+                TAGS.into_iter().filter(|tag| Version::parse(tag).is_some_and(|version| range.matches(&version))).collect();
             assert_eq!(chosen.join(" "), expected, "{text}");
         }
     }
@@ -190,7 +212,10 @@ mod tests {
             ("1.2 - 1.4", "`semver:1.2 - 1.4`: `-` is no version: it begins with a number"),
             ("=>1.2", "`semver:=>1.2`: `>1.2` is no version: it begins with a number"),
             (">=1.2.3.4", "`semver:>=1.2.3.4`: `1.2.3.4` has more than three numbers"),
-            (">=99999999999999999999", "`semver:>=99999999999999999999`: `99999999999999999999` 99999999999999999999 is too large a number"),
+            (
+                ">=99999999999999999999",
+                "`semver:>=99999999999999999999`: `99999999999999999999` 99999999999999999999 is too large a number",
+            ),
             (">=1.2-", "`semver:>=1.2-`: `1.2-` ends with a separator"),
             ("1.*.2", "`semver:1.*.2`: `1.*.2` goes on behind a wildcard"),
             ("1.*-rc.1", "`semver:1.*-rc.1`: `1.*-rc.1` has both a wildcard and a pre-release"),

@@ -77,8 +77,10 @@ fn the_columns_can_be_written_back() {
 fn terms_choose_as_people_mean_them() {
     let nginx = "latest stable mainline alpine perl 1 1.27 1.27.3 1.27.2 1.26.2 1.26.1 1.25.5 1.9.15 stable-alpine 1-alpine 1.27-alpine \
                  1.27.3-alpine 1.27.3-alpine3.20 1.26.2-alpine 1.27.3-alpine-slim 1.27.3-bookworm-perl sha256-0123.sig";
-    let postgres = "latest bookworm 17 17.2 17.1 17.0 17rc1 17beta3-bookworm 16 16.6 16.5 16.6-bookworm 17.2-bookworm 17.2-alpine3.21 9.6 9.6.24";
-    let python = "latest 3 3.13 3.13.1 3.13.0 3.12.8 3.12.7 3.9.21 3.14-rc 3.14.0a3 3.14.0a3-slim 3.13.0rc1-slim 3.13.1-slim 3.12.8-slim slim";
+    let postgres =
+        "latest bookworm 17 17.2 17.1 17.0 17rc1 17beta3-bookworm 16 16.6 16.5 16.6-bookworm 17.2-bookworm 17.2-alpine3.21 9.6 9.6.24";
+    let python =
+        "latest 3 3.13 3.13.1 3.13.0 3.12.8 3.12.7 3.9.21 3.14-rc 3.14.0a3 3.14.0a3-slim 3.13.0rc1-slim 3.13.1-slim 3.12.8-slim slim";
     let kubernetes = "v1.32.0 v1.32.0-rc.2 v1.32.0-beta.0 v1.31.4 v1.31.3 v1.31.10 v1.30.8 v1.9.0 v1.33.0-alpha.0";
     for (listed, tags, exclude, expected) in [
         (nginx, r"/^1\.2[67]\.\d+$/", "", "1.26.1 1.26.2 1.27.2 1.27.3"),
@@ -128,11 +130,31 @@ fn dates_cut_by_age_first_then_by_count_and_versions_last() {
     for (tags, expected, told) in [
         ("newest:2", "1.11 edge", "7 tags listed, 7 candidates, 7 matched, 0 excluded, 5 cut by newest: 2 selected"),
         ("newest:3", "1.11 1.9.1 edge", "7 tags listed, 7 candidates, 7 matched, 0 excluded, 4 cut by newest: 3 selected"),
-        ("max-age:30d", "1.11 1.9.1 2.0 edge", "7 tags listed, 7 candidates, 7 matched, 0 excluded, 3 too old (1 without a date): 4 selected"),
-        ("latest:1;newest:3", "1.11", "7 tags listed, 7 candidates, 7 matched, 0 excluded, 4 cut by newest, 2 cut by latest (1 not in its order): 1 selected"),
-        ("1.*;max-age:45d;newest:2;latest:1;1.9", "1.11 1.9", "7 tags listed, 7 candidates, 4 matched, 0 excluded, 1 too old, 1 cut by newest, 1 cut by latest, 1 exact added: 2 selected"),
-        ("newest:7", "1.10 1.11 1.9 1.9.1 2.0 edge undated", "7 tags listed, 7 candidates, 7 matched, 0 excluded, 0 cut by newest: 7 selected"),
-        ("1.1?;/^1/;semver:<3;newest:9", "1.10 1.11 1.9 1.9.1 2.0", "7 tags listed, 7 candidates, 5 matched (2 by glob, 2 by regex, 1 by semver), 0 excluded, 0 cut by newest: 5 selected"),
+        (
+            "max-age:30d",
+            "1.11 1.9.1 2.0 edge",
+            "7 tags listed, 7 candidates, 7 matched, 0 excluded, 3 too old (1 without a date): 4 selected",
+        ),
+        (
+            "latest:1;newest:3",
+            "1.11",
+            "7 tags listed, 7 candidates, 7 matched, 0 excluded, 4 cut by newest, 2 cut by latest (1 not in its order): 1 selected",
+        ),
+        (
+            "1.*;max-age:45d;newest:2;latest:1;1.9",
+            "1.11 1.9",
+            "7 tags listed, 7 candidates, 4 matched, 0 excluded, 1 too old, 1 cut by newest, 1 cut by latest, 1 exact added: 2 selected",
+        ),
+        (
+            "newest:7",
+            "1.10 1.11 1.9 1.9.1 2.0 edge undated",
+            "7 tags listed, 7 candidates, 7 matched, 0 excluded, 0 cut by newest: 7 selected",
+        ),
+        (
+            "1.1?;/^1/;semver:<3;newest:9",
+            "1.10 1.11 1.9 1.9.1 2.0",
+            "7 tags listed, 7 candidates, 5 matched (2 by glob, 2 by regex, 1 by semver), 0 excluded, 0 cut by newest: 5 selected",
+        ),
     ] {
         let selected = Selector::parse(tags, "").unwrap().select(&listed, &dates, now);
         assert_eq!((selected.tags.join(" ").as_str(), selected.attrition.to_string().as_str()), (expected, told), "{tags}");

@@ -82,7 +82,13 @@ impl Worker {
 
     /// Sees to it that the dates are read, and what they choose is brought. Where nobody may wait for pulls, they are reserved here,
     /// in order.
-    pub(super) async fn begin_choice(self: &Arc<Self>, upstream: &str, mut undecided: Box<Undecided>, slots: &Slots, tasks: &mut JoinSet<()>) {
+    pub(super) async fn begin_choice(
+        self: &Arc<Self>,
+        upstream: &str,
+        mut undecided: Box<Undecided>,
+        slots: &Slots,
+        tasks: &mut JoinSet<()>,
+    ) {
         if self.options.mode() == Mode::Defer
             && let Err(error) = undecided.reserve(Mode::Defer).await
         {

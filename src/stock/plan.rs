@@ -163,8 +163,8 @@ impl Planner<'_> {
     async fn one(&self, want: Want) -> Planned {
         let planned = unresolvable(want.item.order, want.row(&self.target.target));
         match compare_one(self.engine, self.supply, &want).await {
-            Ok((standing, cost, account)) => {
-                let (state, at_target, at_upstream) = sides(standing);
+            Ok((standing, at_upstream, cost, account)) => {
+                let (state, at_target) = at_target(standing);
                 let row = Outcome { digest: at_target, source_digest: Some(at_upstream), ..planned.row };
                 Planned { row, state, cost, account, priority: want.priority, ..planned }
             }
@@ -173,21 +173,24 @@ impl Planner<'_> {
     }
 }
 
-async fn compare_one(engine: &Arc<Engine>, supply: &Supply, want: &Want) -> Result<(Standing, Option<Cost>, Option<AccountId>)> {
+/// How an image stands, its digest at the upstream, its cost and who pays.
+type Compared = (Standing, Digest, Option<Cost>, Option<AccountId>);
+
+async fn compare_one(engine: &Arc<Engine>, supply: &Supply, want: &Want) -> Result<Compared> {
     let (image, gate) = supply.image(want).await?;
     let (standing, survey) = engine.compare(&image).await?;
     let cost = match standing {
         Standing::Current(_) => None,
         Standing::Missing(_) | Standing::Moved { .. } => Some(engine.cost(&image, &survey).await?),
     };
-    Ok((standing, cost, gate.map(|gate| gate.account().clone())))
+    Ok((standing, survey.wanted.digest, cost, gate.map(|gate| gate.account().clone())))
 }
 
-fn sides(standing: Standing) -> (State, Option<Digest>, Digest) {
+fn at_target(standing: Standing) -> (State, Option<Digest>) {
     match standing {
-        Standing::Current(digest) => (State::Current, Some(digest.clone()), digest),
-        Standing::Missing(digest) => (State::Missing, None, digest),
-        Standing::Moved { from, to } => (State::Moved, Some(from), to),
+        Standing::Current(digest) => (State::Current, Some(digest)),
+        Standing::Missing(_) => (State::Missing, None),
+        Standing::Moved { from, .. } => (State::Moved, Some(from)),
     }
 }
 
