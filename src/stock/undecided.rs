@@ -39,6 +39,9 @@ struct Undated {
     pulls: u64,
 }
 
+/// The tags of one image, and its date or what reading it takes.
+type Dated = (Vec<String>, Result<Option<Timestamp>, Undated>);
+
 /// A matched tag, as the upstream resolves it.
 struct Looked {
     tag: String,
@@ -66,7 +69,7 @@ impl Undecided {
             groups.entry(descriptor.digest.clone()).or_insert_with(|| (descriptor, vec![])).1.push((tag, image));
         }
         let tally = Arc::clone(&known.tally);
-        let dated: Vec<(Vec<String>, Result<Option<Timestamp>, Undated>)> = stream::iter(groups.into_values())
+        let dated: Vec<Dated> = stream::iter(groups.into_values())
             .map(|(wanted, images)| date(chooser, wanted, images, &tally))
             .buffer_unordered(chooser.limit)
             .try_collect()
@@ -198,12 +201,7 @@ async fn resolve(chooser: &Chooser<'_>, want: Want, tag: String) -> Result<Looke
 }
 
 /// The date of the image that these tags name, if it is known or can be read for nothing.
-async fn date(
-    chooser: &Chooser<'_>,
-    wanted: Descriptor,
-    images: Vec<(String, Image)>,
-    tally: &Arc<Tally>,
-) -> Result<(Vec<String>, Result<Option<Timestamp>, Undated>)> {
+async fn date(chooser: &Chooser<'_>, wanted: Descriptor, images: Vec<(String, Image)>, tally: &Arc<Tally>) -> Result<Dated> {
     let (tags, images): (Vec<String>, Vec<Image>) = images.into_iter().unzip();
     let created = &chooser.supply.created;
     if let Some(date) = chooser.dates.get(&wanted.digest).map(Some).or_else(|| created.get(&wanted.digest)) {
