@@ -173,20 +173,26 @@ fn shown(run: &Run, upstream: &Fake, target: &Fake) -> String {
 
 #[test]
 fn dates_of_what_the_target_has_are_read_there() {
-    let (upstream, target, program) = setting(Options::default(), "image,tags\nAPP,*\n");
-    ten(&upstream);
-    program.sync(&["list.csv"]).exits(0);
-    std::fs::remove_dir_all(program.path("home/state")).unwrap();
-    upstream.reset_log();
-    program.write("list.csv", format!("image,tags\n{},newest:4\n", upstream.image("app")));
-    let run = program.sync(&["list.csv"]).exits(0);
-    let names: Vec<&str> = run.images().iter().map(|row| row["source"].as_str().unwrap().rsplit(':').next().unwrap()).collect();
-    assert_eq!((names, run.total("current")), (vec!["1.1", "1.4", "1.7", "1.8"], 4));
-    assert_eq!((upstream.count(Kind::ManifestGet), upstream.count(Kind::BlobGet), upstream.requests().len()), (0, 0, 11));
-    // And they are known from then on, whoever holds what.
-    target.reset_log();
-    program.sync(&["list.csv"]).exits(0);
-    assert_eq!((target.requests().len(), target.count(Kind::ManifestHead)), (4, 4));
+    // Whole, or cut to a platform.
+    for platforms in ["", "linux/amd64"] {
+        let (upstream, target, program) = setting(Options::default(), &format!("image,tags,platforms\nAPP,*,{platforms}\n"));
+        ten(&upstream);
+        program.sync(&["list.csv"]).exits(0);
+        std::fs::remove_dir_all(program.path("home/state")).unwrap();
+        upstream.reset_log();
+        program.write("list.csv", format!("image,tags,platforms\n{},newest:4,{platforms}\n", upstream.image("app")));
+        let run = program.sync(&["list.csv"]).exits(0);
+        let names: Vec<&str> = run.images().iter().map(|row| row["source"].as_str().unwrap().rsplit(':').next().unwrap()).collect();
+        assert_eq!((names, run.total("current")), (vec!["1.1", "1.4", "1.7", "1.8"], 4));
+        assert_eq!((upstream.count(Kind::ManifestGet), upstream.count(Kind::BlobGet), upstream.requests().len()), (0, 0, 11));
+        // And they are known from then on, whoever holds what.
+        target.reset_log();
+        let again = program.sync(&["list.csv"]).exits(0);
+        assert_eq!((again.total("current"), target.count(Kind::ManifestHead)), (4, 4), "{platforms}");
+        if platforms.is_empty() {
+            assert_eq!(target.requests().len(), 4);
+        }
+    }
 }
 
 #[test]
@@ -388,6 +394,26 @@ fn a_line_that_is_not_decided_is_no_drift() {
     let before = program.read("l.lock");
     program.sync(&["list.csv", "--lock", "l.lock"]).exits(1);
     assert_eq!(program.read("l.lock"), before);
+}
+
+/// Who knows dates beforehand (a lock does) is asked before anybody else.
+#[tokio::test(flavor = "multi_thread")]
+async fn dates_that_are_known_beforehand_cost_nothing() {
+    use larder::stock::{KnownDates, Supply, SupplyOptions, Sync, SyncOptions};
+    let (upstream, _target, program) = setting(Options::default(), "image,tags\nAPP,newest:1\n");
+    ten(&upstream);
+    let oldest = upstream.digest("app", "1.0").unwrap().to_string();
+    upstream.reset_log();
+    let config = larder::config::Config::load(Some(&program.path("larder.toml"))).unwrap();
+    let supply = std::sync::Arc::new(Supply::new(&config, &SupplyOptions::default()).unwrap());
+    let target = supply.target(&config.target, false).await.unwrap();
+    let lock = move |digest: &str| Some(if digest == oldest { jiff::Timestamp::MAX } else { jiff::Timestamp::UNIX_EPOCH });
+    let options = SyncOptions { dates: KnownDates::new(lock), ..SyncOptions::default() };
+    let lists = vec![larder::list::parse("list.csv", &program.read("list.csv")).unwrap()];
+    let plan = Sync::new(supply, target, options).plan(lists, &config.rules).await;
+    let sources: Vec<&str> = plan.images.iter().map(|image| image.row.source.as_str()).collect();
+    assert_eq!(sources, [upstream.image("app:1.0")]);
+    assert_eq!((upstream.count(Kind::ManifestGet), upstream.count(Kind::ManifestHead)), (0, 10));
 }
 
 /// What `docs/selection.md` shows is what the program prints.

@@ -137,9 +137,9 @@ impl Engine {
     }
 
     /// The whole of a small blob of `manifest`: from where it is at hand, else the target if it is known to be there, else the upstream.
-    async fn small_blob(&self, image: &Image, manifest: &Digest, blob: &Descriptor) -> Result<Bytes> {
+    pub(super) async fn small_blob(&self, image: &Image, manifest: &Digest, blob: &Descriptor) -> Result<Bytes> {
         if blob.size > MAX_MANIFEST as u64 {
-            let message = format!("the config has {} bytes, too many to look for its platform", blob.size);
+            let message = format!("the config has {} bytes, too many to look into", blob.size);
             return Err(Error::new(Side::Upstream, OP, Kind::Unsupported, message));
         }
         let at_target = || {
