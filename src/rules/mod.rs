@@ -3,8 +3,10 @@
 //! The semantics are those of Azure Container Registry's artifact cache (shared reference `registries.md`, sections 1.2 to
 //! 1.4), made exact. Everything here is pure: no HTTP, no files, no configuration syntax.
 
+mod acr;
 mod check;
 mod explain;
+pub mod export;
 pub mod import;
 mod pattern;
 mod set;
