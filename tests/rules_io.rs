@@ -236,7 +236,7 @@ fn rules_of_an_amazon_registry_are_imported() {
     password = { env = "HUB_PASSWORD" }
     ---
     error: not imported: prefix "team/shared": its role arn:aws:iam::123456789012:role/ptc; give larder a credential set for 210987654321.dkr.ecr.us-east-1.amazonaws.com
-    3 rules imported; 1 things that larder.toml cannot say
+    3 rules imported; 1 thing that larder.toml cannot say
     exit 1
     "#);
     program.write("larder.toml", &run.stdout);
@@ -290,7 +290,7 @@ fn proxy_projects_of_a_harbor_are_imported() {
     warning: 1 project is no proxy cache: it has no rule
     warning: the files do not say where Harbor is: harbor.example.com stands for it (--to REGISTRY says it)
     error: not imported: project "lab_mirror": its filter team/**; larder's rule takes every repository
-    2 rules imported; 1 things that larder.toml cannot say
+    2 rules imported; 1 thing that larder.toml cannot say
     exit 1
     "#);
     program.write("larder.toml", &run.stdout);
@@ -320,12 +320,148 @@ fn what_cannot_be_imported_is_told_and_nothing_is_printed() {
     ");
     assert_snapshot!(run(&["gone.json"]), @"
     ---
-    error: local: read list: gone.json: No such file or directory (os error 2)
+    error: local: import rules: gone.json: No such file or directory (os error 2)
     exit 2
     ");
     assert_snapshot!(run(&["x.json", "--to", "oci:x"]), @"
     ---
     error: local: read --to: `oci:x`: a cache is a registry: HOST[:PORT][/PREFIX]
+    exit 2
+    ");
+}
+
+const STOCKED: &str = r#"version = 1
+[target]
+registry = "contoso.azurecr.io"
+repository_prefix = "mirror"
+[[rule]]
+name = "docker-library"
+source = "docker.io/library/*"
+target = "library/*"
+credentials = "docker-hub"
+[[rule]]
+name = "grafana"
+source = "docker.io/grafana/*"
+target = "dash/*"
+[[rule]]
+name = "quay-all"
+source = "quay.io/*"
+target = "quay/*"
+[[credentials]]
+name = "docker-hub"
+login_server = "docker.io"
+username = "somebody"
+password = { command = ["print", "hunter2"] }
+"#;
+
+#[test]
+fn rules_are_exported_in_every_format_and_no_secret_with_them() {
+    let program = Program::new();
+    program.write("larder.toml", STOCKED);
+    let export = |format: &str| {
+        let run = program.run(&["rules", "export", "--format", format]).exits(0);
+        let shown = run.shown(&[]);
+        assert!(!shown.contains("hunter2") && !shown.contains("somebody"), "{shown}");
+        for warning in run.stderr.lines() {
+            assert!(run.stdout.contains(&format!("# - {}", warning.strip_prefix("warning: ").unwrap())), "{warning} is no comment");
+        }
+        shown
+    };
+    assert_snapshot!(export("az"), @r#"
+    # Written by `larder rules export --format az`.
+    #
+    # What it cannot say, or what is left to you:
+    # - a cache refuses pushes into its rules' repositories: set delivery = "warm" once these exist for "docker-library", "grafana", "quay-all"
+    set -eu
+    : "${DOCKER_HUB_USERNAME_ID:?the Key Vault secret identifier of the user name of docker-hub}"
+    : "${DOCKER_HUB_PASSWORD_ID:?the Key Vault secret identifier of the password of docker-hub}"
+    az acr credential-set create -r contoso -n docker-hub -l docker.io -u "$DOCKER_HUB_USERNAME_ID" -p "$DOCKER_HUB_PASSWORD_ID"
+    az acr cache create -r contoso -n docker-library -s 'docker.io/library/*' -t 'mirror/library/*' -c docker-hub
+    az acr cache create -r contoso -n grafana -s 'docker.io/grafana/*' -t 'mirror/dash/*' -c docker-hub
+    az acr cache create -r contoso -n quay-all -s 'quay.io/*' -t 'mirror/quay/*'
+    ---
+    warning: a cache refuses pushes into its rules' repositories: set delivery = "warm" once these exist for "docker-library", "grafana", "quay-all"
+    exit 0
+    "#);
+    assert_snapshot!(export("containerd"), @r#"
+    # docker.io/hosts.toml
+    # Written by `larder rules export --format containerd`.
+    #
+    # What it cannot say, or what is left to you:
+    # - rule "grafana": hosts.toml cannot turn docker.io/grafana/* into mirror/dash/*: it keeps the whole path; pull these by the target's own name
+    # - names of docker.io that no rule covers are asked of the target under their own path, where it has other images: dash/* (rule "grafana"), quay/* (rule "quay-all")
+    server = "https://registry-1.docker.io"
+
+    [host."https://contoso.azurecr.io/v2/mirror"]
+    capabilities = ["pull", "resolve"]
+    override_path = true
+
+    # quay.io/hosts.toml
+    # Written by `larder rules export --format containerd`.
+    server = "https://quay.io"
+
+    [host."https://contoso.azurecr.io/v2/mirror/quay"]
+    capabilities = ["pull", "resolve"]
+    override_path = true
+
+    ---
+    warning: rule "grafana": hosts.toml cannot turn docker.io/grafana/* into mirror/dash/*: it keeps the whole path; pull these by the target's own name
+    warning: names of docker.io that no rule covers are asked of the target under their own path, where it has other images: dash/* (rule "grafana"), quay/* (rule "quay-all")
+    exit 0
+    "#);
+    assert_snapshot!(export("podman"), @r#"
+    # Written by `larder rules export --format podman`.
+
+    [[registry]]
+    prefix = "docker.io/library"
+    location = "docker.io/library"
+
+    [[registry.mirror]]
+    location = "contoso.azurecr.io/mirror/library"
+
+    [[registry]]
+    prefix = "docker.io/grafana"
+    location = "docker.io/grafana"
+
+    [[registry.mirror]]
+    location = "contoso.azurecr.io/mirror/dash"
+
+    [[registry]]
+    prefix = "quay.io"
+    location = "quay.io"
+
+    [[registry.mirror]]
+    location = "contoso.azurecr.io/mirror/quay"
+    ---
+    exit 0
+    "#);
+    for format in ["ecr", "k3s", "openshift"] {
+        assert!(export(format).starts_with(&format!("# Written by `larder rules export --format {format}`.\n")));
+    }
+    assert_eq!(program.run(&["rules", "export"]).code, 2);
+}
+
+#[test]
+fn an_export_is_written_below_a_folder() {
+    let program = Program::new();
+    program.write("larder.toml", STOCKED);
+    let run = program.run(&["rules", "export", "--format", "containerd", "--dir", "certs.d"]).exits(0);
+    assert_eq!(run.stdout, "");
+    assert!(program.read("certs.d/docker.io/hosts.toml").contains("server = \"https://registry-1.docker.io\"\n"));
+    assert!(program.read("certs.d/quay.io/hosts.toml").contains("[host.\"https://contoso.azurecr.io/v2/mirror/quay\"]\n"));
+    program.run(&["rules", "export", "--format", "podman", "--dir", "new/conf"]).exits(0);
+    let written = program.read("new/conf/registries.conf");
+    assert_eq!(program.run(&["rules", "export", "--format", "podman"]).stdout, written);
+    program.write("larder.toml", "version = 1\n[target]\nlayout = \"store\"\n");
+    assert_snapshot!(program.run(&["rules", "export", "--format", "podman"]).shown(&[]), @"
+    ---
+    error: local: export rules: the target oci:store is a layout, which nobody pulls from (set `registry` in [target])
+    exit 2
+    ");
+    program.write("larder.toml", "version = 1\n[target]\nregistry = \"r.example\"\n");
+    assert_snapshot!(program.run(&["rules", "export", "--format", "podman"]).shown(&[]), @"
+    ---
+    error: local: export rules: there are no rules (write a [[rule]] into larder.toml)
     exit 2
     ");
 }

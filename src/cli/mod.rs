@@ -12,6 +12,7 @@ mod plan;
 mod printer;
 mod progress;
 mod rules;
+mod rules_export;
 mod rules_import;
 mod shell;
 mod signals;

@@ -16,6 +16,7 @@ pub(super) fn run(file: Option<&Path>, command: RulesCommand, printer: &Printer)
             n => format!("{n} rules"),
         }),
         RulesCommand::Explain { image } => explain(file, &image, printer),
+        RulesCommand::Export { format, dir } => super::rules_export::run(file, format, dir.as_deref(), printer),
         RulesCommand::Import { files, to } => super::rules_import::run(&files, to.as_deref(), printer),
     }
 }

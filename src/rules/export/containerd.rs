@@ -8,18 +8,19 @@ use super::{Exported, ExportedFile, Format, View, head};
 pub(super) fn write(view: &View<'_>) -> Exported {
     let mut unsaid = Vec::new();
     let mirrors = mirror::mirrors(view, &mut unsaid);
-    let mut exported = Exported { files: Vec::new(), unsaid };
-    exported.unsaid.extend(mirror::nodes(view));
+    unsaid.extend(mirror::nodes(view));
+    let mut exported = Exported { files: Vec::new(), unsaid: unsaid.clone() };
     for host in mirror::hosts(&mirrors) {
         let of_host: Vec<&Mirror<'_>> = mirrors.iter().filter(|mirror| mirror.rule.source.host == host).collect();
-        let (file, unsaid) = file(view, host, &of_host);
-        exported.files.extend(file);
-        exported.unsaid.extend(unsaid);
+        let (file, of_file) = file(view, host, &of_host, &unsaid);
+        exported.files.push(file);
+        exported.unsaid.extend(of_file);
     }
     exported
 }
 
-fn file(view: &View<'_>, host: &str, mirrors: &[&Mirror<'_>]) -> (Option<ExportedFile>, Vec<String>) {
+/// The file of an upstream, and what it cannot say besides what is said for all of them.
+fn file(view: &View<'_>, host: &str, mirrors: &[&Mirror<'_>], of_all: &[String]) -> (ExportedFile, Vec<String>) {
     let mut unsaid = Vec::new();
     let mut bases: Vec<&str> = Vec::new();
     for mirror in mirrors {
@@ -42,10 +43,7 @@ fn file(view: &View<'_>, host: &str, mirrors: &[&Mirror<'_>]) -> (Option<Exporte
         let strays = mirror::strays(view, host, base, &own);
         unsaid.extend((!strays.is_empty()).then(|| mirror::strays_told(&[host], &strays)));
     }
-    if bases.is_empty() {
-        return (None, unsaid);
-    }
-    let mut text = head(Format::Containerd, &unsaid);
+    let mut text = head(Format::Containerd, &[of_all, &unsaid].concat());
     text += &format!("server = {}\n", Value::from((view.endpoint)(host)));
     for base in bases {
         let (url, override_path) = match base {
@@ -57,7 +55,7 @@ fn file(view: &View<'_>, host: &str, mirrors: &[&Mirror<'_>]) -> (Option<Exporte
             text += "skip_verify = true\n";
         }
     }
-    (Some(ExportedFile { path: format!("{}/hosts.toml", folder(host)), text }), unsaid)
+    (ExportedFile { path: format!("{}/hosts.toml", folder(host)), text }, unsaid)
 }
 
 /// `localhost:5000` has the folder `localhost_5000_`, which containerd looks for first on every system.
