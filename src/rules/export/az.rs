@@ -53,7 +53,8 @@ pub(super) fn write(view: &View<'_>) -> Exported {
 
 /// What Azure calls the target.
 fn registry(host: &str, body: &mut String, unsaid: &mut Vec<String>) -> String {
-    if let Some(name) = host.strip_suffix(".azurecr.io").filter(|name| !name.is_empty() && !name.contains('.')) {
+    let name = [".azurecr.io", ".azurecr.cn", ".azurecr.us"].iter().find_map(|cloud| host.strip_suffix(cloud));
+    if let Some(name) = name.filter(|name| !name.is_empty() && !name.contains('.')) {
         return shell::word(name);
     }
     unsaid.push(format!("the target {host} is no Azure Container Registry: REGISTRY must name one"));
