@@ -4,6 +4,8 @@
 mod support;
 
 use insta::assert_snapshot;
+use support::corpus::simple;
+use support::fake::Fake;
 use support::program::Program;
 
 /// A folder that holds a copy of `tests/data/<name>`, under that name.
@@ -464,4 +466,99 @@ fn an_export_is_written_below_a_folder() {
     error: local: export rules: there are no rules (write a [[rule]] into larder.toml)
     exit 2
     ");
+}
+
+/// A warm or pushing rule.
+fn rule(name: &str, source: &str, target: &str, more: &str) -> String {
+    format!("[[rule]]\nname = \"{name}\"\nsource = \"{source}\"\ntarget = \"{target}\"\n{more}")
+}
+
+const WARM: &str = "delivery = \"warm\"\n";
+
+#[test]
+fn rules_check_knows_what_azure_makes_of_rules() {
+    let program = Program::new();
+    let text = |registry: &str| {
+        [
+            format!("version = 1\n[target]\nregistry = \"{registry}\"\noverlap = \"longest\"\n"),
+            rule("hub", "docker.io/*", "hub/*", WARM),
+            rule("quay-io", "quay.io/*", "hub/quay/*", WARM),
+            rule("microsoft", "mcr.microsoft.com/*", "mcr/*", "delivery = \"warm\"\ncredentials = \"mcr\"\n"),
+            rule("pushed-one", "docker.io/team/app", "hub/app", ""),
+            rule("nginx-only", "docker.io/nginx", "nginx", WARM),
+            "[[credentials]]\nname = \"mcr\"\nlogin_server = \"mcr.microsoft.com\"\nusername = \"u\"\npassword = { env = \"P\" }\n"
+                .to_owned(),
+        ]
+        .concat()
+    };
+    program.write("larder.toml", text("contoso.azurecr.io"));
+    let run = program.run(&["rules", "check"]);
+    assert_snapshot!(run.shown(&[]), @r#"
+    error: larder.toml:6: rule "hub": docker.io wants credentials (the artifact cache pulls it with them only), and there is no set for it (add a [[credentials]] with login_server = "docker.io")
+    error: larder.toml:6: rule "hub": a name has 5 to 50 letters, digits and hyphens at Azure; this has 3 (rename it as the cache rule is called there)
+    error: larder.toml:11: rule "quay-io": Azure takes no wildcard within another: its target hub/quay/* and hub/* of rule "hub" (line 6) (give one of the two another target)
+    error: larder.toml:16: rule "microsoft": mcr.microsoft.com is pulled without credentials only, but credential set "mcr" is used for it (take the set away)
+    error: larder.toml:22: rule "pushed-one": it pushes into hub/app, and Azure refuses pushes where a cache rule is: hub/* of rule "hub" (line 6) (make it warm, or give it another target)
+    error: larder.toml:26: rule "nginx-only": docker.io wants credentials (the artifact cache pulls it with them only), and there is no set for it (add a [[credentials]] with login_server = "docker.io")
+    warning: larder.toml:22: rule "pushed-one": docker.io wants credentials (the artifact cache pulls it with them only), and there is no set for it (add a [[credentials]] with login_server = "docker.io")
+    note: larder.toml:6: rule "hub": hub/alpine is docker.io/library/alpine: Azure inserts library/ into names of one component, as larder does
+    note: larder.toml:26: rule "nginx-only": source docker.io/nginx is docker.io/library/nginx: Azure inserts library/, as larder does
+    ---
+    exit 1
+    "#);
+    // The same at another registry is no error, and with the profile it is the same.
+    program.write("larder.toml", text("r.example"));
+    let other = program.run(&["rules", "check"]).exits(1);
+    assert!(!other.stdout.contains("error: ") && !other.stdout.contains("Azure"), "{}", other.stdout);
+    program.write("larder.toml", text("r.example") + "[registry.\"r.example\"]\nprofile = \"acr\"\n");
+    assert_eq!(program.run(&["rules", "check"]).stdout, run.stdout);
+}
+
+#[test]
+fn rules_check_with_notes_only_complains_of_nothing() {
+    let program = Program::new();
+    let set = "[[credentials]]\nname = \"docker-hub\"\nlogin_server = \"docker.io\"\nusername = \"u\"\npassword = { env = \"P\" }\n";
+    let text =
+        ["version = 1\n[target]\nregistry = \"contoso.azurecr.io\"\n", &rule("docker-hub", "docker.io/*", "hub/*", WARM), set].concat();
+    program.write("larder.toml", text);
+    assert_snapshot!(program.run(&["rules", "check"]).shown(&[]), @r#"
+    note: larder.toml:5: rule "docker-hub": hub/alpine is docker.io/library/alpine: Azure inserts library/ into names of one component, as larder does
+    ---
+    1 rule: nothing to complain of
+    exit 0
+    "#);
+}
+
+#[test]
+fn rules_check_online_asks_which_repositories_exist() {
+    let (target, program) = (Fake::start(), Program::new());
+    simple(&target, "below/flux", "v1", 1);
+    simple(&target, "below/hub/library/alpine", "3.20", 2);
+    simple(&target, "below/pushed", "v1", 3);
+    let text = [
+        format!("version = 1\nlists = [\"list.txt\"]\n[target]\nregistry = \"{}\"\nrepository_prefix = \"below\"\n", target.addr()),
+        rule("flux-source", "ghcr.io/fluxcd/source-controller", "flux", WARM),
+        rule("new-rule", "ghcr.io/fluxcd/new", "new", WARM),
+        rule("docker-hub", "docker.io/*", "hub/*", "delivery = \"warm\"\ncredentials = \"hub\"\n"),
+        rule("pushed", "quay.io/x/pushed", "pushed", ""),
+        "[[credentials]]\nname = \"hub\"\nlogin_server = \"docker.io\"\nusername = \"u\"\npassword = { env = \"P\" }\n".to_owned(),
+        format!("[registry.\"{}\"]\nprofile = \"acr\"\n", target.addr()),
+    ]
+    .concat();
+    program.write("larder.toml", &text);
+    program.write("list.txt", "alpine:3.20\nalpine:3.19\nbusybox\n");
+    assert_snapshot!(program.run(&["rules", "check", "--online"]).shown(&[(&target, "TARGET")]), @r#"
+    warning: larder.toml:7: rule "flux-source": TARGET/below/flux exists already, with 1 tag; Azure makes no rule over a repository that exists (if this rule made it, all is well; else delete the repository, or give the rule another target)
+    warning: larder.toml:17: rule "docker-hub": TARGET/below/hub/library/alpine exists already, with 1 tag; Azure makes no rule over a repository that exists (if this rule made it, all is well; else delete the repository, or give the rule another target)
+    note: larder.toml:17: rule "docker-hub": hub/alpine is docker.io/library/alpine: Azure inserts library/ into names of one component, as larder does
+    ---
+    exit 1
+    "#);
+    // Each repository once: flux, new, and two of the list.
+    let lists = target.requests().iter().filter(|request| request.path.ends_with("/tags/list")).count();
+    assert_eq!((lists, target.requests().len()), (4, 4));
+    program.write("larder.toml", text.replace("profile = \"acr\"", "profile = \"harbor\""));
+    let elsewhere = program.run(&["rules", "check", "--online"]).exits(0);
+    assert!(elsewhere.stderr.contains("is no Azure Container Registry: nothing is asked of it"), "{}", elsewhere.stderr);
+    assert_eq!(target.requests().len(), 4);
 }

@@ -87,7 +87,7 @@ pub(super) enum Command {
     Serve(ServeArgs),
     /// What each upstream says is left of its pull window, and to whom; spends nothing
     Limits(LimitsArgs),
-    /// Validate cache rules, or show how an image resolves
+    /// Validate cache rules, show how an image resolves, read and write other caches' rules
     #[command(subcommand)]
     Rules(RulesCommand),
     /// Find image references in other tools' files, or validate lists

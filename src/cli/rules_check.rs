@@ -17,7 +17,6 @@ pub(super) async fn run(file: Option<&Path>, online: bool, printer: &Printer) ->
         None => return Ok(Exit::Failed),
     };
     let mut findings = config.warnings();
-    findings.extend(config.rules.lost_referrers());
     if config.is_acr() {
         let sources = written_sources(&config);
         findings.extend(config.rules.acr_findings(&|rule: &Rule| sources.get(&rule.name).cloned()));

@@ -102,9 +102,9 @@ pub(super) fn authentication_findings(rules: &[Arc<Rule>], through_acr: bool, se
                 "{host} wants credentials (the artifact cache pulls it with them only), and there is no set for it (add a [[credentials]] \
                  with login_server = \"{host}\")"
             ),
-            (Some(Authentication::Refused), Some(set)) => format!(
-                "{host} is pulled without credentials only, but credential set \"{set}\" is used for it (take the set away)"
-            ),
+            (Some(Authentication::Refused), Some(set)) => {
+                format!("{host} is pulled without credentials only, but credential set \"{set}\" is used for it (take the set away)")
+            }
             _ => return None,
         };
         let message = format!("rule \"{}\": {message}", rule.name);
@@ -123,8 +123,8 @@ pub(super) fn lost_referrers(rules: &[Arc<Rule>]) -> Vec<Finding> {
     };
     let finding = |rule: &Arc<Rule>| {
         let message = format!(
-            "rule \"{}\": its index is rewritten to its platforms, and signatures and other referrers of the upstream's index do not belong to \
-             the new one: they are not carried (set index = \"sparse\" where the target takes it, referrers = false, or leave platforms out)",
+            "rule \"{}\": signatures of an index do not travel with it when it is cut to `platforms`: it gets another digest \
+             (index = \"sparse\" keeps it, where the target takes that, and referrers = false says that none are wanted)",
             rule.name
         );
         Finding::warning(rule.line, message)

@@ -123,19 +123,15 @@ impl RuleSet {
         matching
     }
 
-    /// What works but is probably not meant: equal sources, and rules against the upstream's authentication policy, which is an error
+    /// What works but is probably not meant: equal sources, signatures that are lost, and rules against the upstream's authentication policy, which is an error
     /// for warm rules where the target is an Azure Container Registry (`through_acr`). `set_for` names the credential set that a
     /// source host gets when its rule names none.
     pub fn warnings(&self, through_acr: bool, set_for: &dyn Fn(&str) -> Option<String>) -> Vec<Finding> {
         let mut findings = check::equal_sources(&self.rules);
         findings.extend(check::authentication_findings(&self.rules, through_acr, set_for));
+        findings.extend(check::lost_referrers(&self.rules));
         findings.sort_by_key(|finding| finding.line);
         findings
-    }
-
-    /// Rules whose images lose their referrers.
-    pub fn lost_referrers(&self) -> Vec<Finding> {
-        check::lost_referrers(&self.rules)
     }
 
     /// What Azure's artifact cache would refuse, or do otherwise; and, as notes, where it puts `library/` into a name. `written` is a

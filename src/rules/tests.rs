@@ -210,8 +210,11 @@ fn warnings_tell_of_equal_sources_and_of_the_upstreams_policy() {
     given[0].credentials = Some("hub".to_owned());
     given[2].credentials = Some("ms".to_owned());
     let set = RuleSet::new(given, Overlap::Error).unwrap();
-    let found: Vec<_> =
-        set.warnings(false, &|host| (host == "dhi.io").then(|| "hub".to_owned())).into_iter().map(|f| (f.line.unwrap(), f.message)).collect();
+    let found: Vec<_> = set
+        .warnings(false, &|host| (host == "dhi.io").then(|| "hub".to_owned()))
+        .into_iter()
+        .map(|f| (f.line.unwrap(), f.message))
+        .collect();
     assert_eq!(found.len(), 3, "{found:?}");
     assert!(found[0].0 == 20 && found[0].1.contains("of rule \"r0\" (line 10)"));
     assert!(found[1].0 == 20 && found[1].1.contains("docker.io wants credentials"));
@@ -230,7 +233,7 @@ fn signatures_that_a_cut_index_loses_are_warned_about() {
     ] {
         let mut given = rules(&[("quay.io/*", "quay/*")]);
         given[0].policy = policy.clone();
-        let found = RuleSet::new(given, Overlap::Error).unwrap().warnings(&|_| None);
+        let found = RuleSet::new(given, Overlap::Error).unwrap().warnings(false, &|_| None);
         assert_eq!(found.iter().any(|finding| finding.message.contains("signatures of an index")), warned, "{policy:?}");
     }
 }

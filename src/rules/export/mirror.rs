@@ -60,7 +60,8 @@ fn others<'v>(view: &'v View<'_>, rule: &'v Arc<Rule>) -> impl Iterator<Item = &
 /// image is at that place: what is below a fixed repository, and the repository that a wildcard's prefix itself would be.
 pub(super) fn edges(view: &View<'_>, mirror: &Mirror<'_>) -> Vec<Hole> {
     let (source, target) = (&mirror.rule.source.path, &mirror.rule.target);
-    let along = if target.is_wildcard() { source.repository().zip(target.repository()) } else { Some((source.all_below(), target.all_below())) };
+    let along =
+        if target.is_wildcard() { source.repository().zip(target.repository()) } else { Some((source.all_below(), target.all_below())) };
     let Some((names, place)) = along else { return Vec::new() };
     let hole = |path: Pattern, owner: &Arc<Rule>, serves: Pattern| {
         let source = SourcePattern { host: mirror.rule.source.host.clone(), path };
@@ -142,7 +143,10 @@ pub(super) fn strays_told(hosts: &[&str], strays: &[String]) -> String {
         Some((first, more)) if !more.is_empty() => format!("{} and {} more", first.join(", "), more.len()),
         _ => strays.join(", "),
     };
-    format!("names of {} that no rule covers are asked of the target under their own path, where it has other images: {told}", hosts.join(", "))
+    format!(
+        "names of {} that no rule covers are asked of the target under their own path, where it has other images: {told}",
+        hosts.join(", ")
+    )
 }
 
 /// The hosts of the mirrors, each once, in file order.

@@ -157,6 +157,12 @@ fn containerd_tree() {
     [host."https://contoso.azurecr.io/v2/k8s"]
     capabilities = ["pull", "resolve"]
     override_path = true
+    ## ghcr.io/hosts.toml
+    # Written by `larder rules export --format containerd`.
+    #
+    # What it cannot say, or what is left to you:
+    # - rule "other-lib": hosts.toml cannot turn ghcr.io/team/lib into library/lib: it keeps the whole path; pull these by the target's own name
+    server = "https://ghcr.io"
     "#);
     assert_snapshot!(text(&exported(Format::Containerd, "mirror", &[("lab", "lab.example:5000/*", "lab/*"), ("same", "quay.io/*", "*")], "")), @r#"
     ## lab.example_5000_/hosts.toml
