@@ -21,7 +21,16 @@ const ACCEPT: &str = "application/vnd.oci.image.manifest.v1+json, application/vn
                       application/vnd.docker.distribution.manifest.v2+json, application/vnd.docker.distribution.manifest.list.v2+json";
 
 /// What skopeo 1.9 does not take for an image.
-const ODD: [&str; 6] = ["unknown-media-type", "artifact-manifest", "docker-schema1", "nested-index", "sha512-layer", "foreign-layer"];
+const ODD: [&str; 8] = [
+    "odd-index",
+    "sha512-child",
+    "unknown-media-type",
+    "artifact-manifest",
+    "docker-schema1",
+    "nested-index",
+    "sha512-layer",
+    "foreign-layer",
+];
 
 /// What skopeo does not find in a layout, where it looks for OCI's media types only (containers/image `oci/layout`).
 const DOCKERS: [&str; 2] = ["docker-image", "docker-list"];

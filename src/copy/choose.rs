@@ -107,9 +107,13 @@ impl Engine {
             return Ok(Portion { manifest, links: Links { manifests: choice.kept, ..links }, platforms, sparse: policy.platforms.clone() });
         }
         let made = rewrite(&manifest, &policy.platforms)?;
-        if choice.left_out > 0 && is_cut_of(&made, &manifest.digest, &policy.platforms)? != Some(true) {
-            // The next run will have to ask it what was left out.
-            job.keep(&manifest.digest);
+        if choice.left_out > 0 {
+            // The target will not have it for another name, or other platforms.
+            self.at_hand.add(&manifest.digest, manifest.bytes.clone());
+            if is_cut_of(&made, &manifest.digest, &policy.platforms)? != Some(true) {
+                // The next run will have to ask it what was left out.
+                job.keep(&manifest.digest);
+            }
         }
         Ok(Portion { links: made.links()?, manifest: made, platforms, sparse: vec![] })
     }
@@ -201,7 +205,7 @@ impl Engine {
             };
         } else if policy.index == IndexMode::Rewrite && source_of(&index).as_ref() == Some(&survey.wanted.digest) {
             survey.made_from = Some(survey.wanted.digest.clone());
-            let source = image.upstream.at_hand(&survey.wanted.digest);
+            let source = self.manifest_at_hand(image, &survey.wanted);
             survey.current = match &source {
                 Some(source) => rewrite(source, &policy.platforms)?.digest == held.digest,
                 None => is_cut_of(&index, &survey.wanted.digest, &policy.platforms)? == Some(true),
@@ -212,6 +216,13 @@ impl Engine {
         }
         survey.before = Some(index);
         Ok(())
+    }
+
+    /// A manifest that nobody need be asked for.
+    pub(super) fn manifest_at_hand(&self, image: &Image, manifest: &Descriptor) -> Option<Manifest> {
+        let bytes = self.at_hand.get(&manifest.digest);
+        let known = |bytes| Manifest::known(bytes, Some(&manifest.media_type), manifest.digest.clone(), Side::Upstream).ok();
+        bytes.and_then(known).or_else(|| image.upstream.at_hand(&manifest.digest))
     }
 
     /// What the policy keeps of `index`, whose kept children are at the target; noted in the survey.

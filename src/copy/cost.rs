@@ -90,7 +90,7 @@ impl Engine {
         if survey.held.as_ref() == Some(&wanted.digest) || self.presence.anywhere(&wanted.digest).is_some() {
             return Ok(Cost::NOTHING);
         }
-        if let Some(index) = image.upstream.at_hand(&wanted.digest) {
+        if let Some(index) = self.manifest_at_hand(image, wanted) {
             return Ok(Cost::known(self.children(image, &index).await?));
         }
         match self.target.sink.holds_manifest(&image.to, wanted, &image.charge).await? {
@@ -159,8 +159,7 @@ impl Engine {
     }
 
     async fn is_free(&self, image: &Image, child: &Descriptor) -> Result<bool> {
-        let at_hand = self.at_hand.get(&child.digest).is_some() || image.upstream.at_hand(&child.digest).is_some();
-        if at_hand || self.presence.anywhere(&child.digest).is_some() {
+        if self.manifest_at_hand(image, child).is_some() || self.presence.anywhere(&child.digest).is_some() {
             return Ok(true);
         }
         Ok(self.target.sink.holds_manifest(&image.to, child, &image.charge).await? != At::Absent)
