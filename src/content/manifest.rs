@@ -165,7 +165,7 @@ struct View {
 }
 
 /// Go writes an empty slice or map as `null`.
-fn null_as_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
+pub(super) fn null_as_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
@@ -255,6 +255,14 @@ impl Manifest {
             ManifestKind::Opaque => Links::default(),
         })
     }
+}
+
+/// The platforms that these children of an index name, in their order, each once. `unknown/unknown` marks attestations, which run
+/// nowhere.
+pub(crate) fn platforms_of(children: &[Descriptor]) -> Vec<String> {
+    let platforms = children.iter().filter_map(|child| child.platform.as_ref()).filter(|platform| platform.os != "unknown");
+    let mut seen = std::collections::HashSet::new();
+    platforms.map(ToString::to_string).filter(|name| seen.insert(name.clone())).collect()
 }
 
 /// The family of a media type.

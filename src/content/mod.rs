@@ -3,6 +3,7 @@
 //! Nothing here knows where content lives; registries and layouts implement [`Source`] and [`Sink`] in their own rooms.
 
 mod choice;
+mod created;
 mod digest;
 mod inline;
 mod manifest;
@@ -14,8 +15,9 @@ mod source;
 mod verify;
 
 pub use choice::{Choice, Verdict};
+pub(crate) use created::{Created, created, created_in_config};
 pub use digest::{Digest, Hasher};
-pub(crate) use manifest::{ACCEPT, kind_of};
+pub(crate) use manifest::{ACCEPT, kind_of, platforms_of};
 pub use manifest::{Descriptor, Links, MAX_MANIFEST, Manifest, ManifestKind, Platform};
 pub use platform::PlatformFilter;
 pub use policy::{ForeignLayers, IndexMode, Policy, Recheck, Referrers};

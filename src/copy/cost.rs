@@ -77,6 +77,11 @@ impl Seen {
     }
 }
 
+/// What an image costs at most, if nothing but its type is known.
+pub fn most_pulls(wanted: &Descriptor) -> u64 {
+    if kind_of(&wanted.media_type) == ManifestKind::Image { 1 } else { 1 + MOST_CHILDREN }
+}
+
 impl Engine {
     /// What [`Engine::bring_image`] will ask of the upstream's budget for `image`. Asks the target only.
     ///

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::at_hand::AtHand;
 use super::choose::{Look, Portion, fits};
 use super::cost::Seen;
+use super::created::Configs;
 use super::presence::{Locks, Presence};
 use crate::content::{Charge, Descriptor, Digest, Manifest, Place, Policy, Publication, Sink, Source};
 use crate::name::Reference;
@@ -34,6 +35,8 @@ pub struct Image {
     pub from: Place,
     /// What is asked for there. A digest is not resolved.
     pub wanted: Reference,
+    /// What the upstream has said it is, if it was asked before.
+    pub resolved: Option<Descriptor>,
     /// Its repository at the target.
     pub to: Place,
     /// The name it gets there.
@@ -148,6 +151,7 @@ pub struct Engine {
     pub(super) leaders: Locks<Digest>,
     pub(super) counts: Counts,
     pub(super) seen: Seen,
+    pub(super) configs: Configs,
     pub(super) at_hand: AtHand,
     /// No new work is begun once this is cancelled.
     pub(super) stop: CancellationToken,
@@ -166,6 +170,7 @@ impl Engine {
             leaders: Locks::default(),
             counts: Counts::default(),
             seen: Seen::default(),
+            configs: Configs::default(),
             at_hand: AtHand::default(),
             stop,
             fatal: Mutex::new(None),
@@ -312,9 +317,10 @@ impl Engine {
             return Err(Error::cancelled("resolve tag"));
         }
         let upstream = async {
-            match &image.wanted {
-                Reference::Digest(digest) => Ok(Descriptor::new("", digest.clone(), 0)),
-                Reference::Tag(_) => {
+            match (&image.wanted, &image.resolved) {
+                (Reference::Digest(digest), _) => Ok(Descriptor::new("", digest.clone(), 0)),
+                (Reference::Tag(_), Some(resolved)) => Ok(resolved.clone()),
+                (Reference::Tag(_), None) => {
                     image.upstream.resolve(&image.from, &image.wanted, &image.charge).await?.ok_or_else(|| not_found(image))
                 }
             }

@@ -5,13 +5,14 @@ mod at_hand;
 mod blob;
 mod choose;
 mod cost;
+mod created;
 mod engine;
 mod graph;
 mod presence;
 #[cfg(test)]
 mod tests;
 
-pub use cost::Cost;
+pub use cost::{Cost, most_pulls};
 pub use engine::{Counts, Delivered, Engine, Image, Next, Options, Standing, Survey, Target};
 
 #[allow(unused_imports, reason = "named in the text above")]

@@ -7,12 +7,13 @@
 mod columns;
 mod line;
 mod records;
+pub mod scan;
 mod text;
 
 use std::fmt;
 use std::sync::Arc;
 
-use crate::content::{Digest, PlatformFilter};
+use crate::content::{Digest, PlatformFilter, Policy};
 use crate::error::{Error, Result, printable};
 use crate::name::Repository;
 use crate::select::Selector;
@@ -50,6 +51,8 @@ pub struct Entry {
     pub target: Option<TargetName>,
     /// The platforms, if the line says so itself instead of leaving it to a rule; else none.
     pub platforms: Vec<PlatformFilter>,
+    /// What of its images is delivered, where that is decided already: a lock's record.
+    pub decided: Option<Policy>,
     /// Higher goes first; 0 if the line does not say.
     pub priority: i64,
 }
@@ -89,7 +92,8 @@ pub struct LineError {
 }
 
 impl LineError {
-    fn new(origin: Origin, text: &str, message: impl AsRef<str>) -> Self {
+    /// `text` and `message` are made safe to print.
+    pub(crate) fn new(origin: Origin, text: &str, message: impl AsRef<str>) -> Self {
         LineError { origin, text: printable(text), message: printable(message.as_ref()) }
     }
 
@@ -119,7 +123,7 @@ impl Parsed {
     fn add(&mut self, origin: Origin, text: &str, outcome: Result<line::Meaning, String>) {
         match outcome {
             Ok(line::Meaning { source, selection, target, platforms, priority }) => {
-                self.entries.push(Entry { origin, text: printable(text), source, selection, target, platforms, priority });
+                self.entries.push(Entry { origin, text: printable(text), source, selection, target, platforms, decided: None, priority });
             }
             Err(message) => self.errors.push(LineError::new(origin, text, message)),
         }
@@ -148,8 +152,16 @@ pub fn parse(file: &str, text: &str) -> Result<Parsed> {
 /// # Errors
 /// As [`parse`], and text that is not UTF-8: the line is named.
 pub fn parse_bytes(file: &str, bytes: &[u8]) -> Result<Parsed> {
+    parse(file, utf8(file, bytes)?)
+}
+
+/// The text of a file.
+///
+/// # Errors
+/// It is not UTF-8: the line is named.
+pub fn utf8<'b>(file: &str, bytes: &'b [u8]) -> Result<&'b str> {
     let error = match std::str::from_utf8(bytes) {
-        Ok(text) => return parse(file, text),
+        Ok(text) => return Ok(text),
         Err(error) => error,
     };
     // What Windows tools call "Unicode": its byte order mark (Unicode 23.8) comes first.

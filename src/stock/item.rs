@@ -5,10 +5,10 @@ use std::sync::Arc;
 use super::SyncOptions;
 use crate::Error;
 use crate::config::Target;
-use crate::content::{Digest, Place, Policy};
+use crate::content::{Descriptor, Digest, Place, Policy, Tally};
 use crate::list::{Entry, Selection};
 use crate::name::Reference;
-use crate::report::{Again, Outcome};
+use crate::report::{Again, Held, Outcome};
 use crate::rules::{Rule, RuleSet, Unresolved};
 use crate::select::Selector;
 
@@ -38,6 +38,17 @@ pub struct Want {
     pub publish: Reference,
     /// Higher ones go first.
     pub priority: i64,
+    /// What was learnt about it when it was chosen.
+    pub resolved: Option<Resolved>,
+}
+
+/// What choosing a tag has taught: its image need not ask again.
+#[derive(Debug, Clone)]
+pub struct Resolved {
+    /// What the upstream says the tag is, if it was asked.
+    pub descriptor: Option<Descriptor>,
+    /// What choosing has cost, to be paid by this image.
+    pub tally: Arc<Tally>,
 }
 
 impl Item {
@@ -60,6 +71,10 @@ impl Item {
         // The line knows best, then whoever typed the command, then the rule.
         if let Some(platforms) = [&entry.platforms, &options.platforms].into_iter().find(|platforms| !platforms.is_empty()) {
             policy.platforms = platforms.clone();
+        }
+        if let Some(decided) = &entry.decided {
+            policy.platforms.clone_from(&decided.platforms);
+            policy.index = decided.index;
         }
         Ok(Item { entry, order, rule: resolution.rule, to, policy: Arc::new(policy) })
     }
@@ -108,7 +123,7 @@ impl Item {
     }
 
     fn want(self: &Arc<Self>, wanted: Reference, publish: Reference) -> Want {
-        Want { item: Arc::clone(self), wanted, publish, priority: self.entry.priority }
+        Want { item: Arc::clone(self), wanted, publish, priority: self.entry.priority, resolved: None }
     }
 
     /// A row for the item as a whole, for when it is not known which images it means.
@@ -122,6 +137,7 @@ impl Item {
         );
         row.rule = self.rule.as_ref().map(|rule| rule.name.clone());
         row.again = again(&self.entry);
+        row.held = Some(Held { place: self.to.clone(), reference: None, referrers: vec![] });
         row
     }
 }
@@ -150,6 +166,7 @@ impl Want {
         let origin = &self.item.entry.origin;
         let mut row = Outcome::new(self.source(), title(target, &self.item.to, Some(&self.publish)), origin.file.to_string(), origin.line);
         row.rule = self.item.rule.as_ref().map(|rule| rule.name.clone());
+        row.held = Some(Held { place: self.item.to.clone(), reference: Some(self.publish.clone()), referrers: vec![] });
         row.again = Again { image: self.source(), tags: String::new(), exclude: String::new(), ..again(&self.item.entry) };
         row
     }
