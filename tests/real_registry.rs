@@ -20,8 +20,9 @@ use support::room::{Report, Room};
 const ACCEPT: &str = "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json, \
                       application/vnd.docker.distribution.manifest.v2+json, application/vnd.docker.distribution.manifest.list.v2+json";
 
-/// What skopeo 1.9 does not take for an image.
-const ODD: [&str; 8] = [
+/// What skopeo 1.9 does not take for an image, or cannot copy as it is.
+const ODD: [&str; 9] = [
+    "inline-child",
     "odd-index",
     "sha512-child",
     "unknown-media-type",
