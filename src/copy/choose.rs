@@ -7,7 +7,7 @@ use super::engine::{Engine, Image, Survey};
 use super::graph::{CHILDREN, Job};
 use crate::content::{
     Charge, Choice, Descriptor, Digest, IndexMode, Links, MAX_MANIFEST, Manifest, ManifestKind, Place, Platform, PlatformFilter, Policy,
-    Presence as At, SPARSE, Source, Verdict, Verified, is_cut_of, kind_of, rewrite, source_of,
+    Presence as At, SPARSE, Source, Verdict, Verified, is_cut_of, kind_of, platforms_of, rewrite, source_of,
 };
 use crate::{Error, Kind, Result, Side};
 
@@ -37,7 +37,7 @@ impl Portion {
     /// All of it.
     pub(super) fn whole(manifest: Manifest) -> Result<Self> {
         let links = manifest.links()?;
-        let platforms = named(Choice::of(&links.manifests, &[]).delivered);
+        let platforms = platforms_of(&links.manifests);
         Ok(Portion { manifest, links, platforms, sparse: vec![] })
     }
 }
@@ -181,12 +181,12 @@ impl Engine {
             && !image.policy.platforms.is_empty()
             && kind_of(&held.media_type) != ManifestKind::Image
         {
-            self.look(image, &held, &mut survey).await?;
+            self.look_inside(image, &held, &mut survey).await?;
         }
         Ok(survey)
     }
 
-    async fn look(&self, image: &Image, held: &Descriptor, survey: &mut Survey) -> Result<()> {
+    async fn look_inside(&self, image: &Image, held: &Descriptor, survey: &mut Survey) -> Result<()> {
         let index = match self.target.source.manifest(&image.to, &held.digest, &image.charge).await {
             Ok(Some(manifest)) if manifest.kind() != ManifestKind::Index => return Ok(()),
             Ok(index) => index,
