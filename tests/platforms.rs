@@ -423,6 +423,74 @@ fn a_sparse_layout_is_verified_read_and_cleaned_as_what_it_is() {
 }
 
 #[test]
+fn what_was_chosen_is_exported_and_verified_as_what_it_is() {
+    let (upstream, program) = (Fake::start(), Program::new());
+    official(&upstream, "app", "v1", 1, &SEVEN);
+    program.list([upstream.image("app:v1")]);
+    for (number, keys) in [SPARSE, "platforms = [\"linux/amd64\"]\n"].into_iter().enumerate() {
+        let to = format!("bundle{number}");
+        configure(&program, "layout = \"store\"", &upstream, keys);
+        program.run(&["export", "list.txt", "--to", &to]).exits(0);
+        let verified = program.run(&["verify", &to]).exits(0);
+        assert!(verified.stdout.is_empty(), "{}", verified.stdout);
+        let record = std::fs::read_dir(program.path(&to)).unwrap().map(|entry| entry.unwrap().path());
+        let record = record.into_iter().find(|path| path.to_string_lossy().ends_with(".bundle.json")).unwrap();
+        let record: Value = serde_json::from_slice(&std::fs::read(record).unwrap()).unwrap();
+        assert_eq!(record["images"][0]["platforms"], json!(["linux/amd64"]));
+        let says = record["index"]["manifests"][0]["annotations"].get("dev.larder.platforms").cloned();
+        assert_eq!(says, (number == 0).then(|| json!("linux/amd64")));
+    }
+}
+
+#[test]
+fn a_registry_is_verified_for_the_platforms_that_are_asked_for() {
+    let (upstream, target, program) = (Fake::start(), Fake::with(Options { check_children: false, ..Options::default() }), Program::new());
+    official(&upstream, "app", "v1", 1, &SEVEN);
+    program.list([upstream.image("app:v1")]);
+    for keys in [SPARSE, "platforms = [\"linux/amd64\"]\n"] {
+        at_registry(&program, &target, &upstream, keys);
+        program.sync_list().exits(0);
+        let verify = || program.run(&["verify", &target.addr(), "--list", "list.txt"]);
+        verify().exits(0);
+        // The platform's attestation is part of it.
+        let attestation = cut(&upstream, &["linux/amd64"]).links().unwrap().manifests.remove(1);
+        target.delete_manifest("m/app", &attestation.digest);
+        assert!(verify().exits(1).stdout.contains(attestation.digest.as_str()));
+        program.sync(&["list.txt", "--recheck"]).exits(0);
+        verify().exits(0);
+    }
+}
+
+#[test]
+fn a_lock_delivers_the_same_cut_again_whatever_the_upstream_has_now() {
+    for keys in ["platforms = [\"linux/amd64\", \"linux/arm/v7\"]\n", SPARSE, "platforms = [\"linux/amd64\"]\nimmutable_tags = [\"v*\"]\n"]
+    {
+        let (upstream, program) = (Fake::start(), Program::new());
+        let target = Fake::with(Options { check_children: false, ..Options::default() });
+        at_registry(&program, &target, &upstream, keys);
+        program.list([upstream.image("app:v1")]);
+        let source = official(&upstream, "app", "v1", 1, &SEVEN);
+        program.sync_list().exits(0);
+        let delivered = target.digest("m/app", "v1").unwrap();
+        program.sync(&["list.txt", "--lock", "images.lock"]).exits(0);
+        let lock: Value = serde_json::from_str(&program.read("images.lock")).unwrap();
+        assert_eq!(
+            (&lock["images"][0]["digest"], &lock["images"][0]["source_digest"]),
+            (&json!(delivered), &json!(source.digest)),
+            "{keys}"
+        );
+
+        official(&upstream, "app", "v1", 2, &SEVEN);
+        let again = Fake::with(Options { check_children: false, ..Options::default() });
+        at_registry(&program, &again, &upstream, keys);
+        upstream.reset_log();
+        row(&program.sync(&["--lock", "images.lock", "--frozen"]).exits(0), "copied");
+        assert_eq!(again.digest("m/app", "v1"), Some(delivered), "{keys}");
+        assert_eq!(upstream.count(Kind::ManifestHead), 0);
+    }
+}
+
+#[test]
 fn a_registry_that_takes_sparse_indexes_is_asked_for_the_children_by_head() {
     let (upstream, target, program) = (Fake::start(), Fake::with(Options { check_children: false, ..Options::default() }), Program::new());
     at_registry(&program, &target, &upstream, SPARSE);

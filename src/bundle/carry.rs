@@ -82,7 +82,8 @@ impl Search<'_> {
         };
         let mut descriptor = manifest.descriptor();
         // What was left out of it there is not here either.
-        let sparse = entry.filter(|entry| entry.descriptor.digest == image.digest).and_then(|entry| entry.descriptor.annotations.get(SPARSE));
+        let sparse =
+            entry.filter(|entry| entry.descriptor.digest == image.digest).and_then(|entry| entry.descriptor.annotations.get(SPARSE));
         descriptor.annotations.extend(sparse.map(|platforms| (SPARSE.to_owned(), platforms.clone())));
         let own = self.layout.reach(&descriptor)?;
         let about = self.about(&own, &image.place)?;

@@ -28,6 +28,8 @@ pub(super) struct Portion {
 /// What a look at the target's index has told.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Look {
+    /// The index.
+    pub(super) index: Option<Manifest>,
     pub(super) platforms: Vec<String>,
     pub(super) children: Vec<Descriptor>,
     pub(super) notes: Vec<String>,
@@ -76,7 +78,7 @@ pub(super) fn no_sparse(error: Error) -> Error {
     }
 }
 
-fn named(platforms: Vec<Platform>) -> Vec<String> {
+fn named(platforms: &[Platform]) -> Vec<String> {
     platforms.iter().map(ToString::to_string).collect()
 }
 
@@ -93,7 +95,7 @@ impl Engine {
         if manifest.kind() == ManifestKind::Image {
             let choice = Choice::of_one(self.platform_of(job.image, &manifest).await?, &policy.platforms);
             judge(policy, &choice)?.into_iter().for_each(|note| job.note(note));
-            return Ok(Portion { platforms: named(choice.delivered), ..Portion::whole(manifest)? });
+            return Ok(Portion { platforms: named(&choice.delivered), ..Portion::whole(manifest)? });
         }
         let links = manifest.links()?;
         let mut choice = Choice::of(&links.manifests, &policy.platforms);
@@ -101,7 +103,7 @@ impl Engine {
             choice.look_inside(&inner.links()?.manifests);
         }
         judge(policy, &choice)?.into_iter().for_each(|note| job.note(note));
-        let platforms = named(choice.delivered.clone());
+        let platforms = named(&choice.delivered);
         if choice.left_out > 0 && policy.index == IndexMode::Sparse {
             self.presence.add_sparse(&job.image.to, &manifest.digest);
             return Ok(Portion { manifest, links: Links { manifests: choice.kept, ..links }, platforms, sparse: policy.platforms.clone() });
@@ -214,7 +216,7 @@ impl Engine {
                 self.take_in(image, source.as_ref().unwrap_or(&index), survey).await?;
             }
         }
-        survey.before = Some(index);
+        survey.look.index = Some(index);
         Ok(())
     }
 
@@ -239,7 +241,7 @@ impl Engine {
             choice.look_inside(&inner.links()?.manifests);
         }
         let notes = judge(&image.policy, &choice)?.into_iter().collect();
-        survey.look = Look { platforms: named(choice.delivered.clone()), children: choice.kept.clone(), notes };
+        *survey.look = Look { index: None, platforms: named(&choice.delivered), children: choice.kept.clone(), notes };
         Ok(choice)
     }
 

@@ -89,7 +89,7 @@ impl Engine {
     /// If the target cannot be asked.
     pub async fn cost(&self, image: &Image, survey: &Survey) -> Result<Cost> {
         let wanted = &survey.wanted;
-        if let Some(index) = survey.before.as_ref().filter(|index| index.digest == wanted.digest) {
+        if let Some(index) = survey.look.index.as_ref().filter(|index| index.digest == wanted.digest) {
             return Ok(Cost::known(self.children(image, index).await?));
         }
         if survey.held.as_ref() == Some(&wanted.digest) || self.presence.anywhere(&wanted.digest).is_some() {
@@ -144,7 +144,7 @@ impl Engine {
     /// How many manifests the target's present image of that name has, of those asked for: the next one will be alike.
     async fn children_of_before(&self, image: &Image, survey: &Survey) -> Option<u64> {
         let held = survey.held.as_ref()?;
-        let index = match &survey.before {
+        let index = match &survey.look.index {
             Some(index) => index.clone(),
             None => self.target.source.manifest(&image.to, held, &image.charge).await.ok()??,
         };
