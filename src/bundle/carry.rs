@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::format::{Image, Index, MemberKind};
 use super::plan::Piece;
-use crate::content::{Descriptor, Digest, ManifestKind, Place, platforms_of};
+use crate::content::{Choice, Descriptor, Digest, Place, PlatformFilter, SPARSE, platforms_of};
 use crate::layout::{IndexEntry, Layout, Reached};
 use crate::name::Reference;
 use crate::{Error, Result};
@@ -76,19 +76,23 @@ impl Search<'_> {
         let source = entry.and_then(|entry| entry.source.clone()).unwrap_or(image.source);
         // The entry may have moved on since the image was delivered; its digest has not.
         let hint = entry.filter(|entry| entry.descriptor.digest == image.digest).map_or("", |entry| entry.descriptor.media_type.as_str());
-        let Some(root) = self.layout.stored_manifest(&image.digest, hint)? else {
+        let Some(manifest) = self.layout.stored_manifest(&image.digest, hint)? else {
             let message = format!("the cache does not have {} any more", image.digest);
             return Err(Error::local("pack image", message).remedy("run the same command again"));
         };
-        let own = self.layout.reach(&root.descriptor())?;
+        let mut descriptor = manifest.descriptor();
+        // What was left out of it there is not here either.
+        let sparse =
+            entry.filter(|entry| entry.descriptor.digest == image.digest).and_then(|entry| entry.descriptor.annotations.get(SPARSE));
+        descriptor.annotations.extend(sparse.map(|platforms| (SPARSE.to_owned(), platforms.clone())));
+        let own = self.layout.reach(&descriptor)?;
         let about = self.about(&own, &image.place)?;
-        let mut descriptor = root.descriptor();
+        let children = Choice::of(&manifest.links()?.manifests, &PlatformFilter::of_sparse(&descriptor)).kept;
         descriptor.annotations.insert(REF_NAME.to_owned(), name.to_owned());
         descriptor.annotations.insert(IMAGE_NAME.to_owned(), source.clone());
         self.index.insert(name.to_owned(), descriptor);
         own.iter().chain(&about.reached).for_each(|reached| self.found.add(reached, &image.place));
         self.index.extend(about.entries);
-        let children = if root.kind() == ManifestKind::Index { root.links()?.manifests } else { vec![] };
         let referrers = about.referrers.into_iter().collect();
         Ok(Image { name: name.to_owned(), source, digest: image.digest, platforms: platforms_of(&children), referrers })
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use super::hand::Hand;
 use super::volume::State;
 use super::{BundleReport, Content};
-use crate::content::{Descriptor, Digest};
+use crate::content::{Choice, Descriptor, Digest, PlatformFilter};
 use crate::layout::Finding;
 
 /// The annotation that names an entry of `index.json` (image-spec annotations.md).
@@ -92,7 +92,9 @@ impl Image<'_> {
                 continue;
             }
             if let Some(links) = self.content.links.get(&node.digest) {
-                stack.extend(links.manifests.iter().chain(&links.blobs).cloned());
+                let there = if node.digest == root.digest { PlatformFilter::of_sparse(root) } else { vec![] };
+                stack.extend(Choice::of(&links.manifests, &there).kept);
+                stack.extend(links.blobs.iter().cloned());
             }
         }
     }
