@@ -76,14 +76,20 @@ pub(super) fn complete(files: &Files, root: &Descriptor) -> Result<bool> {
     })
 }
 
-/// The manifest of this digest, if there is a file of that name. `hint` is the media type that a descriptor gave it.
+/// The manifest of this digest, if there is a file of that name and it is one. `hint` is the media type that a descriptor gave it.
 pub(super) fn manifest(files: &Files, digest: &Digest, hint: &str) -> Result<Option<Manifest>> {
     match files.blob_len(digest)? {
         None => return Ok(None),
+        // A layer, of which nobody has said that it is a manifest.
+        Some(len) if len > MAX_MANIFEST as u64 && hint.is_empty() => return Ok(None),
         Some(len) if len > MAX_MANIFEST as u64 => return Err(Error::new(Side::Local, "read manifest", Kind::Damaged, too_large(len))),
         Some(_) => {}
     }
-    bytes(files, digest)?.map(|bytes| parse(bytes, digest, hint)).transpose()
+    let Some(bytes) = bytes(files, digest)? else { return Ok(None) };
+    match parse(bytes.clone(), digest, hint) {
+        Err(_) if hint.is_empty() && digest.matches(&bytes) => Ok(None),
+        parsed => parsed.map(Some),
+    }
 }
 
 /// The body's own media type counts; the descriptor's only where the body has none.

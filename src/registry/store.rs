@@ -61,6 +61,10 @@ impl Source for RegistryStore {
     async fn blob(&self, place: &Place, blob: &Descriptor, offset: u64, charge: &Charge) -> Result<Option<BlobStream>> {
         self.read_blob(place, blob, offset, charge).await
     }
+
+    async fn blob_size(&self, place: &Place, digest: &Digest, charge: &Charge) -> Result<Option<u64>> {
+        self.size_of_blob(place, digest, charge).await
+    }
 }
 
 /// A registry keeps what it lists: whoever put a manifest there had to put its content first. So a manifest found is

@@ -3,6 +3,8 @@
 
 mod csv;
 pub(crate) mod file;
+mod metrics;
+pub(crate) mod openmetrics;
 mod outcome;
 mod run;
 
