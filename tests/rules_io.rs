@@ -295,7 +295,8 @@ fn proxy_projects_of_a_harbor_are_imported() {
     "#);
     program.write("larder.toml", &run.stdout);
     assert_eq!(program.run(&["config", "show"]).exits(0).stderr, "");
-    let said = program.run(&["rules", "import", "--to", "harbor.corp.example", "import/harbor-projects.json", "import/harbor-registries.json"]);
+    let said =
+        program.run(&["rules", "import", "--to", "harbor.corp.example", "import/harbor-projects.json", "import/harbor-registries.json"]);
     assert!(said.exits(1).stdout.contains("registry = \"harbor.corp.example\"\n"));
     let without = program.run(&["rules", "import", "import/harbor-projects.json"]).exits(1);
     assert!(without.stderr.contains("registry 1 is not in the files"), "{}", without.stderr);

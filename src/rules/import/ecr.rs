@@ -32,7 +32,9 @@ fn registry(rules: &[&Value], draft: &mut Draft) -> Result<String> {
     let account = match accounts.as_slice() {
         [one] if one.chars().all(|c| c.is_ascii_digit()) => (*one).to_owned(),
         [one, other, ..] => {
-            return Err(Error::local(OPERATION, format!("the files are of two accounts, {one} and {other}")).remedy("import each on its own"));
+            return Err(
+                Error::local(OPERATION, format!("the files are of two accounts, {one} and {other}")).remedy("import each on its own")
+            );
         }
         _ => {
             draft.note("the files do not name the account: 000000000000 stands for it (--to REGISTRY says it)");

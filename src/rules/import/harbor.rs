@@ -40,7 +40,9 @@ fn project(row: &Value, id: i64, registry: Option<&Value>, draft: &mut Draft, na
     };
     let endpoint = match endpoint(registry) {
         Ok(endpoint) => endpoint,
-        Err(why) => return draft.lose(format!("project \"{known_as}\": registry \"{}\": {why}", text(registry, "name").unwrap_or_default())),
+        Err(why) => {
+            return draft.lose(format!("project \"{known_as}\": registry \"{}\": {why}", text(registry, "name").unwrap_or_default()));
+        }
     };
     if let Some(pattern) = row.get("metadata").and_then(|metadata| text(metadata, "proxy_cache_filter_pattern")) {
         draft.lose(format!("project \"{known_as}\": its filter {pattern}; larder's rule takes every repository"));
@@ -57,7 +59,13 @@ fn project(row: &Value, id: i64, registry: Option<&Value>, draft: &mut Draft, na
     if (endpoint.plain_http || endpoint.insecure) && !draft.registries.contains(&endpoint) {
         draft.registries.push(endpoint);
     }
-    draft.rules.push(DraftRule { name: names.give(&known_as), source: format!("{host}/*"), target: format!("{known_as}/*"), known_as, set });
+    draft.rules.push(DraftRule {
+        name: names.give(&known_as),
+        source: format!("{host}/*"),
+        target: format!("{known_as}/*"),
+        known_as,
+        set,
+    });
 }
 
 /// Where a registry's images are.
@@ -73,7 +81,9 @@ fn endpoint(registry: &Value) -> Result<DraftRegistry, String> {
         return Err(format!("{given} has a path, which a source cannot begin with"));
     }
     if name.starts_with("api.ecr.") {
-        return Err(format!("{given} is the address of an API that names no registry; write the rule with ACCOUNT.dkr.ecr.REGION.amazonaws.com"));
+        return Err(format!(
+            "{given} is the address of an API that names no registry; write the rule with ACCOUNT.dkr.ecr.REGION.amazonaws.com"
+        ));
     }
     // Harbor's adapter for Docker Hub is set up with the address of its web site.
     let is_hub = name == "hub.docker.com" || text(registry, "type") == Some("docker-hub");

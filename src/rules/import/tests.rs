@@ -106,7 +106,8 @@ impl Other for Harbor {
 impl Harbor {
     fn rows(&self) -> Value {
         let registry = |(at, (kind, url, _)): (usize, &(&str, &str, &str))| json!({"id": at + 1, "name": kind, "type": kind, "url": url});
-        let project = |(at, (name, registry)): (usize, &(String, usize))| json!({"project_id": at, "name": name, "registry_id": registry + 1});
+        let project =
+            |(at, (name, registry)): (usize, &(String, usize))| json!({"project_id": at, "name": name, "registry_id": registry + 1});
         ENDPOINTS.iter().enumerate().map(registry).chain(self.0.iter().enumerate().map(project)).collect()
     }
 }
@@ -273,7 +274,10 @@ fn files_that_do_not_go_together_are_refused() {
     for (files, expected) in [
         (vec![acr("one"), acr("two")], "the files are of two registries, one and two (import each registry on its own)"),
         (vec![ecr("1"), ecr("2")], "the files are of two accounts, 1 and 2 (import each on its own)"),
-        (vec![acr("one"), ecr("1")], "rules of Azure Container Registry and of Amazon ECR have two targets (import each system on its own)"),
+        (
+            vec![acr("one"), ecr("1")],
+            "rules of Azure Container Registry and of Amazon ECR have two targets (import each system on its own)",
+        ),
         (vec![json!([])], "there is nothing in the files"),
         (vec![json!([{"a": 1}])], "f.json: entry 1 is none that is known here"),
         (vec![json!(7)], "f.json: entry 1 is none that is known here"),

@@ -9,11 +9,14 @@ use crate::error::printable;
 use crate::rules::{MAX_RULES, Overlap, Pattern, SourcePattern};
 
 pub(super) fn write(mut draft: Draft, system: System, files: &[&str], target: Option<(&str, &str)>) -> Imported {
-    let (host, prefix) = target.map_or_else(|| (draft.target.clone(), String::new()), |(host, prefix)| (host.to_owned(), prefix.to_owned()));
+    let (host, prefix) =
+        target.map_or_else(|| (draft.target.clone(), String::new()), |(host, prefix)| (host.to_owned(), prefix.to_owned()));
     match target {
         // What was said about the placeholder is answered.
         Some(_) => draft.notes.retain(|note| !note.contains("--to REGISTRY")),
-        None if system == System::Harbor => draft.note(format!("the files do not say where Harbor is: {host} stands for it (--to REGISTRY says it)")),
+        None if system == System::Harbor => {
+            draft.note(format!("the files do not say where Harbor is: {host} stands for it (--to REGISTRY says it)"))
+        }
         None => {}
     }
     let overlap = if draft.longest { Overlap::Longest } else { Overlap::Error };
@@ -44,7 +47,8 @@ fn fitting(draft: &mut Draft, overlap: Overlap) -> Vec<DraftRule> {
     let mut kept: Vec<(DraftRule, Pattern)> = Vec::new();
     for drafted in std::mem::take(&mut draft.rules) {
         let fits = target(&drafted).and_then(|target| {
-            let in_the_way = |other: &Pattern| *other == target || overlap == Overlap::Error && (other.encloses(&target) || target.encloses(other));
+            let in_the_way =
+                |other: &Pattern| *other == target || overlap == Overlap::Error && (other.encloses(&target) || target.encloses(other));
             match kept.iter().find(|(_, other)| in_the_way(other)) {
                 Some((owner, other)) => Err(format!("rule \"{}\" has {other}", owner.known_as)),
                 None if kept.len() == MAX_RULES => Err(format!("{MAX_RULES} rules are the limit")),
