@@ -629,3 +629,31 @@ fn an_interrupted_packing_goes_on_where_it_was() {
     assert!(ran.code == 3 && ran.stderr.contains("nothing was packed"), "{ran:?}");
     assert_eq!(length(&other.path("out")), 0);
 }
+
+#[test]
+fn images_are_packed_as_their_rules_cut_them() {
+    let fake = Fake::start();
+    for index in ["rewrite", "sparse"] {
+        let room = room(&fake);
+        let rules = room.read("larder.toml");
+        room.write("larder.toml", format!("{rules}platforms = [\"linux/arm64\"]\nindex = \"{index}\"\n"));
+        corpus::multi(&fake, "many", "v1", 7, &["linux/amd64", "linux/arm64"]);
+        room.list([fake.image("many:v1")]);
+        export(&room, &["--to", "out", "--name", "b"]).ended(0);
+        let bundle = record(&room.path("out"));
+        assert_eq!(bundle.images[0].platforms, ["linux/arm64"]);
+        // The index, one image, its config, two layers.
+        assert_eq!(bundle.volumes[0].members.len(), 5, "{index}");
+        assert_eq!(bundle.images[0].digest == fake.digest("many", "v1").unwrap(), index == "sparse");
+        room.larder(["verify", "out"]).ended(0);
+        unpack(&room.path("out"), &room.path("unpacked"));
+        room.larder(["verify", "unpacked"]).ended(0);
+        // A lost layer comes back, and nothing that was left out with it.
+        let (_, layer) = bundle.members().find(|(_, member)| member.kind == MemberKind::Blob).unwrap();
+        std::fs::remove_file(cache_blob(&room, &layer.digest)).unwrap();
+        fake.reset_log();
+        export(&room, &["--repair", "out/b.bundle.json", "--volume", "1", "--to", "again"]).ended(0);
+        assert_eq!((fake.count(Kind::BlobGet), fake.count(Kind::ManifestGet)), (1, 0), "{index}");
+        assert_eq!(files(&room.path("again"))["b-0001.tar"], files(&room.path("out"))["b-0001.tar"]);
+    }
+}
