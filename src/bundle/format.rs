@@ -46,8 +46,6 @@ pub struct Bundle {
     pub id: Digest,
     /// What its files are called.
     pub name: String,
-    /// The cap that volumes were cut to, in bytes; null: everything in one.
-    pub volume_size: Option<u64>,
     /// What `index.json` holds, in every volume: serialised without white space it is the file.
     pub index: Index,
     /// The images, in the order of their names.

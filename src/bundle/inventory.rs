@@ -75,7 +75,8 @@ impl Inventory {
         if magic != ZSTD {
             return Self::parse(&name, BufReader::new(file));
         }
-        let frame = StreamingDecoder::new(BufReader::new(file)).map_err(|error| Error::local(OP, format!("{name}: no zstd frame: {error}")))?;
+        let frame =
+            StreamingDecoder::new(BufReader::new(file)).map_err(|error| Error::local(OP, format!("{name}: no zstd frame: {error}")))?;
         Self::parse(&name, BufReader::new(frame))
     }
 
