@@ -8,10 +8,12 @@
 mod base;
 mod carry;
 pub mod format;
+pub mod interchange;
 pub mod inventory;
 mod pack;
 mod plan;
 pub mod preflight;
+pub mod read;
 pub mod space;
 pub mod tar;
 
