@@ -13,6 +13,7 @@ pub mod error;
 pub mod layout;
 pub mod limits;
 pub mod list;
+pub mod lock;
 pub mod name;
 mod registry;
 pub mod report;

@@ -146,6 +146,10 @@ pub(super) struct PlanArgs {
     /// How the plan is printed
     #[arg(long, value_enum, default_value_t = PlanFormat::Table)]
     pub(super) format: PlanFormat,
+    /// Compare with a lock: what the upstream has moved, what the target has otherwise, what is not locked or not listed; exit
+    /// status 1 for any. Without lists, the lock's images are compared
+    #[arg(long, value_name = "FILE")]
+    pub(super) lock: Option<PathBuf>,
     /// Say how many tags each step of a selection left
     #[arg(long)]
     pub(super) explain: bool,
@@ -184,6 +188,13 @@ pub(super) struct SyncArgs {
     /// Write what was not delivered as a CSV list that can be given back
     #[arg(long, value_name = "FILE")]
     pub(super) failed: Option<PathBuf>,
+    /// Keep a lock: which digest each image had when it was delivered, with platforms, children, referrers and sizes. What is
+    /// delivered replaces its record, what fails keeps the old one, what is not listed any more goes
+    #[arg(long, value_name = "FILE")]
+    pub(super) lock: Option<PathBuf>,
+    /// Only read the lock, and deliver exactly what it says, by digest, whatever tags mean now; lists are not read
+    #[arg(long, requires = "lock")]
+    pub(super) frozen: bool,
     /// Take nothing for granted: ask the target for every piece of every image, and fetch what it has lost
     #[arg(long)]
     pub(super) recheck: bool,

@@ -65,6 +65,8 @@ async fn measured(config: &Path, dir: &Path, meter: &Arc<Meter>, printer: &Print
         selection,
         report: vec![],
         failed: None,
+        lock: None,
+        frozen: false,
         recheck: false,
         state: Some(dir.join("state")),
         until: None,
@@ -72,7 +74,7 @@ async fn measured(config: &Path, dir: &Path, meter: &Arc<Meter>, printer: &Print
         bandwidth: None,
     };
     let inputs = Inputs::read(Some(config), &args.selection)?;
-    let report = sync::sync(inputs, &args, printer).await?;
+    let report = sync::sync(inputs, &args, None, printer).await?;
     Ok((report, meter.read().since(before)))
 }
 

@@ -21,6 +21,15 @@ pub(super) struct Inputs {
 impl Inputs {
     /// Reads configuration and lists; a file that cannot be read, or a CSV column that nobody knows, refuses all.
     pub(super) fn read(file: Option<&Path>, selection: &Selection) -> Result<Self, Refusal> {
+        Self::with(file, selection, |config| lists(config, selection))
+    }
+
+    /// As [`Inputs::read`], with lists that come from elsewhere.
+    pub(super) fn with(
+        file: Option<&Path>,
+        selection: &Selection,
+        lists: impl FnOnce(&Config) -> Result<Vec<Parsed>, Refusal>,
+    ) -> Result<Self, Refusal> {
         let config = Config::load(file)?;
         let target = match &selection.to {
             Some(to) => Target::parse(to).map_err(|why| Refusal::usage(Error::local("read --to", why)))?,
@@ -31,13 +40,18 @@ impl Inputs {
             Some(UnmatchedArg::Mirror) => Unmatched::Mirror,
             None => config.default_unmatched(),
         };
-        let lists = lists(&config, selection)?;
+        let lists = lists(&config)?;
         Ok(Inputs { config, target, lists, unmatched })
     }
 }
 
+/// Whether any list is given, on the command line or in the configuration.
+pub(super) fn any_list(config: &Config, selection: &Selection) -> bool {
+    !(selection.lists.is_empty() && selection.image.is_empty() && config.lists.is_empty())
+}
+
 /// The lists of the command line, else those of the configuration; and the images of `--image`.
-fn lists(config: &Config, selection: &Selection) -> Result<Vec<Parsed>, Refusal> {
+pub(super) fn lists(config: &Config, selection: &Selection) -> Result<Vec<Parsed>, Refusal> {
     let mut files = selection.lists.clone();
     if files.is_empty() && selection.image.is_empty() {
         files = config.lists.iter().map(|path| path.display().to_string()).collect();

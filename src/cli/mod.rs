@@ -7,6 +7,7 @@ mod inputs;
 mod inventory;
 mod layout;
 mod limits;
+mod locked;
 mod plan;
 mod printer;
 mod progress;

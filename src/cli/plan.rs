@@ -6,9 +6,10 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::args::{PlanArgs, PlanFormat};
-use super::inputs::Inputs;
+use super::inputs::{self, Inputs};
 use super::printer::Printer;
-use super::{Exit, Refusal, state};
+use super::{Exit, Refusal, locked, state};
+use crate::lock::Drift;
 use crate::report::Outcome;
 use crate::stock::{AccountPlan, Planned, State, SupplyOptions, Sync, SyncOptions, forecast};
 
@@ -21,6 +22,9 @@ struct PlanJson<'a> {
     images: Vec<Row<'a>>,
     accounts: &'a [AccountPlan],
     selections: Vec<&'a str>,
+    /// With `--lock`: what differs from it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    drift: Option<&'a [Drift]>,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -48,7 +52,11 @@ struct Row<'a> {
 }
 
 pub(super) async fn run(file: Option<&Path>, args: PlanArgs, printer: &Printer) -> Result<Exit, Refusal> {
-    let inputs = Inputs::read(file, &args.selection)?;
+    let lock = args.lock.as_deref().map(|path| locked::open(path, true)).transpose()?;
+    let inputs = Inputs::with(file, &args.selection, |config| match &lock {
+        Some(lock) if !inputs::any_list(config, &args.selection) => Ok(vec![lock.listed()]),
+        _ => inputs::lists(config, &args.selection),
+    })?;
     let concurrency = args.selection.concurrency.map(usize::from);
     let options = SupplyOptions { concurrency, bandwidth: None, state: args.state.as_deref() };
     let supply = Arc::new(state::supply(&inputs.config, options, printer)?);
@@ -56,10 +64,14 @@ pub(super) async fn run(file: Option<&Path>, args: PlanArgs, printer: &Printer) 
     let options = SyncOptions { unmatched: inputs.unmatched, platforms: args.selection.platforms, concurrency, ..SyncOptions::default() };
     let planned = Sync::new(Arc::clone(&supply), target, options).plan(inputs.lists, &inputs.config.rules).await;
     let counts = count(&planned);
+    let drift = lock.as_ref().map(|lock| lock.drift(&planned, &inputs.target));
     let accounts = forecast(&planned, &supply.standings(), jiff::Timestamp::now());
     match args.format {
         PlanFormat::Table => printer.data(&table(&planned, args.explain)),
-        PlanFormat::Json => printer.data(&json(&planned, inputs.target.to_string(), &counts, &accounts)),
+        PlanFormat::Json => printer.data(&json(&planned, inputs.target.to_string(), &counts, &accounts, drift.as_deref())),
+    }
+    if args.format == PlanFormat::Table {
+        drift.iter().flatten().for_each(|drift| printer.data(&format!("{:<12} {drift}\n", "drift")));
     }
     for row in planned.iter().map(|planned| &planned.row) {
         if let Some(error) = &row.error {
@@ -71,7 +83,16 @@ pub(super) async fn run(file: Option<&Path>, args: PlanArgs, printer: &Printer) 
         counts.images, counts.current, counts.missing, counts.moved, counts.unresolvable
     ));
     accounts.iter().filter(|account| account.images > 0).for_each(|account| printer.say(&told(account)));
-    Ok(if counts.unresolvable > 0 { Exit::Failed } else { Exit::Done })
+    if let (Some(path), Some(drift)) = (&args.lock, &drift) {
+        let differs = match drift.len() {
+            0 => "nothing differs".to_owned(),
+            1 => "1 difference".to_owned(),
+            n => format!("{n} differences"),
+        };
+        printer.say(&format!("{}: {differs}", path.display()));
+    }
+    let differs = drift.is_some_and(|drift| !drift.is_empty());
+    Ok(if counts.unresolvable > 0 || differs { Exit::Failed } else { Exit::Done })
 }
 
 /// What one account will spend, in a line.
@@ -128,7 +149,7 @@ fn digests(row: &Outcome, state: State) -> String {
     }
 }
 
-fn json(planned: &[Planned], target: String, counts: &Counts, accounts: &[AccountPlan]) -> String {
+fn json(planned: &[Planned], target: String, counts: &Counts, accounts: &[AccountPlan], drift: Option<&[Drift]>) -> String {
     let images = planned
         .iter()
         .map(|Planned { row, state, cost, .. }| Row {
@@ -147,6 +168,6 @@ fn json(planned: &[Planned], target: String, counts: &Counts, accounts: &[Accoun
         .collect();
     let selections = planned.iter().filter_map(|planned| planned.selection.as_deref()).collect();
     let totals = Counts { ..*counts };
-    let plan = PlanJson { version: 1, target, totals, images, accounts, selections };
+    let plan = PlanJson { version: 1, target, totals, images, accounts, selections, drift };
     serde_json::to_string_pretty(&plan).map(|text| text + "\n").unwrap_or_default()
 }

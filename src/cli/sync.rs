@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::args::SyncArgs;
 use super::inputs::Inputs;
+use super::locked::{self, LockFile};
 use super::printer::Printer;
 use super::{Exit, Refusal, progress, signals, state, summary, until};
 use crate::report::{self, RunReport};
@@ -12,9 +13,13 @@ use crate::stock::{SupplyOptions, Sync, SyncOptions};
 use crate::{Error, Result};
 
 pub(super) async fn run(file: Option<&Path>, args: SyncArgs, printer: &Printer) -> Result<Exit, Refusal> {
-    let inputs = Inputs::read(file, &args.selection)?;
+    let lock = args.lock.as_deref().map(|path| locked::open(path, args.frozen)).transpose()?;
+    let inputs = match &lock {
+        Some(lock) if args.frozen => Inputs::with(file, &args.selection, |_| Ok(vec![lock.frozen()]))?,
+        _ => Inputs::read(file, &args.selection)?,
+    };
     check_outputs(&args)?;
-    let report = sync(inputs, &args, printer).await?;
+    let report = sync(inputs, &args, lock.as_ref(), printer).await?;
     let mut exit = Exit::of(report.exit);
     let written = args.report.iter().map(|path| report.write(path)).chain(args.failed.iter().map(|path| write_failed(path, &report)));
     for error in written.filter_map(Result::err) {
@@ -25,7 +30,7 @@ pub(super) async fn run(file: Option<&Path>, args: SyncArgs, printer: &Printer) 
 }
 
 /// The run itself, from inputs to its report.
-pub(super) async fn sync(inputs: Inputs, args: &SyncArgs, printer: &Printer) -> Result<RunReport, Refusal> {
+pub(super) async fn sync(inputs: Inputs, args: &SyncArgs, lock: Option<&LockFile>, printer: &Printer) -> Result<RunReport, Refusal> {
     let concurrency = args.selection.concurrency.map(usize::from);
     let until = until::limits(args)?;
     let options = SupplyOptions { concurrency, bandwidth: args.bandwidth, state: args.state.as_deref() };
@@ -43,21 +48,33 @@ pub(super) async fn sync(inputs: Inputs, args: &SyncArgs, printer: &Printer) -> 
     let (started, clock) = (jiff::Timestamp::now(), std::time::Instant::now());
     let reporter = progress::reporter(printer);
     let watching = progress::watch(&supply, &reporter);
-    let (images, totals) = Sync::new(Arc::clone(&supply), target, options).run(inputs.lists, &inputs.config.rules, reporter, stop).await;
+    let ends = target.ends.clone();
+    let (mut images, mut totals) =
+        Sync::new(Arc::clone(&supply), target, options).run(inputs.lists, &inputs.config.rules, reporter, stop).await;
     watching.abort();
     printer.end_bars();
+    let unwritten = match lock {
+        Some(lock) if args.frozen => {
+            lock.check(&mut images, &inputs.target);
+            totals.recount(&images);
+            None
+        }
+        Some(lock) => lock.update(&images, &ends.source, &inputs.target).await.err(),
+        None => None,
+    };
     let report = RunReport {
         version: 1,
         command: "sync".to_owned(),
         started: started.to_string(),
         finished: jiff::Timestamp::now().to_string(),
-        exit: totals.exit(),
+        exit: if unwritten.is_some() { Exit::Failed as u8 } else { totals.exit() },
         target: inputs.target.to_string(),
         totals,
         images,
         registries: supply.rows(),
     };
     summary::print(&report, clock.elapsed().as_secs_f64(), printer);
+    unwritten.iter().for_each(|error| printer.error(error));
     Ok(report)
 }
 
@@ -67,7 +84,8 @@ fn check_outputs(args: &SyncArgs) -> Result<(), Refusal> {
         let why = report::file::check(path).err()?;
         Some(Error::local("write report", format!("{}: {why}", path.display())))
     };
-    let errors: Vec<Error> = args.report.iter().chain(&args.failed).filter_map(refused).collect();
+    let errors: Vec<Error> =
+        args.report.iter().chain(&args.failed).chain(args.lock.iter().filter(|_| !args.frozen)).filter_map(refused).collect();
     if errors.is_empty() { Ok(()) } else { Err(errors.into()) }
 }
 

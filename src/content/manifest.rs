@@ -252,6 +252,14 @@ impl Manifest {
     }
 }
 
+/// The platforms that these children of an index name, in their order, each once. `unknown/unknown` marks attestations, which run
+/// nowhere.
+pub(crate) fn platforms_of(children: &[Descriptor]) -> Vec<String> {
+    let platforms = children.iter().filter_map(|child| child.platform.as_ref()).filter(|platform| platform.os != "unknown");
+    let mut seen = std::collections::HashSet::new();
+    platforms.map(ToString::to_string).filter(|name| seen.insert(name.clone())).collect()
+}
+
 /// The family of a media type.
 pub(crate) fn kind_of(media_type: &str) -> ManifestKind {
     match media_type {

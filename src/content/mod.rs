@@ -11,7 +11,7 @@ mod source;
 mod verify;
 
 pub use digest::{Digest, Hasher};
-pub(crate) use manifest::{ACCEPT, kind_of};
+pub(crate) use manifest::{ACCEPT, kind_of, platforms_of};
 pub use manifest::{Descriptor, Links, MAX_MANIFEST, Manifest, ManifestKind, Platform};
 pub use platform::PlatformFilter;
 pub use policy::{ForeignLayers, IndexMode, Policy, Recheck, Referrers};

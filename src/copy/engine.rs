@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::cost::Seen;
 use super::presence::{Locks, Presence};
-use crate::content::{Charge, Descriptor, Digest, Manifest, ManifestKind, Place, Policy, Publication, Sink, Source};
+use crate::content::{Charge, Descriptor, Digest, Manifest, Place, Policy, Publication, Sink, Source, platforms_of};
 use crate::name::Reference;
 use crate::report::{Reporter, Status};
 use crate::{Error, Kind, Result, Side};
@@ -55,6 +55,10 @@ pub struct Delivered {
     pub source_digest: Option<Digest>,
     /// The platforms an index names.
     pub platforms: Vec<String>,
+    /// The child manifests that were delivered, of an index that was read; none if the image was current without a look.
+    pub children: Vec<Descriptor>,
+    /// The referrers that were delivered or found at the target, in the order they were found.
+    pub referrers: Vec<Descriptor>,
     /// Remarks.
     pub notes: Vec<String>,
 }
@@ -327,25 +331,10 @@ impl Delivered {
             status,
             source_digest: Some(digest.clone()),
             digest,
-            platforms: manifest.map(platforms).unwrap_or_default(),
+            platforms: manifest.and_then(|manifest| manifest.links().ok()).map(|links| platforms_of(&links.manifests)).unwrap_or_default(),
+            children: manifest.and_then(|manifest| manifest.links().ok()).map(|links| links.manifests).unwrap_or_default(),
+            referrers: vec![],
             notes: vec![],
         }
     }
-}
-
-/// The platforms an index names, in its order. `unknown/unknown` marks attestations, which run nowhere.
-fn platforms(manifest: &Manifest) -> Vec<String> {
-    if manifest.kind() != ManifestKind::Index {
-        return vec![];
-    }
-    let children = manifest.links().map(|links| links.manifests).unwrap_or_default();
-    let mut named: Vec<String> = children
-        .iter()
-        .filter_map(|child| child.platform.as_ref())
-        .filter(|platform| platform.os != "unknown")
-        .map(ToString::to_string)
-        .collect();
-    let mut seen = std::collections::HashSet::new();
-    named.retain(|name| seen.insert(name.clone()));
-    named
 }

@@ -12,7 +12,7 @@ mod text;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::content::{Digest, PlatformFilter};
+use crate::content::{Digest, PlatformFilter, Policy};
 use crate::error::{Error, Result, printable};
 use crate::name::Repository;
 use crate::select::Selector;
@@ -50,6 +50,8 @@ pub struct Entry {
     pub target: Option<TargetName>,
     /// The platforms, if the line says so itself instead of leaving it to a rule; else none.
     pub platforms: Vec<PlatformFilter>,
+    /// What of its images is delivered, where that is decided already: a lock's record.
+    pub decided: Option<Policy>,
     /// Higher goes first; 0 if the line does not say.
     pub priority: i64,
 }
@@ -119,7 +121,7 @@ impl Parsed {
     fn add(&mut self, origin: Origin, text: &str, outcome: Result<line::Meaning, String>) {
         match outcome {
             Ok(line::Meaning { source, selection, target, platforms, priority }) => {
-                self.entries.push(Entry { origin, text: printable(text), source, selection, target, platforms, priority });
+                self.entries.push(Entry { origin, text: printable(text), source, selection, target, platforms, decided: None, priority });
             }
             Err(message) => self.errors.push(LineError::new(origin, text, message)),
         }

@@ -7,7 +7,7 @@ mod outcome;
 mod run;
 
 pub use self::csv::failed_list;
-pub use outcome::{Again, Outcome, Status};
+pub use outcome::{Again, Held, Outcome, Status};
 pub use run::{PullRow, RegistryRow, Requests, RunReport, Totals};
 
 /// Something worth telling while a run goes on.

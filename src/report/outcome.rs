@@ -4,7 +4,8 @@ use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 
 use crate::Error;
-use crate::content::Digest;
+use crate::content::{Descriptor, Digest, Place};
+use crate::name::Reference;
 
 /// The words of a report's `status`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -77,6 +78,20 @@ pub struct Outcome {
     /// The list line that asks for it again.
     #[serde(skip)]
     pub again: Again,
+    /// Where it is at the target, and what belongs to it; `None` if that is not known.
+    #[serde(skip)]
+    pub held: Option<Held>,
+}
+
+/// Where an image is at the target, and what belongs to it.
+#[derive(Debug, Clone)]
+pub struct Held {
+    /// Its repository, prefix included.
+    pub place: Place,
+    /// Its name there; `None` for an entry of which it is not known which images it means.
+    pub reference: Option<Reference>,
+    /// The referrers delivered with it.
+    pub referrers: Vec<Descriptor>,
 }
 
 /// A list line, as `--failed` writes it.
@@ -119,6 +134,7 @@ impl Outcome {
             reason: None,
             until: None,
             error: None,
+            held: None,
         }
     }
 

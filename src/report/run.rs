@@ -70,6 +70,14 @@ impl Totals {
         } += 1;
     }
 
+    /// Counts all rows anew.
+    pub fn recount(&mut self, rows: &[Outcome]) {
+        let none = Totals::default();
+        let Totals { images, copied, current, warmed, deferred, failed, .. } = none;
+        *self = Totals { images, copied, current, warmed, deferred, failed, ..*self };
+        rows.iter().for_each(|row| self.count(row));
+    }
+
     /// The exit status that these sums mean: 1 if anything failed, else 3 if anything is unfinished, else 0.
     pub fn exit(&self) -> u8 {
         match (self.failed, self.deferred) {

@@ -8,7 +8,7 @@ use crate::config::Target;
 use crate::content::{Digest, Place, Policy};
 use crate::list::{Entry, Selection};
 use crate::name::Reference;
-use crate::report::{Again, Outcome};
+use crate::report::{Again, Held, Outcome};
 use crate::rules::{Rule, RuleSet, Unresolved};
 use crate::select::Selector;
 
@@ -60,6 +60,10 @@ impl Item {
         // The line knows best, then whoever typed the command, then the rule.
         if let Some(platforms) = [&entry.platforms, &options.platforms].into_iter().find(|platforms| !platforms.is_empty()) {
             policy.platforms = platforms.clone();
+        }
+        if let Some(decided) = &entry.decided {
+            policy.platforms.clone_from(&decided.platforms);
+            policy.index = decided.index;
         }
         Ok(Item { entry, order, rule: resolution.rule, to, policy: Arc::new(policy) })
     }
@@ -122,6 +126,7 @@ impl Item {
         );
         row.rule = self.rule.as_ref().map(|rule| rule.name.clone());
         row.again = again(&self.entry);
+        row.held = Some(Held { place: self.to.clone(), reference: None, referrers: vec![] });
         row
     }
 }
@@ -150,6 +155,7 @@ impl Want {
         let origin = &self.item.entry.origin;
         let mut row = Outcome::new(self.source(), title(target, &self.item.to, Some(&self.publish)), origin.file.to_string(), origin.line);
         row.rule = self.item.rule.as_ref().map(|rule| rule.name.clone());
+        row.held = Some(Held { place: self.item.to.clone(), reference: Some(self.publish.clone()), referrers: vec![] });
         row.again = Again { image: self.source(), tags: String::new(), exclude: String::new(), ..again(&self.item.entry) };
         row
     }

@@ -18,7 +18,7 @@ use crate::content::{Charge, Place, PlatformFilter, Source};
 use crate::copy::{Delivered, Engine, Next, Options};
 use crate::limits::Mode;
 use crate::list::Parsed;
-use crate::report::{Event, Outcome, Reporter, Status, Totals};
+use crate::report::{Event, Held, Outcome, Reporter, Status, Totals};
 use crate::rules::{RuleSet, Unmatched};
 use crate::{Error, Kind, Result, Side};
 
@@ -406,6 +406,8 @@ impl Worker {
                 digest: Some(delivered.digest),
                 source_digest: delivered.source_digest,
                 platforms: delivered.platforms,
+                referrers: delivered.referrers.len() as u64,
+                held: row.held.clone().map(|held| Held { referrers: delivered.referrers, ..held }),
                 notes: delivered.notes,
                 ..row
             },

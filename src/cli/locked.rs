@@ -1,0 +1,90 @@
+//! `--lock` and `--frozen`: the lock file of a command.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::Refusal;
+use crate::config::Target;
+use crate::content::Source;
+use crate::list::Parsed;
+use crate::lock::{self, Drift, Lock};
+use crate::report::{Outcome, Status};
+use crate::stock::Planned;
+use crate::{Error, Kind, Result, Side};
+
+/// A lock file, as it was when the command began.
+pub(super) struct LockFile {
+    path: PathBuf,
+    lock: Lock,
+}
+
+/// Reads the lock at `path`. One that is to be written need not be there yet.
+pub(super) fn open(path: &Path, must_exist: bool) -> Result<LockFile, Refusal> {
+    let lock = if must_exist { Lock::need(path) } else { Lock::read(path).map(Option::unwrap_or_default) };
+    Ok(LockFile { path: path.to_owned(), lock: lock.map_err(Refusal::usage)? })
+}
+
+impl LockFile {
+    /// What it says, as a list of digests.
+    pub(super) fn frozen(&self) -> Parsed {
+        self.lock.frozen(&self.path)
+    }
+
+    /// Sees that what a frozen run delivered is what the lock says.
+    pub(super) fn check(&self, rows: &mut [Outcome], target: &Target) {
+        for row in rows.iter_mut().filter(|row| matches!(row.status, Status::Copied | Status::Current | Status::Warmed)) {
+            let locked = name(row, target).and_then(|name| self.lock.get(&name));
+            if let (Some(locked), Some(digest)) = (locked, &row.digest)
+                && locked.digest != *digest
+            {
+                let message = format!("{}: the lock says {}, and what was delivered is {digest}", self.path.display(), locked.digest);
+                let error = Error::new(Side::Target, "compare with lock", Kind::Local, message).subject(&row.source);
+                *row = row.clone().failed(error.remedy("the lock was edited, or written by another version of larder: write it anew"));
+            }
+        }
+    }
+
+    /// Writes the lock that follows from a run.
+    pub(super) async fn update(&self, rows: &[Outcome], source: &Arc<dyn Source>, target: &Target) -> Result<()> {
+        let new = lock::update(&self.lock, rows, source, prefix(target)).await?;
+        if new == self.lock && self.path.exists() { Ok(()) } else { new.write(&self.path) }
+    }
+
+    /// What differs from it in a plan.
+    pub(super) fn drift(&self, planned: &[Planned], target: &Target) -> Vec<Drift> {
+        let named = |image: &Planned| name(&image.row, target);
+        let known: Vec<(String, &Outcome)> =
+            planned.iter().filter(|image| image.row.error.is_none()).filter_map(|image| Some((named(image)?, &image.row))).collect();
+        let now: Vec<lock::Now<'_>> = known
+            .iter()
+            .map(|(target, row)| lock::Now { target, source: &row.source, upstream: row.source_digest.as_ref(), held: row.digest.as_ref() })
+            .collect();
+        let failed: Vec<String> = planned.iter().filter(|image| image.row.error.is_some()).filter_map(named).collect();
+        // What could not be asked is told as such, not as drift.
+        lock::drift(&self.lock, &now).into_iter().filter(|drift| !(drift.what == "not listed" && failed.contains(&drift.target))).collect()
+    }
+
+    /// Its images by their sources' tags, to be compared without lists.
+    pub(super) fn listed(&self) -> Parsed {
+        let mut parsed = self.frozen();
+        for entry in &mut parsed.entries {
+            if let crate::list::Selection::One { tag: Some(_), digest } = &mut entry.selection {
+                *digest = None;
+            }
+        }
+        parsed
+    }
+}
+
+fn prefix(target: &Target) -> &str {
+    match target {
+        Target::Registry { prefix, .. } => prefix,
+        Target::Layout { .. } => "",
+    }
+}
+
+/// The name of a row's image at the target, below the prefix.
+fn name(row: &Outcome, target: &Target) -> Option<String> {
+    let held = row.held.as_ref()?;
+    Some(format!("{}{}", lock::below(held.place.as_str(), prefix(target)), held.reference.as_ref()?.suffix()))
+}

@@ -1,0 +1,232 @@
+//! The lock: which digest each tag of an image set had when it was delivered, with its platforms, children, referrers and sizes.
+//! A file to be kept in version control: sorted, stable, a line a fact. `docs/lock.md` describes it.
+//!
+//! Pure but for [`record`], which reads at the target what a delivered image holds. Knows nothing of HTTP.
+
+mod drift;
+mod record;
+#[cfg(test)]
+mod tests;
+mod update;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+pub use drift::{Drift, Now, drift};
+pub(crate) use update::below;
+pub use update::update;
+
+use crate::content::{Digest, IndexMode, PlatformFilter, Policy};
+use crate::list::{Entry, Origin, Parsed, Selection, TargetName};
+use crate::name::ImageName;
+use crate::{Error, Result};
+
+/// The only version of the file's format.
+const VERSION: u32 = 1;
+
+const OPERATION: &str = "read lock";
+
+/// A lock file's content: records by the name that each image has at the target.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Lock {
+    records: BTreeMap<String, Record>,
+}
+
+/// The file as it is written.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    version: u32,
+    images: Vec<Record>,
+}
+
+/// What was delivered under one name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Record {
+    /// Its name at the target, below the target's prefix: `library/alpine:3.20`, or `repo@sha256:…`.
+    pub target: String,
+    /// The normalised name of what it was copied from: `docker.io/library/alpine:3.20`.
+    pub source: String,
+    /// The digest at the target.
+    pub digest: Digest,
+    /// The digest at the upstream; it differs where the index was rewritten.
+    pub source_digest: Digest,
+    /// The media type of what `digest` names.
+    pub media_type: String,
+    /// How the upstream's index was cut to `platforms`.
+    pub index: Cut,
+    /// Bytes of all that was delivered: manifests, configs and layers, each once.
+    pub size: u64,
+    /// The platforms delivered, where the image is an index that names them.
+    pub platforms: Vec<String>,
+    /// The index's children that were delivered, in its order.
+    pub children: Vec<Piece>,
+    /// The referrers that were delivered, sorted by digest.
+    pub referrers: Vec<Piece>,
+}
+
+/// How an index was delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Cut {
+    /// As it is, with all children; also for what is no index.
+    Whole,
+    /// A new index of the platforms delivered.
+    Rewrite,
+    /// As it is, with some children left out.
+    Sparse,
+}
+
+/// A child or a referrer.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Piece {
+    /// What its manifest hashes to.
+    pub digest: Digest,
+    /// The manifest's bytes.
+    pub size: u64,
+    /// The manifest's media type.
+    pub media_type: String,
+    /// A child's platform.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<String>,
+    /// A referrer's artifact type.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifact_type: Option<String>,
+    /// What a referrer is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<Digest>,
+    /// The tag that a referrer is found by, where that is how it is found (cosign's `sha256-….sig`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tag: Option<String>,
+}
+
+impl Lock {
+    /// Reads the lock at `path`; `None` if there is no such file.
+    ///
+    /// # Errors
+    /// If it cannot be read, or is none: `FILE:LINE: what is wrong`.
+    pub fn read(path: &Path) -> Result<Option<Self>> {
+        match std::fs::read(path) {
+            Ok(bytes) => Self::parse(&bytes, path).map(Some),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::io(OPERATION, path, &error)),
+        }
+    }
+
+    /// Reads the lock at `path`, which must be there.
+    ///
+    /// # Errors
+    /// As [`Lock::read`], and if there is none.
+    pub fn need(path: &Path) -> Result<Self> {
+        Self::read(path)?.ok_or_else(|| {
+            let error = Error::local(OPERATION, format!("{}: there is no such file", path.display()));
+            error.remedy("write it with `larder sync --lock FILE` first")
+        })
+    }
+
+    /// Reads a lock's text; `path` is what errors are named after.
+    ///
+    /// # Errors
+    /// As [`Lock::read`].
+    pub fn parse(bytes: &[u8], path: &Path) -> Result<Self> {
+        let wrong = |line: usize, why: String| Error::local(OPERATION, format!("{}:{line}: {why}", path.display()));
+        let file: File = serde_json::from_slice(bytes).map_err(|error| {
+            let why = error.to_string();
+            // The place is said already.
+            wrong(error.line(), why.split(" at line ").next().unwrap_or(&why).to_owned())
+        })?;
+        if file.version != VERSION {
+            return Err(wrong(1, format!("version {} is not known to this larder, which reads version {VERSION}", file.version)));
+        }
+        let mut records = BTreeMap::new();
+        for record in file.images {
+            let target = record.target.clone();
+            record.entry(Origin { file: "".into(), line: 0 }).map_err(|why| wrong(line_of(bytes, &target), why))?;
+            if records.insert(target.clone(), record).is_some() {
+                return Err(wrong(line_of(bytes, &target), format!("`{target}` is there twice")));
+            }
+        }
+        Ok(Lock { records })
+    }
+
+    /// The file's text: sorted by target name, one fact a line, ending with a line break.
+    pub fn to_text(&self) -> String {
+        let file = File { version: VERSION, images: self.records.values().cloned().collect() };
+        // Strings, numbers and lists of them: nothing that could fail.
+        serde_json::to_string_pretty(&file).map(|text| text + "\n").unwrap_or_default()
+    }
+
+    /// Replaces the lock at `path`, in one step.
+    ///
+    /// # Errors
+    /// A local error that names the file.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        crate::report::file::replace(path, self.to_text().as_bytes()).map_err(|error| Error::io("write lock", path, &error))
+    }
+
+    /// The records, by name at the target.
+    pub fn records(&self) -> impl Iterator<Item = &Record> {
+        self.records.values()
+    }
+
+    /// The record of this name at the target (below its prefix).
+    pub fn get(&self, target: &str) -> Option<&Record> {
+        self.records.get(target)
+    }
+
+    /// The same records as a list: what `--frozen` delivers, each by digest.
+    pub fn frozen(&self, path: &Path) -> Parsed {
+        let text = self.to_text();
+        let file: std::sync::Arc<str> = path.display().to_string().into();
+        let origin = |record: &Record| Origin { file: std::sync::Arc::clone(&file), line: line_of(text.as_bytes(), &record.target) };
+        // Each was seen to be an entry when the lock was read.
+        let entries = self.records.values().filter_map(|record| record.entry(origin(record)).ok()).collect();
+        Parsed { entries, errors: vec![] }
+    }
+}
+
+/// The line at which the record of `target` begins, as larder writes it; 1 if somebody else wrote it.
+fn line_of(text: &[u8], target: &str) -> usize {
+    let Ok(wanted) = serde_json::to_string(target) else { return 1 };
+    let wanted = format!("\"target\": {wanted}");
+    let text = String::from_utf8_lossy(text);
+    text.lines().position(|line| line.trim_start().starts_with(&wanted)).map_or(1, |at| at + 1)
+}
+
+impl Record {
+    /// The list entry that asks for exactly this. The error is for a person.
+    fn entry(&self, origin: Origin) -> Result<Entry, String> {
+        let source = ImageName::parse(&self.source)?;
+        let (repository, tag) = match self.target.split_once('@') {
+            Some((repository, _)) => (repository, None),
+            None => {
+                let (repository, tag) =
+                    self.target.rsplit_once(':').ok_or_else(|| format!("`{}` has neither tag nor digest", self.target))?;
+                crate::name::check_tag(tag)?;
+                (repository, Some(tag.to_owned()))
+            }
+        };
+        let policy = Policy {
+            platforms: match self.index {
+                Cut::Whole => vec![],
+                Cut::Rewrite | Cut::Sparse => self.platforms.iter().map(|text| PlatformFilter::parse(text)).collect::<Result<_, _>>()?,
+            },
+            index: if self.index == Cut::Sparse { IndexMode::Sparse } else { IndexMode::Rewrite },
+            ..Policy::default()
+        };
+        Ok(Entry {
+            origin,
+            text: crate::error::printable(&self.source),
+            source: source.repository,
+            selection: Selection::One { tag: source.tag, digest: Some(self.source_digest.clone()) },
+            target: Some(TargetName { repository: repository.to_owned(), tag }),
+            platforms: policy.platforms.clone(),
+            decided: Some(policy),
+            priority: 0,
+        })
+    }
+}

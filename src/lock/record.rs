@@ -1,0 +1,91 @@
+//! What an image holds, read at the target: small manifests only, never a blob.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+
+use super::Piece;
+use crate::Result;
+use crate::content::{Charge, Descriptor, Digest, ManifestKind, Source, platforms_of};
+use crate::report::Held;
+
+/// Children that are read at once.
+const AT_ONCE: usize = 8;
+
+/// What an image holds.
+pub(super) struct Content {
+    pub(super) media_type: String,
+    pub(super) size: u64,
+    pub(super) platforms: Vec<String>,
+    pub(super) children: Vec<Piece>,
+    /// Whether some children of its index are not there.
+    pub(super) lacking: bool,
+}
+
+/// Reads `digest` and its children; `None` if it is not there.
+pub(super) async fn read(source: &Arc<dyn Source>, held: &Held, digest: &Digest) -> Result<Option<Content>> {
+    let charge = Charge::new(held.place.as_str());
+    let Some(root) = source.manifest(&held.place, digest, &charge).await? else { return Ok(None) };
+    let links = root.links()?;
+    let mut pieces: HashMap<Digest, u64> = HashMap::from([(root.digest.clone(), root.bytes.len() as u64)]);
+    let add = |pieces: &mut HashMap<Digest, u64>, of: &[Descriptor]| {
+        of.iter().filter(|piece| !piece.is_foreign()).for_each(|piece| _ = pieces.insert(piece.digest.clone(), piece.size));
+    };
+    add(&mut pieces, &links.blobs);
+    let mut children = vec![];
+    // Nested indexes are walked level by level; each manifest once.
+    let mut level = links.manifests.clone();
+    let top: Vec<Digest> = level.iter().map(|child| child.digest.clone()).collect();
+    let mut lacking = false;
+    while !level.is_empty() {
+        let wanted: Vec<Descriptor> = level.drain(..).filter(|child| !pieces.contains_key(&child.digest)).collect();
+        let read: Vec<_> = stream::iter(wanted.into_iter().map(|child| {
+            let charge = &charge;
+            async move {
+                let manifest = source.manifest(&held.place, &child.digest, charge).await?;
+                Ok::<_, crate::Error>((child, manifest))
+            }
+        }))
+        .buffered(AT_ONCE)
+        .try_collect()
+        .await?;
+        for (child, manifest) in read {
+            let Some(manifest) = manifest else {
+                lacking |= crate::content::kind_of(&child.media_type) != ManifestKind::Opaque;
+                continue;
+            };
+            pieces.insert(child.digest.clone(), manifest.bytes.len() as u64);
+            let links = manifest.links()?;
+            add(&mut pieces, &links.blobs);
+            level.extend(links.manifests);
+            if top.contains(&child.digest) {
+                children.push(child);
+            }
+        }
+    }
+    let platforms = platforms_of(&children);
+    let children =
+        children.iter().map(|child| Piece { platform: child.platform.as_ref().map(ToString::to_string), ..piece(child) }).collect();
+    Ok(Some(Content { media_type: root.media_type.clone(), size: pieces.values().sum(), platforms, children, lacking }))
+}
+
+/// The referrers of a delivered image, sorted.
+pub(super) fn referrers(held: &Held) -> Vec<Piece> {
+    let mut pieces: Vec<Piece> = held.referrers.iter().map(piece).collect();
+    pieces.sort();
+    pieces.dedup();
+    pieces
+}
+
+fn piece(of: &Descriptor) -> Piece {
+    Piece {
+        digest: of.digest.clone(),
+        size: of.size,
+        media_type: of.media_type.clone(),
+        platform: None,
+        artifact_type: of.artifact_type.clone(),
+        subject: None,
+        tag: None,
+    }
+}
