@@ -7,7 +7,9 @@
 
 mod base;
 mod carry;
+pub mod evidence;
 pub mod format;
+pub mod import;
 pub mod interchange;
 pub mod inventory;
 mod pack;

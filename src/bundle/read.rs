@@ -13,6 +13,7 @@ mod stage;
 use crate::{Error, Result};
 
 pub use gather::{Arrived, Entry, Gathered, Gathering};
+pub(super) use gather::{repair, whole};
 pub use shelf::{Damage, Hand, Origin, Shelf};
 pub(super) use shelf::{Piece, Where};
 pub use stage::Stage;

@@ -5,6 +5,7 @@ mod blob;
 mod cost;
 mod engine;
 mod graph;
+mod piece;
 mod presence;
 #[cfg(test)]
 mod tests;

@@ -403,7 +403,7 @@ impl<'a> Gathering<'a> {
 }
 
 /// Whether the file at `path` has the hash that the bundle's record says.
-pub(super) fn whole(bundle: &Arrived, number: u32, path: &Path) -> bool {
+pub(in crate::bundle) fn whole(bundle: &Arrived, number: u32, path: &Path) -> bool {
     let told = bundle.record.as_ref().and_then(|record| record.volumes.iter().find(|volume| volume.number == number));
     let Some(told) = told else { return false };
     let hash = || -> std::io::Result<String> {

@@ -170,6 +170,12 @@ impl Shelf {
         self.copies.iter().filter_map(|(digest, copies)| Some((digest, copies.first()?.size)))
     }
 
+    /// Blobs that are here in parts, all of them.
+    pub(in crate::bundle) fn in_parts(&self) -> impl Iterator<Item = &Digest> {
+        let cut = |copies: &Vec<Copy>| copies.iter().any(|copy| copy.pieces.len() > 1);
+        self.copies.iter().filter(move |(_, copies)| cut(copies)).map(|(digest, _)| digest)
+    }
+
     /// A file that content is read from.
     pub fn origin_of(&self, number: usize) -> Option<&Origin> {
         self.origins.get(number)
