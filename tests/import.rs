@@ -70,7 +70,13 @@ mod inventory {
         error: target: list repositories REGISTRY: it does not say which repositories it has (no `_catalog`, or not for this account) (name them: --list FILE, an image list as sync takes it; repeatable)
         exit 1
         ");
-        program.write("larder.toml", format!("version = 1\n[target]\nregistry = \"{}\"\n[[rule]]\nname = \"all\"\nsource = \"quay.io/*\"\ntarget = \"*\"\n", fake.addr()));
+        program.write(
+            "larder.toml",
+            format!(
+                "version = 1\n[target]\nregistry = \"{}\"\n[[rule]]\nname = \"all\"\nsource = \"quay.io/*\"\ntarget = \"*\"\n",
+                fake.addr()
+            ),
+        );
         program.write("list.csv", "image,tags\nquay.io/team/app,1\nquay.io/library/base,9*\ndocker.io/elsewhere,1\n");
         let run = program.run(&["inventory", "--list", "list.csv"]).exits(0);
         assert_eq!(run.stdout.lines().count(), 8, "of listed repositories all tags: {}", run.stdout);

@@ -168,7 +168,11 @@ fn from_json(bytes: &[u8]) -> Result<(Vec<Row>, Digest), String> {
 fn from_csv(bytes: &[u8]) -> Result<(Vec<Row>, Digest), String> {
     let last = bytes.get(without_last_line(bytes).len()..).unwrap_or_default();
     let digest = String::from_utf8_lossy(last);
-    let digest = digest.trim_end().strip_prefix(",,evidence,,").and_then(|rest| rest.split(',').next()).ok_or("its last line is no digest: it is no evidence, or has been cut")?;
+    let digest = digest
+        .trim_end()
+        .strip_prefix(",,evidence,,")
+        .and_then(|rest| rest.split(',').next())
+        .ok_or("its last line is no digest: it is no evidence, or has been cut")?;
     let digest = Digest::parse(digest)?;
     let rows = csv::Reader::from_reader(without_last_line(bytes)).deserialize().collect::<Result<_, _>>();
     rows.map(|rows| (rows, digest)).map_err(|error| format!("it is no evidence: {error}"))

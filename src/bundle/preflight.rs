@@ -42,7 +42,8 @@ fn too_little(needs: &[&Need], free: u64) -> Option<Error> {
         return None;
     }
     let size = |bytes: u64| bytesize::ByteSize(bytes).display().si();
-    let each: Vec<String> = needs.iter().map(|need| format!("{} in {} takes {}", need.what, need.folder.display(), size(need.bytes))).collect();
+    let each: Vec<String> =
+        needs.iter().map(|need| format!("{} in {} takes {}", need.what, need.folder.display(), size(need.bytes))).collect();
     let message = format!("{}, and {} are free there", each.join(" and "), size(free));
     Some(Error::new(Side::Local, OP, Kind::DiskFull, message).remedy(format!("free {} there", size(all - free))))
 }
@@ -78,6 +79,9 @@ mod tests {
         assert_eq!(errors.len(), 1);
         assert_eq!(errors[0].kind(), Kind::DiskFull);
         let message = errors[0].message();
-        assert!(message.contains("the target in ") && message.contains("staged parts in ") && message.contains("are free there (free "), "{message}");
+        assert!(
+            message.contains("the target in ") && message.contains("staged parts in ") && message.contains("are free there (free "),
+            "{message}"
+        );
     }
 }

@@ -68,13 +68,18 @@ pub(super) enum Command {
     Plan(PlanArgs),
     /// Make the target hold the lists
     Sync(SyncArgs),
+    /// Put a bundle, or an OCI layout or archive, into a target
+    Import(ImportArgs),
     /// Print the digests a target holds, as export's --base takes them
     Inventory(InventoryArgs),
     /// Hash everything in a layout and check that every image is complete
     Verify {
         /// The layout's folder (or oci:DIR)
-        #[arg(value_name = "LAYOUT")]
-        target: String,
+        #[arg(value_name = "LAYOUT", required_unless_present = "evidence")]
+        target: Option<String>,
+        /// Check an import's evidence: its own digest, and that the target still has everything in it. Default target: the one it names
+        #[arg(long, value_name = "FILE")]
+        evidence: Option<PathBuf>,
     },
     /// Remove what no name in a layout reaches
     Gc {
@@ -210,6 +215,37 @@ pub(super) struct SyncArgs {
     /// Bytes per second at most, read and written, over all registries (20MB/s; MB = 10^6, MiB = 2^20)
     #[arg(long, value_name = "RATE")]
     pub(super) bandwidth: Option<crate::limits::Rate>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ImportArgs {
+    /// What was carried: a folder of volumes, NAME.bundle.json with the volumes beside it, volumes, an OCI layout, an OCI archive, or a
+    /// `docker save` archive; from several places, in any order, as they arrive
+    #[arg(value_name = "BUNDLE", required = true)]
+    pub(super) bundles: Vec<PathBuf>,
+    /// Where to, instead of the configuration's target: HOST[:PORT][/PREFIX] or oci:DIR
+    #[arg(long, value_name = "TARGET")]
+    pub(super) to: Option<String>,
+    /// Write what was put where, when it was hashed and from which volume it came, with a digest over the whole; as CSV if its name ends in
+    /// .csv, else as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(super) evidence: Option<PathBuf>,
+    /// Write a report, as CSV if its name ends in .csv, else as JSON; repeatable
+    #[arg(long, value_name = "FILE")]
+    pub(super) report: Vec<PathBuf>,
+    /// Take nothing for granted: ask the target for every piece of every image
+    #[arg(long)]
+    pub(super) recheck: bool,
+    /// Requests in flight to the target
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(super) concurrency: Option<u16>,
+    /// Bytes per second at most, to a registry (20MB/s; MB = 10^6, MiB = 2^20)
+    #[arg(long, value_name = "RATE")]
+    pub(super) bandwidth: Option<crate::limits::Rate>,
+    /// Where larder keeps what outlives a run: parts of blobs and manifests of images that wait for other volumes. Default:
+    /// $XDG_STATE_HOME/larder, else ~/.local/state/larder
+    #[arg(long, value_name = "DIR")]
+    pub(super) state: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

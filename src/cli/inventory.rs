@@ -49,7 +49,13 @@ pub(super) fn named(text: &str) -> Result<Target, String> {
 }
 
 /// Where the walk begins.
-async fn roots(config: &Config, target: &Target, store: &TargetStore, args: &InventoryArgs, printer: &Printer) -> Result<Vec<Roots>, Refusal> {
+async fn roots(
+    config: &Config,
+    target: &Target,
+    store: &TargetStore,
+    args: &InventoryArgs,
+    printer: &Printer,
+) -> Result<Vec<Roots>, Refusal> {
     if !args.lists.is_empty() {
         return listed(config, target, &args.lists, printer);
     }
@@ -87,10 +93,12 @@ fn listed(config: &Config, target: &Target, files: &[String], printer: &Printer)
 async fn of_layout(path: &Path, printer: &Printer) -> Result<Vec<Roots>, Refusal> {
     let entries = async { Layout::open(path).await?.names().await }.await.map_err(Refusal::failed)?;
     let all = entries.len();
-    let roots: Vec<Roots> = entries.iter().filter_map(crate::layout::IndexEntry::title).map(|(place, reference)| Roots::Name(place, reference)).collect();
+    let roots: Vec<Roots> =
+        entries.iter().filter_map(crate::layout::IndexEntry::title).map(|(place, reference)| Roots::Name(place, reference)).collect();
     let silent = entries.iter().filter(|entry| entry.title().is_none() && entry.name.is_some()).count();
     if silent > 0 {
-        printer.say(&format!("{silent} of {all} entries of {} do not say which repository they belong to, and are left out", path.display()));
+        printer
+            .say(&format!("{silent} of {all} entries of {} do not say which repository they belong to, and are left out", path.display()));
     }
     Ok(roots)
 }

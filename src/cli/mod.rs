@@ -3,6 +3,8 @@
 mod args;
 mod config;
 mod demo;
+mod evidence;
+mod import;
 mod inputs;
 mod inventory;
 mod layout;
@@ -100,8 +102,10 @@ async fn dispatch(cli: Cli, printer: &Printer) -> Result<Exit, Refusal> {
     match cli.command {
         Command::Plan(args) => plan::run(file, args, printer).await,
         Command::Sync(args) => sync::run(file, args, printer).await,
+        Command::Import(args) => import::run(file, args, printer).await,
         Command::Inventory(args) => inventory::run(file, args, printer).await,
-        Command::Verify { target } => layout::verify(&target, printer).await,
+        Command::Verify { target, evidence: Some(evidence) } => evidence::verify(file, &evidence, target.as_deref(), None, printer).await,
+        Command::Verify { target, evidence: None } => layout::verify(&target.unwrap_or_default(), printer).await,
         Command::Gc { layout, dry_run } => layout::gc(&layout, dry_run, printer).await,
         Command::Limits(args) => limits::run(file, args, printer).await,
         Command::Rules(command) => rules::run(file, command, printer),

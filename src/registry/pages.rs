@@ -87,7 +87,8 @@ impl RegistryStore {
         })?;
         let links = answer.headers.get_all(LINK).iter().filter_map(|value| value.to_str().ok()).collect::<Vec<_>>().join(", ");
         let next = link::next(&links).map(|target| self.transport.host.resolve(&answer.url, target)).transpose();
-        let refuse = |topic: &Topic<'_>, why: String| topic.error(Kind::Untrusted, format!("the next page of {things} is not asked for: {why}"));
+        let refuse =
+            |topic: &Topic<'_>, why: String| topic.error(Kind::Untrusted, format!("the next page of {things} is not asked for: {why}"));
         let next = next.map_err(|why| refuse(&topic, why))?;
         if let Some(next) = &next {
             // The next page is asked for with our login: only the registry itself may be named, or who it redirected this page to.

@@ -45,7 +45,9 @@ impl Worker {
             let (mut damage, mut sound) = (vec![], BTreeMap::new());
             for part in parts(&shelf, &bundles).filter(|part| lacking.contains(part.digest) && !part.is_kept(&stage)) {
                 let Some(origin) = shelf.origin_of(part.piece.origin) else { continue };
-                let sound = *sound.entry(part.piece.origin).or_insert_with(|| part.bundle.record.is_none() || whole(part.bundle, part.volume, &origin.path));
+                let sound = *sound
+                    .entry(part.piece.origin)
+                    .or_insert_with(|| part.bundle.record.is_none() || whole(part.bundle, part.volume, &origin.path));
                 if sound {
                     stage.keep_part(&part.bundle.id, part.digest, part.place, part.piece)?;
                 } else {

@@ -61,7 +61,8 @@ impl<'a> Bringers<'a> {
         if let Some(volumes) = self.volumes.get(digest) {
             let named = |(bundle, number): &(usize, u32)| {
                 let bundle = self.bundles.get(*bundle)?;
-                (!bundle.at_hand.contains(number)).then(|| format!("volume {number} of {} ({})", bundle.name, volume_file(&bundle.name, *number)))
+                (!bundle.at_hand.contains(number))
+                    .then(|| format!("volume {number} of {} ({})", bundle.name, volume_file(&bundle.name, *number)))
             };
             let missing: Vec<String> = volumes.iter().filter_map(named).collect();
             if !missing.is_empty() {
@@ -87,11 +88,16 @@ impl<'a> Bringers<'a> {
     /// Of a bundle without its record nobody knows which volume has what, or what it builds on.
     fn unknown(&self, bundle: Option<usize>) -> String {
         let Some(bundle) = bundle.and_then(|bundle| self.bundles.get(bundle)) else { return "it was not carried along".to_owned() };
-        let missing: Vec<String> = (1..=bundle.volumes).filter(|number| !bundle.at_hand.contains(number)).map(|number| number.to_string()).collect();
+        let missing: Vec<String> =
+            (1..=bundle.volumes).filter(|number| !bundle.at_hand.contains(number)).map(|number| number.to_string()).collect();
         match (bundle.record.is_some(), missing.as_slice()) {
             (true, _) => format!("no volume of {} has it", bundle.name),
             (false, []) => format!("what {} builds on; its .bundle.json says what that is", bundle.name),
-            (false, missing) => format!("a volume of {} that is not here ({}), or what it builds on; its .bundle.json says which", bundle.name, missing.join(", ")),
+            (false, missing) => format!(
+                "a volume of {} that is not here ({}), or what it builds on; its .bundle.json says which",
+                bundle.name,
+                missing.join(", ")
+            ),
         }
     }
 
@@ -129,7 +135,12 @@ pub(super) fn called(shelf: &Shelf, bundles: &[Arrived], origin: usize) -> Strin
 
 /// The files that damaged content was read from, each with the images that `affected` says need it. Blocks: where a blob was in
 /// parts, the volumes' own hashes tell which of them is wrong.
-pub(super) fn files(shelf: &Shelf, bundles: &[Arrived], damage: &[Damage], affected: &HashMap<Digest, BTreeSet<String>>) -> Vec<DamagedFile> {
+pub(super) fn files(
+    shelf: &Shelf,
+    bundles: &[Arrived],
+    damage: &[Damage],
+    affected: &HashMap<Digest, BTreeSet<String>>,
+) -> Vec<DamagedFile> {
     let mut files: BTreeMap<usize, (Vec<(Digest, String)>, BTreeSet<String>)> = BTreeMap::new();
     for damage in damage {
         for origin in culprits(shelf, bundles, &damage.origins) {
@@ -156,7 +167,9 @@ fn culprits(shelf: &Shelf, bundles: &[Arrived], origins: &[usize]) -> Vec<usize>
         let volume = shelf.origin_of(*origin).and_then(|found| Some((found, found.volume?)));
         // A part that was kept is no volume, and was kept of one that was whole.
         let volume = volume.filter(|(found, _)| found.path.extension().is_some_and(|extension| extension == "tar"));
-        volume.is_some_and(|(found, (bundle, number))| bundles.get(bundle).is_some_and(|bundle| bundle.record.is_some() && !whole(bundle, number, &found.path)))
+        volume.is_some_and(|(found, (bundle, number))| {
+            bundles.get(bundle).is_some_and(|bundle| bundle.record.is_some() && !whole(bundle, number, &found.path))
+        })
     };
     let wrong: Vec<usize> = origins.iter().copied().filter(is_wrong).collect();
     if wrong.is_empty() { origins.to_vec() } else { wrong }
@@ -177,7 +190,8 @@ pub(super) fn failure(shelf: &Shelf, bundles: &[Arrived], lacks: &[Lack]) -> Err
     let digests: Vec<String> = found.iter().take(MOST_NAMED).map(|damage| damage.digest.to_string()).collect();
     let verb = if files.len() == 1 { "is damaged" } else { "are damaged, or one of them is" };
     let why = found.first().map(|damage| format!(" ({})", damage.why)).unwrap_or_default();
-    let error = Error::new(Side::Local, "read volume", Kind::Damaged, format!("{} {verb}: {}{why}", named.join(" and "), digests.join(", ")));
+    let error =
+        Error::new(Side::Local, "read volume", Kind::Damaged, format!("{} {verb}: {}{why}", named.join(" and "), digests.join(", ")));
     match files.iter().find_map(|origin| remedy(shelf, bundles, *origin)) {
         Some(remedy) => error.remedy(remedy),
         None => error.remedy("make or carry it again"),

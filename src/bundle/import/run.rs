@@ -69,7 +69,14 @@ pub struct Imported {
 
 impl Import {
     /// An import of `gathered` into `target`; what must outlive a volume is kept in `stage`.
-    pub fn new(gathered: Gathered, target: Target, stage: Option<Stage>, options: ImportOptions, reporter: Arc<dyn Reporter>, stop: CancellationToken) -> Self {
+    pub fn new(
+        gathered: Gathered,
+        target: Target,
+        stage: Option<Stage>,
+        options: ImportOptions,
+        reporter: Arc<dyn Reporter>,
+        stop: CancellationToken,
+    ) -> Self {
         let shelf = Arc::new(gathered.shelf);
         let wanted = gathered.entries.into_iter().map(|entry| Wanted::new(entry, &shelf, &target)).collect();
         Import { shelf, bundles: gathered.bundles, wanted, target, stage, options, reporter, stop }
@@ -86,7 +93,8 @@ impl Import {
         {
             return vec![error];
         }
-        let surveys = stream::iter(self.wanted.iter_mut().skip(1)).map(|wanted| wanted.survey(&engine)).buffer_unordered(self.options.at_once);
+        let surveys =
+            stream::iter(self.wanted.iter_mut().skip(1)).map(|wanted| wanted.survey(&engine)).buffer_unordered(self.options.at_once);
         problems.extend(surveys.filter_map(|surveyed| async { surveyed.err() }).collect::<Vec<_>>().await);
         if self.wanted.iter().all(|wanted| wanted.survey.is_none()) {
             return problems;
@@ -144,7 +152,10 @@ impl Import {
         let wanted: Vec<Arc<Wanted>> = std::mem::take(&mut self.wanted).into_iter().map(Arc::new).collect();
         self.reporter.event(&Event::Wanted { upstream: UPSTREAM, images: wanted.len() });
         let bundles = Arc::new(std::mem::take(&mut self.bundles));
-        let label = { let (shelf, bundles) = (Arc::clone(&self.shelf), Arc::clone(&bundles)); move |origin| lacks::called(&shelf, &bundles, origin) };
+        let label = {
+            let (shelf, bundles) = (Arc::clone(&self.shelf), Arc::clone(&bundles));
+            move |origin| lacks::called(&shelf, &bundles, origin)
+        };
         let witness = Arc::new(Witness::new(Arc::clone(&ends.sink), Arc::clone(&self.shelf), label, journal));
         let watched = copy::Target { sink: Arc::clone(&witness) as _, source: Arc::clone(&ends.source) };
         let engine = self.engine(watched.clone());
@@ -173,4 +184,3 @@ fn held(bundles: &[Arrived], target: &Target) -> HashMap<Digest, Vec<Place>> {
     }
     held
 }
-

@@ -41,11 +41,23 @@ impl Worker {
                     Some(put) if put.how == How::Written => Some(put),
                     put => before.or(put),
                 };
-                let put = put.unwrap_or(Put { digest: descriptor.digest.clone(), place: place.to_string(), how: How::Present, hashed: None, from: None });
+                let put = put.unwrap_or(Put {
+                    digest: descriptor.digest.clone(),
+                    place: place.to_string(),
+                    how: How::Present,
+                    hashed: None,
+                    from: None,
+                });
                 told.push(Row {
                     target: target.to_string(),
                     repository: below(target, place.as_str()).to_owned(),
-                    kind: if image { RowKind::Image } else if is_manifest { RowKind::Manifest } else { RowKind::Blob },
+                    kind: if image {
+                        RowKind::Image
+                    } else if is_manifest {
+                        RowKind::Manifest
+                    } else {
+                        RowKind::Blob
+                    },
                     reference: if image { wanted.image.publish.as_str().to_owned() } else { String::new() },
                     digest: descriptor.digest.to_string(),
                     size: descriptor.size,

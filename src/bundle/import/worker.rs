@@ -56,7 +56,14 @@ struct Done {
 }
 
 impl Worker {
-    pub(super) fn new(asker: Asker, bundles: Arc<Vec<Arrived>>, stage: Option<Stage>, reporter: Arc<dyn Reporter>, stop: CancellationToken, at_once: usize) -> Arc<Self> {
+    pub(super) fn new(
+        asker: Asker,
+        bundles: Arc<Vec<Arrived>>,
+        stage: Option<Stage>,
+        reporter: Arc<dyn Reporter>,
+        stop: CancellationToken,
+        at_once: usize,
+    ) -> Arc<Self> {
         let (engine, shelf) = (Arc::clone(&asker.engine), Arc::clone(&asker.shelf));
         Arc::new(Worker { engine, asker, shelf, bundles, stage, reporter, stop, slots: Semaphore::new(at_once), done: Mutex::default() })
     }
@@ -122,7 +129,9 @@ impl Worker {
 
     /// Puts what is at hand of an incomplete image at the target. Damage is met again when the image is looked at the next time.
     async fn carry(&self, wanted: &Wanted, need: &Need) -> Result<()> {
-        let carried = stream::iter(need.blobs.clone()).map(async |blob| self.engine.carry(&wanted.image, &blob).await).buffer_unordered(CARRIED_AT_ONCE);
+        let carried = stream::iter(need.blobs.clone())
+            .map(async |blob| self.engine.carry(&wanted.image, &blob).await)
+            .buffer_unordered(CARRIED_AT_ONCE);
         let failures: Vec<Error> = carried.filter_map(|carried| async { carried.err() }).collect().await;
         if let Some(full) = failures.iter().find(|error| error.kind() == Kind::DiskFull) {
             self.stop.cancel();

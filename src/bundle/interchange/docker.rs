@@ -58,7 +58,8 @@ struct Made {
 /// Puts the archive's content and the manifests made for it on the shelf; the names of its images.
 pub(super) fn read(gathering: &mut Gathering<'_>, tarball: &Tarball, origin: usize) -> Result<Vec<IndexEntry>> {
     let list = tarball.read(LIST, MAX_LIST)?;
-    let images: Vec<Saved> = serde_json::from_slice(&list).map_err(|error| damaged(tarball.path(), &format!("`{LIST}` is no list of images: {error}")))?;
+    let images: Vec<Saved> =
+        serde_json::from_slice(&list).map_err(|error| damaged(tarball.path(), &format!("`{LIST}` is no list of images: {error}")))?;
     let compressed = compressed(tarball, &images)?;
     let mut entries = vec![];
     for image in images {
@@ -74,12 +75,19 @@ pub(super) fn read(gathering: &mut Gathering<'_>, tarball: &Tarball, origin: usi
 }
 
 /// Puts one image on the shelf; its manifest's descriptor.
-fn make(gathering: &mut Gathering<'_>, tarball: &Tarball, origin: usize, image: &Saved, compressed: &HashMap<u64, Layer>) -> Result<Descriptor> {
+fn make(
+    gathering: &mut Gathering<'_>,
+    tarball: &Tarball,
+    origin: usize,
+    image: &Saved,
+    compressed: &HashMap<u64, Layer>,
+) -> Result<Descriptor> {
     let path: Arc<std::path::Path> = tarball.path().into();
     let piece = |member: Member| Piece { origin, at: Where::File { path: Arc::clone(&path), offset: member.offset }, len: member.len };
     let bytes = tarball.read(&image.config, MAX_MANIFEST as u64)?;
     let config = Descriptor::new(CONFIG, Digest::sha256(&bytes), bytes.len() as u64);
-    let parsed: Config = serde_json::from_slice(&bytes).map_err(|error| damaged(tarball.path(), &format!("`{}` is no image's config: {error}", image.config)))?;
+    let parsed: Config = serde_json::from_slice(&bytes)
+        .map_err(|error| damaged(tarball.path(), &format!("`{}` is no image's config: {error}", image.config)))?;
     let diff_ids = parsed.rootfs.and_then(|rootfs| rootfs.diff_ids).unwrap_or_default();
     let names = image.layers.as_deref().unwrap_or_default();
     if names.len() != diff_ids.len() {

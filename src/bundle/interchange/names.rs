@@ -33,7 +33,9 @@ impl Naming<'_> {
         let stated = entry.name.as_deref().filter(whole);
         match (stated, entry.source.as_deref()) {
             (Some(name), None) if split_host(name).0.is_some() => self.foreign(name),
-            (Some(name), _) => entry.title().map(|(place, reference)| (place, reference, None)).ok_or_else(|| format!("`{name}` is no image name")),
+            (Some(name), _) => {
+                entry.title().map(|(place, reference)| (place, reference, None)).ok_or_else(|| format!("`{name}` is no image name"))
+            }
             (None, Some(source)) => self.foreign(source),
             (None, None) => bare(entry, stem),
         }

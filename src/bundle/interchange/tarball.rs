@@ -101,7 +101,9 @@ impl Tarball {
             return Err(damaged(&self.path, &format!("`{name}` has {} bytes", member.len)));
         }
         let mut bytes = vec![];
-        self.open(member).and_then(|file| file.take(member.len).read_to_end(&mut bytes)).map_err(|error| Error::io(super::OP, &self.path, &error))?;
+        self.open(member)
+            .and_then(|file| file.take(member.len).read_to_end(&mut bytes))
+            .map_err(|error| Error::io(super::OP, &self.path, &error))?;
         if bytes.len() as u64 == member.len { Ok(bytes) } else { Err(damaged(&self.path, &format!("it ends within `{name}`"))) }
     }
 

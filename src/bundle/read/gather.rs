@@ -11,7 +11,7 @@ use sha2::Digest as _;
 
 use crate::bundle::format::{BUNDLE_SUFFIX, Bundle, default_name};
 use crate::bundle::interchange;
-use crate::content::{Digest, Place};
+use crate::content::{Descriptor, Digest, Place};
 use crate::layout::IndexEntry;
 use crate::name::Reference;
 use crate::{Error, Kind, Result, Side};
@@ -87,6 +87,8 @@ pub struct Gathering<'a> {
     volumes: Vec<(PathBuf, usize, Head)>,
     troubles: Vec<Error>,
     notes: Vec<String>,
+    /// Manifests without a name: some are about others.
+    nameless: Vec<Descriptor>,
 }
 
 impl<'a> Gathering<'a> {
@@ -103,6 +105,7 @@ impl<'a> Gathering<'a> {
             volumes: vec![],
             troubles: vec![],
             notes: vec![],
+            nameless: vec![],
         }
     }
 
@@ -169,7 +172,12 @@ impl<'a> Gathering<'a> {
                 Err(error) => self.troubles.push(error),
             }
         }
-        for file in volumes.iter().filter(|file| !self.seen.contains(&file.canonicalize().unwrap_or_else(|_| (*file).clone()))).cloned().collect::<Vec<_>>() {
+        for file in volumes
+            .iter()
+            .filter(|file| !self.seen.contains(&file.canonicalize().unwrap_or_else(|_| (*file).clone())))
+            .cloned()
+            .collect::<Vec<_>>()
+        {
             self.add(&file)?;
         }
         Ok(())
@@ -212,17 +220,23 @@ impl<'a> Gathering<'a> {
         if self.groups.iter().any(|(of, _)| *of == Some(bundle)) {
             return;
         }
-        let Some(index) = self.bundles.get(bundle).and_then(|bundle| bundle.record.as_ref()).map(|record| record.index.clone()) else { return };
+        let Some(index) = self.bundles.get(bundle).and_then(|bundle| bundle.record.as_ref()).map(|record| record.index.clone()) else {
+            return;
+        };
         self.index(bundle, path, index.manifests);
     }
 
-    fn index(&mut self, bundle: usize, path: &Path, manifests: Vec<crate::content::Descriptor>) {
+    fn index(&mut self, bundle: usize, path: &Path, manifests: Vec<Descriptor>) {
         self.shelf.learn(&manifests);
         let mut entries = vec![];
         for (at, descriptor) in manifests.into_iter().enumerate() {
             let entry = IndexEntry::of(descriptor);
-            if let Some((place, reference)) = entry.title() {
-                entries.push(Entry { entry, place, reference, bundle: Some(bundle), file: path.display().to_string(), line: at + 1, note: None });
+            match entry.title() {
+                Some((place, reference)) => {
+                    let file = path.display().to_string();
+                    entries.push(Entry { entry, place, reference, bundle: Some(bundle), file, line: at + 1, note: None });
+                }
+                None => self.nameless.push(entry.descriptor),
             }
         }
         self.groups.push((Some(bundle), entries));
@@ -233,7 +247,9 @@ impl<'a> Gathering<'a> {
         let (_, number) = heads::named(path)?;
         let file = path.file_name()?.to_str()?;
         let known = self.bundles.iter().filter_map(|bundle| bundle.record.as_ref());
-        let told = known.filter(|record| record.volumes.iter().any(|volume| volume.number == number && volume.file == file)).find_map(|record| Head::told(record, number));
+        let told = known
+            .filter(|record| record.volumes.iter().any(|volume| volume.number == number && volume.file == file))
+            .find_map(|record| Head::told(record, number));
         told.or_else(|| Head::told(&heads::record(&heads::beside(path)?).ok()?, number))
     }
 
@@ -274,6 +290,12 @@ impl<'a> Gathering<'a> {
         let mut named = vec![];
         for (at, entry) in entries.into_iter().enumerate() {
             self.shelf.learn([&entry.descriptor]);
+            if entry.name.is_none() && entry.source.is_none() {
+                self.nameless.push(entry.descriptor.clone());
+                if self.shelf.refers(&entry.descriptor) {
+                    continue;
+                }
+            }
             let file = path.display().to_string();
             match (self.names)(&entry, &stem) {
                 Ok((place, reference, note)) => named.push(Entry { entry, place, reference, bundle: None, file, line: at + 1, note }),
@@ -296,6 +318,9 @@ impl<'a> Gathering<'a> {
     /// Everything that was added. Blocks.
     pub fn done(mut self) -> Gathered {
         self.shelve();
+        for descriptor in std::mem::take(&mut self.nameless) {
+            self.shelf.refer(&descriptor);
+        }
         let order = self.order();
         let (entries, superseded) = self.settle(&order);
         if superseded > 0 {
@@ -317,8 +342,11 @@ impl<'a> Gathering<'a> {
                     None => self.shelf.add(member.digest.clone(), piece),
                     Some(part) => {
                         // Only where the same part is there twice does it matter whether this volume is whole.
-                        let again = self.shelf.incomplete().any(|(digest, parts)| *digest == member.digest && parts.parts.contains_key(&part));
-                        let sure = again && *sure.get_or_init(|| self.bundles.get(bundle).is_some_and(|bundle| whole(bundle, head.record.volume, &path)));
+                        let again =
+                            self.shelf.incomplete().any(|(digest, parts)| *digest == member.digest && parts.parts.contains_key(&part));
+                        let sure = again
+                            && *sure
+                                .get_or_init(|| self.bundles.get(bundle).is_some_and(|bundle| whole(bundle, head.record.volume, &path)));
                         self.shelf.add_part(&member.digest, (part, member.offset, member.whole_size()), piece, sure);
                     }
                 }
@@ -334,7 +362,10 @@ impl<'a> Gathering<'a> {
             for part in stage.parts(&bundle.id) {
                 // Which volume brought it, its record tells.
                 let volume = bundle.record.as_ref().and_then(|record| {
-                    record.members().find(|(_, member)| member.digest == part.digest && member.part == Some(part.number)).map(|(volume, _)| volume)
+                    record
+                        .members()
+                        .find(|(_, member)| member.digest == part.digest && member.part == Some(part.number))
+                        .map(|(volume, _)| volume)
                 });
                 let piece = piece(&part.path, part.len);
                 let origin = volume.map(|volume| self.shelf.origin(Origin { path: part.path.clone(), volume: Some((number, volume)) }));
@@ -347,12 +378,8 @@ impl<'a> Gathering<'a> {
 
     /// Groups in the order in which their names count: who builds on another comes after it.
     fn order(&self) -> Vec<usize> {
-        let group_of: HashMap<&Digest, usize> = self
-            .groups
-            .iter()
-            .enumerate()
-            .filter_map(|(group, (bundle, _))| Some((&self.bundles.get((*bundle)?)?.id, group)))
-            .collect();
+        let group_of: HashMap<&Digest, usize> =
+            self.groups.iter().enumerate().filter_map(|(group, (bundle, _))| Some((&self.bundles.get((*bundle)?)?.id, group))).collect();
         let mut order = vec![];
         let mut begun = BTreeSet::new();
         for group in 0..self.groups.len() {
@@ -438,4 +465,3 @@ fn no_bundle(path: &Path) -> Error {
     let error = Error::local(OP, format!("{} is no bundle, volume, OCI layout or archive", path.display()));
     error.remedy("name a folder with volumes, NAME.bundle.json, volumes, an OCI layout, or a tar of a layout or of `docker save`")
 }
-

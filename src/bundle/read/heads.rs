@@ -96,7 +96,8 @@ pub(super) fn record(path: &Path) -> Result<Bundle> {
     if identity(&bundle) == bundle.id {
         return Ok(bundle);
     }
-    let error = Error::new(Side::Local, "read bundle", Kind::Damaged, "it has been changed: its content does not have the identity that it says");
+    let error =
+        Error::new(Side::Local, "read bundle", Kind::Damaged, "it has been changed: its content does not have the identity that it says");
     Err(error.subject(path.display().to_string()).remedy("carry it again; the volumes can be imported without it"))
 }
 

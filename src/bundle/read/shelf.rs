@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use serde::Deserialize;
 use tokio::io::AsyncReadExt as _;
 use tokio_util::io::ReaderStream;
 
@@ -152,12 +153,28 @@ impl Shelf {
         });
     }
 
-    /// Notes that the manifest `referrer` is about `subject`.
-    pub(in crate::bundle) fn refer(&mut self, subject: Digest, referrer: Descriptor) {
-        let all = self.referrers.entry(subject).or_default();
+    /// If the manifest is about another, it is noted with that. Blocks.
+    pub(in crate::bundle) fn refer(&mut self, manifest: &Descriptor) {
+        let Some(about) = self.about(manifest) else { return };
+        let Some(Subject { digest, .. }) = about.subject else { return };
+        let artifact_type = about.artifact_type.or(about.config.map(|config| config.media_type));
+        let (digest_of, annotations) = (manifest.digest.clone(), about.annotations.unwrap_or_default());
+        let referrer = Descriptor { artifact_type, annotations, ..Descriptor::new(manifest.media_type.clone(), digest_of, manifest.size) };
+        let all = self.referrers.entry(digest).or_default();
         if !all.iter().any(|known| known.digest == referrer.digest) {
             all.push(referrer);
         }
+    }
+
+    /// Whether the manifest is about another. Blocks.
+    pub(in crate::bundle) fn refers(&self, manifest: &Descriptor) -> bool {
+        self.about(manifest).is_some_and(|about| about.subject.is_some())
+    }
+
+    fn about(&self, manifest: &Descriptor) -> Option<About> {
+        let (_, copy) = self.copy(&manifest.digest).filter(|(_, copy)| copy.size <= MAX_MANIFEST as u64)?;
+        let bytes = read(&copy.pieces).ok().filter(|bytes| manifest.digest.matches(bytes))?;
+        serde_json::from_slice(&bytes).ok()
     }
 
     /// Blobs of which some parts are here, and some not.
@@ -186,7 +203,13 @@ impl Shelf {
         match self.copies.get(&wanted.digest) {
             None => Hand::Absent,
             Some(copies) if copies.iter().all(|copy| wanted.size != 0 && copy.size != wanted.size) => Hand::Absent,
-            Some(_) => if self.copy(&wanted.digest).is_some() { Hand::Here } else { Hand::Damaged },
+            Some(_) => {
+                if self.copy(&wanted.digest).is_some() {
+                    Hand::Here
+                } else {
+                    Hand::Damaged
+                }
+            }
         }
     }
 
@@ -275,6 +298,27 @@ impl Shelf {
     fn seen(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What a manifest says of itself to those who look for what refers to another.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct About {
+    subject: Option<Subject>,
+    artifact_type: Option<String>,
+    config: Option<Config>,
+    annotations: Option<BTreeMap<String, String>>,
+}
+
+#[derive(Deserialize)]
+struct Subject {
+    digest: Digest,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Config {
+    media_type: String,
 }
 
 fn origins(copy: &Copy) -> Vec<usize> {

@@ -71,7 +71,8 @@ impl Stage {
             let Some(digest) = entry.file_name().to_str().and_then(digest_of) else { continue };
             for (name, path, len) in files(&entry.path()) {
                 let mut numbers = name.split('-').map(|text| text.parse::<u64>().ok());
-                if let (Some(Some(number)), Some(Some(offset)), Some(Some(whole)), None) = (numbers.next(), numbers.next(), numbers.next(), numbers.next())
+                if let (Some(Some(number)), Some(Some(offset)), Some(Some(whole)), None) =
+                    (numbers.next(), numbers.next(), numbers.next(), numbers.next())
                     && let Ok(number) = u32::try_from(number)
                 {
                     kept.push(KeptPart { digest: digest.clone(), number, offset, whole, path, len });
@@ -115,7 +116,9 @@ impl Stage {
             let copied = io::copy(&mut file.take(piece.len), out)?;
             if copied == piece.len { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
         });
-        copied.map(|()| true).map_err(|error| Error::io(OP, if error.kind() == io::ErrorKind::UnexpectedEof { from } else { &path }, &error))
+        copied
+            .map(|()| true)
+            .map_err(|error| Error::io(OP, if error.kind() == io::ErrorKind::UnexpectedEof { from } else { &path }, &error))
     }
 
     /// Whether the part is kept.
