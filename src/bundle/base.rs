@@ -131,3 +131,45 @@ fn begins_record(path: &Path) -> Result<bool> {
     let read = std::fs::File::open(path).and_then(|mut file| file.read(&mut first)).map_err(|error| Error::io(OP, path, &error))?;
     Ok(read == 1 && first == *b"{")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn piece(content: &str, kind: MemberKind, repositories: &[&str]) -> Piece {
+        let repositories = repositories.iter().map(|&repository| repository.to_owned()).collect();
+        Piece { digest: Digest::sha256(content.as_bytes()), size: content.len() as u64, kind, repositories }
+    }
+
+    fn bases(text: &str) -> Bases {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("inventory"), text).unwrap();
+        Bases::read(&[folder.path().join("inventory")]).unwrap()
+    }
+
+    #[test]
+    fn manifests_travel_even_if_they_are_there() {
+        let there = piece("manifest", MemberKind::Manifest, &["a"]);
+        let mut pieces = vec![there.clone(), piece("layer", MemberKind::Blob, &["a"])];
+        let text = format!("{} a\n{} a\n", there.digest, pieces[1].digest);
+        let base = bases(&text).leave_out(&mut pieces);
+        assert_eq!((pieces, base.content.len()), (vec![there], 1));
+        assert_eq!(base.inventories.len(), 1);
+    }
+
+    #[test]
+    fn the_repositories_that_need_a_blob_are_named_first_and_not_all_of_them() {
+        let mut pieces = vec![piece("layer", MemberKind::Blob, &["m/x", "z"])];
+        let held = ["a", "b", "c", "d", "e", "z"];
+        let text: String = held.iter().map(|place| format!("{} {place}\n", pieces[0].digest)).collect();
+        let base = bases(&text).leave_out(&mut pieces);
+        assert_eq!(base.content[0].held, ["z", "a", "b", "c"]);
+    }
+
+    #[test]
+    fn an_empty_inventory_is_the_base_of_an_empty_store() {
+        let mut pieces = vec![piece("layer", MemberKind::Blob, &["a"])];
+        let base = bases("").leave_out(&mut pieces);
+        assert_eq!((pieces.len(), base.content.len(), base.inventories.len()), (1, 0, 1));
+    }
+}

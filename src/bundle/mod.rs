@@ -16,10 +16,11 @@ mod pack;
 mod plan;
 pub mod preflight;
 pub mod read;
-pub mod space;
 pub mod tar;
+mod verify;
 
 pub use base::Bases;
 pub use carry::{Cargo, Delivered, gather};
 pub use pack::{Packed, Packing, pack, repair};
 pub use plan::{Piece, Plan, Sheet};
+pub use verify::{BundleReport, VolumeFinding, is_at, verify};

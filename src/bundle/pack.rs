@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use super::format::{Bundle, MAX_RECORD, bundle_file, check_name, default_name, volume_file};
 use super::plan::{Plan, Sheet};
-use super::space;
+use super::preflight::{self, Need};
 use crate::layout::Layout;
 use crate::{Error, Kind, Result, Side};
 use volume::Writer;
@@ -62,15 +62,14 @@ pub fn pack(packing: &Packing<'_>, plan: &Plan, name: Option<&str>) -> Result<Pa
     fs::create_dir_all(packing.to).map_err(|error| Error::io(OP, packing.to, &error))?;
     let path = packing.to.join(bundle_file(&name));
     refuse_another(&path, &id)?;
-    let sheets = plan.sheets();
     let file = |number: usize| packing.to.join(volume_file(&name, u32::try_from(number).unwrap_or(u32::MAX)));
-    check_space(packing.to, sheets.iter().enumerate().map(|(at, sheet)| (file(at + 1), sheet.size())))?;
+    check_space(packing.to, plan.sheets().enumerate().map(|(at, sheet)| (file(at + 1), sheet.size())))?;
     let mut writer = Writer::new(packing);
-    let mut volumes = Vec::with_capacity(sheets.len());
-    for (at, sheet) in sheets.iter().enumerate() {
-        volumes.push(writer.write(sheet, &file(at + 1), None)?);
+    let mut volumes = Vec::with_capacity(plan.volumes.len());
+    for (at, sheet) in plan.sheets().enumerate() {
+        volumes.push(writer.write(&sheet, &file(at + 1), None)?);
     }
-    remove_leftovers(packing.to, &name, sheets.len())?;
+    remove_leftovers(packing.to, &name, plan.volumes.len())?;
     let hashes: Vec<(u64, String)> = volumes.iter().map(|volume| (volume.size, volume.sha256.clone())).collect();
     let bundle = plan.bundle(&name, &hashes);
     let written = replace(&path, &bundle.to_bytes())? + volumes.iter().map(|volume| volume.written).sum::<u64>();
@@ -118,8 +117,9 @@ fn refuse_another(path: &Path, id: &crate::content::Digest) -> Result<()> {
 /// Sees that the volumes fit; what is there of them already needs no room.
 fn check_space(to: &Path, volumes: impl Iterator<Item = (PathBuf, u64)>) -> Result<()> {
     let there = |path: &Path| fs::metadata(path).map_or(0, |meta| meta.len());
-    let needed = volumes.map(|(path, size)| size.saturating_sub(there(&path) + there(&partial(&path)))).sum();
-    space::check(to, needed)
+    let bytes = volumes.map(|(path, size)| size.saturating_sub(there(&path) + there(&partial(&path)))).sum();
+    let lacking = preflight::lacking(&[Need { what: "the rest of the bundle", folder: to.to_owned(), bytes }])?;
+    lacking.into_iter().next().map_or(Ok(()), Err)
 }
 
 /// Volumes beyond the last one are of a run that was killed, when there was more to carry. Nobody is to take them along.

@@ -66,7 +66,7 @@ impl Sheet {
 }
 
 /// What a member takes in a volume: header, bytes, padding.
-pub fn taken(member: &Member) -> u64 {
+pub(super) fn taken(member: &Member) -> u64 {
     tar::header(&member.path(), member.size).len() as u64 + tar::padded(member.size)
 }
 
@@ -93,17 +93,17 @@ impl Plan {
         Digest::sha256(&to_json(&Identity { version: VERSION, index: &self.index, base: &self.base, volumes: &self.volumes }))
     }
 
-    /// Every volume, in order.
-    pub fn sheets(&self) -> Vec<Sheet> {
+    /// Every volume, in order. Each has all of the index in its head: they are made one by one.
+    pub fn sheets(&self) -> impl Iterator<Item = Sheet> {
         let (id, volumes) = (self.id(), number(self.volumes.len()));
-        let record = |at: usize, members: &Vec<Member>| VolumeRecord {
+        let record = move |at: usize, members: &Vec<Member>| VolumeRecord {
             version: VERSION,
             bundle: id.clone(),
             volume: number(at + 1),
             volumes,
             members: members.clone(),
         };
-        self.volumes.iter().enumerate().map(|(at, members)| Sheet::new(&self.index, record(at, members))).collect()
+        self.volumes.iter().enumerate().map(move |(at, members)| Sheet::new(&self.index, record(at, members)))
     }
 
     /// The bundle's record, once the volumes are written; `written`: length and sha256 of each.
@@ -263,4 +263,88 @@ impl Cutter {
 /// What a member takes in the record, with its comma.
 fn described(member: &Member) -> u64 {
     to_json(member).len() as u64 + 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn piece(number: u64, size: u64) -> Piece {
+        let kind = if number.is_multiple_of(4) { MemberKind::Manifest } else { MemberKind::Blob };
+        let digest = match number % 3 {
+            0 => Digest::parse(&format!("sha512:{number:0128x}")).unwrap(),
+            _ => Digest::sha256(&number.to_le_bytes()),
+        };
+        Piece { digest, size, kind, repositories: (0..number % 5).map(|n| format!("library/app-{n}")).collect() }
+    }
+
+    fn plan(sizes: &[u64], cap: Option<u64>) -> Result<Plan> {
+        let pieces = sizes.iter().enumerate().map(|(number, size)| piece(number as u64, *size)).collect();
+        Plan::new(Index::new(vec![]), vec![], Base::default(), pieces, cap)
+    }
+
+    fn bundle(plan: &Plan) -> Bundle {
+        let written: Vec<(u64, String)> = plan.sheets().map(|sheet| (sheet.size(), "0".repeat(64))).collect();
+        plan.bundle("b", &written)
+    }
+
+    #[test]
+    fn without_a_cap_everything_is_in_one_volume() {
+        let plan = plan(&[5, 1 << 40, 0], None).unwrap();
+        assert_eq!(plan.volumes.len(), 1);
+        assert_eq!(plan.volumes[0].iter().map(|member| member.size).collect::<Vec<_>>(), [5, 1 << 40, 0]);
+        // A long name and a large size take three blocks, the others' header is one; a block of bytes, and the end.
+        let expected = plan.sheets().next().unwrap().head.len() as u64 + (3 * 512 + 512) + (3 * 512 + (1 << 40)) + 512 + 1024;
+        assert_eq!(plan.sheets().next().unwrap().size(), expected);
+    }
+
+    #[test]
+    fn the_identity_follows_content_and_cut_and_nothing_else() {
+        let sizes = [50_000, 50_000, 50_000];
+        let whole = plan(&sizes, None).unwrap();
+        assert_eq!(whole.id(), plan(&sizes, Some(1 << 30)).unwrap().id());
+        assert_ne!(whole.id(), plan(&sizes, Some(100_000)).unwrap().id());
+        assert_ne!(whole.id(), plan(&sizes[..2], None).unwrap().id());
+        let mut other = plan(&sizes, None).unwrap();
+        other.base.inventories.push(Digest::sha256(b"inventory"));
+        assert_ne!(whole.id(), other.id());
+    }
+
+    #[test]
+    fn what_has_no_room_at_all_is_refused() {
+        let least = plan(&[], None).unwrap().sheets().next().unwrap().size();
+        assert!(plan(&[], Some(least - 1)).unwrap_err().message().contains("no room"));
+        assert!(plan(&[100], Some(least)).unwrap_err().message().contains("--volume-size"));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(400))]
+        #[test]
+        fn volumes_keep_to_the_cap_and_hold_every_blob_once_in_order(
+            sizes in prop::collection::vec(prop_oneof![0u64..3000, 0u64..60_000, 9_000_000_000u64..9_000_100_000], 0..40),
+            cap in prop_oneof![8_000u64..12_000, 12_000u64..120_000, 4_000_000_000u64..20_000_000_000],
+        ) {
+            // A blob of gigabytes in volumes of kilobytes is a million parts, and shows nothing that three do not.
+            let sizes: Vec<u64> = sizes.into_iter().map(|size| if cap < 1 << 30 { size % 100_000 } else { size }).collect();
+            let plan = plan(&sizes, Some(cap)).unwrap();
+            for sheet in plan.sheets() {
+                prop_assert!(sheet.size() <= cap, "{} of {cap}", sheet.size());
+            }
+            prop_assert!(plan.volumes.len() == 1 || plan.volumes.iter().all(|members| !members.is_empty()));
+            // Reading it back checks that every blob is there once, and that parts join.
+            let bundle = bundle(&plan);
+            prop_assert_eq!(&Bundle::parse(&bundle.to_bytes()).unwrap(), &bundle);
+            let mut pieces: Vec<Piece> = sizes.iter().enumerate().map(|(number, size)| piece(number as u64, *size)).collect();
+            pieces.sort_by(|a, b| (a.kind, &a.digest).cmp(&(b.kind, &b.digest)));
+            let mut met: Vec<(&Digest, u64)> = bundle.members().map(|(_, member)| (&member.digest, member.whole_size())).collect();
+            met.dedup();
+            prop_assert_eq!(met, pieces.iter().map(|piece| (&piece.digest, piece.size)).collect::<Vec<_>>());
+            // Nothing is cut that fits into a volume by itself.
+            let empty = self::plan(&[], None).unwrap().sheets().next().unwrap().size();
+            for (_, part) in bundle.members().filter(|(_, member)| member.part.is_some()) {
+                prop_assert!(empty + 2048 + part.whole_size() + 1024 > cap, "{part:?}");
+            }
+        }
+    }
 }

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use super::space;
 use crate::{Error, Kind, Result, Side};
 
 const OP: &str = "check space";
@@ -30,7 +29,7 @@ pub fn lacking(needs: &[Need]) -> Result<Vec<Error>> {
     for need in needs.iter().filter(|need| need.bytes > 0) {
         let folder = existing(&need.folder);
         let device = std::fs::metadata(folder).map_err(|error| Error::io(OP, folder, &error))?.dev();
-        let free = space::free(folder)?;
+        let free = free(folder)?;
         disks.entry(device).or_insert((vec![], free)).0.push(need);
     }
     Ok(disks.into_values().filter_map(|(needs, free)| too_little(&needs, free)).collect())
@@ -46,6 +45,12 @@ fn too_little(needs: &[&Need], free: u64) -> Option<Error> {
         needs.iter().map(|need| format!("{} in {} takes {}", need.what, need.folder.display(), size(need.bytes))).collect();
     let message = format!("{}, and {} are free there", each.join(" and "), size(free));
     Some(Error::new(Side::Local, OP, Kind::DiskFull, message).remedy(format!("free {} there", size(all - free))))
+}
+
+/// How many bytes an ordinary process may still write to the file system of `folder`.
+fn free(folder: &Path) -> Result<u64> {
+    let stat = rustix::fs::statvfs(folder).map_err(|error| Error::io(OP, folder, &error.into()))?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
 /// The folder itself, or the nearest one above it that exists.
@@ -74,7 +79,7 @@ mod tests {
     #[test]
     fn needs_on_one_disk_are_added_up() {
         let folder = tempfile::tempdir().unwrap();
-        let half = space::free(folder.path()).unwrap() / 2 + 1_000_000_000_000;
+        let half = free(folder.path()).unwrap() / 2 + 1_000_000_000_000;
         let errors = lacking(&[need("the target", folder.path(), half), need("staged parts", &folder.path().join("state"), half)]).unwrap();
         assert_eq!(errors.len(), 1);
         assert_eq!(errors[0].kind(), Kind::DiskFull);

@@ -70,13 +70,15 @@ pub(super) enum Command {
     Sync(SyncArgs),
     /// Put a bundle, or an OCI layout or archive, into a target
     Import(ImportArgs),
+    /// Write a bundle that can be carried across an air gap
+    Export(ExportArgs),
     /// Print the digests a target holds, as export's --base takes them
     Inventory(InventoryArgs),
-    /// Hash everything in a layout and check that every image is complete
+    /// Hash everything in a layout or bundle and check that every image is complete
     Verify {
-        /// The layout's folder (or oci:DIR)
-        #[arg(value_name = "LAYOUT", required_unless_present = "evidence")]
-        target: Option<String>,
+        /// A layout's folder (or oci:DIR); a bundle: its folder, its .bundle.json, or some of its volumes
+        #[arg(value_name = "PATH", required_unless_present = "evidence")]
+        targets: Vec<String>,
         /// Check an import's evidence: its own digest, and that the target still has everything in it. Default target: the one it names
         #[arg(long, value_name = "FILE")]
         evidence: Option<PathBuf>,
@@ -246,6 +248,39 @@ pub(super) struct ImportArgs {
     /// $XDG_STATE_HOME/larder, else ~/.local/state/larder
     #[arg(long, value_name = "DIR")]
     pub(super) state: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(mut_arg("to", |to| to.value_name("DIR").required(true).help("The folder that the bundle is written to")))]
+pub(super) struct ExportArgs {
+    #[command(flatten)]
+    pub(super) sync: SyncArgs,
+    /// No volume is larger than this (4GB; GB = 10^9, GiB = 2^30). Default: everything in one
+    #[arg(long, value_name = "SIZE", value_parser = volume_size)]
+    pub(super) volume_size: Option<u64>,
+    /// What is at the far side already, or on its way there, is left out: a file of larder inventory, or the .bundle.json of an
+    /// earlier bundle; repeatable
+    #[arg(long, value_name = "INVENTORY|BUNDLE")]
+    pub(super) base: Vec<PathBuf>,
+    /// The layout that images are copied into and packed from. Default: cache in the state folder
+    #[arg(long, value_name = "DIR")]
+    pub(super) cache: Option<PathBuf>,
+    /// What the bundle's files are called. Default: bundle- and 12 digits of its identity
+    #[arg(long, value_name = "NAME")]
+    pub(super) name: Option<String>,
+    /// Write one volume of this bundle again, the same bytes, instead of a new bundle
+    #[arg(long, value_name = "NAME.bundle.json", requires = "volume", conflicts_with_all = ["volume_size", "base", "name", "lists", "image"])]
+    pub(super) repair: Option<PathBuf>,
+    /// The number of the volume to repair
+    #[arg(long, value_name = "N", requires = "repair")]
+    pub(super) volume: Option<u32>,
+}
+
+fn volume_size(text: &str) -> Result<u64, String> {
+    match text.parse::<bytesize::ByteSize>() {
+        Ok(bytesize::ByteSize(0)) | Err(_) => Err("write it like 4GB or 4GiB".to_owned()),
+        Ok(bytesize::ByteSize(bytes)) => Ok(bytes),
+    }
 }
 
 #[derive(Debug, Args)]

@@ -1,10 +1,12 @@
 //! The command line: arguments, one file a command, what is printed where, and the exit status.
 
 mod args;
+mod bundle;
 mod config;
 mod demo;
 mod evidence;
 mod import;
+mod export;
 mod inputs;
 mod inventory;
 mod layout;
@@ -13,6 +15,7 @@ mod locked;
 mod plan;
 mod printer;
 mod progress;
+mod repair;
 mod rules;
 mod shell;
 mod signals;
@@ -104,8 +107,11 @@ async fn dispatch(cli: Cli, printer: &Printer) -> Result<Exit, Refusal> {
         Command::Sync(args) => sync::run(file, args, printer).await,
         Command::Import(args) => import::run(file, args, printer).await,
         Command::Inventory(args) => inventory::run(file, args, printer).await,
-        Command::Verify { target, evidence: Some(evidence) } => evidence::verify(file, &evidence, target.as_deref(), None, printer).await,
-        Command::Verify { target, evidence: None } => layout::verify(&target.unwrap_or_default(), printer).await,
+        Command::Verify { targets, evidence: Some(evidence) } => {
+            evidence::verify(file, &evidence, targets.first().map(String::as_str), None, printer).await
+        }
+        Command::Export(args) => export::run(file, args, printer).await,
+        Command::Verify { targets, evidence: None } => layout::verify(&targets, printer).await,
         Command::Gc { layout, dry_run } => layout::gc(&layout, dry_run, printer).await,
         Command::Limits(args) => limits::run(file, args, printer).await,
         Command::Rules(command) => rules::run(file, command, printer),

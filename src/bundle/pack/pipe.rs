@@ -66,7 +66,9 @@ impl Pipe {
             let room = self.buffer.get_mut(self.filled..).unwrap_or_default();
             let len = room.len().min(bytes.len());
             let (now, later) = bytes.split_at(len);
-            room.iter_mut().zip(now).for_each(|(to, from)| *to = *from);
+            if let Some(room) = room.get_mut(..len) {
+                room.copy_from_slice(now);
+            }
             self.took(len)?;
             bytes = later;
         }
