@@ -96,7 +96,7 @@ async fn import(
         command: "import".to_owned(),
         started: started.to_string(),
         finished: jiff::Timestamp::now().to_string(),
-        exit: if troubled { Exit::Failed as u8 } else { imported.totals.exit() },
+        exit: if troubled || imported.damaged.iter().any(|file| !file.mended) { Exit::Failed as u8 } else { imported.totals.exit() },
         target: target.to_string(),
         totals: imported.totals,
         images: imported.rows.clone(),
@@ -111,13 +111,14 @@ fn tell(imported: &Imported, printer: &Printer) {
     for file in &imported.damaged {
         let digests: Vec<&str> = file.content.iter().map(|(digest, _)| digest.as_str()).collect();
         let text = format!("{} is damaged: {}", file.what, digests.join(", "));
-        if file.images.is_empty() {
+        if file.mended {
             printer.warn(&format!("{text}; it was read elsewhere"));
             continue;
         }
         let remedy = file.remedy.as_ref().map(|remedy| format!("; {remedy}")).unwrap_or_default();
         let facts = serde_json::json!({"damaged": file.what, "digests": digests, "images": file.images, "remedy": file.remedy});
-        printer.fail(&format!("{text}; not imported for that: {}{remedy}", few(&file.images)), &facts);
+        let images = if file.images.is_empty() { String::new() } else { format!("; not imported for that: {}", few(&file.images)) };
+        printer.fail(&format!("{text}{images}{remedy}"), &facts);
     }
     for waiting in &imported.waiting {
         let facts = serde_json::json!({"waiting_for": waiting.what, "images": waiting.images});

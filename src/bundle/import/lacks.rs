@@ -3,13 +3,21 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::need::Lack;
-use crate::bundle::format::{Bundle, volume_file};
-use crate::bundle::read::{Arrived, Damage, Shelf, repair, whole};
-use crate::content::Digest;
+use crate::bundle::format::{Bundle, Member, volume_file};
+use crate::bundle::read::{Arrived, Damage, Hand, Shelf, repair, whole};
+use crate::content::{Descriptor, Digest};
 use crate::{Error, Kind, Side};
 
 /// As many digests are named in a reason; the first of them are enough to look for, and the volumes are named all.
 const MOST_NAMED: usize = 100;
+
+/// What would bring something: volumes in their order, bundles after them.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Bringer {
+    /// Bundle and number.
+    rank: (usize, u32),
+    pub(super) what: String,
+}
 
 /// Something that images wait for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +39,8 @@ pub struct DamagedFile {
     pub images: Vec<String>,
     /// What brings it again, if it is a volume.
     pub remedy: Option<String>,
+    /// Whether all of it was to be had elsewhere.
+    pub mended: bool,
 }
 
 /// Knows which bundle and volume has what.
@@ -46,7 +56,10 @@ impl<'a> Bringers<'a> {
     pub(super) fn new(bundles: &'a [Arrived]) -> Self {
         let (mut volumes, mut relied): (HashMap<_, Vec<_>>, _) = (HashMap::new(), HashMap::new());
         for (number, record) in records(bundles) {
-            for (volume, member) in record.members() {
+            let kept = bundles.get(number).map(|bundle| &bundle.kept);
+            let is_kept =
+                |member: &Member| kept.is_some_and(|kept| member.part.is_some_and(|part| kept.contains(&(member.digest.clone(), part))));
+            for (volume, member) in record.members().filter(|(_, member)| !is_kept(member)) {
                 volumes.entry(&member.digest).or_default().push((number, volume));
             }
             for content in &record.base.content {
@@ -56,19 +69,20 @@ impl<'a> Bringers<'a> {
         Bringers { bundles, volumes, relied }
     }
 
-    /// What would bring `digest`, for an image of `bundle`.
-    pub(super) fn of(&self, digest: &Digest, bundle: Option<usize>) -> String {
-        if let Some(volumes) = self.volumes.get(digest) {
-            let named = |(bundle, number): &(usize, u32)| {
-                let bundle = self.bundles.get(*bundle)?;
-                (!bundle.at_hand.contains(number))
-                    .then(|| format!("volume {number} of {} ({})", bundle.name, volume_file(&bundle.name, *number)))
-            };
-            let missing: Vec<String> = volumes.iter().filter_map(named).collect();
-            if !missing.is_empty() {
-                return missing.join(" and ");
-            }
-        }
+    /// What would bring `digest`, for an image of `bundle`: of a blob in parts, all that are not here.
+    fn of(&self, digest: &Digest, bundle: Option<usize>) -> Vec<Bringer> {
+        let named = |(at, number): &(usize, u32)| {
+            let bundle = self.bundles.get(*at)?;
+            let missing = !bundle.at_hand.contains(number);
+            let what = format!("volume {number} of {} ({})", bundle.name, volume_file(&bundle.name, *number));
+            missing.then_some(Bringer { rank: (*at, *number), what })
+        };
+        let missing: Vec<Bringer> = self.volumes.get(digest).into_iter().flatten().filter_map(named).collect();
+        if missing.is_empty() { vec![Bringer { rank: (usize::MAX, 0), what: self.beyond(digest, bundle) }] } else { missing }
+    }
+
+    /// What brings content that is in no volume of the bundles known.
+    fn beyond(&self, digest: &Digest, bundle: Option<usize>) -> String {
         match self.relied.get(digest) {
             Some((by, Some(base))) => format!("bundle {}", self.bundle_name(*by, base)),
             Some((by, None)) => {
@@ -102,17 +116,19 @@ impl<'a> Bringers<'a> {
     }
 
     /// Why an image is parked, and what it waits for.
-    pub(super) fn reason(&self, lacks: &[Lack], bundle: Option<usize>) -> (String, BTreeSet<String>) {
-        let mut by: BTreeMap<String, Vec<&Digest>> = BTreeMap::new();
+    pub(super) fn reason(&self, lacks: &[Lack], bundle: Option<usize>) -> (String, BTreeSet<Bringer>) {
+        let mut by: BTreeMap<Bringer, Vec<&Digest>> = BTreeMap::new();
         for lack in lacks {
-            by.entry(self.of(&lack.descriptor.digest, bundle)).or_default().push(&lack.descriptor.digest);
+            for bringer in self.of(&lack.descriptor.digest, bundle) {
+                by.entry(bringer).or_default().push(&lack.descriptor.digest);
+            }
         }
-        let part = |(what, digests): (&String, &Vec<&Digest>)| {
+        let part = |(Bringer { what, .. }, digests): (&Bringer, &Vec<&Digest>)| {
             let mut named: Vec<String> = digests.iter().take(MOST_NAMED).map(ToString::to_string).collect();
             if digests.len() > MOST_NAMED {
                 named.push(format!("and {} more", digests.len() - MOST_NAMED));
             }
-            format!("{}: {}", what, named.join(", "))
+            format!("{what}: {}", named.join(", "))
         };
         let parts: Vec<String> = by.iter().map(part).collect();
         (format!("not here yet: {}", parts.join("; ")), by.into_keys().collect())
@@ -151,6 +167,7 @@ pub(super) fn files(
     }
     let file = |(origin, (content, images)): (usize, (Vec<(Digest, String)>, BTreeSet<String>))| DamagedFile {
         what: called(shelf, bundles, origin),
+        mended: content.iter().all(|(digest, _)| shelf.hand(&Descriptor::new("", digest.clone(), 0)) == Hand::Here),
         content,
         images: images.into_iter().collect(),
         remedy: remedy(shelf, bundles, origin),

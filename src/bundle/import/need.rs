@@ -17,6 +17,8 @@ const AT_ONCE: usize = 16;
 #[derive(Debug, Clone)]
 pub(super) struct Lack {
     pub(super) descriptor: Descriptor,
+    /// It is a manifest: what it leads to is not known.
+    pub(super) manifest: bool,
     /// It was at hand, and damaged.
     pub(super) damaged: bool,
 }
@@ -28,8 +30,6 @@ pub(super) struct Need {
     pub(super) lacks: Vec<Lack>,
     /// Configs and layers at hand.
     pub(super) blobs: Vec<Descriptor>,
-    /// Manifests at hand.
-    pub(super) manifests: Vec<Digest>,
     /// Everything, at hand or not.
     pub(super) all: Vec<(Descriptor, bool)>,
 }
@@ -58,7 +58,7 @@ impl Asker {
             if !seen.insert(node.digest.clone()) {
                 continue;
             }
-            match self.links(image, &node, &mut need).await? {
+            match self.links(image, &node).await? {
                 Found::Manifest(links) => {
                     need.all.push((node.clone(), true));
                     stack.extend(links.manifests);
@@ -70,7 +70,7 @@ impl Asker {
                     }
                 }
                 Found::Blob => self.place(node, &mut need, &mut elsewhere),
-                Found::Nowhere { damaged } => need.lacks.push(Lack { descriptor: node, damaged }),
+                Found::Nowhere { damaged } => need.lacks.push(Lack { descriptor: node, manifest: true, damaged }),
             }
         }
         let asked = stream::iter(elsewhere).map(|blob| self.at_target(image, blob)).buffered(AT_ONCE);
@@ -89,10 +89,9 @@ impl Asker {
     }
 
     /// What a manifest refers to: read here, else at the target.
-    async fn links(&self, image: &Image, node: &Descriptor, need: &mut Need) -> Result<Found> {
+    async fn links(&self, image: &Image, node: &Descriptor) -> Result<Found> {
         let damaged = match self.shelf.read_manifest(&node.digest).await {
             Ok(Some(manifest)) => {
-                need.manifests.push(node.digest.clone());
                 return manifest.links().map(|links| Found::Manifest(Box::new(links)));
             }
             Ok(None) => false,
@@ -141,7 +140,7 @@ impl Asker {
             }
         }
         let damaged = self.shelf.hand(&blob) == Hand::Damaged;
-        Ok(Some(Lack { descriptor: blob, damaged }))
+        Ok(Some(Lack { descriptor: blob, manifest: false, damaged }))
     }
 }
 

@@ -161,7 +161,15 @@ impl Import {
         let engine = self.engine(watched.clone());
         let held = held(&bundles, &self.target);
         let asker = Asker { shelf: Arc::clone(&self.shelf), target: watched, engine, held, absent: Mutex::default() };
-        let worker = Worker::new(asker, bundles, self.stage.clone(), Arc::clone(&self.reporter), self.stop.clone(), self.options.at_once);
+        let worker = Worker::new(
+            asker,
+            bundles,
+            self.target.clone(),
+            self.stage.clone(),
+            Arc::clone(&self.reporter),
+            self.stop.clone(),
+            self.options.at_once,
+        );
         let mut tasks = JoinSet::new();
         for (order, wanted) in wanted.iter().enumerate() {
             tasks.spawn(Arc::clone(&worker).import(order, Arc::clone(wanted)));
@@ -170,7 +178,7 @@ impl Import {
             () = async { while tasks.join_next().await.is_some() {} } => {}
             () = async { self.stop.cancelled().await; tokio::time::sleep(DRAIN).await } => tasks.shutdown().await,
         }
-        worker.close(&wanted, &self.target, self.options.evidence.then_some((&*witness, &earlier))).await
+        worker.close(&wanted, self.options.evidence.then_some((&*witness, &earlier))).await
     }
 }
 

@@ -20,7 +20,6 @@ impl Worker {
         &self,
         wanted: &[Arc<Wanted>],
         rows: &BTreeMap<usize, Outcome>,
-        target: &Target,
         witness: &Witness,
         earlier: &Earlier,
     ) -> Evidence {
@@ -49,8 +48,8 @@ impl Worker {
                     from: None,
                 });
                 told.push(Row {
-                    target: target.to_string(),
-                    repository: below(target, place.as_str()).to_owned(),
+                    target: self.target.to_string(),
+                    repository: below(&self.target, place.as_str()).to_owned(),
                     kind: if image {
                         RowKind::Image
                     } else if is_manifest {

@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::lacks::{self, Bringers, Waiting};
+use super::lacks::{self, Bringer, Bringers, Waiting};
 use super::need::{Asker, Lack, Need};
 use super::run::{Imported, UPSTREAM};
 use super::wanted::{Wanted, delivered_row};
@@ -35,6 +35,7 @@ pub(super) struct Worker {
     pub(super) asker: Asker,
     pub(super) shelf: Arc<Shelf>,
     pub(super) bundles: Arc<Vec<Arrived>>,
+    pub(super) target: Target,
     pub(super) stage: Option<Stage>,
     reporter: Arc<dyn Reporter>,
     stop: CancellationToken,
@@ -44,13 +45,15 @@ pub(super) struct Worker {
 
 /// What is done.
 #[derive(Default)]
-struct Done {
+pub(super) struct Done {
     rows: BTreeMap<usize, Outcome>,
     written: u64,
     /// What parked images wait for.
-    waiting: BTreeMap<String, Vec<String>>,
+    waiting: BTreeMap<Bringer, Vec<String>>,
     /// Content that images lack.
-    lacking: BTreeSet<Digest>,
+    pub(super) lacking: BTreeSet<Digest>,
+    /// Bundles of whose images manifests are missing: what the others at hand are for is not known.
+    pub(super) blind: BTreeSet<usize>,
     /// Images that failed for want of damaged content.
     affected: HashMap<Digest, BTreeSet<String>>,
 }
@@ -59,13 +62,25 @@ impl Worker {
     pub(super) fn new(
         asker: Asker,
         bundles: Arc<Vec<Arrived>>,
+        target: Target,
         stage: Option<Stage>,
         reporter: Arc<dyn Reporter>,
         stop: CancellationToken,
         at_once: usize,
     ) -> Arc<Self> {
         let (engine, shelf) = (Arc::clone(&asker.engine), Arc::clone(&asker.shelf));
-        Arc::new(Worker { engine, asker, shelf, bundles, stage, reporter, stop, slots: Semaphore::new(at_once), done: Mutex::default() })
+        Arc::new(Worker {
+            engine,
+            asker,
+            shelf,
+            bundles,
+            target,
+            stage,
+            reporter,
+            stop,
+            slots: Semaphore::new(at_once),
+            done: Mutex::default(),
+        })
     }
 
     /// Brings one image, and reports what became of it.
@@ -111,18 +126,12 @@ impl Worker {
                 if need.lacks.is_empty() {
                     continue;
                 }
-                self.keep(wanted, &need).await?;
                 return Ok(End::Lacking(need.lacks));
             }
             match self.engine.bring_image(image, survey.clone()).await {
                 Err(error) if error.kind() == Kind::Damaged && self.shelf.damage().len() > damage => {}
                 Ok(delivered) => return Ok(End::Delivered(delivered)),
-                Err(error) => {
-                    if self.stage.is_some() && error.kind() != Kind::DiskFull {
-                        self.keep(wanted, &need).await?;
-                    }
-                    return Err(error);
-                }
+                Err(error) => return Err(error),
             }
         }
     }
@@ -140,21 +149,11 @@ impl Worker {
         failures.into_iter().find(|error| error.kind() != Kind::Damaged || error.side() == Side::Target).map_or(Ok(()), Err)
     }
 
-    /// Keeps the manifests of an image that is not delivered: the volume they are in may be gone the next time.
-    async fn keep(&self, wanted: &Wanted, need: &Need) -> Result<()> {
-        let (Some(stage), Some(bundle)) = (&self.stage, wanted.bundle.and_then(|bundle| self.bundles.get(bundle))) else { return Ok(()) };
-        for digest in &need.manifests {
-            let Some(manifest) = self.shelf.read_manifest(digest).await? else { continue };
-            let (stage, id) = (stage.clone(), bundle.id.clone());
-            blocking("keep manifest", move || stage.keep_manifest(&id, &manifest)).await?;
-        }
-        Ok(())
-    }
-
     /// The row of an image of which something is missing or damaged.
     fn lacking(&self, wanted: &Wanted, row: Outcome, lacks: &[Lack]) -> Outcome {
         let mut done = self.done();
         done.lacking.extend(lacks.iter().map(|lack| lack.descriptor.digest.clone()));
+        done.blind.extend(wanted.bundle.filter(|_| lacks.iter().any(|lack| lack.manifest)));
         if lacks.iter().any(|lack| lack.damaged) {
             for lack in lacks.iter().filter(|lack| lack.damaged) {
                 done.affected.entry(lack.descriptor.digest.clone()).or_default().insert(wanted.title.clone());
@@ -162,9 +161,9 @@ impl Worker {
             drop(done);
             return row.failed(lacks::failure(&self.shelf, &self.bundles, lacks).subject(&*wanted.image.charge.image));
         }
-        let (reason, whats) = Bringers::new(&self.bundles).reason(lacks, wanted.bundle);
-        for what in whats {
-            done.waiting.entry(what).or_default().push(wanted.title.clone());
+        let (reason, bringers) = Bringers::new(&self.bundles).reason(lacks, wanted.bundle);
+        for bringer in bringers {
+            done.waiting.entry(bringer).or_default().push(wanted.title.clone());
         }
         row.deferred(reason)
     }
@@ -185,27 +184,28 @@ impl Worker {
     }
 
     /// Keeps what the next volumes will need, lets go of what none will, and sums up.
-    pub(super) async fn close(&self, wanted: &[Arc<Wanted>], target: &Target, evidence: Option<(&Witness, &Earlier)>) -> Imported {
-        let done = std::mem::take(&mut *self.done());
-        let mut rows = done.rows;
+    pub(super) async fn close(&self, wanted: &[Arc<Wanted>], evidence: Option<(&Witness, &Earlier)>) -> Imported {
+        let mut done = std::mem::take(&mut *self.done());
+        let mut rows = std::mem::take(&mut done.rows);
         for (order, wanted) in wanted.iter().enumerate() {
             rows.entry(order).or_insert_with(|| {
                 let row = Outcome { bytes: wanted.image.charge.tally.bytes_read(), ..wanted.row.clone() };
                 row.deferred(self.cut_short())
             });
         }
+        let loose = self.carry_loose(&done.blind).await;
         let mut damage = self.shelf.damage();
-        damage.extend(self.keep_parts(&done.lacking).await);
+        damage.extend(self.keep_parts(&done).await);
         self.let_go(wanted, &rows).await;
         let evidence = match evidence {
-            Some((witness, earlier)) => Some(self.evidence(wanted, &rows, target, witness, earlier).await),
+            Some((witness, earlier)) => Some(self.evidence(wanted, &rows, witness, earlier).await),
             None => None,
         };
         let counts = self.engine.counts();
         let rows: Vec<Outcome> = rows.into_values().collect();
         let mut totals = Totals {
-            bytes_read: rows.iter().map(|row| row.bytes).sum(),
-            bytes_written: done.written,
+            bytes_read: rows.iter().map(|row| row.bytes).sum::<u64>() + loose.bytes_read(),
+            bytes_written: done.written + loose.bytes_written(),
             blobs_copied: counts.copied(),
             blobs_mounted: counts.mounted(),
             blobs_present: counts.present(),
@@ -214,7 +214,7 @@ impl Worker {
         rows.iter().for_each(|row| totals.count(row));
         let (shelf, bundles, affected) = (Arc::clone(&self.shelf), Arc::clone(&self.bundles), done.affected);
         let damaged = blocking("check volumes", move || Ok(lacks::files(&shelf, &bundles, &damage, &affected))).await.unwrap_or_default();
-        let waiting = done.waiting.into_iter().map(|(what, images)| Waiting { what, images }).collect();
+        let waiting = done.waiting.into_iter().map(|(Bringer { what, .. }, images)| Waiting { what, images }).collect();
         Imported { rows, totals, damaged, waiting, evidence }
     }
 }

@@ -9,7 +9,7 @@ use super::shelf::{Origin, Piece, Shelf, Where};
 use super::stage::Stage;
 use sha2::Digest as _;
 
-use crate::bundle::format::{BUNDLE_SUFFIX, Bundle, default_name};
+use crate::bundle::format::{BUNDLE_SUFFIX, Bundle, Member, default_name};
 use crate::bundle::interchange;
 use crate::content::{Descriptor, Digest, Place};
 use crate::layout::IndexEntry;
@@ -31,6 +31,10 @@ pub struct Arrived {
     pub volumes: u32,
     /// The volumes at hand.
     pub at_hand: BTreeSet<u32>,
+    /// What those carry.
+    pub members: Vec<Member>,
+    /// Parts of blobs that were kept of earlier volumes: which blob, and the part's number.
+    pub kept: BTreeSet<(Digest, u32)>,
 }
 
 /// An image that something at hand names.
@@ -129,24 +133,33 @@ impl<'a> Gathering<'a> {
         }
         if is_record(path) {
             let record = heads::record(path)?;
-            return self.record(path, record);
+            let files: Vec<PathBuf> = record.volumes.iter().map(|volume| path.with_file_name(&volume.file)).collect();
+            self.record(path, record);
+            return files.iter().filter(|file| file.is_file()).try_for_each(|file| self.add(file));
         }
         if self.known(path) {
             return Ok(());
         }
         match Head::read(path) {
-            Ok(head) => self.volume(path, head),
+            Ok(head) => {
+                self.volume(path, head);
+                Ok(())
+            }
             Err(error) => match self.told(path) {
                 Some(head) => {
                     self.notes.push(stands_in(path));
-                    self.volume(path, head)
-                }
-                None if interchange::archive(self, path)? => Ok(()),
-                None if heads::named(path).is_some() => {
-                    self.trouble(path, &error);
+                    self.volume(path, head);
                     Ok(())
                 }
-                None => Err(no_bundle(path)),
+                None => match interchange::archive(self, path) {
+                    Ok(true) => Ok(()),
+                    Ok(false) | Err(_) if heads::named(path).is_some() => {
+                        self.trouble(path, &error);
+                        Ok(())
+                    }
+                    Ok(false) => Err(no_bundle(path)),
+                    Err(error) => Err(error),
+                },
             },
         }
     }
@@ -168,7 +181,7 @@ impl<'a> Gathering<'a> {
         }
         for file in &records {
             match heads::record(file) {
-                Ok(record) => self.record(file, record)?,
+                Ok(record) => self.record(file, record),
                 Err(error) => self.troubles.push(error),
             }
         }
@@ -183,9 +196,8 @@ impl<'a> Gathering<'a> {
         Ok(())
     }
 
-    /// A bundle's record, and the volumes that lie beside it.
-    fn record(&mut self, path: &Path, record: Bundle) -> Result<()> {
-        let files: Vec<PathBuf> = record.volumes.iter().map(|volume| path.with_file_name(&volume.file)).collect();
+    /// A bundle's record.
+    fn record(&mut self, path: &Path, record: Bundle) {
         let volumes = u32::try_from(record.volumes.len()).unwrap_or(u32::MAX);
         let bundle = self.bundle(&record.id.clone(), volumes, path);
         if let Some(arrived) = self.bundles.get_mut(bundle)
@@ -195,10 +207,6 @@ impl<'a> Gathering<'a> {
             arrived.record = Some(record);
         }
         self.entries(bundle, path);
-        for file in files.iter().filter(|file| file.is_file()) {
-            self.add(file)?;
-        }
-        Ok(())
     }
 
     /// The bundle of this identity; what was kept of it is known from now on.
@@ -210,7 +218,15 @@ impl<'a> Gathering<'a> {
         let record = self.stage.and_then(|stage| stage.record(id));
         let name = record.as_ref().map(|record| record.name.clone()).or_else(|| heads::named(path).map(|(name, _)| name));
         let name = name.unwrap_or_else(|| default_name(id));
-        self.bundles.push(Arrived { id: id.clone(), name, record, volumes, at_hand: BTreeSet::new() });
+        self.bundles.push(Arrived {
+            id: id.clone(),
+            name,
+            record,
+            volumes,
+            at_hand: BTreeSet::new(),
+            members: vec![],
+            kept: BTreeSet::new(),
+        });
         self.by_id.insert(id.clone(), number);
         number
     }
@@ -253,12 +269,13 @@ impl<'a> Gathering<'a> {
         told.or_else(|| Head::told(&heads::record(&heads::beside(path)?).ok()?, number))
     }
 
-    fn volume(&mut self, path: &Path, head: Head) -> Result<()> {
+    /// A volume, with the record that lies beside it; not with the other volumes there: some volumes are these volumes.
+    fn volume(&mut self, path: &Path, head: Head) {
         if let Some(beside) = heads::beside(path)
             && !self.known(&beside)
         {
             match heads::record(&beside) {
-                Ok(record) if record.id == head.record.bundle => self.record(&beside, record)?,
+                Ok(record) if record.id == head.record.bundle => self.record(&beside, record),
                 Ok(_) => {}
                 Err(error) => self.troubles.push(error),
             }
@@ -278,10 +295,11 @@ impl<'a> Gathering<'a> {
             _ => head,
         };
         if let Some(arrived) = self.bundles.get_mut(bundle) {
-            arrived.at_hand.insert(head.record.volume);
+            if arrived.at_hand.insert(head.record.volume) {
+                arrived.members.extend(head.record.members.iter().cloned());
+            }
         }
         self.volumes.push((path.to_owned(), bundle, head));
-        Ok(())
     }
 
     /// The images of a layout or archive.
@@ -352,28 +370,34 @@ impl<'a> Gathering<'a> {
                 }
             }
         }
-        let Some(stage) = self.stage else { return };
-        for (number, bundle) in self.bundles.iter().enumerate() {
-            let origin = self.shelf.origin(Origin { path: stage.folder().to_owned(), volume: None });
-            let piece = |path: &Path, len| Piece { origin, at: Where::File { path: path.into(), offset: 0 }, len };
-            for (digest, path, len) in stage.manifests(&bundle.id) {
-                self.shelf.add(digest, piece(&path, len));
-            }
-            for part in stage.parts(&bundle.id) {
-                // Which volume brought it, its record tells.
-                let volume = bundle.record.as_ref().and_then(|record| {
-                    record
-                        .members()
-                        .find(|(_, member)| member.digest == part.digest && member.part == Some(part.number))
-                        .map(|(volume, _)| volume)
-                });
-                let piece = piece(&part.path, part.len);
-                let origin = volume.map(|volume| self.shelf.origin(Origin { path: part.path.clone(), volume: Some((number, volume)) }));
-                let piece = Piece { origin: origin.unwrap_or(piece.origin), ..piece };
-                self.shelf.add_part(&part.digest, (part.number, part.offset, part.whole), piece, false);
-            }
+        if let Some(stage) = self.stage {
+            self.shelve_kept(stage);
         }
         self.shelf.join();
+    }
+
+    /// Puts what was kept of earlier volumes on the shelf, behind what is at hand.
+    fn shelve_kept(&mut self, stage: &Stage) {
+        for (number, bundle) in self.bundles.iter_mut().enumerate() {
+            let origin = self.shelf.origin(Origin { path: stage.folder().to_owned(), volume: None });
+            let piece = |path: &Path, len, origin| Piece { origin, at: Where::File { path: path.into(), offset: 0 }, len };
+            for (digest, path, len) in stage.manifests(&bundle.id) {
+                self.shelf.add(digest, piece(&path, len, origin));
+            }
+            for part in stage.parts(&bundle.id) {
+                // Which volume brought it, the record tells.
+                let members = bundle.record.iter().flat_map(Bundle::members);
+                let volume = members
+                    .filter(|(_, member)| member.digest == part.digest && member.part == Some(part.number))
+                    .map(|(volume, _)| volume)
+                    .next();
+                let origin =
+                    volume.map_or(origin, |volume| self.shelf.origin(Origin { path: part.path.clone(), volume: Some((number, volume)) }));
+                let place = (part.number, part.offset, part.whole);
+                self.shelf.add_part(&part.digest, place, piece(&part.path, part.len, origin), false);
+                bundle.kept.insert((part.digest, part.number));
+            }
+        }
     }
 
     /// Groups in the order in which their names count: who builds on another comes after it.

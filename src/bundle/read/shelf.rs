@@ -172,9 +172,13 @@ impl Shelf {
     }
 
     fn about(&self, manifest: &Descriptor) -> Option<About> {
-        let (_, copy) = self.copy(&manifest.digest).filter(|(_, copy)| copy.size <= MAX_MANIFEST as u64)?;
-        let bytes = read(&copy.pieces).ok().filter(|bytes| manifest.digest.matches(bytes))?;
-        serde_json::from_slice(&bytes).ok()
+        serde_json::from_slice(&self.peek(&manifest.digest)?).ok()
+    }
+
+    /// The bytes of a manifest, if they are right. Blocks.
+    pub(in crate::bundle) fn peek(&self, manifest: &Digest) -> Option<Bytes> {
+        let (_, copy) = self.copy(manifest).filter(|(_, copy)| copy.size <= MAX_MANIFEST as u64)?;
+        read(&copy.pieces).ok().filter(|bytes| manifest.matches(bytes))
     }
 
     /// Blobs of which some parts are here, and some not.

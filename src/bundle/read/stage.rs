@@ -8,10 +8,12 @@ use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
+
 use super::heads;
 use super::shelf::{Piece, Where};
 use crate::bundle::format::Bundle;
-use crate::content::{Digest, Manifest};
+use crate::content::Digest;
 use crate::{Error, Result};
 
 const OP: &str = "keep volume's content";
@@ -91,13 +93,16 @@ impl Stage {
         if path.exists() { Ok(()) } else { write(&path, &bundle.to_bytes()) }
     }
 
-    /// Keeps a manifest of `bundle`.
+    /// Keeps a manifest of `bundle`, which `bytes` gives unless it is kept already.
     ///
     /// # Errors
     /// As [`Stage::keep_record`].
-    pub fn keep_manifest(&self, bundle: &Digest, manifest: &Manifest) -> Result<()> {
-        let path = self.of(bundle).join("manifests").join(file_name(&manifest.digest));
-        if path.exists() { Ok(()) } else { write(&path, &manifest.bytes) }
+    pub(in crate::bundle) fn keep_manifest(&self, bundle: &Digest, manifest: &Digest, bytes: impl FnOnce() -> Option<Bytes>) -> Result<()> {
+        let path = self.of(bundle).join("manifests").join(file_name(manifest));
+        if path.exists() {
+            return Ok(());
+        }
+        bytes().map_or(Ok(()), |bytes| write(&path, &bytes))
     }
 
     /// Keeps a part of a blob of `bundle`; whether it had to be written.
