@@ -196,7 +196,8 @@ mod tests {
         layout.put_manifest(&Place::new("a"), &manifest, &Charge::new("a")).await.unwrap();
         if let Some(tag) = tag {
             let (place, reference) = (Place::new("a"), Reference::Tag(tag.to_owned()));
-            let publication = Publication { place, reference, manifest: manifest.clone(), source: format!("example.com/a:{tag}").into() };
+            let publication =
+                Publication { place, reference, manifest: manifest.clone(), sparse: vec![], source: format!("example.com/a:{tag}").into() };
             layout.publish(&publication, &Charge::new("a")).await.unwrap();
         }
         manifest.descriptor()

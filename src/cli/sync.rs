@@ -29,7 +29,7 @@ pub(super) async fn run(file: Option<&Path>, args: SyncArgs, printer: &Printer) 
 pub(super) fn write_outputs(args: &SyncArgs, report: &RunReport, printer: &Printer) -> Exit {
     let mut exit = Exit::of(report.exit);
     let written = args.report.iter().map(|path| report.write(path)).chain(args.failed.iter().map(|path| write_failed(path, report)));
-    for error in written.filter_map(Result::err) {
+    for error in written.chain(args.metrics.iter().map(|path| report.write_metrics(path))).filter_map(Result::err) {
         printer.error(&error);
         exit = Exit::Failed;
     }
@@ -62,6 +62,7 @@ pub(super) async fn deliver(
         concurrency,
         wait_until: until.wait,
         start_until: until.start,
+        ..SyncOptions::default()
     };
     let (started, clock) = (jiff::Timestamp::now(), std::time::Instant::now());
     let reporter = progress::reporter(printer);
@@ -102,8 +103,14 @@ pub(super) fn check_outputs(args: &SyncArgs) -> Result<(), Refusal> {
         let why = report::file::check(path).err()?;
         Some(Error::local("write report", format!("{}: {why}", path.display())))
     };
-    let errors: Vec<Error> =
-        args.report.iter().chain(&args.failed).chain(args.lock.iter().filter(|_| !args.frozen)).filter_map(refused).collect();
+    let errors: Vec<Error> = args
+        .report
+        .iter()
+        .chain(&args.failed)
+        .chain(&args.metrics)
+        .chain(args.lock.iter().filter(|_| !args.frozen))
+        .filter_map(refused)
+        .collect();
     if errors.is_empty() { Ok(()) } else { Err(errors.into()) }
 }
 

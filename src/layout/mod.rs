@@ -14,6 +14,7 @@
 //! blobs (the files are their own state), lock files beside the partial ones (they would have to be cleaned up; comparing
 //! inodes after locking settles the race with the rename).
 
+mod any_name;
 mod files;
 mod gc;
 mod graph;
@@ -34,6 +35,7 @@ use std::sync::Arc;
 use tokio::sync::OnceCell;
 
 use crate::{Error, Kind, Result};
+pub use any_name::AnyName;
 use files::{Files, blocking};
 pub use gc::{GcReport, gc};
 pub use index::IndexEntry;

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 
 use super::auth::Scopes;
 use super::known::{Held, Read};
+use super::tags::Listed;
 use super::transport::Transport;
 use crate::Result;
 use crate::content::{BlobStream, Charge, Descriptor, Digest, Manifest, OpenBlob, Place, Presence, Publication, Sink, Source};
@@ -20,11 +21,12 @@ pub(crate) struct RegistryStore {
     pub(super) read: Mutex<Read>,
     /// Where uploads are known to be taken.
     admitted: Mutex<HashSet<String>>,
+    pub(super) listed: Listed,
 }
 
 impl RegistryStore {
     pub(super) fn new(transport: Transport) -> Self {
-        RegistryStore { transport, held: Mutex::default(), read: Mutex::default(), admitted: Mutex::default() }
+        RegistryStore { transport, held: Mutex::default(), read: Mutex::default(), admitted: Mutex::default(), listed: Listed::default() }
     }
 
     /// The gate that its manifest GETs pass, if it is an upstream.
@@ -55,7 +57,7 @@ impl Source for RegistryStore {
     }
 
     async fn tags(&self, place: &Place, charge: &Charge) -> Result<Vec<String>> {
-        self.list_tags(place, charge).await
+        self.tag_list(place, charge).await.map(|tags| tags.to_vec())
     }
 
     async fn repositories(&self, charge: &Charge) -> Result<Option<Vec<Place>>> {
@@ -68,6 +70,10 @@ impl Source for RegistryStore {
 
     async fn blob(&self, place: &Place, blob: &Descriptor, offset: u64, charge: &Charge) -> Result<Option<BlobStream>> {
         self.read_blob(place, blob, offset, charge).await
+    }
+
+    async fn blob_size(&self, place: &Place, digest: &Digest, charge: &Charge) -> Result<Option<u64>> {
+        self.size_of_blob(place, digest, charge).await
     }
 }
 

@@ -79,6 +79,7 @@ impl Worker {
             charge: charge.clone(),
             immutable: false,
             policy: Arc::default(),
+            resolved: None,
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use crate::bundle::read::{Hand, Shelf};
-use crate::content::{Descriptor, Digest, Links, ManifestKind, Place, Presence, kind_of};
+use crate::content::{Choice, Descriptor, Digest, Links, ManifestKind, Place, Presence, kind_of};
 use crate::copy::{self, Engine, Image};
 use crate::{Kind, Result};
 
@@ -61,7 +61,9 @@ impl Asker {
             match self.links(image, &node).await? {
                 Found::Manifest(links) => {
                     need.all.push((node.clone(), true));
-                    stack.extend(links.manifests);
+                    let is_root = node.digest == root.digest;
+                    let chosen = if is_root { Choice::of(&links.manifests, &image.policy.platforms).kept } else { links.manifests };
+                    stack.extend(chosen);
                     stack.extend(image.upstream.referrers(&image.from, &node.digest, &image.charge).await?);
                     for blob in links.blobs.into_iter().filter(|blob| !blob.is_foreign()) {
                         if seen.insert(blob.digest.clone()) {

@@ -6,7 +6,7 @@ use crate::Error;
 use crate::Result;
 use crate::bundle::read::{Entry, Shelf};
 use crate::config::Target;
-use crate::content::{Charge, Descriptor, Place};
+use crate::content::{Charge, Descriptor, IndexMode, Place, PlatformFilter, Policy, SPARSE};
 use crate::copy::{Delivered, Engine, Image, Next, Survey};
 use crate::name::{Reference, check_path};
 use crate::report::{Outcome, Status};
@@ -52,7 +52,10 @@ impl Wanted {
             row = row.failed(Error::local("name image", why).subject(&source));
         }
         let mut root = entry.entry.descriptor;
-        root.annotations.clear();
+        root.annotations.retain(|key, _| key == SPARSE);
+        // Of an index that was carried in part, that part is brought.
+        let platforms = root.annotations.get(SPARSE).map(|text| PlatformFilter::split(text)).unwrap_or_default();
+        let policy = Policy { platforms, index: IndexMode::Sparse, ..Policy::default() };
         let image = Image {
             name: source.as_str().into(),
             upstream: Arc::clone(shelf) as _,
@@ -62,7 +65,8 @@ impl Wanted {
             publish: entry.reference,
             charge: Charge::new(source),
             immutable: false,
-            policy: Arc::default(),
+            policy: Arc::new(policy),
+            resolved: None,
         };
         Wanted { image, root, bundle: entry.bundle, title, row, survey: None }
     }
