@@ -270,7 +270,7 @@ pub(super) struct ExportArgs {
     #[arg(long, value_name = "NAME")]
     pub(super) name: Option<String>,
     /// Write one volume of this bundle again, the same bytes, instead of a new bundle
-    #[arg(long, value_name = "NAME.bundle.json", requires = "volume", conflicts_with_all = ["volume_size", "base", "name", "lists", "image"])]
+    #[arg(long, value_name = "NAME.bundle.json", requires = "volume", conflicts_with_all = ["volume_size", "base", "name", "lists", "image", "platforms", "lock"])]
     pub(super) repair: Option<PathBuf>,
     /// The number of the volume to repair
     #[arg(long, value_name = "N", requires = "repair")]
