@@ -295,6 +295,9 @@ pub(super) struct InventoryArgs {
     /// An image list that names the repositories, for a registry that does not tell them; repeatable
     #[arg(long = "list", value_name = "FILE")]
     pub(super) lists: Vec<String>,
+    /// A lock that names the repositories
+    #[arg(long, value_name = "FILE")]
+    pub(super) lock: Option<PathBuf>,
     /// Requests in flight to the registry
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(super) concurrency: Option<u16>,

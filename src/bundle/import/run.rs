@@ -78,7 +78,14 @@ impl Import {
         stop: CancellationToken,
     ) -> Self {
         let shelf = Arc::new(gathered.shelf);
-        let wanted = gathered.entries.into_iter().map(|entry| Wanted::new(entry, &shelf, &target)).collect();
+        let referrers = referrers(&gathered.bundles);
+        let wanted = gathered.entries.into_iter().map(|entry| {
+            let name = entry.bundle.map(|bundle| (bundle, format!("{}{}", entry.place, entry.reference.suffix())));
+            let mut wanted = Wanted::new(entry, &shelf, &target);
+            wanted.row.referrers = name.and_then(|name| referrers.get(&name).copied()).unwrap_or_default();
+            wanted
+        });
+        let wanted = wanted.collect();
         Import { shelf, bundles: gathered.bundles, wanted, target, stage, options, reporter, stop }
     }
 
@@ -94,7 +101,7 @@ impl Import {
             return vec![error];
         }
         let surveys =
-            stream::iter(self.wanted.iter_mut().skip(1)).map(|wanted| wanted.survey(&engine)).buffer_unordered(self.options.at_once);
+            stream::iter(self.wanted.iter_mut().skip(1)).map(|wanted| wanted.survey(&engine)).buffered(self.options.at_once);
         problems.extend(surveys.filter_map(|surveyed| async { surveyed.err() }).collect::<Vec<_>>().await);
         if self.wanted.iter().all(|wanted| wanted.survey.is_none()) {
             return problems;
@@ -115,7 +122,7 @@ impl Import {
         for wanted in self.wanted.iter().filter(|wanted| wanted.survey.is_some()) {
             places.entry(&wanted.image.to).or_insert(&wanted.image.charge);
         }
-        let asked = stream::iter(places).map(|(place, charge)| ends.sink.admits(place, charge)).buffer_unordered(self.options.at_once);
+        let asked = stream::iter(places).map(|(place, charge)| ends.sink.admits(place, charge)).buffered(self.options.at_once);
         asked.filter_map(|admitted| async { admitted.err() }).collect().await
     }
 
@@ -150,7 +157,7 @@ impl Import {
         // Before anything is added to it.
         let earlier = journal.as_ref().filter(|_| self.options.evidence).map(Journal::read).unwrap_or_default();
         let wanted: Vec<Arc<Wanted>> = std::mem::take(&mut self.wanted).into_iter().map(Arc::new).collect();
-        self.reporter.event(&Event::Wanted { upstream: UPSTREAM, images: wanted.len() });
+        self.reporter.event(&Event::Wanted { upstream: UPSTREAM, images: wanted.iter().filter(|wanted| !wanted.about).count() });
         let bundles = Arc::new(std::mem::take(&mut self.bundles));
         let label = {
             let (shelf, bundles) = (Arc::clone(&self.shelf), Arc::clone(&bundles));
@@ -180,6 +187,14 @@ impl Import {
         }
         worker.close(&wanted, self.options.evidence.then_some((&*witness, &earlier))).await
     }
+}
+
+/// How many manifests that are about an image travel with it, by bundle and name.
+fn referrers(bundles: &[Arrived]) -> HashMap<(usize, String), u64> {
+    let records = bundles.iter().enumerate().filter_map(|(number, bundle)| Some((number, bundle.record.as_ref()?)));
+    records
+        .flat_map(|(number, record)| record.images.iter().map(move |image| ((number, image.name.clone()), image.referrers.len() as u64)))
+        .collect()
 }
 
 /// Where bundles' bases say that content is, as the target knows its repositories.

@@ -19,6 +19,8 @@ pub(super) struct Wanted {
     /// Its name at the target.
     pub(super) title: String,
     pub(super) row: Outcome,
+    /// It is about another image: no row of its own, unless something is wrong with it.
+    pub(super) about: bool,
     /// What the target said, unless nothing is to be done.
     pub(super) survey: Option<Survey>,
 }
@@ -68,7 +70,12 @@ impl Wanted {
             policy: Arc::new(policy),
             resolved: None,
         };
-        Wanted { image, root, bundle: entry.bundle, title, row, survey: None }
+        Wanted { image, root, bundle: entry.bundle, title, row, about: entry.about, survey: None }
+    }
+
+    /// Whether `row` is one to be told of.
+    pub(super) fn tells(&self, row: &Outcome) -> bool {
+        !self.about || !matches!(row.status, Status::Copied | Status::Current)
     }
 
     /// Asks the target whether it has the image.
@@ -91,7 +98,7 @@ pub(super) fn delivered_row(row: &Outcome, delivered: Delivered) -> Outcome {
         digest: Some(delivered.digest),
         source_digest: delivered.source_digest,
         platforms: delivered.platforms,
-        referrers: delivered.referrers.len() as u64,
+        referrers: row.referrers.max(delivered.referrers.len() as u64),
         notes: row.notes.iter().cloned().chain(delivered.notes).collect(),
         ..row.clone()
     }

@@ -86,7 +86,7 @@ impl Worker {
     /// Brings one image, and reports what became of it.
     pub(super) async fn import(self: Arc<Self>, order: usize, wanted: Arc<Wanted>) {
         let Some(survey) = wanted.survey.clone() else {
-            return self.finish(order, wanted.row.clone(), 0);
+            return self.finish(order, &wanted, wanted.row.clone());
         };
         // Never closed: an error cannot happen, and would only mean not to wait.
         let _slot = self.slots.acquire().await;
@@ -111,7 +111,7 @@ impl Worker {
             }
             Err(error) => row.failed(error),
         };
-        self.finish(order, row, tally.bytes_written());
+        self.finish(order, &wanted, row);
     }
 
     /// Brings an image; as often as a copy of something turns out to be damaged and there is another.
@@ -168,10 +168,12 @@ impl Worker {
         row.deferred(reason)
     }
 
-    fn finish(&self, order: usize, row: Outcome, written: u64) {
-        self.reporter.event(&Event::Finished { upstream: UPSTREAM, outcome: &row });
+    fn finish(&self, order: usize, wanted: &Wanted, row: Outcome) {
+        if wanted.tells(&row) {
+            self.reporter.event(&Event::Finished { upstream: UPSTREAM, outcome: &row });
+        }
         let mut done = self.done();
-        done.written += written;
+        done.written += wanted.image.charge.tally.bytes_written();
         done.rows.insert(order, row);
     }
 
@@ -202,9 +204,11 @@ impl Worker {
             None => None,
         };
         let counts = self.engine.counts();
-        let rows: Vec<Outcome> = rows.into_values().collect();
+        let bytes_read = rows.values().map(|row| row.bytes).sum::<u64>() + loose.bytes_read();
+        let told = rows.into_iter().filter(|(order, row)| wanted.get(*order).is_some_and(|wanted| wanted.tells(row)));
+        let rows: Vec<Outcome> = told.map(|(_, row)| row).collect();
         let mut totals = Totals {
-            bytes_read: rows.iter().map(|row| row.bytes).sum::<u64>() + loose.bytes_read(),
+            bytes_read,
             bytes_written: done.written + loose.bytes_written(),
             blobs_copied: counts.copied(),
             blobs_mounted: counts.mounted(),

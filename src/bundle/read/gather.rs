@@ -54,6 +54,8 @@ pub struct Entry {
     pub line: usize,
     /// A remark on its name.
     pub note: Option<String>,
+    /// It is about another image (a list of referrers, a cosign signature), and travels with that.
+    pub about: bool,
 }
 
 impl Entry {
@@ -249,8 +251,8 @@ impl<'a> Gathering<'a> {
             let entry = IndexEntry::of(descriptor);
             match entry.title() {
                 Some((place, reference)) => {
-                    let file = path.display().to_string();
-                    entries.push(Entry { entry, place, reference, bundle: Some(bundle), file, line: at + 1, note: None });
+                    let (file, about) = (path.display().to_string(), is_about(&reference));
+                    entries.push(Entry { entry, place, reference, bundle: Some(bundle), file, line: at + 1, note: None, about });
                 }
                 None => self.nameless.push(entry.descriptor),
             }
@@ -316,7 +318,9 @@ impl<'a> Gathering<'a> {
             }
             let file = path.display().to_string();
             match (self.names)(&entry, &stem) {
-                Ok((place, reference, note)) => named.push(Entry { entry, place, reference, bundle: None, file, line: at + 1, note }),
+                Ok((place, reference, note)) => {
+                    named.push(Entry { entry, place, reference, bundle: None, file, line: at + 1, note, about: false })
+                }
                 Err(why) => self.troubles.push(Error::local(OP, format!("{file}:{}: {why}", at + 1))),
             }
         }
@@ -451,6 +455,16 @@ impl<'a> Gathering<'a> {
         }
         (kept, superseded)
     }
+}
+
+/// Whether a tag is one of those that what is about an image is found by: `sha256-<hex>` (distribution-spec "Referrers Tag Schema"), cosign's
+/// `sha256-<hex>.sig`.
+fn is_about(reference: &Reference) -> bool {
+    let Reference::Tag(tag) = reference else { return false };
+    let hex = tag.strip_prefix("sha256-").map(|rest| (rest, 64)).or_else(|| tag.strip_prefix("sha512-").map(|rest| (rest, 64)));
+    hex.is_some_and(|(rest, digits)| {
+        rest.len() >= digits && rest.bytes().take(digits).all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    })
 }
 
 /// Whether the file at `path` has the hash that the bundle's record says.
