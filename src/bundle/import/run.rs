@@ -100,8 +100,7 @@ impl Import {
         {
             return vec![error];
         }
-        let surveys =
-            stream::iter(self.wanted.iter_mut().skip(1)).map(|wanted| wanted.survey(&engine)).buffered(self.options.at_once);
+        let surveys = stream::iter(self.wanted.iter_mut().skip(1)).map(|wanted| wanted.survey(&engine)).buffered(self.options.at_once);
         problems.extend(surveys.filter_map(|surveyed| async { surveyed.err() }).collect::<Vec<_>>().await);
         if self.wanted.iter().all(|wanted| wanted.survey.is_none()) {
             return problems;
