@@ -86,7 +86,8 @@ pub(super) fn configured(config: &Config) -> Result<Vec<Parsed>, Refusal> {
     parsed.collect::<Result<_, _>>().map_err(Refusal::usage)
 }
 
-fn read(file: &str) -> Result<Vec<u8>, Error> {
+/// The bytes of a file, or of standard input (`-`).
+pub(super) fn read(file: &str) -> Result<Vec<u8>, Error> {
     if file == "-" {
         let mut bytes = vec![];
         return std::io::stdin()

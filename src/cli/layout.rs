@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use super::printer::Printer;
-use super::progress::size;
+use super::progress::{counting, size};
 use super::{Exit, Refusal};
+use crate::bundle;
 use crate::config::Target;
 use crate::error::printable;
 use crate::layout::{self, Finding, VerifyReport};
@@ -22,17 +23,28 @@ pub(super) fn path_of(text: &str, command: &'static str) -> Result<PathBuf, Refu
 }
 
 /// Work that keeps all cores busy, off the runtime's threads.
-async fn blocking<T: Send + 'static>(command: &'static str, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T, Refusal> {
+pub(super) async fn blocking<T: Send + 'static>(
+    command: &'static str,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T, Refusal> {
     let done = tokio::task::spawn_blocking(work).await;
     done.unwrap_or_else(|lost| Err(Error::local(command, format!("the work ended early: {lost}")))).map_err(Refusal::failed)
 }
 
-pub(super) async fn verify(text: &str, printer: &Printer) -> Result<Exit, Refusal> {
-    let path = path_of(text, "verify")?;
-    let bar = printer.bars().map(|bars| {
-        let style = indicatif::ProgressStyle::with_template("verified {decimal_bytes}  {decimal_bytes_per_sec}");
-        bars.add(indicatif::ProgressBar::new_spinner().with_style(style.unwrap_or_else(|_| indicatif::ProgressStyle::default_spinner())))
-    });
+/// Verifies a layout, or bundles: what a path is, is seen there.
+pub(super) async fn verify(targets: &[String], printer: &Printer) -> Result<Exit, Refusal> {
+    let mut paths = vec![];
+    for text in targets {
+        paths.push(path_of(text, "verify")?);
+    }
+    match (paths.as_slice(), targets) {
+        ([path], [text]) if path.is_dir() && !bundle::is_at(path) => verify_layout(path.clone(), text, printer).await,
+        _ => super::bundle::verify(paths, printer).await,
+    }
+}
+
+async fn verify_layout(path: PathBuf, text: &str, printer: &Printer) -> Result<Exit, Refusal> {
+    let bar = counting(printer, "verified");
     let report = blocking("verify", {
         let bar = bar.clone();
         move || {
@@ -78,7 +90,7 @@ fn findings(report: &VerifyReport) -> String {
     problems.chain(named("damaged", &report.damaged)).chain(named("missing", &report.missing)).chain(unreferenced).chain(strays).collect()
 }
 
-fn images(names: &[String]) -> String {
+pub(super) fn images(names: &[String]) -> String {
     if names.is_empty() { "no image".to_owned() } else { names.iter().map(|name| printable(name)).collect::<Vec<_>>().join(", ") }
 }
 

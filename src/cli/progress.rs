@@ -83,6 +83,12 @@ pub(super) fn size(bytes: u64) -> String {
     bytesize::ByteSize(bytes).display().si().to_string()
 }
 
+/// Counts bytes on a terminal, where it is not known how many there will be; none elsewhere.
+pub(super) fn counting(printer: &Printer, word: &str) -> Option<ProgressBar> {
+    let template = format!("{word} {{decimal_bytes}}  {{decimal_bytes_per_sec}}");
+    printer.bars().map(|bars| bars.add(ProgressBar::new_spinner().with_style(style(&template))))
+}
+
 struct Plain {
     printer: Printer,
     /// Upstreams that were said to be waited for.

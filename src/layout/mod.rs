@@ -21,6 +21,7 @@ mod graph;
 mod index;
 mod ingest;
 mod lock;
+mod reach;
 mod sink;
 mod source;
 #[cfg(test)]
@@ -39,6 +40,7 @@ use files::{Files, blocking};
 pub use gc::{GcReport, gc};
 pub use index::IndexEntry;
 use index::IndexFile;
+pub use reach::Reached;
 pub use verify::{Finding, VerifyReport, verify};
 
 /// The annotation that names an entry of `index.json` (image-spec annotations.md).

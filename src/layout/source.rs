@@ -9,7 +9,6 @@
 //!
 //! A digest is found if there is a file of it, named or not.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Seek as _, SeekFrom};
 
@@ -59,8 +58,8 @@ impl Source for Layout {
 
     async fn repositories(&self, _charge: &Charge) -> Result<Option<Vec<Place>>> {
         let index = self.index().await?;
-        let repositories: BTreeSet<&str> = index.entries().filter_map(stated_name).filter_map(repository).collect();
-        Ok(Some(repositories.into_iter().map(Place::new).collect()))
+        let places: std::collections::BTreeSet<Place> = index.entries().filter_map(|entry| Some(entry.title()?.0)).collect();
+        Ok(Some(places.into_iter().collect()))
     }
 
     async fn manifest(&self, _place: &Place, digest: &Digest, _charge: &Charge) -> Result<Option<Manifest>> {
@@ -106,15 +105,6 @@ fn stated_name(entry: &IndexEntry) -> Option<&str> {
         (Some(name), _) if !is_bare(name) => Some(name),
         (_, source) => source,
     }
-}
-
-/// The repository of a full name.
-fn repository(name: &str) -> Option<&str> {
-    let (repository, _) = match name.split_once('@') {
-        Some(split) => split,
-        None => name.rsplit_once(':')?,
-    };
-    Some(repository)
 }
 
 fn find<'a>(index: &'a Index, place: &Place, tag: &str) -> Option<&'a IndexEntry> {

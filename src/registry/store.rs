@@ -50,6 +50,10 @@ impl Source for RegistryStore {
         self.list_tags(place, charge).await
     }
 
+    async fn repositories(&self, charge: &Charge) -> Result<Option<Vec<Place>>> {
+        self.catalog(charge).await
+    }
+
     async fn manifest(&self, place: &Place, digest: &Digest, charge: &Charge) -> Result<Option<Manifest>> {
         self.get_manifest(place, digest, charge).await
     }

@@ -1,6 +1,7 @@
 //! From list entries to a stocked target: entries meet rules and become items, items become wanted images, and images
 //! stream through the engine, each upstream on its own.
 
+mod check;
 mod claims;
 mod expected;
 mod forecast;
@@ -11,6 +12,7 @@ mod run;
 mod supply;
 mod verify;
 
+pub use check::{Checked, check};
 pub use expected::{Children, Expected, listed, locked};
 pub use forecast::{AccountPlan, forecast};
 pub use item::{Item, Want};
