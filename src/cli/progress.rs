@@ -40,6 +40,11 @@ fn line(printer: &Printer, outcome: &Outcome) {
     }
 }
 
+/// A line of a list that chooses nothing, which is no failure.
+pub(super) fn empty(source: &str, explanation: &str) -> String {
+    format!("{:<8} {}: no tag is selected, which min_tags = 0 allows: {explanation}", "note", crate::error::printable(source))
+}
+
 /// How often the accounts' budgets are looked at for the terminal: often enough for a countdown in seconds.
 const WATCH: std::time::Duration = std::time::Duration::from_secs(1);
 
@@ -100,6 +105,7 @@ impl Reporter for Plain {
         match event {
             Event::Finished { outcome, .. } => line(&self.printer, outcome),
             Event::Budget { upstream, standing } => self.waits(upstream, standing),
+            Event::Empty { source, explanation, .. } => self.printer.say(&empty(source, explanation)),
             _ => {}
         }
     }
@@ -187,6 +193,11 @@ impl Reporter for Bars {
             Event::Budget { upstream, standing } => {
                 let text = budget(standing, jiff::Timestamp::now());
                 self.upstream(upstream, |upstream| upstream.budget = text);
+            }
+            Event::Empty { upstream, source, explanation } => {
+                self.printer.say(&empty(source, explanation));
+                self.images.inc(1);
+                self.upstream(upstream, |upstream| upstream.done += 1);
             }
             Event::Expected { bytes } => self.bytes.inc_length(*bytes),
             Event::Moved { bytes } => self.bytes.inc(*bytes),

@@ -62,6 +62,7 @@ pub(super) async fn deliver(
         concurrency,
         wait_until: until.wait,
         start_until: until.start,
+        ..SyncOptions::default()
     };
     let (started, clock) = (jiff::Timestamp::now(), std::time::Instant::now());
     let reporter = progress::reporter(printer);

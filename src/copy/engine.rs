@@ -5,9 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
+use super::at_hand::AtHand;
+use super::choose::{Look, Portion, fits};
 use super::cost::Seen;
+use super::created::Configs;
 use super::presence::{Locks, Presence};
-use crate::content::{Charge, Descriptor, Digest, Manifest, Place, Policy, Publication, Sink, Source, platforms_of};
+use crate::content::{Charge, Descriptor, Digest, Manifest, Place, Policy, Publication, Sink, Source};
 use crate::name::Reference;
 use crate::report::{Reporter, Status};
 use crate::{Error, Kind, Result, Side};
@@ -32,6 +35,8 @@ pub struct Image {
     pub from: Place,
     /// What is asked for there. A digest is not resolved.
     pub wanted: Reference,
+    /// What the upstream has said it is, if it was asked before.
+    pub resolved: Option<Descriptor>,
     /// Its repository at the target.
     pub to: Place,
     /// The name it gets there.
@@ -53,7 +58,7 @@ pub struct Delivered {
     pub digest: Digest,
     /// The digest at the upstream; `None` where it was not asked.
     pub source_digest: Option<Digest>,
-    /// The platforms an index names.
+    /// The platforms that were delivered, as an index or a single image's config names them.
     pub platforms: Vec<String>,
     /// The child manifests that were delivered, of an index that was read; none if the image was current without a look.
     pub children: Vec<Descriptor>,
@@ -70,6 +75,13 @@ pub struct Survey {
     pub wanted: Descriptor,
     /// What the target has under the image's name, complete.
     pub held: Option<Digest>,
+    /// Whether that is what the image's policy makes of what the upstream names.
+    pub current: bool,
+    /// What of the upstream's it was made from, if that is known: itself, or the index that was cut to some platforms.
+    pub(super) made_from: Option<Digest>,
+    /// The target's index, where it was read.
+    pub(super) before: Option<Manifest>,
+    pub(super) look: Look,
 }
 
 /// What a survey leads to.
@@ -84,7 +96,7 @@ pub enum Next {
 /// How upstream and target compare, by HEADs alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Standing {
-    /// The target has what the upstream names.
+    /// The target has what the upstream names, or, of this digest, what is made of it.
     Current(Digest),
     /// The target has nothing under that name.
     Missing(Digest),
@@ -139,6 +151,8 @@ pub struct Engine {
     pub(super) leaders: Locks<Digest>,
     pub(super) counts: Counts,
     pub(super) seen: Seen,
+    pub(super) configs: Configs,
+    pub(super) at_hand: AtHand,
     /// No new work is begun once this is cancelled.
     pub(super) stop: CancellationToken,
     fatal: Mutex<Option<Error>>,
@@ -156,6 +170,8 @@ impl Engine {
             leaders: Locks::default(),
             counts: Counts::default(),
             seen: Seen::default(),
+            configs: Configs::default(),
+            at_hand: AtHand::default(),
             stop,
             fatal: Mutex::new(None),
         })
@@ -182,14 +198,15 @@ impl Engine {
     /// If one of them cannot be asked, or the upstream does not have the image.
     pub async fn compare(&self, image: &Image) -> Result<(Standing, Survey)> {
         if let Some(held) = self.immutable(image).await? {
-            let survey = Survey { wanted: Descriptor::new("", held.clone(), 0), held: Some(held.clone()) };
+            let survey = Survey::of(Descriptor::new("", held.clone(), 0), Some(held.clone()));
             return Ok((Standing::Current(held), survey));
         }
         let survey = self.ask(image).await?;
         let standing = match &survey.held {
-            Some(held) if *held == survey.wanted.digest => Standing::Current(held.clone()),
-            Some(held) => Standing::Moved { from: held.clone(), to: survey.wanted.digest.clone() },
-            None => Standing::Missing(survey.wanted.digest.clone()),
+            Some(held) if survey.current => Standing::Current(held.clone()),
+            Some(held) if *held != survey.wanted.digest => Standing::Moved { from: held.clone(), to: survey.wanted.digest.clone() },
+            // The right name of what is not (all) there.
+            Some(_) | None => Standing::Missing(survey.wanted.digest.clone()),
         };
         Ok((standing, survey))
     }
@@ -211,17 +228,27 @@ impl Engine {
             return Ok(Next::Nothing(delivered));
         }
         let survey = self.ask(image).await?;
-        if let Some(held) = survey.held.as_ref().filter(|held| image.immutable && **held != survey.wanted.digest) {
+        if let Some(held) = survey.held.as_ref().filter(|_| image.immutable && survey.made_from.as_ref() != Some(&survey.wanted.digest)) {
             let mut delivered = Delivered::new(Status::Current, held.clone(), None);
             let moved = &survey.wanted.digest;
             delivered.notes = vec![format!("the upstream has moved this immutable tag to {moved}; the target keeps {held}")];
             delivered.source_digest = Some(moved.clone());
             return Ok(Next::Nothing(delivered));
         }
-        if survey.held.as_ref() == Some(&survey.wanted.digest) && !self.options.recheck {
-            return Ok(Next::Nothing(Delivered::new(Status::Current, survey.wanted.digest, None)));
+        match &survey.held {
+            Some(held) if survey.current && !self.options.recheck => {
+                let Look { platforms, children, notes } = survey.look;
+                let source_digest = Some(survey.wanted.digest);
+                Ok(Next::Nothing(Delivered {
+                    source_digest,
+                    platforms,
+                    children,
+                    notes,
+                    ..Delivered::new(Status::Current, held.clone(), None)
+                }))
+            }
+            _ => Ok(Next::Bring(survey)),
         }
-        Ok(Next::Bring(survey))
     }
 
     /// What the target has under an immutable tag: it cannot have changed upstream, so nobody is asked there.
@@ -230,7 +257,7 @@ impl Engine {
             return Ok(None);
         }
         let held = self.target.sink.published(&image.to, &image.publish, &image.charge).await?;
-        Ok(held.map(|held| held.digest))
+        Ok(held.filter(|held| fits(&image.policy, held)).map(|held| held.digest))
     }
 
     /// Makes the target hold `image` under its name.
@@ -265,18 +292,21 @@ impl Engine {
         delivered.map_err(|error| error.subject(&*image.charge.image))
     }
 
-    async fn try_bring(self: &Arc<Self>, image: &Image, Survey { wanted, held }: Survey) -> Result<Delivered> {
-        let named = held.as_ref() == Some(&wanted.digest);
+    async fn try_bring(self: &Arc<Self>, image: &Image, Survey { wanted, held, .. }: Survey) -> Result<Delivered> {
         let job = super::graph::Job::new(image);
         let _held = self.nodes.hold((image.to.clone(), wanted.digest.clone())).await;
-        let (manifest, moved) = self.root(&job, &wanted).await?;
+        let (portion, moved) = self.root(&job, &wanted).await?;
+        let named = held.as_ref() == Some(&portion.manifest.digest);
         if !named || moved {
-            self.publish(&job, &manifest).await?;
+            self.publish(&job, &portion).await?;
         }
-        self.presence.add(&image.to, &manifest.digest);
+        if portion.sparse.is_empty() {
+            self.presence.add(&image.to, &portion.manifest.digest);
+        }
         job.release();
         let status = if named && !moved { Status::Current } else { Status::Copied };
-        let mut delivered = Delivered::new(status, wanted.digest, Some(&manifest));
+        let mut delivered = Delivered::new(status, portion.manifest.digest.clone(), Some(portion));
+        delivered.source_digest = Some(wanted.digest);
         delivered.notes = job.notes();
         Ok(delivered)
     }
@@ -287,29 +317,32 @@ impl Engine {
             return Err(Error::cancelled("resolve tag"));
         }
         let upstream = async {
-            match &image.wanted {
-                Reference::Digest(digest) => Ok(Descriptor::new("", digest.clone(), 0)),
-                Reference::Tag(_) => {
+            match (&image.wanted, &image.resolved) {
+                (Reference::Digest(digest), _) => Ok(Descriptor::new("", digest.clone(), 0)),
+                (Reference::Tag(_), Some(resolved)) => Ok(resolved.clone()),
+                (Reference::Tag(_), None) => {
                     image.upstream.resolve(&image.from, &image.wanted, &image.charge).await?.ok_or_else(|| not_found(image))
                 }
             }
         };
         let target = self.target.sink.published(&image.to, &image.publish, &image.charge);
         let (wanted, held) = futures_util::future::try_join(upstream, target).await?;
-        Ok(Survey { wanted, held: held.map(|descriptor| descriptor.digest) })
+        self.weigh(image, wanted, held).await
     }
 
-    async fn publish(self: &Arc<Self>, job: &super::graph::Job<'_>, manifest: &Manifest) -> Result<()> {
+    async fn publish(self: &Arc<Self>, job: &super::graph::Job<'_>, portion: &Portion) -> Result<()> {
         let image = job.image;
         let publication = Publication {
             place: image.to.clone(),
             reference: image.publish.clone(),
-            manifest: manifest.clone(),
+            manifest: portion.manifest.clone(),
             source: Arc::clone(&image.name),
+            sparse: portion.sparse.clone(),
         };
         match self.target.sink.publish(&publication, &image.charge).await {
+            Err(error) if !portion.sparse.is_empty() && error.http_status().is_some() => Err(super::choose::no_sparse(error)),
             Err(error) if error.kind() == Kind::ContentMissing => {
-                self.refill(job, manifest).await?;
+                self.refill(job, portion.links.clone()).await?;
                 self.target.sink.publish(&publication, &image.charge).await
             }
             done => done,
@@ -325,16 +358,18 @@ fn not_found(image: &Image) -> Error {
         .remedy("check the name and tag in the list")
 }
 
+impl Survey {
+    /// What both sides said, before anybody has looked closer.
+    pub(super) fn of(wanted: Descriptor, held: Option<Digest>) -> Self {
+        let current = held.as_ref() == Some(&wanted.digest);
+        Survey { wanted, made_from: held.clone(), held, current, before: None, look: Look::default() }
+    }
+}
+
 impl Delivered {
-    fn new(status: Status, digest: Digest, manifest: Option<&Manifest>) -> Self {
-        Delivered {
-            status,
-            source_digest: Some(digest.clone()),
-            digest,
-            platforms: manifest.and_then(|manifest| manifest.links().ok()).map(|links| platforms_of(&links.manifests)).unwrap_or_default(),
-            children: manifest.and_then(|manifest| manifest.links().ok()).map(|links| links.manifests).unwrap_or_default(),
-            referrers: vec![],
-            notes: vec![],
-        }
+    fn new(status: Status, digest: Digest, portion: Option<Portion>) -> Self {
+        let (platforms, children) = portion.map(|portion| (portion.platforms, portion.links.manifests)).unwrap_or_default();
+        let source_digest = Some(digest.clone());
+        Delivered { status, source_digest, digest, platforms, children, referrers: vec![], notes: vec![] }
     }
 }

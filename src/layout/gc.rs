@@ -63,11 +63,15 @@ fn reach(files: &Files, index: &Index) -> Result<HashSet<Digest>> {
     if let Some(why) = index.malformed().next() {
         return Err(damaged(OP, format!("{why}, so what it needs is unknown")));
     }
-    let mut reached = HashSet::new();
+    let (mut reached, mut walked) = (HashSet::new(), HashSet::new());
     for entry in index.entries() {
-        graph::walk(&entry.descriptor, |node, role| {
-            let fresh = reached.insert((node.digest.clone(), role));
-            if role == Role::Blob || !fresh {
+        let root = &entry.descriptor;
+        let sparse = !graph::sparse(root).is_empty();
+        graph::walk(root, |node, role| {
+            reached.insert(node.digest.clone());
+            // What a sparse entry leads to says nothing of what another one of that index does.
+            let whole = !sparse || node.digest != root.digest;
+            if role == Role::Blob || (whole && !walked.insert(node.digest.clone())) {
                 return Ok(Some(Links::default()));
             }
             match graph::read(files, node)? {
@@ -81,7 +85,7 @@ fn reach(files: &Files, index: &Index) -> Result<HashSet<Digest>> {
             }
         })?;
     }
-    Ok(reached.into_iter().map(|(digest, _)| digest).collect())
+    Ok(reached)
 }
 
 /// `blobs/` may be a link to a store that several layouts share (containers/image's shared blob directory): whose names

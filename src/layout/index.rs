@@ -247,15 +247,17 @@ impl IndexFile {
         Ok(index)
     }
 
-    /// Gives `manifest` the name `name`, and says where it came from. Names that are given at the same time are written
+    /// Gives `manifest` the name `name` beside its own annotations, and says where it came from. Names that are given at the same time are written
     /// together: whoever has the turn writes all that wait, so that thousands of them do not cost thousands of
     /// rewritings of a file that grows with each. The caller has seen that what it names is complete.
     pub(super) async fn publish(self: &Arc<Self>, name: String, manifest: &Descriptor, source: &str) -> Result<()> {
+        let mut annotations = manifest.annotations.clone();
+        annotations.extend([(REF_NAME.to_owned(), name.clone()), (IMAGE_NAME.to_owned(), source.to_owned())]);
         let value = json!({
             "mediaType": manifest.media_type,
             "digest": manifest.digest,
             "size": manifest.size,
-            "annotations": { REF_NAME: name, IMAGE_NAME: source },
+            "annotations": annotations,
         });
         let pending = Arc::new(Pending { name, raw: Arc::new(Raw::from(value)), done: OnceLock::new() });
         self.queue.lock().unwrap_or_else(PoisonError::into_inner).push(pending.clone());

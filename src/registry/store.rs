@@ -6,6 +6,7 @@ use async_trait::async_trait;
 
 use super::auth::Scopes;
 use super::known::{Held, Read};
+use super::tags::Listed;
 use super::transport::Transport;
 use crate::Result;
 use crate::content::{BlobStream, Charge, Descriptor, Digest, Manifest, OpenBlob, Place, Presence, Publication, Sink, Source};
@@ -17,11 +18,12 @@ pub(crate) struct RegistryStore {
     pub(super) transport: Transport,
     held: Mutex<Held>,
     pub(super) read: Mutex<Read>,
+    pub(super) listed: Listed,
 }
 
 impl RegistryStore {
     pub(super) fn new(transport: Transport) -> Self {
-        RegistryStore { transport, held: Mutex::default(), read: Mutex::default() }
+        RegistryStore { transport, held: Mutex::default(), read: Mutex::default(), listed: Listed::default() }
     }
 
     /// The gate that its manifest GETs pass, if it is an upstream.
@@ -47,7 +49,7 @@ impl Source for RegistryStore {
     }
 
     async fn tags(&self, place: &Place, charge: &Charge) -> Result<Vec<String>> {
-        self.list_tags(place, charge).await
+        self.tag_list(place, charge).await.map(|tags| tags.to_vec())
     }
 
     async fn repositories(&self, charge: &Charge) -> Result<Option<Vec<Place>>> {

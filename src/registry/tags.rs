@@ -1,13 +1,17 @@
 //! Tag lists (distribution-spec "Listing tags"; registries.md 4.4).
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use serde::Deserialize;
+use tokio::sync::OnceCell;
 
 use super::auth::Scopes;
 use super::pages::Listing;
 use super::store::RegistryStore;
-use crate::Result;
 use crate::content::{Charge, Place};
 use crate::name::check_tag;
+use crate::{Kind, Result, Side};
 
 #[derive(Deserialize)]
 struct Page {
@@ -15,9 +19,39 @@ struct Page {
     tags: Option<Vec<String>>,
 }
 
+/// What an upstream has listed, by repository: asked for once a run, however many want to know. Failures are remembered too.
+#[derive(Default)]
+pub(super) struct Listed(Mutex<HashMap<Place, Once>>);
+
+type Once = Arc<OnceCell<Result<Arc<[String]>>>>;
+
+impl Listed {
+    fn of(&self, place: &Place) -> Once {
+        Arc::clone(self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(place.clone()).or_default())
+    }
+}
+
 impl RegistryStore {
+    /// All tags of `place`, in the registry's order. An upstream is asked once a run; a target, which changes meanwhile, each time.
+    pub(super) async fn tag_list(&self, place: &Place, charge: &Charge) -> Result<Arc<[String]>> {
+        if self.transport.side != Side::Upstream {
+            return self.list_tags(place, charge).await.map(Into::into);
+        }
+        // Several images may be told of a failure: it is about the repository.
+        let charge = Charge { image: format!("{}/{place}", self.transport.host.name).into(), ..charge.clone() };
+        let listing = self.listed.of(place);
+        let listed = listing.get_or_try_init(|| async {
+            match self.list_tags(place, &charge).await {
+                // A pause that was too long for one may be over for the next.
+                Err(error) if error.kind() == Kind::Deferred => Err(error),
+                listed => Ok(listed.map(Into::into)),
+            }
+        });
+        listed.await?.clone()
+    }
+
     /// All tags of `place`, in the registry's order. What cannot be a tag is left out: it could only be a trick.
-    pub(super) async fn list_tags(&self, place: &Place, charge: &Charge) -> Result<Vec<String>> {
+    async fn list_tags(&self, place: &Place, charge: &Charge) -> Result<Vec<String>> {
         let listing = Listing {
             operation: "list tags",
             things: "tags",

@@ -39,6 +39,15 @@ pub enum Event<'a> {
         /// What is known.
         standing: &'a crate::limits::Standing,
     },
+    /// A line's terms choose nothing, and its rule allows that.
+    Empty {
+        /// The upstream's host.
+        upstream: &'a str,
+        /// The repository.
+        source: &'a str,
+        /// How many tags each step left.
+        explanation: &'a str,
+    },
     /// An image is done, one way or another.
     Finished {
         /// The upstream's host.

@@ -14,6 +14,7 @@ use crate::lock::{Cut, Lock, Record};
 use crate::name::Reference;
 use crate::report::Outcome;
 use crate::rules::RuleSet;
+use crate::select::Dates;
 use crate::{Error, Kind, Result, Side};
 
 /// Repositories whose tags are listed at once; requests are limited by the registry's own concurrency.
@@ -135,12 +136,18 @@ async fn wants(item: &Arc<Item>, target: &TargetStore) -> Result<Vec<Want>> {
         Err(error) if error.kind() == Kind::NotFound => vec![],
         listed => listed?,
     };
-    let selected = selector.select(&listed);
-    if selected.tags.is_empty() {
+    let matched = selector.matched(&listed);
+    // What is older than it may be, or not among the newest, is at the target from nights before: all that the target has of the names
+    // is looked at, rather than reading every image's date.
+    let tags = match selector.needs_dates(&matched) {
+        true => matched.tags.into_iter().chain(selector.exact_tags().iter().cloned()).collect::<BTreeSet<String>>().into_iter().collect(),
+        false => selector.cut(matched, &Dates::default(), jiff::Timestamp::now()).tags,
+    };
+    if tags.is_empty() {
         let message = format!("of the {} tags that {} has, none is selected by `{}`", listed.len(), charge.image, selector.tags_column());
         return Err(Error::new(Side::Target, "select tags", Kind::NotFound, message).subject(item.entry.source.to_string()));
     }
-    Ok(item.tagged(&selected.tags))
+    Ok(item.tagged(&tags))
 }
 
 /// What `lock` says that `target` should hold: each image with the children and referrers that were delivered.

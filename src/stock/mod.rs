@@ -2,7 +2,9 @@
 //! stream through the engine, each upstream on its own.
 
 mod check;
+mod choosing;
 mod claims;
+mod expand;
 mod expected;
 mod forecast;
 mod found;
@@ -10,13 +12,15 @@ mod item;
 mod plan;
 mod run;
 mod supply;
+mod undecided;
 mod verify;
 
 pub use check::{Checked, check};
+pub use expand::KnownDates;
 pub use expected::{Children, Expected, listed, locked};
 pub use forecast::{AccountPlan, forecast};
-pub use item::{Item, Want};
-pub use plan::{Planned, State};
+pub use item::{Item, Resolved, Want};
+pub use plan::{Plan, Planned, State};
 pub use run::{Sync, SyncOptions};
 pub use supply::{Supply, SupplyOptions, TargetStore};
 pub use verify::{Finding, Proof, Wrong, prove};

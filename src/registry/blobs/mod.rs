@@ -1,5 +1,6 @@
 //! Blobs: whether a repository has one, and reading it (distribution-spec "Pulling blobs"; registries.md 4.3).
 
+mod foreign;
 mod range;
 mod read;
 
