@@ -15,6 +15,11 @@ const MOST_CHILDREN: u64 = 16;
 /// that is larger goes on before those not begun, and what was read of it is kept.
 const LIKELY_CHILDREN: u64 = 4;
 
+/// Manifests that an index of referrers nobody has read lists: mostly a signature; and at most, for a plan, a signature, an SBOM,
+/// a provenance, and signatures of both.
+pub(super) const LIKELY_IN_INDEX: u64 = 1;
+const MOST_IN_INDEX: u64 = 5;
+
 /// Manifest GETs at the upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cost {
@@ -64,6 +69,46 @@ impl Engine {
     /// # Errors
     /// If the target cannot be asked.
     pub async fn cost(&self, image: &Image, survey: &Survey) -> Result<Cost> {
+        if let Some(looked) = &survey.looked {
+            let (read, unread) = (looked.missing.len() as u64, looked.walk.unread.len() as u64);
+            return Ok(Cost {
+                pulls: read + unread * (1 + MOST_IN_INDEX),
+                likely: Some(read + unread * (1 + LIKELY_IN_INDEX)),
+                exact: unread == 0,
+            });
+        }
+        let cost = self.image_cost(image, survey).await?;
+        self.and_referrers(image, survey, cost).await
+    }
+
+    /// The image's own cost, and that of what refers to it, as far as lists tell.
+    async fn and_referrers(&self, image: &Image, survey: &Survey, cost: Cost) -> Result<Cost> {
+        let top = &survey.wanted.digest;
+        let mut subjects = vec![top.clone()];
+        if let Some(index) = image.upstream.at_hand(top) {
+            subjects.extend(index.links()?.manifests.into_iter().map(|child| child.digest));
+        }
+        let mut walk = survey.walk.lock().await;
+        self.list_referrers(image, &mut walk, &subjects).await?;
+        let mut read = 0;
+        for found in &walk.found {
+            read += u64::from(!self.is_free(image, &found.referrer.manifest).await?);
+        }
+        let unread = walk.unread.len() as u64;
+        if read + unread == 0 {
+            return Ok(cost);
+        }
+        // The children of an index that nobody has seen have as many, as where `cosign sign --recursive` was used.
+        let unseen = if cost.exact { 0 } else { cost.pulls.saturating_sub(1) };
+        let likely = read + unread * (1 + LIKELY_IN_INDEX);
+        Ok(Cost {
+            pulls: cost.pulls + (read + unread * (1 + MOST_IN_INDEX)) * (1 + unseen),
+            likely: Some(self.likely(cost) + likely),
+            exact: cost.exact && unread == 0,
+        })
+    }
+
+    async fn image_cost(&self, image: &Image, survey: &Survey) -> Result<Cost> {
         let wanted = &survey.wanted;
         if survey.held.as_ref() == Some(&wanted.digest) || self.presence.anywhere(&wanted.digest).is_some() {
             return Ok(Cost::NOTHING);

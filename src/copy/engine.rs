@@ -5,11 +5,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
-use super::cost::Seen;
+use super::cost::{LIKELY_IN_INDEX, Seen};
+use super::listing::{Memory, Walk};
+use super::look::Looked;
 use super::presence::{Locks, Presence};
-use crate::content::{Charge, Descriptor, Digest, Manifest, Place, Policy, Publication, Sink, Source, platforms_of};
+use crate::content::{Charge, Descriptor, Digest, Manifest, Place, Policy, Publication, Referrer, Sink, Source, platforms_of};
 use crate::name::Reference;
 use crate::report::{Reporter, Status};
+use crate::resume::Deliveries;
 use crate::{Error, Kind, Result, Side};
 
 /// The store that is being stocked: the same one, to write and to read.
@@ -58,7 +61,7 @@ pub struct Delivered {
     /// The child manifests that were delivered, of an index that was read; none if the image was current without a look.
     pub children: Vec<Descriptor>,
     /// The referrers that were delivered or found at the target, in the order they were found.
-    pub referrers: Vec<Descriptor>,
+    pub referrers: Vec<Referrer>,
     /// Remarks.
     pub notes: Vec<String>,
 }
@@ -70,6 +73,21 @@ pub struct Survey {
     pub wanted: Descriptor,
     /// What the target has under the image's name, complete.
     pub held: Option<Digest>,
+    /// What is known of the image's referrers.
+    pub(super) walk: Arc<tokio::sync::Mutex<Walk>>,
+    /// The target has the image, and lacks some of its referrers.
+    pub(super) looked: Option<Arc<Looked>>,
+}
+
+impl Survey {
+    fn new(wanted: Descriptor, held: Option<Digest>) -> Self {
+        Survey { wanted, held, walk: Arc::default(), looked: None }
+    }
+
+    /// Whether the target has the image, and lacks some of its referrers.
+    pub fn lacks_referrers(&self) -> bool {
+        self.looked.is_some()
+    }
 }
 
 /// What a survey leads to.
@@ -125,6 +143,8 @@ impl Counts {
 pub struct Options {
     /// Do not take an equal digest as proof that the target has the whole image: ask it for every piece.
     pub recheck: bool,
+    /// When images were first delivered; without it, that is now.
+    pub deliveries: Option<Arc<Deliveries>>,
 }
 
 /// Copies images into one target. Shared by all images of a run, because what one of them brought the others need not.
@@ -139,6 +159,7 @@ pub struct Engine {
     pub(super) leaders: Locks<Digest>,
     pub(super) counts: Counts,
     pub(super) seen: Seen,
+    pub(super) referrers: Memory,
     /// No new work is begun once this is cancelled.
     pub(super) stop: CancellationToken,
     fatal: Mutex<Option<Error>>,
@@ -156,6 +177,7 @@ impl Engine {
             leaders: Locks::default(),
             counts: Counts::default(),
             seen: Seen::default(),
+            referrers: Memory::default(),
             stop,
             fatal: Mutex::new(None),
         })
@@ -182,15 +204,18 @@ impl Engine {
     /// If one of them cannot be asked, or the upstream does not have the image.
     pub async fn compare(&self, image: &Image) -> Result<(Standing, Survey)> {
         if let Some(held) = self.immutable(image).await? {
-            let survey = Survey { wanted: Descriptor::new("", held.clone(), 0), held: Some(held.clone()) };
+            let survey = Survey::new(Descriptor::new("", held.clone(), 0), Some(held.clone()));
             return Ok((Standing::Current(held), survey));
         }
-        let survey = self.ask(image).await?;
+        let mut survey = self.ask(image).await?;
         let standing = match &survey.held {
             Some(held) if *held == survey.wanted.digest => Standing::Current(held.clone()),
             Some(held) => Standing::Moved { from: held.clone(), to: survey.wanted.digest.clone() },
             None => Standing::Missing(survey.wanted.digest.clone()),
         };
+        if matches!(standing, Standing::Current(_)) {
+            survey.looked = self.look(image, &survey).await?.filter(|looked| !looked.is_quiet()).map(Arc::new);
+        }
         Ok((standing, survey))
     }
 
@@ -219,7 +244,8 @@ impl Engine {
             return Ok(Next::Nothing(delivered));
         }
         if survey.held.as_ref() == Some(&survey.wanted.digest) && !self.options.recheck {
-            return Ok(Next::Nothing(Delivered::new(Status::Current, survey.wanted.digest, None)));
+            let delivered = Delivered::new(Status::Current, survey.wanted.digest.clone(), None);
+            return self.look_again(image, survey, delivered).await;
         }
         Ok(Next::Bring(survey))
     }
@@ -265,19 +291,30 @@ impl Engine {
         delivered.map_err(|error| error.subject(&*image.charge.image))
     }
 
-    async fn try_bring(self: &Arc<Self>, image: &Image, Survey { wanted, held }: Survey) -> Result<Delivered> {
+    async fn try_bring(self: &Arc<Self>, image: &Image, survey: Survey) -> Result<Delivered> {
+        if let Some(looked) = &survey.looked {
+            return self.bring_new(image, &survey, looked).await;
+        }
+        let Survey { wanted, held, walk, .. } = survey;
         let named = held.as_ref() == Some(&wanted.digest);
-        let job = super::graph::Job::new(image);
-        let _held = self.nodes.hold((image.to.clone(), wanted.digest.clone())).await;
-        let (manifest, moved) = self.root(&job, &wanted).await?;
+        let mut job = super::graph::Job::new(image);
+        let mut walk = std::mem::take(&mut *walk.lock().await);
+        job.referrers = walk.reads(LIKELY_IN_INDEX);
+        let mut holding = Some(self.nodes.hold((image.to.clone(), wanted.digest.clone())).await);
+        let listing = self.list_referrers(image, &mut walk, std::slice::from_ref(&wanted.digest));
+        let (rooted, listed) = futures_util::future::join(self.root(&job, &wanted), listing).await;
+        let (manifest, moved) = rooted?;
+        listed?;
+        let status = if named && !moved { Status::Current } else { Status::Copied };
+        let mut delivered = Delivered::new(status, wanted.digest, Some(&manifest));
+        let (children, gone) = self.with_referrers(&job, walk, &manifest, &mut delivered, named, &mut holding).await?;
         if !named || moved {
             self.publish(&job, &manifest).await?;
         }
         self.presence.add(&image.to, &manifest.digest);
         job.release();
-        let status = if named && !moved { Status::Current } else { Status::Copied };
-        let mut delivered = Delivered::new(status, wanted.digest, Some(&manifest));
-        delivered.notes = job.notes();
+        delivered.notes.splice(0..0, job.notes());
+        self.remember(image, &delivered.digest, children, gone);
         Ok(delivered)
     }
 
@@ -296,7 +333,7 @@ impl Engine {
         };
         let target = self.target.sink.published(&image.to, &image.publish, &image.charge);
         let (wanted, held) = futures_util::future::try_join(upstream, target).await?;
-        Ok(Survey { wanted, held: held.map(|descriptor| descriptor.digest) })
+        Ok(Survey::new(wanted, held.map(|descriptor| descriptor.digest)))
     }
 
     async fn publish(self: &Arc<Self>, job: &super::graph::Job<'_>, manifest: &Manifest) -> Result<()> {
@@ -326,7 +363,7 @@ fn not_found(image: &Image) -> Error {
 }
 
 impl Delivered {
-    fn new(status: Status, digest: Digest, manifest: Option<&Manifest>) -> Self {
+    pub(super) fn new(status: Status, digest: Digest, manifest: Option<&Manifest>) -> Self {
         Delivered {
             status,
             source_digest: Some(digest.clone()),

@@ -26,20 +26,22 @@ pub(super) struct Job<'a> {
     /// Set once anything was written to the target.
     moved: AtomicBool,
     notes: Mutex<Vec<String>>,
+    /// Pulls that its referrers need, as far as they are known.
+    pub(super) referrers: u64,
     /// Manifests read for it, which a source may have kept until now.
     read: Mutex<Vec<Digest>>,
 }
 
 impl<'a> Job<'a> {
     pub(super) fn new(image: &'a Image) -> Self {
-        Job { image, failed: Arc::default(), moved: AtomicBool::new(false), notes: Mutex::default(), read: Mutex::default() }
+        Job { image, failed: Arc::default(), moved: AtomicBool::new(false), notes: Mutex::default(), referrers: 0, read: Mutex::default() }
     }
 
     pub(super) fn notes(&self) -> Vec<String> {
         std::mem::take(&mut *self.notes.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn note(&self, note: String) {
+    pub(super) fn note(&self, note: String) {
         let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
         if !notes.contains(&note) {
             notes.push(note);
@@ -49,6 +51,11 @@ impl<'a> Job<'a> {
     /// `manifest` was read for this image, now or in an earlier run.
     fn has_read(&self, manifest: &Descriptor) {
         self.read.lock().unwrap_or_else(PoisonError::into_inner).push(manifest.digest.clone());
+    }
+
+    /// `manifest` was read for it, and is kept all the same: it will be met again, and reading it is not to cost another pull.
+    pub(super) fn keep(&self, manifest: &Digest) {
+        self.read.lock().unwrap_or_else(PoisonError::into_inner).retain(|read| read != manifest);
     }
 
     /// The image is delivered: what its source kept for another attempt can go.
@@ -85,7 +92,7 @@ impl Engine {
         self.seen.add(children);
         if let Some(lease) = &image.charge.lease {
             // Now it is known how many pulls are still needed, at most: the rest is for others.
-            lease.trim(children);
+            lease.trim(children + job.referrers);
         }
         self.fill(job, &manifest, 0).await?;
         Ok((manifest, job.moved.load(Ordering::Relaxed)))
@@ -124,7 +131,7 @@ impl Engine {
 
     /// Brings what `manifest` refers to. When a piece fails, those under way are let finish (their pulls are spent, and other
     /// images may be waiting for them), and those not begun are not.
-    async fn fill(self: &Arc<Self>, job: &Job<'_>, manifest: &Manifest, depth: usize) -> Result<()> {
+    pub(super) async fn fill(self: &Arc<Self>, job: &Job<'_>, manifest: &Manifest, depth: usize) -> Result<()> {
         let Links { manifests, blobs, .. } = manifest.links()?;
         if depth >= MAX_DEPTH && !manifests.is_empty() {
             return Err(Error::new(
@@ -186,7 +193,7 @@ impl Engine {
 
     /// Reads a manifest from the cheapest place: the target if it is known to have it, in any repository, else the
     /// upstream. `held`: whether the image's own repository has it.
-    async fn read(&self, job: &Job<'_>, wanted: &Descriptor, held: &At) -> Result<Manifest> {
+    pub(super) async fn read(&self, job: &Job<'_>, wanted: &Descriptor, held: &At) -> Result<Manifest> {
         let image = job.image;
         // One task at a time: whoever comes second reads what the first one's source has kept, or the target got.
         let _leading = self.leaders.hold(wanted.digest.clone()).await;
@@ -222,7 +229,7 @@ impl Engine {
         Ok(manifest)
     }
 
-    async fn holds_manifest(&self, job: &Job<'_>, manifest: &Descriptor) -> Result<At> {
+    pub(super) async fn holds_manifest(&self, job: &Job<'_>, manifest: &Descriptor) -> Result<At> {
         let image = job.image;
         if self.presence.has(&image.to, &manifest.digest) {
             return Ok(At::Here);
@@ -234,7 +241,7 @@ impl Engine {
         Ok(held)
     }
 
-    async fn put(self: &Arc<Self>, job: &Job<'_>, manifest: &Manifest) -> Result<()> {
+    pub(super) async fn put(self: &Arc<Self>, job: &Job<'_>, manifest: &Manifest) -> Result<()> {
         let image = job.image;
         job.moved.store(true, Ordering::Relaxed);
         match self.target.sink.put_manifest(&image.to, manifest, &image.charge).await {

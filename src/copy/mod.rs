@@ -5,7 +5,10 @@ mod blob;
 mod cost;
 mod engine;
 mod graph;
+mod listing;
+mod look;
 mod presence;
+mod referrers;
 #[cfg(test)]
 mod tests;
 

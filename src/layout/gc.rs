@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use super::files::{Files, found, list};
 use super::graph::{self, Read, Role};
-use super::index::{Index, IndexFile};
-use super::{damaged, lock};
+use super::index::{Index, IndexEntry, IndexFile};
+use super::{damaged, lock, referrers};
 use crate::content::{Digest, Links};
 use crate::{Error, Result};
 
@@ -41,8 +41,12 @@ pub fn gc(path: &Path, dry_run: bool) -> Result<GcReport> {
     files.check()?;
     let _alone = lock::alone(&files)?;
     not_shared(&files)?;
-    let index = IndexFile::new(files.clone()).read()?;
+    let file = IndexFile::new(files.clone());
+    let index = file.read()?;
     let reached = reach(&files, &index)?;
+    if !dry_run && index.entries().any(|entry| !stays(entry, &reached)) {
+        file.retain(|entry| stays(entry, &reached))?;
+    }
     let mut report = GcReport::default();
     for stored in files.stored()?.0 {
         if reached.contains(&stored.digest) {
@@ -58,30 +62,49 @@ pub fn gc(path: &Path, dry_run: bool) -> Result<GcReport> {
     Ok(report)
 }
 
-/// Everything that an entry leads to.
+/// Whether an entry is an image, or is about something that an image leads to.
+fn stays(entry: &IndexEntry, reached: &HashSet<Digest>) -> bool {
+    referrers::stated(entry).is_none_or(|subject| reached.contains(&subject))
+}
+
+/// Everything that an image leads to, and what is about that, and so on.
 fn reach(files: &Files, index: &Index) -> Result<HashSet<Digest>> {
     if let Some(why) = index.malformed().next() {
         return Err(damaged(OP, format!("{why}, so what it needs is unknown")));
     }
-    let mut reached = HashSet::new();
-    for entry in index.entries() {
-        graph::walk(&entry.descriptor, |node, role| {
-            let fresh = reached.insert((node.digest.clone(), role));
-            if role == Role::Blob || !fresh {
-                return Ok(Some(Links::default()));
-            }
-            match graph::read(files, node)? {
-                Read::Found(links) => Ok(Some(*links)),
-                Read::Missing => Ok(Some(Links::default())),
-                Read::Damaged(why) => Err(damaged(
-                    OP,
-                    format!("manifest {} of {} is damaged, so what it needs is unknown: {why}", node.digest, entry.display_name()),
-                )
-                .remedy("sync the image again; see `larder verify`")),
-            }
-        })?;
+    let (mut reached, mut digests) = (HashSet::new(), HashSet::new());
+    let mut left: Vec<&IndexEntry> = index.entries().collect();
+    loop {
+        let (now, later): (Vec<_>, Vec<_>) = left.into_iter().partition(|entry| stays(entry, &digests));
+        for entry in &now {
+            reach_one(files, entry, &mut reached)?;
+        }
+        if now.is_empty() {
+            return Ok(digests);
+        }
+        digests.extend(reached.iter().map(|(digest, _): &(Digest, Role)| digest.clone()));
+        left = later;
     }
-    Ok(reached.into_iter().map(|(digest, _)| digest).collect())
+}
+
+/// Everything that an entry leads to.
+fn reach_one(files: &Files, entry: &IndexEntry, reached: &mut HashSet<(Digest, Role)>) -> Result<()> {
+    graph::walk(&entry.descriptor, |node, role| {
+        let fresh = reached.insert((node.digest.clone(), role));
+        if role == Role::Blob || !fresh {
+            return Ok(Some(Links::default()));
+        }
+        match graph::read(files, node)? {
+            Read::Found(links) => Ok(Some(*links)),
+            Read::Missing => Ok(Some(Links::default())),
+            Read::Damaged(why) => Err(damaged(
+                OP,
+                format!("manifest {} of {} is damaged, so what it needs is unknown: {why}", node.digest, entry.display_name()),
+            )
+            .remedy("sync the image again; see `larder verify`")),
+        }
+    })
+    .map(drop)
 }
 
 /// `blobs/` may be a link to a store that several layouts share (containers/image's shared blob directory): whose names

@@ -20,6 +20,7 @@ mod graph;
 mod index;
 mod ingest;
 mod lock;
+mod referrers;
 mod sink;
 mod source;
 #[cfg(test)]
@@ -51,6 +52,7 @@ pub struct Layout(Arc<Inner>);
 struct Inner {
     files: Files,
     index: Arc<IndexFile>,
+    subjects: referrers::Subjects,
     /// The shared lock that tells `gc` that somebody writes; taken at the first write, held until the last clone goes.
     writing: OnceCell<File>,
 }
@@ -66,7 +68,12 @@ impl Layout {
             files.check()?;
             let index = IndexFile::new(files.clone());
             index.read()?;
-            Ok(Layout(Arc::new(Inner { files, index: Arc::new(index), writing: OnceCell::new() })))
+            Ok(Layout(Arc::new(Inner {
+                files,
+                index: Arc::new(index),
+                subjects: referrers::Subjects::default(),
+                writing: OnceCell::new(),
+            })))
         })
         .await
     }

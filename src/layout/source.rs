@@ -56,6 +56,10 @@ impl Source for Layout {
         Ok(tags)
     }
 
+    async fn referrers(&self, _place: &Place, subject: &Digest, _charge: &Charge) -> Result<Vec<Descriptor>> {
+        self.referrers_of(subject).await
+    }
+
     async fn manifest(&self, _place: &Place, digest: &Digest, _charge: &Charge) -> Result<Option<Manifest>> {
         let hint = media_type(&*self.index().await?, digest);
         let (files, digest) = (self.0.files.clone(), digest.clone());

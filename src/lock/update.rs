@@ -57,7 +57,7 @@ async fn one(old: &Lock, row: &Outcome, held: &Held, target: &Arc<dyn Source>, p
         row.source_digest.clone().or_else(|| before.map(|record| record.source_digest.clone())).unwrap_or_else(|| digest.clone());
     if let Some(before) = before
         && row.status == Status::Current
-        && held.referrers.is_empty()
+        && (held.referrers.is_empty() || record::referrers(held) == before.referrers)
         && before.source == row.source
         && before.source_digest == source_digest
     {

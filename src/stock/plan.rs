@@ -50,7 +50,7 @@ pub struct Planned {
     pub state: State,
     /// How its tags were chosen, where a listing decided: only on an item's first image.
     pub selection: Option<String>,
-    /// What it would cost, where it is missing or moved.
+    /// What it would cost, where it is missing or moved, or lacks referrers.
     pub cost: Option<Cost>,
     /// Who would pay.
     pub account: Option<AccountId>,
@@ -60,7 +60,8 @@ pub struct Planned {
 
 /// Compares both sides for every image of `prepared`, all upstreams at once.
 pub(super) async fn compare(supply: &Supply, target: &TargetStore, prepared: Prepared, limit: usize) -> Vec<Planned> {
-    let engine = Engine::new(target.ends.clone(), Arc::new(Silent), Options::default(), tokio_util::sync::CancellationToken::new());
+    let options = Options { deliveries: supply.deliveries(&target.target), ..Options::default() };
+    let engine = Engine::new(target.ends.clone(), Arc::new(Silent), options, tokio_util::sync::CancellationToken::new());
     let (engine, claims) = (&engine, &prepared.claims);
     let groups = prepared.groups.into_values().map(|units| {
         stream::iter(units)
@@ -113,8 +114,8 @@ async fn compare_one(engine: &Arc<Engine>, supply: &Supply, want: &Want) -> Resu
     let (image, gate) = supply.image(want).await?;
     let (standing, survey) = engine.compare(&image).await?;
     let cost = match standing {
-        Standing::Current(_) => None,
-        Standing::Missing(_) | Standing::Moved { .. } => Some(engine.cost(&image, &survey).await?),
+        Standing::Current(_) if !survey.lacks_referrers() => None,
+        Standing::Current(_) | Standing::Missing(_) | Standing::Moved { .. } => Some(engine.cost(&image, &survey).await?),
     };
     Ok((standing, cost, gate.map(|gate| gate.account().clone())))
 }

@@ -100,6 +100,8 @@ pub(crate) struct Call<'a> {
     /// On whose connections: small requests never wait behind blobs.
     pub(crate) lane: Lane,
     pub(crate) claim: Claim,
+    /// Whether a redirect to another host is followed.
+    pub(crate) abroad: bool,
     /// How much longer than usual the answer may take.
     pub(crate) grace: Duration,
     pub(crate) charge: &'a Charge,
@@ -125,6 +127,7 @@ impl<'a> Call<'a> {
             body: Bytes::new(),
             lane: Lane::Small,
             claim: Claim::Fresh,
+            abroad: true,
             grace: Duration::ZERO,
             charge,
         }
@@ -318,7 +321,8 @@ impl Transport {
         }
         drop(permit);
         if status.is_redirection() {
-            return Err(misdirected(&self.topic(call), &headers));
+            let error = misdirected(&self.topic(call), &headers);
+            return Err(if call.abroad { error } else { error.status(refusal.status) });
         }
         if status == StatusCode::UNAUTHORIZED
             && may_log_in

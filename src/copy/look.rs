@@ -1,0 +1,134 @@
+//! Looking again: whether an image that the target has had for some time has got new referrers. Signatures come after their image.
+
+use std::sync::Arc;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use jiff::Timestamp;
+
+use super::engine::{Delivered, Engine, Image, Next, Survey};
+use super::graph::Job;
+use super::listing::{Found, Walk};
+use crate::content::{Descriptor, Digest, ManifestKind, Recheck, Referrer, Referrers, kind_of};
+use crate::report::Status;
+use crate::{Error, Result};
+
+/// Referrers about which the target is asked at once.
+const LOOKS: usize = 8;
+
+/// What a look at an image found.
+#[derive(Debug)]
+pub(super) struct Looked {
+    /// All that is listed, but for what is known not to be there.
+    pub(super) walk: Walk,
+    /// How many of them the target lacks.
+    pub(super) missing: Vec<Referrer>,
+    /// The manifests below the image that were asked about.
+    children: Vec<Digest>,
+    /// What is known not to be there.
+    gone: Vec<Digest>,
+}
+
+impl Looked {
+    /// Whether there is nothing to be done.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.missing.is_empty() && self.walk.unread.is_empty()
+    }
+}
+
+impl Engine {
+    /// An image is current; whether its referrers are too.
+    ///
+    /// # Errors
+    /// If one side cannot be asked.
+    pub(super) async fn look_again(&self, image: &Image, survey: Survey, mut delivered: Delivered) -> Result<Next> {
+        let Some(looked) = self.look(image, &survey).await? else { return Ok(Next::Nothing(delivered)) };
+        if !looked.is_quiet() {
+            return Ok(Next::Bring(Survey { looked: Some(Arc::new(looked)), ..survey }));
+        }
+        self.remember(image, &delivered.digest, looked.children, looked.gone);
+        delivered.referrers = looked.walk.found.into_iter().map(|found| found.referrer).collect();
+        Ok(Next::Nothing(delivered))
+    }
+
+    /// Asks both sides about the referrers of an image that the target has; `None` if they are not looked for any more.
+    ///
+    /// # Errors
+    /// As [`Engine::look_again`].
+    pub(super) async fn look(&self, image: &Image, survey: &Survey) -> Result<Option<Looked>> {
+        let top = &survey.wanted;
+        let known = self.options.deliveries.as_ref().and_then(|deliveries| deliveries.of(&image.to, &top.digest));
+        let due = match (image.policy.referrers_recheck, &known) {
+            (Recheck::Never, _) => false,
+            (Recheck::Always, _) | (Recheck::For(_), None) => true,
+            // A time to come is the time of a clock that was wrong.
+            (Recheck::For(length), Some(known)) => {
+                let now = Timestamp::now();
+                known.at > now || now.duration_since(known.at).unsigned_abs() < length
+            }
+        };
+        if !due || image.policy.referrers == Referrers::No {
+            return Ok(None);
+        }
+        let (children, gone) = match known {
+            Some(known) => (known.children, known.gone),
+            None => (self.children_at_target(image, top).await?, vec![]),
+        };
+        let mut walk = Walk::default();
+        let subjects: Vec<Digest> = std::iter::once(&top.digest).chain(&children).cloned().collect();
+        self.list_referrers(image, &mut walk, &subjects).await?;
+        walk.found.retain(|Found { referrer, .. }| !gone.contains(&referrer.manifest.digest));
+        let asked = stream::iter(walk.found.clone()).map(|Found { referrer, .. }| async move {
+            let attached = self.asks_attached(image, &referrer).await?;
+            Ok::<_, Error>(if attached { None } else { Some(referrer) })
+        });
+        let missing = asked.buffered(LOOKS).try_filter_map(|missing| async move { Ok(missing) }).try_collect().await?;
+        Ok(Some(Looked { walk, missing, children, gone }))
+    }
+
+    /// The manifests below an image, as the target has them.
+    async fn children_at_target(&self, image: &Image, top: &Descriptor) -> Result<Vec<Digest>> {
+        if kind_of(&top.media_type) == ManifestKind::Image {
+            return Ok(vec![]);
+        }
+        let Some(manifest) = self.target.source.manifest(&image.to, &top.digest, &image.charge).await? else { return Ok(vec![]) };
+        self.subjects(image, None, &manifest.links()?.manifests).await
+    }
+
+    /// Brings the referrers that a look found to be missing. The image stays what it was.
+    ///
+    /// # Errors
+    /// The first failure.
+    pub(super) async fn bring_new(self: &Arc<Self>, image: &Image, survey: &Survey, looked: &Looked) -> Result<Delivered> {
+        let job = Job::new(image);
+        let digest = survey.wanted.digest.clone();
+        let _carrying = self.referrers.carrying.hold((image.to.clone(), digest.clone())).await;
+        let mut walk = looked.walk.clone();
+        self.read_indexes(&job, &mut walk).await?;
+        walk.found.retain(|Found { referrer, .. }| !looked.gone.contains(&referrer.manifest.digest));
+        let carried = self.carry(&job, &walk, true).await?;
+        job.release();
+        let mut delivered = Delivered::new(Status::Current, digest.clone(), None);
+        delivered.notes = job.notes();
+        delivered.notes.extend(new_referrers(carried.new));
+        delivered.referrers = carried.referrers;
+        self.remember(image, &digest, looked.children.clone(), [carried.gone, looked.gone.clone()].concat());
+        Ok(delivered)
+    }
+
+    /// Writes down that the target has an image, and when that was first so.
+    pub(super) fn remember(&self, image: &Image, digest: &Digest, children: Vec<Digest>, gone: Vec<Digest>) {
+        let looked_for = image.policy.referrers != Referrers::No && image.policy.referrers_recheck != Recheck::Never;
+        if let Some(deliveries) = self.options.deliveries.as_ref().filter(|_| looked_for) {
+            deliveries.note(&image.to, digest, children, gone, Timestamp::now());
+        }
+    }
+}
+
+/// The remark on an image that was there, and has got new referrers.
+pub(super) fn new_referrers(new: u64) -> Option<String> {
+    match new {
+        0 => None,
+        1 => Some("1 new referrer".to_owned()),
+        new => Some(format!("{new} new referrers")),
+    }
+}
