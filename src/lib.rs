@@ -3,6 +3,7 @@
 //! The whole program is one sentence: *copy a graph from a [`content::Source`] into a [`content::Sink`], within limits,
 //! and say what happened*. Each module is a room with one subject; `docs/design.md` draws the house.
 
+pub mod bundle;
 pub mod cli;
 pub mod config;
 pub mod content;

@@ -76,7 +76,7 @@ async fn image(layout: &Layout, architecture: &str) -> Manifest {
 
 async fn publish(layout: &Layout, place: &str, reference: Reference, manifest: &Manifest) {
     let source = "docker.io/library/alpine:3.20".into();
-    let publication = Publication { place: Place::new(place), reference, manifest: manifest.clone(), source };
+    let publication = Publication { place: Place::new(place), reference, manifest: manifest.clone(), source, sparse: vec![] };
     layout.publish(&publication, &charge()).await.unwrap();
 }
 

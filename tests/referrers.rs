@@ -77,8 +77,7 @@ fn fallback(registry: &Fake, repository: &str, subject: &Digest) -> Value {
 
 /// Puts the index under `subject`'s tag, as a tool without the API does; entries say no more than digest, size and type.
 fn put_fallback(put: &dyn Put, repository: &str, subject: &Descriptor, referrers: &[&Descriptor]) -> Descriptor {
-    let bare: Vec<Descriptor> =
-        referrers.iter().map(|of| Descriptor::new(of.media_type.clone(), of.digest.clone(), of.size)).collect();
+    let bare: Vec<Descriptor> = referrers.iter().map(|of| Descriptor::new(of.media_type.clone(), of.digest.clone(), of.size)).collect();
     let index = json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": bare});
     manifest(put, repository, Some(&fallback_tag(&subject.digest)), OCI_INDEX, index.to_string())
 }
@@ -112,7 +111,10 @@ fn a_signature_an_sbom_and_its_signature_arrive_before_the_name_and_cost_a_pull_
     }
     // The image by digest, what is about it, what is about that, the name.
     let puts = puts(&target);
-    assert_eq!((puts.len(), &puts[0], &puts[3], &puts[4]), (5, &signed.image.digest.to_string(), &signed.countersignature.digest.to_string(), &"v1".to_owned()));
+    assert_eq!(
+        (puts.len(), &puts[0], &puts[3], &puts[4]),
+        (5, &signed.image.digest.to_string(), &signed.countersignature.digest.to_string(), &"v1".to_owned())
+    );
     assert_eq!(target.tags("m/app"), ["v1"], "a registry that has seen the subject keeps the list itself");
     // One listing finds cosign's tags of all images of a repository; each subject is asked about once, page by page.
     assert_eq!((upstream.count(Kind::Tags), upstream.count(Kind::Referrers)), (1, 2 + 1 + 1 + 1));
@@ -306,7 +308,10 @@ fn an_image_whose_signature_cannot_be_had_gets_no_name() {
     upstream.put_blob("app", &b"countersigned"[..]);
     upstream.reset_log();
     let run = program.sync_list().exits(0);
-    assert_eq!((&run.images()[0]["status"], &run.images()[0]["referrers"], &run.images()[0]["pulls"]), (&"copied".into(), &3.into(), &0.into()));
+    assert_eq!(
+        (&run.images()[0]["status"], &run.images()[0]["referrers"], &run.images()[0]["pulls"]),
+        (&"copied".into(), &3.into(), &0.into())
+    );
     assert_eq!(listed(&Push::to(target.addr()), "m/app", &signed.sbom.digest), set(&[&signed.countersignature]));
 }
 
@@ -383,7 +388,12 @@ fn a_plan_has_the_pulls_of_referrers_in_it() {
     let plan = || {
         let run = program.run(&["plan", "list.txt", "--format", "json"]).exits(0);
         let plan: Value = serde_json::from_str(&run.stdout).unwrap();
-        (plan["images"][0]["state"].clone(), plan["images"][0]["pulls"].clone(), plan["images"][0]["pulls_exact"].clone(), plan["accounts"][0]["pulls"].clone())
+        (
+            plan["images"][0]["state"].clone(),
+            plan["images"][0]["pulls"].clone(),
+            plan["images"][0]["pulls_exact"].clone(),
+            plan["accounts"][0]["pulls"].clone(),
+        )
     };
     assert_eq!(plan(), ("missing".into(), 4.into(), true.into(), 4.into()));
     assert_eq!(upstream.pulls("anonymous"), 0);
@@ -397,8 +407,9 @@ fn a_plan_has_the_pulls_of_referrers_in_it() {
 
 #[test]
 fn an_image_is_begun_when_there_are_pulls_for_its_referrers_too() {
-    for (limit, fits) in [(4, true), (3, false)] {
-        let (upstream, target) = (Fake::with(Options { pulls: Some(Pulls::new(limit, LONG)), ..Options::default() }), Fake::start());
+    for (spent, fits) in [(6, true), (7, false)] {
+        let (upstream, target) = (Fake::with(Options { pulls: Some(Pulls::new(10, LONG)), ..Options::default() }), Fake::start());
+        assert!(upstream.spend_pulls("anonymous", spent));
         let program = ready(&target, &upstream, "");
         Signed::put(&upstream);
         program.list([upstream.image("app:v1")]);
@@ -416,10 +427,8 @@ fn a_referrer_about_something_else_is_not_carried() {
     let (upstream, target) = (Fake::with(Options { referrers: false, ..Options::default() }), Fake::start());
     let program = ready(&target, &upstream, "");
     let (image, other) = (simple(&upstream, "app", "v1", 1), simple(&upstream, "app", "v2", 2));
-    let (right, wrong) = (
-        artifact(&upstream, "app", None, SBOM, "right", Some(&image)),
-        artifact(&upstream, "app", None, SBOM, "wrong", Some(&other)),
-    );
+    let (right, wrong) =
+        (artifact(&upstream, "app", None, SBOM, "right", Some(&image)), artifact(&upstream, "app", None, SBOM, "wrong", Some(&other)));
     let lost = artifact(&upstream, "app", None, SBOM, "lost", Some(&image));
     upstream.delete_manifest("app", &lost.digest);
     put_fallback(&upstream, "app", &image, &[&right, &wrong, &lost]);
@@ -579,7 +588,10 @@ fn a_lock_has_the_referrers_and_a_frozen_run_asks_for_no_list() {
     let pieces = lock["images"][0]["referrers"].as_array().unwrap();
     assert_eq!(pieces.len(), 4);
     let countersignature = pieces.iter().find(|piece| piece["digest"] == signed.countersignature.digest.as_str()).unwrap();
-    assert_eq!((&countersignature["subject"], &countersignature["artifact_type"]), (&signed.sbom.digest.as_str().into(), &SIGNATURE.into()));
+    assert_eq!(
+        (&countersignature["subject"], &countersignature["artifact_type"]),
+        (&signed.sbom.digest.as_str().into(), &SIGNATURE.into())
+    );
     assert!(pieces.iter().any(|piece| piece["tag"] == format!("sha256-{}.sig", signed.image.digest.encoded())));
     // A night with nothing new writes the same.
     let before = (program.read("larder.lock"), target.count(Kind::ManifestGet));
@@ -618,16 +630,23 @@ fn into_a_layout_and_on_from_there() {
     assert_eq!(names, expected.into_iter().collect());
     let unnamed = json!({"manifests": entries.iter().filter(|entry| name(entry).is_none()).collect::<Vec<_>>()});
     assert_eq!(digests(&unnamed), set(&signed.all()));
-    let of_tag = |name_of: &str| entries.iter().find(|entry| name(entry).as_deref() == Some(name_of)).unwrap()["digest"].as_str().unwrap().to_owned();
+    let of_tag = |name_of: &str| {
+        entries.iter().find(|entry| name(entry).as_deref() == Some(name_of)).unwrap()["digest"].as_str().unwrap().to_owned()
+    };
     let blob = |digest: &str| program.read(&format!("store/blobs/{}", digest.replace(':', "/")));
     let listing: Value = serde_json::from_str(&blob(&of_tag(&tag(&signed.image, "")))).unwrap();
     assert_eq!(digests(&listing), set(&[&signed.signature, &signed.sbom]));
-    assert!(listing["manifests"].as_array().unwrap().iter().all(|entry| entry["artifactType"].is_string() && entry["annotations"].is_object()));
+    assert!(
+        listing["manifests"].as_array().unwrap().iter().all(|entry| entry["artifactType"].is_string() && entry["annotations"].is_object())
+    );
 
     upstream.reset_log();
     let again = program.sync_list().exits(0);
     assert_eq!((&row(&again)["status"], &row(&again)["referrers"], upstream.count(Kind::ManifestGet)), (&"current".into(), &4.into(), 0));
-    assert!(program.run(&["gc", "store", "--dry-run"]).exits(0).stdout.lines().all(|line| !line.starts_with("sha256:")), "nothing is to be removed");
+    assert!(
+        program.run(&["gc", "store", "--dry-run"]).exits(0).stdout.lines().all(|line| !line.starts_with("sha256:")),
+        "nothing is to be removed"
+    );
 
     // The image moves on: what was about the old one is nobody's.
     simple(&upstream, "app", "v1", 50);
@@ -682,4 +701,95 @@ async fn into_docker_registry_read_back_by_other_peoples_tools() {
     let again = program.sync_list().exits(0);
     assert_eq!((&row(&again)["status"], &row(&again)["referrers"], &row(&again)["pulls"]), (&"current".into(), &4.into(), &0.into()));
     assert_eq!(again.registry(&from.addr())["requests"]["manifest_get"], 0);
+}
+
+/// An index of two platforms, signed as a whole, each child with an SBOM.
+fn two_platforms(upstream: &Fake) -> (Descriptor, Vec<Descriptor>, Vec<Descriptor>) {
+    let index = multi(upstream, "app", "v1", 3, &["linux/amd64", "linux/arm64"]);
+    let (_, bytes) = upstream.manifest("app", "v1").unwrap();
+    let children: Vec<Descriptor> = serde_json::from_value(serde_json::from_slice::<Value>(&bytes).unwrap()["manifests"].clone()).unwrap();
+    artifact(upstream, "app", None, SIGNATURE, "of the index", Some(&index));
+    cosign_signature(upstream, "app", &index);
+    let sboms = children.iter().map(|child| artifact(upstream, "app", None, SBOM, child.digest.to_string(), Some(child))).collect();
+    (index, children, sboms)
+}
+
+#[test]
+fn what_is_about_an_index_stays_behind_when_the_index_is_rewritten() {
+    let (upstream, target) = (Fake::start(), Fake::start());
+    let program = ready(&target, &upstream, "platforms = [\"linux/amd64\"]");
+    let (index, children, sboms) = two_platforms(&upstream);
+    program.list([upstream.image("app:v1")]);
+    let run = program.sync_list().exits(0);
+    assert_eq!((&row(&run)["status"], &row(&run)["referrers"], &row(&run)["pulls"]), (&"copied".into(), &1.into(), &3.into()));
+    let note = "2 referrers of the source index are not carried: the index delivered is another, cut to the platforms asked for";
+    assert_eq!(row(&run)["notes"], json!([note]));
+    let there = Push::to(target.addr());
+    assert_eq!(listed(&there, "m/app", &children[0].digest), set(&[&sboms[0]]));
+    assert!(target.manifest("m/app", index.digest.as_str()).is_none() && target.manifest("m/app", sboms[1].digest.as_str()).is_none());
+    assert_eq!(target.tags("m/app"), ["v1"]);
+    // A quiet night; also without the state.
+    for state_lost in [false, true] {
+        if state_lost {
+            std::fs::remove_dir_all(program.path("home/state")).unwrap();
+        }
+        upstream.reset_log();
+        let again = program.sync_list().exits(0);
+        assert_eq!(
+            (&row(&again)["status"], &row(&again)["referrers"], upstream.count(Kind::ManifestGet)),
+            (&"current".into(), &1.into(), 0)
+        );
+    }
+    let late = artifact(&upstream, "app", None, SIGNATURE, "late", Some(&children[0]));
+    artifact(&upstream, "app", None, SIGNATURE, "late, of the index", Some(&index));
+    let run = program.sync_list().exits(0);
+    assert_eq!(
+        (&row(&run)["status"], &row(&run)["notes"], &row(&run)["pulls"]),
+        (&"current".into(), &json!(["1 new referrer"]), &1.into())
+    );
+    assert_eq!(listed(&there, "m/app", &children[0].digest), set(&[&sboms[0], &late]));
+}
+
+#[test]
+fn a_sparse_index_keeps_its_own_referrers_and_those_of_the_children_kept() {
+    let (upstream, program) = (Fake::start(), Program::new());
+    configure(&program, "layout = \"store\"", &upstream.addr(), "platforms = [\"linux/arm64\"]\nindex = \"sparse\"");
+    let (_, _, sboms) = two_platforms(&upstream);
+    program.list([upstream.image("app:v1")]);
+    let run = program.sync_list().exits(0);
+    assert_eq!((&row(&run)["status"], &row(&run)["referrers"], &row(&run)["pulls"]), (&"copied".into(), &3.into(), &5.into()));
+    let blob = |digest: &Digest| program.path(&format!("store/blobs/{}", digest.as_str().replace(':', "/"))).exists();
+    assert!(blob(&sboms[1].digest) && !blob(&sboms[0].digest));
+    program.run(&["verify", "store"]).exits(0);
+    upstream.reset_log();
+    let again = program.sync_list().exits(0);
+    assert_eq!((&row(&again)["status"], &row(&again)["referrers"], upstream.count(Kind::ManifestGet)), (&"current".into(), &3.into(), 0));
+}
+
+#[test]
+fn circles_end_and_endless_chains_and_lists_are_refused() {
+    let (upstream, target) = (Fake::start(), Fake::start());
+    let program = ready(&target, &upstream, "");
+    // A manifest that is its own signature, by cosign's tags.
+    let round = simple(&upstream, "app", "round", 1);
+    upstream.tag("app", &format!("sha256-{}.sig", round.digest.encoded()), &round.digest);
+    // Each signed by the next.
+    let mut chain = simple(&upstream, "app", "chain", 2);
+    for number in 0..10 {
+        chain = artifact(&upstream, "app", None, SIGNATURE, format!("signature {number}"), Some(&chain));
+    }
+    program.list(["app:round", "app:chain"].map(|image| upstream.image(image)));
+    let run = program.sync_list().exits(1);
+    assert_eq!((&run.images()[0]["status"], &run.images()[0]["referrers"]), (&"copied".into(), &1.into()));
+    assert!(run.error()["message"].as_str().unwrap().starts_with("referrers refer to each other more than 8 deep"), "{}", run.error());
+
+    let upstream = Fake::with(Options { referrers: false, ..Options::default() });
+    let program = ready(&target, &upstream, "");
+    let many = simple(&upstream, "app", "many", 3);
+    let invented: Vec<Descriptor> = (0..1001u32).map(|n| Descriptor::new(OCI_IMAGE, Digest::sha256(&n.to_le_bytes()), 500)).collect();
+    put_fallback(&upstream, "app", &many, &invented.iter().collect::<Vec<_>>());
+    program.list([upstream.image("app:many")]);
+    let run = program.sync_list().exits(1);
+    assert!(run.error()["message"].as_str().unwrap().starts_with("the image has more than 1000 referrers"), "{}", run.error());
+    assert_eq!(upstream.count(Kind::ManifestGet), 2, "the image and the index");
 }

@@ -68,12 +68,12 @@ pub(super) enum Command {
     Plan(PlanArgs),
     /// Make the target hold the lists
     Sync(SyncArgs),
-    /// Hash everything in a layout and check that every image is complete
-    Verify {
-        /// The layout's folder (or oci:DIR)
-        #[arg(value_name = "LAYOUT")]
-        target: String,
-    },
+    /// Write a bundle that can be carried across an air gap
+    Export(ExportArgs),
+    /// Print the digests a target holds, as export's --base takes them
+    Inventory(InventoryArgs),
+    /// Hash everything in a layout or bundle, or ask a registry for every piece of its images, and name what is damaged or missing
+    Verify(VerifyArgs),
     /// Remove what no name in a layout reaches
     Gc {
         /// The layout's folder (or oci:DIR)
@@ -83,11 +83,16 @@ pub(super) enum Command {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Serve a layout as a read-only registry
+    Serve(ServeArgs),
     /// What each upstream says is left of its pull window, and to whom; spends nothing
     Limits(LimitsArgs),
     /// Validate cache rules, or show how an image resolves
     #[command(subcommand)]
     Rules(RulesCommand),
+    /// Find image references in other tools' files, or validate lists
+    #[command(subcommand)]
+    List(ListCommand),
     /// Validate the configuration, or show what is in effect
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -107,7 +112,7 @@ pub(super) enum Command {
 }
 
 /// Which images, and where to.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(super) struct Selection {
     /// Image lists: text, or CSV with a header; - is standard input. Default: `lists` of the configuration
     #[arg(value_name = "LIST")]
@@ -186,6 +191,9 @@ pub(super) struct SyncArgs {
     /// Write what was not delivered as a CSV list that can be given back
     #[arg(long, value_name = "FILE")]
     pub(super) failed: Option<PathBuf>,
+    /// Write the run's numbers as metrics, for node_exporter's textfile collector
+    #[arg(long, value_name = "FILE.prom")]
+    pub(super) metrics: Option<PathBuf>,
     /// Keep a lock: which digest each image had when it was delivered, with platforms, children, referrers and sizes. What is
     /// delivered replaces its record, what fails keeps the old one, what is not listed any more goes
     #[arg(long, value_name = "FILE")]
@@ -210,15 +218,164 @@ pub(super) struct SyncArgs {
     pub(super) bandwidth: Option<crate::limits::Rate>,
 }
 
+#[derive(Debug, Args)]
+#[command(mut_arg("to", |to| to.value_name("DIR").required(true).help("The folder that the bundle is written to")))]
+pub(super) struct ExportArgs {
+    #[command(flatten)]
+    pub(super) sync: SyncArgs,
+    /// No volume is larger than this (4GB; GB = 10^9, GiB = 2^30). Default: everything in one
+    #[arg(long, value_name = "SIZE", value_parser = volume_size)]
+    pub(super) volume_size: Option<u64>,
+    /// What is at the far side already, or on its way there, is left out: a file of larder inventory, or the .bundle.json of an
+    /// earlier bundle; repeatable
+    #[arg(long, value_name = "INVENTORY|BUNDLE")]
+    pub(super) base: Vec<PathBuf>,
+    /// The layout that images are copied into and packed from. Default: cache in the state folder
+    #[arg(long, value_name = "DIR")]
+    pub(super) cache: Option<PathBuf>,
+    /// What the bundle's files are called. Default: bundle- and 12 digits of its identity
+    #[arg(long, value_name = "NAME")]
+    pub(super) name: Option<String>,
+    /// Write one volume of this bundle again, the same bytes, instead of a new bundle
+    #[arg(long, value_name = "NAME.bundle.json", requires = "volume", conflicts_with_all = ["volume_size", "base", "name", "lists", "image"])]
+    pub(super) repair: Option<PathBuf>,
+    /// The number of the volume to repair
+    #[arg(long, value_name = "N", requires = "repair")]
+    pub(super) volume: Option<u32>,
+}
+
+fn volume_size(text: &str) -> Result<u64, String> {
+    match text.parse::<bytesize::ByteSize>() {
+        Ok(bytesize::ByteSize(0)) | Err(_) => Err("write it like 4GB or 4GiB".to_owned()),
+        Ok(bytesize::ByteSize(bytes)) => Ok(bytes),
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct InventoryArgs {
+    /// Of which target: a layout's folder, or HOST[:PORT][/PREFIX] or oci:DIR. Default: the configuration's
+    #[arg(long, value_name = "TARGET")]
+    pub(super) of: Option<String>,
+    /// Compress it (zstd)
+    #[arg(short = 'z', long)]
+    pub(super) compressed: bool,
+    /// An image list that names the repositories, for a registry that does not tell them; repeatable
+    #[arg(long = "list", value_name = "FILE")]
+    pub(super) lists: Vec<String>,
+    /// Requests in flight to the registry
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(super) concurrency: Option<u16>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct VerifyArgs {
+    /// A layout's folder; a bundle: its folder, its .bundle.json, or some of its volumes; or a target as --to takes it: HOST[:PORT][/PREFIX]
+    /// or oci:DIR
+    #[arg(value_name = "PATH|TARGET", required = true)]
+    pub(super) targets: Vec<String>,
+    /// Of a registry: the images that these lists name; repeatable. Default: `lists` of the configuration
+    #[arg(long = "list", value_name = "FILE")]
+    pub(super) lists: Vec<String>,
+    /// Of a registry: this image, as a list of one line; repeatable
+    #[arg(long, value_name = "REF")]
+    pub(super) image: Vec<String>,
+    /// Of a registry: the images that this lock names, each with the digest it says
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["lists", "image"])]
+    pub(super) lock: Option<PathBuf>,
+    /// Of a registry: read and hash every blob, instead of asking whether it is there
+    #[arg(long)]
+    pub(super) deep: bool,
+    /// Requests in flight to the registry
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(super) concurrency: Option<u16>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ServeArgs {
+    /// The layout's folder (or oci:DIR)
+    #[arg(value_name = "LAYOUT")]
+    pub(super) layout: String,
+    /// Where to listen; port 0 takes a free one
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:5000")]
+    pub(super) listen: String,
+    /// Speak TLS: the certificate and its chain, in PEM
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub(super) tls_cert: Option<PathBuf>,
+    /// The certificate's key, in PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub(super) tls_key: Option<PathBuf>,
+    /// Answer for this registry's names as the target has them: containerd's ?ns=HOST, and HOST/... ; repeatable
+    #[arg(long = "as", value_name = "HOST")]
+    pub(super) known_as: Vec<String>,
+    /// Connections at once at most; more are told to come back
+    #[arg(long, value_name = "N", default_value_t = crate::serve::Bounds::default().connections, value_parser = connections)]
+    pub(super) max_connections: usize,
+}
+
+fn connections(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count @ 1..=65_536) => Ok(count),
+        _ => Err("a number from 1 to 65536".to_owned()),
+    }
+}
+
 #[derive(Debug, Subcommand)]
 pub(super) enum RulesCommand {
-    /// Validate the rules
-    Check,
+    /// Validate the rules; where the target is an Azure Container Registry, by its artifact cache's own semantics
+    Check {
+        /// Ask the target, too, whether repositories of warm rules exist there already
+        #[arg(long)]
+        online: bool,
+    },
     /// Show how an image resolves
     Explain {
         /// The image, as a list would name it, or as the target knows it
         image: String,
     },
+    /// Print the rules of another cache as larder.toml: az acr cache list, az acr credential-set list, aws ecr
+    /// describe-pull-through-cache-rules, Harbor's projects and registries, all as JSON
+    Import {
+        /// Files with the JSON that these commands print; several of one system go together; - is standard input
+        #[arg(value_name = "FILE", required = true)]
+        files: Vec<String>,
+        /// Where the cache is, where the files do not say it: HOST[:PORT][/PREFIX]
+        #[arg(long, value_name = "REGISTRY")]
+        to: Option<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ListCommand {
+    /// Print the image references in Kubernetes YAML, Compose files, skopeo-sync and regsync YAML and Dockerfiles, as a list
+    Scan {
+        /// Files, or folders in which .yaml, .yml and Dockerfiles are read; - is standard input (helm template | larder list scan -)
+        #[arg(value_name = "PATH", required = true)]
+        paths: Vec<String>,
+        /// How the list is printed; csv can also say what chooses among several tags
+        #[arg(long, value_enum, default_value_t = ListFormat::Text)]
+        format: ListFormat,
+    },
+    /// Validate lists against the rules, asking nobody
+    Check {
+        /// Image lists: text, or CSV with a header; - is standard input. Default: `lists` of the configuration
+        #[arg(value_name = "LIST")]
+        lists: Vec<String>,
+        /// One image, as a list of one line; repeatable
+        #[arg(long, value_name = "REF")]
+        image: Vec<String>,
+        /// Where to, instead of the configuration's target: HOST[:PORT][/PREFIX] or oci:DIR
+        #[arg(long, value_name = "TARGET")]
+        to: Option<String>,
+        /// What becomes of images that no rule covers. Default: fail; without a configuration file, mirror
+        #[arg(long, value_enum, value_name = "fail|mirror")]
+        unmatched: Option<UnmatchedArg>,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum ListFormat {
+    Text,
+    Csv,
 }
 
 #[derive(Debug, Subcommand)]

@@ -25,8 +25,9 @@ const CHUNK_DELAY: Duration = Duration::from_millis(2);
 pub(super) async fn run(dir: &Path, printer: &Printer) -> Result<Exit, Refusal> {
     let shelf = Arc::new(Shelf::stock());
     let any_port = (Ipv4Addr::LOCALHOST, 0).into();
-    let server =
-        Server::bind(any_port, Arc::clone(&shelf) as _, Options { chunk_delay: Some(CHUNK_DELAY) }).await.map_err(Refusal::failed)?;
+    let server = Server::bind(any_port, Arc::clone(&shelf) as _, Options { chunk_delay: Some(CHUNK_DELAY), ..Options::default() })
+        .await
+        .map_err(Refusal::failed)?;
     let (upstream, meter) = (server.addr().to_string(), server.meter());
     let serving = tokio::spawn(server.run_until(std::future::pending()));
     let config = prepare(dir, &upstream).map_err(Refusal::usage)?;
@@ -65,6 +66,7 @@ async fn measured(config: &Path, dir: &Path, meter: &Arc<Meter>, printer: &Print
         selection,
         report: vec![],
         failed: None,
+        metrics: None,
         lock: None,
         frozen: false,
         recheck: false,

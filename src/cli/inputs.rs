@@ -61,15 +61,21 @@ pub(super) fn lists(config: &Config, selection: &Selection) -> Result<Vec<Parsed
             Error::local("read lists", "no image list is given").remedy("name a list, use --image REF, or set `lists` in larder.toml");
         return Err(Refusal::usage(error));
     }
-    let mut parsed = Vec::with_capacity(files.len() + selection.image.len());
+    let mut parsed = self::files(&files)?;
+    parsed.extend(selection.image.iter().map(|image| list::from_flag(image)));
+    Ok(parsed)
+}
+
+/// These lists; all that cannot be read are named.
+pub(super) fn files(files: &[String]) -> Result<Vec<Parsed>, Refusal> {
+    let mut parsed = Vec::with_capacity(files.len());
     let mut errors = vec![];
-    for file in &files {
+    for file in files {
         match read(file).and_then(|bytes| list::parse_bytes(file, &bytes)) {
             Ok(list) => parsed.push(list),
             Err(error) => errors.push(error),
         }
     }
-    parsed.extend(selection.image.iter().map(|image| list::from_flag(image)));
     if errors.is_empty() { Ok(parsed) } else { Err(errors.into()) }
 }
 
@@ -80,7 +86,8 @@ pub(super) fn configured(config: &Config) -> Result<Vec<Parsed>, Refusal> {
     parsed.collect::<Result<_, _>>().map_err(Refusal::usage)
 }
 
-fn read(file: &str) -> Result<Vec<u8>, Error> {
+/// The bytes of a file, or of standard input (`-`).
+pub(super) fn read(file: &str) -> Result<Vec<u8>, Error> {
     if file == "-" {
         let mut bytes = vec![];
         return std::io::stdin()

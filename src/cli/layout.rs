@@ -3,39 +3,48 @@
 use std::path::{Path, PathBuf};
 
 use super::printer::Printer;
-use super::progress::size;
+use super::progress::{counting, size};
 use super::{Exit, Refusal};
+use crate::bundle;
 use crate::config::Target;
+use crate::error::printable;
 use crate::layout::{self, Finding, VerifyReport};
 use crate::{Error, Result};
 
 /// The layout that `text` names: an existing path, else as `--to`.
-fn path_of(text: &str, command: &'static str) -> Result<PathBuf, Refusal> {
+pub(super) fn path_of(text: &str, command: &'static str) -> Result<PathBuf, Refusal> {
     if Path::new(text).exists() {
         return Ok(PathBuf::from(text));
     }
     match Target::parse(text) {
         Ok(Target::Layout { path }) if path.exists() => Ok(path),
-        Ok(Target::Registry { .. }) if text.contains(['.', ':']) && command == "verify" => Err(Refusal::usage(Error::local(
-            "verify",
-            format!("`{text}`: verifying a registry is not in this version of larder, and no such path exists"),
-        ))),
         _ => Err(Refusal::usage(Error::local(command, format!("`{text}`: no such folder")))),
     }
 }
 
 /// Work that keeps all cores busy, off the runtime's threads.
-async fn blocking<T: Send + 'static>(command: &'static str, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T, Refusal> {
+pub(super) async fn blocking<T: Send + 'static>(
+    command: &'static str,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T, Refusal> {
     let done = tokio::task::spawn_blocking(work).await;
     done.unwrap_or_else(|lost| Err(Error::local(command, format!("the work ended early: {lost}")))).map_err(Refusal::failed)
 }
 
-pub(super) async fn verify(text: &str, printer: &Printer) -> Result<Exit, Refusal> {
-    let path = path_of(text, "verify")?;
-    let bar = printer.bars().map(|bars| {
-        let style = indicatif::ProgressStyle::with_template("verified {decimal_bytes}  {decimal_bytes_per_sec}");
-        bars.add(indicatif::ProgressBar::new_spinner().with_style(style.unwrap_or_else(|_| indicatif::ProgressStyle::default_spinner())))
-    });
+/// Verifies a layout, or bundles: what a path is, is seen there.
+pub(super) async fn verify(targets: &[String], printer: &Printer) -> Result<Exit, Refusal> {
+    let mut paths = vec![];
+    for text in targets {
+        paths.push(path_of(text, "verify")?);
+    }
+    match (paths.as_slice(), targets) {
+        ([path], [text]) if path.is_dir() && !bundle::is_at(path) => verify_layout(path.clone(), text, printer).await,
+        _ => super::bundle::verify(paths, printer).await,
+    }
+}
+
+async fn verify_layout(path: PathBuf, text: &str, printer: &Printer) -> Result<Exit, Refusal> {
+    let bar = counting(printer, "verified");
     let report = blocking("verify", {
         let bar = bar.clone();
         move || {
@@ -69,24 +78,20 @@ pub(super) async fn verify(text: &str, printer: &Printer) -> Result<Exit, Refusa
 
 /// Every finding, a line each: what stands in the way first, what is harmless last.
 fn findings(report: &VerifyReport) -> String {
-    let problems = report.problems.iter().map(|problem| format!("problem {problem}"));
+    let problems = report.problems.iter().map(|problem| printable(&format!("problem {problem}")) + "\n");
     let named = |word: &'static str, findings: &[Finding]| {
-        let line = move |finding: &Finding| format!("{word} {} ({}): {}", finding.digest, images(&finding.images), finding.why);
+        // Each part is made printable by itself: a layer may belong to so many images that the whole would be cut.
+        let line =
+            move |finding: &Finding| format!("{word} {} ({}): {}\n", finding.digest, images(&finding.images), printable(&finding.why));
         findings.iter().map(line).collect::<Vec<_>>()
     };
-    let unreferenced = report.unreferenced.iter().map(|digest| format!("unreferenced {digest}"));
-    let strays = report.strays.iter().map(|stray| format!("stray {stray}"));
-    problems
-        .chain(named("damaged", &report.damaged))
-        .chain(named("missing", &report.missing))
-        .chain(unreferenced)
-        .chain(strays)
-        .map(|line| crate::error::printable(&line) + "\n")
-        .collect()
+    let unreferenced = report.unreferenced.iter().map(|digest| format!("unreferenced {digest}\n"));
+    let strays = report.strays.iter().map(|stray| printable(&format!("stray {stray}")) + "\n");
+    problems.chain(named("damaged", &report.damaged)).chain(named("missing", &report.missing)).chain(unreferenced).chain(strays).collect()
 }
 
-fn images(names: &[String]) -> String {
-    if names.is_empty() { "no image".to_owned() } else { names.join(", ") }
+pub(super) fn images(names: &[String]) -> String {
+    if names.is_empty() { "no image".to_owned() } else { names.iter().map(|name| printable(name)).collect::<Vec<_>>().join(", ") }
 }
 
 pub(super) async fn gc(text: &str, dry_run: bool, printer: &Printer) -> Result<Exit, Refusal> {

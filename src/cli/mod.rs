@@ -1,22 +1,30 @@
 //! The command line: arguments, one file a command, what is printed where, and the exit status.
 
 mod args;
+mod bundle;
 mod config;
 mod demo;
+mod export;
 mod inputs;
+mod inventory;
 mod layout;
 mod limits;
+mod list;
 mod locked;
 mod plan;
 mod printer;
 mod progress;
+mod repair;
 mod rules;
+mod rules_import;
+mod serve;
 mod shell;
 mod signals;
 mod state;
 mod summary;
 mod sync;
 mod until;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -99,10 +107,14 @@ async fn dispatch(cli: Cli, printer: &Printer) -> Result<Exit, Refusal> {
     match cli.command {
         Command::Plan(args) => plan::run(file, args, printer).await,
         Command::Sync(args) => sync::run(file, args, printer).await,
-        Command::Verify { target } => layout::verify(&target, printer).await,
+        Command::Inventory(args) => inventory::run(file, args, printer).await,
+        Command::Export(args) => export::run(file, args, printer).await,
+        Command::Verify(args) => verify::run(file, args, printer).await,
+        Command::Serve(args) => serve::run(&args, printer).await,
         Command::Gc { layout, dry_run } => layout::gc(&layout, dry_run, printer).await,
         Command::Limits(args) => limits::run(file, args, printer).await,
         Command::Rules(command) => rules::run(file, command, printer),
+        Command::List(command) => list::run(file, command, printer),
         Command::Config(command) => config::run(file, &command, printer),
         Command::Demo { dir } => demo::run(&dir, printer).await,
         Command::Completions { shell } => shell::completions(shell, printer),

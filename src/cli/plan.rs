@@ -11,7 +11,7 @@ use super::printer::Printer;
 use super::{Exit, Refusal, locked, state};
 use crate::lock::Drift;
 use crate::report::Outcome;
-use crate::stock::{AccountPlan, Planned, State, SupplyOptions, Sync, SyncOptions, forecast};
+use crate::stock::{AccountPlan, Plan, Planned, State, SupplyOptions, Sync, SyncOptions, forecast};
 
 /// The plan as JSON, version 1 (`docs/plan.md`).
 #[derive(Debug, Serialize)]
@@ -21,7 +21,7 @@ struct PlanJson<'a> {
     totals: Counts,
     images: Vec<Row<'a>>,
     accounts: &'a [AccountPlan],
-    selections: Vec<&'a str>,
+    selections: Vec<String>,
     /// With `--lock`: what differs from it.
     #[serde(skip_serializing_if = "Option::is_none")]
     drift: Option<&'a [Drift]>,
@@ -34,6 +34,14 @@ struct Counts {
     missing: usize,
     moved: usize,
     unresolvable: usize,
+    /// Lines, not images: how many images they mean is what is not decided.
+    #[serde(skip_serializing_if = "is_zero")]
+    undecided: usize,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde wants a reference")]
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 #[derive(Debug, Serialize)]
@@ -62,13 +70,13 @@ pub(super) async fn run(file: Option<&Path>, args: PlanArgs, printer: &Printer) 
     let supply = Arc::new(state::supply(&inputs.config, options, printer)?);
     let target = supply.target(&inputs.target, false).await.map_err(Refusal::failed)?;
     let options = SyncOptions { unmatched: inputs.unmatched, platforms: args.selection.platforms, concurrency, ..SyncOptions::default() };
-    let planned = Sync::new(Arc::clone(&supply), target, options).plan(inputs.lists, &inputs.config.rules).await;
+    let Plan { images: planned, empty } = Sync::new(Arc::clone(&supply), target, options).plan(inputs.lists, &inputs.config.rules).await;
     let counts = count(&planned);
     let drift = lock.as_ref().map(|lock| lock.drift(&planned, &inputs.target));
     let accounts = forecast(&planned, &supply.standings(), jiff::Timestamp::now());
     match args.format {
-        PlanFormat::Table => printer.data(&table(&planned, args.explain)),
-        PlanFormat::Json => printer.data(&json(&planned, inputs.target.to_string(), &counts, &accounts, drift.as_deref())),
+        PlanFormat::Table => printer.data(&table(&planned, &empty, args.explain)),
+        PlanFormat::Json => printer.data(&json(&planned, &empty, inputs.target.to_string(), &counts, &accounts, drift.as_deref())),
     }
     if args.format == PlanFormat::Table {
         drift.iter().flatten().for_each(|drift| printer.data(&format!("{:<12} {drift}\n", "drift")));
@@ -78,8 +86,10 @@ pub(super) async fn run(file: Option<&Path>, args: PlanArgs, printer: &Printer) 
             printer.fail(&super::progress::failure(row, error), &serde_json::json!({}));
         }
     }
+    empty.iter().for_each(|(source, explanation)| printer.say(&super::progress::empty(source, explanation)));
+    let undecided = if counts.undecided > 0 { format!(", {} undecided", counts.undecided) } else { String::new() };
     printer.say(&format!(
-        "{} images: {} current, {} missing, {} moved, {} unresolvable; no pull was spent",
+        "{} images: {} current, {} missing, {} moved, {} unresolvable{undecided}; no pull was spent",
         counts.images, counts.current, counts.missing, counts.moved, counts.unresolvable
     ));
     accounts.iter().filter(|account| account.images > 0).for_each(|account| printer.say(&told(account)));
@@ -115,15 +125,16 @@ fn told(account: &AccountPlan) -> String {
 fn count(planned: &[Planned]) -> Counts {
     let of = |state| planned.iter().filter(|planned| planned.state == state).count();
     Counts {
-        images: planned.len(),
+        images: planned.len() - of(State::Undecided),
         current: of(State::Current),
         missing: of(State::Missing),
         moved: of(State::Moved),
         unresolvable: of(State::Unresolvable),
+        undecided: of(State::Undecided),
     }
 }
 
-fn table(planned: &[Planned], explain: bool) -> String {
+fn table(planned: &[Planned], empty: &[(String, String)], explain: bool) -> String {
     let width = planned.iter().map(|planned| planned.row.source.chars().count()).max().unwrap_or(0);
     let mut out = String::new();
     for Planned { row, state, selection, .. } in planned {
@@ -138,6 +149,9 @@ fn table(planned: &[Planned], explain: bool) -> String {
             digests(row, *state)
         ));
     }
+    for (source, explanation) in empty.iter().filter(|_| explain) {
+        out.push_str(&format!("{:<12} {}: {explanation}\n", "selected", crate::error::printable(source)));
+    }
     out
 }
 
@@ -149,7 +163,14 @@ fn digests(row: &Outcome, state: State) -> String {
     }
 }
 
-fn json(planned: &[Planned], target: String, counts: &Counts, accounts: &[AccountPlan], drift: Option<&[Drift]>) -> String {
+fn json(
+    planned: &[Planned],
+    empty: &[(String, String)],
+    target: String,
+    counts: &Counts,
+    accounts: &[AccountPlan],
+    drift: Option<&[Drift]>,
+) -> String {
     let images = planned
         .iter()
         .map(|Planned { row, state, cost, .. }| Row {
@@ -166,7 +187,8 @@ fn json(planned: &[Planned], target: String, counts: &Counts, accounts: &[Accoun
             error: row.error.as_ref().map(ToString::to_string),
         })
         .collect();
-    let selections = planned.iter().filter_map(|planned| planned.selection.as_deref()).collect();
+    let empty = empty.iter().map(|(source, explanation)| format!("{source}: {explanation}"));
+    let selections = planned.iter().filter_map(|planned| planned.selection.clone()).chain(empty).collect();
     let totals = Counts { ..*counts };
     let plan = PlanJson { version: 1, target, totals, images, accounts, selections, drift };
     serde_json::to_string_pretty(&plan).map(|text| text + "\n").unwrap_or_default()

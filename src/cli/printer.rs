@@ -86,8 +86,13 @@ impl Printer {
 
     /// Prints data to standard output. A reader that has gone away is no failure.
     pub(crate) fn data(&self, text: &str) {
+        self.bytes(text.as_bytes());
+    }
+
+    /// The same for data that is no text.
+    pub(crate) fn bytes(&self, bytes: &[u8]) {
         let mut out = std::io::stdout().lock();
-        let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+        let _ = out.write_all(bytes).and_then(|()| out.flush());
     }
 
     /// A line of talk.

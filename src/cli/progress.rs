@@ -40,6 +40,11 @@ fn line(printer: &Printer, outcome: &Outcome) {
     }
 }
 
+/// A line of a list that chooses nothing, which is no failure.
+pub(super) fn empty(source: &str, explanation: &str) -> String {
+    format!("{:<8} {}: no tag is selected, which min_tags = 0 allows: {explanation}", "note", crate::error::printable(source))
+}
+
 /// How often the accounts' budgets are looked at for the terminal: often enough for a countdown in seconds.
 const WATCH: std::time::Duration = std::time::Duration::from_secs(1);
 
@@ -83,6 +88,12 @@ pub(super) fn size(bytes: u64) -> String {
     bytesize::ByteSize(bytes).display().si().to_string()
 }
 
+/// Counts bytes on a terminal, where it is not known how many there will be; none elsewhere.
+pub(super) fn counting(printer: &Printer, word: &str) -> Option<ProgressBar> {
+    let template = format!("{word} {{decimal_bytes}}  {{decimal_bytes_per_sec}}");
+    printer.bars().map(|bars| bars.add(ProgressBar::new_spinner().with_style(style(&template))))
+}
+
 struct Plain {
     printer: Printer,
     /// Upstreams that were said to be waited for.
@@ -94,6 +105,7 @@ impl Reporter for Plain {
         match event {
             Event::Finished { outcome, .. } => line(&self.printer, outcome),
             Event::Budget { upstream, standing } => self.waits(upstream, standing),
+            Event::Empty { source, explanation, .. } => self.printer.say(&empty(source, explanation)),
             _ => {}
         }
     }
@@ -181,6 +193,11 @@ impl Reporter for Bars {
             Event::Budget { upstream, standing } => {
                 let text = budget(standing, jiff::Timestamp::now());
                 self.upstream(upstream, |upstream| upstream.budget = text);
+            }
+            Event::Empty { upstream, source, explanation } => {
+                self.printer.say(&empty(source, explanation));
+                self.images.inc(1);
+                self.upstream(upstream, |upstream| upstream.done += 1);
             }
             Event::Expected { bytes } => self.bytes.inc_length(*bytes),
             Event::Moved { bytes } => self.bytes.inc(*bytes),

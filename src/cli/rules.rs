@@ -11,11 +11,12 @@ use crate::name::ImageName;
 
 pub(super) fn run(file: Option<&Path>, command: RulesCommand, printer: &Printer) -> Result<Exit, Refusal> {
     match command {
-        RulesCommand::Check => super::config::check(file, printer, |config| match config.rules.rules().len() {
+        RulesCommand::Check { .. } => super::config::check(file, printer, |config| match config.rules.rules().len() {
             1 => "1 rule".to_owned(),
             n => format!("{n} rules"),
         }),
         RulesCommand::Explain { image } => explain(file, &image, printer),
+        RulesCommand::Import { files, to } => super::rules_import::run(&files, to.as_deref(), printer),
     }
 }
 

@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::stock::{Supply, SupplyOptions};
 
 /// `--state`, else `$XDG_STATE_HOME/larder`, else `~/.local/state/larder`; none where there is no home.
-fn folder(given: Option<&Path>) -> Option<PathBuf> {
+pub(super) fn folder(given: Option<&Path>) -> Option<PathBuf> {
     let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     given
         .map(Path::to_owned)

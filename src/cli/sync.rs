@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use tokio_util::sync::CancellationToken;
+
 use super::args::SyncArgs;
 use super::inputs::Inputs;
 use super::locked::{self, LockFile};
@@ -20,17 +22,34 @@ pub(super) async fn run(file: Option<&Path>, args: SyncArgs, printer: &Printer) 
     };
     check_outputs(&args)?;
     let report = sync(inputs, &args, lock.as_ref(), printer).await?;
+    Ok(write_outputs(&args, &report, printer))
+}
+
+/// Writes what was asked to be written about a run; the exit status, which a file that cannot be written makes 1.
+pub(super) fn write_outputs(args: &SyncArgs, report: &RunReport, printer: &Printer) -> Exit {
     let mut exit = Exit::of(report.exit);
-    let written = args.report.iter().map(|path| report.write(path)).chain(args.failed.iter().map(|path| write_failed(path, &report)));
-    for error in written.filter_map(Result::err) {
+    let written = args.report.iter().map(|path| report.write(path)).chain(args.failed.iter().map(|path| write_failed(path, report)));
+    for error in written.chain(args.metrics.iter().map(|path| report.write_metrics(path))).filter_map(Result::err) {
         printer.error(&error);
         exit = Exit::Failed;
     }
-    Ok(exit)
+    exit
 }
 
 /// The run itself, from inputs to its report.
 pub(super) async fn sync(inputs: Inputs, args: &SyncArgs, lock: Option<&LockFile>, printer: &Printer) -> Result<RunReport, Refusal> {
+    deliver("sync", inputs, args, lock, signals::listen(printer), printer).await
+}
+
+/// As [`sync()`], for another command and until `stop`.
+pub(super) async fn deliver(
+    command: &str,
+    inputs: Inputs,
+    args: &SyncArgs,
+    lock: Option<&LockFile>,
+    stop: CancellationToken,
+    printer: &Printer,
+) -> Result<RunReport, Refusal> {
     let concurrency = args.selection.concurrency.map(usize::from);
     let until = until::limits(args)?;
     let options = SupplyOptions { concurrency, bandwidth: args.bandwidth, state: args.state.as_deref() };
@@ -43,8 +62,8 @@ pub(super) async fn sync(inputs: Inputs, args: &SyncArgs, lock: Option<&LockFile
         concurrency,
         wait_until: until.wait,
         start_until: until.start,
+        ..SyncOptions::default()
     };
-    let stop = signals::listen(printer);
     let (started, clock) = (jiff::Timestamp::now(), std::time::Instant::now());
     let reporter = progress::reporter(printer);
     let watching = progress::watch(&supply, &reporter);
@@ -64,7 +83,7 @@ pub(super) async fn sync(inputs: Inputs, args: &SyncArgs, lock: Option<&LockFile
     };
     let report = RunReport {
         version: 1,
-        command: "sync".to_owned(),
+        command: command.to_owned(),
         started: started.to_string(),
         finished: jiff::Timestamp::now().to_string(),
         exit: if unwritten.is_some() { Exit::Failed as u8 } else { totals.exit() },
@@ -79,13 +98,19 @@ pub(super) async fn sync(inputs: Inputs, args: &SyncArgs, lock: Option<&LockFile
 }
 
 /// A report that cannot be written is better known before the run than after it.
-fn check_outputs(args: &SyncArgs) -> Result<(), Refusal> {
+pub(super) fn check_outputs(args: &SyncArgs) -> Result<(), Refusal> {
     let refused = |path: &std::path::PathBuf| {
         let why = report::file::check(path).err()?;
         Some(Error::local("write report", format!("{}: {why}", path.display())))
     };
-    let errors: Vec<Error> =
-        args.report.iter().chain(&args.failed).chain(args.lock.iter().filter(|_| !args.frozen)).filter_map(refused).collect();
+    let errors: Vec<Error> = args
+        .report
+        .iter()
+        .chain(&args.failed)
+        .chain(&args.metrics)
+        .chain(args.lock.iter().filter(|_| !args.frozen))
+        .filter_map(refused)
+        .collect();
     if errors.is_empty() { Ok(()) } else { Err(errors.into()) }
 }
 

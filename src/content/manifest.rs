@@ -70,6 +70,11 @@ impl Descriptor {
     pub fn is_foreign(&self) -> bool {
         FOREIGN_LAYERS.contains(&self.media_type.as_str())
     }
+
+    /// Whether this is the config of an image to run, which says what it runs on.
+    pub fn is_image_config(&self) -> bool {
+        [media::IMAGE_CONFIG_MEDIA_TYPE, media::IMAGE_DOCKER_CONFIG_MEDIA_TYPE].contains(&self.media_type.as_str())
+    }
 }
 
 /// What an image runs on (OCI image-spec image-index.md).
@@ -160,7 +165,7 @@ struct View {
 }
 
 /// Go writes an empty slice or map as `null`.
-fn null_as_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
+pub(super) fn null_as_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 

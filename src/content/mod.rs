@@ -2,15 +2,21 @@
 //!
 //! Nothing here knows where content lives; registries and layouts implement [`Source`] and [`Sink`] in their own rooms.
 
+mod choice;
+mod created;
 mod digest;
+mod inline;
 mod manifest;
 mod platform;
 mod policy;
 mod referrers;
+mod rewrite;
 mod sink;
 mod source;
 mod verify;
 
+pub use choice::{Choice, Verdict};
+pub(crate) use created::{Created, created, created_in_config};
 pub use digest::{Digest, Hasher};
 pub(crate) use manifest::{ACCEPT, kind_of, platforms_of};
 pub use manifest::{Descriptor, Links, MAX_MANIFEST, Manifest, ManifestKind, Platform};
@@ -18,7 +24,8 @@ pub use platform::PlatformFilter;
 pub use policy::{ForeignLayers, IndexMode, Policy, Recheck, Referrers};
 pub(crate) use referrers::with_referrers;
 pub use referrers::{DigestTags, Referrer, fallback_tag};
-pub use sink::{Presence, Publication, Sink};
+pub use rewrite::{SOURCE_DIGEST, is_cut_of, rewrite, source_of};
+pub use sink::{Presence, Publication, SPARSE, Sink};
 pub use source::{BlobStream, Charge, OpenBlob, Place, Source, Tally};
 pub use verify::Verified;
 pub(crate) use verify::{checkable, hasher};

@@ -69,6 +69,25 @@ impl PlatformFilter {
     }
 }
 
+impl PlatformFilter {
+    /// Whether it means one platform. Of arm without a variant there are several; of Windows as many as it has versions, whose
+    /// full number has four parts (`10.0.20348.2527`).
+    pub(crate) fn is_narrow(&self) -> bool {
+        let version = self.os_version.as_deref().is_some_and(|version| version.split('.').count() >= 4);
+        !(self.architecture == "arm" && self.variant.is_none()) && (self.os != "windows" || version)
+    }
+
+    /// Several as one text, separated by commas, which none of them holds.
+    pub fn joined(filters: &[PlatformFilter]) -> String {
+        filters.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+    }
+
+    /// What [`PlatformFilter::joined`] has written; none if any part of it is no platform.
+    pub fn split(text: &str) -> Vec<PlatformFilter> {
+        text.split(',').map(Self::parse).collect::<Result<_, _>>().unwrap_or_default()
+    }
+}
+
 /// The variant that is meant where none is said (registries.md 5, "Platform filter rules" 3).
 fn default_variant(architecture: &str) -> Option<&'static str> {
     match architecture {
@@ -151,6 +170,11 @@ mod tests {
             if let Ok(filter) = PlatformFilter::parse(&text) {
                 prop_assert_eq!(PlatformFilter::parse(&filter.to_string()), Ok(filter));
             }
+        }
+        #[test]
+        fn what_is_joined_is_split(texts in proptest::collection::vec("[a-z]{1,6}/[a-z0-9]{1,6}(/v[0-9])?(:[0-9.]{1,8})?", 1..4)) {
+            let filters: Vec<PlatformFilter> = texts.iter().filter_map(|text| PlatformFilter::parse(text).ok()).collect();
+            prop_assert_eq!(PlatformFilter::split(&PlatformFilter::joined(&filters)), filters);
         }
     }
 }

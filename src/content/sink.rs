@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{Charge, Descriptor, Digest, Manifest, OpenBlob, Place};
+use super::{Charge, Descriptor, Digest, Manifest, OpenBlob, Place, PlatformFilter};
 use crate::Result;
 use crate::name::Reference;
 
@@ -21,6 +21,10 @@ pub enum Presence {
     Absent,
 }
 
+/// The annotation, on a layout's entry and on what [`Sink::published`] says of it, that names the platforms that are there, separated by
+/// commas: the children of others have been left out of the index on purpose.
+pub const SPARSE: &str = "dev.larder.platforms";
+
 /// A name to be given to a complete image.
 #[derive(Debug, Clone)]
 pub struct Publication {
@@ -32,6 +36,8 @@ pub struct Publication {
     pub manifest: Manifest,
     /// The canonical name of what it was copied from (`docker.io/library/alpine:3.20`).
     pub source: Arc<str>,
+    /// The platforms that are there, of an index that has more; none: all of it is there.
+    pub sparse: Vec<PlatformFilter>,
 }
 
 /// A store that content can be put into. The order is the caller's duty: blobs, child manifests, the image by digest,
@@ -39,7 +45,8 @@ pub struct Publication {
 #[async_trait]
 pub trait Sink: Send + Sync {
     /// What `reference` names at the target now, if the target has it complete. A layout looks whether every file of
-    /// the graph is there; a registry is trusted to have what it lists.
+    /// the graph is there (of a sparse index: of the platforms that [`SPARSE`] names, which is said); a registry is trusted to have
+    /// what it lists.
     async fn published(&self, place: &Place, reference: &Reference, charge: &Charge) -> Result<Option<Descriptor>>;
 
     /// Whether the target holds this blob.

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
-use futures_util::StreamExt;
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
 
 use super::engine::{Engine, Image};
 use crate::content::{BlobStream, Charge, Descriptor, OpenBlob, Place, Presence as At, Source};
@@ -80,11 +81,13 @@ impl Engine {
             return Err(Error::cancelled("copy blob"));
         }
         let mut sources: Vec<(Arc<dyn Source>, Place)> = Vec::with_capacity(2);
+        sources.extend(self.configs.source(&blob.digest).map(|source| (source, image.from.clone())));
         sources.extend(other.map(|place| (Arc::clone(&self.target.source), place.clone())));
         sources.push((Arc::clone(&image.upstream), image.from.clone()));
         let opener = Opener {
             sources,
             blob: blob.clone(),
+            inline: self.at_hand.get(&blob.digest),
             charge: image.charge.clone(),
             reporter: Arc::clone(&self.reporter),
             announced: AtomicBool::new(false),
@@ -100,6 +103,8 @@ impl Engine {
 struct Opener {
     sources: Vec<(Arc<dyn Source>, Place)>,
     blob: Descriptor,
+    /// The bytes, where nobody need be asked for them.
+    inline: Option<Bytes>,
     charge: Charge,
     reporter: Arc<dyn Reporter>,
     /// Whether it is known how many bytes are to come; what an earlier run has left is not.
@@ -112,6 +117,10 @@ impl OpenBlob for Opener {
         if !self.announced.swap(true, Ordering::Relaxed) {
             self.reporter.event(&Event::Expected { bytes: self.blob.size.saturating_sub(offset) });
         }
+        if let Some(bytes) = &self.inline {
+            let start = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
+            return Ok(stream::iter([Ok(bytes.slice(start..))]).boxed());
+        }
         for (source, place) in &self.sources {
             if let Some(stream) = source.blob(place, &self.blob, offset, &self.charge).await? {
                 let reporter = Arc::clone(&self.reporter);
@@ -123,7 +132,11 @@ impl OpenBlob for Opener {
                 return Ok(told.boxed());
             }
         }
-        Err(Error::new(Side::Upstream, "get blob", Kind::NotFound, format!("the upstream does not have blob {}", self.blob.digest))
-            .status(404))
+        Err(not_there(&self.blob))
     }
+}
+
+/// The upstream names a blob that it does not have.
+pub(super) fn not_there(blob: &Descriptor) -> Error {
+    Error::new(Side::Upstream, "get blob", Kind::NotFound, format!("the upstream does not have blob {}", blob.digest)).status(404)
 }

@@ -5,11 +5,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
+use super::at_hand::AtHand;
+use super::choose::{Look, Portion, fits};
 use super::cost::{LIKELY_IN_INDEX, Seen};
+use super::created::Configs;
 use super::listing::{Memory, Walk};
-use super::look::Looked;
 use super::presence::{Locks, Presence};
-use crate::content::{Charge, Descriptor, Digest, Manifest, Place, Policy, Publication, Referrer, Sink, Source, platforms_of};
+use super::recheck::Rechecked;
+use crate::content::{Charge, Descriptor, Digest, Manifest, Place, Policy, Publication, Referrer, Sink, Source};
 use crate::name::Reference;
 use crate::report::{Reporter, Status};
 use crate::resume::Deliveries;
@@ -35,6 +38,8 @@ pub struct Image {
     pub from: Place,
     /// What is asked for there. A digest is not resolved.
     pub wanted: Reference,
+    /// What the upstream has said it is, if it was asked before.
+    pub resolved: Option<Descriptor>,
     /// Its repository at the target.
     pub to: Place,
     /// The name it gets there.
@@ -56,7 +61,7 @@ pub struct Delivered {
     pub digest: Digest,
     /// The digest at the upstream; `None` where it was not asked.
     pub source_digest: Option<Digest>,
-    /// The platforms an index names.
+    /// The platforms that were delivered, as an index or a single image's config names them.
     pub platforms: Vec<String>,
     /// The child manifests that were delivered, of an index that was read; none if the image was current without a look.
     pub children: Vec<Descriptor>,
@@ -73,21 +78,17 @@ pub struct Survey {
     pub wanted: Descriptor,
     /// What the target has under the image's name, complete.
     pub held: Option<Digest>,
+    /// Whether that is what the image's policy makes of what the upstream names.
+    pub current: bool,
+    /// What of the upstream's it was made from, if that is known: itself, or the index that was cut to some platforms.
+    pub(super) made_from: Option<Digest>,
+    /// The target's index, where it was read.
+    pub(super) before: Option<Manifest>,
+    pub(super) look: Look,
     /// What is known of the image's referrers.
     pub(super) walk: Arc<tokio::sync::Mutex<Walk>>,
     /// The target has the image, and lacks some of its referrers.
-    pub(super) looked: Option<Arc<Looked>>,
-}
-
-impl Survey {
-    fn new(wanted: Descriptor, held: Option<Digest>) -> Self {
-        Survey { wanted, held, walk: Arc::default(), looked: None }
-    }
-
-    /// Whether the target has the image, and lacks some of its referrers.
-    pub fn lacks_referrers(&self) -> bool {
-        self.looked.is_some()
-    }
+    pub(super) rechecked: Option<Arc<Rechecked>>,
 }
 
 /// What a survey leads to.
@@ -102,7 +103,7 @@ pub enum Next {
 /// How upstream and target compare, by HEADs alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Standing {
-    /// The target has what the upstream names.
+    /// The target has what the upstream names, or, of this digest, what is made of it.
     Current(Digest),
     /// The target has nothing under that name.
     Missing(Digest),
@@ -160,6 +161,8 @@ pub struct Engine {
     pub(super) counts: Counts,
     pub(super) seen: Seen,
     pub(super) referrers: Memory,
+    pub(super) configs: Configs,
+    pub(super) at_hand: AtHand,
     /// No new work is begun once this is cancelled.
     pub(super) stop: CancellationToken,
     fatal: Mutex<Option<Error>>,
@@ -178,6 +181,8 @@ impl Engine {
             counts: Counts::default(),
             seen: Seen::default(),
             referrers: Memory::default(),
+            configs: Configs::default(),
+            at_hand: AtHand::default(),
             stop,
             fatal: Mutex::new(None),
         })
@@ -204,17 +209,18 @@ impl Engine {
     /// If one of them cannot be asked, or the upstream does not have the image.
     pub async fn compare(&self, image: &Image) -> Result<(Standing, Survey)> {
         if let Some(held) = self.immutable(image).await? {
-            let survey = Survey::new(Descriptor::new("", held.clone(), 0), Some(held.clone()));
+            let survey = Survey::of(Descriptor::new("", held.clone(), 0), Some(held.clone()));
             return Ok((Standing::Current(held), survey));
         }
         let mut survey = self.ask(image).await?;
         let standing = match &survey.held {
-            Some(held) if *held == survey.wanted.digest => Standing::Current(held.clone()),
-            Some(held) => Standing::Moved { from: held.clone(), to: survey.wanted.digest.clone() },
-            None => Standing::Missing(survey.wanted.digest.clone()),
+            Some(held) if survey.current => Standing::Current(held.clone()),
+            Some(held) if *held != survey.wanted.digest => Standing::Moved { from: held.clone(), to: survey.wanted.digest.clone() },
+            // The right name of what is not (all) there.
+            Some(_) | None => Standing::Missing(survey.wanted.digest.clone()),
         };
         if matches!(standing, Standing::Current(_)) {
-            survey.looked = self.look(image, &survey).await?.filter(|looked| !looked.is_quiet()).map(Arc::new);
+            survey.rechecked = self.recheck(image, &survey).await?.filter(|rechecked| !rechecked.is_quiet()).map(Arc::new);
         }
         Ok((standing, survey))
     }
@@ -236,18 +242,20 @@ impl Engine {
             return Ok(Next::Nothing(delivered));
         }
         let survey = self.ask(image).await?;
-        if let Some(held) = survey.held.as_ref().filter(|held| image.immutable && **held != survey.wanted.digest) {
+        if let Some(held) = survey.held.as_ref().filter(|_| image.immutable && survey.made_from.as_ref() != Some(&survey.wanted.digest)) {
             let mut delivered = Delivered::new(Status::Current, held.clone(), None);
             let moved = &survey.wanted.digest;
             delivered.notes = vec![format!("the upstream has moved this immutable tag to {moved}; the target keeps {held}")];
             delivered.source_digest = Some(moved.clone());
             return Ok(Next::Nothing(delivered));
         }
-        if survey.held.as_ref() == Some(&survey.wanted.digest) && !self.options.recheck {
-            let delivered = Delivered::new(Status::Current, survey.wanted.digest.clone(), None);
-            return self.look_again(image, survey, delivered).await;
+        match &survey.held {
+            Some(held) if survey.current && !self.options.recheck => {
+                let delivered = survey.current(held.clone());
+                self.look_again(image, survey, delivered).await
+            }
+            _ => Ok(Next::Bring(survey)),
         }
-        Ok(Next::Bring(survey))
     }
 
     /// What the target has under an immutable tag: it cannot have changed upstream, so nobody is asked there.
@@ -256,7 +264,7 @@ impl Engine {
             return Ok(None);
         }
         let held = self.target.sink.published(&image.to, &image.publish, &image.charge).await?;
-        Ok(held.map(|held| held.digest))
+        Ok(held.filter(|held| fits(&image.policy, held)).map(|held| held.digest))
     }
 
     /// Makes the target hold `image` under its name.
@@ -292,26 +300,29 @@ impl Engine {
     }
 
     async fn try_bring(self: &Arc<Self>, image: &Image, survey: Survey) -> Result<Delivered> {
-        if let Some(looked) = &survey.looked {
-            return self.bring_new(image, &survey, looked).await;
+        if let Some(rechecked) = &survey.rechecked {
+            return self.bring_new(image, &survey, rechecked).await;
         }
         let Survey { wanted, held, walk, .. } = survey;
-        let named = held.as_ref() == Some(&wanted.digest);
         let mut job = super::graph::Job::new(image);
         let mut walk = std::mem::take(&mut *walk.lock().await);
         job.referrers = walk.reads(LIKELY_IN_INDEX);
         let mut holding = Some(self.nodes.hold((image.to.clone(), wanted.digest.clone())).await);
         let listing = self.list_referrers(image, &mut walk, std::slice::from_ref(&wanted.digest));
         let (rooted, listed) = futures_util::future::join(self.root(&job, &wanted), listing).await;
-        let (manifest, moved) = rooted?;
+        let (portion, moved) = rooted?;
         listed?;
+        let named = held.as_ref() == Some(&portion.manifest.digest);
         let status = if named && !moved { Status::Current } else { Status::Copied };
-        let mut delivered = Delivered::new(status, wanted.digest, Some(&manifest));
-        let (children, gone) = self.with_referrers(&job, walk, &manifest, &mut delivered, named, &mut holding).await?;
+        let mut delivered = Delivered::new(status, portion.manifest.digest.clone(), Some(&portion));
+        delivered.source_digest = Some(wanted.digest);
+        let (children, gone) = self.with_referrers(&job, walk, &portion, &mut delivered, named, &mut holding).await?;
         if !named || moved {
-            self.publish(&job, &manifest).await?;
+            self.publish(&job, &portion).await?;
         }
-        self.presence.add(&image.to, &manifest.digest);
+        if portion.sparse.is_empty() {
+            self.presence.add(&image.to, &portion.manifest.digest);
+        }
         job.release();
         delivered.notes.splice(0..0, job.notes());
         self.remember(image, &delivered.digest, children, gone);
@@ -324,29 +335,52 @@ impl Engine {
             return Err(Error::cancelled("resolve tag"));
         }
         let upstream = async {
-            match &image.wanted {
-                Reference::Digest(digest) => Ok(Descriptor::new("", digest.clone(), 0)),
-                Reference::Tag(_) => {
+            match (&image.wanted, &image.resolved) {
+                (Reference::Digest(digest), _) => Ok(Descriptor::new("", digest.clone(), 0)),
+                (Reference::Tag(_), Some(resolved)) => Ok(resolved.clone()),
+                (Reference::Tag(_), None) => {
                     image.upstream.resolve(&image.from, &image.wanted, &image.charge).await?.ok_or_else(|| not_found(image))
                 }
             }
         };
         let target = self.target.sink.published(&image.to, &image.publish, &image.charge);
         let (wanted, held) = futures_util::future::try_join(upstream, target).await?;
-        Ok(Survey::new(wanted, held.map(|descriptor| descriptor.digest)))
+        self.weigh(image, wanted, held).await
     }
 
-    async fn publish(self: &Arc<Self>, job: &super::graph::Job<'_>, manifest: &Manifest) -> Result<()> {
+    /// Makes the target hold an image that is complete but for its name.
+    pub(super) async fn put_by_digest(self: &Arc<Self>, job: &super::graph::Job<'_>, portion: &Portion) -> Result<()> {
+        let (image, digest) = (job.image, &portion.manifest.digest);
+        if self.presence.has(&image.to, digest) {
+            return Ok(());
+        }
+        match self.target.sink.put_manifest(&image.to, &portion.manifest, &image.charge).await {
+            Err(error) if !portion.sparse.is_empty() && error.http_status().is_some() => return Err(super::choose::no_sparse(error)),
+            Err(error) if error.kind() == Kind::ContentMissing => {
+                self.refill(job, portion.links.clone()).await?;
+                self.target.sink.put_manifest(&image.to, &portion.manifest, &image.charge).await?;
+            }
+            done => done?,
+        }
+        if portion.sparse.is_empty() {
+            self.presence.add(&image.to, digest);
+        }
+        Ok(())
+    }
+
+    async fn publish(self: &Arc<Self>, job: &super::graph::Job<'_>, portion: &Portion) -> Result<()> {
         let image = job.image;
         let publication = Publication {
             place: image.to.clone(),
             reference: image.publish.clone(),
-            manifest: manifest.clone(),
+            manifest: portion.manifest.clone(),
             source: Arc::clone(&image.name),
+            sparse: portion.sparse.clone(),
         };
         match self.target.sink.publish(&publication, &image.charge).await {
+            Err(error) if !portion.sparse.is_empty() && error.http_status().is_some() => Err(super::choose::no_sparse(error)),
             Err(error) if error.kind() == Kind::ContentMissing => {
-                self.refill(job, manifest).await?;
+                self.refill(job, portion.links.clone()).await?;
                 self.target.sink.publish(&publication, &image.charge).await
             }
             done => done,
@@ -362,16 +396,31 @@ fn not_found(image: &Image) -> Error {
         .remedy("check the name and tag in the list")
 }
 
+impl Survey {
+    /// What both sides said, before anybody has looked closer.
+    pub(super) fn of(wanted: Descriptor, held: Option<Digest>) -> Self {
+        let current = held.as_ref() == Some(&wanted.digest);
+        let (before, look) = (None, Look::default());
+        Survey { wanted, made_from: held.clone(), held, current, before, look, walk: Arc::default(), rechecked: None }
+    }
+
+    /// What there is to say of an image that the target has, under `held`.
+    pub(super) fn current(&self, held: Digest) -> Delivered {
+        let Look { platforms, children, notes } = self.look.clone();
+        let source_digest = Some(self.wanted.digest.clone());
+        Delivered { source_digest, platforms, children, notes, ..Delivered::new(Status::Current, held, None) }
+    }
+
+    /// Whether the target has the image, and lacks some of its referrers.
+    pub fn lacks_referrers(&self) -> bool {
+        self.rechecked.is_some()
+    }
+}
+
 impl Delivered {
-    pub(super) fn new(status: Status, digest: Digest, manifest: Option<&Manifest>) -> Self {
-        Delivered {
-            status,
-            source_digest: Some(digest.clone()),
-            digest,
-            platforms: manifest.and_then(|manifest| manifest.links().ok()).map(|links| platforms_of(&links.manifests)).unwrap_or_default(),
-            children: manifest.and_then(|manifest| manifest.links().ok()).map(|links| links.manifests).unwrap_or_default(),
-            referrers: vec![],
-            notes: vec![],
-        }
+    pub(super) fn new(status: Status, digest: Digest, portion: Option<&Portion>) -> Self {
+        let (platforms, children) = portion.map(|portion| (portion.platforms.clone(), portion.links.manifests.clone())).unwrap_or_default();
+        let source_digest = Some(digest.clone());
+        Delivered { status, source_digest, digest, platforms, children, referrers: vec![], notes: vec![] }
     }
 }

@@ -7,13 +7,14 @@ use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt, stream};
 use tokio::task::JoinSet;
 
+use super::choose::Portion;
 use super::engine::{Engine, Image};
-use crate::content::{Descriptor, Digest, Links, Manifest, ManifestKind, Presence as At};
+use crate::content::{Descriptor, Digest, ForeignLayers, Links, Manifest, ManifestKind, Presence as At};
 use crate::{Error, Kind, Result, Side};
 
 /// Children of one index that are worked on at once. Requests are limited by each registry's own concurrency; this bounds
 /// the manifests that one image holds in memory.
-const CHILDREN: usize = 8;
+pub(super) const CHILDREN: usize = 8;
 
 /// How deep indexes may nest. Real ones nest once or twice; a hostile chain of indexes must end.
 const MAX_DEPTH: usize = 8;
@@ -53,9 +54,10 @@ impl<'a> Job<'a> {
         self.read.lock().unwrap_or_else(PoisonError::into_inner).push(manifest.digest.clone());
     }
 
-    /// `manifest` was read for it, and is kept all the same: it will be met again, and reading it is not to cost another pull.
+    /// `manifest` is kept beyond the image's delivery: a later run will meet it again, or needs it to know what was left out of it, and
+    /// reading it is not to cost another pull.
     pub(super) fn keep(&self, manifest: &Digest) {
-        self.read.lock().unwrap_or_else(PoisonError::into_inner).retain(|read| read != manifest);
+        self.read.lock().unwrap_or_else(PoisonError::into_inner).retain(|digest| digest != manifest);
     }
 
     /// The image is delivered: what its source kept for another attempt can go.
@@ -74,28 +76,36 @@ fn both(one: Result<()>, other: Result<()>) -> Result<()> {
     }
 }
 
+/// Whether `blob` is a foreign layer that is not to be fetched.
+fn left_to_its_vendor(job: &Job<'_>, blob: &Descriptor) -> bool {
+    blob.is_foreign() && job.image.policy.foreign_layers == ForeignLayers::Skip
+}
+
 impl Engine {
-    /// Brings everything the image's top manifest refers to; gives the manifest, and whether anything had to be written.
+    /// Brings what the image's policy wants of what its top manifest refers to; gives that, and whether anything had to be written.
     /// The caller holds the digest until its name is given, so that another tag of it finds it there.
-    pub(super) async fn root(self: &Arc<Self>, job: &Job<'_>, wanted: &Descriptor) -> Result<(Manifest, bool)> {
+    pub(super) async fn root(self: &Arc<Self>, job: &Job<'_>, wanted: &Descriptor) -> Result<(Portion, bool)> {
         let image = job.image;
         let held = self.holds_manifest(job, wanted).await?;
         if held == At::Here
             && !self.options.recheck
+            && image.policy.platforms.is_empty()
             && let Some(manifest) = self.target.source.manifest(&image.to, &wanted.digest, &image.charge).await?
         {
             job.has_read(wanted);
-            return Ok((manifest, false));
+            return Ok((Portion::whole(manifest)?, false));
         }
         let manifest = self.read(job, wanted, &held).await?;
-        let children = manifest.links()?.manifests.len() as u64;
+        self.at_hand.add_inline(&manifest);
+        let portion = self.portion(job, manifest).await?;
+        let children = portion.links.manifests.len() as u64;
         self.seen.add(children);
         if let Some(lease) = &image.charge.lease {
             // Now it is known how many pulls are still needed, at most: the rest is for others.
             lease.trim(children + job.referrers);
         }
-        self.fill(job, &manifest, 0).await?;
-        Ok((manifest, job.moved.load(Ordering::Relaxed)))
+        self.fill(job, portion.links.clone(), 0).await?;
+        Ok((portion, job.moved.load(Ordering::Relaxed)))
     }
 
     /// Brings one child manifest with all it refers to.
@@ -119,7 +129,8 @@ impl Engine {
                 }
                 read => read?,
             };
-            self.fill(job, &manifest, depth).await?;
+            self.at_hand.add_inline(&manifest);
+            self.fill(job, manifest.links()?, depth).await?;
             if held != At::Here {
                 self.put(job, &manifest).await?;
             }
@@ -129,10 +140,9 @@ impl Engine {
         .boxed()
     }
 
-    /// Brings what `manifest` refers to. When a piece fails, those under way are let finish (their pulls are spent, and other
+    /// Brings what a manifest refers to. When a piece fails, those under way are let finish (their pulls are spent, and other
     /// images may be waiting for them), and those not begun are not.
-    pub(super) async fn fill(self: &Arc<Self>, job: &Job<'_>, manifest: &Manifest, depth: usize) -> Result<()> {
-        let Links { manifests, blobs, .. } = manifest.links()?;
+    pub(super) async fn fill(self: &Arc<Self>, job: &Job<'_>, Links { manifests, blobs, .. }: Links, depth: usize) -> Result<()> {
         if depth >= MAX_DEPTH && !manifests.is_empty() {
             return Err(Error::new(
                 Side::Upstream,
@@ -164,7 +174,7 @@ impl Engine {
             if !seen.insert(blob.digest.clone()) {
                 continue;
             }
-            if blob.is_foreign() {
+            if left_to_its_vendor(job, &blob) {
                 job.note(format!("foreign layer {} is not copied: its licence lets only its vendor distribute it", blob.digest.short()));
                 continue;
             }
@@ -195,6 +205,11 @@ impl Engine {
     /// upstream. `held`: whether the image's own repository has it.
     pub(super) async fn read(&self, job: &Job<'_>, wanted: &Descriptor, held: &At) -> Result<Manifest> {
         let image = job.image;
+        if let Some(bytes) = self.at_hand.get(&wanted.digest)
+            && let Ok(manifest) = Manifest::known(bytes, Some(&wanted.media_type), wanted.digest.clone(), Side::Upstream)
+        {
+            return Ok(manifest);
+        }
         // One task at a time: whoever comes second reads what the first one's source has kept, or the target got.
         let _leading = self.leaders.hold(wanted.digest.clone()).await;
         let at = match held {
@@ -235,37 +250,40 @@ impl Engine {
             return Ok(At::Here);
         }
         let held = self.target.sink.holds_manifest(&image.to, manifest, &image.charge).await?;
+        if held == At::Here && self.presence.is_sparse(&image.to, &manifest.digest) {
+            // A registry that takes an index without its children would say the same of a whole one.
+            return Ok(At::Incomplete);
+        }
         if held == At::Here {
             self.presence.add(&image.to, &manifest.digest);
         }
         Ok(held)
     }
 
-    pub(super) async fn put(self: &Arc<Self>, job: &Job<'_>, manifest: &Manifest) -> Result<()> {
+    async fn put(self: &Arc<Self>, job: &Job<'_>, manifest: &Manifest) -> Result<()> {
         let image = job.image;
         job.moved.store(true, Ordering::Relaxed);
         match self.target.sink.put_manifest(&image.to, manifest, &image.charge).await {
             Err(error) if error.kind() == Kind::ContentMissing => {
-                self.refill(job, manifest).await?;
+                self.refill(job, manifest.links()?).await?;
                 self.target.sink.put_manifest(&image.to, manifest, &image.charge).await
             }
             done => done,
         }
     }
 
-    /// The target refused `manifest` because it misses something that it, or a mount, said to be there: everything the
+    /// The target refused a manifest because it misses something that it, or a mount, said to be there: everything the
     /// manifest refers to is brought again, once, without believing either.
-    pub(super) fn refill<'a>(self: &'a Arc<Self>, job: &'a Job<'_>, manifest: &'a Manifest) -> BoxFuture<'a, Result<()>> {
+    pub(super) fn refill<'a>(self: &'a Arc<Self>, job: &'a Job<'_>, Links { manifests, blobs, .. }: Links) -> BoxFuture<'a, Result<()>> {
         async move {
-            let Links { manifests, blobs, .. } = manifest.links()?;
-            for blob in blobs.iter().filter(|blob| !blob.is_foreign()) {
+            for blob in blobs.iter().filter(|blob| !left_to_its_vendor(job, blob)) {
                 self.presence.forget(&job.image.to, &blob.digest);
                 self.transfer(job.image, blob, None).await?;
             }
             for child in manifests {
                 self.presence.forget(&job.image.to, &child.digest);
                 let manifest = self.read(job, &child, &At::Absent).await?;
-                self.refill(job, &manifest).await?;
+                self.refill(job, manifest.links()?).await?;
                 self.target.sink.put_manifest(&job.image.to, &manifest, &job.image.charge).await?;
                 self.presence.add(&job.image.to, &child.digest);
             }

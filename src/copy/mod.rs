@@ -1,18 +1,21 @@
 //! The engine: copies the graph of an image from a [`Source`] into a [`Sink`], children first, each piece once, and gives
 //! the name last. Knows nothing of registries, layouts or lists.
 
+mod at_hand;
 mod blob;
+mod choose;
 mod cost;
+mod created;
 mod engine;
 mod graph;
 mod listing;
-mod look;
 mod presence;
+mod recheck;
 mod referrers;
 #[cfg(test)]
 mod tests;
 
-pub use cost::Cost;
+pub use cost::{Cost, most_pulls};
 pub use engine::{Counts, Delivered, Engine, Image, Next, Options, Standing, Survey, Target};
 
 #[allow(unused_imports, reason = "named in the text above")]

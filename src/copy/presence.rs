@@ -10,9 +10,22 @@ use crate::content::{Digest, Place};
 
 /// Which repositories of the target hold which digests, as far as this run has seen or made it so.
 #[derive(Debug, Default)]
-pub(super) struct Presence(Mutex<HashMap<Digest, HashSet<Place>>>);
+pub(super) struct Presence {
+    held: Mutex<HashMap<Digest, HashSet<Place>>>,
+    /// Indexes that were put without all of their children.
+    sparse: Mutex<HashSet<(Place, Digest)>>,
+}
 
 impl Presence {
+    /// The index is to be at `place` without all of its children: having it does not mean having what it refers to.
+    pub(super) fn add_sparse(&self, place: &Place, index: &Digest) {
+        self.sparse.lock().unwrap_or_else(PoisonError::into_inner).insert((place.clone(), index.clone()));
+    }
+
+    pub(super) fn is_sparse(&self, place: &Place, index: &Digest) -> bool {
+        self.sparse.lock().unwrap_or_else(PoisonError::into_inner).contains(&(place.clone(), index.clone()))
+    }
+
     pub(super) fn add(&self, place: &Place, digest: &Digest) {
         self.lock().entry(digest.clone()).or_default().insert(place.clone());
     }
@@ -34,7 +47,7 @@ impl Presence {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Digest, HashSet<Place>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

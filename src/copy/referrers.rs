@@ -5,11 +5,12 @@ use std::sync::{Arc, PoisonError};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
+use super::choose::Portion;
 use super::engine::{Delivered, Engine, Image};
 use super::graph::Job;
 use super::listing::{Found, Walk, cell};
-use super::look::new_referrers;
 use super::presence::Held;
+use super::recheck::new_referrers;
 use crate::content::{Descriptor, Digest, Manifest, ManifestKind, Place, Presence as At, Publication, Referrer, Referrers, kind_of};
 use crate::name::Reference;
 use crate::report::Status;
@@ -53,14 +54,13 @@ struct Arrived {
 }
 
 impl Engine {
-    /// The manifests of an image that may have referrers: `top`, the children, and what is below those that are indexes themselves,
-    /// read at the target.
+    /// The manifests below an image that may have referrers: the children, and what is below those that are indexes themselves, read at
+    /// the target.
     ///
     /// # Errors
     /// If the target cannot be asked.
-    pub(super) async fn subjects(&self, image: &Image, top: Option<&Digest>, children: &[Descriptor]) -> Result<Vec<Digest>> {
-        let mut subjects: Vec<Digest> = top.cloned().into_iter().collect();
-        let mut seen: HashSet<Digest> = subjects.iter().cloned().collect();
+    pub(super) async fn subjects(&self, image: &Image, children: &[Descriptor]) -> Result<Vec<Digest>> {
+        let (mut subjects, mut seen) = (vec![], HashSet::new());
         let mut level = children.to_vec();
         while !level.is_empty() {
             let mut next = vec![];
@@ -92,7 +92,7 @@ impl Engine {
         self: &Arc<Self>,
         job: &Job<'_>,
         mut walk: Walk,
-        manifest: &Manifest,
+        portion: &Portion,
         delivered: &mut Delivered,
         was_there: bool,
         holding: &mut Option<Held<(Place, Digest)>>,
@@ -101,22 +101,19 @@ impl Engine {
         if image.policy.referrers == Referrers::No {
             return Ok((vec![], vec![]));
         }
-        let rewritten = delivered.source_digest.as_ref().filter(|source| **source != manifest.digest);
+        let digest = &portion.manifest.digest;
+        let rewritten = delivered.source_digest.as_ref().filter(|source| *source != digest);
         if let Some(source) = rewritten {
             delivered.notes.extend(left_behind(&walk, source));
             // What refers to the children alone; nothing is asked twice for it.
             walk = Walk::default();
         }
-        let children = self.subjects(image, None, &delivered.children).await?;
+        let children = self.subjects(image, &delivered.children).await?;
         self.list_referrers(image, &mut walk, &children).await?;
         if walk.found.is_empty() && walk.unread.is_empty() {
             return Ok((children, vec![]));
         }
-        let digest = &manifest.digest;
-        if !self.presence.has(&image.to, digest) {
-            self.put(job, manifest).await?;
-            self.presence.add(&image.to, digest);
-        }
+        self.put_by_digest(job, portion).await?;
         *holding = None;
         let _carrying = self.referrers.carrying.hold((image.to.clone(), digest.clone())).await;
         self.read_indexes(job, &mut walk).await?;
@@ -234,7 +231,8 @@ impl Engine {
             }
         }
         if held != At::Here || self.options.recheck {
-            self.fill(job, &manifest, 0).await?;
+            self.at_hand.add_inline(&manifest);
+            self.fill(job, manifest.links()?, 0).await?;
         }
         Ok(if attached { One::There } else { One::Read(Box::new(manifest), held != At::Here) })
     }
@@ -249,7 +247,7 @@ impl Engine {
         match attached {
             Err(error) if error.kind() == Kind::ContentMissing => {
                 for referrer in referrers {
-                    self.refill(job, referrer).await?;
+                    self.refill(job, referrer.links()?).await?;
                 }
                 self.target.sink.attach(&image.to, subject, referrers, &image.charge).await?;
             }
@@ -266,10 +264,11 @@ impl Engine {
             reference: Reference::Tag(tag.to_owned()),
             manifest: manifest.clone(),
             source: format!("{}:{tag}", repository(&image.name)).into(),
+            sparse: vec![],
         };
         match self.target.sink.attach_tagged(&publication, subject, &image.charge).await {
             Err(error) if error.kind() == Kind::ContentMissing => {
-                self.refill(job, manifest).await?;
+                self.refill(job, manifest.links()?).await?;
                 self.target.sink.attach_tagged(&publication, subject, &image.charge).await?;
             }
             done => done?,

@@ -78,6 +78,7 @@ impl House {
             upstream: Arc::clone(&self.upstream) as _,
             from: Place::new(repository),
             wanted: Reference::Tag(tag.to_owned()),
+            resolved: None,
             to: Place::new(repository),
             publish: Reference::Tag(tag.to_owned()),
             charge: Charge::new(name.as_str()),

@@ -72,26 +72,29 @@ fn reach(files: &Files, index: &Index) -> Result<HashSet<Digest>> {
     if let Some(why) = index.malformed().next() {
         return Err(damaged(OP, format!("{why}, so what it needs is unknown")));
     }
-    let (mut reached, mut digests) = (HashSet::new(), HashSet::new());
+    let (mut reached, mut walked) = (HashSet::new(), HashSet::new());
     let mut left: Vec<&IndexEntry> = index.entries().collect();
     loop {
-        let (now, later): (Vec<_>, Vec<_>) = left.into_iter().partition(|entry| stays(entry, &digests));
-        for entry in &now {
-            reach_one(files, entry, &mut reached)?;
-        }
+        let (now, later): (Vec<_>, Vec<_>) = left.into_iter().partition(|entry| stays(entry, &reached));
         if now.is_empty() {
-            return Ok(digests);
+            return Ok(reached);
         }
-        digests.extend(reached.iter().map(|(digest, _): &(Digest, Role)| digest.clone()));
+        for entry in now {
+            reach_one(files, entry, &mut reached, &mut walked)?;
+        }
         left = later;
     }
 }
 
-/// Everything that an entry leads to.
-fn reach_one(files: &Files, entry: &IndexEntry, reached: &mut HashSet<(Digest, Role)>) -> Result<()> {
-    graph::walk(&entry.descriptor, |node, role| {
-        let fresh = reached.insert((node.digest.clone(), role));
-        if role == Role::Blob || !fresh {
+/// Everything that an entry leads to; `walked` are the manifests that were read for others.
+fn reach_one(files: &Files, entry: &IndexEntry, reached: &mut HashSet<Digest>, walked: &mut HashSet<Digest>) -> Result<()> {
+    let root = &entry.descriptor;
+    let sparse = !graph::sparse(root).is_empty();
+    graph::walk(root, |node, role| {
+        reached.insert(node.digest.clone());
+        // What a sparse entry leads to says nothing of what another one of that index does.
+        let whole = !sparse || node.digest != root.digest;
+        if role == Role::Blob || (whole && !walked.insert(node.digest.clone())) {
             return Ok(Some(Links::default()));
         }
         match graph::read(files, node)? {

@@ -6,7 +6,7 @@ use std::fs;
 use bytes::Bytes;
 
 use super::files::{Files, found};
-use crate::content::{Descriptor, Digest, Links, MAX_MANIFEST, Manifest, ManifestKind, kind_of};
+use crate::content::{Choice, Descriptor, Digest, Links, MAX_MANIFEST, Manifest, ManifestKind, PlatformFilter, SPARSE, kind_of};
 use crate::{Error, Kind, Result, Side};
 
 /// As what a node of the graph is referred to.
@@ -18,9 +18,23 @@ pub(super) enum Role {
     Blob,
 }
 
+/// The platforms that an entry's graph is complete for, if it is a sparse one.
+pub(super) fn sparse(entry: &Descriptor) -> Vec<PlatformFilter> {
+    entry.annotations.get(SPARSE).map(|text| PlatformFilter::split(text)).unwrap_or_default()
+}
+
 /// Visits everything that `root` reaches, each node once. The visitor returns what a node refers to, or `None` to end
-/// the walk; whether it came to its end. Subjects are not followed: an image does not need what it is about.
+/// the walk; whether it came to its end. Subjects are not followed: an image does not need what it is about. Neither are the
+/// children of `root` that have been left out, if [`sparse`] says that some were.
 pub(super) fn walk(root: &Descriptor, mut visit: impl FnMut(&Descriptor, Role) -> Result<Option<Links>>) -> Result<bool> {
+    let filters = sparse(root);
+    let mut visit = |node: &Descriptor, role| {
+        let mut links = visit(node, role)?;
+        if let Some(links) = links.as_mut().filter(|_| role == Role::Manifest && node.digest == root.digest) {
+            links.manifests = Choice::of(&links.manifests, &filters).kept;
+        }
+        Ok::<_, Error>(links)
+    };
     let mut seen = HashSet::new();
     let mut stack = vec![(root.clone(), Role::Manifest)];
     while let Some((node, role)) = stack.pop() {
@@ -76,14 +90,20 @@ pub(super) fn complete(files: &Files, root: &Descriptor) -> Result<bool> {
     })
 }
 
-/// The manifest of this digest, if there is a file of that name. `hint` is the media type that a descriptor gave it.
+/// The manifest of this digest, if there is a file of that name and it is one. `hint` is the media type that a descriptor gave it.
 pub(super) fn manifest(files: &Files, digest: &Digest, hint: &str) -> Result<Option<Manifest>> {
     match files.blob_len(digest)? {
         None => return Ok(None),
+        // A layer, of which nobody has said that it is a manifest.
+        Some(len) if len > MAX_MANIFEST as u64 && hint.is_empty() => return Ok(None),
         Some(len) if len > MAX_MANIFEST as u64 => return Err(Error::new(Side::Local, "read manifest", Kind::Damaged, too_large(len))),
         Some(_) => {}
     }
-    bytes(files, digest)?.map(|bytes| parse(bytes, digest, hint)).transpose()
+    let Some(bytes) = bytes(files, digest)? else { return Ok(None) };
+    match parse(bytes.clone(), digest, hint) {
+        Err(_) if hint.is_empty() && digest.matches(&bytes) => Ok(None),
+        parsed => parsed.map(Some),
+    }
 }
 
 /// The body's own media type counts; the descriptor's only where the body has none.

@@ -12,7 +12,8 @@ use tokio::time::{Duration, Instant};
 use super::files::{Files, blocking, found};
 use super::referrers::{self, Attached};
 use super::{IMAGE_NAME, REF_NAME, damaged};
-use crate::content::{Descriptor, Digest};
+use crate::content::{Descriptor, Digest, Place};
+use crate::name::{Reference, check_tag};
 use crate::{Error, Kind, Result, Side};
 
 const OP: &str = "read layout";
@@ -43,6 +44,13 @@ impl IndexEntry {
         Ok(IndexEntry { name: annotation(REF_NAME), source: annotation(IMAGE_NAME), descriptor })
     }
 
+    /// Its repository, and its tag or digest there, as far as it states them: by larder's own name, else by the name of what it
+    /// was copied from. A bare tag, as other tools write it, does not say what it is a tag of.
+    pub fn title(&self) -> Option<(Place, Reference)> {
+        let stated = self.name.as_deref().filter(|name| !is_bare(name)).or(self.source.as_deref())?;
+        split(stated)
+    }
+
     /// How messages call the image.
     pub(super) fn display_name(&self) -> String {
         match (&self.name, &self.source) {
@@ -61,6 +69,24 @@ impl IndexEntry {
 /// Whether a ref.name is a tag without a repository.
 pub(super) fn is_bare(name: &str) -> bool {
     !name.contains(['/', ':', '@'])
+}
+
+/// `library/alpine:3.20` and `library/alpine@sha256:…`, in two.
+fn split(name: &str) -> Option<(Place, Reference)> {
+    let (place, reference) = match name.split_once('@') {
+        // Of `name:tag@digest` the tag is for people.
+        Some((place, digest)) => {
+            let place = place.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')).map_or(place, |(place, _)| place);
+            (place, Reference::Digest(Digest::parse(digest).ok()?))
+        }
+        None => {
+            let (place, tag) = name.rsplit_once(':')?;
+            check_tag(tag).ok()?;
+            (place, Reference::Tag(tag.to_owned()))
+        }
+    };
+    let plain = !place.is_empty() && !place.contains(|c: char| c.is_whitespace() || c.is_control());
+    plain.then(|| (Place::new(place), reference))
 }
 
 /// An entry as it stands in the file. Never changed, only replaced.
@@ -250,7 +276,7 @@ impl IndexFile {
         Ok(index)
     }
 
-    /// Gives `manifest` the name `name`, and says where it came from. Names that are given at the same time are written
+    /// Gives `manifest` the name `name` beside its own annotations, and says where it came from. Names that are given at the same time are written
     /// together: whoever has the turn writes all that wait, so that thousands of them do not cost thousands of
     /// rewritings of a file that grows with each. The caller has seen that what it names is complete.
     pub(super) async fn publish(self: &Arc<Self>, name: String, manifest: &Descriptor, source: &str) -> Result<()> {

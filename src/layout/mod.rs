@@ -14,12 +14,14 @@
 //! blobs (the files are their own state), lock files beside the partial ones (they would have to be cleaned up; comparing
 //! inodes after locking settles the race with the rename).
 
+mod any_name;
 mod files;
 mod gc;
 mod graph;
 mod index;
 mod ingest;
 mod lock;
+mod reach;
 mod referrers;
 mod sink;
 mod source;
@@ -34,10 +36,12 @@ use std::sync::Arc;
 use tokio::sync::OnceCell;
 
 use crate::{Error, Kind, Result};
+pub use any_name::AnyName;
 use files::{Files, blocking};
 pub use gc::{GcReport, gc};
 pub use index::IndexEntry;
 use index::IndexFile;
+pub use reach::Reached;
 pub use verify::{Finding, VerifyReport, verify};
 
 /// The annotation that names an entry of `index.json` (image-spec annotations.md).

@@ -65,7 +65,7 @@ impl Layout {
 
     /// Gives a manifest about `subject` its tag.
     pub(super) async fn tag_as_referrer(&self, publication: &Publication, subject: &Digest) -> Result<()> {
-        let Publication { place, reference, manifest, source } = publication;
+        let Publication { place, reference, manifest, source, .. } = publication;
         let (root, name) = (manifest.descriptor(), super::sink::full_name(place, reference));
         self.must_be_complete(&root, &name).await?;
         self.0.index.publish_about(name, &root, source, Some(subject)).await
@@ -164,11 +164,11 @@ impl Attached {
     }
 }
 
-/// An entry of `index.json`.
+/// An entry of `index.json` of this name, with the descriptor's own annotations.
 pub(super) fn entry(name: &str, of: &Descriptor, source: Option<&str>, subject: Option<&Digest>) -> Value {
-    let mut annotations = BTreeMap::from([(REF_NAME, name)]);
-    annotations.extend(source.map(|source| (IMAGE_NAME, source)));
-    annotations.extend(subject.map(|subject| (SUBJECT, subject.as_str())));
+    let mut annotations = of.annotations.clone();
+    let ours = [(REF_NAME, Some(name)), (IMAGE_NAME, source), (SUBJECT, subject.map(Digest::as_str))];
+    annotations.extend(ours.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?.to_owned()))));
     json!({"mediaType": of.media_type, "digest": of.digest, "size": of.size, "annotations": annotations})
 }
 
@@ -278,6 +278,7 @@ mod tests {
                 reference: Reference::Tag(tag),
                 manifest: cosign.manifest.clone(),
                 source: "docker.io/library/a:sig".into(),
+                sparse: vec![],
             };
             layout.attach_tagged(&publication, &subject.digest, &charge()).await.unwrap();
         }

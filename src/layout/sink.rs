@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use super::files::{blocking, found};
 use super::ingest::{InMemory, ingest};
 use super::{Layout, damaged, graph};
-use crate::content::{Charge, Descriptor, Digest, Manifest, OpenBlob, Place, Presence, Publication, Sink};
+use crate::content::{Charge, Descriptor, Digest, Manifest, OpenBlob, Place, PlatformFilter, Presence, Publication, SPARSE, Sink};
 use crate::name::Reference;
 use crate::{Error, Kind, Result, Side};
 
@@ -75,9 +75,12 @@ impl Sink for Layout {
     }
 
     async fn publish(&self, publication: &Publication, charge: &Charge) -> Result<()> {
-        let Publication { place, reference, manifest, source } = publication;
+        let Publication { place, reference, manifest, source, sparse } = publication;
         self.put_manifest(place, manifest, charge).await?;
-        let root = manifest.descriptor();
+        let mut root = manifest.descriptor();
+        if !sparse.is_empty() {
+            root.annotations.insert(SPARSE.to_owned(), PlatformFilter::joined(sparse));
+        }
         let name = full_name(place, reference);
         if !self.complete(root.clone()).await? {
             let message = "content of the image is not in the layout, so it gets no name there";
@@ -99,9 +102,11 @@ impl Sink for Layout {
     }
 }
 
-/// A descriptor without what belongs to one entry only.
+/// A descriptor without what belongs to one entry only, but with what was left out below it.
 pub(super) fn bare(descriptor: &Descriptor) -> Descriptor {
-    Descriptor::new(descriptor.media_type.clone(), descriptor.digest.clone(), descriptor.size)
+    let mut bare = Descriptor::new(descriptor.media_type.clone(), descriptor.digest.clone(), descriptor.size);
+    bare.annotations.extend(descriptor.annotations.get_key_value(SPARSE).map(|(key, value)| (key.clone(), value.clone())));
+    bare
 }
 
 #[cfg(test)]
@@ -174,6 +179,73 @@ mod tests {
         forged.manifest.digest = Digest::sha256(b"something else");
         assert_eq!(name(&layout, "a:1", &forged).await.unwrap_err().kind(), Kind::Damaged);
         assert!(names(&layout).await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_sparse_index_is_complete_for_its_platforms_and_says_which() {
+        let dir = folder();
+        let layout = Layout::open_or_create(dir.path()).await.unwrap();
+        let (image, lost) = sparse_index();
+        fill(&layout, &image).await;
+        let publication = |sparse: &str| {
+            let (place, reference) = split("a:1");
+            Publication { place, reference, manifest: image.manifest.clone(), source: "x".into(), sparse: PlatformFilter::split(sparse) }
+        };
+        for refused in [publication(""), publication("linux/arm64")] {
+            assert_eq!(layout.publish(&refused, &charge()).await.unwrap_err().kind(), Kind::ContentMissing);
+        }
+        layout.publish(&publication("linux/amd64,linux/riscv64"), &charge()).await.unwrap();
+        let entries = fs::read_to_string(dir.path().join("index.json")).unwrap();
+        assert!(entries.contains("\"dev.larder.platforms\":\"linux/amd64,linux/riscv64\""), "{entries}");
+        let (place, reference) = split("a:1");
+        let found = layout.published(&place, &reference, &charge()).await.unwrap().unwrap();
+        assert_eq!(found.annotations[SPARSE], "linux/amd64,linux/riscv64");
+        assert_eq!(layout.holds_manifest(&place, &image.manifest.descriptor(), &charge()).await.unwrap(), Presence::Incomplete);
+        let report = super::super::verify(dir.path(), &|_| {}).unwrap();
+        assert!(report.ok() && report.unreferenced.is_empty(), "{report:?}");
+
+        // What is there of a platform that was left out is nobody's; what is missing of one that was not is damage.
+        fill(&layout, &lost).await;
+        layout.put_manifest(&place, &lost.manifest, &charge()).await.unwrap();
+        drop(layout);
+        assert!(super::super::gc(dir.path(), true).unwrap().removed.contains(&lost.manifest.digest));
+        let layout = Layout::open_or_create(dir.path()).await.unwrap();
+        fs::remove_file(path_of(&layout, &image.children[0].digest)).unwrap();
+        assert!(!published(&layout, "a:1").await);
+        assert_eq!(super::super::verify(dir.path(), &|_| {}).unwrap().missing.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn gc_keeps_what_another_entry_of_a_sparse_index_has_whole() {
+        let dir = folder();
+        let layout = Layout::open_or_create(dir.path()).await.unwrap();
+        let (image, other) = sparse_index();
+        fill(&layout, &image).await;
+        let (place, reference) = split("a:sparse");
+        let sparse = PlatformFilter::split("linux/amd64");
+        let publication = Publication { place: place.clone(), reference, manifest: image.manifest.clone(), source: "x".into(), sparse };
+        layout.publish(&publication, &charge()).await.unwrap();
+        fill(&layout, &other).await;
+        layout.put_manifest(&place, &other.manifest, &charge()).await.unwrap();
+        name(&layout, "b:whole", &image).await.unwrap();
+        drop(layout);
+        assert_eq!(super::super::gc(dir.path(), false).unwrap().removed, []);
+        assert!(super::super::verify(dir.path(), &|_| {}).unwrap().ok());
+    }
+
+    /// An index over amd64 and arm64 with the content of the first, and the second.
+    fn sparse_index() -> (Image, Image) {
+        let (amd, arm) = (image(&["amd64"]), image(&["arm64"]));
+        let of = |image: &Image, architecture: &str| {
+            let mut child = image.manifest.descriptor();
+            child.platform =
+                Some(crate::content::Platform { os: "linux".into(), architecture: architecture.into(), variant: None, os_version: None });
+            child
+        };
+        let value = serde_json::json!({"mediaType": super::super::testing::OCI_INDEX, "manifests": [of(&amd, "amd64"), of(&arm, "arm64")]});
+        let bytes = Bytes::from(value.to_string());
+        let manifest = Manifest::known(bytes.clone(), None, Digest::sha256(&bytes), Side::Upstream).unwrap();
+        (Image { manifest, blobs: amd.blobs, children: vec![amd.manifest] }, arm)
     }
 
     #[tokio::test]

@@ -60,6 +60,12 @@ impl Source for Layout {
         self.referrers_of(subject).await
     }
 
+    async fn repositories(&self, _charge: &Charge) -> Result<Option<Vec<Place>>> {
+        let index = self.index().await?;
+        let places: std::collections::BTreeSet<Place> = index.entries().filter_map(|entry| Some(entry.title()?.0)).collect();
+        Ok(Some(places.into_iter().collect()))
+    }
+
     async fn manifest(&self, _place: &Place, digest: &Digest, _charge: &Charge) -> Result<Option<Manifest>> {
         let hint = media_type(&*self.index().await?, digest);
         let (files, digest) = (self.0.files.clone(), digest.clone());
@@ -107,10 +113,12 @@ fn stated_name(entry: &IndexEntry) -> Option<&str> {
 
 fn find<'a>(index: &'a Index, place: &Place, tag: &str) -> Option<&'a IndexEntry> {
     let name = full_name(place, &Reference::Tag(tag.to_owned()));
-    index
-        .named(&name)
-        .or_else(|| index.entries().find(|entry| stated_name(entry) == Some(&name)))
-        .or_else(|| index.named(tag).filter(|entry| entry.source.is_none()))
+    stated(index, &name).or_else(|| index.named(tag).filter(|entry| entry.source.is_none()))
+}
+
+/// The entry that says itself that it has this name.
+pub(super) fn stated<'a>(index: &'a Index, name: &str) -> Option<&'a IndexEntry> {
+    index.named(name).or_else(|| index.entries().find(|entry| stated_name(entry) == Some(name)))
 }
 
 /// What `index.json` says a manifest is; empty if it does not say.
@@ -198,6 +206,8 @@ mod tests {
             entry(7, Some("library/redis:6"), None),
             entry(8, Some("library/redis:7"), None),
             entry(9, Some("library/redis/x:5"), None),
+            entry(10, Some("localhost:5000/y:sha256-ab"), None),
+            entry(11, Some(&format!("by/digest@{}", Digest::sha256(b"x"))), None),
         ];
         fs::write(layout.path().join("index.json"), json!({"manifests": entries}).to_string()).unwrap();
         for (name, expected) in [
@@ -214,5 +224,9 @@ mod tests {
         }
         assert_eq!(layout.tags(&Place::new("library/redis"), &charge()).await.unwrap(), ["7", "6"]);
         assert_eq!(layout.tags(&Place::new("docker.io/library/redis"), &charge()).await.unwrap(), ["7"]);
+        let repositories = layout.repositories(&charge()).await.unwrap().unwrap();
+        let repositories: Vec<&str> = repositories.iter().map(Place::as_str).collect();
+        let expected = ["by/digest", "docker.io/library/redis", "library/redis", "library/redis/x", "localhost:5000/y", "quay.io/a/b"];
+        assert_eq!(repositories, expected);
     }
 }

@@ -115,7 +115,7 @@ pub(super) async fn fill(layout: &Layout, image: &Image) {
 pub(super) async fn name(layout: &Layout, name: &str, image: &Image) -> Result<()> {
     let (place, reference) = split(name);
     let source = format!("docker.io/{place}{}", reference.suffix()).into();
-    layout.publish(&Publication { place, reference, manifest: image.manifest.clone(), source }, &charge()).await
+    layout.publish(&Publication { place, reference, manifest: image.manifest.clone(), source, sparse: vec![] }, &charge()).await
 }
 
 pub(super) async fn put(layout: &Layout, as_name: &str, image: &Image) {

@@ -6,7 +6,7 @@ use crate::name::{ImageName, Repository, check_path, check_tag};
 use crate::select::Selector;
 
 /// What a line without a tag means (product.md, "Image lists").
-const DEFAULT_TAG: &str = "latest";
+pub(super) const DEFAULT_TAG: &str = "latest";
 
 /// A line that parsed, but for where it stands.
 #[derive(Debug)]

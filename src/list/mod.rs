@@ -7,6 +7,7 @@
 mod columns;
 mod line;
 mod records;
+pub mod scan;
 mod text;
 
 use std::fmt;
@@ -91,7 +92,8 @@ pub struct LineError {
 }
 
 impl LineError {
-    fn new(origin: Origin, text: &str, message: impl AsRef<str>) -> Self {
+    /// `text` and `message` are made safe to print.
+    pub(crate) fn new(origin: Origin, text: &str, message: impl AsRef<str>) -> Self {
         LineError { origin, text: printable(text), message: printable(message.as_ref()) }
     }
 
@@ -150,8 +152,16 @@ pub fn parse(file: &str, text: &str) -> Result<Parsed> {
 /// # Errors
 /// As [`parse`], and text that is not UTF-8: the line is named.
 pub fn parse_bytes(file: &str, bytes: &[u8]) -> Result<Parsed> {
+    parse(file, utf8(file, bytes)?)
+}
+
+/// The text of a file.
+///
+/// # Errors
+/// It is not UTF-8: the line is named.
+pub fn utf8<'b>(file: &str, bytes: &'b [u8]) -> Result<&'b str> {
     let error = match std::str::from_utf8(bytes) {
-        Ok(text) => return parse(file, text),
+        Ok(text) => return Ok(text),
         Err(error) => error,
     };
     // What Windows tools call "Unicode": its byte order mark (Unicode 23.8) comes first.

@@ -95,8 +95,16 @@ fn a_bad_line_is_told_why_and_the_others_go_on() {
         ("alpine:3.20,,*rc*,,,", "`alpine:3.20` has a tag, and `exclude` is not empty: only one of the two can choose"),
         ("alpine,,*rc*,,,", "`exclude` without `tags` (write `*` in `tags` to choose from all tags)"),
         ("alpine,;,,,,", "`tags` holds no term (write `*` for all tags)"),
-        ("alpine,semver:>=1.2,,,,", "`semver:>=1.2`: semver terms are not in this version of larder"),
-        ("alpine,*,/rc/,,,", "`/rc/`: regex terms are not in this version of larder"),
+        ("alpine,semver:>=,,,,", "`semver:>=`: `>=` lacks a version"),
+        ("alpine,\"semver:>=1.2, <2, latest\",,,,", "`semver:>=1.2, <2, latest`: `latest` is no version: it begins with a number"),
+        ("alpine,latest:many,,,,", "`latest:many`: how many? A number of 1 or more belongs behind the colon"),
+        ("alpine,newest:-1,,,,", "`newest:-1`: how many? A number of 1 or more belongs behind the colon"),
+        ("alpine,max-age:a month,,,,", "`max-age:a month`: `a month` is not an age: write it like 12h, 30d or 8w"),
+        ("alpine,newest:1;newest:2,,,,", "`newest:2`: `newest` is there twice"),
+        ("alpine,*,/(rc/,,,", "`/(rc/` is not a regex: unclosed group"),
+        ("alpine,/rc,,,,", "`/rc`: a regex stands between two slashes"),
+        ("alpine,*,latest:3,,,", "`latest:3`: `exclude` takes tags, globs and regexes, not latest"),
+        ("alpine,latest:3,,,a:x,", "target `a:x`: the line can mean several tags: leave the tag out, they keep their names"),
         ("alpine,,,linux,,", "`linux` is not a platform: write it like linux/amd64, linux/arm/v7 or windows/amd64:10.0.20348"),
         ("alpine,,,,Base,", "target `Base`: repository names are lower case"),
         ("alpine,,,,a/../b,", "target `a/../b`: `..` must begin and end with a letter or digit"),
@@ -211,7 +219,7 @@ fn a_hostile_file_name_does_not_reach_the_terminal() {
 proptest! {
     #[test]
     fn parsing_never_panics_counts_lines_right_and_prints_safely(
-        text in "(image,tags(,exclude|,target|,priority)?\n)?([ab/:@#,;\"* \r\n\t1\u{202e}\x1b-]|alpine|sha256:|\\PC){0,40}",
+        text in "(image,tags(,exclude|,target|,priority)?\n)?([ab/:@#,;\"* \r\n\t1\u{202e}\x1b-]|alpine|sha256:|semver:|newest:|max-age:|\\PC){0,40}",
         csv: bool,
     ) {
         if let Ok(parsed) = parse(if csv { "l.csv" } else { "l" }, &text) {

@@ -81,6 +81,12 @@ impl Refusal {
         self.codes.iter().any(|found| found == code)
     }
 
+    /// Status and message, whoever answered.
+    pub(crate) fn plain_words(&self) -> String {
+        let said = Refusal { foreign: None, ..self.clone() }.words();
+        format!("{} {said}", self.status)
+    }
+
     /// The message, or the status's own name where there is none.
     pub(crate) fn words(&self) -> String {
         let standard = || {

@@ -159,7 +159,7 @@ impl RegistryStore {
         let page = serde_json::from_slice(&body)
             .map_err(|error| remedied(topic.error(Kind::Damaged, format!("what was served as a list of referrers is none: {error}"))))?;
         let links = answer.headers.get_all(LINK).iter().filter_map(|value| value.to_str().ok()).collect::<Vec<_>>().join(", ");
-        let astray = |why: String| topic.error(Kind::Untrusted, format!("the next page of referrers is not asked for: {why}"));
+        let astray = |why: String| remedied(topic.error(Kind::Untrusted, format!("the next page of referrers is not asked for: {why}")));
         let next = link::next(&links).map(|target| self.transport.host.resolve(&answer.url, target)).transpose().map_err(astray)?;
         match next {
             Some(next) if !self.transport.host.is_home(&next) => Err(astray("it is at another host".to_owned())),
@@ -290,6 +290,12 @@ fn is_missing(error: &Error) -> bool {
     matches!(error.kind(), Kind::NotFound | Kind::Refused) && matches!(error.http_status(), Some(300..=399 | 400 | 404 | 405 | 406))
 }
 
+/// Says what can be done where a registry will not have its referrers listed.
 fn remedied(error: Error) -> Error {
-    error.remedy("`referrers = false` in the rule copies its images without signatures and the like")
+    match error.kind() {
+        Kind::Refused | Kind::Unauthorized | Kind::Damaged | Kind::Untrusted => {
+            error.rather("`referrers = false` in the rule copies its images without signatures and the like")
+        }
+        _ => error,
+    }
 }

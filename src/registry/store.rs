@@ -9,6 +9,7 @@ use tokio::sync::OnceCell;
 use super::auth::Scopes;
 use super::known::{Held, Read};
 use super::referrers::IndexLocks;
+use super::tags::Listed;
 use super::transport::Transport;
 use crate::Result;
 use crate::content::{BlobStream, Charge, Descriptor, Digest, DigestTags, Manifest, OpenBlob, Place, Presence, Publication, Sink, Source};
@@ -23,6 +24,7 @@ pub(crate) struct RegistryStore {
     /// Of each repository that was looked through for them.
     pub(super) digest_tags: Mutex<HashMap<Place, Arc<OnceCell<Arc<DigestTags>>>>>,
     pub(super) index_locks: IndexLocks,
+    pub(super) listed: Listed,
 }
 
 impl RegistryStore {
@@ -31,6 +33,7 @@ impl RegistryStore {
             transport,
             held: Mutex::default(),
             read: Mutex::default(),
+            listed: Listed::default(),
             digest_tags: Mutex::default(),
             index_locks: IndexLocks::default(),
         }
@@ -59,7 +62,11 @@ impl Source for RegistryStore {
     }
 
     async fn tags(&self, place: &Place, charge: &Charge) -> Result<Vec<String>> {
-        self.list_tags(place, charge).await
+        self.tag_list(place, charge).await.map(|tags| tags.to_vec())
+    }
+
+    async fn repositories(&self, charge: &Charge) -> Result<Option<Vec<Place>>> {
+        self.catalog(charge).await
     }
 
     async fn referrers(&self, place: &Place, subject: &Digest, charge: &Charge) -> Result<Vec<Descriptor>> {
@@ -86,6 +93,10 @@ impl Source for RegistryStore {
 
     async fn blob(&self, place: &Place, blob: &Descriptor, offset: u64, charge: &Charge) -> Result<Option<BlobStream>> {
         self.read_blob(place, blob, offset, charge).await
+    }
+
+    async fn blob_size(&self, place: &Place, digest: &Digest, charge: &Charge) -> Result<Option<u64>> {
+        self.size_of_blob(place, digest, charge).await
     }
 }
 

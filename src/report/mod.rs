@@ -3,6 +3,8 @@
 
 mod csv;
 pub(crate) mod file;
+mod metrics;
+pub(crate) mod openmetrics;
 mod outcome;
 mod run;
 
@@ -36,6 +38,15 @@ pub enum Event<'a> {
         upstream: &'a str,
         /// What is known.
         standing: &'a crate::limits::Standing,
+    },
+    /// A line's terms choose nothing, and its rule allows that.
+    Empty {
+        /// The upstream's host.
+        upstream: &'a str,
+        /// The repository.
+        source: &'a str,
+        /// How many tags each step left.
+        explanation: &'a str,
     },
     /// An image is done, one way or another.
     Finished {

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Authentication, Finding, Overlap, Rule, authentication};
+use super::{Authentication, Delivery, Finding, Overlap, Rule, authentication};
+use crate::content::{IndexMode, Referrers};
 
 /// Most rules in a set: the artifact cache's limit (registries.md 1.1).
 pub const MAX_RULES: usize = 1000;
@@ -97,6 +98,15 @@ pub(super) fn warnings(rules: &[Arc<Rule>], set_for: &dyn Fn(&str) -> Option<Str
                 warn(format!("{host} is pulled without credentials only, but credential set \"{set}\" is used for it"));
             }
             _ => {}
+        }
+        let policy = &rule.policy;
+        let rewritten = rule.delivery == Delivery::Push && !policy.platforms.is_empty() && policy.index == IndexMode::Rewrite;
+        if rewritten && policy.referrers != Referrers::No {
+            warn(
+                "signatures of an index do not travel with it when it is cut to `platforms`: it gets another digest; \
+                 index = \"sparse\" keeps it, where the target takes that, and referrers = false says that none are wanted"
+                    .to_owned(),
+            );
         }
     }
     findings

@@ -5,6 +5,7 @@
 
 mod check;
 mod explain;
+pub mod import;
 mod pattern;
 mod set;
 #[cfg(test)]

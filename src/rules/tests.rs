@@ -3,6 +3,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
+use crate::content::{IndexMode, Policy, Referrers};
 use crate::name::ImageName;
 
 fn rule(name: &str, source: &str, target: &str, line: usize) -> Rule {
@@ -215,6 +216,23 @@ fn warnings_tell_of_equal_sources_and_of_the_upstreams_policy() {
     assert!(found[0].0 == 20 && found[0].1.contains("of rule \"r0\" (line 10)"));
     assert!(found[1].0 == 20 && found[1].1.contains("docker.io wants credentials"));
     assert!(found[2].0 == 30 && found[2].1.contains("credential set \"ms\""));
+}
+
+#[test]
+fn signatures_that_a_cut_index_loses_are_warned_about() {
+    let platforms = vec![crate::content::PlatformFilter::parse("linux/amd64").unwrap()];
+    let cut = Policy { platforms, ..Policy::default() };
+    for (policy, warned) in [
+        (cut.clone(), true),
+        (Policy { index: IndexMode::Sparse, ..cut.clone() }, false),
+        (Policy { referrers: Referrers::No, ..cut }, false),
+        (Policy::default(), false),
+    ] {
+        let mut given = rules(&[("quay.io/*", "quay/*")]);
+        given[0].policy = policy.clone();
+        let found = RuleSet::new(given, Overlap::Error).unwrap().warnings(&|_| None);
+        assert_eq!(found.iter().any(|finding| finding.message.contains("signatures of an index")), warned, "{policy:?}");
+    }
 }
 
 fn explain(set: &RuleSet, image: &str) -> String {

@@ -1,29 +1,69 @@
-//! Tag terms: what the `tags` and `exclude` columns of a list choose among a repository's tags. Pure: text and tag names in,
-//! tag names out; nothing here asks a registry.
+//! Tag terms: what the `tags` and `exclude` columns of a list choose among a repository's tags. Pure: text, tag names and dates
+//! in, tag names out; nothing here asks a registry or a clock.
 //!
-//! `tags` is a union: the globs choose among the listed tags, `exclude` takes away from what they chose, and exact tags are then
-//! added whatever `exclude` says. Exact tags alone need no listing.
+//! Globs, regexes and semver ranges are a union (none of them: all tags); `exclude` takes away from what they chose; `max-age`,
+//! `newest:N` and `latest:N` cut what is left, in this order; exact tags are then added whatever the others say. Exact tags alone
+//! need no listing.
 
+mod attrition;
+mod cut;
 mod globs;
 mod patterns;
+mod range;
+mod regexes;
 mod term;
+mod version;
 
 use std::collections::BTreeSet;
 
+use jiff::Timestamp;
+
 use crate::name::check_tag;
+pub use attrition::Attrition;
+use cut::Cuts;
+pub use cut::Dates;
 use globs::Globs;
 pub use patterns::TagPatterns;
-use term::Term;
+use range::Range;
+use regexes::Regexes;
+use term::{Name, Term};
+use version::Version;
 
 /// The compiled `tags` and `exclude` of one list line.
 #[derive(Debug, Clone)]
 pub struct Selector {
     exact: Vec<String>,
-    globs: Globs,
-    exclude_exact: BTreeSet<String>,
-    exclude_globs: Globs,
+    choice: Choice,
+    cuts: Cuts,
+    exclude: TagPatterns,
     tags_text: String,
     exclude_text: String,
+}
+
+/// The terms that form a union.
+#[derive(Debug, Clone, Default)]
+struct Choice {
+    globs: Globs,
+    regexes: Regexes,
+    ranges: Vec<Range>,
+}
+
+/// Why a tag is among those matched.
+enum Why {
+    Glob,
+    Regex,
+    Semver,
+    Default,
+}
+
+/// What globs, regexes and ranges matched and `exclude` left: [`Selector::cut`] goes on from here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Matched {
+    /// The tags, sorted, each once.
+    pub tags: Vec<String>,
+    /// The distinct tags of the listing, sorted.
+    listed: BTreeSet<String>,
+    attrition: Attrition,
 }
 
 /// What a [`Selector`] chose.
@@ -38,31 +78,39 @@ pub struct Selected {
     pub attrition: Attrition,
 }
 
-/// How many tags each stage of a selection left. `matched - excluded` is what the globs gave in the end.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Attrition {
-    /// Distinct tags in the listing.
-    pub listed: usize,
-    /// Of these, the ones globs may choose: no `sha256-*` (signatures and referrers of other images), no illegal names.
-    pub candidates: usize,
-    /// Of these, the ones a glob matched.
-    pub matched: usize,
-    /// Of these, the ones `exclude` removed.
-    pub excluded: usize,
+impl Matched {
+    /// How many tags each stage left so far.
+    pub fn attrition(&self) -> &Attrition {
+        &self.attrition
+    }
 }
 
-impl std::fmt::Display for Attrition {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Attrition { listed, candidates, matched, excluded } = self;
-        write!(f, "{listed} tags listed, {candidates} candidates, {matched} matched, {excluded} excluded")
+impl Choice {
+    fn is_empty(&self) -> bool {
+        self.globs.is_empty() && self.regexes.is_empty() && self.ranges.is_empty()
+    }
+
+    /// The first kind of term that matches.
+    fn of(&self, tag: &str) -> Option<Why> {
+        if self.is_empty() {
+            return Some(Why::Default);
+        }
+        if self.globs.is_match(tag) {
+            return Some(Why::Glob);
+        }
+        if self.regexes.is_match(tag) {
+            return Some(Why::Regex);
+        }
+        let version = Version::parse(tag).filter(|_| !self.ranges.is_empty())?;
+        self.ranges.iter().any(|range| range.matches(&version)).then_some(Why::Semver)
     }
 }
 
 impl Selector {
     /// Reads the two columns: terms separated by `;`, white space around them ignored, empty terms skipped.
     ///
-    /// Errors are for a person and name the term: what is no tag or glob, term kinds that this version lacks, `exclude` without
-    /// `tags`, and no term at all (which is not "everything": that is written `*`).
+    /// Errors are for a person and name the term: what is no term, `exclude` without `tags`, and no term at all (which is not
+    /// "everything": that is written `*`).
     pub fn parse(tags: &str, exclude: &str) -> Result<Self, String> {
         let (tag_terms, exclude_terms) = (term::split(tags), term::split(exclude));
         if tag_terms.is_empty() {
@@ -71,13 +119,21 @@ impl Selector {
                 false => "`exclude` without `tags` (write `*` in `tags` to choose from all tags)".to_owned(),
             });
         }
-        let (exact, globs) = compile(&tag_terms, term::parse)?;
-        let (exclude_exact, exclude_globs) = compile(&exclude_terms, term::parse_exclude)?;
+        let (mut exact, mut globs, mut regexes, mut ranges, mut cuts) = (vec![], vec![], vec![], vec![], Cuts::default());
+        for term in &tag_terms {
+            match term::parse(term)? {
+                Term::Name(Name::Exact(tag)) => exact.push(tag),
+                Term::Name(Name::Glob(glob)) => globs.push(glob),
+                Term::Name(Name::Regex(regex)) => regexes.push(regex),
+                Term::Semver(range) => ranges.push(range),
+                Term::Cut(cut) => cuts.add(term, cut)?,
+            }
+        }
         Ok(Selector {
             exact: in_order_once(exact),
-            globs,
-            exclude_exact: exclude_exact.into_iter().collect(),
-            exclude_globs,
+            choice: Choice { globs: Globs::compile(globs)?, regexes: Regexes::compile(&regexes)?, ranges },
+            cuts,
+            exclude: TagPatterns::read(exclude_terms.iter().copied(), term::parse_exclude)?,
             tags_text: tag_terms.join(";"),
             exclude_text: exclude_terms.join(";"),
         })
@@ -85,7 +141,19 @@ impl Selector {
 
     /// Whether the repository's tags must be listed to [`select`](Self::select). Exact tags alone do not need it.
     pub fn needs_listing(&self) -> bool {
-        !self.globs.is_empty()
+        !self.choice.is_empty() || !self.cuts.is_empty()
+    }
+
+    /// Whether creation dates decide what is kept of `matched`.
+    pub fn needs_dates(&self, matched: &Matched) -> bool {
+        let many = |count: usize| matched.tags.len() > count;
+        !matched.tags.is_empty() && (self.cuts.max_age.is_some() || self.cuts.newest.is_some_and(many))
+    }
+
+    /// How many of `matched` can be kept at most, without the exact tags.
+    pub fn most(&self, matched: &Matched) -> usize {
+        let counts = [self.cuts.newest, self.cuts.latest];
+        counts.into_iter().flatten().fold(matched.tags.len(), usize::min)
     }
 
     /// The exact tags, as the line orders them, each once.
@@ -111,30 +179,62 @@ impl Selector {
         &self.exclude_text
     }
 
-    /// Chooses among the tags a registry listed. Neither their order nor repetitions matter.
-    pub fn select(&self, listed: &[String]) -> Selected {
-        let listed: BTreeSet<&str> = listed.iter().map(String::as_str).collect();
+    /// Chooses by name among the tags a registry listed. Neither their order nor repetitions matter.
+    pub fn matched(&self, listed: &[String]) -> Matched {
+        let listed: BTreeSet<String> = listed.iter().cloned().collect();
         let mut attrition = Attrition { listed: listed.len(), ..Attrition::default() };
-        let mut tags = BTreeSet::new();
-        for tag in listed.iter().copied().filter(|tag| is_candidate(tag)) {
+        let mut tags = vec![];
+        // Only exact tags choose: nothing else does, not even "all".
+        let candidates = listed.iter().filter(|tag| self.needs_listing() && is_candidate(tag));
+        for tag in candidates {
             attrition.candidates += 1;
-            if !self.globs.is_match(tag) {
-                continue;
-            }
+            let Some(why) = self.choice.of(tag) else { continue };
             attrition.matched += 1;
-            if self.excludes(tag) {
+            *match why {
+                Why::Glob => &mut attrition.by_glob,
+                Why::Regex => &mut attrition.by_regex,
+                Why::Semver => &mut attrition.by_semver,
+                Why::Default => &mut attrition.by_default,
+            } += 1;
+            if self.exclude.matches(tag) {
                 attrition.excluded += 1;
             } else {
-                tags.insert(tag);
+                tags.push(tag.clone());
             }
         }
-        tags.extend(self.exact.iter().map(String::as_str));
-        let missing = self.exact.iter().filter(|tag| !listed.contains(tag.as_str())).cloned().collect();
-        Selected { tags: tags.into_iter().map(str::to_owned).collect(), missing, attrition }
+        Matched { tags, listed, attrition }
     }
 
-    fn excludes(&self, tag: &str) -> bool {
-        self.exclude_exact.contains(tag) || self.exclude_globs.is_match(tag)
+    /// Cuts what matched, and adds the exact tags. `dates` matters only if [`Selector::needs_dates`] says so.
+    pub fn cut(&self, matched: Matched, dates: &Dates, now: Timestamp) -> Selected {
+        let Matched { mut tags, listed, mut attrition } = matched;
+        attrition.asked = [self.cuts.max_age.is_some(), self.cuts.newest.is_some(), self.cuts.latest.is_some()];
+        if let Some(age) = self.cuts.max_age {
+            let before = tags.len();
+            attrition.undated = tags.iter().filter(|tag| !dates.contains_key(*tag)).count();
+            tags.retain(|tag| cut::is_young(dates.get(tag), age, now));
+            attrition.too_old = before - tags.len();
+        }
+        if let Some(count) = self.cuts.newest {
+            let before = tags.len();
+            tags = cut::newest(tags, count, dates);
+            attrition.cut_by_newest = before - tags.len();
+        }
+        if let Some(count) = self.cuts.latest {
+            let before = tags.len();
+            let latest = cut::latest(tags, count, !self.choice.is_empty());
+            (tags, attrition.unranked) = (latest.tags, latest.unranked);
+            attrition.cut_by_latest = before - tags.len();
+        }
+        let mut tags: BTreeSet<String> = tags.into_iter().collect();
+        attrition.exact = self.exact.iter().filter(|tag| tags.insert((*tag).clone())).count();
+        let missing = self.exact.iter().filter(|tag| !listed.contains(*tag)).cloned().collect();
+        Selected { tags: tags.into_iter().collect(), missing, attrition }
+    }
+
+    /// [`Selector::matched`] and [`Selector::cut`] in one.
+    pub fn select(&self, listed: &[String], dates: &Dates, now: Timestamp) -> Selected {
+        self.cut(self.matched(listed), dates, now)
     }
 }
 
@@ -146,23 +246,11 @@ impl PartialEq for Selector {
 }
 impl Eq for Selector {}
 
-/// Whether globs may choose this tag. `sha256-*` belong to other images (cosign's `.sig`, `.att` and `.sbom`, the referrers
-/// fallback of distribution-spec "Referrers Tag Schema"). A name that is no legal tag cannot be asked for; listing it is a
-/// registry's trick or fault.
+/// Whether terms other than its own name may choose this tag. `sha256-*` belong to other images (cosign's `.sig`, `.att` and
+/// `.sbom`, the referrers fallback of distribution-spec "Referrers Tag Schema"). A name that is no legal tag cannot be asked for;
+/// listing it is a registry's trick or fault.
 fn is_candidate(tag: &str) -> bool {
     !tag.starts_with("sha256-") && check_tag(tag).is_ok()
-}
-
-/// Sorts a column's terms into exact tags and compiled globs.
-fn compile(terms: &[&str], parse: fn(&str) -> Result<Term, String>) -> Result<(Vec<String>, Globs), String> {
-    let (mut exact, mut globs) = (Vec::new(), Vec::new());
-    for term in terms {
-        match parse(term)? {
-            Term::Exact(tag) => exact.push(tag),
-            Term::Glob(glob) => globs.push(glob),
-        }
-    }
-    Ok((exact, Globs::compile(globs)?))
 }
 
 fn in_order_once(tags: Vec<String>) -> Vec<String> {

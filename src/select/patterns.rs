@@ -2,22 +2,17 @@
 
 use std::collections::BTreeSet;
 
-use regex::{RegexBuilder, RegexSet, RegexSetBuilder};
-
-use super::globs::{self, Globs};
-use crate::name::check_tag;
-
-/// A tag has 128 characters; a regex whose program is larger than this does not describe tags (`regex`'s own default is ten
-/// times that).
-const MAX_REGEX: usize = 1024 * 1024;
+use super::globs::Globs;
+use super::regexes::Regexes;
+use super::term::{self, Name};
 
 /// Patterns, of which one has to match. Of none, none matches.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct TagPatterns {
     texts: Vec<String>,
     exact: BTreeSet<String>,
     globs: Globs,
-    regexes: RegexSet,
+    regexes: Regexes,
 }
 
 impl TagPatterns {
@@ -25,26 +20,23 @@ impl TagPatterns {
     ///
     /// Errors are for a person and name the pattern.
     pub fn parse<S: AsRef<str>>(patterns: &[S]) -> Result<Self, String> {
-        let (mut exact, mut globs, mut regexes) = (BTreeSet::new(), Vec::new(), Vec::new());
-        let texts: Vec<String> = patterns.iter().map(|pattern| pattern.as_ref().trim().to_owned()).collect();
+        Self::read(patterns.iter().map(|pattern| pattern.as_ref().trim()), |text| match text {
+            "" => Err("a pattern is empty".to_owned()),
+            text => term::parse_name(text),
+        })
+    }
+
+    pub(super) fn read<'t>(texts: impl Iterator<Item = &'t str>, parse: impl Fn(&str) -> Result<Name, String>) -> Result<Self, String> {
+        let (mut exact, mut globs, mut regexes) = (BTreeSet::new(), vec![], vec![]);
+        let texts: Vec<String> = texts.map(str::to_owned).collect();
         for text in &texts {
-            if text.is_empty() {
-                return Err("a pattern is empty".to_owned());
-            } else if let Some(inner) = text.strip_prefix('/') {
-                let inner = inner.strip_suffix('/').filter(|inner| !inner.is_empty());
-                let inner = inner.ok_or_else(|| format!("`{text}`: a regex stands between two slashes"))?;
-                check_regex(text, inner)?;
-                regexes.push(inner);
-            } else if text.contains(['*', '?', '[', ']', '{', '}']) {
-                globs.push(globs::parse(text)?);
-            } else {
-                check_tag(text)?;
-                exact.insert(text.clone());
+            match parse(text)? {
+                Name::Exact(tag) => drop(exact.insert(tag)),
+                Name::Glob(glob) => globs.push(glob),
+                Name::Regex(regex) => regexes.push(regex),
             }
         }
-        let regexes = RegexSetBuilder::new(regexes).size_limit(MAX_REGEX).build();
-        let regexes = regexes.map_err(|error| format!("the regexes cannot be compiled together: {error}"))?;
-        Ok(TagPatterns { texts, exact, globs: Globs::compile(globs)?, regexes })
+        Ok(TagPatterns { texts, exact, globs: Globs::compile(globs)?, regexes: Regexes::compile(&regexes)? })
     }
 
     /// Whether one of them matches.
@@ -60,21 +52,6 @@ impl TagPatterns {
     /// The patterns as they were written.
     pub fn texts(&self) -> &[String] {
         &self.texts
-    }
-}
-
-/// Each regex is compiled by itself first, so that what is wrong is told of it alone.
-fn check_regex(text: &str, inner: &str) -> Result<(), String> {
-    let Err(error) = RegexBuilder::new(inner).size_limit(MAX_REGEX).build() else { return Ok(()) };
-    // The last line says what; the lines before it draw where.
-    let why = error.to_string();
-    let why = why.lines().last().unwrap_or("").trim().trim_start_matches("error: ");
-    Err(format!("`{text}` is not a regex: {why}"))
-}
-
-impl Default for TagPatterns {
-    fn default() -> Self {
-        TagPatterns { texts: Vec::new(), exact: BTreeSet::new(), globs: Globs::default(), regexes: RegexSet::empty() }
     }
 }
 

@@ -1,13 +1,30 @@
 //! One term of a `tags` or `exclude` column: where it ends, and what kind it is.
 
+use std::time::Duration;
+
+use super::cut::{self, Cut};
+use super::range::Range;
+use super::{globs, regexes};
 use crate::name::check_tag;
 
-/// A term of a kind this version knows.
+/// A term of `tags`.
 pub(super) enum Term {
+    /// What chooses by name.
+    Name(Name),
+    /// `semver:`
+    Semver(Range),
+    /// `latest:N`, `newest:N`, `max-age:30d`
+    Cut(Cut),
+}
+
+/// A term that `tags` and `exclude` both take.
+pub(super) enum Name {
     /// A tag.
     Exact(String),
-    /// A pattern over tags.
+    /// A glob over whole tags.
     Glob(globset::Glob),
+    /// A regex, without its slashes.
+    Regex(String),
 }
 
 /// Splits a column at its `;`. White space around terms goes, empty terms are skipped. A term that starts with `/` ends at the
@@ -37,48 +54,45 @@ fn regex_end(text: &str) -> usize {
         .unwrap_or(text.len())
 }
 
-/// The kinds of terms that only `tags` takes: how one begins, and what it is called.
-const CHOOSING: [(&str, &str); 4] = [("semver:", "semver"), ("latest:", "latest:N"), ("newest:", "newest:N"), ("max-age:", "max-age")];
-
-fn choosing(term: &str) -> Option<&'static str> {
-    CHOOSING.iter().find(|(prefix, _)| term.starts_with(prefix)).map(|(_, name)| *name)
-}
+/// The kinds of terms that only `tags` takes, by how they begin.
+const CHOOSING: [&str; 4] = ["semver:", "latest:", "newest:", "max-age:"];
 
 /// Reads a term of `tags`.
 pub(super) fn parse(term: &str) -> Result<Term, String> {
-    match choosing(term) {
-        Some(name) => Err(not_yet(term, name)),
-        None => parse_common(term),
+    let Some((kind, text)) = choosing(term) else { return parse_name(term).map(Term::Name) };
+    match kind {
+        "semver:" => Range::parse(term, text).map(Term::Semver),
+        "latest:" => cut::count(term, text).map(|count| Term::Cut(Cut::Latest(count))),
+        "newest:" => cut::count(term, text).map(|count| Term::Cut(Cut::Newest(count))),
+        _ => cut::age(term, text).map(|age: Duration| Term::Cut(Cut::MaxAge(age))),
     }
+}
+
+fn choosing(term: &str) -> Option<(&'static str, &str)> {
+    CHOOSING.into_iter().find_map(|kind| term.strip_prefix(kind).map(|text| (kind, text)))
 }
 
 /// Reads a term of `exclude`.
-pub(super) fn parse_exclude(term: &str) -> Result<Term, String> {
+pub(super) fn parse_exclude(term: &str) -> Result<Name, String> {
     match choosing(term) {
-        Some(name) => Err(format!("`{term}`: `exclude` takes tags, globs and regexes, not {name}")),
-        None => parse_common(term),
+        Some((kind, _)) => Err(format!("`{term}`: `exclude` takes tags, globs and regexes, not {}", kind.trim_end_matches(':'))),
+        None => parse_name(term),
     }
 }
 
-fn parse_common(term: &str) -> Result<Term, String> {
-    if let Some(body) = term.strip_prefix('/') {
-        return Err(match body.ends_with('/') {
-            true => not_yet(term, "regex"),
-            false => format!("`{term}`: a regex ends with `/`"),
-        });
+/// Reads a tag, a glob or a regex.
+pub(super) fn parse_name(term: &str) -> Result<Name, String> {
+    if term.starts_with('/') {
+        return regexes::parse(term).map(Name::Regex);
     }
     if term.contains(['*', '?', '[', ']', '{', '}']) {
-        return super::globs::parse(term).map(Term::Glob);
+        return globs::parse(term).map(Name::Glob);
     }
     match check_tag(term) {
-        Ok(()) => Ok(Term::Exact(term.to_owned())),
+        Ok(()) => Ok(Name::Exact(term.to_owned())),
         Err(why) if term.contains([',', ' ']) => Err(format!("{why}; several tags are separated by `;`")),
         Err(why) => Err(why),
     }
-}
-
-fn not_yet(term: &str, kind: &str) -> String {
-    format!("`{term}`: {kind} terms are not in this version of larder")
 }
 
 #[cfg(test)]

@@ -4,20 +4,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{Request, State};
 use axum::http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_NONE_MATCH, IF_RANGE, LINK, RANGE};
 use axum::http::response::Builder;
-use axum::http::{HeaderMap, HeaderName, Method, StatusCode};
+use axum::http::{HeaderMap, HeaderName, Method, Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde_json::json;
 
 use super::error::{ApiError, Code};
+use super::page::Page;
 use super::range::{Wanted, wanted};
-use super::route::Route;
-use super::tags::Page;
+use super::route::{NO_ROUTE, Route};
 use super::traffic::Meter;
-use super::{Options, Shop};
+use super::{Options, Shop, metrics, names, referrers};
 use crate::content::{BlobStream, Charge, Descriptor, Digest, Place};
 use crate::name::Reference;
 use crate::{Error, Kind, Side};
@@ -26,42 +25,94 @@ use crate::{Error, Kind, Side};
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 /// What Docker's own registries say at every answer; old clients tell a registry by it.
 const API_VERSION: (&str, &str) = ("docker-distribution-api-version", "registry/2.0");
+/// Says that `ns` was honoured (distribution-spec, "Registry Proxying").
+const NAMESPACE: HeaderName = HeaderName::from_static("oci-namespace");
 /// A blob's own type is known only to the manifests that name it.
 const BLOB_TYPE: &str = "application/octet-stream";
 /// How much of a blob is sent between two delays of [`Options::chunk_delay`].
 const PIECE: usize = 64 * 1024;
 
-/// Answers one request.
-pub(super) async fn request(State(shop): State<Shop>, request: Request) -> Response {
+/// Answers one request. What body it may have is not read.
+pub(super) async fn request<B>(shop: &Shop, request: &Request<B>) -> Response {
     let (method, path) = (request.method(), request.uri().path());
-    let answer = match Route::parse(method, path) {
+    let (label, answer) = match Route::parse(method, path) {
         Ok(route) => {
             shop.meter.count(method, &route);
-            shop.answer(route, method == Method::HEAD, request.uri().query(), request.headers()).await
+            (route.label(), shop.answer(route, method == Method::HEAD, request.uri().query(), request.headers()).await)
         }
-        Err(error) => Err(error),
+        Err(error) => (NO_ROUTE, Err(error)),
     };
     let response = answer.unwrap_or_else(IntoResponse::into_response);
+    shop.meter.answered(label, response.status().as_u16());
     tracing::debug!(%method, path, status = response.status().as_u16(), "served");
     response
 }
 
+/// A repository as it was asked for.
+struct Asked<'a> {
+    /// As it stands in the path.
+    name: &'a Place,
+    /// The registry whose name that is, where the client says so.
+    ns: Option<String>,
+    /// Where it may be.
+    places: Vec<Place>,
+}
+
+impl Asked<'_> {
+    /// `query` with what the client has to repeat so that it means the same repository; for a page's address.
+    fn again(&self, query: &str) -> String {
+        match &self.ns {
+            Some(ns) => format!("{query}&ns={}", url::form_urlencoded::byte_serialize(ns.as_bytes()).collect::<String>()),
+            None => query.to_owned(),
+        }
+    }
+}
+
+impl std::fmt::Display for Asked<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.ns {
+            Some(ns) => write!(f, "{ns}/{}", self.name),
+            None => write!(f, "{}", self.name),
+        }
+    }
+}
+
 impl Shop {
     async fn answer(&self, route: Route, head: bool, query: Option<&str>, headers: &HeaderMap) -> Result<Response, ApiError> {
-        match route {
+        let ns = match route {
+            Route::Version | Route::Catalog | Route::Metrics => None,
+            _ => names::namespace(query)?,
+        };
+        let asked = |name| Asked { name, places: names::places(name.as_str(), ns.as_deref(), &self.options.known_as), ns: ns.clone() };
+        let answer = match &route {
             Route::Version => json_answer(ok(), "{}".to_owned()),
-            Route::Manifest { place, reference } => self.manifest(&place, &reference, head, headers).await,
-            Route::Blob { place, digest } => self.blob(&place, digest, head, headers).await,
-            Route::Tags { place } => self.tags(&place, &Page::parse(query)?).await,
-        }
+            Route::Manifest { place, reference } => self.manifest(&asked(place), reference, head, headers).await,
+            Route::Blob { place, digest } => self.blob(&asked(place), digest, head, headers).await,
+            Route::Tags { place } => self.tags(&asked(place), &Page::parse(query)?).await,
+            Route::Referrers { place, digest } => self.referrers(&asked(place), digest, &referrers::Wanted::parse(query)?).await,
+            Route::Catalog => self.catalog(&Page::parse(query)?).await,
+            Route::Metrics => text_answer(crate::report::openmetrics::CONTENT_TYPE, metrics::text(&self.meter)),
+        };
+        answer.map(|mut answer| {
+            let said = ns.and_then(|ns| axum::http::HeaderValue::try_from(ns).ok());
+            answer.headers_mut().extend(said.map(|ns| (NAMESPACE, ns)));
+            answer
+        })
     }
 
     /// A manifest as it is kept, whatever the client says it accepts: another one would have another digest.
-    async fn manifest(&self, place: &Place, reference: &Reference, head: bool, headers: &HeaderMap) -> Result<Response, ApiError> {
-        let charge = Charge::new(format!("{place}{}", reference.suffix()));
-        let unknown = || ApiError::new(Code::ManifestUnknown, format!("{} has no manifest {}", place, reference.as_str()));
+    async fn manifest(&self, asked: &Asked<'_>, reference: &Reference, head: bool, headers: &HeaderMap) -> Result<Response, ApiError> {
+        let charge = Charge::new(format!("{asked}{}", reference.suffix()));
+        let unknown = || ApiError::new(Code::ManifestUnknown, format!("{asked} has no manifest {}", reference.as_str()));
         let failed = |error: Error| refused(&error, &charge, Code::ManifestUnknown);
-        let mut found = self.source.resolve(place, reference, &charge).await.map_err(failed)?.ok_or_else(unknown)?;
+        let mut at = None;
+        for place in &asked.places {
+            if let Some(found) = self.source.resolve(place, reference, &charge).await.map_err(failed)? {
+                at = Some((place, found));
+                break;
+            }
+        }
+        let (place, mut found) = at.ok_or_else(unknown)?;
         if is_known(headers, &found.digest) {
             return not_modified(&found.digest);
         }
@@ -78,19 +129,26 @@ impl Shop {
         send(answer, body)
     }
 
-    async fn blob(&self, place: &Place, digest: Digest, head: bool, headers: &HeaderMap) -> Result<Response, ApiError> {
-        let charge = Charge::new(format!("{place}@{digest}"));
-        let unknown = || ApiError::new(Code::BlobUnknown, format!("{place} has no blob {digest}"));
+    async fn blob(&self, asked: &Asked<'_>, digest: &Digest, head: bool, headers: &HeaderMap) -> Result<Response, ApiError> {
+        let charge = Charge::new(format!("{asked}@{digest}"));
+        let unknown = || ApiError::new(Code::BlobUnknown, format!("{asked} has no blob {digest}"));
         let failed = |error: Error| refused(&error, &charge, Code::BlobUnknown);
-        let size = self.source.blob_size(place, &digest, &charge).await.map_err(failed)?.ok_or_else(unknown)?;
-        if is_known(headers, &digest) {
-            return not_modified(&digest);
+        let mut at = None;
+        for place in &asked.places {
+            if let Some(size) = self.source.blob_size(place, digest, &charge).await.map_err(failed)? {
+                at = Some((place, size));
+                break;
+            }
         }
-        let answer = tagged(ok(), &digest).header(CONTENT_TYPE, BLOB_TYPE).header(ACCEPT_RANGES, "bytes");
+        let (place, size) = at.ok_or_else(unknown)?;
+        if is_known(headers, digest) {
+            return not_modified(digest);
+        }
+        let answer = tagged(ok(), digest).header(CONTENT_TYPE, BLOB_TYPE).header(ACCEPT_RANGES, "bytes");
         if head {
             return send(answer.header(CONTENT_LENGTH, size), Body::empty());
         }
-        let (answer, first, length) = match wanted(range_header(headers, &digest), size) {
+        let (answer, first, length) = match wanted(range_header(headers, digest), size) {
             Wanted::Whole => (answer, 0, size),
             Wanted::Part { first, last } => {
                 let partial = answer.status(StatusCode::PARTIAL_CONTENT).header(CONTENT_RANGE, format!("bytes {first}-{last}/{size}"));
@@ -104,19 +162,54 @@ impl Shop {
         send(answer.header(CONTENT_LENGTH, length), Body::from_stream(body))
     }
 
-    /// A repository without a single tag is one that this registry does not know: its source cannot tell the two apart.
-    async fn tags(&self, place: &Place, page: &Page) -> Result<Response, ApiError> {
-        let charge = Charge::new(place.as_str());
-        let all = self.source.tags(place, &charge).await.map_err(|error| refused(&error, &charge, Code::NameUnknown))?;
+    /// The tags of all places that the name may mean. A repository without a single tag is one that this registry does not
+    /// know: its source cannot tell the two apart.
+    async fn tags(&self, asked: &Asked<'_>, page: &Page) -> Result<Response, ApiError> {
+        let charge = Charge::new(asked.to_string());
+        let mut all = vec![];
+        for place in &asked.places {
+            all.extend(self.source.tags(place, &charge).await.map_err(|error| refused(&error, &charge, Code::NameUnknown))?);
+        }
         if all.is_empty() {
-            return Err(ApiError::new(Code::NameUnknown, format!("there is no repository {place} here")));
+            return Err(ApiError::new(Code::NameUnknown, format!("there is no repository {asked} here")));
         }
         let (tags, next) = page.cut(all);
-        let mut answer = ok();
-        if let Some(query) = next {
-            answer = answer.header(LINK, format!("</v2/{place}/tags/list?{query}>; rel=\"next\""));
+        let next = next.map(|query| format!("/v2/{}/tags/list?{}", asked.name, asked.again(&query)));
+        json_answer(linked(ok(), next), json!({ "name": asked.name.as_str(), "tags": tags }).to_string())
+    }
+
+    /// What refers to a manifest, whether or not there is one: a subject may come later than what is about it.
+    async fn referrers(&self, asked: &Asked<'_>, subject: &Digest, wanted: &referrers::Wanted) -> Result<Response, ApiError> {
+        let charge = Charge::new(format!("{asked}@{subject}"));
+        let mut all = vec![];
+        for place in &asked.places {
+            let found = self.source.referrers(place, subject, &charge).await;
+            all.extend(found.map_err(|error| refused(&error, &charge, Code::ManifestUnknown))?);
         }
-        json_answer(answer, json!({ "name": place.as_str(), "tags": tags }).to_string())
+        let (body, next) = wanted.answer(all);
+        let next = next.map(|query| format!("/v2/{}/referrers/{subject}?{}", asked.name, asked.again(&query)));
+        let mut answer = linked(ok(), next);
+        if wanted.is_filtered() {
+            answer = answer.header(referrers::FILTERS_APPLIED, "artifactType");
+        }
+        send(answer.header(CONTENT_TYPE, referrers::INDEX).header(CONTENT_LENGTH, body.len()), Body::from(body))
+    }
+
+    async fn catalog(&self, page: &Page) -> Result<Response, ApiError> {
+        let charge = Charge::new("_catalog");
+        let all = self.source.repositories(&charge).await.map_err(|error| refused(&error, &charge, Code::NameUnknown))?;
+        let all = all.ok_or_else(ApiError::no_such_endpoint)?;
+        let (repositories, next) = page.cut(all.iter().filter_map(names::speakable).collect());
+        let answer = linked(ok(), next.map(|query| format!("/v2/_catalog?{query}")));
+        json_answer(answer, json!({ "repositories": repositories }).to_string())
+    }
+}
+
+/// With the address of the next page, if there is one (RFC 8288).
+fn linked(answer: Builder, next: Option<String>) -> Builder {
+    match next {
+        Some(next) => answer.header(LINK, format!("<{next}>; rel=\"next\"")),
+        None => answer,
     }
 }
 
@@ -131,6 +224,10 @@ fn tagged(answer: Builder, digest: &Digest) -> Builder {
 
 fn not_modified(digest: &Digest) -> Result<Response, ApiError> {
     send(tagged(ok(), digest).status(StatusCode::NOT_MODIFIED), Body::empty())
+}
+
+fn text_answer(media_type: &str, body: String) -> Result<Response, ApiError> {
+    send(Response::builder().header(CONTENT_TYPE, media_type).header(CONTENT_LENGTH, body.len()), Body::from(body))
 }
 
 fn json_answer(answer: Builder, body: String) -> Result<Response, ApiError> {

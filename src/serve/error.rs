@@ -80,11 +80,11 @@ impl ApiError {
         ApiError { header: Some((ALLOW, HeaderValue::from_static("GET, HEAD"))), ..refusal }
     }
 
-    /// The path is none of the API's, or of a part of it that is not offered here (the catalog, referrers). A 404 is what
-    /// sends clients to their fallback: distribution-spec, "Listing Referrers".
+    /// The path is none of the API's, or of a part of it that is not offered here.
     pub(crate) fn no_such_endpoint() -> Self {
-        let refusal =
-            Self::new(Code::Unsupported, "there is no such endpoint: manifests, blobs and tags/list below /v2/<name>/ are offered");
+        let offered =
+            "manifests, blobs, tags/list and referrers below /v2/<name>/, and /v2/_catalog where the store knows its repositories";
+        let refusal = Self::new(Code::Unsupported, format!("there is no such endpoint: offered are {offered}"));
         ApiError { status: StatusCode::NOT_FOUND, ..refusal }
     }
 

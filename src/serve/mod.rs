@@ -1,20 +1,29 @@
 //! A read-only registry over any [`Source`]: the distribution API's pulling half (distribution-spec, "Pull" and "Content
 //! Discovery"), for whoever asks over HTTP.
 //!
-//! `route` turns a method and a path into what is asked for, and nothing else reads a path. `answer` asks the source and
-//! puts the reply into HTTP; `range` and `tags` are the two small grammars it needs; `error` is the API's error envelope;
-//! `traffic` counts. Nothing here knows what kind of source it serves, and nothing here writes.
+//! `accept` takes connections, as many as may be, and lets none hold its place without using it (`stall`); `tls` is their
+//! encryption. `route` turns a method and a path into what is asked for, and nothing else reads a path; `names` says where
+//! an image of that name may be. `answer` asks the source and puts the reply into HTTP; `referrers`, `range` and `page` are what
+//! it needs for that; `error` is the API's error envelope; `traffic` counts, and `metrics` tells. Nothing here knows what kind of
+//! source it serves, and nothing here writes.
 //!
 //! Rejected: axum's own path matching. A repository name has any number of slashes, and may itself contain `manifests`
-//! or `blobs`, so a path can only be told apart from its right end.
+//! or `blobs`, so a path can only be told apart from its right end. Rejected too: `axum::serve`, which bounds neither
+//! connections nor the time a client may take.
 
+mod accept;
 mod answer;
 mod error;
+mod metrics;
+mod names;
+mod page;
 mod range;
+mod referrers;
 mod route;
-mod tags;
+mod stall;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod traffic;
 
 use std::future::Future;
@@ -22,24 +31,52 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
 
 use crate::content::Source;
 use crate::{Error, Result};
+pub use tls::Tls;
 pub use traffic::{Meter, Traffic};
-
-/// How long running answers may take to end after the server was told to stop. Long enough for a manifest, short enough
-/// that a client that has stopped reading does not keep the program alive.
-const GRACE: Duration = Duration::from_secs(5);
 
 /// How a [`Server`] behaves.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
     /// Waits this long before each 64 KiB of a blob, so that a transfer can be watched on a fast machine.
     pub chunk_delay: Option<Duration>,
+    /// Registries, in normal form, for whose names it answers as if they were its own.
+    pub known_as: Vec<String>,
+    /// Speak TLS with this certificate.
+    pub tls: Option<Tls>,
+    /// What clients may take.
+    pub bounds: Bounds,
+}
+
+/// What clients may take of a server, so that none of them takes it from the others.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Connections at once. More are told to come back in a second.
+    pub connections: usize,
+    /// How long a client may take for the head of a request, and leave a connection unused between two of them.
+    pub head: Duration,
+    /// How long a client may leave an answer unread.
+    pub stall: Duration,
+    /// How long running answers may take to end after the server was told to stop.
+    pub grace: Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Bounds {
+            // With a file each they stay below the 1,024 open files that a process has by default.
+            connections: 400,
+            // hyper's own; clients of Go keep unused connections for 90 s, and open another where one has gone.
+            head: Duration::from_secs(30),
+            // Twice as long: an answer under way has more to lose, and a disk at the other end may be slow.
+            stall: Duration::from_secs(60),
+            // As long as an interrupted run drains: Kubernetes kills 30 s after SIGTERM.
+            grace: Duration::from_secs(10),
+        }
+    }
 }
 
 /// A read-only registry, listening.
@@ -53,7 +90,7 @@ pub struct Server {
 #[derive(Clone)]
 struct Shop {
     source: Arc<dyn Source>,
-    options: Options,
+    options: Arc<Options>,
     meter: Arc<Meter>,
 }
 
@@ -74,7 +111,7 @@ impl Server {
         };
         let listener = TcpListener::bind(addr).await.map_err(refused)?;
         let addr = listener.local_addr().map_err(refused)?;
-        Ok(Server { listener, addr, shop: Shop { source, options, meter: Arc::default() } })
+        Ok(Server { listener, addr, shop: Shop { source, options: Arc::new(options), meter: Arc::default() } })
     }
 
     /// Where it listens, with the port it was given.
@@ -87,31 +124,8 @@ impl Server {
         self.shop.meter.clone()
     }
 
-    /// Answers requests until `shutdown` is ready. Answers that are under way may end, but not longer than five seconds.
-    ///
-    /// # Errors
-    /// The listening socket fails.
-    pub async fn run_until(self, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<()> {
-        let (stop, stopped) = oneshot::channel();
-        let told = async move {
-            shutdown.await;
-            // Nobody listens only if serving has already ended.
-            let _ = stop.send(());
-        };
-        // Answers are often one small packet: waiting to fill it (Nagle) would cost a client's delayed acknowledgement each.
-        let listener = self.listener.tap_io(|connection| {
-            let _ = connection.set_nodelay(true);
-        });
-        let router = Router::new().fallback(answer::request).with_state(self.shop);
-        let grace = async {
-            let _ = stopped.await;
-            tokio::time::sleep(GRACE).await;
-        };
-        tokio::select! {
-            served = axum::serve(listener, router).with_graceful_shutdown(told) => {
-                served.map_err(|error| Error::local("serve", format!("{}: {error}", self.addr)))
-            }
-            () = grace => Ok(()),
-        }
+    /// Answers requests until `shutdown` is ready. Answers that are under way may end, but not longer than the grace period.
+    pub async fn run_until(self, shutdown: impl Future<Output = ()>) {
+        accept::run(self.listener, self.shop, shutdown).await;
     }
 }

@@ -6,6 +6,9 @@ use super::error::{ApiError, Code};
 use crate::content::{Digest, Place};
 use crate::name::{self, Reference};
 
+/// Where Prometheus looks by default.
+const METRICS: &str = "/metrics";
+
 /// One of the things this registry answers, to GET and HEAD alike.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Route {
@@ -17,7 +20,16 @@ pub(crate) enum Route {
     Blob { place: Place, digest: Digest },
     /// `/v2/<name>/tags/list`
     Tags { place: Place },
+    /// `/v2/<name>/referrers/<digest>`
+    Referrers { place: Place, digest: Digest },
+    /// `/v2/_catalog`: Docker's, and no part of the specification.
+    Catalog,
+    /// `/metrics`
+    Metrics,
 }
+
+/// What a request counts as that has no route.
+pub(crate) const NO_ROUTE: &str = "none";
 
 impl Route {
     /// Reads a request's path from its right end, because `<name>` has any number of slashes and may contain the words
@@ -25,29 +37,52 @@ impl Route {
     /// empty components or percent-encoded anything; only a digest's colon may be written `%3A`, as some clients do.
     pub(crate) fn parse(method: &Method, path: &str) -> Result<Route, ApiError> {
         let below = match path.strip_prefix("/v2") {
-            Some("" | "/") => "",
-            Some(below) if below.starts_with('/') => &below[1..],
+            Some("" | "/") => Some(""),
+            Some(below) if below.starts_with('/') => Some(&below[1..]),
+            None if path == METRICS => None,
             _ => return Err(ApiError::no_such_endpoint()),
         };
         if !matches!(*method, Method::GET | Method::HEAD) {
             return Err(ApiError::read_only());
         }
-        if below.is_empty() {
-            return Ok(Route::Version);
-        }
+        let below = match below {
+            None => return Ok(Route::Metrics),
+            Some("") => return Ok(Route::Version),
+            Some("_catalog") => return Ok(Route::Catalog),
+            Some(below) => below,
+        };
         let (front, last) = below.rsplit_once('/').ok_or_else(ApiError::no_such_endpoint)?;
         let (name, kind) = front.rsplit_once('/').ok_or_else(ApiError::no_such_endpoint)?;
         match kind {
             "manifests" => Ok(Route::Manifest { place: place(name)?, reference: reference(last)? }),
             "blobs" => Ok(Route::Blob { place: place(name)?, digest: digest(last)? }),
             "tags" if last == "list" => Ok(Route::Tags { place: place(name)? }),
+            "referrers" => Ok(Route::Referrers { place: place(name)?, digest: digest(last)? }),
             _ => Err(ApiError::no_such_endpoint()),
+        }
+    }
+
+    /// What it is called where requests are counted.
+    pub(crate) fn label(&self) -> &'static str {
+        match self {
+            Route::Version => "version",
+            Route::Manifest { .. } => "manifest",
+            Route::Blob { .. } => "blob",
+            Route::Tags { .. } => "tags",
+            Route::Referrers { .. } => "referrers",
+            Route::Catalog => "catalog",
+            Route::Metrics => "metrics",
         }
     }
 }
 
+/// A repository. Layouts also have some whose first component is a host with a port.
 fn place(name: &str) -> Result<Place, ApiError> {
-    name::check_path(name).map_err(|why| ApiError::new(Code::NameInvalid, why))?;
+    let checked = match name.split_once('/') {
+        Some((host, path)) if host.contains(':') => name::normal_host(host).and_then(|_| name::check_path(path)),
+        _ => name::check_path(name),
+    };
+    checked.map_err(|why| ApiError::new(Code::NameInvalid, why))?;
     Ok(Place::new(name))
 }
 
@@ -78,6 +113,8 @@ mod tests {
             Ok(Route::Manifest { place, reference }) => format!("manifest {place} {}", reference.as_str()),
             Ok(Route::Blob { place, digest }) => format!("blob {place} {digest}"),
             Ok(Route::Tags { place }) => format!("tags {place}"),
+            Ok(Route::Referrers { place, digest }) => format!("referrers {place} {digest}"),
+            Ok(route @ (Route::Catalog | Route::Metrics)) => route.label().to_owned(),
             Err(error) => format!("{} {}", error.status.as_u16(), error.code.as_str()),
         }
     }
@@ -94,6 +131,11 @@ mod tests {
             ("/v2/x/tags/manifests/list", "manifest x/tags list".to_owned()),
             ("/v2/x/blobs/tags/list", "tags x/blobs".to_owned()),
             ("/v2/library/alpine/tags/list", "tags library/alpine".to_owned()),
+            ("/v2/_catalog", "catalog".to_owned()),
+            ("/metrics", "metrics".to_owned()),
+            ("/v2/127.0.0.1:5000/a/manifests/1", "manifest 127.0.0.1:5000/a 1".to_owned()),
+            ("/v2/[::1]:5000/a/tags/list", "tags [::1]:5000/a".to_owned()),
+            (&format!("/v2/a/referrers/referrers/{DIGEST}"), format!("referrers a/referrers {DIGEST}")),
             (&format!("/v2/a/b/manifests/{DIGEST}"), format!("manifest a/b {DIGEST}")),
             (&format!("/v2/a/b/blobs/{DIGEST}"), format!("blob a/b {DIGEST}")),
             (&format!("/v2/a/b/blobs/{}", DIGEST.replace(':', "%3A")), format!("blob a/b {DIGEST}")),
@@ -110,10 +152,19 @@ mod tests {
             ("/", "404 UNSUPPORTED"),
             ("/v1/", "404 UNSUPPORTED"),
             ("/v2x", "404 UNSUPPORTED"),
-            ("/v2/_catalog", "404 UNSUPPORTED"),
+            ("/v2/_catalog/", "404 UNSUPPORTED"),
+            ("/v2/_catalog/tags/list", "400 NAME_INVALID"),
+            ("/metrics/", "404 UNSUPPORTED"),
+            ("/v2/metrics", "404 UNSUPPORTED"),
             ("/v2/tags/list", "404 UNSUPPORTED"),
             ("/v2/a/tags/lists", "404 UNSUPPORTED"),
-            ("/v2/a/referrers/sha256:abc", "404 UNSUPPORTED"),
+            ("/v2/a/referrers/sha256:abc", "400 DIGEST_INVALID"),
+            ("/v2/a/referrers/latest", "400 DIGEST_INVALID"),
+            ("/v2/a/referrers/", "400 DIGEST_INVALID"),
+            ("/v2/a:b/c/manifests/1", "400 NAME_INVALID"),
+            ("/v2/a:5000/../c/manifests/1", "400 NAME_INVALID"),
+            ("/v2/a/b:5000/manifests/1", "400 NAME_INVALID"),
+            ("/v2/:/a/manifests/1", "400 NAME_INVALID"),
             ("/v2/a/blobs/uploads/", "404 UNSUPPORTED"),
             ("/v2/a/blobs/uploads/1234", "404 UNSUPPORTED"),
             ("/v2/Alpine/manifests/1", "400 NAME_INVALID"),
@@ -142,7 +193,7 @@ mod tests {
     #[test]
     fn everything_but_reading_is_refused_wherever_it_points() {
         for method in [Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS] {
-            for path in ["/v2/", "/v2/a/blobs/uploads/", "/v2/a/manifests/latest", "/v2/A/../x"] {
+            for path in ["/v2/", "/v2/a/blobs/uploads/", "/v2/a/manifests/latest", "/v2/A/../x", "/v2/_catalog", "/metrics"] {
                 let error = Route::parse(&method, path).unwrap_err();
                 assert_eq!((error.status.as_u16(), error.code), (405, Code::Unsupported), "{method} {path}");
             }
@@ -152,13 +203,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_read_is_safe_to_look_up(path in "(/v2)?(/(\\PC{0,8}|manifests|blobs|tags|list|\\.\\.|%2e|[a-z]{1,4})){0,6}") {
+        fn whatever_is_read_is_safe_to_look_up(path in "(/v2)?(/(\\PC{0,8}|manifests|blobs|tags|list|referrers|[a-z]:5|\\.\\.|%2e|[a-z]{1,4})){0,6}") {
             match Route::parse(&Method::GET, &path) {
-                Ok(Route::Manifest { place, .. } | Route::Blob { place, .. } | Route::Tags { place }) => {
-                    prop_assert!(name::check_path(place.as_str()).is_ok());
+                Ok(Route::Manifest { place, .. } | Route::Blob { place, .. } | Route::Tags { place } | Route::Referrers { place, .. }) => {
+                    let (host, path) = name::split_host(place.as_str());
+                    prop_assert!(name::check_path(path).is_ok() && host.is_none_or(|host| name::normal_host(host).is_ok()));
                     prop_assert!(!place.as_str().split('/').any(|part| part.is_empty() || part.starts_with('.')));
                 }
-                Ok(Route::Version) | Err(_) => {}
+                Ok(Route::Version | Route::Catalog | Route::Metrics) | Err(_) => {}
             }
         }
 

@@ -1,6 +1,8 @@
 //! What a server was asked for: the other side's account of a run.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::http::Method;
 
@@ -9,6 +11,10 @@ use super::route::Route;
 /// Requests answered so far, by what they asked for, and the blob bytes that left.
 #[derive(Debug, Default)]
 pub struct Meter {
+    /// By route and status: a handful of routes, a dozen of statuses.
+    answers: Mutex<BTreeMap<(&'static str, u16), u64>>,
+    open: AtomicU64,
+    turned_away: AtomicU64,
     manifest_heads: AtomicU64,
     manifest_gets: AtomicU64,
     blob_heads: AtomicU64,
@@ -50,7 +56,7 @@ impl Meter {
     pub(super) fn count(&self, method: &Method, route: &Route) {
         let head = method == Method::HEAD;
         let counter = match route {
-            Route::Version => return,
+            Route::Version | Route::Referrers { .. } | Route::Catalog | Route::Metrics => return,
             Route::Manifest { .. } if head => &self.manifest_heads,
             Route::Manifest { .. } => &self.manifest_gets,
             Route::Blob { .. } if head => &self.blob_heads,
@@ -62,6 +68,46 @@ impl Meter {
 
     pub(super) fn add_bytes(&self, count: usize) {
         self.blob_bytes.fetch_add(count as u64, Relaxed);
+    }
+
+    /// A request to `route` was answered with `status`.
+    pub(super) fn answered(&self, route: &'static str, status: u16) {
+        *self.answers.lock().unwrap_or_else(PoisonError::into_inner).entry((route, status)).or_default() += 1;
+    }
+
+    /// How often each route was answered with each status.
+    pub(super) fn requests(&self) -> BTreeMap<(&'static str, u16), u64> {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A connection begins; it ends when what is returned is dropped.
+    pub(super) fn connected(self: &Arc<Self>) -> Open {
+        self.open.fetch_add(1, Relaxed);
+        Open(Arc::clone(self))
+    }
+
+    /// Connections open now.
+    pub(super) fn open(&self) -> u64 {
+        self.open.load(Relaxed)
+    }
+
+    /// There was no place for a connection.
+    pub(super) fn turn_away(&self) {
+        self.turned_away.fetch_add(1, Relaxed);
+    }
+
+    /// Connections for which there was no place.
+    pub(super) fn turned_away(&self) -> u64 {
+        self.turned_away.load(Relaxed)
+    }
+}
+
+/// An open connection.
+pub(super) struct Open(Arc<Meter>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Relaxed);
     }
 }
 

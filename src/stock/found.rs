@@ -65,9 +65,7 @@ impl Found {
         }
         let pulls = engine.likely(cost);
         if pulls > 0 {
-            let lease = gate.acquire(self.claim(pulls), mode).await.map_err(|Deferred { reason, until }| {
-                Error::new(Side::Upstream, "reserve pulls", Kind::Deferred, reason).waiting_until(until)
-            })?;
+            let lease = gate.acquire(self.claim(pulls), mode).await.map_err(deferred)?;
             self.image.charge.lease = Some(lease);
         }
         Ok(())
@@ -88,4 +86,9 @@ impl Found {
         read?;
         self.cost(engine).await
     }
+}
+
+/// Pulls are not there, and are not waited for.
+pub(super) fn deferred(Deferred { reason, until }: Deferred) -> Error {
+    Error::new(Side::Upstream, "reserve pulls", Kind::Deferred, reason).waiting_until(until)
 }

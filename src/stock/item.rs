@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::SyncOptions;
 use crate::Error;
 use crate::config::Target;
-use crate::content::{Digest, Place, Policy};
+use crate::content::{Descriptor, Digest, Place, Policy, Tally};
 use crate::list::{Entry, Selection};
 use crate::name::Reference;
 use crate::report::{Again, Held, Outcome};
@@ -38,6 +38,17 @@ pub struct Want {
     pub publish: Reference,
     /// Higher ones go first.
     pub priority: i64,
+    /// What was learnt about it when it was chosen.
+    pub resolved: Option<Resolved>,
+}
+
+/// What choosing a tag has taught: its image need not ask again.
+#[derive(Debug, Clone)]
+pub struct Resolved {
+    /// What the upstream says the tag is, if it was asked.
+    pub descriptor: Option<Descriptor>,
+    /// What choosing has cost, to be paid by this image.
+    pub tally: Arc<Tally>,
 }
 
 impl Item {
@@ -64,6 +75,7 @@ impl Item {
         if let Some(decided) = &entry.decided {
             policy.platforms.clone_from(&decided.platforms);
             policy.index = decided.index;
+            policy.referrers.clone_from(&decided.referrers);
         }
         Ok(Item { entry, order, rule: resolution.rule, to, policy: Arc::new(policy) })
     }
@@ -112,7 +124,7 @@ impl Item {
     }
 
     fn want(self: &Arc<Self>, wanted: Reference, publish: Reference) -> Want {
-        Want { item: Arc::clone(self), wanted, publish, priority: self.entry.priority }
+        Want { item: Arc::clone(self), wanted, publish, priority: self.entry.priority, resolved: None }
     }
 
     /// A row for the item as a whole, for when it is not known which images it means.

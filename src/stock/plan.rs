@@ -5,7 +5,10 @@ use std::sync::Arc;
 use futures_util::{StreamExt, stream};
 use serde::Serialize;
 
+use super::claims;
+use super::expand::{Chooser, Expanded, Expansion, KnownDates};
 use super::run::{Prepared, Unit};
+use super::undecided::Undecided;
 use super::{Item, Supply, TargetStore, Want};
 use crate::Result;
 use crate::content::Digest;
@@ -25,6 +28,8 @@ pub enum State {
     Moved,
     /// It cannot be delivered as things are.
     Unresolvable,
+    /// A line whose images are chosen by creation dates, of which some are not known: reading them costs pulls.
+    Undecided,
 }
 
 impl State {
@@ -35,6 +40,7 @@ impl State {
             State::Missing => "missing",
             State::Moved => "moved",
             State::Unresolvable => "unresolvable",
+            State::Undecided => "undecided",
         }
     }
 }
@@ -58,73 +64,134 @@ pub struct Planned {
     pub priority: i64,
 }
 
+/// What a run would do.
+#[derive(Debug)]
+pub struct Plan {
+    /// How every image stands, in list order.
+    pub images: Vec<Planned>,
+    /// Of lines that choose nothing, as their rules allow: the repository and how its tags were chosen, in list order.
+    pub empty: Vec<(String, String)>,
+}
+
+/// Who plans, and for where.
+struct Planner<'a> {
+    engine: &'a Arc<Engine>,
+    supply: &'a Supply,
+    target: &'a TargetStore,
+    chooser: Chooser<'a>,
+}
+
+/// What an item has led to: its rows, or how it came to have none.
+enum Drawn {
+    Rows(Vec<Planned>),
+    Empty(usize, String, String),
+}
+
 /// Compares both sides for every image of `prepared`, all upstreams at once.
-pub(super) async fn compare(supply: &Supply, target: &TargetStore, prepared: Prepared, limit: usize) -> Vec<Planned> {
+pub(super) async fn compare(supply: &Supply, target: &TargetStore, prepared: Prepared, dates: &KnownDates, limit: usize) -> Plan {
     let options = Options { deliveries: supply.deliveries(&target.target), ..Options::default() };
-    let engine = Engine::new(target.ends.clone(), Arc::new(Silent), options, tokio_util::sync::CancellationToken::new());
-    let (engine, claims) = (&engine, &prepared.claims);
+    let engine = &Engine::new(target.ends.clone(), Arc::new(Silent), options, tokio_util::sync::CancellationToken::new());
+    let chooser = Chooser { supply, engine, claims: &prepared.claims, dates, limit };
+    let planner = &Planner { engine, supply, target, chooser };
     let groups = prepared.groups.into_values().map(|units| {
         stream::iter(units)
             .map(move |unit| async move {
                 match unit {
-                    Unit::Want(want) => vec![one(engine, supply, target, want).await],
-                    Unit::Expand(item) => match super::run::expand(supply, claims, &item).await {
-                        Ok(expanded) => expansion(engine, supply, target, &item, expanded, limit).await,
-                        Err(error) => vec![unresolvable(item.order, item.row(&target.target).failed(error))],
-                    },
+                    Unit::Want(want) => Drawn::Rows(vec![planner.one(want).await]),
+                    Unit::Expand(item) => planner.item(&item).await,
                 }
             })
             .buffer_unordered(limit)
     });
-    let found: Vec<Vec<Planned>> = stream::select_all(groups.map(StreamExt::boxed)).collect().await;
-    prepared.failed.into_iter().map(|(order, row)| unresolvable(order, row)).chain(found.into_iter().flatten()).collect()
-}
-
-async fn expansion(
-    engine: &Arc<Engine>,
-    supply: &Supply,
-    target: &TargetStore,
-    item: &Item,
-    expanded: super::run::Expanded,
-    limit: usize,
-) -> Vec<Planned> {
-    let refused = expanded.refused.into_iter().map(|(want, error)| unresolvable(want.item.order, want.row(&target.target).failed(error)));
-    let mut rows: Vec<Planned> =
-        stream::iter(expanded.wants).map(|want| one(engine, supply, target, want)).buffered(limit).collect::<Vec<_>>().await;
-    rows.extend(refused);
-    if let Some(first) = rows.first_mut() {
-        first.selection = Some(format!("{}: {}", item.entry.source, expanded.explanation));
-    }
-    rows
-}
-
-async fn one(engine: &Arc<Engine>, supply: &Supply, target: &TargetStore, want: Want) -> Planned {
-    let planned = unresolvable(want.item.order, want.row(&target.target));
-    match compare_one(engine, supply, &want).await {
-        Ok((standing, cost, account)) => {
-            let (state, at_target, at_upstream) = sides(standing);
-            let row = Outcome { digest: at_target, source_digest: Some(at_upstream), ..planned.row };
-            Planned { row, state, cost, account, priority: want.priority, ..planned }
+    let drawn: Vec<Drawn> = stream::select_all(groups.map(StreamExt::boxed)).collect().await;
+    let (mut images, mut empty) = (prepared.failed.into_iter().map(|(order, row)| unresolvable(order, row)).collect::<Vec<_>>(), vec![]);
+    for drawn in drawn {
+        match drawn {
+            Drawn::Rows(rows) => images.extend(rows),
+            Drawn::Empty(order, source, explanation) => empty.push((order, source, explanation)),
         }
-        Err(error) => Planned { row: planned.row.failed(error), ..planned },
+    }
+    images.sort_by(|a, b| (a.order, &a.row.source).cmp(&(b.order, &b.row.source)));
+    empty.sort();
+    Plan { images, empty: empty.into_iter().map(|(_, source, explanation)| (source, explanation)).collect() }
+}
+
+impl Planner<'_> {
+    async fn item(&self, item: &Arc<Item>) -> Drawn {
+        match self.chooser.expand(item).await {
+            Ok(Expansion::Chosen(expanded)) if expanded.selected == 0 => {
+                Drawn::Empty(item.order, item.entry.source.to_string(), expanded.explanation)
+            }
+            Ok(Expansion::Chosen(expanded)) => Drawn::Rows(self.chosen(item, expanded).await),
+            Ok(Expansion::Undecided(undecided)) => Drawn::Rows(self.undecided(&undecided).await),
+            Err(error) => Drawn::Rows(vec![unresolvable(item.order, item.row(&self.target.target).failed(error))]),
+        }
+    }
+
+    async fn chosen(&self, item: &Item, expanded: Expanded) -> Vec<Planned> {
+        let refused = expanded.refused.into_iter();
+        let refused = refused.map(|(want, error)| unresolvable(want.item.order, want.row(&self.target.target).failed(error)));
+        let wants = stream::iter(expanded.wants);
+        let mut rows: Vec<Planned> = wants.map(|want| self.one(want)).buffered(self.chooser.limit).collect().await;
+        rows.extend(refused);
+        if let Some(first) = rows.first_mut() {
+            first.selection = Some(format!("{}: {}", item.entry.source, expanded.explanation));
+        }
+        rows
+    }
+
+    /// A row for the choice and what it may lead to, and one for each exact tag.
+    async fn undecided(&self, undecided: &Undecided) -> Vec<Planned> {
+        let item = &undecided.item;
+        let settled = stream::iter(undecided.settled()).map(|want| self.one(want)).buffered(self.chooser.limit);
+        let settled: Vec<u64> = settled.map(|planned| planned.cost.map_or(0, |cost| cost.pulls)).collect().await;
+        let pulls = undecided.pulls() + undecided.pulls_to_deliver(&settled);
+        let mut rows = vec![Planned {
+            state: State::Undecided,
+            selection: Some(format!("{}: {}", item.entry.source, undecided.explanation())),
+            cost: Some(Cost { pulls, likely: None, exact: false }),
+            account: undecided.account(),
+            priority: item.entry.priority,
+            ..unresolvable(item.order, item.row(&self.target.target))
+        }];
+        let exact = item.selector().map(|selector| item.tagged(selector.exact_tags())).unwrap_or_default();
+        let (wants, refused) = claims::merge(self.chooser.claims, exact);
+        rows.extend(stream::iter(wants).map(|want| self.one(want)).buffered(self.chooser.limit).collect::<Vec<_>>().await);
+        rows.extend(refused.into_iter().map(|(want, error)| unresolvable(item.order, want.row(&self.target.target).failed(error))));
+        rows
+    }
+
+    async fn one(&self, want: Want) -> Planned {
+        let planned = unresolvable(want.item.order, want.row(&self.target.target));
+        match compare_one(self.engine, self.supply, &want).await {
+            Ok((standing, at_upstream, cost, account)) => {
+                let (state, at_target) = at_target(standing);
+                let row = Outcome { digest: at_target, source_digest: Some(at_upstream), ..planned.row };
+                Planned { row, state, cost, account, priority: want.priority, ..planned }
+            }
+            Err(error) => Planned { row: planned.row.failed(error), ..planned },
+        }
     }
 }
 
-async fn compare_one(engine: &Arc<Engine>, supply: &Supply, want: &Want) -> Result<(Standing, Option<Cost>, Option<AccountId>)> {
+/// How an image stands, its digest at the upstream, its cost and who pays.
+type Compared = (Standing, Digest, Option<Cost>, Option<AccountId>);
+
+async fn compare_one(engine: &Arc<Engine>, supply: &Supply, want: &Want) -> Result<Compared> {
     let (image, gate) = supply.image(want).await?;
     let (standing, survey) = engine.compare(&image).await?;
     let cost = match standing {
         Standing::Current(_) if !survey.lacks_referrers() => None,
         Standing::Current(_) | Standing::Missing(_) | Standing::Moved { .. } => Some(engine.cost(&image, &survey).await?),
     };
-    Ok((standing, cost, gate.map(|gate| gate.account().clone())))
+    Ok((standing, survey.wanted.digest, cost, gate.map(|gate| gate.account().clone())))
 }
 
-fn sides(standing: Standing) -> (State, Option<Digest>, Digest) {
+fn at_target(standing: Standing) -> (State, Option<Digest>) {
     match standing {
-        Standing::Current(digest) => (State::Current, Some(digest.clone()), digest),
-        Standing::Missing(digest) => (State::Missing, None, digest),
-        Standing::Moved { from, to } => (State::Moved, Some(from), to),
+        Standing::Current(digest) => (State::Current, Some(digest)),
+        Standing::Missing(_) => (State::Missing, None),
+        Standing::Moved { from, .. } => (State::Moved, Some(from)),
     }
 }
 

@@ -11,10 +11,12 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::choosing::Parcel;
 use super::claims::{self, Claims};
+use super::expand::KnownDates;
 use super::found::Found;
-use super::{Item, Planned, Supply, TargetStore, Want};
-use crate::content::{Charge, Place, PlatformFilter, Source};
+use super::{Item, Plan, Supply, TargetStore, Want};
+use crate::content::{Charge, PlatformFilter};
 use crate::copy::{Delivered, Engine, Next, Options};
 use crate::limits::Mode;
 use crate::list::Parsed;
@@ -52,10 +54,12 @@ pub struct SyncOptions {
     pub wait_until: Option<Instant>,
     /// No image starts after this.
     pub start_until: Option<Instant>,
+    /// Creation dates that are known beforehand, for selections by date.
+    pub dates: KnownDates,
 }
 
 impl SyncOptions {
-    fn mode(&self) -> Mode {
+    pub(super) fn mode(&self) -> Mode {
         self.wait_until.map_or(Mode::Defer, Mode::WaitUntil)
     }
 }
@@ -83,14 +87,6 @@ pub(super) struct Prepared {
     pub(super) claims: Claims,
 }
 
-/// An item whose tags have been listed.
-pub(super) struct Expanded {
-    pub(super) wants: Vec<Want>,
-    pub(super) refused: Vec<(Want, Error)>,
-    /// How many tags each step left, for people.
-    pub(super) explanation: String,
-}
-
 /// Rows by their place in the lists; images of one line by name.
 type Rows = BTreeMap<(usize, String), Outcome>;
 
@@ -101,11 +97,9 @@ impl Sync {
     }
 
     /// How every image stands, in list order; spends no pull.
-    pub async fn plan(&self, lists: Vec<Parsed>, rules: &RuleSet) -> Vec<Planned> {
+    pub async fn plan(&self, lists: Vec<Parsed>, rules: &RuleSet) -> Plan {
         let prepared = self.prepare(lists, rules);
-        let mut planned = super::plan::compare(&self.supply, &self.target, prepared, self.images()).await;
-        planned.sort_by(|a, b| (a.order, &a.row.source).cmp(&(b.order, &b.row.source)));
-        planned
+        super::plan::compare(&self.supply, &self.target, prepared, &self.options.dates, self.images()).await
     }
 
     /// Delivers every image. When `stop` is cancelled (or the disk is full) nothing new is begun, and what is under way
@@ -126,6 +120,7 @@ impl Sync {
             options: self.options.clone(),
             reporter,
             claims: prepared.claims,
+            limit: self.images(),
             done: Mutex::default(),
             pending: Mutex::default(),
             under_way: Mutex::default(),
@@ -138,7 +133,7 @@ impl Sync {
         for (upstream, units) in prepared.groups {
             worker.reporter.event(&Event::Wanted { upstream: &upstream, images: units.len() });
             units.iter().for_each(|unit| worker.expect(unit));
-            groups.spawn(Arc::clone(&worker).group(upstream, units, self.images()));
+            groups.spawn(Arc::clone(&worker).group(upstream, units));
         }
         tokio::select! {
             () = async { while groups.join_next().await.is_some() {} } => {}
@@ -200,59 +195,44 @@ impl Unit {
     }
 }
 
-/// Lists the item's repository and selects its tags.
-pub(super) async fn expand(supply: &Supply, claims: &Claims, item: &Arc<Item>) -> Result<Expanded> {
-    let Some(selector) = item.selector() else { return Ok(Expanded { wants: item.wants(), refused: vec![], explanation: String::new() }) };
-    let source = &item.entry.source;
-    let charge = Charge::new(source.to_string());
-    let listed = supply.upstream(item).await?.tags(&Place::new(source.path.as_str()), &charge).await?;
-    let selected = selector.select(&listed);
-    if selected.tags.is_empty() {
-        let message = format!("none of the {} tags listed is selected by `{}`", listed.len(), selector.tags_column());
-        return Err(Error::new(Side::Upstream, "select tags", Kind::NotFound, message)
-            .subject(source.to_string())
-            .remedy("check `tags` and `exclude`"));
-    }
-    let explanation = selected.attrition.to_string();
-    let (wants, refused) = claims::merge(claims, item.tagged(&selected.tags));
-    Ok(Expanded { wants, refused, explanation })
-}
-
 /// Who may bring, and who may wait for it, in one upstream's group.
-struct Slots {
+#[derive(Clone)]
+pub(super) struct Slots {
     bring: Arc<Semaphore>,
     wait: Arc<Semaphore>,
 }
 
 /// What the groups of a run share.
-struct Worker {
-    engine: Arc<Engine>,
-    supply: Arc<Supply>,
-    target: TargetStore,
-    options: SyncOptions,
-    reporter: Arc<dyn Reporter>,
-    claims: Claims,
+pub(super) struct Worker {
+    pub(super) engine: Arc<Engine>,
+    pub(super) supply: Arc<Supply>,
+    pub(super) target: TargetStore,
+    pub(super) options: SyncOptions,
+    pub(super) reporter: Arc<dyn Reporter>,
+    pub(super) claims: Claims,
+    /// Images of one upstream that are worked on at once.
+    pub(super) limit: usize,
     done: Mutex<Rows>,
     /// Rows of everything that is known to be wanted and not done: what remains when a run is cut short.
-    pending: Mutex<Rows>,
+    pub(super) pending: Mutex<Rows>,
     /// What images that are being delivered cost, and since when: an image that is cut off has cost it too.
-    under_way: Mutex<BTreeMap<(usize, String), (Charge, Instant)>>,
+    pub(super) under_way: Mutex<BTreeMap<(usize, String), (Charge, Instant)>>,
     written: std::sync::atomic::AtomicU64,
 }
 
-fn lock<T>(shared: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+pub(super) fn lock<T>(shared: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Runs `work` whether or not its result is asked for; aborted when that is dropped. Nothing, if it panicked.
-async fn of_its_own<T: Default + Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
+pub(super) async fn of_its_own<T: Default + Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
     AbortOnDropHandle::new(tokio::spawn(work)).await.unwrap_or_default()
 }
 
 impl Worker {
     /// All units of one upstream: listings and surveys as many at once as keep it busy, and what must be brought as soon as that
     /// is known; unless pulls are scarce: then all is surveyed first, and what is worth most goes first.
-    async fn group(self: Arc<Self>, upstream: String, units: Vec<Unit>, limit: usize) {
+    async fn group(self: Arc<Self>, upstream: String, units: Vec<Unit>) {
         let mut known = units.len() as u64;
         let host: Arc<str> = upstream.as_str().into();
         // Each in a task of its own: one that is not polled, while what was found is begun, would keep its permit from that.
@@ -261,18 +241,18 @@ impl Worker {
                 .map(|unit| of_its_own(Arc::clone(&self).expanded(Arc::clone(&host), unit)))
                 .buffered(UPSTREAM_CONCURRENCY)
                 .flat_map(stream::iter)
-                .map(|want| of_its_own(Arc::clone(&self).survey(Arc::clone(&host), want)))
-                .buffer_unordered(limit)
+                .map(|open| of_its_own(Arc::clone(&self).looked_at(Arc::clone(&host), open)))
+                .buffer_unordered(self.limit)
         );
-        let slots = Slots { bring: Arc::new(Semaphore::new(limit)), wait: Arc::new(Semaphore::new(WAITING)) };
+        let slots = Slots { bring: Arc::new(Semaphore::new(self.limit)), wait: Arc::new(Semaphore::new(WAITING)) };
         let (mut tasks, mut parked) = (JoinSet::new(), vec![]);
-        while let Some(found) = surveyed.next().await {
+        while let Some(parcel) = surveyed.next().await {
             known = known.saturating_sub(1);
-            let Some(found) = found else { continue };
-            if parked.len() < WAITING && found.is_scarce(known + parked.len() as u64) {
-                parked.push(found);
+            let Some(parcel) = parcel else { continue };
+            if parked.len() < WAITING && parcel.is_scarce(known + parked.len() as u64) {
+                parked.push(parcel);
             } else {
-                self.begin(&upstream, found, &slots, &mut tasks).await;
+                self.begin(&upstream, parcel, &slots, &mut tasks).await;
             }
         }
         self.bring_parked(&upstream, parked, &slots, &mut tasks).await;
@@ -280,17 +260,23 @@ impl Worker {
     }
 
     /// Under scarcity: priority first, then images that cost fewer pulls.
-    async fn bring_parked(self: &Arc<Self>, upstream: &str, mut parked: Vec<Found>, slots: &Slots, tasks: &mut JoinSet<()>) {
-        let pulls = |found: &Found| found.cost.map(|cost| self.engine.likely(cost));
-        parked.sort_by_key(|found| (std::cmp::Reverse(found.want.priority), pulls(found), found.want.item.order));
-        for found in parked {
-            self.begin(upstream, found, slots, tasks).await;
+    async fn bring_parked(self: &Arc<Self>, upstream: &str, mut parked: Vec<Parcel>, slots: &Slots, tasks: &mut JoinSet<()>) {
+        parked.sort_by_key(|parcel| parcel.rank(|found| found.cost.map(|cost| self.engine.likely(cost))));
+        for parcel in parked {
+            self.begin(upstream, parcel, slots, tasks).await;
+        }
+    }
+
+    async fn begin(self: &Arc<Self>, upstream: &str, parcel: Parcel, slots: &Slots, tasks: &mut JoinSet<()>) {
+        match parcel {
+            Parcel::Image(found) => self.begin_image(upstream, found, slots, tasks).await,
+            Parcel::Choice(undecided) => self.begin_choice(upstream, undecided, slots, tasks).await,
         }
     }
 
     /// Sees to it that `found` is brought. Where nobody may wait for pulls, they are reserved here, in order; where one may,
     /// the gate keeps the order.
-    async fn begin(self: &Arc<Self>, upstream: &str, mut found: Found, slots: &Slots, tasks: &mut JoinSet<()>) {
+    pub(super) async fn begin_image(self: &Arc<Self>, upstream: &str, mut found: Found, slots: &Slots, tasks: &mut JoinSet<()>) {
         if self.options.mode() == Mode::Defer
             && let Err(error) = found.reserve(&self.engine, Mode::Defer).await
         {
@@ -320,7 +306,7 @@ impl Worker {
     }
 
     /// No image starts after the time that was given.
-    fn in_time(&self) -> Result<()> {
+    pub(super) fn in_time(&self) -> Result<()> {
         match self.options.start_until {
             Some(end) if end <= Instant::now() => {
                 Err(Error::new(Side::Local, "start image", Kind::Deferred, "the time given by --until is over"))
@@ -329,37 +315,8 @@ impl Worker {
         }
     }
 
-    async fn expanded(self: Arc<Self>, upstream: Arc<str>, unit: Unit) -> Vec<Want> {
-        let item = match unit {
-            Unit::Want(want) => return vec![want],
-            Unit::Expand(item) => item,
-        };
-        if self.engine.stop_requested() {
-            return vec![];
-        }
-        let row = item.row(&self.target.target);
-        match expand(&self.supply, &self.claims, &item).await {
-            Ok(expanded) => {
-                lock(&self.pending).remove(&(item.order, row.source));
-                self.reporter.event(&Event::Wanted {
-                    upstream: &upstream,
-                    images: (expanded.wants.len() + expanded.refused.len()).saturating_sub(1),
-                });
-                for (want, error) in expanded.refused {
-                    self.finish(&upstream, item.order, want.row(&self.target.target).failed(error));
-                }
-                expanded.wants.iter().for_each(|want| self.expect(&Unit::Want(want.clone())));
-                expanded.wants
-            }
-            Err(error) => {
-                self.finish(&upstream, item.order, row.failed(error));
-                vec![]
-            }
-        }
-    }
-
     /// Asks both sides of one image; what needs nothing (or cannot be) is finished here.
-    async fn survey(self: Arc<Self>, upstream: Arc<str>, want: Want) -> Option<Found> {
+    pub(super) async fn survey(self: Arc<Self>, upstream: Arc<str>, want: Want) -> Option<Found> {
         if self.engine.stop_requested() {
             return None;
         }
@@ -411,18 +368,25 @@ impl Worker {
                 notes: delivered.notes,
                 ..row
             },
-            Err(error) if error.kind() == Kind::Cancelled => row.deferred(self.reason()),
-            Err(error) if error.kind() == Kind::Deferred => {
-                let until = error.until().map(|until| until.to_string());
-                Outcome { until, ..row.deferred(error.message()) }
-            }
-            Err(error) => row.failed(error),
+            Err(error) => self.unfinished(row, error),
         };
         self.finish(upstream, order, row);
     }
 
+    /// The row of what was not delivered: deferred, if nothing is wrong.
+    pub(super) fn unfinished(&self, row: Outcome, error: Error) -> Outcome {
+        match error.kind() {
+            Kind::Cancelled => row.deferred(self.reason()),
+            Kind::Deferred => {
+                let until = error.until().map(|until| until.to_string());
+                Outcome { until, ..row.deferred(error.message()) }
+            }
+            _ => row.failed(error),
+        }
+    }
+
     /// Writes down what the image has cost, if it was begun.
-    fn settle(&self, key: &(usize, String), row: &mut Outcome) {
+    pub(super) fn settle(&self, key: &(usize, String), row: &mut Outcome) {
         let Some((Charge { tally, .. }, started)) = lock(&self.under_way).remove(key) else { return };
         row.bytes = tally.bytes_read();
         row.pulls = tally.pulls();
@@ -431,7 +395,7 @@ impl Worker {
     }
 
     /// Notes that `unit` is wanted.
-    fn expect(&self, unit: &Unit) {
+    pub(super) fn expect(&self, unit: &Unit) {
         let (order, row) = match unit {
             Unit::Want(want) => (want.item.order, want.row(&self.target.target)),
             Unit::Expand(item) => (item.order, item.row(&self.target.target)),
@@ -439,7 +403,7 @@ impl Worker {
         lock(&self.pending).insert((order, row.source.clone()), row);
     }
 
-    fn finish(&self, upstream: &str, order: usize, row: Outcome) {
+    pub(super) fn finish(&self, upstream: &str, order: usize, row: Outcome) {
         self.reporter.event(&Event::Finished { upstream, outcome: &row });
         let key = (order, row.source.clone());
         lock(&self.pending).remove(&key);

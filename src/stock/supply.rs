@@ -11,7 +11,7 @@ use crate::limits::{AccountId, Accounts, Bandwidth, Clock, Gate, Ledger, Rate, S
 use crate::name::Reference;
 use crate::registry::{Concurrency, HostSettings, HttpSettings, Limits, Registries, RegistryStore, RetryPolicy};
 use crate::report::RegistryRow;
-use crate::resume::{Deliveries, Kept};
+use crate::resume::{CreatedDates, Deliveries, Kept};
 use crate::stock::{Item, Want};
 use crate::{Error, Kind, Result, Side};
 
@@ -21,6 +21,8 @@ pub struct Supply {
     credentials: CredentialStore,
     /// Where manifests of undelivered images are kept; none when a command delivers nothing.
     kept: Option<Arc<Kept>>,
+    /// When images were created, as far as anybody has read it.
+    pub(super) created: CreatedDates,
     accounts: Arc<Accounts>,
     /// The folder for what outlives a run.
     state: Option<PathBuf>,
@@ -66,8 +68,16 @@ impl Supply {
         let ledger = options.state.map(Ledger::open).transpose()?;
         let accounts = Arc::new(Accounts::new(Clock::start(jiff::Timestamp::now()), ledger));
         let limits = Limits { accounts: Arc::clone(&accounts), bandwidth: options.bandwidth.map(|rate| Arc::new(Bandwidth::new(rate))) };
+        let created = CreatedDates::new(options.state.map(|state| state.join("created.jsonl")).as_deref());
         let registries = registries(config, options.concurrency, limits);
-        Ok(Supply { registries, credentials: CredentialStore::new(config), kept, accounts, state: options.state.map(Path::to_owned) })
+        Ok(Supply {
+            registries,
+            credentials: CredentialStore::new(config),
+            kept,
+            created,
+            accounts,
+            state: options.state.map(Path::to_owned),
+        })
     }
 
     /// Opens `target`; a layout is created if it is not there and `create` says so.
@@ -114,14 +124,20 @@ impl Supply {
         };
         let rule = want.item.rule.as_ref();
         let immutable = matches!(&want.publish, Reference::Tag(tag) if rule.is_some_and(|rule| rule.immutable_tags.matches(tag)));
+        let charge = Charge::new(want.source());
+        let charge = match &want.resolved {
+            Some(resolved) => Charge { tally: Arc::clone(&resolved.tally), ..charge },
+            None => charge,
+        };
         let image = Image {
             name: want.canonical().into(),
             upstream,
             from: Place::new(want.item.entry.source.path.as_str()),
             wanted: want.wanted.clone(),
+            resolved: want.resolved.as_ref().and_then(|resolved| resolved.descriptor.clone()),
             to: want.item.to.clone(),
             publish: want.publish.clone(),
-            charge: Charge::new(want.source()),
+            charge,
             immutable,
             policy: Arc::clone(&want.item.policy),
         };

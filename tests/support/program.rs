@@ -103,6 +103,11 @@ impl Program {
         finish(self.command(arguments), &self.path("report.json"))
     }
 
+    /// The same for output that is no text.
+    pub fn output(&self, arguments: &[&str]) -> std::process::Output {
+        self.command(arguments).output().unwrap()
+    }
+
     /// Runs `larder` with these arguments and this standard input.
     pub fn run_with_input(&self, arguments: &[&str], input: &str) -> Run {
         let mut command = self.command(arguments);

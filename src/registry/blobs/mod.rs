@@ -1,5 +1,6 @@
 //! Blobs: whether a repository has one, and reading it (distribution-spec "Pulling blobs"; registries.md 4.3).
 
+mod foreign;
 mod range;
 mod read;
 
@@ -19,20 +20,54 @@ impl RegistryStore {
     }
 
     /// Whether `place` has the blob, by HEAD.
+    pub(super) async fn head_blob(&self, place: &Place, digest: &Digest, charge: &Charge) -> Result<bool> {
+        Ok(self.ask_blob(place, digest, &Scopes::push(place.as_str()), charge).await? != Asked::Absent)
+    }
+
+    /// How many bytes `place`'s blob has, by HEAD; by a GET whose body is not read where the HEAD does not say.
+    pub(super) async fn size_of_blob(&self, place: &Place, digest: &Digest, charge: &Charge) -> Result<Option<u64>> {
+        let scopes = Scopes::pull(place.as_str());
+        match self.ask_blob(place, digest, &scopes, charge).await? {
+            Asked::Absent => return Ok(None),
+            Asked::Here(Some(size)) => return Ok(Some(size)),
+            Asked::Here(None) => {}
+        }
+        let url = self.blob_url(place, digest);
+        let call = Call::new((RequestKind::BlobGet, "get blob", Method::GET), url, place, &scopes, charge);
+        match self.transport.send(&call, &mut self.transport.host.patience()).await {
+            Ok(answer) => answer.content_length().map(Some).ok_or_else(|| {
+                self.transport.topic(&call).error(Kind::Unsupported, format!("the registry does not say how many bytes {digest} has"))
+            }),
+            Err(error) if error.kind() == Kind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Asks for a blob by HEAD.
     ///
     /// A registry may redirect the HEAD to a store whose signed address is good for GET only, which refuses it. That a
     /// registry redirects says that it has the blob; should it be wrong, the manifest's PUT is refused and the copy heals.
-    pub(super) async fn head_blob(&self, place: &Place, digest: &Digest, charge: &Charge) -> Result<bool> {
-        let scopes = Scopes::push(place.as_str());
+    async fn ask_blob(&self, place: &Place, digest: &Digest, scopes: &Scopes, charge: &Charge) -> Result<Asked> {
         let url = self.blob_url(place, digest);
-        let call = Call::new((RequestKind::BlobHead, "head blob", Method::HEAD), url, place, &scopes, charge);
+        let call = Call::new((RequestKind::BlobHead, "head blob", Method::HEAD), url, place, scopes, charge);
         match self.transport.deliver(&call, &mut self.transport.host.patience()).await? {
-            Outcome::Answer(_) => Ok(true),
-            Outcome::Refused(refusal, _) if refusal.foreign.is_some() && matches!(refusal.status, 400 | 401 | 403 | 405) => Ok(true),
+            Outcome::Answer(answer) => Ok(Asked::Here(answer.content_length())),
+            Outcome::Refused(refusal, _) if refusal.foreign.is_some() && matches!(refusal.status, 400 | 401 | 403 | 405) => {
+                Ok(Asked::Here(None))
+            }
             Outcome::Refused(refusal, _) => match error::refused(&self.transport.topic(&call), &refusal) {
-                error if error.kind() == Kind::NotFound => Ok(false),
+                error if error.kind() == Kind::NotFound => Ok(Asked::Absent),
                 error => Err(error),
             },
         }
     }
+}
+
+/// What a registry says of a blob.
+#[derive(Debug, PartialEq, Eq)]
+enum Asked {
+    /// It has it, of so many bytes, if it says so.
+    Here(Option<u64>),
+    /// It does not have it.
+    Absent,
 }

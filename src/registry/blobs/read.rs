@@ -12,9 +12,9 @@ use crate::content::{BlobStream, Charge, Descriptor, Place};
 use crate::error::Kind;
 use crate::registry::auth::Scopes;
 use crate::registry::counters::RequestKind;
-use crate::registry::error::Topic;
+use crate::registry::error::{self, Topic};
 use crate::registry::store::RegistryStore;
-use crate::registry::transport::{Answer, Call, Claim, Lane, Patience, Reader, Transport, Trouble};
+use crate::registry::transport::{Answer, Call, Claim, Credentials, Lane, Outcome, Patience, Reader, Transport, Trouble};
 use crate::{Error, Result, Side};
 
 const OPERATION: &str = "get blob";
@@ -28,8 +28,28 @@ impl RegistryStore {
         offset: u64,
         charge: &Charge,
     ) -> Result<Option<BlobStream>> {
-        let mut reading = Reading {
+        if offset >= blob.size {
+            // Nothing is left to ask for. Who asked still checks what it has.
+            return Ok(Some(stream::empty().boxed()));
+        }
+        if blob.is_foreign() && !blob.urls.is_empty() && self.transport.side == Side::Upstream {
+            return self.read_foreign(place, blob, offset, charge).await.map(Some);
+        }
+        let mut reading = self.reading(place, blob, offset, charge);
+        match reading.open(Claim::Fresh).await {
+            Ok(()) => {}
+            Err(error) if error.kind() == Kind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        }
+        let chunks = stream::try_unfold(reading, |mut reading| async move { Ok(reading.next().await?.map(|chunk| (chunk, reading))) });
+        Ok(Some(chunks.boxed()))
+    }
+
+    /// A reading of `blob` at the registry that has yet to begin.
+    pub(super) fn reading(&self, place: &Place, blob: &Descriptor, offset: u64, charge: &Charge) -> Reading {
+        Reading {
             url: self.blob_url(place, &blob.digest),
+            stranger: false,
             scopes: Scopes::pull(place.as_str()),
             place: place.clone(),
             blob: blob.clone(),
@@ -40,31 +60,23 @@ impl RegistryStore {
             patience: self.transport.host.patience(),
             _reader: self.transport.host.reader(),
             transport: self.transport.clone(),
-        };
-        if offset >= blob.size {
-            // Nothing is left to ask for. Who asked still checks what it has.
-            return Ok(Some(stream::empty().boxed()));
         }
-        match reading.open(Claim::Fresh).await {
-            Ok(()) => {}
-            Err(error) if error.kind() == Kind::NotFound => return Ok(None),
-            Err(error) => return Err(error),
-        }
-        let chunks = stream::try_unfold(reading, |mut reading| async move { Ok(reading.next().await?.map(|chunk| (chunk, reading))) });
-        Ok(Some(chunks.boxed()))
     }
 }
 
 /// A blob that is being read.
-struct Reading {
-    transport: Transport,
+pub(super) struct Reading {
+    pub(super) transport: Transport,
     place: Place,
-    blob: Descriptor,
-    charge: Charge,
-    url: url::Url,
+    pub(super) blob: Descriptor,
+    pub(super) charge: Charge,
+    /// Where it is asked for.
+    pub(super) url: url::Url,
+    /// That is not the registry.
+    pub(super) stranger: bool,
     scopes: Scopes,
     /// The next byte the reader wants.
-    at: u64,
+    pub(super) at: u64,
     /// How many bytes of the present body the reader has had already.
     skip: u64,
     body: Option<Answer>,
@@ -73,8 +85,15 @@ struct Reading {
 }
 
 impl Reading {
+    /// From now on it is asked for at `url`, with a fresh retry budget.
+    pub(super) fn turn_to(&mut self, url: url::Url, stranger: bool) {
+        self.body = None;
+        (self.url, self.stranger) = (url, stranger);
+        self.patience = self.transport.host.patience();
+    }
+
     /// The next piece.
-    async fn next(&mut self) -> Result<Option<Bytes>> {
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>> {
         loop {
             let Some(body) = &mut self.body else {
                 self.open(Claim::Continued).await?;
@@ -121,21 +140,32 @@ impl Reading {
     /// The body broke off: its permit is given back, and what is left is asked for when it is time.
     async fn mend(&mut self, trouble: Trouble, sent: Instant) -> Result<()> {
         self.body = None;
+        let trouble = if self.stranger { trouble.of_a_stranger() } else { trouble };
         let topic = self.transport.topic_of(OPERATION, Some(&self.place), &self.charge);
         self.transport.stumble(&topic, &mut self.patience, trouble, sent).await
     }
 
     /// Asks for the bytes from `at` on.
-    async fn open(&mut self, claim: Claim) -> Result<()> {
+    pub(super) async fn open(&mut self, claim: Claim) -> Result<()> {
         let url = self.url.clone();
         let mut call = Call::new((RequestKind::BlobGet, OPERATION, Method::GET), url, &self.place, &self.scopes, &self.charge);
         call.lane = Lane::Bulk;
         call.claim = claim;
+        if self.stranger {
+            call.stranger = true;
+            call.credentials = Credentials::Given(None);
+        }
         if self.at > 0 {
             let range = HeaderValue::from_str(&format!("bytes={}-", self.at));
             call.headers.extend(range.ok().map(|range| (RANGE, range)));
         }
-        let answer = self.transport.send(&call, &mut self.patience).await?;
+        let answer = match self.transport.deliver(&call, &mut self.patience).await? {
+            Outcome::Answer(answer) => *answer,
+            Outcome::Refused(refusal, _) if self.stranger => {
+                return Err(self.transport.topic(&call).error(Kind::Refused, refusal.plain_words()));
+            }
+            Outcome::Refused(refusal, _) => return Err(error::refused(&self.transport.topic(&call), &refusal)),
+        };
         self.skip = begins_at(&answer, self.at, self.blob.size)
             .map(|first| self.at - first)
             .map_err(|why| self.transport.topic(&call).error(Kind::Damaged, format!("{}: {why}", self.blob.digest)))?;

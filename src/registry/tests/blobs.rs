@@ -197,3 +197,101 @@ async fn reading_from_the_target_is_no_reading_from_an_upstream() {
     read(store.blob(&place(), &blob, 0, &charge).await.unwrap().unwrap()).await.unwrap();
     assert_eq!(charge.tally.bytes_read(), 0);
 }
+
+/// A foreign layer that is to be had at these addresses.
+fn foreign(all: &[u8], urls: &[String]) -> crate::content::Descriptor {
+    let media_type = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip".to_owned();
+    crate::content::Descriptor { media_type, urls: urls.to_vec(), ..descriptor(all) }
+}
+
+#[tokio::test]
+async fn a_foreign_layer_is_read_where_its_urls_lead_in_their_order_without_a_login() {
+    let all = bytes(40_000);
+    let served = all.clone();
+    let gone = Server::start(|_| answer(404, &[], "no such file")).await;
+    let page = Server::start(|_| answer(200, &[], "<html>buy a licence</html>")).await;
+    let vendor = Server::start(move |seen| match seen.path() {
+        "/layer" => answer(302, &[("location", "/moved")], ""),
+        _ => in_pieces(seen, &served, 15_000),
+    })
+    .await;
+    let server = Server::start(|_| refuse(404, "BLOB_UNKNOWN")).await;
+    let urls = [
+        "mailto:x".to_owned(),
+        format!("http://{}/a", gone.host),
+        format!("http://{}/b", page.host),
+        format!("http://{}/layer", vendor.host),
+    ];
+    let (registries, at) = store(&server, Side::Upstream);
+    for offset in [0, 20_000] {
+        let charge = charge();
+        let stream = at.blob(&place(), &foreign(&all, &urls), offset, &charge).await.unwrap().unwrap();
+        assert_eq!(read(stream).await.unwrap(), all[usize::try_from(offset).unwrap()..]);
+        assert_eq!(charge.tally.bytes_read(), 40_000 - offset);
+    }
+    assert_eq!((gone.seen().len(), page.seen().len(), server.seen().len()), (2, 2, 0));
+    let ranges: Vec<_> = vendor.seen().iter().filter(|seen| seen.path() == "/moved").map(from).collect();
+    assert_eq!(ranges, [None, Some(15_000), Some(30_000), Some(20_000), Some(35_000)]);
+    assert!(vendor.seen().iter().all(|seen| seen.header("authorization").is_none()));
+    let row = &registries.rows()[0];
+    assert_eq!(row.requests.blob_get, 0, "nothing of it was asked of the registry");
+    assert!(row.waited_seconds.abs() < f64::EPSILON, "and the registry is in no trouble");
+}
+
+#[tokio::test]
+async fn a_foreign_layer_that_breaks_off_for_good_is_continued_at_the_next_url_and_last_at_the_registry() {
+    let all = bytes(30_000);
+    let (first, second, third) = (all.clone(), all.clone(), all.clone());
+    // Each gives one piece, and then fails.
+    let one =
+        Server::start(move |seen| if seen.nth == 0 { broken(200, &[], &first[..10_000], first.len()) } else { answer(500, &[], "") }).await;
+    let two = Server::start(move |seen| if seen.nth == 0 { in_pieces(seen, &second, 10_000) } else { answer(403, &[], "spent") }).await;
+    let server = Server::start(move |seen| part(seen, &third)).await;
+    let urls = [format!("http://{}/", one.host), format!("http://{}/", two.host)];
+    let (registries, at) = store(&server, Side::Upstream);
+    let stream = at.blob(&place(), &foreign(&all, &urls), 0, &charge()).await.unwrap().unwrap();
+    assert_eq!(read(stream).await.unwrap(), all);
+    assert_eq!(server.seen().iter().map(from).collect::<Vec<_>>(), [Some(20_000)]);
+    assert_eq!((registries.rows()[0].requests.blob_get, registries.rows()[0].waited_seconds), (1, 0.0));
+}
+
+#[tokio::test]
+async fn a_foreign_layer_that_is_nowhere_says_where_it_was_looked_for() {
+    let all = bytes(100);
+    let vendor = Server::start(|_| answer(403, &[], "no")).await;
+    let server = Server::start(|_| refuse(404, "BLOB_UNKNOWN")).await;
+    let host = vendor.host.clone();
+    let urls = [
+        "no address".to_owned(),
+        format!("http://user:pw@{host}/x"),
+        "http://169.254.169.254/latest".to_owned(),
+        format!("http://{host}/y?sig=s"),
+    ];
+    let (_, at) = store(&server, Side::Upstream);
+    let error = at.blob(&place(), &foreign(&all, &urls), 0, &charge()).await.err().unwrap();
+    let message = error.message().replace(&host, "VENDOR").replace(&server.host, "REGISTRY");
+    for part in [
+        "is to be had nowhere",
+        "`no address` is no address",
+        "user name or password",
+        "169.254.169.254 (link-local)",
+        "`http://VENDOR/y`: 403 no",
+        "`http://REGISTRY/v2/a/b/blobs/",
+    ] {
+        assert!(message.contains(part), "{part}: {message}");
+    }
+    assert!(!message.contains("sig="), "{message}");
+    assert_eq!((vendor.seen().len(), server.seen().len()), (1, 1));
+}
+
+#[tokio::test]
+async fn at_a_target_a_foreign_layer_is_the_targets_own() {
+    let all = bytes(100);
+    let served = all.clone();
+    let vendor = Server::start(|_| answer(500, &[], "")).await;
+    let server = Server::start(move |seen| part(seen, &served)).await;
+    let (_, at) = store(&server, Side::Target);
+    let layer = foreign(&all, &[format!("http://{}/", vendor.host)]);
+    assert_eq!(read(at.blob(&place(), &layer, 0, &charge()).await.unwrap().unwrap()).await.unwrap(), all);
+    assert_eq!(vendor.seen().len(), 0);
+}

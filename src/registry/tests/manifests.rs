@@ -170,7 +170,7 @@ async fn a_manifest_is_put_by_digest_and_by_tag_as_it_is() {
     let (_, store) = store(&server, Side::Target);
     let charge = charge();
     store.put_manifest(&place(), &manifest(), &charge).await.unwrap();
-    let named = |reference| Publication { place: place(), reference, manifest: manifest(), source: Arc::from("source") };
+    let named = |reference| Publication { place: place(), reference, manifest: manifest(), source: Arc::from("source"), sparse: vec![] };
     store.publish(&named(tag()), &charge).await.unwrap();
     // Its digest is its name already, and it is known to be there: no request.
     store.publish(&named(Reference::Digest(digest())), &charge).await.unwrap();

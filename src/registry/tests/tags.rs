@@ -82,3 +82,29 @@ async fn what_is_no_list_is_an_error_in_words() {
         assert!(error.kind() == kind && error.message().contains(word), "{error}");
     }
 }
+
+#[tokio::test]
+async fn an_upstream_is_asked_once_a_run_however_many_want_to_know() {
+    let server = Server::start(|seen| match seen.nth {
+        0 => answer(200, &[("link", "</v2/a/b/tags/list?last=x>; rel=next")], r#"{"tags":["x"]}"#),
+        _ => answer(200, &[], r#"{"tags":["y"]}"#),
+    })
+    .await;
+    let (_, at) = store(&server, Side::Upstream);
+    let (place, charge) = (place(), charge());
+    let both = futures_util::future::join(at.tags(&place, &charge), at.tags(&place, &charge)).await;
+    assert_eq!((both.0.unwrap(), both.1.unwrap()), (vec!["x".to_owned(), "y".to_owned()], vec!["x".to_owned(), "y".to_owned()]));
+    at.tags(&place, &charge).await.unwrap();
+    assert_eq!(server.seen().len(), 2, "two pages, once");
+
+    // Of a target the tags change: it is asked each time. Failures of an upstream are remembered.
+    for (side, asked) in [(Side::Target, 2), (Side::Upstream, 1)] {
+        let server = Server::start(|_| refuse(403, "DENIED")).await;
+        let (_, at) = store(&server, side);
+        for _ in 0..2 {
+            let error = at.tags(&place, &charge).await.unwrap_err();
+            assert_eq!(error.http_status(), Some(403), "{error}");
+        }
+        assert_eq!(server.seen().len(), asked);
+    }
+}

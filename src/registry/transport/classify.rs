@@ -39,6 +39,13 @@ impl Trouble {
             Trouble::Lost(_) => false,
         }
     }
+    /// The same at a host that is not the registry: the work that met it waits, and nobody else.
+    pub(crate) fn of_a_stranger(self) -> Self {
+        match self {
+            Trouble::Answer(refusal) => Trouble::Lost(refusal.plain_words()),
+            Trouble::Broken(cause) | Trouble::Lost(cause) => Trouble::Lost(cause),
+        }
+    }
     /// What the host asked for.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self {

@@ -102,6 +102,9 @@ pub(crate) struct Call<'a> {
     pub(crate) claim: Claim,
     /// Whether a redirect to another host is followed.
     pub(crate) abroad: bool,
+    /// It goes where a descriptor's `urls` lead, not to the registry: it is not counted, and what comes of it says nothing about
+    /// the registry.
+    pub(crate) stranger: bool,
     /// How much longer than usual the answer may take.
     pub(crate) grace: Duration,
     pub(crate) charge: &'a Charge,
@@ -128,6 +131,7 @@ impl<'a> Call<'a> {
             lane: Lane::Small,
             claim: Claim::Fresh,
             abroad: true,
+            stranger: false,
             grace: Duration::ZERO,
             charge,
         }
@@ -253,7 +257,7 @@ impl Transport {
         let sent = Instant::now();
         match self.follow(call, authorization).await {
             Ok(reply) => self.judge(call, reply, authorization, may_log_in, (permit, sent)).await,
-            Err(Hitch::Trouble(trouble)) => Ok(Attempt::Trouble(trouble, sent)),
+            Err(Hitch::Trouble(trouble)) => Ok(Attempt::Trouble(if call.stranger { trouble.of_a_stranger() } else { trouble }, sent)),
             Err(Hitch::Fatal(error)) => Err(error),
         }
     }
@@ -333,8 +337,9 @@ impl Transport {
             return self.log_in(call, scopes, &challenges(&headers), authorization, &refusal).await.map(Attempt::LoggedIn);
         }
         // A HEAD of a blob is not worth another redirect: see `head_blob`.
-        let expires = refusal.foreign.is_some() && call.kind != RequestKind::BlobHead;
+        let expires = refusal.foreign.is_some() && call.kind != RequestKind::BlobHead && !call.stranger;
         Ok(match classify(refusal.status, refusal.code.as_deref(), expires) {
+            Verdict::Retry { .. } if call.stranger => Attempt::Trouble(Trouble::Answer(refusal).of_a_stranger(), sent),
             Verdict::Retry { .. } => Attempt::Trouble(Trouble::Answer(refusal), sent),
             Verdict::Done | Verdict::Fail => Attempt::Refused(refusal, body),
         })

@@ -45,7 +45,7 @@ impl Transport {
         let mut url = call.url.clone();
         let mut said = Quota::default();
         for _ in 0..=MOST_REDIRECTS {
-            let home = url.origin() == call.url.origin();
+            let home = !call.stranger && url.origin() == call.url.origin();
             let mut request = self.request(call, url.clone(), authorization.filter(|_| home));
             if call.method != Method::GET && call.method != Method::HEAD {
                 // An empty body says so: a POST without Content-Length is refused by some (411), and hyper would leave it out.
@@ -73,7 +73,7 @@ impl Transport {
     /// Where `response` redirects to, if it does and that may be followed.
     async fn next(&self, call: &Call<'_>, from: &Url, response: &Response) -> Result<Option<Url>, Hitch> {
         let followed = matches!(call.method, Method::GET | Method::HEAD)
-            && matches!(call.credentials, Credentials::Of(_))
+            && (call.stranger || matches!(call.credentials, Credentials::Of(_)))
             && is_redirect(response.status());
         let location = response.headers().get(LOCATION).filter(|_| followed);
         let Some(location) = location else { return Ok(None) };

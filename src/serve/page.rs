@@ -1,4 +1,4 @@
-//! One page of a tag list (distribution-spec, "Listing Tags").
+//! One page of a list: of tags (distribution-spec, "Listing Tags"), of repositories, of referrers.
 
 use url::form_urlencoded;
 
@@ -9,12 +9,12 @@ use super::error::{ApiError, Code};
 pub(crate) struct Page {
     /// At most this many; `None`: all.
     count: Option<usize>,
-    /// Only what comes after this tag.
+    /// Only what comes after this one.
     last: Option<String>,
 }
 
 impl Page {
-    /// Reads a query. Parameters that are none of the API's are ignored (a proxy adds `ns`).
+    /// Reads a query. Parameters that are no page's are ignored.
     pub(crate) fn parse(query: Option<&str>) -> Result<Page, ApiError> {
         let mut page = Page::default();
         for (key, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
@@ -22,7 +22,7 @@ impl Page {
                 "n" => {
                     let count = value
                         .parse()
-                        .map_err(|_| ApiError::new(Code::PaginationNumberInvalid, format!("n={value} is no number of tags")))?;
+                        .map_err(|_| ApiError::new(Code::PaginationNumberInvalid, format!("n={value} is no number of entries")))?;
                     page.count = Some(count);
                 }
                 "last" => page.last = Some(value.into_owned()),
@@ -32,23 +32,28 @@ impl Page {
         Ok(page)
     }
 
-    /// The tags of this page, and the query of the next one if there is more. Tags are put into byte order first, so that
-    /// pages neither overlap nor leave gaps when a tag comes or goes between them. `n=0` is an empty page without a next
+    /// The same page, of at most `count` if the client has named no number.
+    pub(crate) fn or(self, count: usize) -> Page {
+        Page { count: self.count.or(Some(count)), ..self }
+    }
+
+    /// The entries of this page, and the query of the next one if there is more. They are put into byte order first, so that
+    /// pages neither overlap nor leave gaps when one comes or goes between them. `n=0` is an empty page without a next
     /// one, as the specification has it.
-    pub(crate) fn cut(&self, mut tags: Vec<String>) -> (Vec<String>, Option<String>) {
-        tags.sort_unstable();
-        tags.dedup();
+    pub(crate) fn cut(&self, mut all: Vec<String>) -> (Vec<String>, Option<String>) {
+        all.sort_unstable();
+        all.dedup();
         if let Some(last) = &self.last {
-            tags.retain(|tag| tag > last);
+            all.retain(|one| one > last);
         }
-        let Some(count) = self.count else { return (tags, None) };
-        let more = tags.len() > count;
-        tags.truncate(count);
-        let next = tags.last().filter(|_| more).map(|last| {
+        let Some(count) = self.count else { return (all, None) };
+        let more = all.len() > count;
+        all.truncate(count);
+        let next = all.last().filter(|_| more).map(|last| {
             let last: String = form_urlencoded::byte_serialize(last.as_bytes()).collect();
             format!("n={count}&last={last}")
         });
-        (tags, next)
+        (all, next)
     }
 }
 

@@ -8,8 +8,7 @@ use jiff::Timestamp;
 use super::engine::{Delivered, Engine, Image, Next, Survey};
 use super::graph::Job;
 use super::listing::{Found, Walk};
-use crate::content::{Descriptor, Digest, ManifestKind, Recheck, Referrer, Referrers, kind_of};
-use crate::report::Status;
+use crate::content::{Digest, ManifestKind, Recheck, Referrer, Referrers, kind_of};
 use crate::{Error, Result};
 
 /// Referrers about which the target is asked at once.
@@ -17,7 +16,7 @@ const LOOKS: usize = 8;
 
 /// What a look at an image found.
 #[derive(Debug)]
-pub(super) struct Looked {
+pub(super) struct Rechecked {
     /// All that is listed, but for what is known not to be there.
     pub(super) walk: Walk,
     /// How many of them the target lacks.
@@ -28,7 +27,7 @@ pub(super) struct Looked {
     gone: Vec<Digest>,
 }
 
-impl Looked {
+impl Rechecked {
     /// Whether there is nothing to be done.
     pub(super) fn is_quiet(&self) -> bool {
         self.missing.is_empty() && self.walk.unread.is_empty()
@@ -41,22 +40,22 @@ impl Engine {
     /// # Errors
     /// If one side cannot be asked.
     pub(super) async fn look_again(&self, image: &Image, survey: Survey, mut delivered: Delivered) -> Result<Next> {
-        let Some(looked) = self.look(image, &survey).await? else { return Ok(Next::Nothing(delivered)) };
-        if !looked.is_quiet() {
-            return Ok(Next::Bring(Survey { looked: Some(Arc::new(looked)), ..survey }));
+        let Some(rechecked) = self.recheck(image, &survey).await? else { return Ok(Next::Nothing(delivered)) };
+        if !rechecked.is_quiet() {
+            return Ok(Next::Bring(Survey { rechecked: Some(Arc::new(rechecked)), ..survey }));
         }
-        self.remember(image, &delivered.digest, looked.children, looked.gone);
-        delivered.referrers = looked.walk.found.into_iter().map(|found| found.referrer).collect();
+        self.remember(image, &delivered.digest, rechecked.children, rechecked.gone);
+        delivered.referrers = rechecked.walk.found.into_iter().map(|found| found.referrer).collect();
         Ok(Next::Nothing(delivered))
     }
 
-    /// Asks both sides about the referrers of an image that the target has; `None` if they are not looked for any more.
+    /// Asks both sides about the referrers of an image that the target has; `None` if they are not rechecked for any more.
     ///
     /// # Errors
     /// As [`Engine::look_again`].
-    pub(super) async fn look(&self, image: &Image, survey: &Survey) -> Result<Option<Looked>> {
-        let top = &survey.wanted;
-        let known = self.options.deliveries.as_ref().and_then(|deliveries| deliveries.of(&image.to, &top.digest));
+    pub(super) async fn recheck(&self, image: &Image, survey: &Survey) -> Result<Option<Rechecked>> {
+        let Some(held) = &survey.held else { return Ok(None) };
+        let known = self.options.deliveries.as_ref().and_then(|deliveries| deliveries.of(&image.to, held));
         let due = match (image.policy.referrers_recheck, &known) {
             (Recheck::Never, _) => false,
             (Recheck::Always, _) | (Recheck::For(_), None) => true,
@@ -71,10 +70,12 @@ impl Engine {
         }
         let (children, gone) = match known {
             Some(known) => (known.children, known.gone),
-            None => (self.children_at_target(image, top).await?, vec![]),
+            None => (self.children_at_target(image, survey, held).await?, vec![]),
         };
         let mut walk = Walk::default();
-        let subjects: Vec<Digest> = std::iter::once(&top.digest).chain(&children).cloned().collect();
+        // Of an index that was made of the upstream's, nothing there can be about.
+        let own = (*held == survey.wanted.digest).then_some(held);
+        let subjects: Vec<Digest> = own.into_iter().chain(&children).cloned().collect();
         self.list_referrers(image, &mut walk, &subjects).await?;
         walk.found.retain(|Found { referrer, .. }| !gone.contains(&referrer.manifest.digest));
         let asked = stream::iter(walk.found.clone()).map(|Found { referrer, .. }| async move {
@@ -82,36 +83,43 @@ impl Engine {
             Ok::<_, Error>(if attached { None } else { Some(referrer) })
         });
         let missing = asked.buffered(LOOKS).try_filter_map(|missing| async move { Ok(missing) }).try_collect().await?;
-        Ok(Some(Looked { walk, missing, children, gone }))
+        Ok(Some(Rechecked { walk, missing, children, gone }))
     }
 
     /// The manifests below an image, as the target has them.
-    async fn children_at_target(&self, image: &Image, top: &Descriptor) -> Result<Vec<Digest>> {
-        if kind_of(&top.media_type) == ManifestKind::Image {
+    async fn children_at_target(&self, image: &Image, survey: &Survey, held: &Digest) -> Result<Vec<Digest>> {
+        let top = &survey.wanted;
+        if *held == top.digest && kind_of(&top.media_type) == ManifestKind::Image {
             return Ok(vec![]);
         }
-        let Some(manifest) = self.target.source.manifest(&image.to, &top.digest, &image.charge).await? else { return Ok(vec![]) };
-        self.subjects(image, None, &manifest.links()?.manifests).await
+        // Where platforms are asked for, somebody has looked, and chosen.
+        if !image.policy.platforms.is_empty() {
+            return self.subjects(image, &survey.look.children).await;
+        }
+        match self.target.source.manifest(&image.to, held, &image.charge).await? {
+            Some(manifest) => self.subjects(image, &manifest.links()?.manifests).await,
+            None => Ok(vec![]),
+        }
     }
 
     /// Brings the referrers that a look found to be missing. The image stays what it was.
     ///
     /// # Errors
     /// The first failure.
-    pub(super) async fn bring_new(self: &Arc<Self>, image: &Image, survey: &Survey, looked: &Looked) -> Result<Delivered> {
+    pub(super) async fn bring_new(self: &Arc<Self>, image: &Image, survey: &Survey, rechecked: &Rechecked) -> Result<Delivered> {
         let job = Job::new(image);
-        let digest = survey.wanted.digest.clone();
+        let digest = survey.held.clone().unwrap_or_else(|| survey.wanted.digest.clone());
         let _carrying = self.referrers.carrying.hold((image.to.clone(), digest.clone())).await;
-        let mut walk = looked.walk.clone();
+        let mut walk = rechecked.walk.clone();
         self.read_indexes(&job, &mut walk).await?;
-        walk.found.retain(|Found { referrer, .. }| !looked.gone.contains(&referrer.manifest.digest));
+        walk.found.retain(|Found { referrer, .. }| !rechecked.gone.contains(&referrer.manifest.digest));
         let carried = self.carry(&job, &walk, true).await?;
         job.release();
-        let mut delivered = Delivered::new(Status::Current, digest.clone(), None);
-        delivered.notes = job.notes();
+        let mut delivered = survey.current(digest.clone());
+        delivered.notes.extend(job.notes());
         delivered.notes.extend(new_referrers(carried.new));
         delivered.referrers = carried.referrers;
-        self.remember(image, &digest, looked.children.clone(), [carried.gone, looked.gone.clone()].concat());
+        self.remember(image, &digest, rechecked.children.clone(), [carried.gone, rechecked.gone.clone()].concat());
         Ok(delivered)
     }
 

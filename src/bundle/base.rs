@@ -1,0 +1,175 @@
+//! What is at the far side already, or on its way there: inventories and earlier bundles (`--base`).
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use super::format::{Base, BaseBundle, Bundle, MAX_RECORD, MemberKind, Relied};
+use super::inventory::Inventory;
+use super::plan::Piece;
+use crate::content::Digest;
+use crate::{Error, Result};
+
+const OP: &str = "read base";
+
+/// Of the repositories that hold a blob at the far side, so many are written down: one is enough to mount it from, a few more are for those
+/// that have been removed since.
+const HELD: usize = 4;
+
+/// What all bases together say.
+#[derive(Debug, Default)]
+pub struct Bases {
+    bundles: Vec<BaseBundle>,
+    /// Inventories, each with the digest of its text.
+    inventories: Vec<(Digest, Inventory)>,
+    /// What bundles bring or rely on.
+    brought: HashMap<Digest, Brought>,
+}
+
+#[derive(Debug)]
+struct Brought {
+    repositories: Vec<String>,
+    /// The bundle whose volumes hold it; none if it is one that an inventory of that bundle's base has.
+    bundle: Option<Digest>,
+}
+
+impl Bases {
+    /// Reads bundles' records and inventories; what a file is, its first character tells.
+    ///
+    /// # Errors
+    /// If one cannot be read, or is neither.
+    pub fn read<P: AsRef<Path>>(paths: &[P]) -> Result<Self> {
+        let mut bases = Bases::default();
+        for path in paths {
+            bases.add(path.as_ref())?;
+        }
+        Ok(bases)
+    }
+
+    fn add(&mut self, path: &Path) -> Result<()> {
+        let io = |error| Error::io(OP, path, &error);
+        let meta = std::fs::metadata(path).map_err(io)?;
+        if meta.is_dir() {
+            let error = Error::local(OP, format!("{} is a folder", path.display()));
+            return Err(error.remedy("name the inventory, or the .bundle.json of the bundle"));
+        }
+        if begins_record(path)? {
+            if meta.len() > MAX_RECORD {
+                return Err(Error::local(OP, format!("{} is too large for a bundle's record", path.display())));
+            }
+            let bundle = Bundle::parse(&std::fs::read(path).map_err(io)?).map_err(|error| error.subject(path.display().to_string()))?;
+            self.add_bundle(bundle);
+        } else {
+            let inventory = Inventory::read(path)?;
+            self.inventories.push((Digest::sha256(inventory.to_text().as_bytes()), inventory));
+        }
+        Ok(())
+    }
+
+    /// `bundle` arrives, and with it all that its images need.
+    pub fn add_bundle(&mut self, bundle: Bundle) {
+        for volume in bundle.volumes {
+            for member in volume.members.into_iter().filter(|member| member.kind == MemberKind::Blob) {
+                let brought = Brought { repositories: member.repositories, bundle: Some(bundle.id.clone()) };
+                self.brought.entry(member.digest).or_insert(brought);
+            }
+        }
+        for relied in bundle.base.content {
+            let brought = Brought { repositories: relied.held, bundle: relied.bundle };
+            self.brought.entry(relied.digest).or_insert(brought);
+        }
+        self.bundles.push(BaseBundle { id: bundle.id, name: bundle.name });
+    }
+
+    /// Takes out of `pieces` the configs and layers that are at the far side; what the bundle says about that. All manifests stay.
+    pub fn leave_out(mut self, pieces: &mut Vec<Piece>) -> Base {
+        let mut content = vec![];
+        pieces.retain(|piece| match self.relied(piece).filter(|_| piece.kind == MemberKind::Blob) {
+            Some(relied) => {
+                content.push(relied);
+                false
+            }
+            None => true,
+        });
+        content.sort_by(|a: &Relied, b| a.digest.cmp(&b.digest));
+        self.bundles.sort();
+        self.bundles.dedup();
+        let mut inventories: Vec<Digest> = self.inventories.into_iter().map(|(digest, _)| digest).collect();
+        inventories.sort();
+        inventories.dedup();
+        Base { bundles: self.bundles, inventories, content }
+    }
+
+    fn relied(&self, piece: &Piece) -> Option<Relied> {
+        let relied = |held: Vec<String>, bundle| Relied {
+            digest: piece.digest.clone(),
+            size: piece.size,
+            repositories: piece.repositories.clone(),
+            held: nearest(held, &piece.repositories),
+            bundle,
+        };
+        // What is there is better than what is on its way.
+        let places: Vec<String> = self.inventories.iter().flat_map(|(_, one)| one.places(&piece.digest)).map(ToString::to_string).collect();
+        if !places.is_empty() {
+            return Some(relied(places, None));
+        }
+        self.brought.get(&piece.digest).map(|brought| relied(brought.repositories.clone(), brought.bundle.clone()))
+    }
+}
+
+/// A few of the repositories that hold a blob, those that need it first: there nothing is to be mounted.
+fn nearest(mut held: Vec<String>, needed: &[String]) -> Vec<String> {
+    held.sort_by_key(|place| (!needed.contains(place), place.clone()));
+    held.dedup();
+    held.truncate(HELD);
+    held
+}
+
+/// Whether the file is JSON: an inventory's lines begin with a digest, or with zstd's magic number.
+fn begins_record(path: &Path) -> Result<bool> {
+    use std::io::Read as _;
+    let mut first = [0];
+    let read = std::fs::File::open(path).and_then(|mut file| file.read(&mut first)).map_err(|error| Error::io(OP, path, &error))?;
+    Ok(read == 1 && first == *b"{")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn piece(content: &str, kind: MemberKind, repositories: &[&str]) -> Piece {
+        let repositories = repositories.iter().map(|&repository| repository.to_owned()).collect();
+        Piece { digest: Digest::sha256(content.as_bytes()), size: content.len() as u64, kind, repositories }
+    }
+
+    fn bases(text: &str) -> Bases {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("inventory"), text).unwrap();
+        Bases::read(&[folder.path().join("inventory")]).unwrap()
+    }
+
+    #[test]
+    fn manifests_travel_even_if_they_are_there() {
+        let there = piece("manifest", MemberKind::Manifest, &["a"]);
+        let mut pieces = vec![there.clone(), piece("layer", MemberKind::Blob, &["a"])];
+        let text = format!("{} a\n{} a\n", there.digest, pieces[1].digest);
+        let base = bases(&text).leave_out(&mut pieces);
+        assert_eq!((pieces, base.content.len()), (vec![there], 1));
+        assert_eq!(base.inventories.len(), 1);
+    }
+
+    #[test]
+    fn the_repositories_that_need_a_blob_are_named_first_and_not_all_of_them() {
+        let mut pieces = vec![piece("layer", MemberKind::Blob, &["m/x", "z"])];
+        let held = ["a", "b", "c", "d", "e", "z"];
+        let text: String = held.iter().map(|place| format!("{} {place}\n", pieces[0].digest)).collect();
+        let base = bases(&text).leave_out(&mut pieces);
+        assert_eq!(base.content[0].held, ["z", "a", "b", "c"]);
+    }
+
+    #[test]
+    fn an_empty_inventory_is_the_base_of_an_empty_store() {
+        let mut pieces = vec![piece("layer", MemberKind::Blob, &["a"])];
+        let base = bases("").leave_out(&mut pieces);
+        assert_eq!((pieces.len(), base.content.len(), base.inventories.len()), (1, 0, 1));
+    }
+}

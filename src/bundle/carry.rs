@@ -1,0 +1,256 @@
+//! What is to be carried: the images of a run, out of the layout they were copied into, and everything they are made of.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::format::{Image, Index, MemberKind};
+use super::plan::Piece;
+use crate::content::{Descriptor, Digest, ManifestKind, Place, platforms_of};
+use crate::layout::{IndexEntry, Layout, Reached};
+use crate::name::Reference;
+use crate::{Error, Result};
+
+/// The annotation that names an entry of `index.json` (image-spec annotations.md).
+const REF_NAME: &str = "org.opencontainers.image.ref.name";
+/// containerd's annotation for the full name of an image (containerd `images/annotations.go`).
+const IMAGE_NAME: &str = "io.containerd.image.name";
+
+/// An image that a run has delivered into the layout.
+#[derive(Debug, Clone)]
+pub struct Delivered {
+    /// Its repository there (`library/alpine`).
+    pub place: Place,
+    /// Its tag or digest there.
+    pub reference: Reference,
+    /// The name of what it was copied from, for an entry that does not say.
+    pub source: String,
+    /// Its digest there.
+    pub digest: Digest,
+}
+
+/// All of it.
+#[derive(Debug)]
+pub struct Cargo {
+    /// What `index.json` will hold.
+    pub index: Index,
+    /// The images, in the order of their names.
+    pub images: Vec<Image>,
+    /// What they are made of, each once.
+    pub pieces: Vec<Piece>,
+    /// Images that cannot be carried, with the reason.
+    pub failed: Vec<(String, Error)>,
+}
+
+/// Finds in `layout`, whose entries these are, what the images `delivered` are made of, and what is about them. Blocks.
+pub fn gather(layout: &Layout, entries: &[IndexEntry], delivered: Vec<Delivered>) -> Cargo {
+    let named = entries.iter().filter_map(|entry| Some((entry.name.as_deref()?, entry))).collect();
+    let mut search = Search { layout, named, found: Found::default(), index: BTreeMap::new() };
+    let name = |image: &Delivered| format!("{}{}", image.place, image.reference.suffix());
+    let delivered: BTreeMap<String, Delivered> = delivered.into_iter().map(|image| (name(&image), image)).collect();
+    let (mut images, mut failed) = (vec![], vec![]);
+    for (name, image) in delivered {
+        match search.image(&name, image) {
+            Ok(image) => images.push(image),
+            Err(error) => failed.push((name.clone(), error.subject(name))),
+        }
+    }
+    let Search { found, index, .. } = search;
+    // What has no name in the layout has none here (referrers), and comes last.
+    let is_carried = |entry: &&IndexEntry| entry.name.is_none() && found.0.contains_key(&entry.descriptor.digest);
+    let unnamed: BTreeMap<&Digest, &Descriptor> =
+        entries.iter().filter(is_carried).map(|entry| (&entry.descriptor.digest, &entry.descriptor)).collect();
+    let manifests = index.into_values().chain(unnamed.into_values().cloned()).collect();
+    Cargo { index: Index::new(manifests), images, pieces: found.pieces(), failed }
+}
+
+struct Search<'a> {
+    layout: &'a Layout,
+    named: BTreeMap<&'a str, &'a IndexEntry>,
+    found: Found,
+    /// The entries of the bundle's index, by name.
+    index: BTreeMap<String, Descriptor>,
+}
+
+impl Search<'_> {
+    fn image(&mut self, name: &str, image: Delivered) -> Result<Image> {
+        let entry = self.named.get(name).copied();
+        let source = entry.and_then(|entry| entry.source.clone()).unwrap_or(image.source);
+        // The entry may have moved on since the image was delivered; its digest has not.
+        let hint = entry.filter(|entry| entry.descriptor.digest == image.digest).map_or("", |entry| entry.descriptor.media_type.as_str());
+        let Some(root) = self.layout.stored_manifest(&image.digest, hint)? else {
+            let message = format!("the cache does not have {} any more", image.digest);
+            return Err(Error::local("pack image", message).remedy("run the same command again"));
+        };
+        let own = self.layout.reach(&root.descriptor())?;
+        let about = self.about(&own, &image.place)?;
+        let mut descriptor = root.descriptor();
+        descriptor.annotations.insert(REF_NAME.to_owned(), name.to_owned());
+        descriptor.annotations.insert(IMAGE_NAME.to_owned(), source.clone());
+        self.index.insert(name.to_owned(), descriptor);
+        own.iter().chain(&about.reached).for_each(|reached| self.found.add(reached, &image.place));
+        self.index.extend(about.entries);
+        let children = if root.kind() == ManifestKind::Index { root.links()?.manifests } else { vec![] };
+        let referrers = about.referrers.into_iter().collect();
+        Ok(Image { name: name.to_owned(), source, digest: image.digest, platforms: platforms_of(&children), referrers })
+    }
+
+    /// What the layout has that is about these manifests: it is found by tags that begin with their digests, `sha256-<hex>` (distribution-spec
+    /// "Referrers Tag Schema") and cosign's `sha256-<hex>.sig`. What is about that travels too.
+    fn about(&self, own: &[Reached], place: &Place) -> Result<About> {
+        let mut about = About::default();
+        let mut subjects: Vec<Digest> = digests(own).cloned().collect();
+        let mut seen: BTreeSet<Digest> = subjects.iter().cloned().collect();
+        while let Some(subject) = subjects.pop() {
+            let prefix = format!("{place}:{}-{}", subject.algorithm(), subject.encoded());
+            let named = self.named.range(prefix.as_str()..).take_while(|(name, _)| name.starts_with(&prefix));
+            for (name, entry) in named {
+                let reached = self.layout.reach(&entry.descriptor)?;
+                // The tag without an ending names a list of referrers, which is none itself.
+                let listed = reached.iter().filter(|piece| name.len() > prefix.len() || piece.descriptor.digest != entry.descriptor.digest);
+                for digest in listed.filter(|piece| piece.manifest).map(|piece| &piece.descriptor.digest) {
+                    about.referrers.insert(digest.clone());
+                    subjects.extend(seen.insert(digest.clone()).then(|| digest.clone()));
+                }
+                about.reached.extend(reached);
+                about.entries.push(((*name).to_owned(), entry.descriptor.clone()));
+            }
+        }
+        Ok(about)
+    }
+}
+
+/// What is about an image.
+#[derive(Default)]
+struct About {
+    reached: Vec<Reached>,
+    /// By name.
+    entries: Vec<(String, Descriptor)>,
+    referrers: BTreeSet<Digest>,
+}
+
+fn digests(reached: &[Reached]) -> impl Iterator<Item = &Digest> {
+    reached.iter().filter(|piece| piece.manifest).map(|piece| &piece.descriptor.digest)
+}
+
+/// What has been found so far.
+#[derive(Default)]
+struct Found(BTreeMap<Digest, Seen>);
+
+struct Seen {
+    size: u64,
+    kind: MemberKind,
+    repositories: BTreeSet<Place>,
+}
+
+impl Found {
+    fn add(&mut self, piece: &Reached, place: &Place) {
+        let Reached { descriptor, manifest } = piece;
+        let kind = if *manifest { MemberKind::Manifest } else { MemberKind::Blob };
+        let seen = self.0.entry(descriptor.digest.clone()).or_insert(Seen { size: descriptor.size, kind, repositories: BTreeSet::new() });
+        // What is a manifest to anybody is one.
+        seen.kind = seen.kind.min(kind);
+        if !seen.repositories.contains(place) {
+            seen.repositories.insert(place.clone());
+        }
+    }
+
+    fn pieces(self) -> Vec<Piece> {
+        let piece = |(digest, seen): (Digest, Seen)| {
+            let repositories = seen.repositories.iter().map(ToString::to_string).collect();
+            Piece { digest, size: seen.size, kind: seen.kind, repositories }
+        };
+        self.0.into_iter().map(piece).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Side;
+    use crate::content::{BlobStream, Charge, Manifest, OpenBlob, Publication, Sink as _};
+    use bytes::Bytes;
+    use futures_util::{StreamExt as _, stream};
+    use serde_json::{Value, json};
+
+    struct InMemory(Bytes);
+
+    #[async_trait::async_trait]
+    impl OpenBlob for InMemory {
+        async fn open(&self, offset: u64) -> Result<BlobStream> {
+            Ok(stream::iter([Ok(self.0.slice(usize::try_from(offset).unwrap()..))]).boxed())
+        }
+    }
+
+    const OCI_IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
+
+    /// Puts a manifest with one layer of this text, under a tag of `a`.
+    async fn put(layout: &Layout, tag: Option<&str>, text: &str, subject: Option<&Descriptor>) -> Descriptor {
+        let bytes = Bytes::from(text.to_owned());
+        let layer = Descriptor::new("text/plain", Digest::sha256(&bytes), bytes.len() as u64);
+        layout.write_blob(&Place::new("a"), &layer, &InMemory(bytes), &Charge::new("a")).await.unwrap();
+        name(layout, tag, &json!({"mediaType": OCI_IMAGE, "layers": [layer], "subject": subject})).await
+    }
+
+    async fn name(layout: &Layout, tag: Option<&str>, value: &Value) -> Descriptor {
+        let bytes = Bytes::from(value.to_string());
+        let manifest = Manifest::verify(bytes.clone(), None, &Digest::sha256(&bytes), Side::Local).unwrap();
+        layout.put_manifest(&Place::new("a"), &manifest, &Charge::new("a")).await.unwrap();
+        if let Some(tag) = tag {
+            let (place, reference) = (Place::new("a"), Reference::Tag(tag.to_owned()));
+            let publication =
+                Publication { place, reference, manifest: manifest.clone(), source: format!("example.com/a:{tag}").into(), sparse: vec![] };
+            layout.publish(&publication, &Charge::new("a")).await.unwrap();
+        }
+        manifest.descriptor()
+    }
+
+    fn delivered(tag: &str, of: &Descriptor) -> Delivered {
+        Delivered {
+            place: Place::new("a"),
+            reference: Reference::Tag(tag.to_owned()),
+            source: "given".to_owned(),
+            digest: of.digest.clone(),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_about_an_image_travels_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::open_or_create(folder.path()).await.unwrap();
+        let image = put(&layout, Some("1"), "layer", None).await;
+        let other = put(&layout, Some("2"), "another", None).await;
+        let tag = |of: &Descriptor, end: &str| format!("sha256-{}{end}", of.digest.encoded());
+        let cosign = put(&layout, Some(&tag(&image, ".sig")), "cosign", None).await;
+        let sbom = put(&layout, None, "sbom", Some(&image)).await;
+        let signed = put(&layout, Some(&tag(&sbom, ".sig")), "the sbom's signature", None).await;
+        put(&layout, Some(&tag(&other, ".sig")), "not asked for", None).await;
+        let list = json!({"mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [sbom]});
+        let list = name(&layout, Some(&tag(&image, "")), &list).await;
+
+        let entries = layout.names().await.unwrap();
+        let cargo = gather(&layout, &entries, vec![delivered("1", &image)]);
+        assert_eq!(cargo.failed.len(), 0);
+        let mut expected: Vec<Digest> = [&cosign, &sbom, &signed].map(|of| of.digest.clone()).to_vec();
+        expected.sort();
+        assert_eq!(cargo.images[0].referrers, expected);
+        assert_eq!(cargo.images[0].source, "example.com/a:1");
+        let manifests: BTreeSet<&Digest> = cargo.index.manifests.iter().map(|entry| &entry.digest).collect();
+        assert_eq!(manifests, [&image, &cosign, &signed, &list].into_iter().map(|of| &of.digest).collect());
+        assert_eq!(cargo.pieces.iter().filter(|piece| piece.kind == MemberKind::Manifest).count(), 5);
+        assert_eq!(cargo.pieces.len(), 5 + 4);
+    }
+
+    #[tokio::test]
+    async fn an_image_that_lost_something_fails_alone_and_a_moved_name_is_what_was_delivered() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::open_or_create(folder.path()).await.unwrap();
+        let first = put(&layout, Some("1"), "layer", None).await;
+        let lost = put(&layout, Some("2"), "lost", None).await;
+        put(&layout, Some("1"), "moved on", None).await;
+        std::fs::remove_file(layout.blob_path(&Digest::sha256(b"lost"))).unwrap();
+        let entries = layout.names().await.unwrap();
+        let cargo = gather(&layout, &entries, vec![delivered("1", &first), delivered("2", &lost)]);
+        assert_eq!(cargo.images.iter().map(|image| &image.digest).collect::<Vec<_>>(), [&first.digest]);
+        assert_eq!(cargo.failed.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["a:2"]);
+        assert!(cargo.failed[0].1.to_string().contains("a:2") && cargo.pieces.len() == 2);
+    }
+}

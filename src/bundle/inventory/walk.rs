@@ -1,0 +1,125 @@
+//! Walking a store: repositories, their names, the manifests these lead to, and what those refer to.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, StreamExt, stream};
+use tokio::sync::OnceCell;
+
+use super::Inventory;
+use crate::content::{Charge, Descriptor, Digest, Links, Place, Source};
+use crate::name::Reference;
+use crate::{Error, Kind, Result};
+
+/// Repositories, names of one repository, and children of one index that are worked on at once. Requests are limited by the
+/// registry's own concurrency (16); this only has to keep it busy.
+const AT_ONCE: usize = 16;
+
+/// As deep as the engine follows indexes in indexes.
+const MAX_DEPTH: usize = 8;
+
+/// Where a walk begins.
+#[derive(Debug, Clone)]
+pub enum Roots {
+    /// All tags of this repository.
+    Tags(Place),
+    /// This image of this repository.
+    Name(Place, Reference),
+}
+
+/// What `roots` of `source` lead to: every manifest, config and layer, by repository. Each manifest is read once, in whichever
+/// repositories it is. Repositories are noted as `shown` names them.
+///
+/// Beside the inventory, what could not be asked: content that is not listed is carried again, so that the rest is of use.
+pub async fn walk(source: Arc<dyn Source>, roots: Vec<Roots>, shown: impl Fn(&Place) -> Place + Send + Sync) -> (Inventory, Vec<Error>) {
+    let walk = Walk { source, found: Mutex::default(), manifests: Mutex::default(), shown: &shown };
+    let results = stream::iter(roots).map(|root| walk.root(root)).buffer_unordered(AT_ONCE).collect::<Vec<_>>().await;
+    let errors = results.into_iter().flatten().collect();
+    (walk.found.into_inner().unwrap_or_else(PoisonError::into_inner), errors)
+}
+
+type Read = Arc<OnceCell<Links>>;
+
+struct Walk<'a> {
+    source: Arc<dyn Source>,
+    found: Mutex<Inventory>,
+    /// What each manifest refers to, so that it is read once.
+    manifests: Mutex<HashMap<Digest, Read>>,
+    shown: &'a (dyn Fn(&Place) -> Place + Send + Sync),
+}
+
+impl Walk<'_> {
+    async fn root(&self, root: Roots) -> Vec<Error> {
+        match root {
+            Roots::Name(place, reference) => self.name(&place, reference).await.err().into_iter().collect(),
+            Roots::Tags(place) => match self.source.tags(&place, &Charge::new(place.as_str())).await {
+                Ok(tags) => {
+                    let names = stream::iter(tags).map(|tag| self.name(&place, Reference::Tag(tag))).buffer_unordered(AT_ONCE);
+                    names.filter_map(|done| async { done.err() }).collect().await
+                }
+                // A catalogue also lists repositories whose last tag is gone.
+                Err(error) if error.kind() == Kind::NotFound => vec![],
+                Err(error) => vec![error],
+            },
+        }
+    }
+
+    async fn name(&self, place: &Place, reference: Reference) -> Result<()> {
+        let charge = Charge::new(format!("{place}{}", reference.suffix()));
+        let descriptor = match &reference {
+            Reference::Digest(digest) => Some(Descriptor::new("", digest.clone(), 0)),
+            Reference::Tag(_) => self.source.resolve(place, &reference, &charge).await?,
+        };
+        // A tag that went since it was listed is no error.
+        let Some(descriptor) = descriptor else { return Ok(()) };
+        self.manifest(place, descriptor, &charge, 0).await.map_err(|error| error.subject(&*charge.image))
+    }
+
+    /// Notes a manifest and what it leads to, if it is there.
+    fn manifest<'a>(&'a self, place: &'a Place, manifest: Descriptor, charge: &'a Charge, depth: usize) -> BoxFuture<'a, Result<()>> {
+        async move {
+            if self.noted(place, &manifest.digest) || depth > MAX_DEPTH {
+                return Ok(());
+            }
+            let Some(links) = self.read(place, &manifest.digest, charge).await? else { return Ok(()) };
+            self.note(place, &manifest.digest);
+            // A foreign layer is at its vendor's.
+            links.blobs.iter().filter(|blob| !blob.is_foreign()).for_each(|blob| self.note(place, &blob.digest));
+            let mut children =
+                stream::iter(links.manifests).map(|child| self.manifest(place, child, charge, depth + 1)).buffer_unordered(AT_ONCE);
+            let mut all = Ok(());
+            while let Some(done) = children.next().await {
+                all = all.and(done);
+            }
+            all
+        }
+        .boxed()
+    }
+
+    /// What the manifest refers to; read from `place` by who comes first.
+    async fn read(&self, place: &Place, digest: &Digest, charge: &Charge) -> Result<Option<Links>> {
+        let cell = Arc::clone(self.manifests.lock().unwrap_or_else(PoisonError::into_inner).entry(digest.clone()).or_default());
+        // That one repository lacks it says nothing of the next: only what was read is kept.
+        let read = async || match self.source.manifest(place, digest, charge).await {
+            Ok(Some(manifest)) => manifest.links().map_err(Some),
+            Ok(None) => Err(None),
+            Err(error) => Err(Some(error)),
+        };
+        match cell.get_or_try_init(read).await {
+            Ok(links) => Ok(Some(links.clone())),
+            Err(None) => Ok(None),
+            Err(Some(error)) => Err(error),
+        }
+    }
+
+    fn noted(&self, place: &Place, digest: &Digest) -> bool {
+        let place = (self.shown)(place);
+        self.found.lock().unwrap_or_else(PoisonError::into_inner).digests.get(digest).is_some_and(|places| places.contains(&place))
+    }
+
+    fn note(&self, place: &Place, digest: &Digest) {
+        let place = (self.shown)(place);
+        self.found.lock().unwrap_or_else(PoisonError::into_inner).add(digest.clone(), place);
+    }
+}

@@ -1,0 +1,22 @@
+//! Bundles: what crosses an air gap. A bundle is one or more *volumes* (tar files) that together hold an OCI image layout, and
+//! `NAME.bundle.json`, which says what is in them. Knows no HTTP.
+//!
+//! [`format`](mod@format) has the records that both sides read and write (`docs/bundles.md` describes them for people). Writing is a pure
+//! function of a finished layout: what is carried ([`gather`]) and how it is cut into volumes ([`Plan`]) is known before the first byte is
+//! written ([`pack()`]).
+
+mod base;
+mod carry;
+pub mod format;
+pub mod inventory;
+mod pack;
+mod plan;
+pub mod preflight;
+pub mod tar;
+mod verify;
+
+pub use base::Bases;
+pub use carry::{Cargo, Delivered, gather};
+pub use pack::{Packed, Packing, pack, repair};
+pub use plan::{Piece, Plan, Sheet};
+pub use verify::{BundleReport, VolumeFinding, is_at, verify};

@@ -1,0 +1,92 @@
+//! What can be known before the first byte moves: whether there is room for all of it.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use crate::{Error, Kind, Result, Side};
+
+const OP: &str = "check space";
+
+/// Something that is about to be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Need {
+    /// What it is, for a person: `the target`, `staged parts`.
+    pub what: &'static str,
+    /// The folder it goes to; it need not exist yet.
+    pub folder: PathBuf,
+    /// How many bytes.
+    pub bytes: u64,
+}
+
+/// Whether there is room for all `needs`: those that share a file system are added up. One error for each that lacks space, of
+/// kind [`Kind::DiskFull`].
+///
+/// # Errors
+/// If a file system cannot be asked.
+pub fn lacking(needs: &[Need]) -> Result<Vec<Error>> {
+    let mut disks: BTreeMap<u64, (Vec<&Need>, u64)> = BTreeMap::new();
+    for need in needs.iter().filter(|need| need.bytes > 0) {
+        let folder = existing(&need.folder);
+        let device = std::fs::metadata(folder).map_err(|error| Error::io(OP, folder, &error))?.dev();
+        let free = free(folder)?;
+        disks.entry(device).or_insert((vec![], free)).0.push(need);
+    }
+    Ok(disks.into_values().filter_map(|(needs, free)| too_little(&needs, free)).collect())
+}
+
+fn too_little(needs: &[&Need], free: u64) -> Option<Error> {
+    let all: u64 = needs.iter().fold(0, |all, need| all.saturating_add(need.bytes));
+    if all <= free {
+        return None;
+    }
+    let size = |bytes: u64| bytesize::ByteSize(bytes).display().si();
+    let each: Vec<String> =
+        needs.iter().map(|need| format!("{} in {} takes {}", need.what, need.folder.display(), size(need.bytes))).collect();
+    let message = format!("{}, and {} are free there", each.join(" and "), size(free));
+    Some(Error::new(Side::Local, OP, Kind::DiskFull, message).remedy(format!("free {} there", size(all - free))))
+}
+
+/// How many bytes an ordinary process may still write to the file system of `folder`.
+fn free(folder: &Path) -> Result<u64> {
+    let stat = rustix::fs::statvfs(folder).map_err(|error| Error::io(OP, folder, &error.into()))?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+/// The folder itself, or the nearest one above it that exists.
+fn existing(folder: &Path) -> &Path {
+    let above = |folder: &&Path| folder.exists();
+    let found = folder.ancestors().filter(|path| !path.as_os_str().is_empty()).find(above);
+    found.unwrap_or(Path::new("."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn need(what: &'static str, folder: &Path, bytes: u64) -> Need {
+        Need { what, folder: folder.to_owned(), bytes }
+    }
+
+    #[test]
+    fn what_fits_is_no_error_and_folders_need_not_exist_yet() {
+        let folder = tempfile::tempdir().unwrap();
+        let needs = [need("the target", &folder.path().join("a/b/c"), 1), need("staged parts", Path::new("no/such/place"), 1)];
+        assert_eq!(lacking(&needs).unwrap().len(), 0);
+        assert_eq!(lacking(&[need("nothing", Path::new("/no/such/root"), 0)]).unwrap().len(), 0);
+    }
+
+    #[test]
+    fn needs_on_one_disk_are_added_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let half = free(folder.path()).unwrap() / 2 + 1_000_000_000_000;
+        let errors = lacking(&[need("the target", folder.path(), half), need("staged parts", &folder.path().join("state"), half)]).unwrap();
+        assert_eq!(errors.len(), 1);
+        assert_eq!(errors[0].kind(), Kind::DiskFull);
+        let message = errors[0].message();
+        assert!(
+            message.contains("the target in ") && message.contains("staged parts in ") && message.contains("are free there (free "),
+            "{message}"
+        );
+    }
+}

@@ -1,0 +1,174 @@
+//! `larder export`.
+
+use std::path::{Path, PathBuf};
+
+use tokio_util::sync::CancellationToken;
+
+use super::args::ExportArgs;
+use super::inputs::Inputs;
+use super::printer::Printer;
+use super::progress::{counting, size};
+use super::{Exit, Refusal, locked, repair, signals, state, sync};
+use crate::bundle::{self, Bases, Delivered, Packed, Packing, Plan, format};
+use crate::config::Target;
+use crate::layout::Layout;
+use crate::report::{Outcome, RunReport, Status};
+use crate::{Error, Kind, Result};
+
+pub(super) async fn run(file: Option<&Path>, mut args: ExportArgs, printer: &Printer) -> Result<Exit, Refusal> {
+    // Required: without it the arguments were refused.
+    let to = PathBuf::from(args.sync.selection.to.take().unwrap_or_default());
+    let cache = cache(&args)?;
+    if let (Some(record), Some(number)) = (&args.repair, args.volume) {
+        return repair::run(file, &args, (record, number), &cache, &to, printer).await;
+    }
+    let bases = before(&args, &to)?;
+    let lock = args.sync.lock.as_deref().map(|path| locked::open(path, args.sync.frozen)).transpose()?;
+    let mut inputs = match &lock {
+        Some(lock) if args.sync.frozen => Inputs::with(file, &args.sync.selection, |_| Ok(vec![lock.frozen()]))?,
+        _ => Inputs::read(file, &args.sync.selection)?,
+    };
+    inputs.target = Target::Layout { path: cache.clone() };
+    sync::check_outputs(&args.sync)?;
+    // Held until the volumes are written, so that nobody cleans up below them.
+    let layout = Layout::open_or_create(&cache).await.map_err(Refusal::failed)?;
+    let stop = signals::listen(printer);
+    let mut report = sync::deliver("export", inputs, &args.sync, lock.as_ref(), stop.clone(), printer).await?;
+    report.target = to.display().to_string();
+    if stop.is_cancelled() {
+        printer.say("nothing was packed; the same command goes on where this one stopped");
+    } else {
+        let packed = carry(layout, &mut report, bases, &args, &to, stop, printer).await;
+        report.exit = close(packed, report.exit, printer);
+    }
+    Ok(sync::write_outputs(&args.sync, &report, printer))
+}
+
+/// Where images are copied to first.
+fn cache(args: &ExportArgs) -> Result<PathBuf, Refusal> {
+    let default = || state::folder(args.sync.state.as_deref()).map(|state| state.join("cache"));
+    args.cache.clone().or_else(default).ok_or_else(|| {
+        let error = Error::local("open cache", "there is no home folder to keep it in");
+        Refusal::usage(error.remedy("give a folder with --cache DIR"))
+    })
+}
+
+/// What is better known before the first request than after the last one.
+fn before(args: &ExportArgs, to: &Path) -> Result<Bases, Refusal> {
+    if let Some(name) = &args.name {
+        format::check_name(name).map_err(|why| Refusal::usage(Error::local("read --name", why)))?;
+    }
+    let bases = Bases::read(&args.base).map_err(Refusal::usage)?;
+    std::fs::create_dir_all(to).map_err(|error| Refusal::usage(Error::io("read --to", to, &error)))?;
+    Ok(bases)
+}
+
+/// Packs what the run has delivered; nothing if that is nothing.
+async fn carry(
+    layout: Layout,
+    report: &mut RunReport,
+    bases: Bases,
+    args: &ExportArgs,
+    to: &Path,
+    stop: CancellationToken,
+    printer: &Printer,
+) -> Result<Option<Packed>> {
+    let entries = layout.names().await?;
+    let delivered = report.images.iter().filter_map(delivered).collect();
+    let gathered = blocking({
+        let layout = layout.clone();
+        move || Ok(bundle::gather(&layout, &entries, delivered))
+    });
+    let mut cargo = gathered.await?;
+    for (name, error) in std::mem::take(&mut cargo.failed) {
+        printer.error(&error);
+        fail(report, &name, &error);
+    }
+    if cargo.images.is_empty() {
+        printer.say("nothing was packed: no image was delivered");
+        return Ok(None);
+    }
+    let base = bases.leave_out(&mut cargo.pieces);
+    let plan = Plan::new(cargo.index, cargo.images, base, cargo.pieces, args.volume_size)?;
+    let (to, name) = (to.to_owned(), args.name.clone());
+    let bar = counting(printer, "packed");
+    let packing = blocking({
+        let bar = bar.clone();
+        move || {
+            let progress = |bytes| bar.iter().for_each(|bar| bar.inc(bytes));
+            let packing = Packing { layout: &layout, to: &to, progress: &progress, stop: &|| stop.is_cancelled() };
+            bundle::pack(&packing, &plan, name.as_deref())
+        }
+    });
+    let packed = packing.await;
+    bar.iter().for_each(indicatif::ProgressBar::finish_and_clear);
+    packed.map(Some)
+}
+
+/// What a row says was put into the layout.
+fn delivered(row: &Outcome) -> Option<Delivered> {
+    let held = row.held.as_ref().filter(|_| matches!(row.status, Status::Copied | Status::Current))?;
+    Some(Delivered {
+        place: held.place.clone(),
+        reference: held.reference.clone()?,
+        // `name:tag@digest` is `name:tag` to container runtimes.
+        source: match row.source.split_once('@') {
+            Some((name, _)) if name.rsplit('/').next().is_some_and(|last| last.contains(':')) => name.to_owned(),
+            _ => row.source.clone(),
+        },
+        digest: row.digest.clone()?,
+    })
+}
+
+/// An image that was delivered, and cannot be packed after all.
+fn fail(report: &mut RunReport, name: &str, error: &Error) {
+    for row in report.images.iter_mut().filter(|row| row.target == name) {
+        *row = row.clone().failed(error.clone());
+    }
+    report.totals.recount(&report.images);
+    report.exit = report.totals.exit();
+}
+
+/// Says what was packed; the exit status of it all.
+fn close(packed: Result<Option<Packed>>, exit: u8, printer: &Printer) -> u8 {
+    match packed {
+        Ok(None) => exit,
+        Ok(Some(packed)) => {
+            tell(&packed, printer);
+            exit
+        }
+        Err(error) if error.kind() == Kind::Cancelled => {
+            printer.say("unfinished: interrupted while packing; the same command goes on where this one stopped");
+            if exit == 0 { Exit::Unfinished as u8 } else { exit }
+        }
+        Err(error) => {
+            printer.error(&error);
+            Exit::Failed as u8
+        }
+    }
+}
+
+fn tell(packed: &Packed, printer: &Printer) {
+    let bundle = &packed.bundle;
+    let bytes: u64 = bundle.volumes.iter().map(|volume| volume.size).sum();
+    let plural = |count: usize, word: &str| format!("{count} {word}{}", if count == 1 { "" } else { "s" });
+    let kept = if packed.kept == 0 { String::new() } else { format!(", {} of them there already", packed.kept) };
+    printer.say(&format!(
+        "bundle {}: {} in {}, {}{kept}",
+        bundle.name,
+        plural(bundle.images.len(), "image"),
+        plural(bundle.volumes.len(), "volume"),
+        size(bytes)
+    ));
+    if !bundle.base.content.is_empty() {
+        let saved: u64 = bundle.base.content.iter().map(|relied| relied.size).sum();
+        printer.say(&format!("left out, because the base has them: {}, {}", plural(bundle.base.content.len(), "blob"), size(saved)));
+    }
+    printer.data(&format!("{}\n", packed.path.display()));
+}
+
+/// File work, off the runtime's threads.
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|lost| Err(Error::local("pack volumes", format!("the work ended early: {lost}"))))
+}

@@ -1,0 +1,124 @@
+//! `larder inventory`.
+
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::args::InventoryArgs;
+use super::inputs;
+use super::printer::Printer;
+use super::{Exit, Refusal};
+use crate::bundle::inventory::{Roots, walk};
+use crate::config::{Config, Target};
+use crate::content::{Charge, Place};
+use crate::layout::Layout;
+use crate::stock::{Item, Supply, SupplyOptions, SyncOptions, TargetStore};
+use crate::{Error, Kind, Side};
+
+pub(super) async fn run(file: Option<&Path>, args: InventoryArgs, printer: &Printer) -> Result<Exit, Refusal> {
+    let config = Config::load(file)?;
+    let target = match &args.of {
+        Some(text) => named(text).map_err(|why| Refusal::usage(Error::local("read --of", why)))?,
+        None => config.target.clone(),
+    };
+    if args.compressed && std::io::stdout().is_terminal() {
+        let error = Error::local("inventory", "compressed data is not for a terminal");
+        return Err(Refusal::usage(error.remedy("send it to a file: larder inventory -z > far.zst")));
+    }
+    let options = SupplyOptions { concurrency: args.concurrency.map(usize::from), ..SupplyOptions::default() };
+    let supply = Supply::new(&config, &options).map_err(Refusal::failed)?;
+    let store = supply.target(&target, false).await.map_err(Refusal::failed)?;
+    let roots = roots(&config, &target, &store, &args, printer).await?;
+    let (inventory, errors) = walk(Arc::clone(&store.ends.source), roots, |place| below(&target, place)).await;
+    match args.compressed {
+        true => printer.bytes(&inventory.to_zstd()),
+        false => printer.data(&inventory.to_text()),
+    }
+    errors.iter().for_each(|error| printer.error(error));
+    if errors.is_empty() {
+        return Ok(Exit::Done);
+    }
+    printer.say("the inventory lacks what could not be asked: an export that takes it as its base carries that again");
+    Ok(Exit::Failed)
+}
+
+/// A path that exists is a layout; else as `--to`.
+pub(super) fn named(text: &str) -> Result<Target, String> {
+    let path = PathBuf::from(text);
+    if path.exists() { Ok(Target::Layout { path }) } else { Target::parse(text) }
+}
+
+/// Where the walk begins.
+async fn roots(
+    config: &Config,
+    target: &Target,
+    store: &TargetStore,
+    args: &InventoryArgs,
+    printer: &Printer,
+) -> Result<Vec<Roots>, Refusal> {
+    if !args.lists.is_empty() {
+        return listed(config, target, &args.lists, printer);
+    }
+    if let Target::Layout { path } = target {
+        return if path.exists() { of_layout(path, printer).await } else { Ok(vec![]) };
+    }
+    let charge = Charge::new(target.to_string());
+    let repositories = store.ends.source.repositories(&charge).await.map_err(Refusal::failed)?;
+    let Some(mut places) = repositories else {
+        let message = "it does not say which repositories it has (no `_catalog`, or not for this account)";
+        let error = Error::new(Side::Target, "list repositories", Kind::Refused, message).subject(target.to_string());
+        return Err(Refusal::failed(error.remedy("name them: --list FILE, an image list as sync takes it; repeatable")));
+    };
+    places.retain(|place| is_below(target, place));
+    Ok(places.into_iter().map(Roots::Tags).collect())
+}
+
+/// The repositories that these lists fill, with all their tags.
+fn listed(config: &Config, target: &Target, files: &[String], printer: &Printer) -> Result<Vec<Roots>, Refusal> {
+    let mut places = std::collections::BTreeSet::new();
+    let options = SyncOptions { unmatched: config.default_unmatched(), ..SyncOptions::default() };
+    for parsed in inputs::files(files)? {
+        parsed.errors.into_iter().for_each(|error| printer.warn(&error.to_error().message()));
+        for entry in parsed.entries {
+            match Item::resolve(entry, 0, &config.rules, &options, target) {
+                Ok(item) => drop(places.insert(item.to)),
+                Err(row) => row.error.iter().for_each(|error| printer.warn(&super::progress::failure(&row, error))),
+            }
+        }
+    }
+    Ok(places.into_iter().map(Roots::Tags).collect())
+}
+
+/// Every entry that says which repository it belongs to, those without a tag too.
+async fn of_layout(path: &Path, printer: &Printer) -> Result<Vec<Roots>, Refusal> {
+    let entries = async { Layout::open(path).await?.names().await }.await.map_err(Refusal::failed)?;
+    let all = entries.len();
+    let roots: Vec<Roots> =
+        entries.iter().filter_map(crate::layout::IndexEntry::title).map(|(place, reference)| Roots::Name(place, reference)).collect();
+    let silent = entries.iter().filter(|entry| entry.title().is_none() && entry.name.is_some()).count();
+    if silent > 0 {
+        printer
+            .say(&format!("{silent} of {all} entries of {} do not say which repository they belong to, and are left out", path.display()));
+    }
+    Ok(roots)
+}
+
+fn is_below(target: &Target, place: &Place) -> bool {
+    match target {
+        Target::Registry { prefix, .. } if !prefix.is_empty() => {
+            place.as_str().strip_prefix(prefix.as_str()).is_some_and(|rest| rest.starts_with('/'))
+        }
+        _ => true,
+    }
+}
+
+/// The repository as bundles name it: below the target's prefix.
+fn below(target: &Target, place: &Place) -> Place {
+    match target {
+        Target::Registry { prefix, .. } if !prefix.is_empty() => {
+            let rest = place.as_str().strip_prefix(prefix.as_str()).and_then(|rest| rest.strip_prefix('/'));
+            rest.map_or_else(|| place.clone(), Place::new)
+        }
+        _ => place.clone(),
+    }
+}

@@ -1,0 +1,36 @@
+//! `larder rules import`.
+
+use super::printer::Printer;
+use super::{Exit, Refusal, inputs};
+use crate::Error;
+use crate::config::Target;
+use crate::list::utf8;
+use crate::rules::import::import;
+
+pub(super) fn run(files: &[String], to: Option<&str>, printer: &Printer) -> Result<Exit, Refusal> {
+    let target = to.map(registry).transpose()?;
+    let read = |file: &String| {
+        let bytes = inputs::read(file)?;
+        Ok((file.clone(), utf8(file, &bytes)?.to_owned()))
+    };
+    let texts: Vec<_> = files.iter().map(read).collect::<Result<_, Error>>().map_err(Refusal::usage)?;
+    let target = target.as_ref().map(|(host, prefix)| (host.as_str(), prefix.as_str()));
+    let imported = import(&texts, target).map_err(Refusal::usage)?;
+    printer.data(&imported.text);
+    imported.notes.iter().for_each(|note| printer.warn(note));
+    imported.lost.iter().for_each(|lost| printer.fail(&format!("not imported: {lost}"), &serde_json::json!({})));
+    printer.say(&match (imported.rules, imported.lost.len()) {
+        (1, 0) => "1 rule imported".to_owned(),
+        (rules, 0) => format!("{rules} rules imported"),
+        (rules, lost) => format!("{rules} rules imported; {lost} things that larder.toml cannot say"),
+    });
+    Ok(if imported.lost.is_empty() { Exit::Done } else { Exit::Failed })
+}
+
+fn registry(to: &str) -> Result<(String, String), Refusal> {
+    let wrong = |why: String| Refusal::usage(Error::local("read --to", why));
+    match Target::parse(to).map_err(wrong)? {
+        Target::Registry { host, prefix } => Ok((host, prefix)),
+        Target::Layout { .. } => Err(wrong(format!("`{to}`: a cache is a registry: HOST[:PORT][/PREFIX]"))),
+    }
+}

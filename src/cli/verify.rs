@@ -1,0 +1,154 @@
+//! `larder verify` of a registry; what is on disk is verified in [`layout`](super::layout).
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::args::VerifyArgs;
+use super::inputs;
+use super::printer::Printer;
+use super::progress::{failure, size};
+use super::{Exit, Refusal, layout};
+use crate::Error;
+use crate::config::{Config, Target};
+use crate::error::printable;
+use crate::list::{self, Parsed};
+use crate::lock::Lock;
+use crate::report::Outcome;
+use crate::stock::{self, Expected, Finding, Proof, Supply, SupplyOptions, SyncOptions, TargetStore, Wrong};
+
+pub(super) async fn run(file: Option<&Path>, args: VerifyArgs, printer: &Printer) -> Result<Exit, Refusal> {
+    // Volumes are named one by one; anything else is one target. Some target is required.
+    let target = match args.targets.as_slice() {
+        [target] => named(target)?,
+        several => several.iter().map(|path| named(path)).collect::<Result<Vec<_>, _>>()?.swap_remove(0),
+    };
+    let on_disk = match target {
+        Target::Layout { .. } => layout::verify(&args.targets, printer).await?,
+        Target::Registry { .. } if args.targets.len() > 1 => {
+            return Err(Refusal::usage(Error::local("verify", "only volumes of bundles are verified several at a time")));
+        }
+        Target::Registry { .. } => Exit::Done,
+    };
+    // A layout says itself what it holds; what it should hold is looked at if somebody says that.
+    if !target.is_registry() && args.lists.is_empty() && args.image.is_empty() && args.lock.is_none() {
+        return Ok(on_disk);
+    }
+    let proven = prove(file, &args, &target, printer).await?;
+    Ok(if on_disk == Exit::Done { proven } else { on_disk })
+}
+
+/// What `text` names: an existing path, else as `--to`.
+fn named(text: &str) -> Result<Target, Refusal> {
+    let path = std::path::PathBuf::from(text);
+    if path.exists() {
+        return Ok(Target::Layout { path });
+    }
+    match Target::parse(text) {
+        Ok(Target::Layout { path }) if !path.exists() => Err(format!("{}: no such folder", path.display())),
+        Ok(target) => Ok(target),
+        Err(why) => Err(format!("`{text}`: no such path, and no target: {why}")),
+    }
+    .map_err(|why| Refusal::usage(Error::local("verify", why)))
+}
+
+async fn prove(file: Option<&Path>, args: &VerifyArgs, target: &Target, printer: &Printer) -> Result<Exit, Refusal> {
+    let config = Config::load(file)?;
+    let wanted = match &args.lock {
+        Some(path) => Wanted::Lock(Lock::need(path).map_err(Refusal::usage)?),
+        None => Wanted::Lists(lists(&config, args)?),
+    };
+    let concurrency = args.concurrency.map(usize::from);
+    let supply = Supply::new(&config, &SupplyOptions { concurrency, ..SupplyOptions::default() }).map_err(Refusal::failed)?;
+    let store = supply.target(target, false).await.map_err(Refusal::failed)?;
+    let (expected, failed) = wanted.expected(&config, &store).await;
+    for row in &failed {
+        row.error.iter().for_each(|error| printer.fail(&failure(row, error), &serde_json::json!({})));
+    }
+    let (bar, tick) = watched(printer);
+    let proof = stock::prove(Arc::clone(&store.ends.source), expected, args.deep && target.is_registry(), tick).await;
+    if let Some(bar) = bar {
+        bar.finish_and_clear();
+    }
+    printer.data(&proof.findings.iter().map(line).collect::<String>());
+    printer.tell(&summary(&proof, target), &facts(&proof));
+    Ok(if proof.findings.is_empty() && failed.is_empty() { Exit::Done } else { Exit::Failed })
+}
+
+/// Who says what the target should hold.
+enum Wanted {
+    Lock(Lock),
+    Lists(Vec<Parsed>),
+}
+
+impl Wanted {
+    async fn expected(self, config: &Config, store: &TargetStore) -> (Vec<Expected>, Vec<Outcome>) {
+        match self {
+            Wanted::Lock(lock) => (stock::locked(&lock, &store.target), vec![]),
+            Wanted::Lists(lists) => {
+                let options = SyncOptions { unmatched: config.default_unmatched(), ..SyncOptions::default() };
+                stock::listed(lists, &config.rules, &options, store).await
+            }
+        }
+    }
+}
+
+/// The lists and images of the command line, else the lists of the configuration.
+fn lists(config: &Config, args: &VerifyArgs) -> Result<Vec<Parsed>, Refusal> {
+    let mut parsed = match args.lists.is_empty() && args.image.is_empty() {
+        true => inputs::configured(config)?,
+        false => inputs::files(&args.lists)?,
+    };
+    parsed.extend(args.image.iter().map(|image| list::from_flag(image)));
+    if parsed.is_empty() {
+        let error = Error::local("verify", "nobody says which images the registry should hold");
+        return Err(Refusal::usage(
+            error.remedy("name a list with --list, a lock with --lock or an image with --image, or set `lists` in larder.toml"),
+        ));
+    }
+    Ok(parsed)
+}
+
+/// The bar, on a terminal, and what makes it move: bytes as they are hashed, 0 for an image that is done.
+fn watched(printer: &Printer) -> (Option<indicatif::ProgressBar>, Arc<dyn Fn(u64) + Send + Sync>) {
+    let Some(bars) = printer.bars() else { return (None, Arc::new(|_| {})) };
+    let style = indicatif::ProgressStyle::with_template("{msg} images, {decimal_bytes} hashed  {elapsed}");
+    let bar =
+        bars.add(indicatif::ProgressBar::new_spinner().with_style(style.unwrap_or_else(|_| indicatif::ProgressStyle::default_spinner())));
+    let done = std::sync::atomic::AtomicU64::new(0);
+    let tick = {
+        let bar = bar.clone();
+        move |bytes| match bytes {
+            0 => bar.set_message((done.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1).to_string()),
+            bytes => bar.inc(bytes),
+        }
+    };
+    (Some(bar), Arc::new(tick))
+}
+
+/// One finding: `missing sha256:… in library/alpine (registry/library/alpine:3.20): why`. Each part is made printable by itself: a
+/// layer may belong to so many images that the whole would be cut.
+fn line(finding: &Finding) -> String {
+    let images: Vec<String> = finding.images.iter().map(|image| printable(image)).collect();
+    let (word, images, why) = (finding.wrong.as_str(), images.join(", "), printable(&finding.why));
+    match &finding.content {
+        Some((digest, place)) => format!("{word} {digest} in {place} ({images}): {why}\n"),
+        None => format!("{word} {images}: {why}\n"),
+    }
+}
+
+const KINDS: [Wrong; 4] = [Wrong::Damaged, Wrong::Missing, Wrong::Moved, Wrong::Unchecked];
+
+fn summary(proof: &Proof, target: &Target) -> String {
+    let hashed = if proof.hashed > 0 { format!(", {} hashed", size(proof.hashed)) } else { String::new() };
+    let kinds: Vec<String> = KINDS.iter().map(|kind| format!("{} {}", proof.count(*kind), kind.as_str())).collect();
+    let plural = if proof.images == 1 { "" } else { "s" };
+    format!("{target}: {} image{plural}, {} manifests, {} blobs{hashed}: {}", proof.images, proof.manifests, proof.blobs, kinds.join(", "))
+}
+
+fn facts(proof: &Proof) -> serde_json::Value {
+    let mut facts = serde_json::json!({"images": proof.images, "manifests": proof.manifests, "blobs": proof.blobs, "hashed": proof.hashed});
+    if let Some(facts) = facts.as_object_mut() {
+        facts.extend(KINDS.iter().map(|kind| (kind.as_str().to_owned(), proof.count(*kind).into())));
+    }
+    facts
+}

@@ -1,0 +1,76 @@
+//! Small content that was read, or came inside something else, before its turn: it is not asked for again.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Mutex, PoisonError};
+
+use bytes::Bytes;
+
+use crate::content::{Digest, Manifest};
+
+/// So many bytes are kept, the newest ones. Each is needed by the image that is being worked on; configs have a few KiB and what stands
+/// inside manifests is smaller still, so this is for thousands of images at once.
+const MOST: usize = 16 * 1024 * 1024;
+
+/// Content by digest; checked before it came here.
+#[derive(Debug, Default)]
+pub(super) struct AtHand(Mutex<Kept>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    content: HashMap<Digest, Bytes>,
+    order: VecDeque<Digest>,
+    bytes: usize,
+}
+
+impl AtHand {
+    /// Keeps `bytes`, which are those of `digest`.
+    pub(super) fn add(&self, digest: &Digest, bytes: Bytes) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let size = bytes.len();
+        if size > MOST || kept.content.contains_key(digest) {
+            return;
+        }
+        kept.content.insert(digest.clone(), bytes);
+        kept.order.push_back(digest.clone());
+        kept.bytes += size;
+        while kept.bytes > MOST
+            && let Some(oldest) = kept.order.pop_front()
+        {
+            kept.bytes -= kept.content.remove(&oldest).map_or(0, |bytes| bytes.len());
+        }
+    }
+
+    /// Keeps what stands inside `manifest` (`data` of its descriptors).
+    pub(super) fn add_inline(&self, manifest: &Manifest) {
+        for (digest, bytes) in manifest.inline() {
+            self.add(&digest, bytes);
+        }
+    }
+
+    pub(super) fn get(&self, digest: &Digest) -> Option<Bytes> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).content.get(digest).cloned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_make_room() {
+        let at_hand = AtHand::default();
+        let add = |name: &str, size| {
+            let digest = Digest::sha256(name.as_bytes());
+            at_hand.add(&digest, Bytes::from(vec![0; size]));
+            digest
+        };
+        let (first, second) = (add("first", MOST / 2), add("second", MOST / 2));
+        assert!(at_hand.get(&first).is_some());
+        add("second", 7);
+        let third = add("third", 1);
+        assert!(at_hand.get(&first).is_none());
+        assert_eq!(at_hand.get(&second).map(|bytes| bytes.len()), Some(MOST / 2));
+        let huge = add("huge", MOST + 1);
+        assert!(at_hand.get(&huge).is_none() && at_hand.get(&third).is_some());
+    }
+}

@@ -1,0 +1,254 @@
+//! What of an image is delivered, as its policy has it, and whether the target holds just that already.
+
+use bytes::{Bytes, BytesMut};
+use futures_util::{StreamExt, TryStreamExt, stream};
+
+use super::engine::{Engine, Image, Survey};
+use super::graph::{CHILDREN, Job};
+use crate::content::{
+    Charge, Choice, Descriptor, Digest, IndexMode, Links, MAX_MANIFEST, Manifest, ManifestKind, Place, Platform, PlatformFilter, Policy,
+    Presence as At, SPARSE, Source, Verdict, Verified, is_cut_of, kind_of, rewrite, source_of,
+};
+use crate::{Error, Kind, Result, Side};
+
+const OP: &str = "choose platforms";
+
+/// What of an image's top manifest is delivered.
+pub(super) struct Portion {
+    /// The manifest that gets the name: the upstream's, or the one that was made of it.
+    pub(super) manifest: Manifest,
+    /// What is brought below it.
+    pub(super) links: Links,
+    /// The platforms that are delivered.
+    pub(super) platforms: Vec<String>,
+    /// The platforms that are there, if others have been left out of the upstream's index.
+    pub(super) sparse: Vec<PlatformFilter>,
+}
+
+/// What a look at the target's index has told.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Look {
+    pub(super) platforms: Vec<String>,
+    pub(super) children: Vec<Descriptor>,
+    pub(super) notes: Vec<String>,
+}
+
+impl Portion {
+    /// All of it.
+    pub(super) fn whole(manifest: Manifest) -> Result<Self> {
+        let links = manifest.links()?;
+        let platforms = named(Choice::of(&links.manifests, &[]).delivered);
+        Ok(Portion { manifest, links, platforms, sparse: vec![] })
+    }
+}
+
+/// Whether an entry with these children left out (none, for most) is one that `policy` would make.
+pub(super) fn fits(policy: &Policy, held: &Descriptor) -> bool {
+    let there = held.annotations.get(SPARSE);
+    there.is_none_or(|there| policy.index == IndexMode::Sparse && *there == PlatformFilter::joined(&policy.platforms))
+}
+
+/// The note that `choice` deserves.
+///
+/// # Errors
+/// If it is no image to deliver.
+fn judge(policy: &Policy, choice: &Choice) -> Result<Option<String>> {
+    let failed = |words: String| Error::new(Side::Upstream, OP, Kind::NotFound, words);
+    match choice.verdict() {
+        Verdict::Good => Ok(None),
+        Verdict::Lacking(words) if policy.platforms_required => Err(failed(words).remedy("`platforms_required` is set for its rule")),
+        Verdict::Lacking(words) => Ok(Some(words)),
+        Verdict::Nothing(words) => Err(failed(words).remedy("change `platforms` of the rule or the line")),
+    }
+}
+
+/// What to do where a registry takes no index whose children are not all there. They have just been put, or found: nothing that could be
+/// brought again is missing.
+pub(super) fn no_sparse(error: Error) -> Error {
+    let about_the_index = error.kind() == Kind::ContentMissing || matches!(error.http_status(), Some(400 | 404 | 422));
+    if about_the_index {
+        error.remedy(
+            "it takes no index without all of its platforms: set index = \"rewrite\" for the rule; where it is distribution's own registry, \
+             `validation.manifests.indexes.platforms: none` (or `list`) in its configuration lets it take one",
+        )
+    } else {
+        error
+    }
+}
+
+fn named(platforms: Vec<Platform>) -> Vec<String> {
+    platforms.iter().map(ToString::to_string).collect()
+}
+
+impl Engine {
+    /// What of `manifest`, which the upstream names, is delivered.
+    ///
+    /// # Errors
+    /// If it is for none of the platforms asked for, or lacks one and may not.
+    pub(super) async fn portion(&self, job: &Job<'_>, manifest: Manifest) -> Result<Portion> {
+        let policy = &job.image.policy;
+        if policy.platforms.is_empty() || manifest.kind() == ManifestKind::Opaque {
+            return Portion::whole(manifest);
+        }
+        if manifest.kind() == ManifestKind::Image {
+            let choice = Choice::of_one(self.platform_of(job.image, &manifest).await?, &policy.platforms);
+            judge(policy, &choice)?.into_iter().for_each(|note| job.note(note));
+            return Ok(Portion { platforms: named(choice.delivered), ..Portion::whole(manifest)? });
+        }
+        let links = manifest.links()?;
+        let mut choice = Choice::of(&links.manifests, &policy.platforms);
+        for inner in self.nested(job, &choice).await? {
+            choice.look_inside(&inner.links()?.manifests);
+        }
+        judge(policy, &choice)?.into_iter().for_each(|note| job.note(note));
+        let platforms = named(choice.delivered.clone());
+        if choice.left_out > 0 && policy.index == IndexMode::Sparse {
+            self.presence.add_sparse(&job.image.to, &manifest.digest);
+            return Ok(Portion { manifest, links: Links { manifests: choice.kept, ..links }, platforms, sparse: policy.platforms.clone() });
+        }
+        let made = rewrite(&manifest, &policy.platforms)?;
+        if choice.left_out > 0 && is_cut_of(&made, &manifest.digest, &policy.platforms)? != Some(true) {
+            // The next run will have to ask it what was left out.
+            job.keep(&manifest.digest);
+        }
+        Ok(Portion { links: made.links()?, manifest: made, platforms, sparse: vec![] })
+    }
+
+    /// The indexes in the index which may hold what is still missing. They are brought whole, so that reading them is for nothing.
+    async fn nested(&self, job: &Job<'_>, choice: &Choice) -> Result<Vec<Manifest>> {
+        let inner: Vec<Descriptor> = if choice.missing.is_empty() { vec![] } else { choice.nested().cloned().collect() };
+        let read = stream::iter(inner).map(|child| async move {
+            let held = self.holds_manifest(job, &child).await?;
+            let manifest = self.read(job, &child, &held).await?;
+            self.at_hand.add(&manifest.digest, manifest.bytes.clone());
+            Ok(manifest)
+        });
+        read.buffered(CHILDREN).try_collect().await
+    }
+
+    /// What a single image is for: its config says so. `None`: it is no image to run, or does not say.
+    async fn platform_of(&self, image: &Image, manifest: &Manifest) -> Result<Option<Platform>> {
+        let links = manifest.links()?;
+        let Some(config) = links.blobs.iter().find(|blob| blob.is_image_config()) else { return Ok(None) };
+        self.at_hand.add_inline(manifest);
+        let bytes = self.small_blob(image, &manifest.digest, config).await?;
+        // What is no JSON of this shape says nothing.
+        Ok(serde_json::from_slice(&bytes).ok())
+    }
+
+    /// The whole of a small blob of `manifest`: from where it is at hand, else the target if it is known to be there, else the upstream.
+    async fn small_blob(&self, image: &Image, manifest: &Digest, blob: &Descriptor) -> Result<Bytes> {
+        if blob.size > MAX_MANIFEST as u64 {
+            let message = format!("the config has {} bytes, too many to look for its platform", blob.size);
+            return Err(Error::new(Side::Upstream, OP, Kind::Unsupported, message));
+        }
+        let at_target = || {
+            let with_its_manifest = self.presence.has(&image.to, manifest).then(|| image.to.clone());
+            self.presence.anywhere(&blob.digest).or(with_its_manifest)
+        };
+        if self.at_hand.get(&blob.digest).is_none() && at_target().is_none() {
+            image.upstream.ready().await;
+        }
+        let _leading = self.leaders.hold(blob.digest.clone()).await;
+        if let Some(bytes) = self.at_hand.get(&blob.digest) {
+            return Ok(bytes);
+        }
+        let mut bytes = None;
+        if let Some(place) = at_target() {
+            bytes = match collected(&*self.target.source, &place, blob, &image.charge, Side::Target).await {
+                Err(error) if error.kind() == Kind::Damaged => None,
+                read => read?,
+            };
+        }
+        if bytes.is_none() {
+            bytes = collected(&*image.upstream, &image.from, blob, &image.charge, Side::Upstream).await?;
+        }
+        let bytes = bytes.ok_or_else(|| super::blob::not_there(blob))?;
+        self.at_hand.add(&blob.digest, bytes.clone());
+        Ok(bytes)
+    }
+
+    /// Weighs what both sides said: whether the target holds what the policy makes of what the upstream names. Where the policy asks
+    /// for platforms, that takes a look at the target's index; the upstream is not asked.
+    pub(super) async fn weigh(&self, image: &Image, wanted: Descriptor, held: Option<Descriptor>) -> Result<Survey> {
+        let held = held.filter(|held| fits(&image.policy, held));
+        let mut survey = Survey::of(wanted, held.as_ref().map(|held| held.digest.clone()));
+        if let Some(held) = held
+            && !image.policy.platforms.is_empty()
+            && kind_of(&held.media_type) != ManifestKind::Image
+        {
+            self.look(image, &held, &mut survey).await?;
+        }
+        Ok(survey)
+    }
+
+    async fn look(&self, image: &Image, held: &Descriptor, survey: &mut Survey) -> Result<()> {
+        let index = match self.target.source.manifest(&image.to, &held.digest, &image.charge).await {
+            Ok(Some(manifest)) if manifest.kind() != ManifestKind::Index => return Ok(()),
+            Ok(index) => index,
+            Err(error) if error.kind() == Kind::Damaged => None,
+            Err(error) => return Err(error),
+        };
+        // What cannot be read is brought again.
+        let same = std::mem::take(&mut survey.current);
+        let Some(index) = index else { return Ok(()) };
+        let policy = &image.policy;
+        if same {
+            let choice = self.take_in(image, &index, survey).await?;
+            survey.current = match policy.index {
+                IndexMode::Rewrite => choice.left_out == 0,
+                IndexMode::Sparse => self.holds_all(image, &choice.kept).await?,
+            };
+        } else if policy.index == IndexMode::Rewrite && source_of(&index).as_ref() == Some(&survey.wanted.digest) {
+            survey.made_from = Some(survey.wanted.digest.clone());
+            let source = image.upstream.at_hand(&survey.wanted.digest);
+            survey.current = match &source {
+                Some(source) => rewrite(source, &policy.platforms)?.digest == held.digest,
+                None => is_cut_of(&index, &survey.wanted.digest, &policy.platforms)? == Some(true),
+            };
+            if source.is_some() || survey.current {
+                self.take_in(image, source.as_ref().unwrap_or(&index), survey).await?;
+            }
+        }
+        survey.before = Some(index);
+        Ok(())
+    }
+
+    /// What the policy keeps of `index`, whose kept children are at the target; noted in the survey.
+    ///
+    /// # Errors
+    /// If it is for none of the platforms asked for, or lacks one and may not.
+    async fn take_in(&self, image: &Image, index: &Manifest, survey: &mut Survey) -> Result<Choice> {
+        let mut choice = Choice::of(&index.links()?.manifests, &image.policy.platforms);
+        let inner: Vec<Descriptor> = if choice.missing.is_empty() { vec![] } else { choice.nested().cloned().collect() };
+        let read = stream::iter(inner)
+            .map(|child| async move { self.target.source.manifest(&image.to, &child.digest, &image.charge).await })
+            .buffered(CHILDREN);
+        for inner in read.try_collect::<Vec<_>>().await?.into_iter().flatten() {
+            choice.look_inside(&inner.links()?.manifests);
+        }
+        let notes = judge(&image.policy, &choice)?.into_iter().collect();
+        survey.look = Look { platforms: named(choice.delivered.clone()), children: choice.kept.clone(), notes };
+        Ok(choice)
+    }
+
+    /// Whether the target holds all of `children`.
+    async fn holds_all(&self, image: &Image, children: &[Descriptor]) -> Result<bool> {
+        let held = stream::iter(children.to_vec()).map(|child| async move {
+            let known = self.presence.has(&image.to, &child.digest);
+            Ok::<_, Error>(known || self.target.sink.holds_manifest(&image.to, &child, &image.charge).await? == At::Here)
+        });
+        held.buffer_unordered(CHILDREN).try_all(|held| async move { held }).await
+    }
+}
+
+/// All bytes of `blob`, checked.
+async fn collected(source: &dyn Source, place: &Place, blob: &Descriptor, charge: &Charge, side: Side) -> Result<Option<Bytes>> {
+    let Some(stream) = source.blob(place, blob, 0, charge).await? else { return Ok(None) };
+    let mut checked = Verified::whole(stream, blob, side)?;
+    let mut bytes = BytesMut::new();
+    while let Some(chunk) = checked.try_next().await? {
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(Some(bytes.freeze()))
+}

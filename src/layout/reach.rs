@@ -1,0 +1,97 @@
+//! What a name of a layout reaches, and where its files are: for those who carry it elsewhere.
+
+use std::path::PathBuf;
+
+use super::Layout;
+use super::graph::{self, Read, Role};
+use crate::content::{Descriptor, Digest, Links, Manifest};
+use crate::{Error, Kind, Result, Side};
+
+const OP: &str = "read layout";
+
+/// Something that an image is made of.
+#[derive(Debug, Clone)]
+pub struct Reached {
+    /// What and how large it is.
+    pub descriptor: Descriptor,
+    /// Whether it is a manifest or index. What an index lists that is none (BuildKit's cache lists layers) is not.
+    pub manifest: bool,
+}
+
+impl Layout {
+    /// Where the file of this blob is, if the layout has it.
+    pub fn blob_path(&self, digest: &Digest) -> PathBuf {
+        self.0.files.blob(digest)
+    }
+
+    /// The manifest of this digest, checked, if there is a file of that name. `hint` is the media type that a descriptor gives it. Blocks.
+    ///
+    /// # Errors
+    /// If it cannot be read, or is not what its name says.
+    pub fn stored_manifest(&self, digest: &Digest, hint: &str) -> Result<Option<Manifest>> {
+        graph::manifest(&self.0.files, digest, hint)
+    }
+
+    /// Everything that `root` reaches, itself included, each once: manifests checked by their hashes, blobs by their lengths. Foreign layers that
+    /// are not there are left out. Blocks.
+    ///
+    /// # Errors
+    /// `Kind::ContentMissing` if something is not there, `Kind::Damaged` if something is not what it should be.
+    pub fn reach(&self, root: &Descriptor) -> Result<Vec<Reached>> {
+        let files = &self.0.files;
+        let mut reached = vec![];
+        graph::walk(root, |node, role| {
+            let (links, manifest) = match role {
+                Role::Manifest => match graph::read(files, node)? {
+                    Read::Found(links) => {
+                        let manifest = graph::is_manifest(&node.media_type) || self.stored_manifest(&node.digest, &node.media_type).is_ok();
+                        (*links, manifest)
+                    }
+                    Read::Missing => return Err(missing(node)),
+                    Read::Damaged(why) => return Err(Error::new(Side::Local, OP, Kind::Damaged, format!("{}: {why}", node.digest))),
+                },
+                Role::Blob => match files.blob_len(&node.digest)? {
+                    Some(len) if len == node.size => (Links::default(), false),
+                    _ if node.is_foreign() => return Ok(Some(Links::default())),
+                    Some(len) => {
+                        let why = graph::size_differs(len, node.size);
+                        return Err(Error::new(Side::Local, OP, Kind::Damaged, format!("{}: {why}", node.digest)));
+                    }
+                    None => return Err(missing(node)),
+                },
+            };
+            reached.push(Reached { descriptor: node.clone(), manifest });
+            Ok(Some(links))
+        })?;
+        Ok(reached)
+    }
+}
+
+fn missing(node: &Descriptor) -> Error {
+    Error::new(Side::Local, OP, Kind::ContentMissing, format!("the layout does not have {}", node.digest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{blob, folder, image, index, path_of, put};
+    use super::*;
+
+    #[tokio::test]
+    async fn all_that_an_image_is_made_of_is_reached_once() {
+        let dir = folder();
+        let layout = Layout::open_or_create(dir.path()).await.unwrap();
+        let both = index(vec![image(&["amd64", "shared"]), image(&["arm64", "shared"])]);
+        put(&layout, "a:1", &both).await;
+        let reached = layout.reach(&both.manifest.descriptor()).unwrap();
+        let manifests = reached.iter().filter(|reached| reached.manifest).count();
+        assert_eq!((manifests, reached.len()), (3, 3 + 2 + 3));
+        for reached in &reached {
+            let file = std::fs::read(layout.blob_path(&reached.descriptor.digest)).unwrap();
+            assert_eq!(file.len() as u64, reached.descriptor.size);
+        }
+        let lost = blob(&both.blobs[1]);
+        std::fs::remove_file(path_of(&layout, &lost.digest)).unwrap();
+        let error = layout.reach(&both.manifest.descriptor()).unwrap_err();
+        assert_eq!((error.kind(), error.message().contains(lost.digest.as_str())), (Kind::ContentMissing, true));
+    }
+}

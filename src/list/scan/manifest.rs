@@ -1,0 +1,168 @@
+//! Kubernetes manifests, Compose files, and YAML of any kind with fields named `image`.
+
+use std::collections::HashSet;
+use std::rc::Rc;
+
+use super::yaml::{Content, Node};
+use super::{Finder, variables};
+use crate::name::{ImageName, split_host};
+
+/// How sure it is that a field `image` is a reference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trust {
+    /// In Kubernetes manifests: one that does not parse is a problem.
+    Certain,
+    /// In files nobody knows: one that does not parse is something else.
+    Likely,
+}
+
+pub(super) fn is_kubernetes(root: &Node) -> bool {
+    root.get("apiVersion").is_some() && root.get("kind").is_some()
+}
+
+/// `services`, each of which is a mapping.
+pub(super) fn is_compose(root: &Node) -> bool {
+    root.get("services")
+        .is_some_and(|services| !services.entries().is_empty() && services.entries().iter().all(|(_, service)| service.is_map()))
+}
+
+/// Looks for fields `image` at any depth.
+pub(super) fn scan(root: &Rc<Node>, trust: Trust, finder: &mut Finder) {
+    Walk { trust, finder, seen: HashSet::new() }.node(root);
+}
+
+struct Walk<'f> {
+    trust: Trust,
+    finder: &'f mut Finder,
+    /// Nodes that aliases stand for too: they say the same again.
+    seen: HashSet<*const Node>,
+}
+
+impl Walk<'_> {
+    fn node(&mut self, node: &Rc<Node>) {
+        if Rc::strong_count(node) > 1 && !self.seen.insert(Rc::as_ptr(node)) {
+            return;
+        }
+        self.related(node);
+        for (key, value) in node.entries() {
+            match key.as_str() {
+                "image" => self.image(value),
+                "images" => self.kustomized(value),
+                _ if key.ends_with("Image") || key == "imageName" => self.unmistakable(value),
+                _ => {}
+            }
+            self.node(value);
+        }
+        node.items().iter().for_each(|item| self.node(item));
+    }
+
+    fn image(&mut self, value: &Rc<Node>) {
+        match &value.content {
+            Content::Scalar(_) => {
+                if let Some(text) = value.text() {
+                    self.reference(value.line, text);
+                }
+            }
+            Content::Map(_) => self.parts(value),
+            Content::Null | Content::List(_) => {}
+        }
+    }
+
+    fn reference(&mut self, line: usize, text: &str) {
+        let known = variables::substitute(text, &|_| None);
+        let is_template = text.contains("{{");
+        match known {
+            Ok(text) if self.trust == Trust::Certain || is_template || is_likely(&text) => self.finder.reference(line, &text),
+            Ok(_) => {}
+            Err(why) => self.finder.problem(line, &why),
+        }
+    }
+
+    /// `image: {repository, tag}` as charts' values and many custom resources have it; `{reference}` of a Kubernetes image
+    /// volume; `{name}` of GitLab.
+    fn parts(&mut self, value: &Rc<Node>) {
+        let part = |key: &str| value.get(key).and_then(|node| Some((node.line, node.text()?)));
+        if let Some((line, reference)) = part("reference") {
+            return self.reference(line, reference);
+        }
+        let Some((line, repository)) = part("repository") else {
+            if let Some((line, name)) = part("name").filter(|_| self.trust == Trust::Likely) {
+                self.reference(line, name);
+            }
+            return;
+        };
+        let mut name = repository.to_owned();
+        if let Some((_, registry)) = part("registry")
+            && !name.starts_with(&format!("{registry}/"))
+        {
+            name = format!("{registry}/{name}");
+        }
+        if let Some((_, tag)) = part("tag") {
+            name = format!("{name}:{tag}");
+        }
+        if let Some((_, digest)) = part("digest") {
+            name = format!("{name}@{digest}");
+        }
+        let chooses = ImageName::parse(&name).is_ok_and(|name| name.tag.is_none() && name.digest.is_none());
+        if chooses {
+            let message = format!("`{name}` has no tag, which a chart fills in: scan what it renders (`helm template`)");
+            return self.finder.problem(line, &message);
+        }
+        self.reference(line, &name);
+    }
+
+    /// `images` of a kustomization: what it puts in the place of another image.
+    fn kustomized(&mut self, value: &Rc<Node>) {
+        for image in value.items() {
+            let part = |key: &str| image.get(key).and_then(|node| node.text());
+            let Some(name) = part("newName").or(part("name")) else { continue };
+            match (part("digest"), part("newTag")) {
+                (Some(digest), _) => self.finder.reference(image.line, &format!("{name}@{digest}")),
+                (None, Some(tag)) => self.finder.reference(image.line, &format!("{name}:{tag}")),
+                (None, None) => {}
+            }
+        }
+    }
+
+    /// `RELATED_IMAGE_…` variables, in which operators are told what to start.
+    fn related(&mut self, node: &Rc<Node>) {
+        let name = node.get("name").and_then(|name| name.text());
+        if let (Some(name), Some(value)) = (name, node.get("value"))
+            && name.starts_with("RELATED_IMAGE_")
+        {
+            self.unmistakable(value);
+        }
+    }
+
+    /// A value that can hardly be anything else: it names a registry, and a tag or digest.
+    fn unmistakable(&mut self, value: &Rc<Node>) {
+        if let Some(text) = value.text()
+            && split_host(text).0.is_some()
+            && ImageName::parse(text).is_ok_and(|name| name.tag.is_some() || name.digest.is_some())
+        {
+            self.finder.reference(value.line, text);
+        }
+    }
+}
+
+/// Whether a value of a file that nobody knows may be a reference: it parses, and it is no picture.
+fn is_likely(text: &str) -> bool {
+    const PICTURES: [&str; 7] = [".png", ".jpg", ".jpeg", ".gif", ".svg", ".webp", ".ico"];
+    ImageName::parse(text).is_ok() && !PICTURES.iter().any(|ending| text.ends_with(ending))
+}
+
+pub(super) fn scan_compose(root: &Rc<Node>, finder: &mut Finder) {
+    let services = root.get("services").map(|services| services.entries()).unwrap_or_default();
+    for (name, service) in services {
+        let Some(image) = service.get("image") else { continue };
+        let Some(text) = image.text() else { continue };
+        if service.get("build").is_some_and(|build| !matches!(build.content, Content::Null)) {
+            finder.note(image.line, &format!("service `{name}` is built here: its image `{text}` is left out"));
+            continue;
+        }
+        match variables::substitute(text, &|_| None) {
+            Ok(text) => finder.reference(image.line, &text),
+            Err(why) => finder.problem(image.line, &why),
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Image references in other tools' files: Kubernetes manifests and what `helm template` prints, Compose files, the lists of
+//! `skopeo sync` and `regsync`, Dockerfiles. Reading files and walking folders is the caller's.
+//!
+//! A document is taken for what its keys say it is; in one that says nothing, fields named `image` are looked for all the same.
+//! What is broken is a problem with its line, and the rest goes on.
+
+mod dockerfile;
+mod manifest;
+mod mirrors;
+#[cfg(test)]
+mod tests;
+mod variables;
+mod yaml;
+
+use std::collections::HashSet;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::{LineError, Origin};
+use crate::name::ImageName;
+use yaml::Node;
+
+/// What a file names, in the order of its lines.
+#[derive(Debug, Default)]
+pub struct Scanned {
+    /// The references.
+    pub found: Vec<Found>,
+    /// What could not be read, or is not known without running something. What it names is missing in `found`.
+    pub problems: Vec<LineError>,
+    /// What was left out on purpose.
+    pub notes: Vec<LineError>,
+}
+
+/// One reference.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// Where it stands.
+    pub origin: Origin,
+    /// What it asks for.
+    pub wanted: Wanted,
+}
+
+/// What a list line would say.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Wanted {
+    /// The normalised name, with a tag or digest unless `tags` chooses.
+    pub image: String,
+    /// The `tags` column of a CSV list; empty for one image. A text list cannot say it.
+    pub tags: String,
+    /// The `exclude` column.
+    pub exclude: String,
+}
+
+/// Takes out what is there already: the first place of each reference stays.
+#[derive(Debug, Default)]
+pub struct Distinct(HashSet<Wanted>);
+
+impl Distinct {
+    /// Whether `found` is the first of its kind.
+    pub fn is_new(&mut self, found: &Found) -> bool {
+        self.0.insert(found.wanted.clone())
+    }
+}
+
+/// Whether a file of this name is looked into when a folder is walked. A file that was named itself always is.
+pub fn is_scanned_by_name(name: &str) -> bool {
+    let lower = name.to_ascii_lowercase();
+    lower.ends_with(".yaml") || lower.ends_with(".yml") || is_dockerfile(&lower)
+}
+
+/// `Dockerfile`, `Dockerfile.alpine`, `api.Dockerfile`, and the same of `Containerfile`.
+fn is_dockerfile(lower: &str) -> bool {
+    ["dockerfile", "containerfile"].iter().any(|kind| {
+        lower == *kind
+            || lower.strip_prefix(kind).is_some_and(|rest| rest.starts_with('.'))
+            || lower.strip_suffix(kind).is_some_and(|rest| rest.ends_with('.'))
+    })
+}
+
+/// Finds the references in a file. `file` is its name as the user knows it; a name that says nothing is judged by the text.
+pub fn scan(file: &str, text: &str) -> Scanned {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut finder = Finder { file: file.into(), scanned: Scanned::default() };
+    let name = file.rsplit(['/', '\\']).next().unwrap_or(file).to_ascii_lowercase();
+    if is_dockerfile(&name) || !is_scanned_by_name(&name) && dockerfile::is_one(text) {
+        dockerfile::scan(text, &mut finder);
+    } else {
+        for document in yaml::documents(text) {
+            match document {
+                Ok(roots) => roots.iter().for_each(|root| document_of(root, &mut finder)),
+                Err(broken) => finder.problem(broken.line, &broken.message),
+            }
+        }
+    }
+    let Scanned { mut found, mut problems, mut notes } = finder.scanned;
+    // What an alias or a merge key stands for is where it was written.
+    found.sort_by_key(|found| found.origin.line);
+    problems.sort_by_key(|problem| problem.origin.line);
+    notes.sort_by_key(|note| note.origin.line);
+    Scanned { found, problems, notes }
+}
+
+fn document_of(root: &Rc<Node>, finder: &mut Finder) {
+    if manifest::is_kubernetes(root) {
+        manifest::scan(root, manifest::Trust::Certain, finder);
+    } else if manifest::is_compose(root) {
+        manifest::scan_compose(root, finder);
+    } else if mirrors::is_regsync(root) {
+        mirrors::scan_regsync(root, finder);
+    } else if mirrors::is_skopeo(root) {
+        mirrors::scan_skopeo(root, finder);
+    } else {
+        manifest::scan(root, manifest::Trust::Likely, finder);
+    }
+}
+
+/// Collects what one file names.
+struct Finder {
+    file: Arc<str>,
+    scanned: Scanned,
+}
+
+impl Finder {
+    fn origin(&self, line: usize) -> Origin {
+        Origin { file: Arc::clone(&self.file), line }
+    }
+
+    fn problem(&mut self, line: usize, message: &str) {
+        let problem = LineError::new(self.origin(line), "", message);
+        self.scanned.problems.push(problem);
+    }
+
+    fn note(&mut self, line: usize, message: &str) {
+        let note = LineError::new(self.origin(line), "", message);
+        self.scanned.notes.push(note);
+    }
+
+    /// A reference that must be one: what does not parse is a problem.
+    fn reference(&mut self, line: usize, text: &str) {
+        match normalised(text) {
+            Ok(image) => self.found(line, Wanted { image, tags: String::new(), exclude: String::new() }),
+            Err(why) => self.problem(line, &why),
+        }
+    }
+
+    fn found(&mut self, line: usize, wanted: Wanted) {
+        let origin = self.origin(line);
+        self.scanned.found.push(Found { origin, wanted });
+    }
+}
+
+/// The one way to write a reference: `nginx` is `docker.io/library/nginx:latest`.
+fn normalised(text: &str) -> Result<String, String> {
+    if text.contains("{{") {
+        return Err(format!("`{text}` is a template: scan what it renders (`helm template`)"));
+    }
+    let mut name = ImageName::parse(text).map_err(|why| if why.contains(text) { why } else { format!("`{text}`: {why}") })?;
+    if name.tag.is_none() && name.digest.is_none() {
+        name.tag = Some(super::line::DEFAULT_TAG.to_owned());
+    }
+    Ok(name.to_string())
+}

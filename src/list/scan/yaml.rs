@@ -1,0 +1,306 @@
+//! YAML as scanned files hold it: scalars with the text and the line they were written with.
+//!
+//! Typed readers make `1.20` the number 1.2, and a tag would be lost; so this reads the parser's events.
+
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
+
+use granit_parser::{Event, Parser, ScalarStyle};
+
+/// One node of a document.
+#[derive(Debug)]
+pub(super) struct Node {
+    /// The line it begins at, counted from 1.
+    pub(super) line: usize,
+    pub(super) content: Content,
+    /// Levels below and including this one.
+    depth: usize,
+}
+
+#[derive(Debug)]
+pub(super) enum Content {
+    /// Nothing, `~` or `null`.
+    Null,
+    Scalar(String),
+    List(Vec<Rc<Node>>),
+    /// In the order of the file; what merge keys (`<<`) bring comes last.
+    Map(Vec<(String, Rc<Node>)>),
+}
+
+/// What is wrong with a document.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Broken {
+    pub(super) line: usize,
+    pub(super) message: String,
+}
+
+/// Levels of nesting, aliases written out. The parser stops at 255 of each kind of brackets; chains of aliases can be longer,
+/// and those who walk the tree do it by recursion.
+const MOST_LEVELS: usize = 600;
+/// Entries that merge keys may bring into one document: far more than any file has, far fewer than a hostile one could make.
+const MOST_MERGED: usize = 100_000;
+
+impl Node {
+    pub(super) fn entries(&self) -> &[(String, Rc<Node>)] {
+        match &self.content {
+            Content::Map(entries) => entries,
+            _ => &[],
+        }
+    }
+
+    pub(super) fn items(&self) -> &[Rc<Node>] {
+        match &self.content {
+            Content::List(items) => items,
+            _ => &[],
+        }
+    }
+
+    pub(super) fn get(&self, key: &str) -> Option<&Rc<Node>> {
+        self.entries().iter().find(|(name, _)| name == key).map(|(_, node)| node)
+    }
+
+    pub(super) fn is_map(&self) -> bool {
+        matches!(self.content, Content::Map(_))
+    }
+
+    /// The text of a scalar that is not empty.
+    pub(super) fn text(&self) -> Option<&str> {
+        match &self.content {
+            Content::Scalar(text) if !text.trim().is_empty() => Some(text.trim()),
+            _ => None,
+        }
+    }
+}
+
+/// The documents of a file, each read on its own: one that is broken does not take the others with it.
+pub(super) fn documents(text: &str) -> impl Iterator<Item = Result<Vec<Rc<Node>>, Broken>> {
+    pieces(text).into_iter().map(|(before, piece)| {
+        Builder { before, ..Builder::default() }.build(piece).map_err(|mut broken| {
+            if piece.contains("{{") {
+                broken.message += "; this looks like a template: scan what it renders (`helm template`)";
+            }
+            broken
+        })
+    })
+}
+
+/// The text between document markers (YAML 1.2.2, 9.1.4: `---` at the start of a line is one, whatever is around it), each
+/// with the number of lines before it.
+fn pieces(text: &str) -> Vec<(usize, &str)> {
+    let mut pieces = Vec::new();
+    let (mut start, mut before) = (0, 0);
+    let mut at = 0;
+    for (line, text_line) in text.split_inclusive('\n').enumerate() {
+        let marker = text_line.strip_prefix("---").is_some_and(|rest| rest.is_empty() || rest.starts_with(char::is_whitespace));
+        if marker && !is_preamble(&text[start..at]) {
+            pieces.push((before, &text[start..at]));
+            (start, before) = (at, line);
+        }
+        at += text_line.len();
+    }
+    pieces.push((before, &text[start..]));
+    pieces
+}
+
+/// Comments and directives, which belong to the document behind the marker.
+fn is_preamble(text: &str) -> bool {
+    text.lines().all(|line| line.trim().is_empty() || line.starts_with(['#', '%']))
+}
+
+fn broken(line: usize, message: impl Into<String>) -> Broken {
+    Broken { line, message: message.into() }
+}
+
+/// A collection under way.
+enum Open {
+    List { line: usize, anchor: usize, items: Vec<Rc<Node>> },
+    Map { line: usize, anchor: usize, entries: Vec<(String, Rc<Node>)>, key: Option<String>, merges: Vec<Rc<Node>> },
+}
+
+#[derive(Default)]
+struct Builder {
+    /// Lines of the file before this text.
+    before: usize,
+    open: Vec<Open>,
+    anchors: HashMap<usize, Rc<Node>>,
+    merged: usize,
+    roots: Vec<Rc<Node>>,
+}
+
+impl Builder {
+    fn build(mut self, text: &str) -> Result<Vec<Rc<Node>>, Broken> {
+        for next in Parser::new_from_str(text) {
+            let (event, span) = next.map_err(|error| broken(self.before + error.marker().line().max(1), error.info()))?;
+            self.event(event, self.before + span.start.line())?;
+        }
+        Ok(self.roots)
+    }
+
+    /// `line` is the file's, as in all that follows.
+    fn event(&mut self, event: Event<'_>, line: usize) -> Result<(), Broken> {
+        match event {
+            Event::Scalar(text, style, anchor, tag) => {
+                let null = style == ScalarStyle::Plain && tag.is_none() && matches!(&*text, "" | "~" | "null" | "Null" | "NULL");
+                let content = if null { Content::Null } else { Content::Scalar(text.into_owned()) };
+                self.finished(line, anchor, content)
+            }
+            Event::SequenceStart(_, anchor, _) => {
+                self.open.push(Open::List { line, anchor, items: Vec::new() });
+                Ok(())
+            }
+            Event::MappingStart(_, anchor, _) => {
+                self.open.push(Open::Map { line, anchor, entries: Vec::new(), key: None, merges: Vec::new() });
+                Ok(())
+            }
+            Event::SequenceEnd | Event::MappingEnd => self.close(),
+            Event::Alias(anchor) => match self.anchors.get(&anchor).cloned() {
+                Some(node) => self.place(line, node),
+                None => Err(broken(line, "an alias refers to what it stands in")),
+            },
+            Event::DocumentStart(..) => {
+                self.anchors.clear();
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn close(&mut self) -> Result<(), Broken> {
+        match self.open.pop() {
+            Some(Open::List { line, anchor, items }) => self.finished(line, anchor, Content::List(items)),
+            Some(Open::Map { line, anchor, mut entries, merges, .. }) => {
+                self.merge(&mut entries, &merges, line)?;
+                self.finished(line, anchor, Content::Map(entries))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// What `<<` brings, where the mapping itself and earlier merges have no such key (the merge key type of YAML 1.1).
+    fn merge(&mut self, entries: &mut Vec<(String, Rc<Node>)>, merges: &[Rc<Node>], line: usize) -> Result<(), Broken> {
+        if merges.is_empty() {
+            return Ok(());
+        }
+        let mut known: HashSet<String> = entries.iter().map(|(key, _)| key.clone()).collect();
+        for (key, node) in merges.iter().flat_map(|merge| merge.entries()) {
+            self.merged += 1;
+            if self.merged > MOST_MERGED {
+                return Err(broken(line, format!("merge keys bring more than {MOST_MERGED} entries")));
+            }
+            if known.insert(key.clone()) {
+                entries.push((key.clone(), Rc::clone(node)));
+            }
+        }
+        Ok(())
+    }
+
+    fn finished(&mut self, line: usize, anchor: usize, content: Content) -> Result<(), Broken> {
+        let below = match &content {
+            Content::List(items) => items.iter().map(|node| node.depth).max(),
+            Content::Map(entries) => entries.iter().map(|(_, node)| node.depth).max(),
+            Content::Null | Content::Scalar(_) => None,
+        };
+        let depth = below.unwrap_or(0) + 1;
+        if depth > MOST_LEVELS {
+            return Err(broken(line, format!("it is nested more than {MOST_LEVELS} levels deep")));
+        }
+        let node = Rc::new(Node { line, content, depth });
+        if anchor > 0 {
+            self.anchors.insert(anchor, Rc::clone(&node));
+        }
+        self.place(line, node)
+    }
+
+    /// Puts a node where it stands: into the collection under way, or at the root.
+    fn place(&mut self, line: usize, node: Rc<Node>) -> Result<(), Broken> {
+        match self.open.last_mut() {
+            None => self.roots.push(node),
+            Some(Open::List { items, .. }) => items.push(node),
+            Some(Open::Map { entries, key, merges, .. }) => match key.take() {
+                Some(merge) if merge == "<<" => match &node.content {
+                    Content::List(items) => merges.extend(items.iter().cloned()),
+                    _ => merges.push(node),
+                },
+                Some(key) => entries.push((key, node)),
+                None => match &node.content {
+                    Content::Scalar(text) => *key = Some(text.clone()),
+                    Content::Null => *key = Some(String::new()),
+                    Content::List(_) | Content::Map(_) => return Err(broken(line, "a collection stands where a key belongs")),
+                },
+            },
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn shown(node: &Node) -> String {
+        match &node.content {
+            Content::Null => "null".to_owned(),
+            Content::Scalar(text) => format!("{text}@{}", node.line),
+            Content::List(items) => format!("[{}]", items.iter().map(|item| shown(item)).collect::<Vec<_>>().join(" ")),
+            Content::Map(entries) => {
+                format!("{{{}}}", entries.iter().map(|(key, node)| format!("{key}: {}", shown(node))).collect::<Vec<_>>().join(" "))
+            }
+        }
+    }
+
+    fn read(text: &str) -> Vec<String> {
+        documents(text)
+            .flat_map(|document| match document {
+                Ok(roots) => roots.iter().map(|root| shown(root)).collect(),
+                Err(broken) => vec![format!("{}: {}", broken.line, broken.message)],
+            })
+            .collect()
+    }
+
+    #[test]
+    fn scalars_keep_their_text_and_line() {
+        assert_eq!(read("a: 1.20\nb:\n- 'x'\n- >-\n  y\n  z\n- ~\n"), ["{a: 1.20@1 b: [x@3 y z@5 null]}"]);
+    }
+
+    #[test]
+    fn documents_are_counted_from_the_top_and_stand_for_themselves() {
+        let text = "# one\n%YAML 1.2\n---\na: 1\n---\nb: [\n--- \nc: |\n  ---\n  text\n...\n---\n# nothing\n---\nd: 4";
+        let read = read(text);
+        assert_eq!(read, ["{a: 1@4}", "6: unclosed bracket '['", "{c: ---\ntext\n@9}", "null", "{d: 4@15}"]);
+    }
+
+    #[test]
+    fn aliases_and_merge_keys_are_written_out() {
+        assert_eq!(
+            read("base: &base {image: a, x: 1}\none:\n  <<: *base\n  x: 2\ntwo: {<<: [*base, {y: 3}]}\nthree: *base\n"),
+            ["{base: {image: a@1 x: 1@1} one: {x: 2@4 image: a@1} two: {image: a@1 x: 1@1 y: 3@5} three: {image: a@1 x: 1@1}}"]
+        );
+        assert_eq!(read("a: &a\n  b: *a\n"), ["2: an alias refers to what it stands in"]);
+    }
+
+    #[test]
+    fn templates_are_told_from_mistakes() {
+        assert_eq!(
+            read("image: {{ .Values.image }}\n"),
+            ["1: a collection stands where a key belongs; this looks like a template: scan what it renders (`helm template`)"]
+        );
+    }
+
+    #[test]
+    fn hostile_nesting_ends_in_an_error() {
+        let chain: String = (1..2000).map(|n| format!("a{n}: &a{n} {{x: *a{}}}\n", n - 1)).collect();
+        let read_chain = read(&format!("a0: &a0 {{x: 1}}\n{chain}"));
+        assert!(read_chain[0].contains("nested more than 600 levels deep"), "{read_chain:?}");
+        assert!(read(&"[".repeat(100_000)).len() == 1);
+        let merges: String = (1..60).map(|n| format!("m{n}: &m{n} {{<<: [*m{0}, *m{0}], k{n}: 1}}\n", n - 1)).collect();
+        assert_eq!(read(&format!("m0: &m0 {{k0: 1}}\n{merges}")).len(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn reading_never_panics(text in "([-:{}\\[\\]&*<!|>#%'\" \n]|[a-c]|---\n|\\PC){0,80}") {
+            let _ = read(&text);
+        }
+    }
+}

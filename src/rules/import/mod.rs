@@ -1,0 +1,218 @@
+//! The rules of other caches, as their own commands print them, become `larder.toml`.
+//!
+//! Each system has a file that reads its rows into a [`Draft`]; what a draft cannot hold is listed, never dropped. Shapes are those
+//! of the public documentation (registries.md 1.3, 2.1 and 2.3).
+
+mod acr;
+mod ecr;
+mod harbor;
+mod names;
+#[cfg(test)]
+mod tests;
+mod write;
+
+use std::fmt;
+
+use serde_json::Value;
+
+use crate::error::{Error, Result};
+
+/// How errors name what was being done.
+const OPERATION: &str = "import rules";
+
+/// What the files became.
+#[derive(Debug)]
+pub struct Imported {
+    /// `larder.toml`, which loads as it is.
+    pub text: String,
+    /// Rules in it.
+    pub rules: usize,
+    /// What it cannot say, a line each; comments at its top say the same.
+    pub lost: Vec<String>,
+    /// What somebody should fill in or know; comments in it say the same.
+    pub notes: Vec<String>,
+}
+
+/// A system whose rules can be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum System {
+    Acr,
+    Ecr,
+    Harbor,
+}
+
+impl fmt::Display for System {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            System::Acr => "Azure Container Registry",
+            System::Ecr => "Amazon ECR",
+            System::Harbor => "Harbor",
+        })
+    }
+}
+
+/// What a row of a file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shape {
+    AcrRule,
+    AcrSet,
+    EcrRule,
+    HarborProject,
+    HarborRegistry,
+}
+
+impl Shape {
+    fn of(row: &Value) -> Option<Self> {
+        let has = |name: &str| row.get(name).is_some();
+        if field(row, "sourceRepository").is_some() && field(row, "targetRepository").is_some() {
+            Some(Shape::AcrRule)
+        } else if field(row, "loginServer").is_some() && field(row, "authCredentials").is_some() {
+            Some(Shape::AcrSet)
+        } else if has("ecrRepositoryPrefix") {
+            Some(Shape::EcrRule)
+        } else if has("project_id") && has("name") {
+            Some(Shape::HarborProject)
+        } else if has("id") && has("url") {
+            Some(Shape::HarborRegistry)
+        } else {
+            None
+        }
+    }
+
+    fn system(self) -> System {
+        match self {
+            Shape::AcrRule | Shape::AcrSet => System::Acr,
+            Shape::EcrRule => System::Ecr,
+            Shape::HarborProject | Shape::HarborRegistry => System::Harbor,
+        }
+    }
+}
+
+/// What has been understood of the files.
+#[derive(Debug, Default)]
+struct Draft {
+    /// The cache's own host.
+    target: String,
+    /// Of wildcards that lie in one another the longest wins.
+    longest: bool,
+    /// The profile that the target's name does not tell.
+    profile: Option<&'static str>,
+    rules: Vec<DraftRule>,
+    sets: Vec<DraftSet>,
+    /// Upstreams that are not reached by verified HTTPS.
+    registries: Vec<DraftRegistry>,
+    lost: Vec<String>,
+    notes: Vec<String>,
+}
+
+#[derive(Debug)]
+struct DraftRule {
+    /// The name it has in its system, for people.
+    known_as: String,
+    /// What larder calls it.
+    name: String,
+    /// `docker.io/library/*`
+    source: String,
+    /// `library/*`
+    target: String,
+    /// An index into the draft's sets.
+    set: Option<usize>,
+}
+
+#[derive(Debug)]
+struct DraftSet {
+    /// What tells it from others in its system.
+    key: String,
+    name: String,
+    login_server: String,
+    /// Where its system keeps the secrets, for people.
+    kept: Option<String>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct DraftRegistry {
+    host: String,
+    plain_http: bool,
+    insecure: bool,
+}
+
+impl Draft {
+    fn lose(&mut self, what: impl AsRef<str>) {
+        self.lost.push(crate::error::printable(what.as_ref()));
+    }
+
+    fn note(&mut self, what: impl AsRef<str>) {
+        self.notes.push(crate::error::printable(what.as_ref()));
+    }
+}
+
+/// Reads files, each a name and its text, into one `larder.toml`. `target` (`HOST[/PREFIX]`) is where the cache is, for files
+/// that do not say it.
+///
+/// # Errors
+/// Of the files as a whole: no JSON, rows that nobody knows, rules of several systems.
+pub fn import(files: &[(String, String)], target: Option<(&str, &str)>) -> Result<Imported> {
+    let mut rows: Vec<(Shape, Value)> = Vec::new();
+    let mut draft = Draft::default();
+    for (file, text) in files {
+        rows.extend(read(file, text, &mut draft)?);
+    }
+    let system = one_system(&rows)?;
+    let of = |shape: Shape| rows.iter().filter(move |(kind, _)| *kind == shape).map(|(_, row)| row);
+    match system {
+        System::Acr => acr::read(of(Shape::AcrRule), of(Shape::AcrSet), &mut draft)?,
+        System::Ecr => ecr::read(of(Shape::EcrRule), &mut draft)?,
+        System::Harbor => harbor::read(of(Shape::HarborProject), of(Shape::HarborRegistry), &mut draft),
+    }
+    let names: Vec<&str> = files.iter().map(|(name, _)| name.as_str()).collect();
+    Ok(write::write(draft, system, &names, target))
+}
+
+/// The rows of a file: of an array, of what a service wraps one in, or the only one.
+fn read(file: &str, text: &str, draft: &mut Draft) -> Result<Vec<(Shape, Value)>> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let value: Value = serde_json::from_str(text).map_err(|error| {
+        Error::local(OPERATION, format!("{file}:{}: this is not JSON: {error}", error.line().max(1))).remedy("print it with `-o json`")
+    })?;
+    if value.get("nextToken").is_some_and(|token| !token.is_null()) {
+        draft.lose(format!("{file} is one page of several: the rules of the other pages are not in it"));
+    }
+    let wrapped = ["pullThroughCacheRules", "value"].iter().find_map(|key| value.get(*key)).and_then(Value::as_array);
+    let rows = match (wrapped, &value) {
+        (Some(rows), _) | (None, Value::Array(rows)) => rows.clone(),
+        (None, one) => vec![one.clone()],
+    };
+    let known = |(at, row): (usize, Value)| match Shape::of(&row) {
+        Some(shape) => Ok((shape, row)),
+        None => Err(Error::local(OPERATION, format!("{file}: entry {} is none that is known here", at + 1)).remedy(
+            "give the JSON of `az acr cache list`, `az acr credential-set list`, `aws ecr describe-pull-through-cache-rules`, \
+             or of Harbor's /api/v2.0/projects and /api/v2.0/registries",
+        )),
+    };
+    rows.into_iter().enumerate().map(known).collect()
+}
+
+fn one_system(rows: &[(Shape, Value)]) -> Result<System> {
+    let mut systems: Vec<System> = Vec::new();
+    for (shape, _) in rows {
+        if !systems.contains(&shape.system()) {
+            systems.push(shape.system());
+        }
+    }
+    match systems.as_slice() {
+        [one] => Ok(*one),
+        [] => Err(Error::local(OPERATION, "there is nothing in the files")),
+        [one, other, ..] => {
+            Err(Error::local(OPERATION, format!("rules of {one} and of {other} have two targets")).remedy("import each system on its own"))
+        }
+    }
+}
+
+/// A field of a row, or of its `properties`, where Azure's API keeps it; null is none.
+fn field<'v>(row: &'v Value, name: &str) -> Option<&'v Value> {
+    [row.get(name), row.get("properties").and_then(|properties| properties.get(name))].into_iter().flatten().find(|value| !value.is_null())
+}
+
+fn text<'v>(row: &'v Value, name: &str) -> Option<&'v str> {
+    field(row, name).and_then(Value::as_str).filter(|text| !text.is_empty())
+}

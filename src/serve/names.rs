@@ -1,0 +1,111 @@
+//! Where an image of a name may be: the name is looked for as the target has it, then as its source has it.
+//!
+//! - `library/alpine` is a name at the target, and else Docker Hub's, as a name without a host is everywhere in larder.
+//! - `docker.io/library/alpine` is a name at the source, or a target repository of that name.
+//! - `127.0.0.1_5000/app` also stands for `127.0.0.1:5000/app`: a colon may not stand in a repository name, so registries
+//!   have an underscore there.
+//! - containerd asks a mirror for `library/alpine?ns=docker.io`. That means Docker Hub's and no other one: an image of the
+//!   same path from elsewhere is not what it wants (distribution-spec, "Registry Proxying").
+//! - A registry that the server was told to stand for (`known_as`) has the names of the target.
+
+use url::form_urlencoded;
+
+use super::error::{ApiError, Code};
+use crate::content::Place;
+use crate::name;
+
+/// The registry for which a request means its name: `ns` in the query, in normal form.
+pub(super) fn namespace(query: Option<&str>) -> Result<Option<String>, ApiError> {
+    let mut parameters = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
+    let ns = parameters.find(|(key, value)| key == "ns" && !value.is_empty());
+    let wrong = |why: String| ApiError::new(Code::NameInvalid, format!("ns: {why}"));
+    ns.map(|(_, host)| name::normal_host(&host).map_err(wrong)).transpose()
+}
+
+/// Where `asked`, a name that was checked, may be; in the order in which it is to be looked for.
+pub(super) fn places(asked: &str, ns: Option<&str>, known_as: &[String]) -> Vec<Place> {
+    let mut names = match ns {
+        Some(ns) if known_as.iter().any(|host| host == ns) => vec![asked.to_owned()],
+        Some(ns) => vec![format!("{ns}/{}", name::normal_path(ns, asked))],
+        None => without_namespace(asked, known_as),
+    };
+    names.dedup();
+    names.into_iter().map(Place::new).collect()
+}
+
+fn without_namespace(asked: &str, known_as: &[String]) -> Vec<String> {
+    let mut names = vec![asked.to_owned()];
+    for spelled in [Some(asked.to_owned()), colon(asked)].into_iter().flatten() {
+        let (host, path) = name::split_host(&spelled);
+        // What is no host is a path like any other.
+        match host.map(name::normal_host) {
+            None => names.push(format!("{}/{}", name::DOCKER_HUB, name::normal_path(name::DOCKER_HUB, path))),
+            Some(Ok(host)) if known_as.contains(&host) => names.push(path.to_owned()),
+            Some(Ok(host)) => names.push(format!("{host}/{}", name::normal_path(&host, path))),
+            Some(Err(_)) => {}
+        }
+    }
+    names
+}
+
+/// `host_5000/path` as `host:5000/path`.
+fn colon(asked: &str) -> Option<String> {
+    let (first, path) = asked.split_once('/')?;
+    let (host, port) = first.rsplit_once('_')?;
+    (!host.is_empty() && !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit())).then(|| format!("{host}:{port}/{path}"))
+}
+
+/// How a repository is asked for, if it can be: a colon may not stand in its name, and other tools write into a layout what they
+/// like.
+pub(super) fn speakable(place: &Place) -> Option<String> {
+    let name = place.as_str().replace(':', "_");
+    name::check_path(&name).is_ok().then_some(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_may_be_in_several_places() {
+        let known_as = ["contoso.azurecr.io".to_owned(), "localhost:5000".to_owned()];
+        for (asked, ns, expected) in [
+            ("library/alpine", None, "library/alpine docker.io/library/alpine"),
+            ("alpine", None, "alpine docker.io/library/alpine"),
+            ("docker.io/library/alpine", None, "docker.io/library/alpine"),
+            ("docker.io/alpine", None, "docker.io/alpine docker.io/library/alpine"),
+            ("quay.io/a/b", None, "quay.io/a/b"),
+            ("127.0.0.1_5001/app", None, "127.0.0.1_5001/app 127.0.0.1:5001/app"),
+            ("registry_5001/app", None, "registry_5001/app docker.io/registry_5001/app registry:5001/app"),
+            ("127.0.0.1:5001/app", None, "127.0.0.1:5001/app"),
+            ("my_app/x", None, "my_app/x docker.io/my_app/x"),
+            ("contoso.azurecr.io/library/alpine", None, "contoso.azurecr.io/library/alpine library/alpine"),
+            ("localhost_5000/app", None, "localhost_5000/app docker.io/localhost_5000/app app"),
+            ("library/alpine", Some("docker.io"), "docker.io/library/alpine"),
+            ("alpine", Some("docker.io"), "docker.io/library/alpine"),
+            ("library/alpine", Some("quay.io"), "quay.io/library/alpine"),
+            ("library/alpine", Some("contoso.azurecr.io"), "library/alpine"),
+            ("quay.io/a", Some("ghcr.io"), "ghcr.io/quay.io/a"),
+        ] {
+            let found: Vec<String> = places(asked, ns, &known_as).iter().map(ToString::to_string).collect();
+            assert_eq!(found.join(" "), expected, "{asked} {ns:?}");
+        }
+    }
+
+    #[test]
+    fn a_namespace_is_a_host_in_normal_form() {
+        for (query, expected) in [
+            (None, Ok(None)),
+            (Some("n=3"), Ok(None)),
+            (Some("ns="), Ok(None)),
+            (Some("ns=docker.io"), Ok(Some("docker.io"))),
+            (Some("n=1&ns=registry-1.docker.io"), Ok(Some("docker.io"))),
+            (Some("ns=LOCALHOST%3A5000"), Ok(Some("localhost:5000"))),
+            (Some("ns=../etc"), Err("NAME_INVALID")),
+            (Some("ns=a/b"), Err("NAME_INVALID")),
+        ] {
+            let found = namespace(query);
+            assert_eq!(found.as_ref().map(Option::as_deref).map_err(|error| error.code.as_str()), expected, "{query:?}");
+        }
+    }
+}

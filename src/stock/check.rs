@@ -1,0 +1,50 @@
+//! What is wrong with lists, as far as it can be told without asking anybody.
+
+use std::sync::Arc;
+
+use super::claims::{Claims, merge};
+use super::{Item, SyncOptions};
+use crate::config::Target;
+use crate::list::{LineError, Parsed};
+use crate::rules::{RuleSet, Unmatched};
+
+/// What [`check`] found.
+#[derive(Debug, Default)]
+pub struct Checked {
+    /// Lines that mean something.
+    pub entries: usize,
+    /// Lines that do not parse, that have no place at the target, or whose name there another line has. In list order.
+    pub problems: Vec<LineError>,
+}
+
+/// Resolves every line of `lists`. What globs and other patterns choose is not known, so that of their tags nothing is said.
+pub fn check(lists: Vec<Parsed>, rules: &RuleSet, unmatched: Unmatched, target: &Target) -> Checked {
+    let options = SyncOptions { unmatched, ..SyncOptions::default() };
+    let claims = Claims::default();
+    let mut checked = Checked::default();
+    let mut order = 0;
+    for list in lists {
+        let mut problems = list.errors;
+        checked.entries += list.entries.len();
+        for entry in list.entries {
+            order += 1;
+            let (origin, text) = (entry.origin.clone(), entry.text.clone());
+            match Item::resolve(entry, order, rules, &options, target) {
+                Ok(item) => {
+                    for (_, error) in merge(&claims, Arc::new(item).wants()).1 {
+                        let message = error.message();
+                        let here = format!("{origin}: ");
+                        problems.push(LineError::new(origin.clone(), &text, message.strip_prefix(&here).unwrap_or(&message)));
+                    }
+                }
+                Err(row) => {
+                    let why = row.error.as_ref().map(crate::Error::message).unwrap_or_default();
+                    problems.push(LineError::new(origin, &text, why));
+                }
+            }
+        }
+        problems.sort_by_key(|problem| problem.origin.line);
+        checked.problems.extend(problems);
+    }
+    checked
+}

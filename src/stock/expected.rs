@@ -1,0 +1,191 @@
+//! What a target should hold, from lists and rules or from a lock, without asking an upstream.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use futures_util::{StreamExt, stream};
+
+use super::claims::{self, Claims};
+use super::{Item, SyncOptions, TargetStore, Want};
+use crate::config::Target;
+use crate::content::{Charge, Descriptor, Digest, ForeignLayers, IndexMode, Place, PlatformFilter, Policy};
+use crate::list::{Entry, Parsed, Selection, TargetName};
+use crate::lock::{Cut, Lock, Record};
+use crate::name::Reference;
+use crate::report::Outcome;
+use crate::rules::RuleSet;
+use crate::select::Dates;
+use crate::{Error, Kind, Result, Side};
+
+/// Repositories whose tags are listed at once; requests are limited by the registry's own concurrency.
+const LISTINGS: usize = 16;
+
+/// An image that a target should hold.
+#[derive(Debug, Clone)]
+pub struct Expected {
+    /// Its name at the target, for people.
+    pub name: String,
+    /// The repository at the target.
+    pub place: Place,
+    /// The name there.
+    pub reference: Reference,
+    /// What that name must mean, and who says so.
+    pub digest: Option<(Digest, &'static str)>,
+    /// Which of an index's children must be there.
+    pub children: Children,
+    /// Whether layers that their vendor alone may distribute must be there.
+    pub foreign: bool,
+}
+
+/// Which of an index's children must be there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Children {
+    /// All.
+    All,
+    /// Those for these platforms: an index that was delivered unchanged, with some children left out.
+    Platforms(Vec<PlatformFilter>),
+    /// These.
+    These(BTreeSet<Digest>),
+}
+
+impl Children {
+    /// Whether `child` must be there.
+    pub(super) fn need(&self, child: &Descriptor) -> bool {
+        match self {
+            Children::All => true,
+            Children::Platforms(filters) => {
+                child.platform.as_ref().is_some_and(|platform| filters.iter().any(|filter| filter.matches(platform)))
+            }
+            Children::These(digests) => digests.contains(&child.digest),
+        }
+    }
+}
+
+impl Expected {
+    fn of(want: &Want, target: &Target) -> Self {
+        let policy: &Policy = &want.item.policy;
+        let cut = !policy.platforms.is_empty();
+        // A cut index has another digest than the one the list asks for.
+        let digest = match (&want.item.entry.selection, &want.wanted) {
+            (Selection::One { digest: Some(digest), .. }, _) if !cut || policy.index == IndexMode::Sparse => {
+                Some((digest.clone(), "the list"))
+            }
+            _ => None,
+        };
+        Expected {
+            name: want.row(target).target,
+            place: want.item.to.clone(),
+            reference: want.publish.clone(),
+            digest,
+            children: match policy.index {
+                IndexMode::Sparse if cut => Children::Platforms(policy.platforms.clone()),
+                IndexMode::Sparse | IndexMode::Rewrite => Children::All,
+            },
+            foreign: policy.foreign_layers == ForeignLayers::Fetch,
+        }
+    }
+}
+
+/// What `lists` say that `target` should hold: selections are made among the tags that it has. Beside it, the rows of what cannot be
+/// said, as a report has them.
+pub async fn listed(lists: Vec<Parsed>, rules: &RuleSet, options: &SyncOptions, target: &TargetStore) -> (Vec<Expected>, Vec<Outcome>) {
+    let (mut items, mut failed) = (vec![], vec![]);
+    for list in lists {
+        failed.extend(list.errors.iter().map(|error| {
+            let row = Outcome::new(error.text.clone(), "", error.origin.file.to_string(), error.origin.line);
+            row.failed(error.to_error())
+        }));
+        for entry in list.entries {
+            match Item::resolve(from_target(entry, rules, &target.target), 0, rules, options, &target.target) {
+                Ok(item) => items.push(Arc::new(item)),
+                Err(row) => failed.push(*row),
+            }
+        }
+    }
+    let found = stream::iter(&items).map(async |item| (item, wants(item, target).await)).buffered(LISTINGS).collect::<Vec<_>>().await;
+    let mut all = vec![];
+    for (item, found) in found {
+        match found {
+            Ok(wants) => all.extend(wants),
+            Err(error) => failed.push(item.row(&target.target).failed(error)),
+        }
+    }
+    let (wants, refused) = claims::merge(&Claims::default(), all);
+    failed.extend(refused.into_iter().map(|(want, error)| want.row(&target.target).failed(error)));
+    (wants.iter().map(|want| Expected::of(want, &target.target)).collect(), failed)
+}
+
+/// A line may name an image as the target knows it: that means the one which the rules put there.
+fn from_target(mut entry: Entry, rules: &RuleSet, target: &Target) -> Entry {
+    let Some(place) = target.place_of(&entry.source).map(str::to_owned) else { return entry };
+    // A rule that reads from the target's own registry is the more particular statement.
+    if entry.target.is_none() && rules.matching(&entry.source).is_empty() {
+        match rules.by_target(&place) {
+            Ok(resolution) => entry.source = resolution.source,
+            Err(_) => entry.target = Some(TargetName { repository: place, tag: None }),
+        }
+    }
+    entry
+}
+
+/// The images of one line.
+async fn wants(item: &Arc<Item>, target: &TargetStore) -> Result<Vec<Want>> {
+    let Some(selector) = item.selector() else { return Ok(item.wants()) };
+    let charge = Charge::new(target.target.name_of(&item.to));
+    let listed = match target.ends.source.tags(&item.to, &charge).await {
+        Err(error) if error.kind() == Kind::NotFound => vec![],
+        listed => listed?,
+    };
+    let matched = selector.matched(&listed);
+    // What is older than it may be, or not among the newest, is at the target from nights before: all that the target has of the names
+    // is looked at, rather than reading every image's date.
+    let tags = match selector.needs_dates(&matched) {
+        true => matched.tags.into_iter().chain(selector.exact_tags().iter().cloned()).collect::<BTreeSet<String>>().into_iter().collect(),
+        false => selector.cut(matched, &Dates::default(), jiff::Timestamp::now()).tags,
+    };
+    if tags.is_empty() {
+        let message = format!("of the {} tags that {} has, none is selected by `{}`", listed.len(), charge.image, selector.tags_column());
+        return Err(Error::new(Side::Target, "select tags", Kind::NotFound, message).subject(item.entry.source.to_string()));
+    }
+    Ok(item.tagged(&tags))
+}
+
+/// What `lock` says that `target` should hold: each image with the children and referrers that were delivered.
+pub fn locked(lock: &Lock, target: &Target) -> Vec<Expected> {
+    lock.records().flat_map(|record| of_record(record, target)).collect()
+}
+
+fn of_record(record: &Record, target: &Target) -> Vec<Expected> {
+    let (repository, reference) = match record.target.split_once('@') {
+        Some((repository, _)) => (repository, Reference::Digest(record.digest.clone())),
+        None => match record.target.rsplit_once(':') {
+            Some((repository, tag)) => (repository, Reference::Tag(tag.to_owned())),
+            None => (record.target.as_str(), Reference::Digest(record.digest.clone())),
+        },
+    };
+    let place = Place::new(match target {
+        Target::Registry { prefix, .. } if !prefix.is_empty() => format!("{prefix}/{repository}"),
+        _ => repository.to_owned(),
+    });
+    let name = format!("{}{}", target.name_of(&place), reference.suffix());
+    let image = Expected {
+        name: name.clone(),
+        place: place.clone(),
+        reference,
+        digest: Some((record.digest.clone(), "the lock")),
+        children: match record.index {
+            Cut::Sparse => Children::These(record.children.iter().map(|child| child.digest.clone()).collect()),
+            Cut::Whole | Cut::Rewrite => Children::All,
+        },
+        foreign: false,
+    };
+    let referrers = record.referrers.iter().map(|referrer| Expected {
+        name: format!("{name} (referrer)"),
+        reference: Reference::Digest(referrer.digest.clone()),
+        digest: None,
+        children: Children::All,
+        ..image.clone()
+    });
+    let referrers: Vec<Expected> = referrers.collect();
+    std::iter::once(image).chain(referrers).collect()
+}

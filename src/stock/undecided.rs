@@ -1,0 +1,236 @@
+//! An item whose choice waits for creation dates that nobody knows yet: each is a pull or two upstream.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use jiff::Timestamp;
+
+use super::expand::{Chooser, Known};
+use super::found::deferred;
+use super::{Item, Want};
+use crate::content::{Charge, Descriptor, Digest, Tally};
+use crate::copy::{Engine, Image, most_pulls};
+use crate::limits::{AccountId, Claim, Gate, Mode};
+use crate::resume::CreatedDates;
+use crate::select::Matched;
+use crate::{Error, Kind, Result};
+
+/// An item whose tags match, and of whose images some have no known date.
+pub(super) struct Undecided {
+    pub(super) item: Arc<Item>,
+    matched: Matched,
+    known: Known,
+    unknown: Vec<Undated>,
+    /// Where its upstream counts pulls.
+    gate: Option<Arc<Gate>>,
+}
+
+/// An image whose date must be read.
+struct Undated {
+    /// The tags that name it.
+    tags: Vec<String>,
+    image: Image,
+    wanted: Descriptor,
+    /// What its date costs at most.
+    pulls: u64,
+}
+
+/// A matched tag, as the upstream resolves it.
+struct Looked {
+    tag: String,
+    image: Image,
+    gate: Option<Arc<Gate>>,
+    descriptor: Option<Descriptor>,
+}
+
+impl Undecided {
+    /// Asks the upstream by HEAD what the matched tags are, and looks for their dates wherever they cost nothing.
+    ///
+    /// # Errors
+    /// If one side cannot be asked.
+    pub(super) async fn look(chooser: &Chooser<'_>, item: Arc<Item>, matched: Matched) -> Result<Self> {
+        let wants = item.tagged(&matched.tags).into_iter().zip(matched.tags.clone());
+        let looked: Vec<Looked> =
+            stream::iter(wants).map(|(want, tag)| resolve(chooser, want, tag)).buffer_unordered(chooser.limit).try_collect().await?;
+        let gate = looked.iter().find_map(|looked| looked.gate.clone());
+        let mut known = Known::default();
+        let mut groups: BTreeMap<Digest, (Descriptor, Vec<(String, Image)>)> = BTreeMap::new();
+        for Looked { tag, image, descriptor, .. } in looked {
+            // A tag that is listed and not there has no date.
+            let Some(descriptor) = descriptor else { continue };
+            known.resolved.insert(tag.clone(), descriptor.clone());
+            groups.entry(descriptor.digest.clone()).or_insert_with(|| (descriptor, vec![])).1.push((tag, image));
+        }
+        let tally = Arc::clone(&known.tally);
+        let dated: Vec<(Vec<String>, Result<Option<Timestamp>, Undated>)> = stream::iter(groups.into_values())
+            .map(|(wanted, images)| date(chooser, wanted, images, &tally))
+            .buffer_unordered(chooser.limit)
+            .try_collect()
+            .await?;
+        let mut unknown = vec![];
+        for (tags, date) in dated {
+            match date {
+                Ok(date) => known.dates.extend(tags.into_iter().zip(std::iter::repeat(date)).filter_map(|(tag, date)| Some((tag, date?)))),
+                Err(undated) => unknown.push(undated),
+            }
+        }
+        Ok(Undecided { item, matched, known, unknown, gate })
+    }
+
+    /// What choosing costs at most; 0: all is known.
+    pub(super) fn pulls(&self) -> u64 {
+        self.unknown.iter().map(|undated| undated.pulls).sum()
+    }
+
+    /// What delivering may cost at most, if what the dates that are known would choose costs `settled`.
+    pub(super) fn pulls_to_deliver(&self, settled: &[u64]) -> u64 {
+        let most = self.item.selector().map_or(0, |selector| selector.most(&self.matched));
+        let images = self.unknown.iter().flat_map(|undated| undated.tags.iter().map(|_| most_pulls(&undated.wanted)));
+        let mut costs: Vec<u64> = images.chain(settled.iter().copied()).collect();
+        costs.sort_unstable_by(|a, b| b.cmp(a));
+        costs.into_iter().take(most).sum()
+    }
+
+    /// What the dates that are known would choose, if all others were older.
+    pub(super) fn settled(&self) -> Vec<Want> {
+        let Some(selector) = self.item.selector() else { return vec![] };
+        let mut matched = self.matched.clone();
+        matched.tags.retain(|tag| !self.unknown.iter().any(|undated| undated.tags.contains(tag)));
+        let chosen = selector.cut(matched, &self.known.dates, Timestamp::now()).tags;
+        self.item.tagged(&chosen.into_iter().filter(|tag| self.known.resolved.contains_key(tag)).collect::<Vec<_>>())
+    }
+
+    /// Who would pay.
+    pub(super) fn account(&self) -> Option<AccountId> {
+        self.gate.as_ref().map(|gate| gate.account().clone())
+    }
+
+    /// What has been found out, and what the rest costs, for people.
+    pub(super) fn explanation(&self) -> String {
+        let (tags, pulls) = (self.unknown.iter().map(|undated| undated.tags.len()).sum::<usize>(), self.pulls());
+        format!("{}; {tags} creation dates not known: choosing costs at most {pulls} pulls", self.matched.attrition())
+    }
+
+    /// Whether what is left of the account's window may not do for this choice, and for images that need `others`.
+    pub(super) fn is_scarce(&self, others: u64) -> bool {
+        let left = self.gate.as_ref().and_then(|gate| gate.standing().remaining);
+        left.is_some_and(|left| left <= others.saturating_add(self.pulls()))
+    }
+
+    /// Who pays for what is read, until it is known which image is chosen.
+    pub(super) fn charge(&self) -> Charge {
+        Charge { tally: Arc::clone(&self.known.tally), ..Charge::new(self.item.entry.source.to_string()) }
+    }
+
+    /// Reserves the pulls, image by image, as far as they are there.
+    pub(super) async fn reserve(&mut self, mode: Mode) {
+        for undated in &mut self.unknown {
+            // Whoever reads it meets the refusal again, and tells.
+            if undated.reserve(self.gate.as_ref(), self.item.entry.priority, mode).await.is_err() {
+                break;
+            }
+        }
+    }
+
+    /// Reads the dates. Those that were read are kept also if others cannot be.
+    ///
+    /// # Errors
+    /// The first failure; of kind [`Kind::Deferred`] if pulls are not there, and `mode` does not wait for them.
+    pub(super) async fn read(&mut self, chooser: &Chooser<'_>, mode: Mode) -> Result<()> {
+        let (gate, priority, failed) = (self.gate.as_ref(), self.item.entry.priority, &AtomicBool::new(false));
+        let mut reading = stream::iter(std::mem::take(&mut self.unknown))
+            .map(|mut undated| async move {
+                if failed.load(Ordering::Relaxed) {
+                    return (undated.tags, Err(Error::cancelled("read creation date")));
+                }
+                let read = match undated.reserve(gate, priority, mode).await {
+                    Ok(()) => read(chooser.engine, &chooser.supply.created, &undated).await,
+                    Err(error) => Err(error),
+                };
+                (undated.tags, read.inspect_err(|_| failed.store(true, Ordering::Relaxed)))
+            })
+            .buffer_unordered(chooser.limit);
+        let mut first = Ok(());
+        while let Some((tags, read)) = reading.next().await {
+            match read {
+                Ok(Some(date)) => self.known.dates.extend(tags.into_iter().map(|tag| (tag, date))),
+                Ok(None) => {}
+                Err(error) => first = first.and(Err(error)),
+            }
+        }
+        first
+    }
+
+    /// What is known now.
+    pub(super) fn known(self) -> (Matched, Known) {
+        (self.matched, self.known)
+    }
+}
+
+async fn resolve(chooser: &Chooser<'_>, want: Want, tag: String) -> Result<Looked> {
+    if chooser.engine.stop_requested() {
+        return Err(Error::cancelled("resolve tag"));
+    }
+    let (image, gate) = chooser.supply.image(&want).await?;
+    let descriptor = image.upstream.resolve(&image.from, &image.wanted, &image.charge).await?;
+    Ok(Looked { tag, image, gate, descriptor })
+}
+
+/// The date of the image that these tags name, if it is known or can be read for nothing.
+async fn date(
+    chooser: &Chooser<'_>,
+    wanted: Descriptor,
+    images: Vec<(String, Image)>,
+    tally: &Arc<Tally>,
+) -> Result<(Vec<String>, Result<Option<Timestamp>, Undated>)> {
+    let (tags, images): (Vec<String>, Vec<Image>) = images.into_iter().unzip();
+    let created = &chooser.supply.created;
+    if let Some(date) = chooser.dates.get(&wanted.digest).map(Some).or_else(|| created.get(&wanted.digest)) {
+        return Ok((tags, Ok(date)));
+    }
+    for image in &images {
+        if let Some(date) = chooser.engine.created_at_target(image, &wanted).await? {
+            created.add(&wanted.digest, date);
+            return Ok((tags, Ok(date)));
+        }
+    }
+    let Some(mut image) = images.into_iter().next() else { return Ok((tags, Ok(None))) };
+    image.charge.tally = Arc::clone(tally);
+    let pulls = chooser.engine.pulls_for_date(&image, &wanted);
+    let undated = Undated { tags: tags.clone(), image, wanted, pulls };
+    Ok(match pulls {
+        0 => (tags, Ok(read(chooser.engine, created, &undated).await?)),
+        _ => (tags, Err(undated)),
+    })
+}
+
+/// Reads one date upstream. What is no image, or damaged, has none: it is not worth failing all others for.
+async fn read(engine: &Engine, dates: &CreatedDates, undated: &Undated) -> Result<Option<Timestamp>> {
+    match engine.created(&undated.image, &undated.wanted).await {
+        Ok(date) => {
+            dates.add(&undated.wanted.digest, date);
+            Ok(date)
+        }
+        Err(error) if error.kind() == Kind::Unsupported => {
+            dates.add(&undated.wanted.digest, None);
+            Ok(None)
+        }
+        Err(error) if matches!(error.kind(), Kind::Damaged | Kind::NotFound) => {
+            tracing::debug!(%error, "an image has no creation date");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+impl Undated {
+    async fn reserve(&mut self, gate: Option<&Arc<Gate>>, priority: i64, mode: Mode) -> Result<()> {
+        let counted = gate.filter(|gate| self.pulls > 0 && self.image.charge.lease.is_none() && !gate.standing().unlimited);
+        if let Some(gate) = counted {
+            self.image.charge.lease = Some(gate.acquire(Claim { pulls: self.pulls, priority }, mode).await.map_err(deferred)?);
+        }
+        Ok(())
+    }
+}

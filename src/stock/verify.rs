@@ -1,0 +1,290 @@
+//! Proving that a target holds what it should: every graph is walked, each manifest is read and each blob asked for, once in
+//! each repository that needs it; deep, each blob is read and hashed, once.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
+use tokio::sync::OnceCell;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::expected::Expected;
+use crate::content::{Charge, Descriptor, Digest, Links, ManifestKind, Place, Source, Verified, kind_of};
+use crate::name::Reference;
+use crate::{Error, Kind, Result, Side};
+
+/// Images that are worked on at once. Requests are limited by the registry's own concurrency (16); twice that keeps it busy while
+/// images wait for their manifests.
+const IMAGES: usize = 32;
+/// Children, and blobs, of one manifest that are worked on at once.
+const PIECES: usize = 16;
+/// As deep as the engine follows indexes in indexes.
+const MAX_DEPTH: usize = 8;
+
+/// What kind of trouble it is; the gravest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Wrong {
+    /// It is not what its digest or descriptor says.
+    Damaged,
+    /// It is not there.
+    Missing,
+    /// The name means something else.
+    Moved,
+    /// It could not be asked for or checked.
+    Unchecked,
+}
+
+impl Wrong {
+    /// The word, as it is printed.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Wrong::Damaged => "damaged",
+            Wrong::Missing => "missing",
+            Wrong::Moved => "moved",
+            Wrong::Unchecked => "unchecked",
+        }
+    }
+}
+
+/// What is wrong with one thing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// What kind of trouble.
+    pub wrong: Wrong,
+    /// The content, and the repository that lacks it; `None`: the image's name is what is wrong.
+    pub content: Option<(Digest, Place)>,
+    /// The images it belongs to, by their names at the target; sorted.
+    pub images: Vec<String>,
+    /// What is wrong, for a person.
+    pub why: String,
+}
+
+/// What came of looking.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Proof {
+    /// Images looked for.
+    pub images: usize,
+    /// Manifests read: once in each repository.
+    pub manifests: usize,
+    /// Blobs asked for: once in each repository.
+    pub blobs: usize,
+    /// Bytes of blobs that were hashed.
+    pub hashed: u64,
+    /// What is wrong, the gravest first.
+    pub findings: Vec<Finding>,
+}
+
+impl Proof {
+    /// How many findings are of this kind.
+    pub fn count(&self, wrong: Wrong) -> usize {
+        self.findings.iter().filter(|finding| finding.wrong == wrong).count()
+    }
+}
+
+/// Looks whether `source` holds all of `expected`; `deep` hashes what is there. `progress` is told of bytes as they are hashed, and of
+/// images (with 0) as they are done.
+pub async fn prove(source: Arc<dyn Source>, expected: Vec<Expected>, deep: bool, progress: Arc<dyn Fn(u64) + Send + Sync>) -> Proof {
+    let images = expected.len();
+    let walk = Arc::new(Walk {
+        source,
+        deep,
+        progress,
+        manifests: Mutex::default(),
+        blobs: Mutex::default(),
+        hashes: Mutex::default(),
+        found: Mutex::default(),
+        hashed: AtomicU64::new(0),
+    });
+    // Each in a task of its own, so that hashing uses all cores.
+    stream::iter(expected)
+        .map(|image| AbortOnDropHandle::new(tokio::spawn(Arc::clone(&walk).image(image))))
+        .buffer_unordered(IMAGES)
+        .for_each(async |_| {})
+        .await;
+    let (manifests, blobs) = (lock(&walk.manifests).len(), lock(&walk.blobs).len());
+    let findings = std::mem::take(&mut *lock(&walk.found)).into_iter().map(|((wrong, about), (why, images))| Finding {
+        wrong,
+        content: match about {
+            About::Content(digest, place) => Some((digest, place)),
+            About::Name(_) => None,
+        },
+        images: images.into_iter().collect(),
+        why,
+    });
+    Proof { images, manifests, blobs, hashed: walk.hashed.load(Ordering::Relaxed), findings: findings.collect() }
+}
+
+/// What a finding is about.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum About {
+    Content(Digest, Place),
+    Name(String),
+}
+
+/// Why a piece is not as it should be.
+#[derive(Debug, Clone)]
+struct Fault(Wrong, String);
+
+impl Fault {
+    fn of(error: &Error) -> Self {
+        match error.kind() {
+            Kind::NotFound => Fault(Wrong::Missing, error.to_string()),
+            Kind::Damaged => Fault(Wrong::Damaged, error.to_string()),
+            _ => Fault(Wrong::Unchecked, error.to_string()),
+        }
+    }
+}
+
+/// What is wrong, and for whom.
+type Found = BTreeMap<(Wrong, About), (String, BTreeSet<String>)>;
+/// What was begun once, however many wait for it.
+type Once<K, V> = Mutex<HashMap<K, Arc<OnceCell<V>>>>;
+
+struct Walk {
+    source: Arc<dyn Source>,
+    deep: bool,
+    progress: Arc<dyn Fn(u64) + Send + Sync>,
+    /// What each manifest refers to, and its length.
+    manifests: Once<(Place, Digest), Result<(Arc<Links>, u64), Fault>>,
+    /// With the size: a descriptor that states another one is another claim to check.
+    blobs: Once<(Place, Digest, u64), Result<(), Fault>>,
+    /// Whether a blob's bytes are right, and where they were read.
+    hashes: Once<(Digest, u64), (Place, Result<(), Fault>)>,
+    found: Mutex<Found>,
+    hashed: AtomicU64,
+}
+
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn cell<K: std::hash::Hash + Eq, V>(all: &Once<K, V>, key: K) -> Arc<OnceCell<V>> {
+    Arc::clone(lock(all).entry(key).or_default())
+}
+
+impl Walk {
+    async fn image(self: Arc<Self>, image: Expected) {
+        let charge = Charge::new(&*image.name);
+        match self.root(&image, &charge).await {
+            Ok(root) => self.manifest(&image, root, &charge, 0).await,
+            Err(Fault(wrong, why)) => self.note(&image, wrong, About::Name(image.name.clone()), why),
+        }
+        (self.progress)(0);
+    }
+
+    /// What the image's name means. A digest needs no asking: its manifest will be read.
+    async fn root(&self, image: &Expected, charge: &Charge) -> Result<Descriptor, Fault> {
+        let found = match &image.reference {
+            Reference::Digest(digest) => Descriptor::new("", digest.clone(), 0),
+            Reference::Tag(_) => {
+                let found = self.source.resolve(&image.place, &image.reference, charge).await.map_err(|error| Fault::of(&error))?;
+                found.ok_or_else(|| Fault(Wrong::Missing, "the target has no such image".to_owned()))?
+            }
+        };
+        match &image.digest {
+            Some((digest, who)) if *digest != found.digest => {
+                Err(Fault(Wrong::Moved, format!("it is {}, {who} says {digest}", found.digest)))
+            }
+            _ => Ok(found),
+        }
+    }
+
+    /// Checks a manifest and everything below it.
+    fn manifest<'a>(self: &'a Arc<Self>, image: &'a Expected, node: Descriptor, charge: &'a Charge, depth: usize) -> BoxFuture<'a, ()> {
+        async move {
+            let checked = match self.read(&image.place, &node, charge).await {
+                // An index may list blobs (BuildKit's cache does).
+                Err(Fault(Wrong::Missing, _)) if depth > 0 && kind_of(&node.media_type) == ManifestKind::Opaque => {
+                    return self.blob(image, node, charge).await;
+                }
+                Ok(links) if depth >= MAX_DEPTH && !links.manifests.is_empty() => {
+                    Err(Fault(Wrong::Unchecked, format!("indexes are nested more than {MAX_DEPTH} deep")))
+                }
+                checked => checked,
+            };
+            let links = match checked {
+                Ok(links) => Links::clone(&links),
+                Err(Fault(wrong, why)) => return self.note(image, wrong, About::Content(node.digest, image.place.clone()), why),
+            };
+            let children: Vec<Descriptor> = links.manifests.into_iter().filter(|child| image.children.need(child)).collect();
+            let blobs: Vec<Descriptor> = links.blobs.into_iter().filter(|blob| image.foreign || !blob.is_foreign()).collect();
+            let children = stream::iter(children).map(|child| self.manifest(image, child, charge, depth + 1)).buffer_unordered(PIECES);
+            let blobs = stream::iter(blobs).map(|blob| self.blob(image, blob, charge)).buffer_unordered(PIECES);
+            futures_util::future::join(children.collect::<()>(), blobs.collect::<()>()).await;
+        }
+        .boxed()
+    }
+
+    /// What a manifest refers to, read once in each repository.
+    async fn read(&self, place: &Place, node: &Descriptor, charge: &Charge) -> Result<Arc<Links>, Fault> {
+        let read = async || {
+            let found = self.source.manifest(place, &node.digest, charge).await.map_err(|error| Fault::of(&error))?;
+            let manifest = found.ok_or_else(|| Fault(Wrong::Missing, "this manifest is not there".to_owned()))?;
+            let links = manifest.links().map_err(|error| Fault::of(&error))?;
+            Ok((Arc::new(links), manifest.bytes.len() as u64))
+        };
+        let key = (place.clone(), node.digest.clone());
+        let (links, len) = cell(&self.manifests, key).get_or_init(read).await.clone()?;
+        // A size of 0 says that nobody has told the size.
+        if node.size == 0 || node.size == len { Ok(links) } else { Err(size_differs(len, node.size)) }
+    }
+
+    async fn blob(self: &Arc<Self>, image: &Expected, blob: Descriptor, charge: &Charge) {
+        let key = (image.place.clone(), blob.digest.clone(), blob.size);
+        let looked = cell(&self.blobs, key).get_or_init(async || self.look(&image.place, &blob, charge).await).await.clone();
+        if let Err(Fault(wrong, why)) = looked {
+            self.note(image, wrong, About::Content(blob.digest, image.place.clone()), why);
+        }
+    }
+
+    /// Whether a repository has a blob. Deep, who comes first reads it there, which shows that too.
+    async fn look(self: &Arc<Self>, place: &Place, blob: &Descriptor, charge: &Charge) -> Result<(), Fault> {
+        if self.deep && blob.size > 0 {
+            let hash = async || {
+                // In a task of its own: the blobs of one image are hashed on all cores, too.
+                let (walk, at, blob, charge) = (Arc::clone(self), place.clone(), blob.clone(), charge.clone());
+                let hashed = AbortOnDropHandle::new(tokio::spawn(async move { walk.hash(&at, &blob, &charge).await })).await;
+                (place.clone(), hashed.unwrap_or_else(|lost| Err(Fault(Wrong::Unchecked, format!("the work ended early: {lost}")))))
+            };
+            let key = (blob.digest.clone(), blob.size);
+            let (at, hashed) = cell(&self.hashes, key).get_or_init(hash).await.clone();
+            // That one repository lacks it says nothing of the next.
+            if at == *place || !matches!(hashed, Ok(()) | Err(Fault(Wrong::Missing, _))) {
+                return hashed;
+            }
+        }
+        match self.source.blob_size(place, &blob.digest, charge).await {
+            Ok(Some(size)) if size == blob.size => Ok(()),
+            Ok(Some(size)) => Err(size_differs(size, blob.size)),
+            Ok(None) => Err(missing_blob()),
+            Err(error) => Err(Fault::of(&error)),
+        }
+    }
+
+    /// Reads a blob to its end.
+    async fn hash(&self, place: &Place, blob: &Descriptor, charge: &Charge) -> Result<(), Fault> {
+        let opened = self.source.blob(place, blob, 0, charge).await.map_err(|error| Fault::of(&error))?;
+        let stream = opened.ok_or_else(missing_blob)?;
+        let mut bytes = Verified::whole(stream, blob, Side::Target).map_err(|error| Fault::of(&error))?;
+        while let Some(chunk) = bytes.try_next().await.map_err(|error| Fault::of(&error))? {
+            self.hashed.fetch_add(chunk.len() as u64, Ordering::Relaxed);
+            (self.progress)(chunk.len() as u64);
+        }
+        Ok(())
+    }
+
+    fn note(&self, image: &Expected, wrong: Wrong, about: About, why: String) {
+        let mut found = lock(&self.found);
+        found.entry((wrong, about)).or_insert_with(|| (why, BTreeSet::new())).1.insert(image.name.clone());
+    }
+}
+
+fn missing_blob() -> Fault {
+    Fault(Wrong::Missing, "this blob is not there".to_owned())
+}
+
+fn size_differs(found: u64, said: u64) -> Fault {
+    Fault(Wrong::Damaged, format!("the target has {found} bytes, its descriptor says {said}"))
+}
