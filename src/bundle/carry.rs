@@ -197,7 +197,7 @@ mod tests {
         if let Some(tag) = tag {
             let (place, reference) = (Place::new("a"), Reference::Tag(tag.to_owned()));
             let publication =
-                Publication { place, reference, manifest: manifest.clone(), source: format!("example.com/a:{tag}").into(), sparse: vec![] };
+                Publication { place, reference, manifest: manifest.clone(), sparse: vec![], source: format!("example.com/a:{tag}").into() };
             layout.publish(&publication, &Charge::new("a")).await.unwrap();
         }
         manifest.descriptor()
