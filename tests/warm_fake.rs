@@ -6,7 +6,7 @@ mod support;
 
 use larder::content::{Descriptor, Digest};
 use serde_json::{Value, json};
-use support::corpus::{ImageSpec, image, index, multi, simple};
+use support::corpus::{ImageSpec, cosign_signature, image, index, multi, simple};
 use support::fake::{Acr, Auth, FOREVER, Fake, Fault, Kind, Match, Options, Pulls};
 use support::layer::{layer, noise};
 use support::limited::LONG;
@@ -518,4 +518,68 @@ fn what_the_cache_goes_on_passing_on_is_said_and_proves_nothing() {
     cache.clear_faults();
     assert_eq!(only(&program.sync(&["--image", &name]).exits(0))["status"], "warmed");
     assert_eq!(only(&program.sync(&["--image", &name]).exits(0))["status"], "current");
+}
+
+#[test]
+fn what_refers_to_an_image_is_pulled_by_its_tags() {
+    let (upstream, cache, program) = cache("generic", "");
+    upstream.configure(|options| options.referrers = false);
+    for (registry, repository) in [(&upstream, "app"), (&cache, "m/app")] {
+        let image = simple(registry, repository, "v1", 1);
+        cosign_signature(registry, repository, &image);
+    }
+    let run = program.sync(&["--image", &upstream.image("app:v1")]).exits(0);
+    let row = only(&run);
+    assert_eq!((row["status"].as_str(), row["referrers"].as_u64(), row["pulls"].as_u64()), (Some("warmed"), Some(1), Some(2)));
+    let tags = |request: &support::fake::Request| request.reference.as_ref().is_some_and(|reference| reference.ends_with(".sig"));
+    assert_eq!(cache.count_matching(|request| request.kind == Kind::ManifestGet && tags(request)), 1);
+    assert_eq!(cache.count(Kind::Referrers), 0);
+    cache.reset_log();
+    assert_eq!(only(&program.sync(&["--image", &upstream.image("app:v1")]).exits(0))["status"], "current");
+    assert_eq!(cache.requests().len(), 0);
+}
+
+#[test]
+fn tags_are_listed_at_the_cache_where_its_upstream_is_out_of_reach() {
+    let (mut upstream, cache, program) = cache("generic", "upstream_check = false");
+    for (tag, seed) in [("v1", 1), ("v2", 2), ("latest", 3)] {
+        simple(&cache, "m/app", tag, seed);
+    }
+    upstream.stop();
+    program.write("list.csv", format!("image,tags\n{},v*\n", upstream.image("app")));
+    let run = program.sync(&["list.csv"]).exits(0);
+    assert_eq!((run.total("images"), run.total("warmed")), (2, 2));
+    assert_eq!(program.sync(&["list.csv"]).exits(0).total("current"), 2);
+}
+
+#[test]
+fn a_digest_is_pulled_as_it_is_and_the_tag_left_to_the_upstream() {
+    let (upstream, cache, program) = cache("generic", "");
+    let old = simple(&cache, "m/app", "v1", 1);
+    simple(&cache, "m/app", "v1", 2);
+    simple(&upstream, "app", "v1", 2);
+    let name = upstream.image(&format!("app:v1@{}", old.digest));
+    let run = program.sync(&["--image", &name]).exits(0);
+    assert_eq!(only(&run)["digest"], old.digest.as_str());
+    assert_eq!(only(&run)["notes"], json!(["it was pulled by its digest; what `v1` means at the cache, its upstream decides"]));
+    let asked: Vec<_> = cache.requests().into_iter().filter(|request| request.kind == Kind::ManifestGet).collect();
+    assert_eq!((asked.len(), asked[0].reference.as_deref()), (1, Some(old.digest.as_str())));
+    assert_eq!(only(&program.sync(&["--image", &name]).exits(0))["status"], "current");
+}
+
+#[test]
+fn a_single_image_for_another_platform_fails_each_time() {
+    for profile in ["acr", "generic"] {
+        let (upstream, cache, program) = cache(profile, "platforms = [\"linux/arm64\"]");
+        for (registry, repository) in [(&upstream, "app"), (&cache, "m/app")] {
+            simple(registry, repository, "v1", 1);
+        }
+        for _ in 0..2 {
+            let run = program.sync(&["--image", &upstream.image("app:v1")]).exits(1);
+            assert!(run.error()["message"].as_str().unwrap().contains("linux/amd64"), "{profile}: {}", run.stderr);
+        }
+        program.write("larder.toml", configuration(&upstream, &cache, profile, "platforms = [\"linux/amd64\"]"));
+        assert_eq!(only(&program.sync(&["--image", &upstream.image("app:v1")]).exits(0))["status"], "warmed");
+        assert_eq!(only(&program.sync(&["--image", &upstream.image("app:v1")]).exits(0))["status"], "current");
+    }
 }

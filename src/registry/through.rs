@@ -7,7 +7,7 @@ use super::auth::Scopes;
 use super::blobs::Asked;
 use super::counters::RequestKind;
 use super::manifests::{accept, media_type, said_digest};
-use super::profiles::{BlobOrigin, Caching};
+use super::profiles::{BlobOrigin, Caching, Support};
 use super::store::RegistryStore;
 use super::transport::{Answer, Call};
 use crate::content::{BlobStream, Charge, Descriptor, Digest, Manifest, Place};
@@ -43,6 +43,11 @@ impl RegistryStore {
     /// How it behaves as a cache.
     pub(crate) fn caching(&self) -> &'static Caching {
         self.transport.host.profile.caching
+    }
+
+    /// Whether it is of a kind that has the referrers API.
+    pub(crate) fn lists_referrers(&self) -> bool {
+        self.transport.host.profile.referrers == Support::Yes
     }
 
     /// Asks for a manifest by HEAD, and by nothing else. `None`: it is not there, or its digest is not said.

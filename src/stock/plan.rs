@@ -58,7 +58,7 @@ pub struct Planned {
     pub state: State,
     /// How its tags were chosen, where a listing decided: only on an item's first image.
     pub selection: Option<String>,
-    /// What it would cost, where it is missing or moved.
+    /// What it would cost, where it is missing or moved, or lacks referrers.
     pub cost: Option<Cost>,
     /// Who would pay.
     pub account: Option<AccountId>,
@@ -183,8 +183,9 @@ async fn compare_one(engines: &Engines, supply: &Supply, want: &Want) -> Result<
     let (image, gate, through) = engines.image(supply, want).await?;
     let (standing, at_upstream, survey) = engines.compare(&image, through.as_ref()).await?;
     let cost = match (&standing, survey) {
-        (Standing::Missing(_) | Standing::Moved { .. }, Some(survey)) => Some(engines.of(through.as_ref()).cost(&image, &survey).await?),
-        _ => None,
+        (Standing::Current(_), Some(survey)) if !survey.lacks_referrers() => None,
+        (_, Some(survey)) => Some(engines.of(through.as_ref()).cost(&image, &survey).await?),
+        (_, None) => None,
     };
     Ok((standing, at_upstream, cost, gate.map(|gate| gate.account().clone())))
 }

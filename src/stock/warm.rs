@@ -46,7 +46,9 @@ impl Engines {
         stop: &CancellationToken,
     ) -> Self {
         let engine = |ends, warm| {
-            let options = Options { recheck: options.recheck, warm };
+            // What refers to an image is warmed with it: nobody could say later what of it the cache has.
+            let deliveries = if warm { None } else { supply.deliveries(&target.target) };
+            let options = Options { recheck: options.recheck, deliveries, warm };
             Engine::new(ends, Arc::clone(reporter), options, stop.clone())
         };
         let warm = target.registry.as_ref().filter(|_| options.warm).map(|store| {
@@ -158,6 +160,9 @@ impl Engines {
             through.keep();
         }
         through.describe(&mut delivered);
+        if let (Reference::Digest(_), Reference::Tag(tag)) = (&image.wanted, &image.publish) {
+            delivered.notes.push(format!("it was pulled by its digest; what `{tag}` means at the cache, its upstream decides"));
+        }
         Ok(delivered)
     }
 }

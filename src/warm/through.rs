@@ -1,6 +1,6 @@
 //! One image on its way through the cache: who is asked what it is, under which name it is pulled, and what was read of it.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::Cache;
 use super::proof::Proof;
-use crate::content::{BlobStream, Charge, Choice, Descriptor, Digest, Manifest, Place, Policy, Source};
+use crate::content::{BlobStream, Charge, Choice, Descriptor, Digest, DigestTags, Manifest, Place, Policy, Source};
 use crate::copy::{Delivered, Next, Survey};
 use crate::name::Reference;
 use crate::registry::RegistryStore;
@@ -49,6 +49,8 @@ pub(super) struct Read {
     pub(super) notes: Vec<String>,
     /// The upstream has said what the name means.
     pub(super) asked: bool,
+    /// The tags by which manifests beside the image were found.
+    pub(super) tags: HashMap<Digest, String>,
     /// When the first manifest was asked for.
     pub(super) begun: Option<Timestamp>,
     /// What the cache answered under the image's name, and what its upstream has there.
@@ -258,6 +260,23 @@ impl Through {
         Choice::of(children, &self.policy.platforms).kept
     }
 
+    /// Pulls another manifest: by the tag that led to it, if one did, so that the cache learns that name as well.
+    async fn below(&self, digest: &Digest, charge: &Charge) -> Result<Manifest> {
+        let tag = self.read().tags.get(digest).cloned();
+        if let Some(tag) = tag {
+            let tagged = self.get(&Reference::Tag(tag), charge).await?;
+            if tagged.digest == *digest {
+                return Ok(tagged);
+            }
+        }
+        self.get(&Reference::Digest(digest.clone()), charge).await
+    }
+
+    /// The upstream, if it is asked and has answered.
+    fn asked(&self) -> Option<&Arc<RegistryStore>> {
+        self.upstream.store.as_ref().filter(|_| self.read().asked || matches!(self.reference, Reference::Digest(_)))
+    }
+
     /// Reads a manifest through the cache; that it is not there is an error with advice.
     pub(super) async fn get(&self, reference: &Reference, charge: &Charge) -> Result<Manifest> {
         let found = self.cache.store.pull(&self.place, reference, charge).await?;
@@ -293,27 +312,53 @@ impl Source for Through {
         self.cache.store.ready().await;
     }
 
+    /// For the tags of what refers to the image: they are pulled by these names, too.
     async fn resolve(&self, _: &Place, reference: &Reference, charge: &Charge) -> Result<Option<Descriptor>> {
-        match &self.upstream.store {
-            Some(upstream) => upstream.resolve(&self.upstream.place, reference, charge).await,
-            None => Ok(self.cache.store.look(&self.place, reference, charge).await?.map(|looked| looked.descriptor)),
+        let resolved = match self.asked() {
+            Some(upstream) => upstream.resolve(&self.upstream.place, reference, charge).await?,
+            // A cache that may pull for a HEAD is not asked for what nobody is sure to pull.
+            None if self.cache.caching().head == HeadCost::Pull => None,
+            None => self.cache.store.look(&self.place, reference, &charge_nobody(charge)).await?.map(|looked| looked.descriptor),
+        };
+        if let (Some(resolved), Reference::Tag(tag)) = (&resolved, reference) {
+            self.read().tags.insert(resolved.digest.clone(), tag.clone());
         }
+        Ok(resolved)
     }
 
     async fn tags(&self, _: &Place, charge: &Charge) -> Result<Vec<String>> {
-        match &self.upstream.store {
+        match self.asked() {
             Some(upstream) => upstream.tags(&self.upstream.place, charge).await,
             None => self.cache.store.tags(&self.place, charge).await,
         }
     }
 
+    async fn digest_tags(&self, _: &Place, charge: &Charge) -> Result<Arc<DigestTags>> {
+        match self.asked() {
+            Some(upstream) => upstream.digest_tags(&self.upstream.place, charge).await,
+            None => self.cache.store.digest_tags(&self.place, charge).await,
+        }
+    }
+
+    /// What the cache lists itself: whoever asks it later finds nothing else. Where it lists nothing, tags may stand for it.
+    async fn listed_referrers(
+        &self,
+        _: &Place,
+        subject: &Digest,
+        artifact_type: Option<&str>,
+        charge: &Charge,
+    ) -> Result<Option<Vec<Descriptor>>> {
+        if !self.cache.store.lists_referrers() {
+            return Ok(None);
+        }
+        let listed = self.cache.store.listed_referrers(&self.place, subject, artifact_type, &charge_nobody(charge)).await?;
+        Ok(listed.filter(|listed| !listed.is_empty()))
+    }
+
     async fn manifest(&self, _: &Place, digest: &Digest, charge: &Charge) -> Result<Option<Manifest>> {
         // Everything below the root comes after it.
         let is_root = self.read().root.is_none();
-        let manifest = match is_root {
-            true => self.root(digest, charge).await?,
-            false => self.get(&Reference::Digest(digest.clone()), charge).await?,
-        };
+        let manifest = if is_root { self.root(digest, charge).await? } else { self.below(digest, charge).await? };
         self.read().blobs.extend(manifest.links()?.blobs.into_iter().filter(|blob| !blob.is_foreign()));
         Ok(Some(manifest))
     }
