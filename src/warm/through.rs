@@ -336,6 +336,8 @@ impl Source for Through {
     async fn digest_tags(&self, _: &Place, charge: &Charge) -> Result<Arc<DigestTags>> {
         match self.asked() {
             Some(upstream) => upstream.digest_tags(&self.upstream.place, charge).await,
+            // None of them could be resolved.
+            None if self.cache.caching().head == HeadCost::Pull => Ok(Arc::new(DigestTags::of(Vec::<String>::new()))),
             None => self.cache.store.digest_tags(&self.place, charge).await,
         }
     }
