@@ -256,7 +256,7 @@ impl Engine {
 }
 
 /// All bytes of `blob`, checked.
-async fn collected(source: &dyn Source, place: &Place, blob: &Descriptor, charge: &Charge, side: Side) -> Result<Option<Bytes>> {
+pub(super) async fn collected(source: &dyn Source, place: &Place, blob: &Descriptor, charge: &Charge, side: Side) -> Result<Option<Bytes>> {
     let Some(stream) = source.blob(place, blob, 0, charge).await? else { return Ok(None) };
     let mut checked = Verified::whole(stream, blob, side)?;
     let mut bytes = BytesMut::new();

@@ -1,19 +1,13 @@
 //! When images were created, for selections by date: read at the target where that is free, else at the upstream.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
-
-use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 
+use super::choose::collected;
 use super::engine::{Engine, Image};
 use crate::content::{
-    BlobStream, Charge, Created, Descriptor, Digest, MAX_MANIFEST, Manifest, ManifestKind, Place, Source, Verified, created,
-    created_in_config, kind_of,
+    Charge, Created, Descriptor, Digest, MAX_MANIFEST, ManifestKind, Place, Source, created, created_in_config, kind_of, source_of,
 };
-use crate::name::Reference;
 use crate::{Error, Kind, Result, Side};
 
 /// How far a date is looked for in indexes of indexes: as deep as those are copied.
@@ -21,10 +15,6 @@ const MAX_DEPTH: usize = 8;
 
 /// Configs have some KiB; what is larger than a manifest may be is no config.
 const MAX_CONFIG: u64 = MAX_MANIFEST as u64;
-
-/// So many bytes of configs that were read for a date are remembered, for the copies of their images: those of some thousand
-/// images. A config that is not remembered is read again, which costs no pull.
-const MOST_BYTES: usize = 16 * 1024 * 1024;
 
 /// What a store says of an image's date.
 type Told = Option<Timestamp>;
@@ -36,14 +26,26 @@ impl Engine {
     /// # Errors
     /// If the target cannot be asked.
     pub async fn created_at_target(&self, image: &Image, wanted: &Descriptor) -> Result<Option<Told>> {
-        let held = self.target.sink.published(&image.to, &image.publish, &image.charge).await?;
-        if held.is_none_or(|held| held.digest != wanted.digest) {
+        let Some(held) = self.target.sink.published(&image.to, &image.publish, &image.charge).await? else { return Ok(None) };
+        if held.digest != wanted.digest && !self.is_made_from(image, &held.digest, &wanted.digest).await? {
             return Ok(None);
         }
-        match self.told(&*self.target.source, &image.to, &wanted.digest, &image.charge).await {
+        match self.told(&*self.target.source, &image.to, &held.digest, &image.charge).await {
             Err(error) if matches!(error.kind(), Kind::Damaged | Kind::NotFound | Kind::Unsupported) => Ok(None),
             told => told,
         }
+    }
+
+    /// Whether the target's index `held` is what is left of `wanted` for the platforms asked for: its children were created with it.
+    async fn is_made_from(&self, image: &Image, held: &Digest, wanted: &Digest) -> Result<bool> {
+        if image.policy.platforms.is_empty() {
+            return Ok(false);
+        }
+        let index = match self.target.source.manifest(&image.to, held, &image.charge).await {
+            Err(error) if error.kind() == Kind::Damaged => None,
+            index => index?,
+        };
+        Ok(index.is_some_and(|index| source_of(&index).as_ref() == Some(wanted)))
     }
 
     /// How many pulls [`Engine::created`] costs at most.
@@ -98,66 +100,15 @@ impl Engine {
     }
 
     async fn config(&self, source: &dyn Source, place: &Place, config: &Descriptor, charge: &Charge) -> Result<Option<Bytes>> {
-        if let Some(read) = self.configs.get(&config.digest) {
+        if let Some(read) = self.at_hand.get(&config.digest) {
             return Ok(Some(read));
         }
         if config.size > MAX_CONFIG {
             return Err(Error::new(Side::Upstream, "read config", Kind::Damaged, format!("a config of {} bytes is none", config.size)));
         }
-        let Some(stream) = source.blob(place, config, 0, charge).await? else { return Ok(None) };
-        let mut verified = Verified::whole(stream, config, Side::Upstream)?;
-        let mut bytes = Vec::with_capacity(usize::try_from(config.size).unwrap_or(0));
-        while let Some(chunk) = verified.try_next().await? {
-            bytes.extend_from_slice(&chunk);
-        }
-        let bytes = Bytes::from(bytes);
-        self.configs.add(&config.digest, &bytes);
+        let Some(bytes) = collected(source, place, config, charge, Side::Upstream).await? else { return Ok(None) };
+        // For the copy of its image: a blob is read from the upstream once a run.
+        self.at_hand.add(&config.digest, bytes.clone());
         Ok(Some(bytes))
-    }
-}
-
-/// Configs that were read for a date: a blob is read from the upstream once a run.
-#[derive(Debug, Default)]
-pub(super) struct Configs(Mutex<(HashMap<Digest, Bytes>, usize)>);
-
-impl Configs {
-    fn get(&self, digest: &Digest) -> Option<Bytes> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).0.get(digest).cloned()
-    }
-
-    fn add(&self, digest: &Digest, bytes: &Bytes) {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.1 + bytes.len() <= MOST_BYTES && kept.0.insert(digest.clone(), bytes.clone()).is_none() {
-            kept.1 += bytes.len();
-        }
-    }
-
-    /// The blob, if it is here, as a source of its own.
-    pub(super) fn source(&self, digest: &Digest) -> Option<Arc<dyn Source>> {
-        self.get(digest).map(|bytes| Arc::new(InMemory(bytes)) as _)
-    }
-}
-
-/// One blob that has been read already.
-struct InMemory(Bytes);
-
-#[async_trait]
-impl Source for InMemory {
-    async fn resolve(&self, _: &Place, _: &Reference, _: &Charge) -> Result<Option<Descriptor>> {
-        Ok(None)
-    }
-
-    async fn tags(&self, _: &Place, _: &Charge) -> Result<Vec<String>> {
-        Ok(vec![])
-    }
-
-    async fn manifest(&self, _: &Place, _: &Digest, _: &Charge) -> Result<Option<Manifest>> {
-        Ok(None)
-    }
-
-    async fn blob(&self, _: &Place, _: &Descriptor, offset: u64, _: &Charge) -> Result<Option<BlobStream>> {
-        let from = usize::try_from(offset).unwrap_or(usize::MAX).min(self.0.len());
-        let rest = Some(self.0.slice(from..)).filter(|rest| !rest.is_empty());
-        Ok(Some(stream::iter(rest.map(Ok)).boxed()))
     }
 }

@@ -8,7 +8,6 @@ use tokio_util::sync::CancellationToken;
 use super::at_hand::AtHand;
 use super::choose::{Look, Portion, fits};
 use super::cost::Seen;
-use super::created::Configs;
 use super::presence::{Locks, Presence};
 use crate::content::{Charge, Descriptor, Digest, Place, Policy, Publication, Sink, Source};
 use crate::name::Reference;
@@ -150,7 +149,6 @@ pub struct Engine {
     pub(super) leaders: Locks<Digest>,
     pub(super) counts: Counts,
     pub(super) seen: Seen,
-    pub(super) configs: Configs,
     pub(super) at_hand: AtHand,
     /// No new work is begun once this is cancelled.
     pub(super) stop: CancellationToken,
@@ -169,7 +167,6 @@ impl Engine {
             leaders: Locks::default(),
             counts: Counts::default(),
             seen: Seen::default(),
-            configs: Configs::default(),
             at_hand: AtHand::default(),
             stop,
             fatal: Mutex::new(None),
