@@ -17,6 +17,10 @@ use crate::report::Outcome;
 use crate::stock::{self, Expected, Finding, Proof, Supply, SupplyOptions, SyncOptions, TargetStore, Wrong};
 
 pub(super) async fn run(file: Option<&Path>, args: VerifyArgs, printer: &Printer) -> Result<Exit, Refusal> {
+    if let Some(evidence) = &args.evidence {
+        let target = args.targets.first().map(String::as_str);
+        return super::evidence::verify(file, evidence, target, args.concurrency.map(usize::from), printer).await;
+    }
     // Volumes are named one by one; anything else is one target. Some target is required.
     let target = match args.targets.as_slice() {
         [target] => named(target)?,

@@ -143,9 +143,9 @@ impl Engine {
     }
 
     /// The whole of a small blob of `manifest`: from where it is at hand, else the target if it is known to be there, else the upstream.
-    async fn small_blob(&self, image: &Image, manifest: &Digest, blob: &Descriptor) -> Result<Bytes> {
+    pub(super) async fn small_blob(&self, image: &Image, manifest: &Digest, blob: &Descriptor) -> Result<Bytes> {
         if blob.size > MAX_MANIFEST as u64 {
-            let message = format!("the config has {} bytes, too many to look for its platform", blob.size);
+            let message = format!("the config has {} bytes, too many to look into", blob.size);
             return Err(Error::new(Side::Upstream, OP, Kind::Unsupported, message));
         }
         let at_target = || {
@@ -256,7 +256,7 @@ impl Engine {
 }
 
 /// All bytes of `blob`, checked.
-pub(super) async fn collected(source: &dyn Source, place: &Place, blob: &Descriptor, charge: &Charge, side: Side) -> Result<Option<Bytes>> {
+async fn collected(source: &dyn Source, place: &Place, blob: &Descriptor, charge: &Charge, side: Side) -> Result<Option<Bytes>> {
     let Some(stream) = source.blob(place, blob, 0, charge).await? else { return Ok(None) };
     let mut checked = Verified::whole(stream, blob, side)?;
     let mut bytes = BytesMut::new();

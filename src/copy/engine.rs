@@ -248,7 +248,7 @@ impl Engine {
     }
 
     /// What the target has under an immutable tag: it cannot have changed upstream, so nobody is asked there.
-    async fn immutable(&self, image: &Image) -> Result<Option<Digest>> {
+    pub(super) async fn immutable(&self, image: &Image) -> Result<Option<Digest>> {
         if !image.immutable {
             return Ok(None);
         }

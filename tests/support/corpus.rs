@@ -78,6 +78,8 @@ pub struct ImageSpec {
     pub layers: Vec<Bytes>,
     /// `linux/amd64`, `linux/arm/v7`
     pub platform: &'static str,
+    /// When it says it was created.
+    pub created: String,
     /// Docker schema 2 instead of OCI.
     pub docker: bool,
     /// What this image is about.
@@ -93,6 +95,7 @@ impl ImageSpec {
         ImageSpec {
             layers: layers.into_iter().collect(),
             platform: "linux/amd64",
+            created: "2026-01-01T00:00:00Z".to_owned(),
             docker: false,
             subject: None,
             annotations: vec![],
@@ -101,6 +104,9 @@ impl ImageSpec {
     }
     pub fn platform(self, platform: &'static str) -> Self {
         ImageSpec { platform, ..self }
+    }
+    pub fn created(self, created: impl Into<String>) -> Self {
+        ImageSpec { created: created.into(), ..self }
     }
     pub fn docker(self) -> Self {
         ImageSpec { docker: true, ..self }
@@ -116,7 +122,7 @@ impl ImageSpec {
         let mut config = json!({
             "architecture": platform.architecture,
             "os": platform.os,
-            "created": "2026-01-01T00:00:00Z",
+            "created": self.created,
             "config": {"Env": ["PATH=/bin"], "Cmd": ["/bin/true"]},
             "rootfs": {"type": "layers", "diff_ids": self.layers.iter().map(|layer| diff_id(layer)).collect::<Vec<_>>()},
             "history": self.layers.iter().map(|_| json!({"created": "2026-01-01T00:00:00Z", "created_by": "test"})).collect::<Vec<_>>(),
