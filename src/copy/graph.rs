@@ -27,13 +27,15 @@ pub(super) struct Job<'a> {
     /// Set once anything was written to the target.
     moved: AtomicBool,
     notes: Mutex<Vec<String>>,
+    /// Pulls that its referrers need, as far as they are known.
+    pub(super) referrers: u64,
     /// Manifests read for it, which a source may have kept until now.
     read: Mutex<Vec<Digest>>,
 }
 
 impl<'a> Job<'a> {
     pub(super) fn new(image: &'a Image) -> Self {
-        Job { image, failed: Arc::default(), moved: AtomicBool::new(false), notes: Mutex::default(), read: Mutex::default() }
+        Job { image, failed: Arc::default(), moved: AtomicBool::new(false), notes: Mutex::default(), referrers: 0, read: Mutex::default() }
     }
 
     pub(super) fn notes(&self) -> Vec<String> {
@@ -52,7 +54,8 @@ impl<'a> Job<'a> {
         self.read.lock().unwrap_or_else(PoisonError::into_inner).push(manifest.digest.clone());
     }
 
-    /// `manifest` tells a later run what was left out of it: it is kept beyond the image's delivery.
+    /// `manifest` is kept beyond the image's delivery: a later run will meet it again, or needs it to know what was left out of it, and
+    /// reading it is not to cost another pull.
     pub(super) fn keep(&self, manifest: &Digest) {
         self.read.lock().unwrap_or_else(PoisonError::into_inner).retain(|digest| digest != manifest);
     }
@@ -104,7 +107,7 @@ impl Engine {
         self.seen.add(children);
         if let Some(lease) = &image.charge.lease {
             // Now it is known how many pulls are still needed, at most: the rest is for others.
-            lease.trim(children);
+            lease.trim(children + job.referrers);
         }
         self.fill(job, portion.links.clone(), 0).await?;
         Ok((portion, job.moved.load(Ordering::Relaxed)))
@@ -143,7 +146,7 @@ impl Engine {
 
     /// Brings what a manifest refers to. When a piece fails, those under way are let finish (their pulls are spent, and other
     /// images may be waiting for them), and those not begun are not.
-    async fn fill(self: &Arc<Self>, job: &Job<'_>, Links { manifests, blobs, .. }: Links, depth: usize) -> Result<()> {
+    pub(super) async fn fill(self: &Arc<Self>, job: &Job<'_>, Links { manifests, blobs, .. }: Links, depth: usize) -> Result<()> {
         if depth >= MAX_DEPTH && !manifests.is_empty() {
             return Err(Error::new(
                 Side::Upstream,

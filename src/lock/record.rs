@@ -7,7 +7,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::Piece;
 use crate::Result;
-use crate::content::{Charge, Descriptor, Digest, ManifestKind, Source, platforms_of, source_of};
+use crate::content::{Charge, Descriptor, Digest, ManifestKind, Referrer, Source, platforms_of, source_of};
 use crate::report::Held;
 
 /// Children that are read at once.
@@ -75,10 +75,14 @@ pub(super) async fn read(source: &Arc<dyn Source>, held: &Held, digest: &Digest)
 
 /// The referrers of a delivered image, sorted.
 pub(super) fn referrers(held: &Held) -> Vec<Piece> {
-    let mut pieces: Vec<Piece> = held.referrers.iter().map(piece).collect();
+    let mut pieces: Vec<Piece> = held.referrers.iter().map(about).collect();
     pieces.sort();
     pieces.dedup();
     pieces
+}
+
+fn about(Referrer { manifest, subject, tag }: &Referrer) -> Piece {
+    Piece { subject: Some(subject.clone()), tag: tag.clone(), ..piece(manifest) }
 }
 
 fn piece(of: &Descriptor) -> Piece {

@@ -57,7 +57,7 @@ async fn one(old: &Lock, row: &Outcome, held: &Held, target: &Arc<dyn Source>, p
     let source_digest = known.clone().unwrap_or_else(|| digest.clone());
     if let Some(before) = before
         && row.status == Status::Current
-        && held.referrers.is_empty()
+        && (held.referrers.is_empty() || record::referrers(held) == before.referrers)
         && before.source == row.source
         && before.source_digest == source_digest
     {
