@@ -18,6 +18,10 @@ use crate::report::Outcome;
 use crate::stock::{self, Expected, Finding, Proof, Supply, SupplyOptions, SyncOptions, TargetStore, Wrong};
 
 pub(super) async fn run(file: Option<&Path>, args: VerifyArgs, printer: &Printer) -> Result<Exit, Refusal> {
+    if let Some(evidence) = &args.evidence {
+        let target = args.targets.first().map(String::as_str);
+        return super::evidence::verify(file, evidence, target, args.concurrency.map(usize::from), printer).await;
+    }
     // Several are the volumes of a bundle.
     let target = match args.targets.as_slice() {
         [text] => named(text)?,

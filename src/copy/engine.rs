@@ -8,9 +8,8 @@ use tokio_util::sync::CancellationToken;
 use super::at_hand::AtHand;
 use super::choose::{Look, Portion, fits};
 use super::cost::Seen;
-use super::created::Configs;
 use super::presence::{Locks, Presence};
-use crate::content::{Charge, Descriptor, Digest, Manifest, Place, Policy, Publication, Sink, Source};
+use crate::content::{Charge, Descriptor, Digest, Place, Policy, Publication, Sink, Source};
 use crate::name::Reference;
 use crate::report::{Reporter, Status};
 use crate::{Error, Kind, Result, Side};
@@ -79,9 +78,8 @@ pub struct Survey {
     pub current: bool,
     /// What of the upstream's it was made from, if that is known: itself, or the index that was cut to some platforms.
     pub(super) made_from: Option<Digest>,
-    /// The target's index, where it was read.
-    pub(super) before: Option<Manifest>,
-    pub(super) look: Look,
+    /// What the target's index has told, where it was read.
+    pub(super) look: Box<Look>,
 }
 
 /// What a survey leads to.
@@ -151,7 +149,6 @@ pub struct Engine {
     pub(super) leaders: Locks<Digest>,
     pub(super) counts: Counts,
     pub(super) seen: Seen,
-    pub(super) configs: Configs,
     pub(super) at_hand: AtHand,
     /// No new work is begun once this is cancelled.
     pub(super) stop: CancellationToken,
@@ -170,7 +167,6 @@ impl Engine {
             leaders: Locks::default(),
             counts: Counts::default(),
             seen: Seen::default(),
-            configs: Configs::default(),
             at_hand: AtHand::default(),
             stop,
             fatal: Mutex::new(None),
@@ -237,7 +233,7 @@ impl Engine {
         }
         match &survey.held {
             Some(held) if survey.current && !self.options.recheck => {
-                let Look { platforms, children, notes } = survey.look;
+                let Look { platforms, children, notes, .. } = *survey.look;
                 let source_digest = Some(survey.wanted.digest);
                 Ok(Next::Nothing(Delivered {
                     source_digest,
@@ -252,7 +248,7 @@ impl Engine {
     }
 
     /// What the target has under an immutable tag: it cannot have changed upstream, so nobody is asked there.
-    async fn immutable(&self, image: &Image) -> Result<Option<Digest>> {
+    pub(super) async fn immutable(&self, image: &Image) -> Result<Option<Digest>> {
         if !image.immutable {
             return Ok(None);
         }
@@ -362,7 +358,7 @@ impl Survey {
     /// What both sides said, before anybody has looked closer.
     pub(super) fn of(wanted: Descriptor, held: Option<Digest>) -> Self {
         let current = held.as_ref() == Some(&wanted.digest);
-        Survey { wanted, made_from: held.clone(), held, current, before: None, look: Look::default() }
+        Survey { wanted, made_from: held.clone(), held, current, look: Box::default() }
     }
 }
 

@@ -8,6 +8,7 @@ mod cost;
 mod created;
 mod engine;
 mod graph;
+mod piece;
 mod presence;
 #[cfg(test)]
 mod tests;

@@ -9,7 +9,7 @@ use super::files::{Files, found, list};
 use super::graph::{self, Read, Role};
 use super::index::{Index, IndexFile};
 use super::{damaged, lock};
-use crate::content::{Digest, Links};
+use crate::content::{Digest, Links, PlatformFilter};
 use crate::{Error, Result};
 
 const OP: &str = "clean layout";
@@ -66,7 +66,7 @@ fn reach(files: &Files, index: &Index) -> Result<HashSet<Digest>> {
     let (mut reached, mut walked) = (HashSet::new(), HashSet::new());
     for entry in index.entries() {
         let root = &entry.descriptor;
-        let sparse = !graph::sparse(root).is_empty();
+        let sparse = !PlatformFilter::of_sparse(root).is_empty();
         graph::walk(root, |node, role| {
             reached.insert(node.digest.clone());
             // What a sparse entry leads to says nothing of what another one of that index does.
