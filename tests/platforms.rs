@@ -363,6 +363,20 @@ fn docker_list(upstream: &Fake) {
     corpus::docker_list(upstream, "list", Some("v1"), &children);
 }
 
+#[test]
+fn the_newest_images_are_told_by_their_cut_indexes_without_a_pull() {
+    let (upstream, _target, program) = world("platforms = [\"linux/amd64\"]\n");
+    for (seed, tag) in ["a", "b", "c"].into_iter().enumerate() {
+        multi(&upstream, "app", tag, seed as u64 + 1, &SEVEN);
+    }
+    program.write("list.csv", format!("image,tags\n{},newest:3\n", upstream.image("app")));
+    program.sync(&["list.csv"]).exits(0);
+    forget(&program);
+    upstream.reset_log();
+    assert_eq!(program.sync(&["list.csv"]).exits(0).total("current"), 3);
+    assert_eq!((upstream.count(Kind::ManifestGet), upstream.count(Kind::BlobGet)), (0, 0));
+}
+
 const SPARSE: &str = "platforms = [\"linux/amd64\"]\nindex = \"sparse\"\n";
 
 #[test]
