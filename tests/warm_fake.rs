@@ -6,7 +6,7 @@ mod support;
 
 use larder::content::{Descriptor, Digest};
 use serde_json::{Value, json};
-use support::corpus::{ImageSpec, cosign_signature, image, index, multi, simple};
+use support::corpus::{ImageSpec, OCI_CONFIG, OCI_IMAGE, OCI_LAYER, cosign_signature, image, index, multi, simple};
 use support::fake::{Acr, Auth, FOREVER, Fake, Fault, Kind, Match, Options, Pulls};
 use support::layer::{layer, noise};
 use support::limited::LONG;
@@ -582,4 +582,34 @@ fn a_single_image_for_another_platform_fails_each_time() {
         assert_eq!(only(&program.sync(&["--image", &upstream.image("app:v1")]).exits(0))["status"], "warmed");
         assert_eq!(only(&program.sync(&["--image", &upstream.image("app:v1")]).exits(0))["status"], "current");
     }
+}
+
+#[test]
+fn a_large_blob_is_not_kept_in_memory() {
+    const SIZE: u64 = 512 << 20;
+    // What the benches hold one blob of any size to (`benches/memory.rs`).
+    const MOST: u64 = 64 << 20;
+    let (upstream, cache, program) = cache("generic", "");
+    for (registry, repository) in [(&upstream, "app"), (&cache, "m/app")] {
+        let config = registry.put_blob(repository, b"{}".as_slice());
+        let large = registry.put_fill(repository, 1, SIZE);
+        let manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": OCI_IMAGE,
+            "config": Descriptor::new(OCI_CONFIG, config, 2),
+            "layers": [Descriptor::new(OCI_LAYER, large, SIZE)],
+        });
+        registry.put_manifest(repository, Some("v1"), OCI_IMAGE, manifest.to_string());
+    }
+    let mut started = program.start(&["sync", "--image", &upstream.image("app:v1"), "--report", "report.json"]);
+    let mut peak = 0;
+    while started.is_running() {
+        peak = peak.max(started.peak_memory().unwrap_or(0));
+        std::thread::sleep(support::room::GLANCE);
+    }
+    let report: Value = serde_json::from_str(&program.read("report.json")).unwrap();
+    assert_eq!(report["totals"]["warmed"], 1, "{report}");
+    assert!(report["totals"]["bytes_read"].as_u64().unwrap() > SIZE);
+    assert!(peak < MOST, "{} MiB", peak >> 20);
+    println!("peak {} MiB", peak >> 20);
 }
