@@ -10,7 +10,9 @@
 //! assembles a folder and then makes a tar of it.
 #![allow(unreachable_pub, clippy::unwrap_used)]
 
+#[allow(dead_code, reason = "other benches use the rest")]
 mod measure;
+#[allow(dead_code, reason = "other benches use the rest")]
 mod stock;
 #[path = "../tests/support/mod.rs"]
 mod support;
