@@ -75,6 +75,7 @@ impl Item {
         if let Some(decided) = &entry.decided {
             policy.platforms.clone_from(&decided.platforms);
             policy.index = decided.index;
+            policy.referrers.clone_from(&decided.referrers);
         }
         Ok(Item { entry, order, rule: resolution.rule, to, policy: Arc::new(policy) })
     }

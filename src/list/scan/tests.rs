@@ -226,8 +226,10 @@ sync:
 
 #[test]
 fn what_other_mirrors_choose_is_understood_by_lists() {
-    let skopeo = "quay.io:\n  images: {a/b: []}\n  images-by-tag-regex: {a/c: '^v1\\.\\d+$'}\n  images-by-semver: {a/d: '>= 3.12.0, <4 || ~1.2'}\n";
-    let regsync = "sync:\n- {source: a/e, type: repository, tags: {allow: ['v\\d+', x], deny: ['v1;2'], semverRange: ['>=1.2.0 <2.0.0']}}\n";
+    let skopeo =
+        "quay.io:\n  images: {a/b: []}\n  images-by-tag-regex: {a/c: '^v1\\.\\d+$'}\n  images-by-semver: {a/d: '>= 3.12.0, <4 || ~1.2'}\n";
+    let regsync =
+        "sync:\n- {source: a/e, type: repository, tags: {allow: ['v\\d+', x], deny: ['v1;2'], semverRange: ['>=1.2.0 <2.0.0']}}\n";
     let found = [scan("s.yaml", skopeo).found, scan("r.yaml", regsync).found].concat();
     assert_eq!(found.len(), 4);
     for Found { wanted, .. } in found {
