@@ -10,7 +10,10 @@
 //! assembles a folder and then makes a tar of it.
 #![allow(unreachable_pub, clippy::unwrap_used)]
 
+// The other benches use the rest of these two.
+#[allow(dead_code)]
 mod measure;
+#[allow(dead_code)]
 mod stock;
 #[path = "../tests/support/mod.rs"]
 mod support;
