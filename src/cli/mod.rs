@@ -4,7 +4,9 @@ mod args;
 mod bundle;
 mod config;
 mod demo;
+mod evidence;
 mod export;
+mod import;
 mod inputs;
 mod inventory;
 mod layout;
@@ -109,6 +111,7 @@ async fn dispatch(cli: Cli, printer: &Printer) -> Result<Exit, Refusal> {
     match cli.command {
         Command::Plan(args) => plan::run(file, args, printer).await,
         Command::Sync(args) => sync::run(file, args, printer).await,
+        Command::Import(args) => import::run(file, args, printer).await,
         Command::Inventory(args) => inventory::run(file, args, printer).await,
         Command::Export(args) => export::run(file, args, printer).await,
         Command::Verify(args) => verify::run(file, args, printer).await,

@@ -49,6 +49,11 @@ pub trait Sink: Send + Sync {
     /// what it lists.
     async fn published(&self, place: &Place, reference: &Reference, charge: &Charge) -> Result<Option<Descriptor>>;
 
+    /// Sees that content would be taken there, leaving nothing behind: the right to write, a repository that must exist first.
+    async fn admits(&self, _place: &Place, _charge: &Charge) -> Result<()> {
+        Ok(())
+    }
+
     /// Whether the target holds this blob.
     async fn holds_blob(&self, place: &Place, blob: &Descriptor, charge: &Charge) -> Result<Presence>;
 
@@ -72,6 +77,20 @@ pub trait Sink: Send + Sync {
 
     /// Gives a name; stores the manifest too if it is not there yet.
     async fn publish(&self, publication: &Publication, charge: &Charge) -> Result<()>;
+
+    /// Stores manifests that refer to `subject` (their `subject` field), so that whoever asks for its referrers finds them. What they
+    /// refer to must be there.
+    async fn attach(&self, place: &Place, _subject: &Digest, referrers: &[Manifest], charge: &Charge) -> Result<()> {
+        for referrer in referrers {
+            self.put_manifest(place, referrer, charge).await?;
+        }
+        Ok(())
+    }
+
+    /// Stores a manifest about `_subject` under a tag that says so by its name (cosign's `sha256-….sig`).
+    async fn attach_tagged(&self, publication: &Publication, _subject: &Digest, charge: &Charge) -> Result<()> {
+        self.publish(publication, charge).await
+    }
 
     /// The digest of `manifest` as this store would give it back; identity for every store that keeps bytes.
     fn delivered_digest(&self, manifest: &Manifest) -> Digest {

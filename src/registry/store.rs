@@ -1,15 +1,18 @@
 //! A registry as one account sees it: the two traits, in the API's terms.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use tokio::sync::OnceCell;
 
 use super::auth::Scopes;
 use super::known::{Held, Read};
+use super::referrers::IndexLocks;
 use super::tags::Listed;
 use super::transport::Transport;
 use crate::Result;
-use crate::content::{BlobStream, Charge, Descriptor, Digest, Manifest, OpenBlob, Place, Presence, Publication, Sink, Source};
+use crate::content::{BlobStream, Charge, Descriptor, Digest, DigestTags, Manifest, OpenBlob, Place, Presence, Publication, Sink, Source};
 use crate::limits::Gate;
 use crate::name::Reference;
 
@@ -18,17 +21,35 @@ pub(crate) struct RegistryStore {
     pub(super) transport: Transport,
     held: Mutex<Held>,
     pub(super) read: Mutex<Read>,
+    /// Where uploads are known to be taken.
+    admitted: Mutex<HashSet<String>>,
+    /// Of each repository that was looked through for them.
+    pub(super) digest_tags: Mutex<HashMap<Place, Arc<OnceCell<Arc<DigestTags>>>>>,
+    pub(super) index_locks: IndexLocks,
     pub(super) listed: Listed,
 }
 
 impl RegistryStore {
     pub(super) fn new(transport: Transport) -> Self {
-        RegistryStore { transport, held: Mutex::default(), read: Mutex::default(), listed: Listed::default() }
+        RegistryStore {
+            transport,
+            held: Mutex::default(),
+            read: Mutex::default(),
+            admitted: Mutex::default(),
+            listed: Listed::default(),
+            digest_tags: Mutex::default(),
+            index_locks: IndexLocks::default(),
+        }
     }
 
     /// The gate that its manifest GETs pass, if it is an upstream.
     pub(crate) fn gate(&self) -> Option<Arc<Gate>> {
         self.transport.toll.as_ref().map(|toll| Arc::clone(&toll.gate))
+    }
+
+    /// Where uploads are known to be taken.
+    pub(super) fn admitted(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.admitted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is known to be there.
@@ -56,6 +77,24 @@ impl Source for RegistryStore {
         self.catalog(charge).await
     }
 
+    async fn referrers(&self, place: &Place, subject: &Digest, charge: &Charge) -> Result<Vec<Descriptor>> {
+        self.all_referrers(place, subject, charge).await
+    }
+
+    async fn listed_referrers(
+        &self,
+        place: &Place,
+        subject: &Digest,
+        artifact_type: Option<&str>,
+        charge: &Charge,
+    ) -> Result<Option<Vec<Descriptor>>> {
+        self.ask_referrers(place, subject, artifact_type, charge).await
+    }
+
+    async fn digest_tags(&self, place: &Place, charge: &Charge) -> Result<Arc<DigestTags>> {
+        self.tags_of_digests(place, charge).await
+    }
+
     async fn manifest(&self, place: &Place, digest: &Digest, charge: &Charge) -> Result<Option<Manifest>> {
         self.get_manifest(place, digest, charge).await
     }
@@ -78,6 +117,10 @@ impl Source for RegistryStore {
 impl Sink for RegistryStore {
     async fn published(&self, place: &Place, reference: &Reference, charge: &Charge) -> Result<Option<Descriptor>> {
         self.head_manifest(place, reference, "resolve tag", &Scopes::pull(place.as_str()), charge).await
+    }
+
+    async fn admits(&self, place: &Place, charge: &Charge) -> Result<()> {
+        self.try_upload(place, charge).await
     }
 
     async fn holds_blob(&self, place: &Place, blob: &Descriptor, charge: &Charge) -> Result<Presence> {
@@ -129,5 +172,8 @@ impl Sink for RegistryStore {
             return Ok(());
         }
         self.store_manifest(place, reference, manifest, charge).await
+    }
+    async fn attach(&self, place: &Place, subject: &Digest, referrers: &[Manifest], charge: &Charge) -> Result<()> {
+        self.put_referrers(place, subject, referrers, charge).await
     }
 }
