@@ -254,7 +254,17 @@ impl<'a> Gathering<'a> {
             match entry.title() {
                 Some((place, reference)) => {
                     let (file, about) = (path.display().to_string(), is_about(&reference));
-                    entries.push(Entry { entry, place, reference, bundle: Some(bundle), also: vec![], file, line: at + 1, note: None, about });
+                    entries.push(Entry {
+                        entry,
+                        place,
+                        reference,
+                        bundle: Some(bundle),
+                        also: vec![],
+                        file,
+                        line: at + 1,
+                        note: None,
+                        about,
+                    });
                 }
                 None => self.nameless.push(entry.descriptor),
             }
