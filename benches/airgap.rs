@@ -12,7 +12,10 @@
 #![allow(unreachable_pub, clippy::unwrap_used)]
 
 mod far;
+// The other benches use the rest of these two.
+#[allow(dead_code)]
 mod measure;
+#[allow(dead_code)]
 mod stock;
 #[path = "../tests/support/mod.rs"]
 mod support;

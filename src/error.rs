@@ -148,6 +148,13 @@ impl Error {
         self
     }
 
+    /// As [`Error::remedy`], in the place of any other: for who knows better why it was asked.
+    #[must_use]
+    pub(crate) fn rather(mut self, remedy: impl Into<String>) -> Self {
+        self.0.remedy = Some(remedy.into());
+        self
+    }
+
     /// When it can go on, at the latest.
     #[must_use]
     pub fn waiting_until(mut self, until: Option<jiff::Timestamp>) -> Self {

@@ -403,6 +403,21 @@ fn damage_in_the_cache_is_found_and_mended_by_the_next_run() {
         assert!(files(&room.path("fresh")) == before);
         std::fs::remove_dir_all(room.path("fresh")).unwrap();
     }
+    // A volume by itself does not show what a part of a blob is worth; the whole blob does.
+    let path = cache_blob(&room, &cut.digest);
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[0] ^= 1;
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(&path, bytes).unwrap();
+    let (last, _) = bundle.members().filter(|(_, member)| member.digest == cut.digest).last().unwrap();
+    let repair = ["--repair", "out/b.bundle.json", "--volume", &last.to_string(), "--to", "fresh"];
+    let found = export(&room, &repair).ended(1);
+    assert!(found.stderr.contains(&format!("{} in the cache was damaged", cut.digest)), "{}", found.stderr);
+    assert_eq!(files(&room.path("fresh")), BTreeMap::new());
+    export(&room, &repair).ended(0);
+    for (name, bytes) in files(&room.path("fresh")) {
+        assert!(before[&name] == bytes);
+    }
 }
 
 #[test]

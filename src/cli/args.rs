@@ -89,7 +89,7 @@ pub(super) enum Command {
     Serve(ServeArgs),
     /// What each upstream says is left of its pull window, and to whom; spends nothing
     Limits(LimitsArgs),
-    /// Validate cache rules, or show how an image resolves
+    /// Validate cache rules, show how an image resolves, read and write other caches' rules
     #[command(subcommand)]
     Rules(RulesCommand),
     /// Find image references in other tools' files, or validate lists
@@ -381,6 +381,26 @@ pub(super) enum RulesCommand {
         #[arg(long, value_name = "REGISTRY")]
         to: Option<String>,
     },
+    /// Print the rules in another system's words, so that clusters use what was stocked
+    Export {
+        /// az and ecr: commands that make cache rules; containerd (hosts.toml), podman (registries.conf), k3s (registries.yaml),
+        /// openshift (ImageDigestMirrorSet): files by which nodes pull from the target
+        #[arg(long, value_enum)]
+        format: ExportFormat,
+        /// Write files below this folder instead of printing them
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum ExportFormat {
+    Az,
+    Ecr,
+    Containerd,
+    Podman,
+    K3s,
+    Openshift,
 }
 
 #[derive(Debug, Subcommand)]

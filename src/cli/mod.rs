@@ -18,6 +18,8 @@ mod printer;
 mod progress;
 mod repair;
 mod rules;
+mod rules_check;
+mod rules_export;
 mod rules_import;
 mod serve;
 mod shell;
@@ -116,7 +118,7 @@ async fn dispatch(cli: Cli, printer: &Printer) -> Result<Exit, Refusal> {
         Command::Serve(args) => serve::run(&args, printer).await,
         Command::Gc { layout, dry_run } => layout::gc(&layout, dry_run, printer).await,
         Command::Limits(args) => limits::run(file, args, printer).await,
-        Command::Rules(command) => rules::run(file, command, printer),
+        Command::Rules(command) => rules::run(file, command, printer).await,
         Command::List(command) => list::run(file, command, printer),
         Command::Config(command) => config::run(file, &command, printer),
         Command::Demo { dir } => demo::run(&dir, printer).await,

@@ -105,7 +105,8 @@ impl Toml {
             }
         }
         match &policy.referrers {
-            Referrers::All => self.key("referrers", true),
+            // No rule says `Exactly`.
+            Referrers::All | Referrers::Exactly(_) => self.key("referrers", true),
             Referrers::No => self.key("referrers", false),
             Referrers::Types(types) => self.key("referrers", types.clone()),
         }

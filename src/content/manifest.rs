@@ -27,7 +27,7 @@ const FOREIGN_LAYERS: [&str; 4] = [
 ];
 
 /// A reference to content by digest (OCI image-spec descriptor.md).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Descriptor {
     /// What the content is.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::PlatformFilter;
+use super::{PlatformFilter, Referrer};
 
 /// What of an image is delivered. Without any of it said: everything, but foreign layers.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -32,7 +32,7 @@ pub enum IndexMode {
 }
 
 /// Which referrers (signatures, attestations, SBOMs) travel with an image.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub enum Referrers {
     /// All.
     #[default]
@@ -41,6 +41,8 @@ pub enum Referrers {
     No,
     /// Those of these artifact types.
     Types(Vec<String>),
+    /// These, whatever the upstream lists now: those of a lock.
+    Exactly(Vec<Referrer>),
 }
 
 /// How long after an image was first delivered its referrers are looked at again.

@@ -78,6 +78,20 @@ pub trait Sink: Send + Sync {
     /// Gives a name; stores the manifest too if it is not there yet.
     async fn publish(&self, publication: &Publication, charge: &Charge) -> Result<()>;
 
+    /// Stores manifests that refer to `subject` (their `subject` field), so that whoever asks for its referrers finds them. What they
+    /// refer to must be there.
+    async fn attach(&self, place: &Place, _subject: &Digest, referrers: &[Manifest], charge: &Charge) -> Result<()> {
+        for referrer in referrers {
+            self.put_manifest(place, referrer, charge).await?;
+        }
+        Ok(())
+    }
+
+    /// Stores a manifest about `_subject` under a tag that says so by its name (cosign's `sha256-….sig`).
+    async fn attach_tagged(&self, publication: &Publication, _subject: &Digest, charge: &Charge) -> Result<()> {
+        self.publish(publication, charge).await
+    }
+
     /// The digest of `manifest` as this store would give it back; identity for every store that keeps bytes.
     fn delivered_digest(&self, manifest: &Manifest) -> Digest {
         manifest.digest.clone()

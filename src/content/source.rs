@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_util::TryStreamExt;
 use futures_util::stream::BoxStream;
 
-use super::{Descriptor, Digest, Manifest};
+use super::{Descriptor, Digest, DigestTags, Manifest};
 use crate::Result;
 use crate::limits::Lease;
 use crate::name::Reference;
@@ -126,6 +126,24 @@ pub trait Source: Send + Sync {
     async fn referrers(&self, _place: &Place, _subject: &Digest, _charge: &Charge) -> Result<Vec<Descriptor>> {
         Ok(vec![])
     }
+
+    /// As [`Source::referrers`], for who knows what he wants: those of `artifact_type`, if one is named (others may come along). `None`:
+    /// the store has no such list, and an index under a tag may stand for it (distribution-spec "Unavailable Referrers API").
+    async fn listed_referrers(
+        &self,
+        place: &Place,
+        subject: &Digest,
+        _artifact_type: Option<&str>,
+        charge: &Charge,
+    ) -> Result<Option<Vec<Descriptor>>> {
+        self.referrers(place, subject, charge).await.map(Some)
+    }
+
+    /// The repository's tags that say a digest, by what they say; none where tags cannot be listed.
+    async fn digest_tags(&self, place: &Place, charge: &Charge) -> Result<Arc<DigestTags>> {
+        Ok(Arc::new(DigestTags::of(self.tags(place, charge).await?)))
+    }
+
     /// All repositories of the store, sorted; `None`: it cannot tell.
     async fn repositories(&self, _charge: &Charge) -> Result<Option<Vec<Place>>> {
         Ok(None)

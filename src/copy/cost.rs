@@ -2,9 +2,14 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use futures_util::{StreamExt, TryStreamExt, stream};
+
 use super::engine::{Engine, Image, Survey};
+use super::graph::CHILDREN;
 use crate::Result;
-use crate::content::{Choice, Descriptor, Manifest, ManifestKind, PlatformFilter, Policy, Presence as At, kind_of};
+use crate::content::{
+    Choice, Descriptor, Digest, IndexMode, Manifest, ManifestKind, PlatformFilter, Policy, Presence as At, Referrer, kind_of, rewrite,
+};
 
 /// Children that an index nobody has seen has at most, for a plan: Docker's official images have 8 platforms with an
 /// attestation each.
@@ -15,6 +20,10 @@ const MOST_CHILDREN: u64 = 16;
 /// that is larger goes on before those not begun, and what was read of it is kept.
 const LIKELY_CHILDREN: u64 = 4;
 
+/// Manifests that an index of referrers nobody has read lists: mostly a signature; and at most, for a plan, a signature, an SBOM,
+/// a provenance, and signatures of both.
+pub(super) const LIKELY_IN_INDEX: u64 = 1;
+const MOST_IN_INDEX: u64 = 5;
 /// Children that one platform asked for has at most, for a plan: the platform and its attestation; of arm without a variant, or Windows
 /// without its version, up to four (v5 to v8; a multi-version Windows image has two to four) with theirs.
 const MOST_OF_ONE: u64 = 2;
@@ -88,14 +97,62 @@ impl Engine {
     /// # Errors
     /// If the target cannot be asked.
     pub async fn cost(&self, image: &Image, survey: &Survey) -> Result<Cost> {
+        if let Some(rechecked) = &survey.rechecked {
+            let read = self.not_free(image, &rechecked.missing).await?;
+            let unread = rechecked.walk.unread.len() as u64;
+            return Ok(Cost {
+                pulls: read + unread * (1 + MOST_IN_INDEX),
+                likely: Some(read + unread * (1 + LIKELY_IN_INDEX)),
+                exact: unread == 0,
+            });
+        }
+        let cost = self.image_cost(image, survey).await?;
+        self.and_referrers(image, survey, cost).await
+    }
+
+    /// The image's own cost, and that of what refers to it, as far as lists tell.
+    async fn and_referrers(&self, image: &Image, survey: &Survey, cost: Cost) -> Result<Cost> {
+        let subjects = self.subjects_at_hand(image, survey)?;
+        let mut walk = survey.walk.lock().await;
+        self.list_referrers(image, &mut walk, &subjects).await?;
+        let found: Vec<Referrer> = walk.found.iter().map(|found| found.referrer.clone()).collect();
+        let read = self.not_free(image, &found).await?;
+        let unread = walk.unread.len() as u64;
+        if read + unread == 0 {
+            return Ok(cost);
+        }
+        // The children of an index that nobody has seen have as many, as where `cosign sign --recursive` was used.
+        let unseen = if cost.exact { 0 } else { cost.pulls.saturating_sub(1) };
+        let likely = read + unread * (1 + LIKELY_IN_INDEX);
+        Ok(Cost {
+            pulls: cost.pulls + (read + unread * (1 + MOST_IN_INDEX)) * (1 + unseen),
+            likely: Some(self.likely(cost) + likely),
+            exact: cost.exact && unread == 0,
+        })
+    }
+
+    /// What of an image may have referrers that are carried, as far as that is known without reading it.
+    fn subjects_at_hand(&self, image: &Image, survey: &Survey) -> Result<Vec<Digest>> {
+        let (top, policy) = (&survey.wanted, &image.policy);
+        let Some(index) = image.upstream.at_hand(&top.digest) else {
+            // An index is cut, as a rule, where platforms are asked for, and nothing is about the new one.
+            let cut = !policy.platforms.is_empty() && policy.index == IndexMode::Rewrite && kind_of(&top.media_type) != ManifestKind::Image;
+            return Ok(if cut { vec![] } else { vec![top.digest.clone()] });
+        };
+        let whole = policy.index == IndexMode::Sparse || rewrite(&index, &policy.platforms)?.digest == top.digest;
+        let children = wanted_of(policy, &index)?.into_iter().map(|child| child.digest);
+        Ok(whole.then(|| top.digest.clone()).into_iter().chain(children).collect())
+    }
+
+    async fn image_cost(&self, image: &Image, survey: &Survey) -> Result<Cost> {
         let wanted = &survey.wanted;
-        if let Some(index) = survey.before.as_ref().filter(|index| index.digest == wanted.digest) {
+        if let Some(index) = survey.look.index.as_ref().filter(|index| index.digest == wanted.digest) {
             return Ok(Cost::known(self.children(image, index).await?));
         }
         if survey.held.as_ref() == Some(&wanted.digest) || self.presence.anywhere(&wanted.digest).is_some() {
             return Ok(Cost::NOTHING);
         }
-        if let Some(index) = image.upstream.at_hand(&wanted.digest) {
+        if let Some(index) = self.manifest_at_hand(image, wanted) {
             return Ok(Cost::known(self.children(image, &index).await?));
         }
         match self.target.sink.holds_manifest(&image.to, wanted, &image.charge).await? {
@@ -130,6 +187,10 @@ impl Engine {
     /// # Errors
     /// If it cannot be read.
     pub async fn read_ahead(&self, image: &Image, survey: &Survey) -> Result<()> {
+        if survey.rechecked.is_some() {
+            // It is there; what its new referrers cost is as well known as it can be.
+            return Ok(());
+        }
         let digest = &survey.wanted.digest;
         let _leading = self.leaders.hold(digest.clone()).await;
         // That it is not there at all is met again when the image is brought.
@@ -144,7 +205,7 @@ impl Engine {
     /// How many manifests the target's present image of that name has, of those asked for: the next one will be alike.
     async fn children_of_before(&self, image: &Image, survey: &Survey) -> Option<u64> {
         let held = survey.held.as_ref()?;
-        let index = match &survey.before {
+        let index = match &survey.look.index {
             Some(index) => index.clone(),
             None => self.target.source.manifest(&image.to, held, &image.charge).await.ok()??,
         };
@@ -163,9 +224,14 @@ impl Engine {
         Ok(pulls)
     }
 
+    /// How many of these referrers the upstream must be asked for.
+    async fn not_free(&self, image: &Image, referrers: &[Referrer]) -> Result<u64> {
+        let asked = stream::iter(referrers.to_vec()).map(|referrer| async move { self.is_free(image, &referrer.manifest).await });
+        asked.buffer_unordered(CHILDREN).try_fold(0, |pulls, free| async move { Ok(pulls + u64::from(!free)) }).await
+    }
+
     async fn is_free(&self, image: &Image, child: &Descriptor) -> Result<bool> {
-        let at_hand = self.at_hand.get(&child.digest).is_some() || image.upstream.at_hand(&child.digest).is_some();
-        if at_hand || self.presence.anywhere(&child.digest).is_some() {
+        if self.manifest_at_hand(image, child).is_some() || self.presence.anywhere(&child.digest).is_some() {
             return Ok(true);
         }
         Ok(self.target.sink.holds_manifest(&image.to, child, &image.charge).await? != At::Absent)

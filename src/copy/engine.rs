@@ -7,12 +7,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::at_hand::AtHand;
 use super::choose::{Look, Portion, fits};
-use super::cost::Seen;
-use super::created::Configs;
+use super::cost::{LIKELY_IN_INDEX, Seen};
+use super::listing::{Memory, Walk};
 use super::presence::{Locks, Presence};
-use crate::content::{Charge, Descriptor, Digest, Manifest, Place, Policy, Publication, Sink, Source};
+use super::recheck::Rechecked;
+use crate::content::{Charge, Descriptor, Digest, Place, Policy, Publication, Referrer, Sink, Source};
 use crate::name::Reference;
 use crate::report::{Reporter, Status};
+use crate::resume::Deliveries;
 use crate::{Error, Kind, Result, Side};
 
 /// The store that is being stocked: the same one, to write and to read.
@@ -63,7 +65,7 @@ pub struct Delivered {
     /// The child manifests that were delivered, of an index that was read; none if the image was current without a look.
     pub children: Vec<Descriptor>,
     /// The referrers that were delivered or found at the target, in the order they were found.
-    pub referrers: Vec<Descriptor>,
+    pub referrers: Vec<Referrer>,
     /// Remarks.
     pub notes: Vec<String>,
 }
@@ -79,9 +81,12 @@ pub struct Survey {
     pub current: bool,
     /// What of the upstream's it was made from, if that is known: itself, or the index that was cut to some platforms.
     pub(super) made_from: Option<Digest>,
-    /// The target's index, where it was read.
-    pub(super) before: Option<Manifest>,
-    pub(super) look: Look,
+    /// What the target's index has told, where it was read.
+    pub(super) look: Box<Look>,
+    /// What is known of the image's referrers.
+    pub(super) walk: Arc<tokio::sync::Mutex<Walk>>,
+    /// The target has the image, and lacks some of its referrers.
+    pub(super) rechecked: Option<Arc<Rechecked>>,
 }
 
 /// What a survey leads to.
@@ -137,6 +142,8 @@ impl Counts {
 pub struct Options {
     /// Do not take an equal digest as proof that the target has the whole image: ask it for every piece.
     pub recheck: bool,
+    /// When images were first delivered; without it, that is now.
+    pub deliveries: Option<Arc<Deliveries>>,
 }
 
 /// Copies images into one target. Shared by all images of a run, because what one of them brought the others need not.
@@ -151,7 +158,7 @@ pub struct Engine {
     pub(super) leaders: Locks<Digest>,
     pub(super) counts: Counts,
     pub(super) seen: Seen,
-    pub(super) configs: Configs,
+    pub(super) referrers: Memory,
     pub(super) at_hand: AtHand,
     /// No new work is begun once this is cancelled.
     pub(super) stop: CancellationToken,
@@ -170,7 +177,7 @@ impl Engine {
             leaders: Locks::default(),
             counts: Counts::default(),
             seen: Seen::default(),
-            configs: Configs::default(),
+            referrers: Memory::default(),
             at_hand: AtHand::default(),
             stop,
             fatal: Mutex::new(None),
@@ -201,13 +208,16 @@ impl Engine {
             let survey = Survey::of(Descriptor::new("", held.clone(), 0), Some(held.clone()));
             return Ok((Standing::Current(held), survey));
         }
-        let survey = self.ask(image).await?;
+        let mut survey = self.ask(image).await?;
         let standing = match &survey.held {
             Some(held) if survey.current => Standing::Current(held.clone()),
             Some(held) if *held != survey.wanted.digest => Standing::Moved { from: held.clone(), to: survey.wanted.digest.clone() },
             // The right name of what is not (all) there.
             Some(_) | None => Standing::Missing(survey.wanted.digest.clone()),
         };
+        if matches!(standing, Standing::Current(_)) {
+            survey.rechecked = self.recheck(image, &survey).await?.filter(|rechecked| !rechecked.is_quiet()).map(Arc::new);
+        }
         Ok((standing, survey))
     }
 
@@ -237,22 +247,15 @@ impl Engine {
         }
         match &survey.held {
             Some(held) if survey.current && !self.options.recheck => {
-                let Look { platforms, children, notes } = survey.look;
-                let source_digest = Some(survey.wanted.digest);
-                Ok(Next::Nothing(Delivered {
-                    source_digest,
-                    platforms,
-                    children,
-                    notes,
-                    ..Delivered::new(Status::Current, held.clone(), None)
-                }))
+                let delivered = survey.current(held.clone());
+                self.look_again(image, survey, delivered).await
             }
             _ => Ok(Next::Bring(survey)),
         }
     }
 
     /// What the target has under an immutable tag: it cannot have changed upstream, so nobody is asked there.
-    async fn immutable(&self, image: &Image) -> Result<Option<Digest>> {
+    pub(super) async fn immutable(&self, image: &Image) -> Result<Option<Digest>> {
         if !image.immutable {
             return Ok(None);
         }
@@ -292,11 +295,24 @@ impl Engine {
         delivered.map_err(|error| error.subject(&*image.charge.image))
     }
 
-    async fn try_bring(self: &Arc<Self>, image: &Image, Survey { wanted, held, .. }: Survey) -> Result<Delivered> {
-        let job = super::graph::Job::new(image);
-        let _held = self.nodes.hold((image.to.clone(), wanted.digest.clone())).await;
-        let (portion, moved) = self.root(&job, &wanted).await?;
+    async fn try_bring(self: &Arc<Self>, image: &Image, survey: Survey) -> Result<Delivered> {
+        if let Some(rechecked) = &survey.rechecked {
+            return self.bring_new(image, &survey, rechecked).await;
+        }
+        let Survey { wanted, held, walk, .. } = survey;
+        let mut job = super::graph::Job::new(image);
+        let mut walk = std::mem::take(&mut *walk.lock().await);
+        job.referrers = walk.reads(LIKELY_IN_INDEX);
+        let mut holding = Some(self.nodes.hold((image.to.clone(), wanted.digest.clone())).await);
+        let listing = self.list_referrers(image, &mut walk, std::slice::from_ref(&wanted.digest));
+        let (rooted, listed) = futures_util::future::join(self.root(&job, &wanted), listing).await;
+        let (portion, moved) = rooted?;
+        listed?;
         let named = held.as_ref() == Some(&portion.manifest.digest);
+        let status = if named && !moved { Status::Current } else { Status::Copied };
+        let mut delivered = Delivered::new(status, portion.manifest.digest.clone(), Some(&portion));
+        delivered.source_digest = Some(wanted.digest);
+        let (children, gone) = self.with_referrers(&job, walk, &portion, &mut delivered, named, &mut holding).await?;
         if !named || moved {
             self.publish(&job, &portion).await?;
         }
@@ -304,10 +320,8 @@ impl Engine {
             self.presence.add(&image.to, &portion.manifest.digest);
         }
         job.release();
-        let status = if named && !moved { Status::Current } else { Status::Copied };
-        let mut delivered = Delivered::new(status, portion.manifest.digest.clone(), Some(portion));
-        delivered.source_digest = Some(wanted.digest);
-        delivered.notes = job.notes();
+        delivered.notes.splice(0..0, job.notes());
+        self.remember(image, &delivered.digest, children, gone);
         Ok(delivered)
     }
 
@@ -328,6 +342,26 @@ impl Engine {
         let target = self.target.sink.published(&image.to, &image.publish, &image.charge);
         let (wanted, held) = futures_util::future::try_join(upstream, target).await?;
         self.weigh(image, wanted, held).await
+    }
+
+    /// Makes the target hold an image that is complete but for its name.
+    pub(super) async fn put_by_digest(self: &Arc<Self>, job: &super::graph::Job<'_>, portion: &Portion) -> Result<()> {
+        let (image, digest) = (job.image, &portion.manifest.digest);
+        if self.presence.has(&image.to, digest) {
+            return Ok(());
+        }
+        match self.target.sink.put_manifest(&image.to, &portion.manifest, &image.charge).await {
+            Err(error) if !portion.sparse.is_empty() && error.http_status().is_some() => return Err(super::choose::no_sparse(error)),
+            Err(error) if error.kind() == Kind::ContentMissing => {
+                self.refill(job, portion.links.clone()).await?;
+                self.target.sink.put_manifest(&image.to, &portion.manifest, &image.charge).await?;
+            }
+            done => done?,
+        }
+        if portion.sparse.is_empty() {
+            self.presence.add(&image.to, digest);
+        }
+        Ok(())
     }
 
     async fn publish(self: &Arc<Self>, job: &super::graph::Job<'_>, portion: &Portion) -> Result<()> {
@@ -362,13 +396,25 @@ impl Survey {
     /// What both sides said, before anybody has looked closer.
     pub(super) fn of(wanted: Descriptor, held: Option<Digest>) -> Self {
         let current = held.as_ref() == Some(&wanted.digest);
-        Survey { wanted, made_from: held.clone(), held, current, before: None, look: Look::default() }
+        Survey { wanted, made_from: held.clone(), held, current, look: Box::default(), walk: Arc::default(), rechecked: None }
+    }
+
+    /// What there is to say of an image that the target has, under `held`.
+    pub(super) fn current(&self, held: Digest) -> Delivered {
+        let Look { platforms, children, notes, .. } = Look::clone(&self.look);
+        let source_digest = Some(self.wanted.digest.clone());
+        Delivered { source_digest, platforms, children, notes, ..Delivered::new(Status::Current, held, None) }
+    }
+
+    /// Whether the target has the image, and lacks some of its referrers.
+    pub fn lacks_referrers(&self) -> bool {
+        self.rechecked.is_some()
     }
 }
 
 impl Delivered {
-    fn new(status: Status, digest: Digest, portion: Option<Portion>) -> Self {
-        let (platforms, children) = portion.map(|portion| (portion.platforms, portion.links.manifests)).unwrap_or_default();
+    pub(super) fn new(status: Status, digest: Digest, portion: Option<&Portion>) -> Self {
+        let (platforms, children) = portion.map(|portion| (portion.platforms.clone(), portion.links.manifests.clone())).unwrap_or_default();
         let source_digest = Some(digest.clone());
         Delivered { status, source_digest, digest, platforms, children, referrers: vec![], notes: vec![] }
     }

@@ -27,13 +27,15 @@ pub(super) struct Job<'a> {
     /// Set once anything was written to the target.
     moved: AtomicBool,
     notes: Mutex<Vec<String>>,
+    /// Pulls that its referrers need, as far as they are known.
+    pub(super) referrers: u64,
     /// Manifests read for it, which a source may have kept until now.
     read: Mutex<Vec<Digest>>,
 }
 
 impl<'a> Job<'a> {
     pub(super) fn new(image: &'a Image) -> Self {
-        Job { image, failed: Arc::default(), moved: AtomicBool::new(false), notes: Mutex::default(), read: Mutex::default() }
+        Job { image, failed: Arc::default(), moved: AtomicBool::new(false), notes: Mutex::default(), referrers: 0, read: Mutex::default() }
     }
 
     pub(super) fn notes(&self) -> Vec<String> {
@@ -52,7 +54,8 @@ impl<'a> Job<'a> {
         self.read.lock().unwrap_or_else(PoisonError::into_inner).push(manifest.digest.clone());
     }
 
-    /// `manifest` tells a later run what was left out of it: it is kept beyond the image's delivery.
+    /// `manifest` is kept beyond the image's delivery: a later run will meet it again, or needs it to know what was left out of it, and
+    /// reading it is not to cost another pull.
     pub(super) fn keep(&self, manifest: &Digest) {
         self.read.lock().unwrap_or_else(PoisonError::into_inner).retain(|digest| digest != manifest);
     }
@@ -71,6 +74,11 @@ fn both(one: Result<()>, other: Result<()>) -> Result<()> {
         (Err(given_up), Err(cause)) if given_up.kind() == Kind::Cancelled => Err(cause),
         (one, other) => one.and(other),
     }
+}
+
+/// An index may list blobs (BuildKit's cache does): what is no manifest, and of a type that is no manifest's, is looked for there.
+fn may_be_a_blob(child: &Descriptor, error: &Error) -> bool {
+    error.kind() == Kind::NotFound && crate::content::kind_of(&child.media_type) == ManifestKind::Opaque
 }
 
 /// Whether `blob` is a foreign layer that is not to be fetched.
@@ -99,7 +107,7 @@ impl Engine {
         self.seen.add(children);
         if let Some(lease) = &image.charge.lease {
             // Now it is known how many pulls are still needed, at most: the rest is for others.
-            lease.trim(children);
+            lease.trim(children + job.referrers);
         }
         self.fill(job, portion.links.clone(), 0).await?;
         Ok((portion, job.moved.load(Ordering::Relaxed)))
@@ -119,8 +127,7 @@ impl Engine {
                 return Ok(());
             }
             let manifest = match self.read(job, &child, &held).await {
-                // An index may list blobs (BuildKit's cache does): a type that is no manifest's is then looked for there.
-                Err(error) if error.kind() == Kind::NotFound && crate::content::kind_of(&child.media_type) == ManifestKind::Opaque => {
+                Err(error) if may_be_a_blob(&child, &error) => {
                     drop(holding);
                     return self.blobs(job, vec![child]).await;
                 }
@@ -139,7 +146,7 @@ impl Engine {
 
     /// Brings what a manifest refers to. When a piece fails, those under way are let finish (their pulls are spent, and other
     /// images may be waiting for them), and those not begun are not.
-    async fn fill(self: &Arc<Self>, job: &Job<'_>, Links { manifests, blobs, .. }: Links, depth: usize) -> Result<()> {
+    pub(super) async fn fill(self: &Arc<Self>, job: &Job<'_>, Links { manifests, blobs, .. }: Links, depth: usize) -> Result<()> {
         if depth >= MAX_DEPTH && !manifests.is_empty() {
             return Err(Error::new(
                 Side::Upstream,
@@ -202,8 +209,8 @@ impl Engine {
     /// upstream. `held`: whether the image's own repository has it.
     pub(super) async fn read(&self, job: &Job<'_>, wanted: &Descriptor, held: &At) -> Result<Manifest> {
         let image = job.image;
-        if let Some(bytes) = self.at_hand.get(&wanted.digest)
-            && let Ok(manifest) = Manifest::known(bytes, Some(&wanted.media_type), wanted.digest.clone(), Side::Upstream)
+        if self.at_hand.get(&wanted.digest).is_some()
+            && let Some(manifest) = self.manifest_at_hand(image, wanted)
         {
             return Ok(manifest);
         }
@@ -279,7 +286,13 @@ impl Engine {
             }
             for child in manifests {
                 self.presence.forget(&job.image.to, &child.digest);
-                let manifest = self.read(job, &child, &At::Absent).await?;
+                let manifest = match self.read(job, &child, &At::Absent).await {
+                    Err(error) if may_be_a_blob(&child, &error) => {
+                        self.transfer(job.image, &child, None).await?;
+                        continue;
+                    }
+                    read => read?,
+                };
                 self.refill(job, manifest.links()?).await?;
                 self.target.sink.put_manifest(&job.image.to, &manifest, &job.image.charge).await?;
                 self.presence.add(&job.image.to, &child.digest);

@@ -8,8 +8,11 @@ mod cost;
 mod created;
 mod engine;
 mod graph;
+mod listing;
 mod piece;
 mod presence;
+mod recheck;
+mod referrers;
 #[cfg(test)]
 mod tests;
 

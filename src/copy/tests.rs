@@ -68,7 +68,7 @@ impl House {
 
     fn engine(&self, recheck: bool) -> Arc<Engine> {
         let target = Target { sink: Arc::clone(&self.layout) as _, source: Arc::clone(&self.layout) as _ };
-        Engine::new(target, Arc::new(Silent), Options { recheck }, CancellationToken::new())
+        Engine::new(target, Arc::new(Silent), Options { recheck, ..Options::default() }, CancellationToken::new())
     }
 
     fn image(&self, repository: &str, tag: &str) -> Image {

@@ -7,9 +7,9 @@ use std::time::{Duration, SystemTime};
 
 use super::files::{Files, found, list};
 use super::graph::{self, Read, Role};
-use super::index::{Index, IndexFile};
-use super::{damaged, lock};
-use crate::content::{Digest, Links};
+use super::index::{Index, IndexEntry, IndexFile};
+use super::{damaged, lock, referrers};
+use crate::content::{Digest, Links, PlatformFilter};
 use crate::{Error, Result};
 
 const OP: &str = "clean layout";
@@ -41,8 +41,12 @@ pub fn gc(path: &Path, dry_run: bool) -> Result<GcReport> {
     files.check()?;
     let _alone = lock::alone(&files)?;
     not_shared(&files)?;
-    let index = IndexFile::new(files.clone()).read()?;
+    let file = IndexFile::new(files.clone());
+    let index = file.read()?;
     let reached = reach(&files, &index)?;
+    if !dry_run && index.entries().any(|entry| !stays(entry, &reached)) {
+        file.retain(|entry| stays(entry, &reached))?;
+    }
     let mut report = GcReport::default();
     for stored in files.stored()?.0 {
         if reached.contains(&stored.digest) {
@@ -58,34 +62,52 @@ pub fn gc(path: &Path, dry_run: bool) -> Result<GcReport> {
     Ok(report)
 }
 
-/// Everything that an entry leads to.
+/// Whether an entry is an image, or is about something that an image leads to.
+fn stays(entry: &IndexEntry, reached: &HashSet<Digest>) -> bool {
+    referrers::stated(entry).is_none_or(|subject| reached.contains(&subject))
+}
+
+/// Everything that an image leads to, and what is about that, and so on.
 fn reach(files: &Files, index: &Index) -> Result<HashSet<Digest>> {
     if let Some(why) = index.malformed().next() {
         return Err(damaged(OP, format!("{why}, so what it needs is unknown")));
     }
     let (mut reached, mut walked) = (HashSet::new(), HashSet::new());
-    for entry in index.entries() {
-        let root = &entry.descriptor;
-        let sparse = !graph::sparse(root).is_empty();
-        graph::walk(root, |node, role| {
-            reached.insert(node.digest.clone());
-            // What a sparse entry leads to says nothing of what another one of that index does.
-            let whole = !sparse || node.digest != root.digest;
-            if role == Role::Blob || (whole && !walked.insert(node.digest.clone())) {
-                return Ok(Some(Links::default()));
-            }
-            match graph::read(files, node)? {
-                Read::Found(links) => Ok(Some(*links)),
-                Read::Missing => Ok(Some(Links::default())),
-                Read::Damaged(why) => Err(damaged(
-                    OP,
-                    format!("manifest {} of {} is damaged, so what it needs is unknown: {why}", node.digest, entry.display_name()),
-                )
-                .remedy("sync the image again; see `larder verify`")),
-            }
-        })?;
+    let mut left: Vec<&IndexEntry> = index.entries().collect();
+    loop {
+        let (now, later): (Vec<_>, Vec<_>) = left.into_iter().partition(|entry| stays(entry, &reached));
+        if now.is_empty() {
+            return Ok(reached);
+        }
+        for entry in now {
+            reach_one(files, entry, &mut reached, &mut walked)?;
+        }
+        left = later;
     }
-    Ok(reached)
+}
+
+/// Everything that an entry leads to; `walked` are the manifests that were read for others.
+fn reach_one(files: &Files, entry: &IndexEntry, reached: &mut HashSet<Digest>, walked: &mut HashSet<Digest>) -> Result<()> {
+    let root = &entry.descriptor;
+    let sparse = !PlatformFilter::of_sparse(root).is_empty();
+    graph::walk(root, |node, role| {
+        reached.insert(node.digest.clone());
+        // What a sparse entry leads to says nothing of what another one of that index does.
+        let whole = !sparse || node.digest != root.digest;
+        if role == Role::Blob || (whole && !walked.insert(node.digest.clone())) {
+            return Ok(Some(Links::default()));
+        }
+        match graph::read(files, node)? {
+            Read::Found(links) => Ok(Some(*links)),
+            Read::Missing => Ok(Some(Links::default())),
+            Read::Damaged(why) => Err(damaged(
+                OP,
+                format!("manifest {} of {} is damaged, so what it needs is unknown: {why}", node.digest, entry.display_name()),
+            )
+            .remedy("sync the image again; see `larder verify`")),
+        }
+    })
+    .map(drop)
 }
 
 /// `blobs/` may be a link to a store that several layouts share (containers/image's shared blob directory): whose names

@@ -6,10 +6,11 @@ use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use tokio::time::{Duration, Instant};
 
 use super::files::{Files, blocking, found};
+use super::referrers::{self, Attached};
 use super::{IMAGE_NAME, REF_NAME, damaged};
 use crate::content::{Descriptor, Digest, Place};
 use crate::name::{Reference, check_tag};
@@ -61,7 +62,10 @@ impl IndexEntry {
             (Some(name), Some(source)) if is_bare(name) => source.clone(),
             (Some(name), _) => name.clone(),
             (None, Some(source)) => source.clone(),
-            (None, None) => format!("an entry without a name ({})", self.descriptor.digest),
+            (None, None) => match referrers::stated(self) {
+                Some(subject) => format!("a referrer of {subject}"),
+                None => format!("an entry without a name ({})", self.descriptor.digest),
+            },
         }
     }
 }
@@ -155,6 +159,24 @@ impl Index {
         self.raw.get(*self.by_name.get(name)?)?.parsed.as_ref().ok()
     }
 
+    /// Puts an entry of this name where there is one, or at the end. Whether anything changed.
+    pub(super) fn name(&mut self, name: &str, entry: Value) -> bool {
+        self.set(name, &Arc::new(Raw::from(entry)))
+    }
+
+    /// Puts an entry without a name at the end.
+    pub(super) fn add(&mut self, entry: Value) {
+        self.raw.push(Arc::new(Raw::from(entry)));
+    }
+
+    /// Drops the entries that `keep` does not want; those that are no descriptors stay. Whether there were any.
+    pub(super) fn retain(&mut self, keep: impl Fn(&IndexEntry) -> bool) -> bool {
+        let before = self.raw.len();
+        self.raw.retain(|raw| raw.parsed.as_ref().map_or(true, &keep));
+        self.find_names();
+        self.raw.len() != before
+    }
+
     /// Puts an entry in the place of the one with its name, or at the end. Whether anything changed.
     fn set(&mut self, name: &str, raw: &Arc<Raw>) -> bool {
         let Some(slot) = self.by_name.get(name).and_then(|at| self.raw.get_mut(*at)) else {
@@ -192,10 +214,17 @@ impl Index {
     }
 }
 
-/// A name on its way into the index.
+/// What is to become of the index.
+enum Change {
+    /// An entry of this name.
+    Name(String, Arc<Raw>),
+    /// Entries of referrers.
+    Referrers(Attached),
+}
+
+/// A change on its way into the index.
 struct Pending {
-    name: String,
-    raw: Arc<Raw>,
+    change: Change,
     done: OnceLock<Result<()>>,
 }
 
@@ -255,15 +284,28 @@ impl IndexFile {
     /// together: whoever has the turn writes all that wait, so that thousands of them do not cost thousands of
     /// rewritings of a file that grows with each. The caller has seen that what it names is complete.
     pub(super) async fn publish(self: &Arc<Self>, name: String, manifest: &Descriptor, source: &str) -> Result<()> {
-        let mut annotations = manifest.annotations.clone();
-        annotations.extend([(REF_NAME.to_owned(), name.clone()), (IMAGE_NAME.to_owned(), source.to_owned())]);
-        let value = json!({
-            "mediaType": manifest.media_type,
-            "digest": manifest.digest,
-            "size": manifest.size,
-            "annotations": annotations,
-        });
-        let pending = Arc::new(Pending { name, raw: Arc::new(Raw::from(value)), done: OnceLock::new() });
+        self.publish_about(name, manifest, source, None).await
+    }
+
+    /// As [`IndexFile::publish`], for a manifest that is about `subject`.
+    pub(super) async fn publish_about(
+        self: &Arc<Self>,
+        name: String,
+        manifest: &Descriptor,
+        source: &str,
+        subject: Option<&Digest>,
+    ) -> Result<()> {
+        let raw = Arc::new(Raw::from(referrers::entry(&name, manifest, Some(source), subject)));
+        self.change(Change::Name(name, raw)).await
+    }
+
+    /// Lists referrers. The caller has seen that they are complete.
+    pub(super) async fn attach(self: &Arc<Self>, attached: Attached) -> Result<()> {
+        self.change(Change::Referrers(attached)).await
+    }
+
+    async fn change(self: &Arc<Self>, change: Change) -> Result<()> {
+        let pending = Arc::new(Pending { change, done: OnceLock::new() });
         self.queue.lock().unwrap_or_else(PoisonError::into_inner).push(pending.clone());
         let mut turn = self.turn.clone().lock_owned().await;
         if let Some(result) = pending.done.get() {
@@ -294,11 +336,23 @@ impl IndexFile {
         let mut index = Index::clone(&*self.read()?);
         let mut changed = false;
         for pending in batch {
-            changed |= index.set(&pending.name, &pending.raw);
+            changed |= match &pending.change {
+                Change::Name(name, raw) => index.set(name, raw),
+                Change::Referrers(attached) => attached.put(&self.files, &mut index)?,
+            };
         }
-        if !changed {
-            return Ok(());
-        }
+        if changed { self.replace(index) } else { Ok(()) }
+    }
+
+    /// Drops the entries that `keep` does not want.
+    pub(super) fn retain(&self, keep: impl Fn(&IndexEntry) -> bool) -> Result<()> {
+        let _lock = super::lock::index(&self.files)?;
+        let mut index = Index::clone(&*self.read()?);
+        if index.retain(keep) { self.replace(index) } else { Ok(()) }
+    }
+
+    /// Replaces the file. The caller holds its lock.
+    fn replace(&self, index: Index) -> Result<()> {
         let path = self.files.index();
         let text = index.to_json().map_err(|error| Error::local("write layout", error.to_string()))?;
         self.files.sync_blob_names()?;
@@ -315,6 +369,7 @@ mod tests {
     use super::super::Layout;
     use super::super::testing::{OCI_MANIFEST, folder, image, name, names, put};
     use super::*;
+    use serde_json::json;
 
     const HEX: &str = "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a";
 

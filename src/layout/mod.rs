@@ -22,6 +22,7 @@ mod index;
 mod ingest;
 mod lock;
 mod reach;
+mod referrers;
 mod sink;
 mod source;
 #[cfg(test)]
@@ -55,6 +56,7 @@ pub struct Layout(Arc<Inner>);
 struct Inner {
     files: Files,
     index: Arc<IndexFile>,
+    subjects: referrers::Subjects,
     /// The shared lock that tells `gc` that somebody writes; taken at the first write, held until the last clone goes.
     writing: OnceCell<File>,
 }
@@ -70,7 +72,12 @@ impl Layout {
             files.check()?;
             let index = IndexFile::new(files.clone());
             index.read()?;
-            Ok(Layout(Arc::new(Inner { files, index: Arc::new(index), writing: OnceCell::new() })))
+            Ok(Layout(Arc::new(Inner {
+                files,
+                index: Arc::new(index),
+                subjects: referrers::Subjects::default(),
+                writing: OnceCell::new(),
+            })))
         })
         .await
     }

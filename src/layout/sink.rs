@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use super::files::{blocking, found};
 use super::ingest::{InMemory, ingest};
 use super::{Layout, damaged, graph};
-use crate::content::{Charge, Descriptor, Manifest, OpenBlob, Place, PlatformFilter, Presence, Publication, SPARSE, Sink};
+use crate::content::{Charge, Descriptor, Digest, Manifest, OpenBlob, Place, PlatformFilter, Presence, Publication, SPARSE, Sink};
 use crate::name::Reference;
 use crate::{Error, Kind, Result, Side};
 
@@ -88,6 +88,18 @@ impl Sink for Layout {
         }
         self.0.index.publish(name, &root, source).await
     }
+
+    async fn attach(&self, place: &Place, subject: &Digest, referrers: &[Manifest], charge: &Charge) -> Result<()> {
+        for referrer in referrers {
+            self.put_manifest(place, referrer, charge).await?;
+        }
+        self.list_as_referrers(place, subject, referrers).await
+    }
+
+    async fn attach_tagged(&self, publication: &Publication, subject: &Digest, charge: &Charge) -> Result<()> {
+        self.put_manifest(&publication.place, &publication.manifest, charge).await?;
+        self.tag_as_referrer(publication, subject).await
+    }
 }
 
 /// A descriptor without what belongs to one entry only, but with what was left out below it.
@@ -101,7 +113,6 @@ pub(super) fn bare(descriptor: &Descriptor) -> Descriptor {
 mod tests {
     use super::super::testing::{Image, OCI_MANIFEST, blob, charge, fill, folder, image, index, name, names, path_of, put, split};
     use super::*;
-    use crate::content::Digest;
     use bytes::Bytes;
     use std::fs;
 

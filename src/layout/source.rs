@@ -56,6 +56,10 @@ impl Source for Layout {
         Ok(tags)
     }
 
+    async fn referrers(&self, _place: &Place, subject: &Digest, _charge: &Charge) -> Result<Vec<Descriptor>> {
+        self.referrers_of(subject).await
+    }
+
     async fn repositories(&self, _charge: &Charge) -> Result<Option<Vec<Place>>> {
         let index = self.index().await?;
         let places: std::collections::BTreeSet<Place> = index.entries().filter_map(|entry| Some(entry.title()?.0)).collect();

@@ -18,7 +18,7 @@ pub use drift::{Drift, Now, drift};
 pub(crate) use update::below;
 pub use update::update;
 
-use crate::content::{Digest, IndexMode, PlatformFilter, Policy};
+use crate::content::{Descriptor, Digest, IndexMode, PlatformFilter, Policy, Referrer, Referrers};
 use crate::list::{Entry, Origin, Parsed, Selection, TargetName};
 use crate::name::ImageName;
 use crate::{Error, Result};
@@ -197,6 +197,18 @@ fn line_of(text: &[u8], target: &str) -> usize {
     text.lines().position(|line| line.trim_start().starts_with(&wanted)).map_or(1, |at| at + 1)
 }
 
+impl Piece {
+    /// The referrer that this is, of an image of this digest where it does not say what it is about.
+    fn referrer(&self, image: &Digest) -> Referrer {
+        let manifest = Descriptor::new(self.media_type.clone(), self.digest.clone(), self.size);
+        Referrer {
+            manifest: Descriptor { artifact_type: self.artifact_type.clone(), ..manifest },
+            subject: self.subject.clone().unwrap_or_else(|| image.clone()),
+            tag: self.tag.clone(),
+        }
+    }
+}
+
 impl Record {
     /// The list entry that asks for exactly this. The error is for a person.
     fn entry(&self, origin: Origin) -> Result<Entry, String> {
@@ -216,6 +228,7 @@ impl Record {
                 Cut::Rewrite | Cut::Sparse => self.platforms.iter().map(|text| PlatformFilter::parse(text)).collect::<Result<_, _>>()?,
             },
             index: if self.index == Cut::Sparse { IndexMode::Sparse } else { IndexMode::Rewrite },
+            referrers: Referrers::Exactly(self.referrers.iter().map(|piece| piece.referrer(&self.digest)).collect()),
             ..Policy::default()
         };
         Ok(Entry {

@@ -25,6 +25,8 @@ pub(crate) enum RequestKind {
     Mount,
     /// GET of one page of a tag list.
     Tags,
+    /// GET of one page of a list of referrers.
+    Referrers,
     /// A request for a token, to whichever host gives them.
     Token,
 }
@@ -73,7 +75,7 @@ impl Counters {
                 blob_put: of(RequestKind::BlobPut),
                 mount: of(RequestKind::Mount),
                 tags: of(RequestKind::Tags),
-                referrers: 0,
+                referrers: of(RequestKind::Referrers),
                 token: of(RequestKind::Token),
             },
             throttled: self.throttled.load(Ordering::Relaxed),
@@ -134,6 +136,7 @@ mod tests {
             RequestKind::BlobPut,
             RequestKind::Mount,
             RequestKind::Tags,
+            RequestKind::Referrers,
             RequestKind::Token,
         ];
         for (index, kind) in kinds.into_iter().enumerate() {
@@ -141,6 +144,6 @@ mod tests {
         }
         counters.waited(Duration::from_millis(1500));
         let row = serde_json::to_string(&counters.row("docker.io", "hub", None)).unwrap();
-        insta::assert_snapshot!(row, @r#"{"host":"docker.io","account":"hub","requests":{"manifest_head":1,"manifest_get":2,"manifest_put":3,"blob_head":4,"blob_get":5,"blob_put":6,"mount":7,"tags":8,"referrers":0,"token":9},"throttled":0,"retries":0,"waited_seconds":1.5,"pulls":null}"#);
+        insta::assert_snapshot!(row, @r#"{"host":"docker.io","account":"hub","requests":{"manifest_head":1,"manifest_get":2,"manifest_put":3,"blob_head":4,"blob_get":5,"blob_put":6,"mount":7,"tags":8,"referrers":9,"token":10},"throttled":0,"retries":0,"waited_seconds":1.5,"pulls":null}"#);
     }
 }

@@ -18,6 +18,8 @@ use crate::{Kind, Result, Side};
 
 /// Says what a manifest's bytes hash to.
 const CONTENT_DIGEST: &str = "docker-content-digest";
+/// Says that the registry has seen the `subject` of a manifest that was put.
+const SUBJECT: &str = "oci-subject";
 
 impl RegistryStore {
     fn manifest_url(&self, place: &Place, reference: &str) -> url::Url {
@@ -75,7 +77,13 @@ impl RegistryStore {
     }
 
     /// GET: checked against the reference, the header and the body.
-    async fn fetch_manifest(&self, place: &Place, reference: &Reference, scopes: &Scopes, charge: &Charge) -> Result<Option<Manifest>> {
+    pub(super) async fn fetch_manifest(
+        &self,
+        place: &Place,
+        reference: &Reference,
+        scopes: &Scopes,
+        charge: &Charge,
+    ) -> Result<Option<Manifest>> {
         let url = self.manifest_url(place, reference.as_str());
         let mut call = Call::new((RequestKind::ManifestGet, "get manifest", Method::GET), url, place, scopes, charge);
         call.headers = accept();
@@ -109,12 +117,26 @@ impl RegistryStore {
 
     /// PUT, by digest or by tag. The registry must store these very bytes.
     pub(super) async fn store_manifest(&self, place: &Place, reference: &Reference, manifest: &Manifest, charge: &Charge) -> Result<()> {
+        self.put_manifest_if(place, reference, manifest, HeaderMap::new(), charge).await.map(drop)
+    }
+
+    /// As [`RegistryStore::store_manifest`], under the conditions that `headers` say. Gives the subject that the registry says to have
+    /// seen: it lists the manifest as its referrer (distribution-spec "Pushing Manifests with Subject").
+    pub(super) async fn put_manifest_if(
+        &self,
+        place: &Place,
+        reference: &Reference,
+        manifest: &Manifest,
+        headers: HeaderMap,
+        charge: &Charge,
+    ) -> Result<Option<Digest>> {
         let url = self.manifest_url(place, reference.as_str());
         let scopes = Scopes::push(place.as_str());
         let mut call = Call::new((RequestKind::ManifestPut, "put manifest", Method::PUT), url, place, &scopes, charge);
         let topic = self.transport.topic(&call);
         let content_type = HeaderValue::from_str(&manifest.media_type)
             .map_err(|_| topic.error(Kind::Unsupported, format!("`{}` cannot be said in a header", manifest.media_type)))?;
+        call.headers = headers;
         call.headers.insert(CONTENT_TYPE, content_type);
         call.body = Bytes::clone(&manifest.bytes);
         let answer = match self.transport.send(&call, &mut self.transport.host.patience()).await {
@@ -135,7 +157,7 @@ impl RegistryStore {
             return Err(topic.error(Kind::Damaged, format!("the target stored another manifest: {stored} instead of {}", manifest.digest)));
         }
         self.held().add(place, &manifest.digest);
-        Ok(())
+        Ok(answer.header(SUBJECT).and_then(|said| Digest::parse(said.trim()).ok()))
     }
 }
 
@@ -146,7 +168,7 @@ pub(super) fn accept() -> HeaderMap {
 }
 
 /// The media type, without parameters.
-fn media_type(answer: &Answer) -> String {
+pub(super) fn media_type(answer: &Answer) -> String {
     answer.header(CONTENT_TYPE).and_then(|value| value.split(';').next()).unwrap_or("").trim().to_ascii_lowercase()
 }
 

@@ -1,7 +1,7 @@
 //! The distribution API: how larder speaks to registries. [`RegistryStore`] is one of them as a `Source` and a `Sink`;
 //! [`Registries`] is all of a run.
 //!
-//! `transport` is the only place a request leaves. Around it: `manifests`, `blobs`, `uploads`, `tags` and `catalog` (what the API
+//! `transport` is the only place a request leaves. Around it: `manifests`, `blobs`, `uploads`, `tags`, `referrers` and `catalog` (what the API
 //! offers), `auth` (logins and tokens), `address` (where a registry may send us), `http` (clients), `error` and `remedy`
 //! (what refusals mean), `counters` (what was asked), `toll` (what pulls cost an account), `profiles` (how known registries
 //! differ). Lists and rules are unknown here.
@@ -19,6 +19,7 @@ mod manifests;
 mod pages;
 mod probe;
 pub mod profiles;
+mod referrers;
 mod registries;
 mod remedy;
 mod store;

@@ -1,16 +1,18 @@
 //! A registry as one account sees it: the two traits, in the API's terms.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use tokio::sync::OnceCell;
 
 use super::auth::Scopes;
 use super::known::{Held, Read};
+use super::referrers::IndexLocks;
 use super::tags::Listed;
 use super::transport::Transport;
 use crate::Result;
-use crate::content::{BlobStream, Charge, Descriptor, Digest, Manifest, OpenBlob, Place, Presence, Publication, Sink, Source};
+use crate::content::{BlobStream, Charge, Descriptor, Digest, DigestTags, Manifest, OpenBlob, Place, Presence, Publication, Sink, Source};
 use crate::limits::Gate;
 use crate::name::Reference;
 
@@ -21,12 +23,23 @@ pub(crate) struct RegistryStore {
     pub(super) read: Mutex<Read>,
     /// Where uploads are known to be taken.
     admitted: Mutex<HashSet<String>>,
+    /// Of each repository that was looked through for them.
+    pub(super) digest_tags: Mutex<HashMap<Place, Arc<OnceCell<Arc<DigestTags>>>>>,
+    pub(super) index_locks: IndexLocks,
     pub(super) listed: Listed,
 }
 
 impl RegistryStore {
     pub(super) fn new(transport: Transport) -> Self {
-        RegistryStore { transport, held: Mutex::default(), read: Mutex::default(), admitted: Mutex::default(), listed: Listed::default() }
+        RegistryStore {
+            transport,
+            held: Mutex::default(),
+            read: Mutex::default(),
+            admitted: Mutex::default(),
+            listed: Listed::default(),
+            digest_tags: Mutex::default(),
+            index_locks: IndexLocks::default(),
+        }
     }
 
     /// The gate that its manifest GETs pass, if it is an upstream.
@@ -62,6 +75,24 @@ impl Source for RegistryStore {
 
     async fn repositories(&self, charge: &Charge) -> Result<Option<Vec<Place>>> {
         self.catalog(charge).await
+    }
+
+    async fn referrers(&self, place: &Place, subject: &Digest, charge: &Charge) -> Result<Vec<Descriptor>> {
+        self.all_referrers(place, subject, charge).await
+    }
+
+    async fn listed_referrers(
+        &self,
+        place: &Place,
+        subject: &Digest,
+        artifact_type: Option<&str>,
+        charge: &Charge,
+    ) -> Result<Option<Vec<Descriptor>>> {
+        self.ask_referrers(place, subject, artifact_type, charge).await
+    }
+
+    async fn digest_tags(&self, place: &Place, charge: &Charge) -> Result<Arc<DigestTags>> {
+        self.tags_of_digests(place, charge).await
     }
 
     async fn manifest(&self, place: &Place, digest: &Digest, charge: &Charge) -> Result<Option<Manifest>> {
@@ -141,5 +172,8 @@ impl Sink for RegistryStore {
             return Ok(());
         }
         self.store_manifest(place, reference, manifest, charge).await
+    }
+    async fn attach(&self, place: &Place, subject: &Digest, referrers: &[Manifest], charge: &Charge) -> Result<()> {
+        self.put_referrers(place, subject, referrers, charge).await
     }
 }

@@ -4,7 +4,7 @@ use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 
 use crate::Error;
-use crate::content::{Descriptor, Digest, Place};
+use crate::content::{Digest, Place, Referrer};
 use crate::name::Reference;
 
 /// The words of a report's `status`.
@@ -91,7 +91,7 @@ pub struct Held {
     /// Its name there; `None` for an entry of which it is not known which images it means.
     pub reference: Option<Reference>,
     /// The referrers delivered with it.
-    pub referrers: Vec<Descriptor>,
+    pub referrers: Vec<Referrer>,
 }
 
 /// A list line, as `--failed` writes it.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::content::{BlobStream, Charge, Descriptor, Digest, Manifest, Place, Source};
+use crate::content::{BlobStream, Charge, Descriptor, Digest, DigestTags, Manifest, Place, Source};
 use crate::name::Reference;
 use crate::{Error, Result, Side};
 
@@ -84,6 +84,24 @@ impl<S: Source> Source for Keeping<S> {
 
     async fn tags(&self, place: &Place, charge: &Charge) -> Result<Vec<String>> {
         self.source.tags(place, charge).await
+    }
+
+    async fn referrers(&self, place: &Place, subject: &Digest, charge: &Charge) -> Result<Vec<Descriptor>> {
+        self.source.referrers(place, subject, charge).await
+    }
+
+    async fn listed_referrers(
+        &self,
+        place: &Place,
+        subject: &Digest,
+        artifact_type: Option<&str>,
+        charge: &Charge,
+    ) -> Result<Option<Vec<Descriptor>>> {
+        self.source.listed_referrers(place, subject, artifact_type, charge).await
+    }
+
+    async fn digest_tags(&self, place: &Place, charge: &Charge) -> Result<Arc<DigestTags>> {
+        self.source.digest_tags(place, charge).await
     }
 
     async fn manifest(&self, place: &Place, digest: &Digest, charge: &Charge) -> Result<Option<Manifest>> {

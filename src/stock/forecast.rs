@@ -51,7 +51,7 @@ pub fn forecast(planned: &[Planned], standings: &[(AccountId, Standing)], now: T
     for (account, _) in standings {
         costs.entry(account).or_default();
     }
-    for image in planned.iter().filter(|image| matches!(image.state, State::Missing | State::Moved | State::Undecided)) {
+    for image in planned.iter().filter(|image| image.state != State::Unresolvable) {
         if let (Some(account), Some(cost)) = (&image.account, image.cost) {
             costs.entry(account).or_default().push((std::cmp::Reverse(image.priority), cost.pulls, cost.exact));
         }

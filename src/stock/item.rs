@@ -39,7 +39,7 @@ pub struct Want {
     /// Higher ones go first.
     pub priority: i64,
     /// What was learnt about it when it was chosen.
-    pub resolved: Option<Resolved>,
+    pub resolved: Option<Box<Resolved>>,
 }
 
 /// What choosing a tag has taught: its image need not ask again.
@@ -75,6 +75,7 @@ impl Item {
         if let Some(decided) = &entry.decided {
             policy.platforms.clone_from(&decided.platforms);
             policy.index = decided.index;
+            policy.referrers.clone_from(&decided.referrers);
         }
         Ok(Item { entry, order, rule: resolution.rule, to, policy: Arc::new(policy) })
     }

@@ -56,7 +56,7 @@ pub struct Planned {
     pub state: State,
     /// How its tags were chosen, where a listing decided: only on an item's first image.
     pub selection: Option<String>,
-    /// What it would cost, where it is missing or moved.
+    /// What it would cost, where it is missing or moved, or lacks referrers.
     pub cost: Option<Cost>,
     /// Who would pay.
     pub account: Option<AccountId>,
@@ -89,7 +89,8 @@ enum Drawn {
 
 /// Compares both sides for every image of `prepared`, all upstreams at once.
 pub(super) async fn compare(supply: &Supply, target: &TargetStore, prepared: Prepared, dates: &KnownDates, limit: usize) -> Plan {
-    let engine = &Engine::new(target.ends.clone(), Arc::new(Silent), Options::default(), tokio_util::sync::CancellationToken::new());
+    let options = Options { deliveries: supply.deliveries(&target.target), ..Options::default() };
+    let engine = &Engine::new(target.ends.clone(), Arc::new(Silent), options, tokio_util::sync::CancellationToken::new());
     let chooser = Chooser { supply, engine, claims: &prepared.claims, dates, limit };
     let planner = &Planner { engine, supply, target, chooser };
     let groups = prepared.groups.into_values().map(|units| {
@@ -180,8 +181,8 @@ async fn compare_one(engine: &Arc<Engine>, supply: &Supply, want: &Want) -> Resu
     let (image, gate) = supply.image(want).await?;
     let (standing, survey) = engine.compare(&image).await?;
     let cost = match standing {
-        Standing::Current(_) => None,
-        Standing::Missing(_) | Standing::Moved { .. } => Some(engine.cost(&image, &survey).await?),
+        Standing::Current(_) if !survey.lacks_referrers() => None,
+        Standing::Current(_) | Standing::Missing(_) | Standing::Moved { .. } => Some(engine.cost(&image, &survey).await?),
     };
     Ok((standing, survey.wanted.digest, cost, gate.map(|gate| gate.account().clone())))
 }

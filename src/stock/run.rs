@@ -112,7 +112,7 @@ impl Sync {
         stop: CancellationToken,
     ) -> (Vec<Outcome>, Totals) {
         let prepared = self.prepare(lists, rules);
-        let options = Options { recheck: self.options.recheck };
+        let options = Options { recheck: self.options.recheck, deliveries: self.supply.deliveries(&self.target.target) };
         let worker = Arc::new(Worker {
             engine: Engine::new(self.target.ends.clone(), Arc::clone(&reporter), options, stop.clone()),
             supply: Arc::clone(&self.supply),
@@ -269,7 +269,7 @@ impl Worker {
 
     async fn begin(self: &Arc<Self>, upstream: &str, parcel: Parcel, slots: &Slots, tasks: &mut JoinSet<()>) {
         match parcel {
-            Parcel::Image(found) => self.begin_image(upstream, found, slots, tasks).await,
+            Parcel::Image(found) => self.begin_image(upstream, *found, slots, tasks).await,
             Parcel::Choice(undecided) => self.begin_choice(upstream, undecided, slots, tasks).await,
         }
     }

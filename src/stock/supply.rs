@@ -1,6 +1,6 @@
 //! Opens what a run needs: the target, and for each image its upstream as the right account.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::config::{Config, CredentialStore, TARGET_CONCURRENCY, Target, UPSTREAM_CONCURRENCY};
@@ -11,7 +11,7 @@ use crate::limits::{AccountId, Accounts, Bandwidth, Clock, Gate, Ledger, Rate, S
 use crate::name::Reference;
 use crate::registry::{Concurrency, HostSettings, HttpSettings, Limits, Registries, RegistryStore, RetryPolicy};
 use crate::report::RegistryRow;
-use crate::resume::{CreatedDates, Kept};
+use crate::resume::{CreatedDates, Deliveries, Kept};
 use crate::stock::{Item, Want};
 use crate::{Error, Kind, Result, Side};
 
@@ -24,6 +24,8 @@ pub struct Supply {
     /// When images were created, as far as anybody has read it.
     pub(super) created: CreatedDates,
     accounts: Arc<Accounts>,
+    /// The folder for what outlives a run.
+    state: Option<PathBuf>,
 }
 
 /// What the command line says of all registries.
@@ -68,7 +70,14 @@ impl Supply {
         let limits = Limits { accounts: Arc::clone(&accounts), bandwidth: options.bandwidth.map(|rate| Arc::new(Bandwidth::new(rate))) };
         let created = CreatedDates::new(options.state.map(|state| state.join("created.jsonl")).as_deref());
         let registries = registries(config, options.concurrency, limits);
-        Ok(Supply { registries, credentials: CredentialStore::new(config), kept, created, accounts })
+        Ok(Supply {
+            registries,
+            credentials: CredentialStore::new(config),
+            kept,
+            created,
+            accounts,
+            state: options.state.map(Path::to_owned),
+        })
     }
 
     /// Opens `target`; a layout is created if it is not there and `create` says so.
@@ -133,6 +142,16 @@ impl Supply {
             policy: Arc::clone(&want.item.policy),
         };
         Ok((image, gate))
+    }
+
+    /// When which image was first delivered to `target`, where that is kept.
+    pub(crate) fn deliveries(&self, target: &Target) -> Option<Arc<Deliveries>> {
+        let name = match target {
+            Target::Layout { path } => format!("oci:{}", std::path::absolute(path).as_ref().unwrap_or(path).display()),
+            Target::Registry { host, .. } => host.clone(),
+        };
+        // Without it, images are looked at once more.
+        Deliveries::open(self.state.as_ref()?, &name).ok().map(Arc::new)
     }
 
     /// What is known of each account's pulls.

@@ -169,12 +169,12 @@ impl Drop for Started {
     }
 }
 
-/// The text that [`Program::configure`] writes.
+/// The text that [`Program::configure`] writes. Images go alone: whoever tests what travels with them says so in rules of its own.
 pub fn configuration(target: &str, upstreams: &[&Fake]) -> String {
     let mut text = format!("version = 1\n[target]\nregistry = \"{target}\"\n");
     for (number, upstream) in upstreams.iter().enumerate() {
         let place = if upstreams.len() == 1 { "m".to_owned() } else { format!("m/{number}") };
-        text += &format!("[[rule]]\nname = \"u{number}\"\nsource = \"{}/*\"\ntarget = \"{place}/*\"\n", upstream.addr());
+        text += &format!("[[rule]]\nname = \"u{number}\"\nsource = \"{}/*\"\ntarget = \"{place}/*\"\nreferrers = false\n", upstream.addr());
     }
     text
 }

@@ -57,10 +57,10 @@ impl Room {
         serde_json::from_str(&self.read(name)).unwrap()
     }
 
-    /// Writes `larder.toml`: a target (`layout = "store"`), and a rule for each `(host, target path)`.
+    /// Writes `larder.toml`: a target (`layout = "store"`), and a rule for each `(host, target path)`. Images go alone.
     pub fn configure(&self, target: &str, rules: &[(String, &str)]) {
         let rule = |(number, (host, path)): (usize, &(String, &str))| {
-            format!("[[rule]]\nname = \"rule-{number}\"\nsource = \"{host}/*\"\ntarget = \"{path}/*\"\n")
+            format!("[[rule]]\nname = \"rule-{number}\"\nsource = \"{host}/*\"\ntarget = \"{path}/*\"\nreferrers = false\n")
         };
         let rules: String = rules.iter().enumerate().map(rule).collect();
         self.write("larder.toml", format!("version = 1\nlists = [\"list.txt\"]\n[target]\n{target}\n{rules}"));

@@ -4,6 +4,7 @@ mod blobs;
 mod catalog;
 mod limits;
 mod manifests;
+mod referrers;
 mod tags;
 mod transport;
 mod uploads;

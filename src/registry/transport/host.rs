@@ -17,6 +17,7 @@ use crate::registry::HostSettings;
 use crate::registry::address::AddressPolicy;
 use crate::registry::http::{self, Clients};
 use crate::registry::profiles::{self, Mount, Profile, Upload};
+use crate::registry::referrers::ReferrersApi;
 
 /// After so many mounts refused in a row, none is asked for any more. A refusal may be about one pair of repositories (no
 /// pull right on the other), so one proves nothing; three different ones mean a registry that does not mount (ECR without its
@@ -38,6 +39,8 @@ pub(crate) struct Host {
     pub(crate) retry: RetryPolicy,
     /// What kind of registry it is taken for.
     pub(crate) profile: &'static Profile,
+    /// Whether it has the referrers API.
+    pub(crate) referrers: ReferrersApi,
     /// Requests a second, as configured.
     pub(crate) pace: Option<Arc<Pace>>,
     /// Bytes a second.
@@ -70,6 +73,7 @@ impl Host {
             endpoint,
             policy,
             retry,
+            referrers: ReferrersApi::new(profile.referrers),
             profile,
             pace: settings.requests_per_second.and_then(|rate| Pace::new(rate, BURST)).map(Arc::new),
             pipes: Pipes::new(bandwidth, settings.bandwidth),

@@ -100,6 +100,8 @@ pub(crate) struct Call<'a> {
     /// On whose connections: small requests never wait behind blobs.
     pub(crate) lane: Lane,
     pub(crate) claim: Claim,
+    /// Whether a redirect to another host is followed.
+    pub(crate) abroad: bool,
     /// It goes where a descriptor's `urls` lead, not to the registry: it is not counted, and what comes of it says nothing about
     /// the registry.
     pub(crate) stranger: bool,
@@ -128,6 +130,7 @@ impl<'a> Call<'a> {
             body: Bytes::new(),
             lane: Lane::Small,
             claim: Claim::Fresh,
+            abroad: true,
             stranger: false,
             grace: Duration::ZERO,
             charge,
@@ -322,7 +325,8 @@ impl Transport {
         }
         drop(permit);
         if status.is_redirection() {
-            return Err(misdirected(&self.topic(call), &headers));
+            let error = misdirected(&self.topic(call), &headers);
+            return Err(if call.abroad { error } else { error.status(refusal.status) });
         }
         if status == StatusCode::UNAUTHORIZED
             && may_log_in

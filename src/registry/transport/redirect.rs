@@ -83,6 +83,9 @@ impl Transport {
         };
         let location = location.to_str().map_err(|_| refuse("it leads to an address that is no text".to_owned()))?;
         let next = self.host.resolve(from, location).map_err(refuse)?;
+        if !call.abroad && !self.host.is_home(&next) {
+            return Ok(None);
+        }
         self.allowed(&next).await.map_err(refuse)?;
         Ok(Some(next))
     }

@@ -46,6 +46,7 @@ impl TokenSender for Sender<'_> {
             lane: Lane::Small,
             // It takes a permit if there is one, and never waits: see `permit`.
             claim: Claim::Continued,
+            abroad: true,
             stranger: false,
             grace: Duration::ZERO,
             charge: self.charge,

@@ -90,6 +90,11 @@ pub(super) async fn put(registry: &Registry, exchange: &mut Exchange) -> Reply {
     {
         return error(404, "MANIFEST_BLOB_UNKNOWN", format!("blob unknown to registry: {missing}"));
     }
+    // As RFC 9110 has it; no registry that is known does it.
+    let now = state.manifest(&repository, &reference).map(|(digest, _)| format!("\"{digest}\""));
+    if exchange.header("if-match").is_some_and(|wanted| now.as_deref() != Some(wanted)) {
+        return error(412, "PRECONDITION_FAILED", "the manifest is another one by now");
+    }
     let repo = state.repo(&repository);
     repo.manifests.insert(digest.clone(), Stored { media_type, bytes });
     if let Some(tag) = tag {
@@ -99,7 +104,7 @@ pub(super) async fn put(registry: &Registry, exchange: &mut Exchange) -> Reply {
     let answer = with(reply(201, ""), "location", format!("/v2/{repository}/manifests/{digest}"));
     let answer = if exchange.options.digest_header { with(answer, "docker-content-digest", digest.as_str()) } else { answer };
     match parsed["subject"]["digest"].as_str() {
-        Some(subject) if exchange.options.referrers => with(answer, "oci-subject", subject),
+        Some(subject) if exchange.options.referrers && exchange.options.subject_header => with(answer, "oci-subject", subject),
         _ => answer,
     }
 }

@@ -46,6 +46,8 @@ pub struct Options {
     pub link: Link,
     /// Whether there is a referrers API; otherwise 404, as at distribution.
     pub referrers: bool,
+    /// Whether a PUT of a manifest with a subject is answered with `OCI-Subject`, where there is a referrers API.
+    pub subject_header: bool,
     /// The most referrers in one answer.
     pub referrers_page: Option<usize>,
     /// Whether `artifactType` filters referrers; a client must do it itself where `OCI-Filters-Applied` is missing.
@@ -87,6 +89,7 @@ impl Default for Options {
             page: None,
             link: Link::Relative,
             referrers: true,
+            subject_header: true,
             referrers_page: None,
             referrers_filter: true,
             catalog: true,

@@ -1,0 +1,235 @@
+//! What refers to an image, what refers to that, and so on: found out by lists, which cost no pull.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use tokio::sync::OnceCell;
+
+use super::engine::{Engine, Image};
+use super::presence::Locks;
+use crate::content::{Descriptor, Digest, Manifest, ManifestKind, Place, Referrer, Referrers};
+use crate::name::Reference;
+use crate::{Error, Kind, Result, Side};
+
+/// Lists of one image that are asked for at once. Requests are limited by each registry's own concurrency; this bounds the lists that
+/// one image holds in memory.
+const LISTS: usize = 8;
+
+/// How far from the image its referrers' referrers may be. Real ones are a signature of an SBOM, or of that a countersignature; a
+/// hostile chain of them must end.
+const MAX_DEPTH: usize = 8;
+
+/// Referrers that one image may have, all together. Each is a pull, or may be: an image that is signed anew every night for years has as
+/// many, and a registry that lists more spends our pulls on nothing.
+const MOST: usize = 1000;
+
+const OPERATION: &str = "list referrers";
+
+/// What the lists say about an image's referrers, as far as they have been asked.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Walk {
+    /// Those that are wanted, as far as that is known, in the order they were found: those of a subject together.
+    pub(super) found: Vec<Found>,
+    /// What must be read to know more.
+    pub(super) unread: Vec<Unread>,
+    /// What was asked about.
+    asked: HashSet<Digest>,
+    seen: HashSet<Referrer>,
+}
+
+/// A referrer, and how far from the image it is.
+#[derive(Debug, Clone)]
+pub(super) struct Found {
+    pub(super) referrer: Referrer,
+    pub(super) depth: usize,
+}
+
+/// An index of referrers, under the tag that stands for the API, that nobody has read.
+#[derive(Debug, Clone)]
+pub(super) struct Unread {
+    pub(super) subject: Digest,
+    pub(super) index: Descriptor,
+    depth: usize,
+}
+
+/// What refers to one digest.
+#[derive(Debug, Default)]
+pub(super) struct Listed {
+    referrers: Vec<Referrer>,
+    index: Option<Descriptor>,
+}
+
+/// The upstream's host, its repository, the subject, and what is wanted of it.
+type Asked = (String, Place, Digest, Referrers);
+
+/// Asked for once, whoever else wants it.
+type Once<K, V> = Mutex<HashMap<K, Arc<OnceCell<Arc<V>>>>>;
+
+/// What a run knows of referrers, at both ends.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    lists: Once<Asked, Listed>,
+    /// What the target lists for a subject.
+    pub(super) at_target: Once<(Place, Digest), HashSet<Digest>>,
+    /// What is known to be at the target as a referrer, where it is found.
+    pub(super) attached: Mutex<HashSet<(Place, Digest, Digest, Option<String>)>>,
+    /// One task at a time carries the referrers of a digest. Never taken by who holds a node: an image's referrer may be another image.
+    pub(super) carrying: Locks<(Place, Digest)>,
+}
+
+pub(super) fn cell<K: Eq + std::hash::Hash, V>(of: &Once<K, V>, key: K) -> Arc<OnceCell<Arc<V>>> {
+    Arc::clone(of.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default())
+}
+
+impl Walk {
+    /// Takes in what refers to a subject at `depth`; gives what must be asked about next.
+    fn take(&mut self, listed: impl IntoIterator<Item = Referrer>, depth: usize) -> Result<Vec<(Digest, usize)>> {
+        let mut next = vec![];
+        for referrer in listed {
+            // Lists differ in what they say of a manifest, and the same one may be in two.
+            let plain = Descriptor::new("", referrer.manifest.digest.clone(), 0);
+            if !self.seen.insert(Referrer { manifest: plain, ..referrer.clone() }) {
+                continue;
+            }
+            if self.found.len() == MOST {
+                return Err(astray(format!("the image has more than {MOST} referrers")));
+            }
+            next.push((referrer.manifest.digest.clone(), depth + 1));
+            self.found.push(Found { referrer, depth });
+        }
+        Ok(next)
+    }
+
+    /// Manifests that are to be read, at most: of an index that nobody has read itself, and what such a one usually lists.
+    pub(super) fn reads(&self, in_each_index: u64) -> u64 {
+        self.found.len() as u64 + self.unread.len() as u64 * (1 + in_each_index)
+    }
+}
+
+fn astray(message: String) -> Error {
+    let error = Error::new(Side::Upstream, OPERATION, Kind::Untrusted, message);
+    error.remedy("name the artifact types that you need as `referrers` in the rule")
+}
+
+/// The host that an image is from, by its canonical name.
+fn host(image: &Image) -> &str {
+    image.name.split('/').next().unwrap_or_default()
+}
+
+impl Engine {
+    /// Asks what refers to `subjects`, and to that; nothing is asked twice. Spends no pull.
+    ///
+    /// # Errors
+    /// If it cannot be asked, or the answers lead astray.
+    pub(super) async fn list_referrers(&self, image: &Image, walk: &mut Walk, subjects: &[Digest]) -> Result<()> {
+        match &image.policy.referrers {
+            Referrers::No => Ok(()),
+            Referrers::Exactly(given) => walk.take(given.iter().cloned(), 0).map(drop),
+            Referrers::All | Referrers::Types(_) => {
+                let level = subjects.iter().map(|subject| (subject.clone(), 0)).collect();
+                self.follow(image, walk, level).await
+            }
+        }
+    }
+
+    /// Reads the indexes that `walk` could not look into, and goes on from there. Those are pulls.
+    ///
+    /// # Errors
+    /// As [`Engine::list_referrers`].
+    pub(super) async fn read_indexes(&self, job: &super::graph::Job<'_>, walk: &mut Walk) -> Result<()> {
+        while let Some(unread) = walk.unread.pop() {
+            let image = job.image;
+            let _leading = self.leaders.hold(unread.index.digest.clone()).await;
+            if self.stop.is_cancelled() {
+                return Err(Error::cancelled(OPERATION));
+            }
+            // It is not let go of when the image is delivered: as long as its source keeps it, looking again costs no pull.
+            let index = image.upstream.manifest(&image.from, &unread.index.digest, &image.charge).await?;
+            let listed = index.as_ref().map(|index| entries(index, &unread.subject)).unwrap_or_default();
+            let wanted = listed.into_iter().filter(|referrer| wants(image, referrer));
+            let next = walk.take(wanted, unread.depth)?;
+            self.follow(image, walk, next).await?;
+        }
+        Ok(())
+    }
+
+    /// Level by level, from subjects and their depths.
+    async fn follow(&self, image: &Image, walk: &mut Walk, mut level: Vec<(Digest, usize)>) -> Result<()> {
+        loop {
+            level.retain(|(subject, _)| walk.asked.insert(subject.clone()));
+            if level.is_empty() {
+                return Ok(());
+            }
+            if level.iter().any(|(_, depth)| *depth > MAX_DEPTH) {
+                return Err(astray(format!("referrers refer to each other more than {MAX_DEPTH} deep")));
+            }
+            let lists: Vec<Arc<Listed>> =
+                stream::iter(level.clone()).map(|(subject, _)| self.list(image, subject)).buffered(LISTS).try_collect().await?;
+            let mut next = vec![];
+            for ((subject, depth), listed) in level.into_iter().zip(lists) {
+                next.extend(walk.take(listed.referrers.iter().cloned(), depth)?);
+                walk.unread.extend(listed.index.clone().map(|index| Unread { subject, index, depth }));
+            }
+            level = next;
+        }
+    }
+
+    async fn list(&self, image: &Image, subject: Digest) -> Result<Arc<Listed>> {
+        let key = (host(image).to_owned(), image.from.clone(), subject.clone(), image.policy.referrers.clone());
+        let cell = cell(&self.referrers.lists, key);
+        let listed = cell.get_or_try_init(|| async { self.ask_for_list(image, &subject).await.map(Arc::new) });
+        listed.await.cloned()
+    }
+
+    async fn ask_for_list(&self, image: &Image, subject: &Digest) -> Result<Listed> {
+        if self.stop.is_cancelled() {
+            return Err(Error::cancelled(OPERATION));
+        }
+        let (upstream, from, charge, wanted) = (&image.upstream, &image.from, &image.charge, &image.policy.referrers);
+        let listed = upstream.listed_referrers(from, subject, wanted.only_type(), charge).await?;
+        let mut found = Listed::default();
+        if listed.is_none() || wanted.wants_tags() {
+            let tags = upstream.digest_tags(from, charge).await?;
+            if let Some(tag) = tags.fallback(subject).filter(|_| listed.is_none()) {
+                found.index = upstream.resolve(from, &Reference::Tag(tag), charge).await?;
+            }
+            for (tag, artifact_type) in tags.cosign(subject).into_iter().filter(|(_, of)| wanted.wants(Some(of))) {
+                // A tag that has gone meanwhile is none.
+                if let Some(manifest) = upstream.resolve(from, &Reference::Tag(tag.clone()), charge).await? {
+                    let manifest = Descriptor { artifact_type: Some(artifact_type.to_owned()), ..manifest };
+                    found.referrers.push(Referrer { manifest, subject: subject.clone(), tag: Some(tag) });
+                }
+            }
+        }
+        let at_hand = found.index.as_ref().and_then(|index| upstream.at_hand(&index.digest));
+        let mut by_subject = match (listed, &at_hand) {
+            (Some(listed), _) => about(listed, subject),
+            (None, Some(index)) => {
+                found.index = None;
+                entries(index, subject)
+            }
+            (None, None) => vec![],
+        };
+        by_subject.retain(|referrer| wants(image, referrer));
+        found.referrers.splice(0..0, by_subject);
+        Ok(found)
+    }
+}
+
+/// Whether `referrer` is wanted, as far as what lists say of it tells.
+fn wants(image: &Image, referrer: &Referrer) -> bool {
+    image.policy.referrers.wants(referrer.manifest.artifact_type.as_deref())
+}
+
+/// What an index of referrers lists; nothing, if it is something else.
+fn entries(index: &Manifest, subject: &Digest) -> Vec<Referrer> {
+    match index.links() {
+        Ok(links) if index.kind() == ManifestKind::Index => about(links.manifests, subject),
+        _ => vec![],
+    }
+}
+
+fn about(listed: Vec<Descriptor>, subject: &Digest) -> Vec<Referrer> {
+    listed.into_iter().map(|manifest| Referrer { manifest, subject: subject.clone(), tag: None }).collect()
+}

@@ -1,0 +1,341 @@
+//! Carrying referrers (signatures, attestations, SBOMs): after the image is at the target by its digest, before it gets its name.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, PoisonError};
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+
+use super::choose::Portion;
+use super::engine::{Delivered, Engine, Image};
+use super::graph::Job;
+use super::listing::{Found, Walk, cell};
+use super::presence::Held;
+use super::recheck::new_referrers;
+use crate::content::{Descriptor, Digest, Manifest, ManifestKind, Place, Presence as At, Publication, Referrer, Referrers, kind_of};
+use crate::name::Reference;
+use crate::report::Status;
+use crate::{Kind, Result};
+
+/// Subjects whose referrers are carried at once, and referrers of one subject that are read at once. Requests are limited by each
+/// registry's own concurrency; these bound the manifests that one image holds in memory.
+const SUBJECTS: usize = 8;
+const READS: usize = 4;
+
+/// Referrers of one subject that are attached together: the index that lists them where there is no API is written once for so many.
+const TOGETHER: usize = 64;
+
+/// What became of an image's referrers.
+#[derive(Debug, Default)]
+pub(super) struct Carried {
+    /// Those that the target has now, in the order they were found.
+    pub(super) referrers: Vec<Referrer>,
+    /// How many of them were not there before.
+    pub(super) new: u64,
+    /// What is listed as a referrer, and is not there.
+    pub(super) gone: Vec<Digest>,
+}
+
+/// What came of reading one.
+enum One {
+    /// The target has it, where it is looked for.
+    There,
+    /// It must be attached; whether the target lacked it.
+    Read(Box<Manifest>, bool),
+    /// It is not what it is listed as.
+    Another,
+    /// There is no such manifest.
+    Gone,
+}
+
+/// A referrer that is at the target, as its own manifest describes it.
+struct Arrived {
+    referrer: Referrer,
+    new: bool,
+}
+
+impl Engine {
+    /// The manifests below an image that may have referrers: the children, and what is below those that are indexes themselves, read at
+    /// the target.
+    ///
+    /// # Errors
+    /// If the target cannot be asked.
+    pub(super) async fn subjects(&self, image: &Image, children: &[Descriptor]) -> Result<Vec<Digest>> {
+        let (mut subjects, mut seen) = (vec![], HashSet::new());
+        let mut level = children.to_vec();
+        while !level.is_empty() {
+            let mut next = vec![];
+            for child in std::mem::take(&mut level) {
+                // What an index lists beside manifests (BuildKit's cache lists blobs) is signed by nobody.
+                let kind = kind_of(&child.media_type);
+                if (kind == ManifestKind::Opaque && !child.media_type.is_empty()) || !seen.insert(child.digest.clone()) {
+                    continue;
+                }
+                if kind == ManifestKind::Index
+                    && let Some(index) = self.target.source.manifest(&image.to, &child.digest, &image.charge).await?
+                {
+                    next.extend(index.links()?.manifests);
+                }
+                subjects.push(child.digest);
+            }
+            level = next;
+        }
+        Ok(subjects)
+    }
+
+    /// Brings what refers to an image that has just been brought, all but its name, and to its children: nothing, or the image is put
+    /// by its digest and `holding`, which kept others from that digest, let go. Gives the manifests that were asked about beside the
+    /// image's own, and what was listed and is not there.
+    ///
+    /// # Errors
+    /// The first failure.
+    pub(super) async fn with_referrers(
+        self: &Arc<Self>,
+        job: &Job<'_>,
+        mut walk: Walk,
+        portion: &Portion,
+        delivered: &mut Delivered,
+        was_there: bool,
+        holding: &mut Option<Held<(Place, Digest)>>,
+    ) -> Result<(Vec<Digest>, Vec<Digest>)> {
+        let image = job.image;
+        if image.policy.referrers == Referrers::No {
+            return Ok((vec![], vec![]));
+        }
+        let digest = &portion.manifest.digest;
+        let rewritten = delivered.source_digest.as_ref().filter(|source| *source != digest);
+        if let Some(source) = rewritten {
+            delivered.notes.extend(left_behind(&walk, source));
+            // What refers to the children alone; nothing is asked twice for it.
+            walk = Walk::default();
+        }
+        let children = self.subjects(image, &delivered.children).await?;
+        self.list_referrers(image, &mut walk, &children).await?;
+        if walk.found.is_empty() && walk.unread.is_empty() {
+            return Ok((children, vec![]));
+        }
+        self.put_by_digest(job, portion).await?;
+        *holding = None;
+        let _carrying = self.referrers.carrying.hold((image.to.clone(), digest.clone())).await;
+        self.read_indexes(job, &mut walk).await?;
+        let carried = self.carry_referrers(job, &walk, was_there).await?;
+        if delivered.status == Status::Current {
+            delivered.notes.extend(new_referrers(carried.new));
+        }
+        delivered.referrers = carried.referrers;
+        Ok((children, carried.gone))
+    }
+
+    /// Makes the target hold all that `walk` found, each after what it is about. Of an image that was there before, the target is asked
+    /// what it has; of a new one it has nothing.
+    ///
+    /// # Errors
+    /// The first failure: an image is not delivered without its referrers.
+    pub(super) async fn carry_referrers(self: &Arc<Self>, job: &Job<'_>, walk: &Walk, was_there: bool) -> Result<Carried> {
+        let mut levels: BTreeMap<usize, Vec<(Digest, Vec<Referrer>)>> = BTreeMap::new();
+        for Found { referrer, depth } in &walk.found {
+            let groups = levels.entry(*depth).or_default();
+            match groups.iter_mut().find(|(subject, _)| *subject == referrer.subject) {
+                Some((_, group)) => group.push(referrer.clone()),
+                None => groups.push((referrer.subject.clone(), vec![referrer.clone()])),
+            }
+        }
+        let mut carried = Carried::default();
+        let mut arrived = HashMap::new();
+        for groups in levels.into_values() {
+            let groups = stream::iter(groups).map(|(subject, group)| self.group(job, subject, group, was_there)).buffered(SUBJECTS);
+            let done: Vec<(Vec<(Referrer, Arrived)>, Vec<Digest>)> = groups.try_collect().await?;
+            for (there, gone) in done {
+                arrived.extend(there);
+                carried.gone.extend(gone);
+            }
+        }
+        for Found { referrer, .. } in &walk.found {
+            if let Some(Arrived { referrer, new }) = arrived.remove(referrer) {
+                carried.new += u64::from(new);
+                carried.referrers.push(referrer);
+            }
+        }
+        Ok(carried)
+    }
+
+    /// Carries what refers to one subject. Gives what is at the target now, and what is not there to be carried.
+    async fn group(
+        self: &Arc<Self>,
+        job: &Job<'_>,
+        subject: Digest,
+        group: Vec<Referrer>,
+        was_there: bool,
+    ) -> Result<(Vec<(Referrer, Arrived)>, Vec<Digest>)> {
+        let (mut there, mut gone, mut unlisted) = (vec![], vec![], vec![]);
+        let mut reads = std::pin::pin!(
+            stream::iter(group).map(|referrer| async move { (self.one(job, &referrer, was_there).await, referrer) }).buffered(READS)
+        );
+        while let Some((read, referrer)) = reads.next().await {
+            match read? {
+                One::There => there.push((referrer.clone(), Arrived { referrer, new: false })),
+                One::Read(manifest, new) => {
+                    let described = Descriptor { artifact_type: referrer.manifest.artifact_type.clone(), ..manifest.descriptor() };
+                    let described = if referrer.tag.is_some() { described } else { manifest.as_referrer() };
+                    if let Some(tag) = &referrer.tag {
+                        self.attach_tagged(job, &referrer.subject, tag, &manifest).await?;
+                    } else {
+                        unlisted.push(*manifest);
+                    }
+                    let arrived = Arrived { referrer: Referrer { manifest: described, ..referrer.clone() }, new };
+                    there.push((referrer, arrived));
+                }
+                One::Another => {}
+                One::Gone => gone.push(referrer.manifest.digest),
+            }
+            if unlisted.len() >= TOGETHER {
+                self.attach(job, &subject, &std::mem::take(&mut unlisted)).await?;
+            }
+        }
+        self.attach(job, &subject, &unlisted).await?;
+        for (referrer, _) in &there {
+            self.is_attached_now(job.image, referrer);
+        }
+        Ok((there, gone))
+    }
+
+    /// Reads one referrer and brings what it refers to, if it is what it is listed as.
+    async fn one(self: &Arc<Self>, job: &Job<'_>, referrer: &Referrer, was_there: bool) -> Result<One> {
+        let known = self.knows_attached(job.image, referrer);
+        let attached = known || (was_there && self.asks_attached(job.image, referrer).await?);
+        if attached && (known || !self.options.recheck) {
+            return Ok(One::There);
+        }
+        let held = self.holds_manifest(job, &referrer.manifest).await?;
+        let manifest = match self.read(job, &referrer.manifest, &held).await {
+            Err(error) if error.kind() == Kind::NotFound => {
+                job.note(format!("referrer {} is listed upstream, and is not there", referrer.manifest.digest.short()));
+                return Ok(One::Gone);
+            }
+            read => read?,
+        };
+        if referrer.tag.is_none() {
+            let subject = manifest.links()?.subject;
+            if subject.is_none_or(|subject| subject.digest != referrer.subject) {
+                job.note(format!(
+                    "referrer {} is not carried: it says itself that it is about something else",
+                    referrer.manifest.digest.short()
+                ));
+                job.keep(&manifest.digest);
+                return Ok(One::Another);
+            }
+            // Lists may lack the type; the manifest itself has it, or has none.
+            let artifact_type = manifest.as_referrer().artifact_type.unwrap_or_default();
+            if !job.image.policy.referrers.wants(Some(&artifact_type)) {
+                job.keep(&manifest.digest);
+                return Ok(One::Another);
+            }
+        }
+        if held != At::Here || self.options.recheck {
+            self.at_hand.add_inline(&manifest);
+            self.fill(job, manifest.links()?, 0).await?;
+        }
+        Ok(if attached { One::There } else { One::Read(Box::new(manifest), held != At::Here) })
+    }
+
+    /// Puts manifests where they are listed as what refers to `subject`.
+    async fn attach(self: &Arc<Self>, job: &Job<'_>, subject: &Digest, referrers: &[Manifest]) -> Result<()> {
+        if referrers.is_empty() {
+            return Ok(());
+        }
+        let image = job.image;
+        let attached = self.target.sink.attach(&image.to, subject, referrers, &image.charge).await;
+        match attached {
+            Err(error) if error.kind() == Kind::ContentMissing => {
+                for referrer in referrers {
+                    self.refill(job, referrer.links()?).await?;
+                }
+                self.target.sink.attach(&image.to, subject, referrers, &image.charge).await?;
+            }
+            done => done?,
+        }
+        referrers.iter().for_each(|referrer| self.presence.add(&image.to, &referrer.digest));
+        Ok(())
+    }
+
+    async fn attach_tagged(self: &Arc<Self>, job: &Job<'_>, subject: &Digest, tag: &str, manifest: &Manifest) -> Result<()> {
+        let image = job.image;
+        let publication = Publication {
+            place: image.to.clone(),
+            reference: Reference::Tag(tag.to_owned()),
+            manifest: manifest.clone(),
+            source: format!("{}:{tag}", repository(&image.name)).into(),
+            sparse: vec![],
+        };
+        match self.target.sink.attach_tagged(&publication, subject, &image.charge).await {
+            Err(error) if error.kind() == Kind::ContentMissing => {
+                self.refill(job, manifest.links()?).await?;
+                self.target.sink.attach_tagged(&publication, subject, &image.charge).await?;
+            }
+            done => done?,
+        }
+        self.presence.add(&image.to, &manifest.digest);
+        Ok(())
+    }
+
+    /// Whether this run has seen, or made it so, that the target has `referrer` where it is looked for.
+    fn knows_attached(&self, image: &Image, referrer: &Referrer) -> bool {
+        self.referrers.attached.lock().unwrap_or_else(PoisonError::into_inner).contains(&key(image, referrer))
+    }
+
+    fn is_attached_now(&self, image: &Image, referrer: &Referrer) {
+        self.referrers.attached.lock().unwrap_or_else(PoisonError::into_inner).insert(key(image, referrer));
+    }
+
+    /// As [`Engine::knows_attached`], by asking the target: one list for all that refers to one subject, a HEAD for a tag.
+    pub(super) async fn asks_attached(&self, image: &Image, referrer: &Referrer) -> Result<bool> {
+        if self.knows_attached(image, referrer) {
+            return Ok(true);
+        }
+        let (place, charge) = (&image.to, &image.charge);
+        let there = match &referrer.tag {
+            Some(tag) => {
+                let named = self.target.sink.published(place, &Reference::Tag(tag.clone()), charge).await?;
+                named.is_some_and(|named| named.digest == referrer.manifest.digest)
+            }
+            None => {
+                let cell = cell(&self.referrers.at_target, (place.clone(), referrer.subject.clone()));
+                let listed = cell.get_or_try_init(|| async {
+                    let listed = self.target.source.referrers(place, &referrer.subject, charge).await?;
+                    Ok::<_, crate::Error>(Arc::new(listed.into_iter().map(|listed| listed.digest).collect()))
+                });
+                listed.await?.contains(&referrer.manifest.digest)
+            }
+        };
+        if there {
+            self.is_attached_now(image, referrer);
+        }
+        Ok(there)
+    }
+}
+
+/// The remark on referrers of an index that is not what is delivered.
+fn left_behind(walk: &Walk, source: &Digest) -> Option<String> {
+    let about = walk.found.iter().filter(|found| found.referrer.subject == *source).count();
+    let unread = walk.unread.iter().any(|unread| unread.subject == *source);
+    let what = match (about, unread) {
+        (0, false) => return None,
+        (_, true) => "referrers of the source index are".to_owned(),
+        (1, false) => "1 referrer of the source index is".to_owned(),
+        (about, false) => format!("{about} referrers of the source index are"),
+    };
+    Some(format!("{what} not carried: the index delivered is another, cut to the platforms asked for"))
+}
+
+/// An image's canonical name without its tag or digest.
+fn repository(name: &str) -> &str {
+    let name = name.split('@').next().unwrap_or(name);
+    match name.rsplit_once(':') {
+        // What follows a port is a path.
+        Some((repository, tag)) if !tag.contains('/') => repository,
+        _ => name,
+    }
+}
+
+fn key(image: &Image, Referrer { manifest, subject, tag }: &Referrer) -> (Place, Digest, Digest, Option<String>) {
+    (image.to.clone(), subject.clone(), manifest.digest.clone(), tag.clone())
+}

@@ -1,0 +1,343 @@
+//! Referrers in a layout. Each is an entry of `index.json` without a name that says what it is about, and the subject's index of
+//! referrers is the entry `repo:sha256-<hex>`, as tools without the referrers API look for it; cosign's tags are entries of theirs.
+//!
+//! All three say what they are about in an annotation of containerd's, so that nobody has to read them to know; and so that [`gc`](super::gc())
+//! tells them from images: they stay as long as their subject does.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use super::files::{Files, blocking};
+use super::graph;
+use super::index::{Index, IndexEntry};
+use super::{IMAGE_NAME, Layout, REF_NAME, damaged};
+use crate::content::{Descriptor, Digest, Manifest, Place, Publication, fallback_tag, with_referrers};
+use crate::{Error, Kind, Result, Side};
+
+/// containerd's annotation for what a manifest in a layout is about (containerd `core/images/archive`).
+pub(super) const SUBJECT: &str = "io.containerd.manifest.subject";
+
+/// What manifests of entries that do not say it themselves are about; read once.
+#[derive(Debug, Default)]
+pub(super) struct Subjects(Mutex<HashMap<Digest, Option<Arc<About>>>>);
+
+/// A manifest that is about another one.
+#[derive(Debug)]
+struct About {
+    subject: Digest,
+    referrer: Descriptor,
+}
+
+/// Referrers on their way into the index.
+pub(super) struct Attached {
+    place: Place,
+    subject: Digest,
+    referrers: Vec<Descriptor>,
+}
+
+impl Layout {
+    /// All manifests in `index.json` that are about `subject`, by digest.
+    pub(super) async fn referrers_of(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
+        let (inner, index, subject) = (Arc::clone(&self.0), self.index().await?, subject.clone());
+        blocking(move || {
+            let mut found = BTreeMap::new();
+            for entry in index.entries() {
+                if let Some(referrer) = inner.subjects.referrer(&inner.files, entry, &subject)? {
+                    found.insert(referrer.digest.clone(), referrer);
+                }
+            }
+            Ok(found.into_values().collect())
+        })
+        .await
+    }
+
+    /// Lists manifests that are there as what refers to `subject`.
+    pub(super) async fn list_as_referrers(&self, place: &Place, subject: &Digest, referrers: &[Manifest]) -> Result<()> {
+        for referrer in referrers {
+            self.must_be_complete(&referrer.descriptor(), &format!("{place}@{}", referrer.digest)).await?;
+        }
+        let referrers = referrers.iter().map(Manifest::as_referrer).collect();
+        self.0.index.attach(Attached { place: place.clone(), subject: subject.clone(), referrers }).await
+    }
+
+    /// Gives a manifest about `subject` its tag.
+    pub(super) async fn tag_as_referrer(&self, publication: &Publication, subject: &Digest) -> Result<()> {
+        let Publication { place, reference, manifest, source, .. } = publication;
+        let (root, name) = (manifest.descriptor(), super::sink::full_name(place, reference));
+        self.must_be_complete(&root, &name).await?;
+        self.0.index.publish_about(name, &root, source, Some(subject)).await
+    }
+
+    async fn must_be_complete(&self, root: &Descriptor, name: &str) -> Result<()> {
+        let (files, root) = (self.0.files.clone(), root.clone());
+        if blocking(move || graph::complete(&files, &root)).await? {
+            return Ok(());
+        }
+        let message = "content of the referrer is not in the layout, so it is not listed there";
+        Err(Error::new(Side::Target, "publish", Kind::ContentMissing, message).subject(name))
+    }
+}
+
+impl Subjects {
+    /// The entry as a referrer of `subject`, if it is one. Blocks.
+    fn referrer(&self, files: &Files, entry: &IndexEntry, subject: &Digest) -> Result<Option<Descriptor>> {
+        if let Some(stated) = stated(entry) {
+            let ours = stated == *subject && entry.name.is_none();
+            return Ok(ours.then(|| {
+                let mut referrer = entry.descriptor.clone();
+                referrer.annotations.remove(SUBJECT);
+                referrer
+            }));
+        }
+        let digest = &entry.descriptor.digest;
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(digest).cloned();
+        let about = match known {
+            Some(about) => about,
+            None => {
+                let about = read(files, entry)?.map(Arc::new);
+                self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(digest.clone(), about.clone());
+                about
+            }
+        };
+        Ok(about.filter(|about| about.subject == *subject).map(|about| about.referrer.clone()))
+    }
+}
+
+/// What an entry's manifest is about. One that is not there, or damaged, is about nothing: [`verify`](super::verify()) names it.
+fn read(files: &Files, entry: &IndexEntry) -> Result<Option<About>> {
+    let Descriptor { digest, media_type, .. } = &entry.descriptor;
+    let manifest = match graph::manifest(files, digest, media_type) {
+        Err(error) if error.kind() == Kind::Damaged => None,
+        read => read?,
+    };
+    let Some(manifest) = manifest else { return Ok(None) };
+    let subject = manifest.links().ok().and_then(|links| links.subject);
+    Ok(subject.map(|subject| About { subject: subject.digest, referrer: manifest.as_referrer() }))
+}
+
+/// What an entry says that it is about.
+pub(super) fn stated(entry: &IndexEntry) -> Option<Digest> {
+    Digest::parse(entry.descriptor.annotations.get(SUBJECT)?).ok()
+}
+
+impl Attached {
+    /// Puts them into `index`, and writes the subject's index of referrers; whether anything changed. Under the layout's lock. Blocks.
+    pub(super) fn put(&self, files: &Files, index: &mut Index) -> Result<bool> {
+        let mut changed = false;
+        for referrer in &self.referrers {
+            let listed = |entry: &IndexEntry| {
+                entry.name.is_none() && entry.descriptor.digest == referrer.digest && stated(entry).as_ref() == Some(&self.subject)
+            };
+            if !index.entries().any(listed) {
+                let mut entry = referrer.clone();
+                entry.annotations.insert(SUBJECT.to_owned(), self.subject.to_string());
+                index.add(json!(entry));
+                changed = true;
+            }
+        }
+        Ok(self.list(files, index)? || changed)
+    }
+
+    fn list(&self, files: &Files, index: &mut Index) -> Result<bool> {
+        let name = format!("{}:{}", self.place, fallback_tag(&self.subject));
+        let before = index.named(&name).map(|entry| entry.descriptor.clone());
+        let before = match before.map(|entry| graph::manifest(files, &entry.digest, &entry.media_type)).transpose() {
+            // It is written anew.
+            Err(error) if error.kind() == Kind::Damaged => None,
+            read => read?.flatten(),
+        };
+        let lists = with_referrers(before.as_ref().map(|before| before.bytes.as_ref()), &self.referrers, &HashSet::new());
+        let bytes = match lists {
+            Ok(None) => return Ok(false),
+            Ok(Some(bytes)) => Bytes::from(bytes),
+            Err(why) => {
+                return Err(damaged("write layout", format!("{name}, where referrers are listed, cannot be used: {why}")));
+            }
+        };
+        let digest = Digest::sha256(&bytes);
+        let manifest = Manifest::known(bytes, None, digest, Side::Local)?;
+        files.replace(&files.blob(&manifest.digest), &manifest.bytes)?;
+        Ok(index.name(&name, entry(&name, &manifest.descriptor(), None, Some(&self.subject))))
+    }
+}
+
+/// An entry of `index.json` of this name, with the descriptor's own annotations.
+pub(super) fn entry(name: &str, of: &Descriptor, source: Option<&str>, subject: Option<&Digest>) -> Value {
+    let mut annotations = of.annotations.clone();
+    let ours = [(REF_NAME, Some(name)), (IMAGE_NAME, source), (SUBJECT, subject.map(Digest::as_str))];
+    annotations.extend(ours.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?.to_owned()))));
+    json!({"mediaType": of.media_type, "digest": of.digest, "size": of.size, "annotations": annotations})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Image, OCI_INDEX, OCI_MANIFEST, blob, charge, fill, folder, image, index, names, put};
+    use super::super::{gc, verify};
+    use super::*;
+    use crate::content::{Sink as _, Source as _};
+    use crate::name::Reference;
+
+    /// An artifact about `subject`.
+    fn about(subject: &Manifest, artifact_type: &str, content: &str) -> Image {
+        let (config, layer) = (Bytes::from_static(b"{}"), Bytes::from(content.to_owned()));
+        let bytes = Bytes::from(
+            json!({"schemaVersion": 2, "mediaType": OCI_MANIFEST, "artifactType": artifact_type, "config": blob(&config),
+                "layers": [blob(&layer)], "subject": subject.descriptor(), "annotations": {"k": content}})
+            .to_string(),
+        );
+        let manifest = Manifest::known(bytes.clone(), None, Digest::sha256(&bytes), Side::Upstream).unwrap();
+        Image { manifest, blobs: vec![config, layer], children: vec![] }
+    }
+
+    async fn attach(layout: &Layout, place: &str, subject: &Manifest, referrers: &[&Image]) {
+        for referrer in referrers {
+            fill(layout, referrer).await;
+        }
+        let manifests: Vec<Manifest> = referrers.iter().map(|referrer| referrer.manifest.clone()).collect();
+        layout.attach(&Place::new(place), &subject.digest, &manifests, &charge()).await.unwrap();
+    }
+
+    async fn listed(layout: &Layout, subject: &Manifest) -> Vec<Digest> {
+        let found = layout.referrers(&Place::new("any"), &subject.digest, &charge()).await.unwrap();
+        found.into_iter().map(|referrer| referrer.digest).collect()
+    }
+
+    fn sorted(images: &[&Image]) -> Vec<Digest> {
+        let mut digests: Vec<Digest> = images.iter().map(|image| image.manifest.digest.clone()).collect();
+        digests.sort();
+        digests
+    }
+
+    #[tokio::test]
+    async fn referrers_are_entries_without_a_name_and_an_index_under_their_subjects_tag() {
+        let dir = folder();
+        let layout = Layout::open_or_create(dir.path()).await.unwrap();
+        let signed = image(&["layer"]);
+        put(&layout, "a:1", &signed).await;
+        let (one, two) = (about(&signed.manifest, "x/sig", "one"), about(&signed.manifest, "x/sbom", "two"));
+        attach(&layout, "a", &signed.manifest, &[&one]).await;
+        attach(&layout, "a", &signed.manifest, &[&two, &one]).await;
+        let tag = fallback_tag(&signed.manifest.digest);
+        assert_eq!(names(&layout).await, ["a:1", "", &format!("a:{tag}"), ""]);
+        let entries = layout.names().await.unwrap();
+        let first = &entries[1].descriptor;
+        assert_eq!((first.digest.clone(), first.artifact_type.as_deref()), (one.manifest.digest.clone(), Some("x/sig")));
+        assert_eq!((first.annotations["k"].as_str(), first.annotations[SUBJECT].as_str()), ("one", signed.manifest.digest.as_str()));
+
+        let referrers = layout.referrers(&Place::new("a"), &signed.manifest.digest, &charge()).await.unwrap();
+        let mut expected = vec![one.manifest.as_referrer(), two.manifest.as_referrer()];
+        expected.sort_by(|a, b| a.digest.cmp(&b.digest));
+        assert_eq!(referrers, expected);
+        let found = layout.resolve(&Place::new("a"), &Reference::Tag(tag), &charge()).await.unwrap().unwrap();
+        assert_eq!(found.media_type, OCI_INDEX);
+        let fallback = layout.manifest(&Place::new("a"), &found.digest, &charge()).await.unwrap().unwrap();
+        assert_eq!(fallback.links().unwrap().manifests, expected);
+        assert!(verify(dir.path(), &|_| {}).unwrap().ok());
+        // Once more is nothing new.
+        let before = std::fs::read(dir.path().join("index.json")).unwrap();
+        attach(&layout, "a", &signed.manifest, &[&one, &two]).await;
+        assert_eq!(std::fs::read(dir.path().join("index.json")).unwrap(), before);
+    }
+
+    #[tokio::test]
+    async fn what_is_not_complete_is_not_listed() {
+        let dir = folder();
+        let layout = Layout::open_or_create(dir.path()).await.unwrap();
+        let signed = image(&["layer"]);
+        let lacking = about(&signed.manifest, "x/sig", "one");
+        let attached = layout.attach(&Place::new("a"), &signed.manifest.digest, &[lacking.manifest.clone()], &charge()).await;
+        assert_eq!(attached.unwrap_err().kind(), Kind::ContentMissing);
+        assert!(names(&layout).await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn referrers_stay_as_long_as_their_subject_and_go_with_it() {
+        let dir = folder();
+        let layout = Layout::open_or_create(dir.path()).await.unwrap();
+        let (kept, gone) = (index(vec![image(&["kept"])]), image(&["gone"]));
+        put(&layout, "a:kept", &kept).await;
+        put(&layout, "a:moving", &gone).await;
+        // Of a child; of the image that goes; and a signature of an SBOM of each.
+        let of_child = about(&kept.children[0], "x/sbom", "child's");
+        let (of_sbom, of_gone) = (about(&of_child.manifest, "x/sig", "sbom's"), about(&gone.manifest, "x/sbom", "gone's"));
+        let of_gones = about(&of_gone.manifest, "x/sig", "gone's sbom's");
+        for (subject, referrer) in
+            [(&kept.children[0], &of_child), (&of_child.manifest, &of_sbom), (&gone.manifest, &of_gone), (&of_gone.manifest, &of_gones)]
+        {
+            attach(&layout, "a", subject, &[referrer]).await;
+        }
+        let cosign = image(&["signature"]);
+        fill(&layout, &cosign).await;
+        for subject in [&kept.manifest, &gone.manifest] {
+            let tag = format!("sha256-{}.sig", subject.digest.encoded());
+            let publication = Publication {
+                place: Place::new("a"),
+                reference: Reference::Tag(tag),
+                manifest: cosign.manifest.clone(),
+                source: "docker.io/library/a:sig".into(),
+                sparse: vec![],
+            };
+            layout.attach_tagged(&publication, &subject.digest, &charge()).await.unwrap();
+        }
+        put(&layout, "a:moving", &kept).await;
+        assert_eq!(listed(&layout, &gone.manifest).await, sorted(&[&of_gone]));
+        drop(layout);
+
+        let promised = gc(dir.path(), true).unwrap();
+        let report = gc(dir.path(), false).unwrap();
+        assert_eq!(report, promised);
+        for image in [&of_gone, &of_gones, &gone] {
+            assert!(report.removed.contains(&image.manifest.digest));
+        }
+        let layout = Layout::open(dir.path()).await.unwrap();
+        assert_eq!(listed(&layout, &kept.children[0]).await, sorted(&[&of_child]));
+        assert_eq!(listed(&layout, &of_child.manifest).await, sorted(&[&of_sbom]));
+        assert!(listed(&layout, &gone.manifest).await.is_empty());
+        let left: Vec<String> = names(&layout).await.into_iter().filter(|name| !name.is_empty()).collect();
+        let tag = |of: &Manifest, suffix| format!("a:{}{suffix}", fallback_tag(&of.digest));
+        assert_eq!(left, ["a:kept", "a:moving", &tag(&kept.children[0], ""), &tag(&of_child.manifest, ""), &tag(&kept.manifest, ".sig")]);
+        let after = verify(dir.path(), &|_| {}).unwrap();
+        assert!(after.ok() && after.unreferenced.is_empty(), "{after:?}");
+        assert_eq!(gc(dir.path(), false).unwrap(), super::super::GcReport::default());
+    }
+
+    #[tokio::test]
+    async fn what_other_tools_list_is_found_by_its_manifest_and_kept() {
+        let dir = folder();
+        let layout = Layout::open_or_create(dir.path()).await.unwrap();
+        let signed = image(&["layer"]);
+        put(&layout, "a:1", &signed).await;
+        let (unnamed, named) = (about(&signed.manifest, "x/sig", "unnamed"), about(&signed.manifest, "x/sig", "named"));
+        let orphan = about(&image(&["elsewhere"]).manifest, "x/sig", "orphan");
+        for referrer in [&unnamed, &orphan] {
+            fill(&layout, referrer).await;
+            layout.put_manifest(&Place::new("a"), &referrer.manifest, &charge()).await.unwrap();
+        }
+        put(&layout, "a:named", &named).await;
+        let path = dir.path().join("index.json");
+        let mut file: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        let entries = file["manifests"].as_array_mut().unwrap();
+        entries.extend([json!(unnamed.manifest.descriptor()), json!(orphan.manifest.descriptor())]);
+        std::fs::write(&path, file.to_string()).unwrap();
+        assert_eq!(listed(&layout, &signed.manifest).await, sorted(&[&unnamed, &named]));
+        drop(layout);
+        assert_eq!(gc(dir.path(), false).unwrap().removed, vec![], "what others wrote without a subject stays");
+    }
+
+    #[tokio::test]
+    async fn damage_names_what_the_referrer_is_about() {
+        let dir = folder();
+        let layout = Layout::open_or_create(dir.path()).await.unwrap();
+        let signed = image(&["layer"]);
+        put(&layout, "a:1", &signed).await;
+        let one = about(&signed.manifest, "x/sig", "one");
+        attach(&layout, "a", &signed.manifest, &[&one]).await;
+        std::fs::remove_file(super::super::testing::path_of(&layout, &Digest::sha256(b"one"))).unwrap();
+        let report = verify(dir.path(), &|_| {}).unwrap();
+        let tag = format!("a:{}", fallback_tag(&signed.manifest.digest));
+        assert_eq!(report.missing[0].images, [format!("a referrer of {}", signed.manifest.digest), tag]);
+    }
+}

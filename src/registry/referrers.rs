@@ -1,0 +1,301 @@
+//! Referrers: listed by the API, page by page (distribution-spec "Listing Referrers"), or by an index under a tag where a registry
+//! has no API ("Referrers Tag Schema"); and put so that they are listed (registries.md 4.5).
+
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Arc, OnceLock, PoisonError};
+
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use oci_client::manifest::OCI_IMAGE_INDEX_MEDIA_TYPE as OCI_INDEX;
+use reqwest::Method;
+use reqwest::header::{ETAG, HeaderMap, HeaderValue, LINK};
+use serde::Deserialize;
+use url::Url;
+
+use super::auth::Scopes;
+use super::counters::RequestKind;
+use super::link;
+use super::manifests::media_type;
+use super::profiles::Support;
+use super::store::RegistryStore;
+use super::transport::Call;
+use crate::content::{self, Charge, Descriptor, Digest, DigestTags, MAX_MANIFEST, Manifest, ManifestKind, Place, fallback_tag};
+use crate::name::Reference;
+use crate::{Error, Kind, Result, Side};
+
+/// An image that is signed anew every night for ten years has 3,650 signatures. More than this are a registry that invents them.
+const MOST_REFERRERS: usize = 10_000;
+/// Registries give 100 and more in a page; where each page has one, this still is [`MOST_REFERRERS`].
+const MOST_PAGES: usize = MOST_REFERRERS;
+
+const OPERATION: &str = "list referrers";
+
+/// Manifests of one subject that are put at once.
+const PUTS: usize = 4;
+
+/// So often an index under a tag is read, changed and put, until it holds what it is to hold. Each turn is lost to somebody else who
+/// changed the same image's index within the same milliseconds.
+const TURNS: usize = 8;
+
+/// How many different indexes may be changed at once: enough that images do not wait for each other but by chance.
+const LOCKS: usize = 64;
+
+/// Whether a registry has the referrers API. Its first answer tells, and nobody else asks before that has come.
+#[derive(Debug, Default)]
+pub(crate) struct ReferrersApi {
+    known: OnceLock<bool>,
+    asking: tokio::sync::Mutex<()>,
+}
+
+impl ReferrersApi {
+    pub(crate) fn new(support: Support) -> Self {
+        let api = ReferrersApi::default();
+        if support == Support::No {
+            let _ = api.known.set(false);
+        }
+        api
+    }
+}
+
+/// One of these is held while an index under a tag is changed; which one, the index tells.
+#[derive(Debug)]
+pub(super) struct IndexLocks([tokio::sync::Mutex<()>; LOCKS]);
+
+impl Default for IndexLocks {
+    fn default() -> Self {
+        IndexLocks(std::array::from_fn(|_| tokio::sync::Mutex::default()))
+    }
+}
+
+impl IndexLocks {
+    async fn hold(&self, place: &Place, tag: &str) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+        let mut hasher = DefaultHasher::new();
+        (place, tag).hash(&mut hasher);
+        let which = usize::try_from(hasher.finish() % LOCKS as u64).unwrap_or(0);
+        match self.0.get(which) {
+            Some(lock) => Some(lock.lock().await),
+            None => None,
+        }
+    }
+}
+
+/// A page of the list.
+#[derive(Deserialize)]
+struct Page {
+    /// Go writes no referrers as `null`.
+    manifests: Option<Vec<Descriptor>>,
+}
+
+impl RegistryStore {
+    /// The referrers of `subject` as the API lists them, those of `artifact_type` if one is named and the registry filters; `None`
+    /// where there is no API.
+    pub(super) async fn ask_referrers(
+        &self,
+        place: &Place,
+        subject: &Digest,
+        artifact_type: Option<&str>,
+        charge: &Charge,
+    ) -> Result<Option<Vec<Descriptor>>> {
+        let api = &self.transport.host.referrers;
+        if api.known.get().is_none() {
+            let _first = api.asking.lock().await;
+            if api.known.get().is_none() {
+                let listed = self.referrer_pages(place, subject, artifact_type, charge).await?;
+                let _ = api.known.set(listed.is_some());
+                return Ok(listed);
+            }
+        }
+        if api.known.get() == Some(&false) {
+            return Ok(None);
+        }
+        self.referrer_pages(place, subject, artifact_type, charge).await
+    }
+
+    async fn referrer_pages(
+        &self,
+        place: &Place,
+        subject: &Digest,
+        artifact_type: Option<&str>,
+        charge: &Charge,
+    ) -> Result<Option<Vec<Descriptor>>> {
+        let mut url = self.transport.host.url(&format!("{place}/referrers/{subject}"));
+        if let Some(wanted) = artifact_type {
+            url.query_pairs_mut().append_pair("artifactType", wanted);
+        }
+        let mut seen = HashSet::from([url.clone()]);
+        let mut all: Vec<Descriptor> = vec![];
+        for number in 0..MOST_PAGES {
+            let Some((page, next)) = self.referrer_page(place, url, charge).await? else {
+                let broken = |api: &str| self.about(place, charge, Kind::Damaged, api);
+                return if number == 0 { Ok(None) } else { Err(broken("the registry does not give the next page of referrers")) };
+            };
+            all.extend(page.manifests.unwrap_or_default());
+            if all.len() > MOST_REFERRERS {
+                return Err(self.invented(place, charge, &format!("more than {MOST_REFERRERS} referrers of {subject}")));
+            }
+            let Some(next) = next else { return Ok(Some(all)) };
+            if !seen.insert(next.clone()) {
+                return Err(self.invented(place, charge, "a next page of referrers that was there before"));
+            }
+            url = next;
+        }
+        Err(self.invented(place, charge, &format!("more than {MOST_PAGES} pages of referrers")))
+    }
+
+    /// One page, and where the next one is; `None` where the answer shows that there is no API.
+    async fn referrer_page(&self, place: &Place, url: Url, charge: &Charge) -> Result<Option<(Page, Option<Url>)>> {
+        let scopes = Scopes::pull(place.as_str());
+        let mut call = Call::new((RequestKind::Referrers, OPERATION, Method::GET), url, place, &scopes, charge);
+        // GHCR redirects to a web page elsewhere (registries.md 3.6).
+        call.abroad = false;
+        let (answer, body) = match self.transport.fetch(&call, MAX_MANIFEST, &mut self.transport.host.patience()).await {
+            Ok((answer, _)) if media_type(&answer) != OCI_INDEX => return Ok(None),
+            Ok(fetched) => fetched,
+            Err(error) if is_missing(&error) => return Ok(None),
+            Err(error) => return Err(remedied(error)),
+        };
+        let topic = self.transport.topic(&call);
+        let page = serde_json::from_slice(&body)
+            .map_err(|error| remedied(topic.error(Kind::Damaged, format!("what was served as a list of referrers is none: {error}"))))?;
+        let links = answer.headers.get_all(LINK).iter().filter_map(|value| value.to_str().ok()).collect::<Vec<_>>().join(", ");
+        let astray = |why: String| remedied(topic.error(Kind::Untrusted, format!("the next page of referrers is not asked for: {why}")));
+        let next = link::next(&links).map(|target| self.transport.host.resolve(&answer.url, target)).transpose().map_err(astray)?;
+        match next {
+            Some(next) if !self.transport.host.is_home(&next) => Err(astray("it is at another host".to_owned())),
+            next => Ok(Some((page, next))),
+        }
+    }
+
+    /// The referrers of `subject`, by the API or by the index under its tag.
+    pub(super) async fn all_referrers(&self, place: &Place, subject: &Digest, charge: &Charge) -> Result<Vec<Descriptor>> {
+        if let Some(listed) = self.ask_referrers(place, subject, None, charge).await? {
+            return Ok(listed);
+        }
+        let tag = match self.transport.side {
+            // There a GET may be a pull, and most images have no such tag.
+            Side::Upstream => self.tags_of_digests(place, charge).await?.fallback(subject),
+            Side::Target | Side::Local => Some(fallback_tag(subject)),
+        };
+        let Some(tag) = tag else { return Ok(vec![]) };
+        match self.fetch_manifest(place, &Reference::Tag(tag), &Scopes::pull(place.as_str()), charge).await? {
+            Some(index) if index.kind() == ManifestKind::Index => Ok(index.links()?.manifests),
+            _ => Ok(vec![]),
+        }
+    }
+
+    /// The tags of `place` that say a digest: one listing for all images of it.
+    pub(super) async fn tags_of_digests(&self, place: &Place, charge: &Charge) -> Result<Arc<DigestTags>> {
+        let cell = Arc::clone(self.digest_tags.lock().unwrap_or_else(PoisonError::into_inner).entry(place.clone()).or_default());
+        let listed = cell.get_or_try_init(|| async {
+            match content::Source::tags(self, place, charge).await {
+                Ok(tags) => Ok(Arc::new(DigestTags::of(tags))),
+                // No tag, or no listing at all: then nothing can be found by a tag either.
+                Err(error) if is_missing(&error) => Ok(Arc::default()),
+                Err(error) => Err(remedied(error)),
+            }
+        });
+        listed.await.cloned()
+    }
+
+    /// Puts manifests about `subject`, and sees to it that they are listed: a registry that has seen the subject says so, for the
+    /// others the index under the subject's tag is kept.
+    pub(super) async fn put_referrers(&self, place: &Place, subject: &Digest, referrers: &[Manifest], charge: &Charge) -> Result<()> {
+        let puts = stream::iter(referrers.iter().cloned()).map(|referrer| async move {
+            let reference = Reference::Digest(referrer.digest.clone());
+            let listed = self.put_manifest_if(place, &reference, &referrer, HeaderMap::new(), charge).await?;
+            Ok::<_, Error>(if listed.as_ref() == Some(subject) { None } else { Some(referrer.as_referrer()) })
+        });
+        let unlisted: Vec<Descriptor> = puts.buffered(PUTS).try_filter_map(|unlisted| async move { Ok(unlisted) }).try_collect().await?;
+        if unlisted.is_empty() {
+            return Ok(());
+        }
+        let tag = fallback_tag(subject);
+        let _alone = self.index_locks.hold(place, &tag).await;
+        let mut gone = HashSet::new();
+        for _ in 0..TURNS {
+            // Seen to be there, also after it was put: somebody else may have replaced it meanwhile.
+            let (before, etag) = self.referrers_index(place, &tag, charge).await?;
+            let index = content::with_referrers(before.as_deref(), &unlisted, &gone).map_err(|why| {
+                let message = format!("the target's tag {tag}, where referrers are listed, cannot be used: {why}");
+                self.about(place, charge, Kind::Refused, &message)
+            })?;
+            let Some(index) = index else { return Ok(()) };
+            match self.put_index(place, &tag, index, etag, charge).await {
+                Ok(()) => {}
+                Err(error) if error.http_status() == Some(412) => {}
+                // It lists what is not there any more, which the registry does not take.
+                Err(error) if error.kind() == Kind::ContentMissing && gone.is_empty() => {
+                    gone = self.absent(place, before.as_deref(), charge).await?;
+                    if gone.is_empty() {
+                        return Err(error);
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let message = format!("the index of referrers under {tag} was changed by somebody else {TURNS} times while it was written");
+        Err(self.about(place, charge, Kind::Refused, &message))
+    }
+
+    /// The index under `tag` as it is now, and its ETag.
+    async fn referrers_index(&self, place: &Place, tag: &str, charge: &Charge) -> Result<(Option<Bytes>, Option<HeaderValue>)> {
+        let scopes = Scopes::push(place.as_str());
+        let url = self.transport.host.url(&format!("{place}/manifests/{tag}"));
+        let mut call = Call::new((RequestKind::ManifestGet, "get manifest", Method::GET), url, place, &scopes, charge);
+        call.headers = super::manifests::accept();
+        match self.transport.fetch(&call, MAX_MANIFEST, &mut self.transport.host.patience()).await {
+            Ok((answer, body)) => Ok((Some(body), answer.headers.get(ETAG).cloned())),
+            Err(error) if error.kind() == Kind::NotFound => Ok((None, None)),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn put_index(&self, place: &Place, tag: &str, index: Vec<u8>, etag: Option<HeaderValue>, charge: &Charge) -> Result<()> {
+        let bytes = Bytes::from(index);
+        let manifest = Manifest::known(bytes.clone(), None, Digest::sha256(&bytes), self.transport.side)?;
+        // Who knows `If-Match` refuses when the index was changed meanwhile; the others are looked at afterwards.
+        let headers = etag.into_iter().map(|etag| (reqwest::header::IF_MATCH, etag)).collect();
+        self.put_manifest_if(place, &Reference::Tag(tag.to_owned()), &manifest, headers, charge).await.map(drop)
+    }
+
+    /// What an index of referrers lists, and `place` does not hold.
+    async fn absent(&self, place: &Place, index: Option<&[u8]>, charge: &Charge) -> Result<HashSet<Digest>> {
+        let page = index.and_then(|bytes| serde_json::from_slice::<Page>(bytes).ok());
+        let listed = page.and_then(|page| page.manifests).unwrap_or_default();
+        let scopes = Scopes::push(place.as_str());
+        let looks = stream::iter(listed.into_iter().take(MOST_REFERRERS)).map(|entry| {
+            let scopes = &scopes;
+            async move {
+                let reference = Reference::Digest(entry.digest.clone());
+                let found = self.head_manifest(place, &reference, "head manifest", scopes, charge).await?;
+                Ok::<_, Error>(if found.is_some() { None } else { Some(entry.digest) })
+            }
+        });
+        looks.buffered(PUTS).try_filter_map(|absent| async move { Ok(absent) }).try_collect().await
+    }
+
+    fn about(&self, place: &Place, charge: &Charge, kind: Kind, message: &str) -> Error {
+        remedied(self.transport.topic_of(OPERATION, Some(place), charge).error(kind, message))
+    }
+
+    fn invented(&self, place: &Place, charge: &Charge, what: &str) -> Error {
+        self.about(place, charge, Kind::Untrusted, &format!("the registry lists {what}"))
+    }
+}
+
+/// Whether an answer means that there is no such list: the statuses of a registry that does not know the request, and a redirect to
+/// another host.
+fn is_missing(error: &Error) -> bool {
+    matches!(error.kind(), Kind::NotFound | Kind::Refused) && matches!(error.http_status(), Some(300..=399 | 400 | 404 | 405 | 406))
+}
+
+/// Says what can be done where a registry will not have its referrers listed.
+fn remedied(error: Error) -> Error {
+    match error.kind() {
+        Kind::Refused | Kind::Unauthorized | Kind::Damaged | Kind::Untrusted => {
+            error.rather("`referrers = false` in the rule copies its images without signatures and the like")
+        }
+        _ => error,
+    }
+}

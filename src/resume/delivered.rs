@@ -1,0 +1,200 @@
+//! When which image was first delivered, so that it is known how long its signatures are still looked for.
+//!
+//! One line of JSON an image and event, appended; the last line of an image counts, and one that is no JSON (the writer was killed)
+//! counts for nothing. Losing the file costs requests: images are taken to be delivered now.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::content::{Digest, Place};
+use crate::{Error, Result};
+
+/// The file's name in the state directory.
+const NAME: &str = "delivered.jsonl";
+
+/// An image that no run has met for so long is forgotten: lists lose images, and the file is not to grow for ever.
+const FORGOTTEN: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+
+/// That an image was met again is written down when the last time is so long ago: well before it would be forgotten, and not every night.
+const RENEWED: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// What is remembered of a delivered image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery {
+    /// When it was first delivered.
+    pub at: Timestamp,
+    /// The manifests below it that may have referrers of their own.
+    pub children: Vec<Digest>,
+    /// What was listed as a referrer, and is not there.
+    pub gone: Vec<Digest>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Line {
+    /// `target repository@digest`
+    image: String,
+    /// Times in RFC 3339.
+    at: String,
+    seen: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    children: Vec<Digest>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    gone: Vec<Digest>,
+}
+
+/// The deliveries into one target.
+#[derive(Debug)]
+pub struct Deliveries {
+    path: PathBuf,
+    /// What the target is called in the file.
+    target: String,
+    /// Read when the first image is asked about.
+    known: Mutex<Option<HashMap<String, (Delivery, Timestamp)>>>,
+}
+
+impl Deliveries {
+    /// The deliveries into `target` (any name that tells targets apart), kept in the folder `state`.
+    ///
+    /// # Errors
+    /// If the folder cannot be made.
+    pub fn open(state: &Path, target: &str) -> Result<Self> {
+        std::fs::create_dir_all(state).map_err(|error| Error::io("open state", state, &error))?;
+        Ok(Deliveries { path: state.join(NAME), target: target.to_owned(), known: Mutex::default() })
+    }
+
+    /// What is known of an image there; `None` if this is the first time that anybody asks.
+    pub fn of(&self, place: &Place, digest: &Digest) -> Option<Delivery> {
+        self.known().as_ref()?.get(&self.key(place, digest)).map(|(delivery, _)| delivery.clone())
+    }
+
+    /// The image is there, at `now`. The time of its first delivery stays what it is. A failure to write it down costs requests later.
+    pub fn note(&self, place: &Place, digest: &Digest, children: Vec<Digest>, gone: Vec<Digest>, now: Timestamp) {
+        let key = self.key(place, digest);
+        let mut known = self.known();
+        let Some(known) = known.as_mut() else { return };
+        // A time to come is no time of a delivery: a clock was wrong.
+        let before = known.get(&key).filter(|(before, _)| before.at <= now);
+        let delivery = Delivery { at: before.map_or(now, |(before, _)| before.at), children, gone };
+        if before.is_some_and(|(before, seen)| *before == delivery && *seen <= now && now.duration_since(*seen).unsigned_abs() < RENEWED) {
+            return;
+        }
+        let line = line(&key, &delivery, now);
+        known.insert(key, (delivery, now));
+        let appended = File::options().create(true).append(true).open(&self.path).and_then(|mut file| file.write_all(line.as_bytes()));
+        if let Err(error) = appended {
+            tracing::debug!(%error, "could not write down a delivery");
+        }
+    }
+
+    fn key(&self, place: &Place, digest: &Digest) -> String {
+        format!("{} {place}@{digest}", self.target)
+    }
+
+    fn known(&self) -> MutexGuard<'_, Option<HashMap<String, (Delivery, Timestamp)>>> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.is_none() {
+            *known = Some(read(&self.path, Timestamp::now()));
+        }
+        known
+    }
+}
+
+/// What the file says. One that is half full of what nobody needs is written anew.
+fn read(path: &Path, now: Timestamp) -> HashMap<String, (Delivery, Timestamp)> {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let mut known = HashMap::new();
+    for line in text.lines() {
+        let Ok(Line { image, at, seen, children, gone }) = serde_json::from_str(line) else { continue };
+        if let (Ok(at), Ok(seen)) = (at.parse(), seen.parse()) {
+            known.insert(image, (Delivery { at, children, gone }, seen));
+        }
+    }
+    known.retain(|_, (_, seen): &mut (Delivery, Timestamp)| now.duration_since(*seen).unsigned_abs() < FORGOTTEN);
+    if text.lines().count() > 2 * known.len()
+        && let Err(error) = rewrite(path, &known)
+    {
+        tracing::debug!(%error, "could not shorten the list of deliveries");
+    }
+    known
+}
+
+fn rewrite(path: &Path, known: &HashMap<String, (Delivery, Timestamp)>) -> std::io::Result<()> {
+    let mut lines: Vec<String> = known.iter().map(|(image, (delivery, seen))| line(image, delivery, *seen)).collect();
+    lines.sort();
+    let mut file = tempfile::NamedTempFile::new_in(path.parent().unwrap_or(Path::new(".")))?;
+    file.write_all(lines.concat().as_bytes())?;
+    file.persist(path).map(drop).map_err(|error| error.error)
+}
+
+fn line(image: &str, delivery: &Delivery, seen: Timestamp) -> String {
+    let Delivery { at, children, gone } = delivery.clone();
+    let line = Line { image: image.to_owned(), at: at.to_string(), seen: seen.to_string(), children, gone };
+    // Texts and times: nothing that could fail.
+    serde_json::to_string(&line).map(|text| text + "\n").unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn time(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    fn lines(folder: &Path) -> Vec<String> {
+        std::fs::read_to_string(folder.join(NAME)).unwrap_or_default().lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn the_first_delivery_counts_and_is_written_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let (place, digest) = (Place::new("m/app"), Digest::sha256(b"x"));
+        let (first, now) = (Timestamp::now() - Duration::from_secs(86_400), Timestamp::now());
+        let book = Deliveries::open(folder.path(), "r.example").unwrap();
+        assert_eq!(book.of(&place, &digest), None);
+        book.note(&place, &digest, vec![], vec![], first);
+        book.note(&place, &digest, vec![], vec![], now);
+        assert_eq!(lines(folder.path()).len(), 1);
+        book.note(&place, &digest, vec![Digest::sha256(b"child")], vec![], now);
+        let again = Deliveries::open(folder.path(), "r.example").unwrap().of(&place, &digest).unwrap();
+        assert_eq!((again.at, again.children.len()), (first, 1));
+        assert_eq!(Deliveries::open(folder.path(), "other.example").unwrap().of(&place, &digest), None);
+        assert_eq!(book.of(&Place::new("m/other"), &digest), None);
+    }
+
+    #[test]
+    fn what_was_long_not_met_goes_and_torn_lines_count_for_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let (place, digest) = (Place::new("a"), Digest::sha256(b"x"));
+        let now = Timestamp::now();
+        let at = |days: u64| now - Duration::from_secs(days * 86_400);
+        let delivery = Delivery { at: at(200), children: vec![], gone: vec![] };
+        let kept = line(&format!("t a@{digest}"), &delivery, at(80));
+        let text = [line("t b@x", &delivery, at(95)), "{\"image\":\"t".to_owned() + "\n", kept.clone()].concat();
+        std::fs::write(folder.path().join(NAME), text).unwrap();
+        let book = Deliveries::open(folder.path(), "t").unwrap();
+        assert_eq!(book.of(&place, &digest).unwrap().at, at(200));
+        assert_eq!(lines(folder.path()), [kept.trim_end()], "it was shortened");
+        // Met again after more than 30 days: that is written down, the first time stays.
+        book.note(&place, &digest, vec![], vec![], now);
+        assert_eq!((book.of(&place, &digest).unwrap().at, lines(folder.path()).len()), (at(200), 2));
+    }
+
+    #[test]
+    fn a_time_to_come_is_no_time_of_a_delivery() {
+        let folder = tempfile::tempdir().unwrap();
+        let (place, digest) = (Place::new("a"), Digest::sha256(b"x"));
+        let book = Deliveries::open(folder.path(), "t").unwrap();
+        book.note(&place, &digest, vec![], vec![], time("2999-01-01T00:00:00Z"));
+        let now = Timestamp::now();
+        book.note(&place, &digest, vec![], vec![], now);
+        assert_eq!(book.of(&place, &digest).unwrap().at, now);
+    }
+}
