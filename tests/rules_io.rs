@@ -7,6 +7,7 @@ use insta::assert_snapshot;
 use support::corpus::simple;
 use support::fake::Fake;
 use support::program::Program;
+use support::real::skopeo_ok;
 
 /// A folder that holds a copy of `tests/data/<name>`, under that name.
 fn with_data(name: &str) -> Program {
@@ -561,4 +562,29 @@ fn rules_check_online_asks_which_repositories_exist() {
     let elsewhere = program.run(&["rules", "check", "--online"]).exits(0);
     assert!(elsewhere.stderr.contains("is no Azure Container Registry: nothing is asked of it"), "{}", elsewhere.stderr);
     assert_eq!(target.requests().len(), 4);
+}
+
+/// What skopeo reads of an image by a `registries.conf`, and nothing of its own configuration.
+fn by_registries_conf(file: &std::path::Path, image: &str) -> Option<String> {
+    let image = format!("docker://{image}");
+    skopeo_ok(["--registries-conf", file.to_str().unwrap(), "inspect", "--raw", "--no-creds", &image])
+}
+
+#[test]
+fn skopeo_pulls_what_was_stocked_by_the_exported_registries() {
+    let (target, program) = (Fake::start(), Program::new());
+    for (repository, seed) in [("mirror/library/alpine", 1), ("mirror/dash/grafana", 2), ("mirror/quay/x/y", 3)] {
+        simple(&target, repository, "v1", seed);
+    }
+    program.write("larder.toml", STOCKED.replace("contoso.azurecr.io", &target.addr()));
+    program.run(&["rules", "export", "--format", "podman", "--dir", "."]).exits(0);
+    let file = program.path("registries.conf");
+    for (image, place) in [
+        ("docker.io/library/alpine:v1", "mirror/library/alpine"),
+        ("docker.io/grafana/grafana:v1", "mirror/dash/grafana"),
+        ("quay.io/x/y:v1", "mirror/quay/x/y"),
+    ] {
+        let Some(read) = by_registries_conf(&file, image) else { return };
+        assert_eq!(read.as_bytes(), target.manifest(place, "v1").unwrap().1, "{image}");
+    }
 }

@@ -140,7 +140,9 @@ impl Import {
             needs.push(preflight::Need { what: "the target", folder: path.clone(), bytes });
         }
         if let Some(stage) = &self.stage {
-            let bytes = kept::parts(&self.shelf, &self.bundles).filter(|part| !part.is_kept(stage)).map(|part| part.piece.len).sum();
+            let bytes = kept::parts(&self.shelf, &self.bundles)
+                .filter(|part| !part.is_kept(stage))
+                .fold(0u64, |all, part| all.saturating_add(part.piece.len));
             needs.push(preflight::Need { what: "parts of blobs that are not complete yet", folder: stage.folder().to_owned(), bytes });
         }
         Ok(needs)

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{Pattern, Rule, View};
+use crate::name::DOCKER_HUB;
 use crate::rules::SourcePattern;
 
 /// So many rules are named where one line speaks of many.
@@ -92,14 +93,18 @@ pub(super) fn taken_along(view: &View<'_>, mirror: &Mirror<'_>) -> Option<String
         return None;
     }
     let below = SourcePattern { host: source.host.clone(), path: source.path.all_below() };
+    if !exists(&below) {
+        return None;
+    }
     let others = others(view, mirror.rule).filter(|other| other.source != below && covers(other, &below));
     let owner = others.max_by_key(|other| other.source.path.prefix().len())?;
     Some(format!("rule \"{}\": {below} is rule \"{}\"'s, but goes the way of {source} here", mirror.rule.name, owner.name))
 }
 
-/// Whether there are such names: Docker Hub has none of one component, they are below `library/`.
+/// Whether there can be such names: Docker Hub has none but of two components, `library/alpine`.
 fn exists(source: &SourcePattern) -> bool {
-    source.path.is_wildcard() || crate::name::normal_path(&source.host, source.path.prefix()) == source.path.prefix()
+    let slashes = source.path.prefix().matches('/').count();
+    source.host != DOCKER_HUB || if source.path.is_wildcard() { slashes <= 1 } else { slashes == 1 }
 }
 
 /// Whether all names of `source` are the rule's.
