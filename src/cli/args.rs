@@ -203,6 +203,9 @@ pub(super) struct SyncArgs {
     /// Only read the lock, and deliver exactly what it says, by digest, whatever tags mean now; lists are not read
     #[arg(long, requires = "lock")]
     pub(super) frozen: bool,
+    /// Ask caches that were warmed again until they answer by themselves, for at most 10 minutes an image
+    #[arg(long)]
+    pub(super) verify_warm: bool,
     /// Take nothing for granted: ask the target for every piece of every image, and fetch what it has lost
     #[arg(long)]
     pub(super) recheck: bool,

@@ -177,9 +177,7 @@ async fn no_more_requests_are_in_flight_than_there_are_permits() {
     let settings = |_: &str| HostSettings { concurrency: Some(2), ..HostSettings::default() };
     let registries = Registries::new(settings, Concurrency::default(), RetryPolicy::default(), limits());
     let store = registries.store(Side::Upstream, &server.host, Arc::new(Nobody)).unwrap();
-    let charge = charge();
-    // Of as many repositories: the listing of one is asked for once.
-    let places: Vec<Place> = (0..20).map(|number| Place::new(format!("a/{number}"))).collect();
+    let (places, charge) = ((0..20).map(|n| Place::new(format!("a/b{n}"))).collect::<Vec<_>>(), charge());
     futures_util::future::try_join_all(places.iter().map(|place| store.tags(place, &charge))).await.unwrap();
     assert_eq!((server.seen().len(), most.load(Ordering::SeqCst)), (20, 2));
 }
