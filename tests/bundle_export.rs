@@ -13,10 +13,10 @@ use larder::bundle::format::{Bundle, MemberKind};
 use larder::content::Digest;
 use serde_json::Value;
 use support::corpus::{self, ImageSpec, image};
-use support::fake::{FOREVER, Fake, Fault, Kind, Match};
+use support::fake::{FOREVER, Fake, Fault, Gate, Kind, Match};
 use support::layer::layer;
 use support::real;
-use support::room::{Ran, Room};
+use support::room::{Ran, Room, until};
 
 /// A room whose images come from `fake`, below `m/`.
 fn room(fake: &Fake) -> Room {
@@ -207,16 +207,24 @@ fn only_what_this_run_delivered_is_packed() {
     let nothing = export(&room, &["--to", "third"]).ended(1);
     assert!(nothing.stderr.contains("nothing was packed: no image was delivered"), "{}", nothing.stderr);
     assert_eq!((nothing.stdout.as_str(), files(&room.path("third"))), ("", BTreeMap::new()));
+}
 
-    // A deadline that has passed defers what is not there; the rest is packed.
-    room.list([fake.image("app:v1")]);
-    fake.fault(Match::kind(Kind::ManifestHead).repository("app"), FOREVER, Fault::limited("3600"));
-    corpus::simple(&fake, "other", "v1", 10);
-    room.list([fake.image("app:v1"), fake.image("other:v1")]);
-    let ran = export(&room, &["--to", "fourth"]);
-    let report = room.json("report.json");
-    assert_eq!((ran.code, &report["exit"]), (3, &3.into()), "{}", ran.stderr);
-    assert!(!room.path("fourth").join("x").exists());
+#[test]
+fn what_is_deferred_is_not_packed_and_the_rest_is() {
+    let (fake, slow) = (Fake::start(), Fake::start());
+    let room = Room::new();
+    room.configure("layout = \"store\"", &[(fake.addr(), "m"), (slow.addr(), "n")]);
+    corpus::simple(&fake, "app", "v1", 1);
+    corpus::simple(&slow, "app", "v1", 2);
+    room.list([fake.image("app:v1"), slow.image("app:v1")]);
+    slow.fault(Match::kind(Kind::ManifestHead), FOREVER, Fault::limited("3600"));
+    let ran = export(&room, &["--to", "out"]).ended(3);
+    assert_eq!((&room.json("report.json")["exit"], ran.stdout.is_empty()), (&3.into(), false));
+    assert_eq!(record(&room.path("out")).images.iter().map(|image| image.name.as_str()).collect::<Vec<_>>(), ["m/app:v1"]);
+    room.larder(["verify", "out"]).ended(0);
+    slow.clear_faults();
+    export(&room, &["--to", "all"]).ended(0);
+    assert_eq!(record(&room.path("all")).images.len(), 2);
 }
 
 #[test]
@@ -395,6 +403,21 @@ fn damage_in_the_cache_is_found_and_mended_by_the_next_run() {
         assert!(files(&room.path("fresh")) == before);
         std::fs::remove_dir_all(room.path("fresh")).unwrap();
     }
+    // A volume by itself does not show what a part of a blob is worth; the whole blob does.
+    let path = cache_blob(&room, &cut.digest);
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[0] ^= 1;
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(&path, bytes).unwrap();
+    let (last, _) = bundle.members().filter(|(_, member)| member.digest == cut.digest).last().unwrap();
+    let repair = ["--repair", "out/b.bundle.json", "--volume", &last.to_string(), "--to", "fresh"];
+    let found = export(&room, &repair).ended(1);
+    assert!(found.stderr.contains(&format!("{} in the cache was damaged", cut.digest)), "{}", found.stderr);
+    assert_eq!(files(&room.path("fresh")), BTreeMap::new());
+    export(&room, &repair).ended(0);
+    for (name, bytes) in files(&room.path("fresh")) {
+        assert!(before[&name] == bytes);
+    }
 }
 
 #[test]
@@ -479,4 +502,173 @@ fn damage_and_loss_of_volumes_are_told() {
 
     room.write("stray.tar", "no volume");
     assert!(room.larder(["verify", "stray.tar"]).ended(1).stderr.contains("stray.tar is no volume of a bundle"));
+}
+
+/// At how many moments the copying into the cache is killed, and at how many the packing.
+const MOMENTS: [u64; 2] = [25, 25];
+
+/// The size of a layer. Long enough that most kills meet one under way.
+const LAYER: usize = 4_000_000;
+
+/// Large enough for several layers, and cut so that some are not whole.
+const VOLUME: &str = "18MB";
+
+/// Images that share a layer by fours, one of them larger than a volume.
+fn stock(fake: &Fake) -> Vec<String> {
+    let mut names = vec![];
+    for number in 0..12_u64 {
+        let repository = format!("apps/{}", number % 3);
+        image(fake, &repository, Some(&format!("v{number}")), &ImageSpec::new([layer(900 + number % 3, LAYER), layer(number, LAYER)]));
+        names.push(format!("{repository}:v{number}"));
+    }
+    image(fake, "large", Some("v1"), &ImageSpec::new([layer(100, 6 * LAYER)]));
+    corpus::simple(fake, "gated", "v1", 999);
+    names.extend(["large:v1".to_owned(), "gated:v1".to_owned()]);
+    names.into_iter().map(|name| fake.image(&name)).collect()
+}
+
+/// How long the files of a folder, and of those in it, are together.
+fn length(folder: &Path) -> u64 {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.filter_map(|entry| Some(if entry.path().is_dir() { length(&entry.path()) } else { entry.metadata().ok()?.len() })).sum()
+}
+
+/// The blobs that are whole in the volumes of `to` and in the one under way, given where each should be.
+fn packed(to: &Path, bundle: &Bundle) -> BTreeSet<Digest> {
+    let mut whole = BTreeMap::new();
+    for volume in &bundle.volumes {
+        let path = to.join(&volume.file);
+        let partial = to.join(format!("{}.partial", volume.file));
+        let there = std::fs::metadata(path).or_else(|_| std::fs::metadata(partial)).map_or(0, |meta| meta.len());
+        // Headers and bytes from the end of the volume backwards: all members but these are before.
+        let mut end = volume.size - 1024;
+        for member in volume.members.iter().rev() {
+            *whole.entry(member.digest.clone()).or_insert(true) &= end <= there;
+            let header = if member.path().len() > 100 { 3 * 512 } else { 512 };
+            end -= header + member.size.next_multiple_of(512);
+        }
+    }
+    whole.into_iter().filter(|(_, whole)| *whole).map(|(digest, _)| digest).collect()
+}
+
+#[test]
+fn an_export_survives_fifty_kills_and_reads_nothing_again_but_what_was_under_way() {
+    let (fake, gate) = (Fake::start(), Gate::closed());
+    let images = stock(&fake);
+    let arguments = ["--to", "out", "--name", "b", "--volume-size", VOLUME];
+    let undisturbed = room(&fake);
+    undisturbed.list(&images);
+    export(&undisturbed, &arguments).ended(0);
+    let (expected, bundle) = (files(&undisturbed.path("out")), record(&undisturbed.path("out")));
+    assert!(bundle.volumes.len() > 4 && bundle.members().any(|(_, member)| member.part.is_some()));
+
+    let room = room(&fake);
+    room.list(&images);
+    let (cache, out) = (room.path("cache"), room.path("out"));
+    let all = [&["export", "--cache", "cache"], &arguments[..]].concat();
+    let total = length(&undisturbed.path("cache"));
+    // While it copies. One manifest is held, so that no run comes to its end.
+    for moment in 1..=MOMENTS[0] {
+        let had = length(&cache);
+        let share = (total - had) / (MOMENTS[0] + 1 - moment) / 3;
+        fake.clear_faults();
+        fake.fault(Match::kind(Kind::ManifestGet).repository("gated"), FOREVER, Fault::Hold(gate.clone()));
+        fake.fault(Match::kind(Kind::BlobGet), FOREVER, Fault::Stall { after: share });
+        let run = room.start(&all);
+        assert!(until(|| length(&cache) >= had + share), "{}", run.stderr());
+        assert!(run.kill(), "it was not killed, it had ended");
+        assert_eq!(length(&out), 0);
+    }
+    fake.clear_faults();
+    gate.open();
+    let transferred = fake.bytes_sent();
+    room.larder(["sync", "--to", "oci:cache"]).ended(0);
+    assert!(fake.bytes_sent() - transferred < total, "what was there was transferred again");
+
+    // While it packs. What is packed is not read again: in the cache it is overwritten, and nobody notices.
+    let total: u64 = bundle.volumes.iter().map(|volume| volume.size).sum();
+    let mut spoilt = BTreeSet::new();
+    fake.reset_log();
+    for moment in 1..=MOMENTS[1] {
+        let had = length(&out);
+        let share = (total - had) / (MOMENTS[1] + 1 - moment);
+        let run = room.start(&all);
+        assert!(until(|| length(&out) > had + share / 2), "{}", run.stderr());
+        assert!(run.kill(), "it was not killed, it had ended");
+        for (name, bytes) in files(&out) {
+            assert!(name.ends_with(".partial") || bytes == expected[&name], "half of {name}");
+        }
+        for digest in packed(&out, &bundle) {
+            let path = cache.join("blobs/sha256").join(digest.encoded());
+            let len = path.metadata().unwrap().len();
+            // Manifests are needed to know what is to be packed.
+            if len > 100_000 && !bundle.members().any(|(_, member)| member.digest == digest && member.part.is_some()) {
+                std::fs::remove_file(&path).unwrap();
+                std::fs::File::create(&path).unwrap().set_len(len).unwrap();
+                spoilt.insert(digest);
+            }
+        }
+    }
+    assert!(spoilt.len() > 8, "{}", spoilt.len());
+    export(&room, &arguments).ended(0);
+    assert_eq!(fake.count(Kind::BlobGet) + fake.count(Kind::ManifestGet), 0);
+    assert!(files(&out) == expected);
+    room.larder(["verify", "out"]).ended(0);
+}
+
+#[test]
+fn an_interrupted_packing_goes_on_where_it_was() {
+    let fake = Fake::start();
+    let room = room(&fake);
+    room.list(stock(&fake));
+    room.larder(["sync", "--to", "oci:cache"]).ended(0);
+    let all = ["export", "--cache", "cache", "--to", "out", "--name", "b", "--report", "report.json"];
+    let run = room.start(all);
+    assert!(until(|| length(&room.path("out")) > LAYER as u64), "{}", run.stderr());
+    run.signal("TERM");
+    let ran = run.finish().ended(3);
+    assert!(ran.stderr.contains("interrupted while packing; the same command goes on where this one stopped"), "{}", ran.stderr);
+    assert_eq!((ran.stdout.as_str(), &room.json("report.json")["exit"]), ("", &3.into()));
+    assert_eq!(files(&room.path("out")).into_keys().collect::<Vec<_>>(), ["b-0001.tar.partial"]);
+    // While it copies, nothing is packed.
+    let (gate, other) = (Gate::closed(), self::room(&fake));
+    other.list([fake.image("apps/0:v0")]);
+    fake.fault(Match::kind(Kind::ManifestGet), FOREVER, Fault::Hold(gate.clone()));
+    fake.reset_log();
+    let run = other.start(["export", "--to", "out"]);
+    assert!(fake.wait_until(support::room::PATIENCE, |requests| requests.iter().any(|request| request.kind == Kind::ManifestGet)));
+    run.signal("INT");
+    assert!(until(|| run.stderr().contains("interrupted")));
+    gate.open();
+    let ran = run.finish();
+    assert!(ran.code == 3 && ran.stderr.contains("nothing was packed"), "{ran:?}");
+    assert_eq!(length(&other.path("out")), 0);
+}
+
+#[test]
+fn images_are_packed_as_their_rules_cut_them() {
+    let fake = Fake::start();
+    for index in ["rewrite", "sparse"] {
+        let room = room(&fake);
+        let rules = room.read("larder.toml");
+        room.write("larder.toml", format!("{rules}platforms = [\"linux/arm64\"]\nindex = \"{index}\"\n"));
+        corpus::multi(&fake, "many", "v1", 7, &["linux/amd64", "linux/arm64"]);
+        room.list([fake.image("many:v1")]);
+        export(&room, &["--to", "out", "--name", "b"]).ended(0);
+        let bundle = record(&room.path("out"));
+        assert_eq!(bundle.images[0].platforms, ["linux/arm64"]);
+        // The index, one image, its config, two layers.
+        assert_eq!(bundle.volumes[0].members.len(), 5, "{index}");
+        assert_eq!(bundle.images[0].digest == fake.digest("many", "v1").unwrap(), index == "sparse");
+        room.larder(["verify", "out"]).ended(0);
+        unpack(&room.path("out"), &room.path("unpacked"));
+        room.larder(["verify", "unpacked"]).ended(0);
+        // A lost layer comes back, and nothing that was left out with it.
+        let (_, layer) = bundle.members().find(|(_, member)| member.kind == MemberKind::Blob).unwrap();
+        std::fs::remove_file(cache_blob(&room, &layer.digest)).unwrap();
+        fake.reset_log();
+        export(&room, &["--repair", "out/b.bundle.json", "--volume", "1", "--to", "again"]).ended(0);
+        assert_eq!((fake.count(Kind::BlobGet), fake.count(Kind::ManifestGet)), (1, 0), "{index}");
+        assert_eq!(files(&room.path("again"))["b-0001.tar"], files(&room.path("out"))["b-0001.tar"]);
+    }
 }

@@ -65,7 +65,7 @@ fn wrong_rules_are_all_named_at_once() {
     .concat();
     assert_snapshot!(configured(&text), @r#"
     ---
-    error: local: read configuration: larder.toml:9: rule "two": its target hub/quay/* lies inside the target hub/* of rule "one" (line 5)
+    error: local: read configuration: larder.toml:9: rule "two": its target hub/quay/* lies inside the target hub/* of rule "one" (line 5) (give one of the two another target)
     error: local: read configuration: larder.toml:14: rule "tagged": source `ghcr.io/a/b:1`: a rule is about repositories; remove the tag `:1`
     error: local: read configuration: larder.toml:20: rule "later": platforms: `linux` is not a platform: write it like linux/amd64, linux/arm/v7 or windows/amd64:10.0.20348
     error: local: read configuration: larder.toml:21: rule "later": min_tags must be 0 or more
@@ -138,8 +138,11 @@ fn rules_explain_shows_how_a_name_resolves() {
     rule: none
     source: ghcr.io/a/b:latest
     target: none
-    problem: no cache rule covers ghcr.io/a/b; the nearest is "docker-library" (docker.io/library/* to library/*)
+    credentials: none (a docker or podman login if there is one, else anonymous)
+    delivery: none
+    pulls: none
     ---
+    error: local: resolve ghcr.io/a/b: no cache rule covers ghcr.io/a/b; the nearest is "docker-library" (docker.io/library/* to library/*) (add a rule to larder.toml, or use --unmatched mirror)
     exit 1
     "#);
     assert_snapshot!(program.run(&["rules", "check"]).shown(&[]), @"

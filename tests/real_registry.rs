@@ -20,8 +20,18 @@ use support::room::{Report, Room};
 const ACCEPT: &str = "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json, \
                       application/vnd.docker.distribution.manifest.v2+json, application/vnd.docker.distribution.manifest.list.v2+json";
 
-/// What skopeo 1.9 does not take for an image.
-const ODD: [&str; 6] = ["unknown-media-type", "artifact-manifest", "docker-schema1", "nested-index", "sha512-layer", "foreign-layer"];
+/// What skopeo 1.9 does not take for an image, or cannot copy as it is.
+const ODD: [&str; 9] = [
+    "inline-child",
+    "odd-index",
+    "sha512-child",
+    "unknown-media-type",
+    "artifact-manifest",
+    "docker-schema1",
+    "nested-index",
+    "sha512-layer",
+    "foreign-layer",
+];
 
 /// What skopeo does not find in a layout, where it looks for OCI's media types only (containers/image `oci/layout`).
 const DOCKERS: [&str; 2] = ["docker-image", "docker-list"];

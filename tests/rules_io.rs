@@ -4,7 +4,10 @@
 mod support;
 
 use insta::assert_snapshot;
+use support::corpus::simple;
+use support::fake::Fake;
 use support::program::Program;
+use support::real::skopeo_ok;
 
 /// A folder that holds a copy of `tests/data/<name>`, under that name.
 fn with_data(name: &str) -> Program {
@@ -236,7 +239,7 @@ fn rules_of_an_amazon_registry_are_imported() {
     password = { env = "HUB_PASSWORD" }
     ---
     error: not imported: prefix "team/shared": its role arn:aws:iam::123456789012:role/ptc; give larder a credential set for 210987654321.dkr.ecr.us-east-1.amazonaws.com
-    3 rules imported; 1 things that larder.toml cannot say
+    3 rules imported; 1 thing that larder.toml cannot say
     exit 1
     "#);
     program.write("larder.toml", &run.stdout);
@@ -290,7 +293,7 @@ fn proxy_projects_of_a_harbor_are_imported() {
     warning: 1 project is no proxy cache: it has no rule
     warning: the files do not say where Harbor is: harbor.example.com stands for it (--to REGISTRY says it)
     error: not imported: project "lab_mirror": its filter team/**; larder's rule takes every repository
-    2 rules imported; 1 things that larder.toml cannot say
+    2 rules imported; 1 thing that larder.toml cannot say
     exit 1
     "#);
     program.write("larder.toml", &run.stdout);
@@ -320,7 +323,7 @@ fn what_cannot_be_imported_is_told_and_nothing_is_printed() {
     ");
     assert_snapshot!(run(&["gone.json"]), @"
     ---
-    error: local: read list: gone.json: No such file or directory (os error 2)
+    error: local: import rules: gone.json: No such file or directory (os error 2)
     exit 2
     ");
     assert_snapshot!(run(&["x.json", "--to", "oci:x"]), @"
@@ -328,4 +331,260 @@ fn what_cannot_be_imported_is_told_and_nothing_is_printed() {
     error: local: read --to: `oci:x`: a cache is a registry: HOST[:PORT][/PREFIX]
     exit 2
     ");
+}
+
+const STOCKED: &str = r#"version = 1
+[target]
+registry = "contoso.azurecr.io"
+repository_prefix = "mirror"
+[[rule]]
+name = "docker-library"
+source = "docker.io/library/*"
+target = "library/*"
+credentials = "docker-hub"
+[[rule]]
+name = "grafana"
+source = "docker.io/grafana/*"
+target = "dash/*"
+[[rule]]
+name = "quay-all"
+source = "quay.io/*"
+target = "quay/*"
+[[credentials]]
+name = "docker-hub"
+login_server = "docker.io"
+username = "somebody"
+password = { command = ["print", "hunter2"] }
+"#;
+
+#[test]
+fn rules_are_exported_in_every_format_and_no_secret_with_them() {
+    let program = Program::new();
+    program.write("larder.toml", STOCKED);
+    let export = |format: &str| {
+        let run = program.run(&["rules", "export", "--format", format]).exits(0);
+        let shown = run.shown(&[]);
+        assert!(!shown.contains("hunter2") && !shown.contains("somebody"), "{shown}");
+        for warning in run.stderr.lines() {
+            assert!(run.stdout.contains(&format!("# - {}", warning.strip_prefix("warning: ").unwrap())), "{warning} is no comment");
+        }
+        shown
+    };
+    assert_snapshot!(export("az"), @r#"
+    # Written by `larder rules export --format az`.
+    #
+    # What it cannot say, or what is left to you:
+    # - a cache refuses pushes into its rules' repositories: set delivery = "warm" once these exist for "docker-library", "grafana", "quay-all"
+    set -eu
+    : "${DOCKER_HUB_USERNAME_ID:?the Key Vault secret identifier of the user name of docker-hub}"
+    : "${DOCKER_HUB_PASSWORD_ID:?the Key Vault secret identifier of the password of docker-hub}"
+    az acr credential-set create -r contoso -n docker-hub -l docker.io -u "$DOCKER_HUB_USERNAME_ID" -p "$DOCKER_HUB_PASSWORD_ID"
+    az acr cache create -r contoso -n docker-library -s 'docker.io/library/*' -t 'mirror/library/*' -c docker-hub
+    az acr cache create -r contoso -n grafana -s 'docker.io/grafana/*' -t 'mirror/dash/*' -c docker-hub
+    az acr cache create -r contoso -n quay-all -s 'quay.io/*' -t 'mirror/quay/*'
+    ---
+    warning: a cache refuses pushes into its rules' repositories: set delivery = "warm" once these exist for "docker-library", "grafana", "quay-all"
+    exit 0
+    "#);
+    assert_snapshot!(export("containerd"), @r#"
+    # docker.io/hosts.toml
+    # Written by `larder rules export --format containerd`.
+    #
+    # What it cannot say, or what is left to you:
+    # - rule "grafana": hosts.toml cannot turn docker.io/grafana/* into mirror/dash/*: it keeps the whole path; pull these by the target's own name
+    # - names of docker.io that no rule covers are asked of the target under their own path, where it has other images: dash/* (rule "grafana"), quay/* (rule "quay-all")
+    server = "https://registry-1.docker.io"
+
+    [host."https://contoso.azurecr.io/v2/mirror"]
+    capabilities = ["pull", "resolve"]
+    override_path = true
+
+    # quay.io/hosts.toml
+    # Written by `larder rules export --format containerd`.
+    server = "https://quay.io"
+
+    [host."https://contoso.azurecr.io/v2/mirror/quay"]
+    capabilities = ["pull", "resolve"]
+    override_path = true
+
+    ---
+    warning: rule "grafana": hosts.toml cannot turn docker.io/grafana/* into mirror/dash/*: it keeps the whole path; pull these by the target's own name
+    warning: names of docker.io that no rule covers are asked of the target under their own path, where it has other images: dash/* (rule "grafana"), quay/* (rule "quay-all")
+    exit 0
+    "#);
+    assert_snapshot!(export("podman"), @r#"
+    # Written by `larder rules export --format podman`.
+
+    [[registry]]
+    prefix = "docker.io/library"
+    location = "docker.io/library"
+
+    [[registry.mirror]]
+    location = "contoso.azurecr.io/mirror/library"
+
+    [[registry]]
+    prefix = "docker.io/grafana"
+    location = "docker.io/grafana"
+
+    [[registry.mirror]]
+    location = "contoso.azurecr.io/mirror/dash"
+
+    [[registry]]
+    prefix = "quay.io"
+    location = "quay.io"
+
+    [[registry.mirror]]
+    location = "contoso.azurecr.io/mirror/quay"
+    ---
+    exit 0
+    "#);
+    for format in ["ecr", "k3s", "openshift"] {
+        assert!(export(format).starts_with(&format!("# Written by `larder rules export --format {format}`.\n")));
+    }
+    assert_eq!(program.run(&["rules", "export"]).code, 2);
+}
+
+#[test]
+fn an_export_is_written_below_a_folder() {
+    let program = Program::new();
+    program.write("larder.toml", STOCKED);
+    let run = program.run(&["rules", "export", "--format", "containerd", "--dir", "certs.d"]).exits(0);
+    assert_eq!(run.stdout, "");
+    assert!(program.read("certs.d/docker.io/hosts.toml").contains("server = \"https://registry-1.docker.io\"\n"));
+    assert!(program.read("certs.d/quay.io/hosts.toml").contains("[host.\"https://contoso.azurecr.io/v2/mirror/quay\"]\n"));
+    program.run(&["rules", "export", "--format", "podman", "--dir", "new/conf"]).exits(0);
+    let written = program.read("new/conf/registries.conf");
+    assert_eq!(program.run(&["rules", "export", "--format", "podman"]).stdout, written);
+    program.write("larder.toml", "version = 1\n[target]\nlayout = \"store\"\n");
+    assert_snapshot!(program.run(&["rules", "export", "--format", "podman"]).shown(&[]), @"
+    ---
+    error: local: export rules: the target oci:store is a layout, which nobody pulls from (set `registry` in [target])
+    exit 2
+    ");
+    program.write("larder.toml", "version = 1\n[target]\nregistry = \"r.example\"\n");
+    assert_snapshot!(program.run(&["rules", "export", "--format", "podman"]).shown(&[]), @"
+    ---
+    error: local: export rules: there are no rules (write a [[rule]] into larder.toml)
+    exit 2
+    ");
+}
+
+/// A warm or pushing rule.
+fn rule(name: &str, source: &str, target: &str, more: &str) -> String {
+    format!("[[rule]]\nname = \"{name}\"\nsource = \"{source}\"\ntarget = \"{target}\"\n{more}")
+}
+
+const WARM: &str = "delivery = \"warm\"\n";
+
+#[test]
+fn rules_check_knows_what_azure_makes_of_rules() {
+    let program = Program::new();
+    let text = |registry: &str| {
+        [
+            format!("version = 1\n[target]\nregistry = \"{registry}\"\noverlap = \"longest\"\n"),
+            rule("hub", "docker.io/*", "hub/*", WARM),
+            rule("quay-io", "quay.io/*", "hub/quay/*", WARM),
+            rule("microsoft", "mcr.microsoft.com/*", "mcr/*", "delivery = \"warm\"\ncredentials = \"mcr\"\n"),
+            rule("pushed-one", "docker.io/team/app", "hub/app", ""),
+            rule("nginx-only", "docker.io/nginx", "nginx", WARM),
+            "[[credentials]]\nname = \"mcr\"\nlogin_server = \"mcr.microsoft.com\"\nusername = \"u\"\npassword = { env = \"P\" }\n"
+                .to_owned(),
+        ]
+        .concat()
+    };
+    program.write("larder.toml", text("contoso.azurecr.io"));
+    let run = program.run(&["rules", "check"]);
+    assert_snapshot!(run.shown(&[]), @r#"
+    error: larder.toml:6: rule "hub": docker.io wants credentials (the artifact cache pulls it with them only), and there is no set for it (add a [[credentials]] with login_server = "docker.io")
+    error: larder.toml:6: rule "hub": a name has 5 to 50 letters, digits and hyphens at Azure; this has 3 (rename it as the cache rule is called there)
+    error: larder.toml:11: rule "quay-io": Azure takes no wildcard within another: its target hub/quay/* and hub/* of rule "hub" (line 6) (give one of the two another target)
+    error: larder.toml:16: rule "microsoft": mcr.microsoft.com is pulled without credentials only, but credential set "mcr" is used for it (take the set away)
+    error: larder.toml:22: rule "pushed-one": it pushes into hub/app, and Azure refuses pushes where a cache rule is: hub/* of rule "hub" (line 6) (make it warm, or give it another target)
+    error: larder.toml:26: rule "nginx-only": docker.io wants credentials (the artifact cache pulls it with them only), and there is no set for it (add a [[credentials]] with login_server = "docker.io")
+    warning: larder.toml:22: rule "pushed-one": docker.io wants credentials (the artifact cache pulls it with them only), and there is no set for it (add a [[credentials]] with login_server = "docker.io")
+    note: larder.toml:6: rule "hub": hub/alpine is docker.io/library/alpine: Azure inserts library/ into names of one component, as larder does
+    note: larder.toml:26: rule "nginx-only": source docker.io/nginx is docker.io/library/nginx: Azure inserts library/, as larder does
+    ---
+    exit 1
+    "#);
+    // The same at another registry is no error, and with the profile it is the same.
+    program.write("larder.toml", text("r.example"));
+    let other = program.run(&["rules", "check"]).exits(1);
+    assert!(!other.stdout.contains("error: ") && !other.stdout.contains("Azure"), "{}", other.stdout);
+    program.write("larder.toml", text("r.example") + "[registry.\"r.example\"]\nprofile = \"acr\"\n");
+    assert_eq!(program.run(&["rules", "check"]).stdout, run.stdout);
+}
+
+#[test]
+fn rules_check_with_notes_only_complains_of_nothing() {
+    let program = Program::new();
+    let set = "[[credentials]]\nname = \"docker-hub\"\nlogin_server = \"docker.io\"\nusername = \"u\"\npassword = { env = \"P\" }\n";
+    let text =
+        ["version = 1\n[target]\nregistry = \"contoso.azurecr.io\"\n", &rule("docker-hub", "docker.io/*", "hub/*", WARM), set].concat();
+    program.write("larder.toml", text);
+    assert_snapshot!(program.run(&["rules", "check"]).shown(&[]), @r#"
+    note: larder.toml:5: rule "docker-hub": hub/alpine is docker.io/library/alpine: Azure inserts library/ into names of one component, as larder does
+    ---
+    1 rule: nothing to complain of
+    exit 0
+    "#);
+}
+
+#[test]
+fn rules_check_online_asks_which_repositories_exist() {
+    let (target, program) = (Fake::start(), Program::new());
+    simple(&target, "below/flux", "v1", 1);
+    simple(&target, "below/hub/library/alpine", "3.20", 2);
+    simple(&target, "below/pushed", "v1", 3);
+    let text = [
+        format!("version = 1\nlists = [\"list.txt\"]\n[target]\nregistry = \"{}\"\nrepository_prefix = \"below\"\n", target.addr()),
+        rule("flux-source", "ghcr.io/fluxcd/source-controller", "flux", WARM),
+        rule("new-rule", "ghcr.io/fluxcd/new", "new", WARM),
+        rule("docker-hub", "docker.io/*", "hub/*", "delivery = \"warm\"\ncredentials = \"hub\"\n"),
+        rule("pushed", "quay.io/x/pushed", "pushed", ""),
+        "[[credentials]]\nname = \"hub\"\nlogin_server = \"docker.io\"\nusername = \"u\"\npassword = { env = \"P\" }\n".to_owned(),
+        format!("[registry.\"{}\"]\nprofile = \"acr\"\n", target.addr()),
+    ]
+    .concat();
+    program.write("larder.toml", &text);
+    program.write("list.txt", "alpine:3.20\nalpine:3.19\nbusybox\n");
+    assert_snapshot!(program.run(&["rules", "check", "--online"]).shown(&[(&target, "TARGET")]), @r#"
+    warning: larder.toml:7: rule "flux-source": TARGET/below/flux exists already, with 1 tag; Azure makes no rule over a repository that exists (if this rule made it, all is well; else delete the repository, or give the rule another target)
+    warning: larder.toml:17: rule "docker-hub": TARGET/below/hub/library/alpine exists already, with 1 tag; Azure makes no rule over a repository that exists (if this rule made it, all is well; else delete the repository, or give the rule another target)
+    note: larder.toml:17: rule "docker-hub": hub/alpine is docker.io/library/alpine: Azure inserts library/ into names of one component, as larder does
+    ---
+    exit 1
+    "#);
+    // Each repository once: flux, new, and two of the list.
+    let lists = target.requests().iter().filter(|request| request.path.ends_with("/tags/list")).count();
+    assert_eq!((lists, target.requests().len()), (4, 4));
+    program.write("larder.toml", text.replace("profile = \"acr\"", "profile = \"harbor\""));
+    let elsewhere = program.run(&["rules", "check", "--online"]).exits(0);
+    assert!(elsewhere.stderr.contains("is no Azure Container Registry: nothing is asked of it"), "{}", elsewhere.stderr);
+    assert_eq!(target.requests().len(), 4);
+}
+
+/// What skopeo reads of an image by a `registries.conf`, and nothing of its own configuration.
+fn by_registries_conf(file: &std::path::Path, image: &str) -> Option<String> {
+    let image = format!("docker://{image}");
+    skopeo_ok(["--registries-conf", file.to_str().unwrap(), "inspect", "--raw", "--no-creds", &image])
+}
+
+#[test]
+fn skopeo_pulls_what_was_stocked_by_the_exported_registries() {
+    let (target, program) = (Fake::start(), Program::new());
+    for (repository, seed) in [("mirror/library/alpine", 1), ("mirror/dash/grafana", 2), ("mirror/quay/x/y", 3)] {
+        simple(&target, repository, "v1", seed);
+    }
+    program.write("larder.toml", STOCKED.replace("contoso.azurecr.io", &target.addr()));
+    program.run(&["rules", "export", "--format", "podman", "--dir", "."]).exits(0);
+    let file = program.path("registries.conf");
+    for (image, place) in [
+        ("docker.io/library/alpine:v1", "mirror/library/alpine"),
+        ("docker.io/grafana/grafana:v1", "mirror/dash/grafana"),
+        ("quay.io/x/y:v1", "mirror/quay/x/y"),
+    ] {
+        let Some(read) = by_registries_conf(&file, image) else { return };
+        assert_eq!(read.as_bytes(), target.manifest(place, "v1").unwrap().1, "{image}");
+    }
 }

@@ -16,7 +16,7 @@ use support::corpus::{self, Case, OCI_IMAGE, corpus, multi, simple};
 use support::fake::Fake;
 use support::layer::noise;
 use support::push::client;
-use support::real::{require, skopeo_ok};
+use support::real::{as_root, require, skopeo_ok};
 use support::room::{Room, Running, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -305,7 +305,7 @@ fn podman(room: &Room, arguments: &[&str]) -> String {
 
 #[test]
 fn podman_pulls_by_name_and_through_a_mirror() {
-    if !require("podman") {
+    if !as_root("podman") {
         return;
     }
     let (upstream, room) = stocked();
@@ -330,6 +330,39 @@ fn podman_pulls_by_name_and_through_a_mirror() {
     assert_eq!(digest.trim(), upstream.digest("library/alpine", "3.19").unwrap().as_str());
     // Its storage holds files that only podman's own rules let be removed.
     podman(&room, &["rmi", "--all", "--force"]);
+}
+
+/// containerd asks its mirrors with `?ns=`.
+#[test]
+fn containerd_pulls_docker_hubs_images_from_here() {
+    if !as_root("containerd") || !as_root("ctr") {
+        return;
+    }
+    let (upstream, room) = stocked();
+    let served = Served::start(&room, &[]);
+    let (root, state, socket) = (room.path("root"), room.path("state"), room.path("containerd.sock"));
+    let toml = format!(
+        "version = 2\nroot = {root:?}\nstate = {state:?}\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[grpc]\naddress = {socket:?}\n"
+    );
+    let config = room.write("containerd.toml", toml);
+    let daemon = Running::start(room.wrapped(Command::new("containerd"), [Path::new("--config"), &config]));
+    // What docs/serve.md says.
+    std::fs::create_dir_all(room.path("hosts/docker.io")).unwrap();
+    let hosts = format!("server = \"{0}\"\n[host.\"{0}\"]\ncapabilities = [\"pull\", \"resolve\"]\n", served.url);
+    room.write("hosts/docker.io/hosts.toml", hosts);
+    assert!(until(|| daemon.stderr().contains("containerd successfully booted")), "{}", daemon.stderr());
+    let ctr = |arguments: &[&str]| {
+        let mut command = Command::new("ctr");
+        command.arg("--address").arg(&socket);
+        let output = room.wrapped(command, arguments).output().unwrap();
+        assert!(output.status.success(), "ctr {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let name = "docker.io/library/alpine:3.20";
+    ctr(&["content", "fetch", "--all-platforms", "--hosts-dir", "hosts", name]);
+    assert!(ctr(&["images", "ls", &format!("name=={name}")]).contains(upstream.digest("library/alpine", "3.20").unwrap().as_str()));
+    daemon.signal("TERM");
+    assert_eq!(daemon.finish().code, 0);
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::format::{Image, Index, MemberKind};
 use super::plan::Piece;
-use crate::content::{Descriptor, Digest, ManifestKind, Place, platforms_of};
+use crate::content::{Descriptor, Digest, Manifest, ManifestKind, Place, platforms_of};
 use crate::layout::{IndexEntry, Layout, Reached};
 use crate::name::Reference;
 use crate::{Error, Result};
@@ -74,23 +74,30 @@ impl Search<'_> {
     fn image(&mut self, name: &str, image: Delivered) -> Result<Image> {
         let entry = self.named.get(name).copied();
         let source = entry.and_then(|entry| entry.source.clone()).unwrap_or(image.source);
-        // The entry may have moved on since the image was delivered; its digest has not.
-        let hint = entry.filter(|entry| entry.descriptor.digest == image.digest).map_or("", |entry| entry.descriptor.media_type.as_str());
-        let Some(root) = self.layout.stored_manifest(&image.digest, hint)? else {
-            let message = format!("the cache does not have {} any more", image.digest);
-            return Err(Error::local("pack image", message).remedy("run the same command again"));
+        let mut root = match entry {
+            Some(entry) if entry.descriptor.digest == image.digest => entry.descriptor.clone(),
+            // The entry has moved on since the image was delivered; its digest has not.
+            _ => self.manifest(&image.digest, "")?.descriptor(),
         };
-        let own = self.layout.reach(&root.descriptor())?;
+        let own = self.layout.reach(&root)?;
         let about = self.about(&own, &image.place)?;
-        let mut descriptor = root.descriptor();
-        descriptor.annotations.insert(REF_NAME.to_owned(), name.to_owned());
-        descriptor.annotations.insert(IMAGE_NAME.to_owned(), source.clone());
-        self.index.insert(name.to_owned(), descriptor);
+        let manifest = self.manifest(&image.digest, &root.media_type)?;
+        let children = if manifest.kind() == ManifestKind::Index { manifest.links()?.manifests } else { vec![] };
+        let there: Vec<Descriptor> = children.into_iter().filter(|child| digests(&own).any(|digest| *digest == child.digest)).collect();
+        root.annotations.insert(REF_NAME.to_owned(), name.to_owned());
+        root.annotations.insert(IMAGE_NAME.to_owned(), source.clone());
+        self.index.insert(name.to_owned(), root);
         own.iter().chain(&about.reached).for_each(|reached| self.found.add(reached, &image.place));
         self.index.extend(about.entries);
-        let children = if root.kind() == ManifestKind::Index { root.links()?.manifests } else { vec![] };
         let referrers = about.referrers.into_iter().collect();
-        Ok(Image { name: name.to_owned(), source, digest: image.digest, platforms: platforms_of(&children), referrers })
+        Ok(Image { name: name.to_owned(), source, digest: image.digest, platforms: platforms_of(&there), referrers })
+    }
+
+    fn manifest(&self, digest: &Digest, hint: &str) -> Result<Manifest> {
+        self.layout.stored_manifest(digest, hint)?.ok_or_else(|| {
+            let error = Error::local("pack image", format!("the cache does not have {digest} any more"));
+            error.remedy("run the same command again")
+        })
     }
 
     /// What the layout has that is about these manifests: it is found by tags that begin with their digests, `sha256-<hex>` (distribution-spec
@@ -100,7 +107,7 @@ impl Search<'_> {
         let mut subjects: Vec<Digest> = digests(own).cloned().collect();
         let mut seen: BTreeSet<Digest> = subjects.iter().cloned().collect();
         while let Some(subject) = subjects.pop() {
-            let prefix = format!("{place}:{}-{}", subject.algorithm(), subject.encoded());
+            let prefix = format!("{place}:{}", tag_about(&subject));
             let named = self.named.range(prefix.as_str()..).take_while(|(name, _)| name.starts_with(&prefix));
             for (name, entry) in named {
                 let reached = self.layout.reach(&entry.descriptor)?;
@@ -125,6 +132,12 @@ struct About {
     /// By name.
     entries: Vec<(String, Descriptor)>,
     referrers: BTreeSet<Digest>,
+}
+
+/// The tag under which what is about `subject` is listed: the digest, cut as tags are (distribution-spec "Referrers Tag Schema").
+fn tag_about(subject: &Digest) -> String {
+    let cut = |text: &str, most: usize| text.get(..most).unwrap_or(text).to_owned();
+    format!("{}-{}", cut(subject.algorithm(), 32), cut(subject.encoded(), 64))
 }
 
 fn digests(reached: &[Reached]) -> impl Iterator<Item = &Digest> {
@@ -166,7 +179,7 @@ impl Found {
 mod tests {
     use super::*;
     use crate::Side;
-    use crate::content::{BlobStream, Charge, Manifest, OpenBlob, Publication, Sink as _};
+    use crate::content::{BlobStream, Charge, OpenBlob, Publication, Sink as _};
     use bytes::Bytes;
     use futures_util::{StreamExt as _, stream};
     use serde_json::{Value, json};

@@ -7,11 +7,15 @@
 
 mod base;
 mod carry;
+pub mod evidence;
 pub mod format;
+pub mod import;
+pub mod interchange;
 pub mod inventory;
 mod pack;
 mod plan;
 pub mod preflight;
+pub mod read;
 pub mod tar;
 mod verify;
 

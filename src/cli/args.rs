@@ -68,6 +68,8 @@ pub(super) enum Command {
     Plan(PlanArgs),
     /// Make the target hold the lists
     Sync(SyncArgs),
+    /// Put a bundle, or an OCI layout or archive, into a target
+    Import(ImportArgs),
     /// Write a bundle that can be carried across an air gap
     Export(ExportArgs),
     /// Print the digests a target holds, as export's --base takes them
@@ -87,7 +89,7 @@ pub(super) enum Command {
     Serve(ServeArgs),
     /// What each upstream says is left of its pull window, and to whom; spends nothing
     Limits(LimitsArgs),
-    /// Validate cache rules, or show how an image resolves
+    /// Validate cache rules, show how an image resolves, read and write other caches' rules
     #[command(subcommand)]
     Rules(RulesCommand),
     /// Find image references in other tools' files, or validate lists
@@ -219,6 +221,37 @@ pub(super) struct SyncArgs {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct ImportArgs {
+    /// What was carried: a folder of volumes, NAME.bundle.json with the volumes beside it, volumes, an OCI layout, an OCI archive, or a
+    /// `docker save` archive; from several places, in any order, as they arrive
+    #[arg(value_name = "BUNDLE", required = true)]
+    pub(super) bundles: Vec<PathBuf>,
+    /// Where to, instead of the configuration's target: HOST[:PORT][/PREFIX] or oci:DIR
+    #[arg(long, value_name = "TARGET")]
+    pub(super) to: Option<String>,
+    /// Write what was put where, when it was hashed and from which volume it came, with a digest over the whole; as CSV if its name ends in
+    /// .csv, else as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(super) evidence: Option<PathBuf>,
+    /// Write a report, as CSV if its name ends in .csv, else as JSON; repeatable
+    #[arg(long, value_name = "FILE")]
+    pub(super) report: Vec<PathBuf>,
+    /// Take nothing for granted: ask the target for every piece of every image
+    #[arg(long)]
+    pub(super) recheck: bool,
+    /// Requests in flight to the target
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(super) concurrency: Option<u16>,
+    /// Bytes per second at most, to a registry (20MB/s; MB = 10^6, MiB = 2^20)
+    #[arg(long, value_name = "RATE")]
+    pub(super) bandwidth: Option<crate::limits::Rate>,
+    /// Where larder keeps what outlives a run: parts of blobs and manifests of images that wait for other volumes. Default:
+    /// $XDG_STATE_HOME/larder, else ~/.local/state/larder
+    #[arg(long, value_name = "DIR")]
+    pub(super) state: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
 #[command(mut_arg("to", |to| to.value_name("DIR").required(true).help("The folder that the bundle is written to")))]
 pub(super) struct ExportArgs {
     #[command(flatten)]
@@ -237,7 +270,7 @@ pub(super) struct ExportArgs {
     #[arg(long, value_name = "NAME")]
     pub(super) name: Option<String>,
     /// Write one volume of this bundle again, the same bytes, instead of a new bundle
-    #[arg(long, value_name = "NAME.bundle.json", requires = "volume", conflicts_with_all = ["volume_size", "base", "name", "lists", "image"])]
+    #[arg(long, value_name = "NAME.bundle.json", requires = "volume", conflicts_with_all = ["volume_size", "base", "name", "lists", "image", "platforms", "lock"])]
     pub(super) repair: Option<PathBuf>,
     /// The number of the volume to repair
     #[arg(long, value_name = "N", requires = "repair")]
@@ -262,6 +295,9 @@ pub(super) struct InventoryArgs {
     /// An image list that names the repositories, for a registry that does not tell them; repeatable
     #[arg(long = "list", value_name = "FILE")]
     pub(super) lists: Vec<String>,
+    /// A lock that names the repositories
+    #[arg(long, value_name = "FILE")]
+    pub(super) lock: Option<PathBuf>,
     /// Requests in flight to the registry
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(super) concurrency: Option<u16>,
@@ -271,8 +307,11 @@ pub(super) struct InventoryArgs {
 pub(super) struct VerifyArgs {
     /// A layout's folder; a bundle: its folder, its .bundle.json, or some of its volumes; or a target as --to takes it: HOST[:PORT][/PREFIX]
     /// or oci:DIR
-    #[arg(value_name = "PATH|TARGET", required = true)]
+    #[arg(value_name = "PATH|TARGET", required_unless_present = "evidence")]
     pub(super) targets: Vec<String>,
+    /// Check an import's evidence: its own digest, and that the target still has everything in it. Default target: the one it names
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["lists", "image", "lock", "deep"])]
+    pub(super) evidence: Option<PathBuf>,
     /// Of a registry: the images that these lists name; repeatable. Default: `lists` of the configuration
     #[arg(long = "list", value_name = "FILE")]
     pub(super) lists: Vec<String>,
@@ -342,6 +381,26 @@ pub(super) enum RulesCommand {
         #[arg(long, value_name = "REGISTRY")]
         to: Option<String>,
     },
+    /// Print the rules in another system's words, so that clusters use what was stocked
+    Export {
+        /// az and ecr: commands that make cache rules; containerd (hosts.toml), podman (registries.conf), k3s (registries.yaml),
+        /// openshift (ImageDigestMirrorSet): files by which nodes pull from the target
+        #[arg(long, value_enum)]
+        format: ExportFormat,
+        /// Write files below this folder instead of printing them
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum ExportFormat {
+    Az,
+    Ecr,
+    Containerd,
+    Podman,
+    K3s,
+    Openshift,
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,4 +1,4 @@
-//! `larder config check` and `larder config show`, and the checking that `larder rules check` shares.
+//! `larder config check` and `larder config show`, and the loading that other checks share.
 
 use std::path::Path;
 
@@ -9,10 +9,7 @@ use crate::config::Config;
 
 pub(super) fn run(file: Option<&Path>, command: &ConfigCommand, printer: &Printer) -> Result<Exit, Refusal> {
     match command {
-        ConfigCommand::Check => check(file, printer, |config| match &config.path {
-            Some(path) => path.display().to_string(),
-            None => "no larder.toml; the defaults".to_owned(),
-        }),
+        ConfigCommand::Check => check(file, printer),
         ConfigCommand::Show => {
             printer.data(&Config::load(file)?.show());
             Ok(Exit::Done)
@@ -21,23 +18,32 @@ pub(super) fn run(file: Option<&Path>, command: &ConfigCommand, printer: &Printe
 }
 
 /// Prints every finding, a line each, errors first; exit status 1 if there are any.
-pub(super) fn check(file: Option<&Path>, printer: &Printer, what: impl Fn(&Config) -> String) -> Result<Exit, Refusal> {
+fn check(file: Option<&Path>, printer: &Printer) -> Result<Exit, Refusal> {
+    let Some(config) = loaded(file, printer)? else { return Ok(Exit::Failed) };
+    let mut findings = config.warnings();
+    findings.sort_by_key(|finding| finding.severity);
+    let path = config.path.clone().unwrap_or_default();
+    printer.data(&findings.iter().map(|finding| format!("{}: {}\n", finding.severity, finding.located(&path))).collect::<String>());
+    if !findings.is_empty() {
+        return Ok(Exit::Failed);
+    }
+    let what = config.path.as_ref().map_or_else(|| "no larder.toml; the defaults".to_owned(), |path| path.display().to_string());
+    printer.say(&format!("{what}: nothing to complain of"));
+    Ok(Exit::Done)
+}
+
+/// The configuration, unless it has errors, which are the findings then. A file that was named and is not there is refused.
+pub(super) fn loaded(file: Option<&Path>, printer: &Printer) -> Result<Option<Config>, Refusal> {
     if let Some(file) = file
         && !file.exists()
     {
         return Err(Config::load(Some(file)).err().unwrap_or_default().into());
     }
-    let (findings, summary): (Vec<String>, Option<String>) = match Config::load(file) {
-        Err(errors) => (errors.iter().map(|error| format!("error: {}", error.message())).collect(), None),
-        Ok(config) => {
-            let path = config.path.clone().unwrap_or_default();
-            (config.warnings().iter().map(|finding| format!("warning: {}", finding.located(&path))).collect(), Some(what(&config)))
+    match Config::load(file) {
+        Ok(config) => Ok(Some(config)),
+        Err(errors) => {
+            printer.data(&errors.iter().map(|error| format!("error: {}\n", error.message())).collect::<String>());
+            Ok(None)
         }
-    };
-    printer.data(&findings.iter().map(|finding| format!("{finding}\n")).collect::<String>());
-    if findings.is_empty() {
-        printer.say(&format!("{}: nothing to complain of", summary.unwrap_or_default()));
-        return Ok(Exit::Done);
     }
-    Ok(Exit::Failed)
 }

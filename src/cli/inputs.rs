@@ -86,15 +86,19 @@ pub(super) fn configured(config: &Config) -> Result<Vec<Parsed>, Refusal> {
     parsed.collect::<Result<_, _>>().map_err(Refusal::usage)
 }
 
-/// The bytes of a file, or of standard input (`-`).
-pub(super) fn read(file: &str) -> Result<Vec<u8>, Error> {
+fn read(file: &str) -> Result<Vec<u8>, Error> {
+    read_for("read list", file)
+}
+
+/// The bytes of a file, or of standard input (`-`); `operation` is what they are read for.
+pub(super) fn read_for(operation: &'static str, file: &str) -> Result<Vec<u8>, Error> {
     if file == "-" {
         let mut bytes = vec![];
         return std::io::stdin()
             .lock()
             .read_to_end(&mut bytes)
             .map(|_| bytes)
-            .map_err(|error| Error::local("read list", format!("standard input: {error}")));
+            .map_err(|error| Error::local(operation, format!("standard input: {error}")));
     }
-    std::fs::read(file).map_err(|error| Error::io("read list", Path::new(file), &error))
+    std::fs::read(file).map_err(|error| Error::io(operation, Path::new(file), &error))
 }

@@ -12,7 +12,9 @@ use crate::bundle::inventory::{Roots, walk};
 use crate::config::{Config, Target};
 use crate::content::{Charge, Place};
 use crate::layout::Layout;
-use crate::stock::{Item, Supply, SupplyOptions, SyncOptions, TargetStore};
+use crate::lock::Lock;
+use crate::name::Reference;
+use crate::stock::{self, Item, Supply, SupplyOptions, SyncOptions, TargetStore};
 use crate::{Error, Kind, Side};
 
 pub(super) async fn run(file: Option<&Path>, args: InventoryArgs, printer: &Printer) -> Result<Exit, Refusal> {
@@ -56,8 +58,12 @@ async fn roots(
     args: &InventoryArgs,
     printer: &Printer,
 ) -> Result<Vec<Roots>, Refusal> {
-    if !args.lists.is_empty() {
-        return listed(config, target, &args.lists, printer);
+    if !args.lists.is_empty() || args.lock.is_some() {
+        let mut roots = listed(config, target, &args.lists, printer)?;
+        if let Some(path) = &args.lock {
+            roots.extend(locked(&Lock::need(path).map_err(Refusal::usage)?, target));
+        }
+        return Ok(roots);
     }
     if let Target::Layout { path } = target {
         return if path.exists() { of_layout(path, printer).await } else { Ok(vec![]) };
@@ -67,7 +73,7 @@ async fn roots(
     let Some(mut places) = repositories else {
         let message = "it does not say which repositories it has (no `_catalog`, or not for this account)";
         let error = Error::new(Side::Target, "list repositories", Kind::Refused, message).subject(target.to_string());
-        return Err(Refusal::failed(error.remedy("name them: --list FILE, an image list as sync takes it; repeatable")));
+        return Err(Refusal::failed(error.remedy("name them: --list FILE, an image list as sync takes it, or --lock FILE")));
     };
     places.retain(|place| is_below(target, place));
     Ok(places.into_iter().map(Roots::Tags).collect())
@@ -87,6 +93,14 @@ fn listed(config: &Config, target: &Target, files: &[String], printer: &Printer)
         }
     }
     Ok(places.into_iter().map(Roots::Tags).collect())
+}
+
+/// The repositories that a lock names, with all their tags; and the images it has by digest only.
+fn locked(lock: &Lock, target: &Target) -> Vec<Roots> {
+    let expected = stock::locked(lock, target);
+    let places: std::collections::BTreeSet<Place> = expected.iter().map(|image| image.place.clone()).collect();
+    let by_digest = expected.into_iter().filter(|image| matches!(image.reference, Reference::Digest(_)));
+    places.into_iter().map(Roots::Tags).chain(by_digest.map(|image| Roots::Name(image.place, image.reference))).collect()
 }
 
 /// Every entry that says which repository it belongs to, those without a tag too.

@@ -52,7 +52,7 @@ fn scan_paths(paths: &[String], format: ListFormat, printer: &Printer) -> Result
     let mut distinct = Distinct::default();
     let mut found: Vec<Found> = Vec::new();
     for file in &walk.files {
-        let scanned = match inputs::read(file).and_then(|bytes| Ok(scan(file, utf8(file, &bytes)?))) {
+        let scanned = match inputs::read_for(OPERATION, file).and_then(|bytes| Ok(scan(file, utf8(file, &bytes)?))) {
             Ok(scanned) => scanned,
             Err(error) => {
                 printer.error(&error);
@@ -129,9 +129,9 @@ impl Walk {
         }
         let kind = std::fs::metadata(path).map_err(|error| Error::io(OPERATION, Path::new(path), &error))?;
         if kind.is_dir() {
-            self.folder(Path::new(path))
+            self.folder(Path::new(path));
         } else {
-            self.files.push(path.to_owned())
+            self.files.push(path.to_owned());
         }
         Ok(())
     }

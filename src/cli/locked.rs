@@ -60,8 +60,13 @@ impl LockFile {
             .map(|(target, row)| lock::Now { target, source: &row.source, upstream: row.source_digest.as_ref(), held: row.digest.as_ref() })
             .collect();
         let failed: Vec<String> = planned.iter().filter(|image| image.row.error.is_some()).filter_map(named).collect();
+        // Of these nobody knows which tags they mean.
+        let open: Vec<String> = planned.iter().filter_map(|image| repository(&image.row, target)).collect();
+        let is_open =
+            |name: &str| open.iter().any(|open| name.strip_prefix(open.as_str()).is_some_and(|rest| rest.starts_with([':', '@'])));
         // What could not be asked is told as such, not as drift.
-        lock::drift(&self.lock, &now).into_iter().filter(|drift| !(drift.what == "not listed" && failed.contains(&drift.target))).collect()
+        let asked = |drift: &Drift| !(drift.what == "not listed" && (failed.contains(&drift.target) || is_open(&drift.target)));
+        lock::drift(&self.lock, &now).into_iter().filter(asked).collect()
     }
 
     /// Its images by their sources' tags, to be compared without lists.
@@ -81,6 +86,12 @@ fn prefix(target: &Target) -> &str {
         Target::Registry { prefix, .. } => prefix,
         Target::Layout { .. } => "",
     }
+}
+
+/// The repository, below the prefix, of a row that is not one image: a line whose tags were not chosen.
+fn repository(row: &Outcome, target: &Target) -> Option<String> {
+    let held = row.held.as_ref().filter(|held| held.reference.is_none())?;
+    Some(lock::below(held.place.as_str(), prefix(target)).to_owned())
 }
 
 /// The name of a row's image at the target, below the prefix.

@@ -4,7 +4,9 @@ mod args;
 mod bundle;
 mod config;
 mod demo;
+mod evidence;
 mod export;
+mod import;
 mod inputs;
 mod inventory;
 mod layout;
@@ -16,6 +18,8 @@ mod printer;
 mod progress;
 mod repair;
 mod rules;
+mod rules_check;
+mod rules_export;
 mod rules_import;
 mod serve;
 mod shell;
@@ -107,13 +111,14 @@ async fn dispatch(cli: Cli, printer: &Printer) -> Result<Exit, Refusal> {
     match cli.command {
         Command::Plan(args) => plan::run(file, args, printer).await,
         Command::Sync(args) => sync::run(file, args, printer).await,
+        Command::Import(args) => import::run(file, args, printer).await,
         Command::Inventory(args) => inventory::run(file, args, printer).await,
         Command::Export(args) => export::run(file, args, printer).await,
         Command::Verify(args) => verify::run(file, args, printer).await,
         Command::Serve(args) => serve::run(&args, printer).await,
         Command::Gc { layout, dry_run } => layout::gc(&layout, dry_run, printer).await,
         Command::Limits(args) => limits::run(file, args, printer).await,
-        Command::Rules(command) => rules::run(file, command, printer),
+        Command::Rules(command) => rules::run(file, command, printer).await,
         Command::List(command) => list::run(file, command, printer),
         Command::Config(command) => config::run(file, &command, printer),
         Command::Demo { dir } => demo::run(&dir, printer).await,

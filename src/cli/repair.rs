@@ -11,6 +11,7 @@ use super::{Exit, Refusal, signals, sync};
 use crate::bundle::format::{Bundle, Image};
 use crate::bundle::{self, Packing};
 use crate::config::Target;
+use crate::content::{IndexMode, PlatformFilter, Policy, SPARSE};
 use crate::layout::Layout;
 use crate::list::{self, Parsed};
 use crate::name::ImageName;
@@ -35,7 +36,7 @@ pub(super) async fn run(
     let mut exit = Exit::Done;
     if !lost.is_empty() {
         printer.say(&format!("the cache lacks content of {} images of the bundle: it is fetched again by digest", lost.len()));
-        let wanted = again(&lost, record).map_err(Refusal::failed)?;
+        let wanted = again(&bundle, &lost, record).map_err(Refusal::failed)?;
         let mut inputs = Inputs::with(file, &args.sync.selection, |_| Ok(vec![wanted]))?;
         inputs.target = Target::Layout { path: cache.to_owned() };
         let report = sync::deliver("export", inputs, &args.sync, None, stop.clone(), printer).await?;
@@ -90,12 +91,20 @@ fn repository(image: &Image) -> &str {
     }
 }
 
-/// A list that asks for these images by digest, so that no name in the cache moves.
-fn again(images: &[&Image], record: &Path) -> Result<Parsed, Error> {
+/// A list that asks for these images by digest, so that no name in the cache moves, and as they were cut then.
+fn again(bundle: &Bundle, images: &[&Image], record: &Path) -> Result<Parsed, Error> {
     let mut lines = "image,target\n".to_owned();
     for image in images {
         let source = ImageName::parse(&image.source).map_err(|why| Error::local("repair volume", why).subject(&image.name))?;
         lines += &format!("{}@{},{}\n", source.repository, image.digest, repository(image));
     }
-    list::parse_bytes(&record.display().to_string(), lines.as_bytes())
+    let mut list = list::parse_bytes(&record.display().to_string(), lines.as_bytes())?;
+    for (entry, image) in list.entries.iter_mut().zip(images) {
+        let sparse =
+            bundle.index.manifests.iter().find(|entry| entry.digest == image.digest).and_then(|entry| entry.annotations.get(SPARSE));
+        let platforms = sparse.map(|text| PlatformFilter::split(text)).unwrap_or_default();
+        let index = if platforms.is_empty() { IndexMode::Rewrite } else { IndexMode::Sparse };
+        entry.decided = Some(Policy { platforms, index, ..Policy::default() });
+    }
+    Ok(list)
 }

@@ -1,22 +1,20 @@
-//! `larder rules check` and `larder rules explain`.
+//! `larder rules`: which of its commands; and `larder rules explain`.
 
 use std::path::Path;
 
 use super::args::RulesCommand;
 use super::printer::Printer;
-use super::{Exit, Refusal};
+use super::{Exit, Refusal, rules_check, rules_export, rules_import};
 use crate::Error;
 use crate::config::Config;
 use crate::name::ImageName;
 
-pub(super) fn run(file: Option<&Path>, command: RulesCommand, printer: &Printer) -> Result<Exit, Refusal> {
+pub(super) async fn run(file: Option<&Path>, command: RulesCommand, printer: &Printer) -> Result<Exit, Refusal> {
     match command {
-        RulesCommand::Check { .. } => super::config::check(file, printer, |config| match config.rules.rules().len() {
-            1 => "1 rule".to_owned(),
-            n => format!("{n} rules"),
-        }),
+        RulesCommand::Check { online } => rules_check::run(file, online, printer).await,
         RulesCommand::Explain { image } => explain(file, &image, printer),
-        RulesCommand::Import { files, to } => super::rules_import::run(&files, to.as_deref(), printer),
+        RulesCommand::Import { files, to } => rules_import::run(&files, to.as_deref(), printer),
+        RulesCommand::Export { format, dir } => rules_export::run(file, format, dir.as_deref(), printer),
     }
 }
 
@@ -25,5 +23,8 @@ fn explain(file: Option<&Path>, image: &str, printer: &Printer) -> Result<Exit, 
     let name = ImageName::parse(image).map_err(|why| Refusal::usage(Error::local("read image", why)))?;
     let explanation = config.explain(&name, config.default_unmatched());
     printer.data(&explanation.to_string());
-    Ok(if explanation.problem().is_none() { Exit::Done } else { Exit::Failed })
+    match explanation.problem() {
+        None => Ok(Exit::Done),
+        Some(problem) => Err(Refusal::failed(Error::from(problem.clone()).subject(name.to_string()))),
+    }
 }

@@ -10,7 +10,7 @@ use crate::rules::import::import;
 pub(super) fn run(files: &[String], to: Option<&str>, printer: &Printer) -> Result<Exit, Refusal> {
     let target = to.map(registry).transpose()?;
     let read = |file: &String| {
-        let bytes = inputs::read(file)?;
+        let bytes = inputs::read_for("import rules", file)?;
         Ok((file.clone(), utf8(file, &bytes)?.to_owned()))
     };
     let texts: Vec<_> = files.iter().map(read).collect::<Result<_, Error>>().map_err(Refusal::usage)?;
@@ -19,10 +19,11 @@ pub(super) fn run(files: &[String], to: Option<&str>, printer: &Printer) -> Resu
     printer.data(&imported.text);
     imported.notes.iter().for_each(|note| printer.warn(note));
     imported.lost.iter().for_each(|lost| printer.fail(&format!("not imported: {lost}"), &serde_json::json!({})));
-    printer.say(&match (imported.rules, imported.lost.len()) {
-        (1, 0) => "1 rule imported".to_owned(),
-        (rules, 0) => format!("{rules} rules imported"),
-        (rules, lost) => format!("{rules} rules imported; {lost} things that larder.toml cannot say"),
+    let rules = if imported.rules == 1 { "1 rule".to_owned() } else { format!("{} rules", imported.rules) };
+    printer.say(&match imported.lost.len() {
+        0 => format!("{rules} imported"),
+        1 => format!("{rules} imported; 1 thing that larder.toml cannot say"),
+        lost => format!("{rules} imported; {lost} things that larder.toml cannot say"),
     });
     Ok(if imported.lost.is_empty() { Exit::Done } else { Exit::Failed })
 }

@@ -27,6 +27,14 @@ pub(super) fn print(report: &RunReport, seconds: f64, printer: &Printer) {
     }
 }
 
+/// Prints what an import did: nobody's pulls are spent by it.
+pub(super) fn import(report: &RunReport, seconds: f64, printer: &Printer) {
+    let facts = serde_json::json!({"totals": report.totals, "exit": report.exit, "registries": report.registries});
+    printer.tell(&images(&report.totals, printer), &facts);
+    printer.say(&bytes(&report.totals, seconds));
+    report.registries.iter().filter_map(budget).for_each(|line| printer.say(&line));
+}
+
 fn images(totals: &Totals, printer: &Printer) -> String {
     let counts = [
         (totals.copied, Status::Copied, Paint::Good),

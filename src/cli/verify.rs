@@ -9,6 +9,7 @@ use super::printer::Printer;
 use super::progress::{failure, size};
 use super::{Exit, Refusal, layout};
 use crate::Error;
+use crate::bundle;
 use crate::config::{Config, Target};
 use crate::error::printable;
 use crate::list::{self, Parsed};
@@ -17,35 +18,43 @@ use crate::report::Outcome;
 use crate::stock::{self, Expected, Finding, Proof, Supply, SupplyOptions, SyncOptions, TargetStore, Wrong};
 
 pub(super) async fn run(file: Option<&Path>, args: VerifyArgs, printer: &Printer) -> Result<Exit, Refusal> {
-    // Volumes are named one by one; anything else is one target. Some target is required.
-    let target = match args.targets.as_slice() {
-        [target] => named(target)?,
-        several => several.iter().map(|path| named(path)).collect::<Result<Vec<_>, _>>()?.swap_remove(0),
-    };
-    let on_disk = match target {
-        Target::Layout { .. } => layout::verify(&args.targets, printer).await?,
-        Target::Registry { .. } if args.targets.len() > 1 => {
-            return Err(Refusal::usage(Error::local("verify", "only volumes of bundles are verified several at a time")));
-        }
-        Target::Registry { .. } => Exit::Done,
-    };
-    // A layout says itself what it holds; what it should hold is looked at if somebody says that.
-    if !target.is_registry() && args.lists.is_empty() && args.image.is_empty() && args.lock.is_none() {
-        return Ok(on_disk);
+    if let Some(evidence) = &args.evidence {
+        let target = args.targets.first().map(String::as_str);
+        return super::evidence::verify(file, evidence, target, args.concurrency.map(usize::from), printer).await;
     }
-    let proven = prove(file, &args, &target, printer).await?;
-    Ok(if on_disk == Exit::Done { proven } else { on_disk })
+    // Several are the volumes of a bundle.
+    let target = match args.targets.as_slice() {
+        [text] => named(text)?,
+        _ => None,
+    };
+    let told = !(args.lists.is_empty() && args.image.is_empty() && args.lock.is_none());
+    if told && target.is_none() {
+        let error = Error::local("verify", "a bundle says itself what it holds");
+        return Err(Refusal::usage(error.remedy("--list, --image and --lock are for registries and layouts")));
+    }
+    let on_disk = match &target {
+        Some(Target::Registry { .. }) => Exit::Done,
+        Some(Target::Layout { .. }) | None => layout::verify(&args.targets, printer).await?,
+    };
+    match target {
+        Some(target) if told || target.is_registry() => {
+            let proven = prove(file, &args, &target, printer).await?;
+            Ok(if on_disk == Exit::Done { proven } else { on_disk })
+        }
+        _ => Ok(on_disk),
+    }
 }
 
-/// What `text` names: an existing path, else as `--to`.
-fn named(text: &str) -> Result<Target, Refusal> {
-    let path = std::path::PathBuf::from(text);
+/// The target that `text` names: an existing layout, else as `--to`. Nothing: it is a bundle.
+fn named(text: &str) -> Result<Option<Target>, Refusal> {
+    let path = Path::new(text);
     if path.exists() {
-        return Ok(Target::Layout { path });
+        let is_layout = path.is_dir() && !bundle::is_at(path);
+        return Ok(is_layout.then(|| Target::Layout { path: path.to_owned() }));
     }
     match Target::parse(text) {
         Ok(Target::Layout { path }) if !path.exists() => Err(format!("{}: no such folder", path.display())),
-        Ok(target) => Ok(target),
+        Ok(target) => Ok(Some(target)),
         Err(why) => Err(format!("`{text}`: no such path, and no target: {why}")),
     }
     .map_err(|why| Refusal::usage(Error::local("verify", why)))

@@ -256,7 +256,7 @@ concurrency = 0
     conf/larder.toml:4: the target is a registry or a layout, not both
     conf/larder.toml:7: rule "a": source `docker.io/library/alpine:3`: a rule is about repositories; remove the tag `:3`
     conf/larder.toml:13: rule "b": credential set "hub" is for docker.io, not for quay.io
-    conf/larder.toml:15: rule "c": its target b/c/* lies inside the target b/* of rule "b" (line 10)
+    conf/larder.toml:15: rule "c": its target b/c/* lies inside the target b/* of rule "b" (line 10) (give one of the two another target)
     conf/larder.toml:18: rule "c": there is no credential set "nobody"
     conf/larder.toml:23: credential set "hub": password may not be written here: use { env = "NAME" }, { file = "PATH" } or { command = ["PROGRAM", "ARGUMENT"] }
     conf/larder.toml:25: registry "quay.io": concurrency must be 1 or more

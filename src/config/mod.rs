@@ -133,7 +133,7 @@ impl Config {
 
     /// What works but is probably not meant.
     pub fn warnings(&self) -> Vec<Finding> {
-        let mut findings = self.rules.warnings(&|host| self.set_name_for(host));
+        let mut findings = self.rules.warnings(self.is_acr(), &|host| self.set_name_for(host));
         if let Target::Registry { host, .. } = &self.target {
             let own = format!("{host}/");
             for rule in self.rules.rules().iter().filter(|rule| rule.target.prefix().starts_with(&own)) {
@@ -143,6 +143,12 @@ impl Config {
             }
         }
         findings
+    }
+
+    /// Whether the target is an Azure Container Registry, by its name or its profile.
+    pub fn is_acr(&self) -> bool {
+        let Target::Registry { host, .. } = &self.target else { return false };
+        self.registry(host).profile(host).is_some_and(|profile| profile.name == "acr")
     }
 
     fn set_name_for(&self, host: &str) -> Option<String> {

@@ -12,9 +12,6 @@ use crate::Result;
 /// "Date and time on which the image was built" (image-spec annotations.md), on an index, a manifest or a child's descriptor.
 const ANNOTATION: &str = "org.opencontainers.image.created";
 
-/// The configs that have a `created` (image-spec config.md; Docker image manifest v2 schema 2). Of other artifacts none is read.
-const CONFIGS: [&str; 2] = ["application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"];
-
 /// What BuildKit puts on the descriptor of an attestation among an index's children.
 const ATTESTATION: &str = "vnd.docker.reference.type";
 
@@ -65,7 +62,8 @@ pub(crate) fn created(manifest: &Manifest) -> Result<Created> {
             .find(is_real)
             .map_or(Created::Unsaid, |child| said(&child.annotations).map_or(Created::Child(child), Created::At)),
         ManifestKind::Image => {
-            let config = links.blobs.into_iter().next().filter(|config| CONFIGS.contains(&config.media_type.as_str()));
+            // Other artifacts' configs have no date.
+            let config = links.blobs.into_iter().next().filter(Descriptor::is_image_config);
             config.map_or(Created::Unsaid, Created::Config)
         }
         ManifestKind::Opaque => Created::Unsaid,
@@ -118,7 +116,7 @@ mod tests {
 
     #[test]
     fn an_image_says_it_in_an_annotation_or_in_its_config() {
-        let config = descriptor(CONFIGS[1], "c");
+        let config = descriptor("application/vnd.docker.container.image.v1+json", "c");
         let mut image = json!({"mediaType": IMAGE, "config": config, "layers": null});
         assert!(matches!(of(&image), Created::Config(found) if found.digest == Digest::sha256(b"c")));
         for (said, expected) in [

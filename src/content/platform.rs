@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::Platform;
+use super::{Descriptor, Platform, SPARSE};
 
 /// A platform as users ask for it; several platforms of an index may match it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -75,6 +75,11 @@ impl PlatformFilter {
     pub(crate) fn is_narrow(&self) -> bool {
         let version = self.os_version.as_deref().is_some_and(|version| version.split('.').count() >= 4);
         !(self.architecture == "arm" && self.variant.is_none()) && (self.os != "windows" || version)
+    }
+
+    /// The platforms that are there, of an entry whose index has more; none: all of it is there.
+    pub fn of_sparse(entry: &Descriptor) -> Vec<PlatformFilter> {
+        entry.annotations.get(SPARSE).map(|text| Self::split(text)).unwrap_or_default()
     }
 
     /// Several as one text, separated by commas, which none of them holds.

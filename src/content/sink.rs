@@ -49,6 +49,11 @@ pub trait Sink: Send + Sync {
     /// what it lists.
     async fn published(&self, place: &Place, reference: &Reference, charge: &Charge) -> Result<Option<Descriptor>>;
 
+    /// Sees that content would be taken there, leaving nothing behind: the right to write, a repository that must exist first.
+    async fn admits(&self, _place: &Place, _charge: &Charge) -> Result<()> {
+        Ok(())
+    }
+
     /// Whether the target holds this blob.
     async fn holds_blob(&self, place: &Place, blob: &Descriptor, charge: &Charge) -> Result<Presence>;
 

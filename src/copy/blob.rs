@@ -81,7 +81,6 @@ impl Engine {
             return Err(Error::cancelled("copy blob"));
         }
         let mut sources: Vec<(Arc<dyn Source>, Place)> = Vec::with_capacity(2);
-        sources.extend(self.configs.source(&blob.digest).map(|source| (source, image.from.clone())));
         sources.extend(other.map(|place| (Arc::clone(&self.target.source), place.clone())));
         sources.push((Arc::clone(&image.upstream), image.from.clone()));
         let opener = Opener {

@@ -7,7 +7,7 @@ use super::engine::{Engine, Image, Survey};
 use super::graph::{CHILDREN, Job};
 use crate::content::{
     Charge, Choice, Descriptor, Digest, IndexMode, Links, MAX_MANIFEST, Manifest, ManifestKind, Place, Platform, PlatformFilter, Policy,
-    Presence as At, SPARSE, Source, Verdict, Verified, is_cut_of, kind_of, rewrite, source_of,
+    Presence as At, SPARSE, Source, Verdict, Verified, is_cut_of, kind_of, platforms_of, rewrite, source_of,
 };
 use crate::{Error, Kind, Result, Side};
 
@@ -28,6 +28,8 @@ pub(super) struct Portion {
 /// What a look at the target's index has told.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Look {
+    /// The index.
+    pub(super) index: Option<Manifest>,
     pub(super) platforms: Vec<String>,
     pub(super) children: Vec<Descriptor>,
     pub(super) notes: Vec<String>,
@@ -37,7 +39,7 @@ impl Portion {
     /// All of it.
     pub(super) fn whole(manifest: Manifest) -> Result<Self> {
         let links = manifest.links()?;
-        let platforms = named(Choice::of(&links.manifests, &[]).delivered);
+        let platforms = platforms_of(&links.manifests);
         Ok(Portion { manifest, links, platforms, sparse: vec![] })
     }
 }
@@ -76,7 +78,7 @@ pub(super) fn no_sparse(error: Error) -> Error {
     }
 }
 
-fn named(platforms: Vec<Platform>) -> Vec<String> {
+fn named(platforms: &[Platform]) -> Vec<String> {
     platforms.iter().map(ToString::to_string).collect()
 }
 
@@ -93,7 +95,7 @@ impl Engine {
         if manifest.kind() == ManifestKind::Image {
             let choice = Choice::of_one(self.platform_of(job.image, &manifest).await?, &policy.platforms);
             judge(policy, &choice)?.into_iter().for_each(|note| job.note(note));
-            return Ok(Portion { platforms: named(choice.delivered), ..Portion::whole(manifest)? });
+            return Ok(Portion { platforms: named(&choice.delivered), ..Portion::whole(manifest)? });
         }
         let links = manifest.links()?;
         let mut choice = Choice::of(&links.manifests, &policy.platforms);
@@ -101,15 +103,19 @@ impl Engine {
             choice.look_inside(&inner.links()?.manifests);
         }
         judge(policy, &choice)?.into_iter().for_each(|note| job.note(note));
-        let platforms = named(choice.delivered.clone());
+        let platforms = named(&choice.delivered);
         if choice.left_out > 0 && policy.index == IndexMode::Sparse {
             self.presence.add_sparse(&job.image.to, &manifest.digest);
             return Ok(Portion { manifest, links: Links { manifests: choice.kept, ..links }, platforms, sparse: policy.platforms.clone() });
         }
         let made = rewrite(&manifest, &policy.platforms)?;
-        if choice.left_out > 0 && is_cut_of(&made, &manifest.digest, &policy.platforms)? != Some(true) {
-            // The next run will have to ask it what was left out.
-            job.keep(&manifest.digest);
+        if choice.left_out > 0 {
+            // The target will not have it for another name, or other platforms.
+            self.at_hand.add(&manifest.digest, manifest.bytes.clone());
+            if is_cut_of(&made, &manifest.digest, &policy.platforms)? != Some(true) {
+                // The next run will have to ask it what was left out.
+                job.keep(&manifest.digest);
+            }
         }
         Ok(Portion { links: made.links()?, manifest: made, platforms, sparse: vec![] })
     }
@@ -137,9 +143,9 @@ impl Engine {
     }
 
     /// The whole of a small blob of `manifest`: from where it is at hand, else the target if it is known to be there, else the upstream.
-    async fn small_blob(&self, image: &Image, manifest: &Digest, blob: &Descriptor) -> Result<Bytes> {
+    pub(super) async fn small_blob(&self, image: &Image, manifest: &Digest, blob: &Descriptor) -> Result<Bytes> {
         if blob.size > MAX_MANIFEST as u64 {
-            let message = format!("the config has {} bytes, too many to look for its platform", blob.size);
+            let message = format!("the config has {} bytes, too many to look into", blob.size);
             return Err(Error::new(Side::Upstream, OP, Kind::Unsupported, message));
         }
         let at_target = || {
@@ -177,12 +183,12 @@ impl Engine {
             && !image.policy.platforms.is_empty()
             && kind_of(&held.media_type) != ManifestKind::Image
         {
-            self.look(image, &held, &mut survey).await?;
+            self.look_inside(image, &held, &mut survey).await?;
         }
         Ok(survey)
     }
 
-    async fn look(&self, image: &Image, held: &Descriptor, survey: &mut Survey) -> Result<()> {
+    async fn look_inside(&self, image: &Image, held: &Descriptor, survey: &mut Survey) -> Result<()> {
         let index = match self.target.source.manifest(&image.to, &held.digest, &image.charge).await {
             Ok(Some(manifest)) if manifest.kind() != ManifestKind::Index => return Ok(()),
             Ok(index) => index,
@@ -201,7 +207,7 @@ impl Engine {
             };
         } else if policy.index == IndexMode::Rewrite && source_of(&index).as_ref() == Some(&survey.wanted.digest) {
             survey.made_from = Some(survey.wanted.digest.clone());
-            let source = image.upstream.at_hand(&survey.wanted.digest);
+            let source = self.manifest_at_hand(image, &survey.wanted);
             survey.current = match &source {
                 Some(source) => rewrite(source, &policy.platforms)?.digest == held.digest,
                 None => is_cut_of(&index, &survey.wanted.digest, &policy.platforms)? == Some(true),
@@ -210,8 +216,15 @@ impl Engine {
                 self.take_in(image, source.as_ref().unwrap_or(&index), survey).await?;
             }
         }
-        survey.before = Some(index);
+        survey.look.index = Some(index);
         Ok(())
+    }
+
+    /// A manifest that nobody need be asked for.
+    pub(super) fn manifest_at_hand(&self, image: &Image, manifest: &Descriptor) -> Option<Manifest> {
+        let bytes = self.at_hand.get(&manifest.digest);
+        let known = |bytes| Manifest::known(bytes, Some(&manifest.media_type), manifest.digest.clone(), Side::Upstream).ok();
+        bytes.and_then(known).or_else(|| image.upstream.at_hand(&manifest.digest))
     }
 
     /// What the policy keeps of `index`, whose kept children are at the target; noted in the survey.
@@ -228,7 +241,7 @@ impl Engine {
             choice.look_inside(&inner.links()?.manifests);
         }
         let notes = judge(&image.policy, &choice)?.into_iter().collect();
-        survey.look = Look { platforms: named(choice.delivered.clone()), children: choice.kept.clone(), notes };
+        *survey.look = Look { index: None, platforms: named(&choice.delivered), children: choice.kept.clone(), notes };
         Ok(choice)
     }
 

@@ -146,13 +146,13 @@ impl Engine {
 
     async fn image_cost(&self, image: &Image, survey: &Survey) -> Result<Cost> {
         let wanted = &survey.wanted;
-        if let Some(index) = survey.before.as_ref().filter(|index| index.digest == wanted.digest) {
+        if let Some(index) = survey.look.index.as_ref().filter(|index| index.digest == wanted.digest) {
             return Ok(Cost::known(self.children(image, index).await?));
         }
         if survey.held.as_ref() == Some(&wanted.digest) || self.presence.anywhere(&wanted.digest).is_some() {
             return Ok(Cost::NOTHING);
         }
-        if let Some(index) = image.upstream.at_hand(&wanted.digest) {
+        if let Some(index) = self.manifest_at_hand(image, wanted) {
             return Ok(Cost::known(self.children(image, &index).await?));
         }
         match self.target.sink.holds_manifest(&image.to, wanted, &image.charge).await? {
@@ -205,7 +205,7 @@ impl Engine {
     /// How many manifests the target's present image of that name has, of those asked for: the next one will be alike.
     async fn children_of_before(&self, image: &Image, survey: &Survey) -> Option<u64> {
         let held = survey.held.as_ref()?;
-        let index = match &survey.before {
+        let index = match &survey.look.index {
             Some(index) => index.clone(),
             None => self.target.source.manifest(&image.to, held, &image.charge).await.ok()??,
         };
@@ -231,8 +231,7 @@ impl Engine {
     }
 
     async fn is_free(&self, image: &Image, child: &Descriptor) -> Result<bool> {
-        let at_hand = self.at_hand.get(&child.digest).is_some() || image.upstream.at_hand(&child.digest).is_some();
-        if at_hand || self.presence.anywhere(&child.digest).is_some() {
+        if self.manifest_at_hand(image, child).is_some() || self.presence.anywhere(&child.digest).is_some() {
             return Ok(true);
         }
         Ok(self.target.sink.holds_manifest(&image.to, child, &image.charge).await? != At::Absent)

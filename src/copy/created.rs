@@ -1,35 +1,40 @@
 //! When images were created, for selections by date: read at the target where that is free, else at the upstream.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
-
-use async_trait::async_trait;
-use bytes::Bytes;
-use futures_util::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 
 use super::engine::{Engine, Image};
-use crate::content::{
-    BlobStream, Charge, Created, Descriptor, Digest, MAX_MANIFEST, Manifest, ManifestKind, Place, Source, Verified, created,
-    created_in_config, kind_of,
-};
-use crate::name::Reference;
+use crate::content::{Created, Descriptor, Digest, Manifest, ManifestKind, created, created_in_config, kind_of, source_of};
 use crate::{Error, Kind, Result, Side};
 
 /// How far a date is looked for in indexes of indexes: as deep as those are copied.
 const MAX_DEPTH: usize = 8;
 
-/// Configs have some KiB; what is larger than a manifest may be is no config.
-const MAX_CONFIG: u64 = MAX_MANIFEST as u64;
-
-/// So many bytes of configs that were read for a date are remembered, for the copies of their images: those of some thousand
-/// images. A config that is not remembered is read again, which costs no pull.
-const MOST_BYTES: usize = 16 * 1024 * 1024;
-
 /// What a store says of an image's date.
 type Told = Option<Timestamp>;
 
+/// Where a date is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// In the image's repository at the target.
+    Target,
+    /// At the upstream, and what the run has brought to the target already, there.
+    Upstream,
+}
+
 impl Engine {
+    /// What the image's name means at the upstream; of a tag that never moves, what the target has under it.
+    ///
+    /// # Errors
+    /// If one side cannot be asked.
+    pub async fn resolve(&self, image: &Image) -> Result<Option<Descriptor>> {
+        if !self.options.recheck
+            && let Some(held) = self.immutable(image).await?
+        {
+            return Ok(Some(Descriptor::new("", held, 0)));
+        }
+        image.upstream.resolve(&image.from, &image.wanted, &image.charge).await
+    }
+
     /// When `wanted` was created, if the target holds it under the image's name and tells; the inner `None` says that it has no
     /// date. Spends nothing upstream.
     ///
@@ -37,10 +42,17 @@ impl Engine {
     /// If the target cannot be asked.
     pub async fn created_at_target(&self, image: &Image, wanted: &Descriptor) -> Result<Option<Told>> {
         let held = self.target.sink.published(&image.to, &image.publish, &image.charge).await?;
-        if held.is_none_or(|held| held.digest != wanted.digest) {
-            return Ok(None);
-        }
-        match self.told(&*self.target.source, &image.to, &wanted.digest, &image.charge).await {
+        let told = match held {
+            Some(held) if held.digest == wanted.digest => self.told(image, &held.digest, End::Target).await,
+            // Cut to the platforms asked for, it is of the same date.
+            Some(held) if !image.policy.platforms.is_empty() => match self.manifest_of(image, &held.digest, End::Target).await {
+                Ok(Some(index)) if source_of(&index).as_ref() == Some(&wanted.digest) => self.told(image, &held.digest, End::Target).await,
+                Ok(_) => Ok(None),
+                Err(error) => Err(error),
+            },
+            _ => Ok(None),
+        };
+        match told {
             Err(error) if matches!(error.kind(), Kind::Damaged | Kind::NotFound | Kind::Unsupported) => Ok(None),
             told => told,
         }
@@ -66,7 +78,7 @@ impl Engine {
         if self.stop_requested() {
             return Err(Error::cancelled("read creation date"));
         }
-        let told = self.told(&*image.upstream, &image.from, &wanted.digest, &image.charge).await;
+        let told = self.told(image, &wanted.digest, End::Upstream).await;
         let missing = || {
             let message = format!("the upstream does not have all of {}", wanted.digest);
             Error::new(Side::Upstream, "read creation date", Kind::NotFound, message)
@@ -74,90 +86,51 @@ impl Engine {
         told.and_then(|told| told.ok_or_else(missing)).map_err(|error| error.subject(&*image.charge.image))
     }
 
-    /// `None`: `source` lacks what would tell.
-    async fn told(&self, source: &dyn Source, place: &Place, wanted: &Digest, charge: &Charge) -> Result<Option<Told>> {
+    /// `None`: something that would tell is not there.
+    async fn told(&self, image: &Image, wanted: &Digest, end: End) -> Result<Option<Told>> {
         let mut digest = wanted.clone();
         for _ in 0..MAX_DEPTH {
-            let manifest = {
-                // One at a time, so that whoever comes second finds what the first one's source has kept.
-                let _leading = self.leaders.hold(digest.clone()).await;
-                source.manifest(place, &digest, charge).await?
-            };
-            let Some(manifest) = manifest else { return Ok(None) };
+            let Some(manifest) = self.manifest_of(image, &digest, end).await? else { return Ok(None) };
             match created(&manifest)? {
                 Created::At(at) => return Ok(Some(Some(at))),
                 Created::Unsaid => return Ok(Some(None)),
                 Created::Child(child) => digest = child.digest,
                 Created::Config(config) => {
-                    let config = self.config(source, place, &config, charge).await?;
-                    return Ok(config.map(|config| created_in_config(&config)));
+                    if end == End::Target {
+                        // It has been read there, and came there after its config.
+                        self.presence.add(&image.to, &digest);
+                    }
+                    return Ok(Some(created_in_config(&self.small_blob(image, &digest, &config).await?)));
                 }
             }
         }
         Ok(Some(None))
     }
 
-    async fn config(&self, source: &dyn Source, place: &Place, config: &Descriptor, charge: &Charge) -> Result<Option<Bytes>> {
-        if let Some(read) = self.configs.get(&config.digest) {
-            return Ok(Some(read));
+    async fn manifest_of(&self, image: &Image, digest: &Digest, end: End) -> Result<Option<Manifest>> {
+        // One at a time, so that whoever comes second finds what the first one's source has kept.
+        let _leading = self.leaders.hold(digest.clone()).await;
+        let at = if end == End::Target { Some(image.to.clone()) } else { self.presence.anywhere(digest) };
+        if let Some(place) = at {
+            match self.target.source.manifest(&place, digest, &image.charge).await {
+                Ok(Some(manifest)) => {
+                    self.at_hand.add_inline(&manifest);
+                    return Ok(Some(manifest));
+                }
+                Ok(None) => {}
+                // A target whose copy is damaged is mended when the image is brought.
+                Err(error) if error.kind() == Kind::Damaged => tracing::debug!(%error, "the target's manifest is not what it should be"),
+                Err(error) => return Err(error),
+            }
         }
-        if config.size > MAX_CONFIG {
-            return Err(Error::new(Side::Upstream, "read config", Kind::Damaged, format!("a config of {} bytes is none", config.size)));
+        if end == End::Target {
+            return Ok(None);
         }
-        let Some(stream) = source.blob(place, config, 0, charge).await? else { return Ok(None) };
-        let mut verified = Verified::whole(stream, config, Side::Upstream)?;
-        let mut bytes = Vec::with_capacity(usize::try_from(config.size).unwrap_or(0));
-        while let Some(chunk) = verified.try_next().await? {
-            bytes.extend_from_slice(&chunk);
+        let manifest = image.upstream.manifest(&image.from, digest, &image.charge).await?;
+        if let Some(manifest) = &manifest {
+            self.at_hand.add_inline(manifest);
+            self.seen.add(manifest.links()?.manifests.len() as u64);
         }
-        let bytes = Bytes::from(bytes);
-        self.configs.add(&config.digest, &bytes);
-        Ok(Some(bytes))
-    }
-}
-
-/// Configs that were read for a date: a blob is read from the upstream once a run.
-#[derive(Debug, Default)]
-pub(super) struct Configs(Mutex<(HashMap<Digest, Bytes>, usize)>);
-
-impl Configs {
-    fn get(&self, digest: &Digest) -> Option<Bytes> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).0.get(digest).cloned()
-    }
-
-    fn add(&self, digest: &Digest, bytes: &Bytes) {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.1 + bytes.len() <= MOST_BYTES && kept.0.insert(digest.clone(), bytes.clone()).is_none() {
-            kept.1 += bytes.len();
-        }
-    }
-
-    /// The blob, if it is here, as a source of its own.
-    pub(super) fn source(&self, digest: &Digest) -> Option<Arc<dyn Source>> {
-        self.get(digest).map(|bytes| Arc::new(InMemory(bytes)) as _)
-    }
-}
-
-/// One blob that has been read already.
-struct InMemory(Bytes);
-
-#[async_trait]
-impl Source for InMemory {
-    async fn resolve(&self, _: &Place, _: &Reference, _: &Charge) -> Result<Option<Descriptor>> {
-        Ok(None)
-    }
-
-    async fn tags(&self, _: &Place, _: &Charge) -> Result<Vec<String>> {
-        Ok(vec![])
-    }
-
-    async fn manifest(&self, _: &Place, _: &Digest, _: &Charge) -> Result<Option<Manifest>> {
-        Ok(None)
-    }
-
-    async fn blob(&self, _: &Place, _: &Descriptor, offset: u64, _: &Charge) -> Result<Option<BlobStream>> {
-        let from = usize::try_from(offset).unwrap_or(usize::MAX).min(self.0.len());
-        let rest = Some(self.0.slice(from..)).filter(|rest| !rest.is_empty());
-        Ok(Some(stream::iter(rest.map(Ok)).boxed()))
+        Ok(manifest)
     }
 }

@@ -8,11 +8,10 @@ use tokio_util::sync::CancellationToken;
 use super::at_hand::AtHand;
 use super::choose::{Look, Portion, fits};
 use super::cost::{LIKELY_IN_INDEX, Seen};
-use super::created::Configs;
 use super::listing::{Memory, Walk};
 use super::presence::{Locks, Presence};
 use super::recheck::Rechecked;
-use crate::content::{Charge, Descriptor, Digest, Manifest, Place, Policy, Publication, Referrer, Sink, Source};
+use crate::content::{Charge, Descriptor, Digest, Place, Policy, Publication, Referrer, Sink, Source};
 use crate::name::Reference;
 use crate::report::{Reporter, Status};
 use crate::resume::Deliveries;
@@ -82,9 +81,8 @@ pub struct Survey {
     pub current: bool,
     /// What of the upstream's it was made from, if that is known: itself, or the index that was cut to some platforms.
     pub(super) made_from: Option<Digest>,
-    /// The target's index, where it was read.
-    pub(super) before: Option<Manifest>,
-    pub(super) look: Look,
+    /// What the target's index has told, where it was read.
+    pub(super) look: Box<Look>,
     /// What is known of the image's referrers.
     pub(super) walk: Arc<tokio::sync::Mutex<Walk>>,
     /// The target has the image, and lacks some of its referrers.
@@ -161,7 +159,6 @@ pub struct Engine {
     pub(super) counts: Counts,
     pub(super) seen: Seen,
     pub(super) referrers: Memory,
-    pub(super) configs: Configs,
     pub(super) at_hand: AtHand,
     /// No new work is begun once this is cancelled.
     pub(super) stop: CancellationToken,
@@ -181,7 +178,6 @@ impl Engine {
             counts: Counts::default(),
             seen: Seen::default(),
             referrers: Memory::default(),
-            configs: Configs::default(),
             at_hand: AtHand::default(),
             stop,
             fatal: Mutex::new(None),
@@ -259,7 +255,7 @@ impl Engine {
     }
 
     /// What the target has under an immutable tag: it cannot have changed upstream, so nobody is asked there.
-    async fn immutable(&self, image: &Image) -> Result<Option<Digest>> {
+    pub(super) async fn immutable(&self, image: &Image) -> Result<Option<Digest>> {
         if !image.immutable {
             return Ok(None);
         }
@@ -399,13 +395,12 @@ impl Survey {
     /// What both sides said, before anybody has looked closer.
     pub(super) fn of(wanted: Descriptor, held: Option<Digest>) -> Self {
         let current = held.as_ref() == Some(&wanted.digest);
-        let (before, look) = (None, Look::default());
-        Survey { wanted, made_from: held.clone(), held, current, before, look, walk: Arc::default(), rechecked: None }
+        Survey { wanted, made_from: held.clone(), held, current, look: Box::default(), walk: Arc::default(), rechecked: None }
     }
 
     /// What there is to say of an image that the target has, under `held`.
     pub(super) fn current(&self, held: Digest) -> Delivered {
-        let Look { platforms, children, notes } = self.look.clone();
+        let Look { platforms, children, notes, .. } = Look::clone(&self.look);
         let source_digest = Some(self.wanted.digest.clone());
         Delivered { source_digest, platforms, children, notes, ..Delivered::new(Status::Current, held, None) }
     }

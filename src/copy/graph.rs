@@ -76,6 +76,11 @@ fn both(one: Result<()>, other: Result<()>) -> Result<()> {
     }
 }
 
+/// An index may list blobs (BuildKit's cache does): what is no manifest, and of a type that is no manifest's, is looked for there.
+fn may_be_a_blob(child: &Descriptor, error: &Error) -> bool {
+    error.kind() == Kind::NotFound && crate::content::kind_of(&child.media_type) == ManifestKind::Opaque
+}
+
 /// Whether `blob` is a foreign layer that is not to be fetched.
 fn left_to_its_vendor(job: &Job<'_>, blob: &Descriptor) -> bool {
     blob.is_foreign() && job.image.policy.foreign_layers == ForeignLayers::Skip
@@ -122,8 +127,7 @@ impl Engine {
                 return Ok(());
             }
             let manifest = match self.read(job, &child, &held).await {
-                // An index may list blobs (BuildKit's cache does): a type that is no manifest's is then looked for there.
-                Err(error) if error.kind() == Kind::NotFound && crate::content::kind_of(&child.media_type) == ManifestKind::Opaque => {
+                Err(error) if may_be_a_blob(&child, &error) => {
                     drop(holding);
                     return self.blobs(job, vec![child]).await;
                 }
@@ -205,8 +209,8 @@ impl Engine {
     /// upstream. `held`: whether the image's own repository has it.
     pub(super) async fn read(&self, job: &Job<'_>, wanted: &Descriptor, held: &At) -> Result<Manifest> {
         let image = job.image;
-        if let Some(bytes) = self.at_hand.get(&wanted.digest)
-            && let Ok(manifest) = Manifest::known(bytes, Some(&wanted.media_type), wanted.digest.clone(), Side::Upstream)
+        if self.at_hand.get(&wanted.digest).is_some()
+            && let Some(manifest) = self.manifest_at_hand(image, wanted)
         {
             return Ok(manifest);
         }
@@ -282,7 +286,13 @@ impl Engine {
             }
             for child in manifests {
                 self.presence.forget(&job.image.to, &child.digest);
-                let manifest = self.read(job, &child, &At::Absent).await?;
+                let manifest = match self.read(job, &child, &At::Absent).await {
+                    Err(error) if may_be_a_blob(&child, &error) => {
+                        self.transfer(job.image, &child, None).await?;
+                        continue;
+                    }
+                    read => read?,
+                };
                 self.refill(job, manifest.links()?).await?;
                 self.target.sink.put_manifest(&job.image.to, &manifest, &job.image.charge).await?;
                 self.presence.add(&job.image.to, &child.digest);

@@ -9,6 +9,7 @@ mod created;
 mod engine;
 mod graph;
 mod listing;
+mod piece;
 mod presence;
 mod recheck;
 mod referrers;

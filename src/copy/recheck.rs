@@ -113,7 +113,7 @@ impl Engine {
         let mut walk = rechecked.walk.clone();
         self.read_indexes(&job, &mut walk).await?;
         walk.found.retain(|Found { referrer, .. }| !rechecked.gone.contains(&referrer.manifest.digest));
-        let carried = self.carry(&job, &walk, true).await?;
+        let carried = self.carry_referrers(&job, &walk, true).await?;
         job.release();
         let mut delivered = survey.current(digest.clone());
         delivered.notes.extend(job.notes());

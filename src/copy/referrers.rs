@@ -131,7 +131,7 @@ impl Engine {
         *holding = None;
         let _carrying = self.referrers.carrying.hold((image.to.clone(), digest.clone())).await;
         self.read_indexes(job, &mut walk).await?;
-        let carried = self.carry(job, &walk, was_there).await?;
+        let carried = self.carry_referrers(job, &walk, was_there).await?;
         if delivered.status == Status::Current {
             delivered.notes.extend(new_referrers(carried.new));
         }
@@ -144,7 +144,7 @@ impl Engine {
     ///
     /// # Errors
     /// The first failure: an image is not delivered without its referrers.
-    pub(super) async fn carry(self: &Arc<Self>, job: &Job<'_>, walk: &Walk, was_there: bool) -> Result<Carried> {
+    pub(super) async fn carry_referrers(self: &Arc<Self>, job: &Job<'_>, walk: &Walk, was_there: bool) -> Result<Carried> {
         let mut levels: BTreeMap<usize, Vec<(Digest, Vec<Referrer>)>> = BTreeMap::new();
         for Found { referrer, depth } in &walk.found {
             let groups = levels.entry(*depth).or_default();

@@ -9,7 +9,7 @@ use super::files::{Files, found, list};
 use super::graph::{self, Read, Role};
 use super::index::{Index, IndexEntry, IndexFile};
 use super::{damaged, lock, referrers};
-use crate::content::{Digest, Links};
+use crate::content::{Digest, Links, PlatformFilter};
 use crate::{Error, Result};
 
 const OP: &str = "clean layout";
@@ -89,7 +89,7 @@ fn reach(files: &Files, index: &Index) -> Result<HashSet<Digest>> {
 /// Everything that an entry leads to; `walked` are the manifests that were read for others.
 fn reach_one(files: &Files, entry: &IndexEntry, reached: &mut HashSet<Digest>, walked: &mut HashSet<Digest>) -> Result<()> {
     let root = &entry.descriptor;
-    let sparse = !graph::sparse(root).is_empty();
+    let sparse = !PlatformFilter::of_sparse(root).is_empty();
     graph::walk(root, |node, role| {
         reached.insert(node.digest.clone());
         // What a sparse entry leads to says nothing of what another one of that index does.

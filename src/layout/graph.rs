@@ -6,7 +6,7 @@ use std::fs;
 use bytes::Bytes;
 
 use super::files::{Files, found};
-use crate::content::{Choice, Descriptor, Digest, Links, MAX_MANIFEST, Manifest, ManifestKind, PlatformFilter, SPARSE, kind_of};
+use crate::content::{Choice, Descriptor, Digest, Links, MAX_MANIFEST, Manifest, ManifestKind, PlatformFilter, kind_of};
 use crate::{Error, Kind, Result, Side};
 
 /// As what a node of the graph is referred to.
@@ -18,16 +18,11 @@ pub(super) enum Role {
     Blob,
 }
 
-/// The platforms that an entry's graph is complete for, if it is a sparse one.
-pub(super) fn sparse(entry: &Descriptor) -> Vec<PlatformFilter> {
-    entry.annotations.get(SPARSE).map(|text| PlatformFilter::split(text)).unwrap_or_default()
-}
-
 /// Visits everything that `root` reaches, each node once. The visitor returns what a node refers to, or `None` to end
 /// the walk; whether it came to its end. Subjects are not followed: an image does not need what it is about. Neither are the
-/// children of `root` that have been left out, if [`sparse`] says that some were.
+/// children that have been left out, if `root` is an entry that says so ([`SPARSE`](crate::content::SPARSE)).
 pub(super) fn walk(root: &Descriptor, mut visit: impl FnMut(&Descriptor, Role) -> Result<Option<Links>>) -> Result<bool> {
-    let filters = sparse(root);
+    let filters = PlatformFilter::of_sparse(root);
     let mut visit = |node: &Descriptor, role| {
         let mut links = visit(node, role)?;
         if let Some(links) = links.as_mut().filter(|_| role == Role::Manifest && node.digest == root.digest) {

@@ -39,9 +39,13 @@ pub struct IndexEntry {
 
 impl IndexEntry {
     fn parse(value: &Value) -> Result<Self, String> {
-        let descriptor = serde_json::from_value::<Descriptor>(value.clone()).map_err(|error| error.to_string())?;
+        serde_json::from_value::<Descriptor>(value.clone()).map(Self::of).map_err(|error| error.to_string())
+    }
+
+    /// An entry with what the annotations of `descriptor` say.
+    pub fn of(descriptor: Descriptor) -> Self {
         let annotation = |key| descriptor.annotations.get(key).filter(|value: &&String| !value.is_empty()).cloned();
-        Ok(IndexEntry { name: annotation(REF_NAME), source: annotation(IMAGE_NAME), descriptor })
+        IndexEntry { name: annotation(REF_NAME), source: annotation(IMAGE_NAME), descriptor }
     }
 
     /// Its repository, and its tag or digest there, as far as it states them: by larder's own name, else by the name of what it

@@ -69,7 +69,7 @@ impl Row<'_> {
         // One exact tag is what `name:tag` says.
         Ok(match selector.sole_tag() {
             Some(tag) => Selection::One { tag: Some(tag.to_owned()), digest: None },
-            None => Selection::Terms(selector),
+            None => Selection::Terms(Box::new(selector)),
         })
     }
 

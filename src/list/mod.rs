@@ -68,7 +68,7 @@ pub enum Selection {
         digest: Option<Digest>,
     },
     /// What the `tags` and `exclude` columns choose. Columns that can mean one tag only are a [`Selection::One`].
-    Terms(Selector),
+    Terms(Box<Selector>),
 }
 
 /// The `target` column: a repository below the target's prefix.

@@ -7,7 +7,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::Piece;
 use crate::Result;
-use crate::content::{Charge, Descriptor, Digest, ManifestKind, Referrer, Source, platforms_of};
+use crate::content::{Charge, Descriptor, Digest, ManifestKind, Referrer, Source, platforms_of, source_of};
 use crate::report::Held;
 
 /// Children that are read at once.
@@ -16,6 +16,8 @@ const AT_ONCE: usize = 8;
 /// What an image holds.
 pub(super) struct Content {
     pub(super) media_type: String,
+    /// The index that it was made from, if it was cut to some platforms.
+    pub(super) made_from: Option<Digest>,
     pub(super) size: u64,
     pub(super) platforms: Vec<String>,
     pub(super) children: Vec<Piece>,
@@ -67,7 +69,8 @@ pub(super) async fn read(source: &Arc<dyn Source>, held: &Held, digest: &Digest)
     let platforms = platforms_of(&children);
     let children =
         children.iter().map(|child| Piece { platform: child.platform.as_ref().map(ToString::to_string), ..piece(child) }).collect();
-    Ok(Some(Content { media_type: root.media_type.clone(), size: pieces.values().sum(), platforms, children, lacking }))
+    let made_from = source_of(&root);
+    Ok(Some(Content { media_type: root.media_type.clone(), made_from, size: pieces.values().sum(), platforms, children, lacking }))
 }
 
 /// The referrers of a delivered image, sorted.

@@ -53,8 +53,8 @@ async fn one(old: &Lock, row: &Outcome, held: &Held, target: &Arc<dyn Source>, p
     let (Some(name), Some(digest)) = (name(held, prefix), &row.digest) else { return Ok(None) };
     let before = old.get(&name).filter(|record| record.digest == *digest);
     // An immutable tag that the target has was not asked for upstream: it is what it was.
-    let source_digest =
-        row.source_digest.clone().or_else(|| before.map(|record| record.source_digest.clone())).unwrap_or_else(|| digest.clone());
+    let known = row.source_digest.clone().or_else(|| before.map(|record| record.source_digest.clone()));
+    let source_digest = known.clone().unwrap_or_else(|| digest.clone());
     if let Some(before) = before
         && row.status == Status::Current
         && (held.referrers.is_empty() || record::referrers(held) == before.referrers)
@@ -67,6 +67,7 @@ async fn one(old: &Lock, row: &Outcome, held: &Held, target: &Arc<dyn Source>, p
     let content = content.ok_or_else(|| {
         Error::local("write lock", format!("the target does not give back {digest}, which it was just seen to hold")).subject(&row.source)
     })?;
+    let source_digest = known.or_else(|| content.made_from.clone()).unwrap_or(source_digest);
     let index = match (*digest == source_digest, content.lacking) {
         (false, _) => Cut::Rewrite,
         (true, true) => Cut::Sparse,

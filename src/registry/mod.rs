@@ -17,6 +17,7 @@ mod known;
 mod link;
 mod manifests;
 mod pages;
+mod probe;
 pub mod profiles;
 mod referrers;
 mod registries;

@@ -1,6 +1,6 @@
 //! A registry as one account sees it: the two traits, in the API's terms.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -21,6 +21,8 @@ pub(crate) struct RegistryStore {
     pub(super) transport: Transport,
     held: Mutex<Held>,
     pub(super) read: Mutex<Read>,
+    /// Where uploads are known to be taken.
+    admitted: Mutex<HashSet<String>>,
     /// Of each repository that was looked through for them.
     pub(super) digest_tags: Mutex<HashMap<Place, Arc<OnceCell<Arc<DigestTags>>>>>,
     pub(super) index_locks: IndexLocks,
@@ -33,6 +35,7 @@ impl RegistryStore {
             transport,
             held: Mutex::default(),
             read: Mutex::default(),
+            admitted: Mutex::default(),
             listed: Listed::default(),
             digest_tags: Mutex::default(),
             index_locks: IndexLocks::default(),
@@ -42,6 +45,11 @@ impl RegistryStore {
     /// The gate that its manifest GETs pass, if it is an upstream.
     pub(crate) fn gate(&self) -> Option<Arc<Gate>> {
         self.transport.toll.as_ref().map(|toll| Arc::clone(&toll.gate))
+    }
+
+    /// Where uploads are known to be taken.
+    pub(super) fn admitted(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.admitted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is known to be there.
@@ -109,6 +117,10 @@ impl Source for RegistryStore {
 impl Sink for RegistryStore {
     async fn published(&self, place: &Place, reference: &Reference, charge: &Charge) -> Result<Option<Descriptor>> {
         self.head_manifest(place, reference, "resolve tag", &Scopes::pull(place.as_str()), charge).await
+    }
+
+    async fn admits(&self, place: &Place, charge: &Charge) -> Result<()> {
+        self.try_upload(place, charge).await
     }
 
     async fn holds_blob(&self, place: &Place, blob: &Descriptor, charge: &Charge) -> Result<Presence> {

@@ -19,7 +19,7 @@ use super::transport::{Answer, Attempt, Call, Claim, Feed, Lane, Patience, Progr
 use crate::content::{self, Charge, Descriptor, Digest, OpenBlob, Place, Verified};
 use crate::{Kind, Result, Side};
 
-const START: &str = "start upload";
+pub(super) const START: &str = "start upload";
 const UPLOAD: &str = "upload blob";
 const MOUNT: &str = "mount blob";
 
@@ -119,7 +119,7 @@ impl RegistryStore {
     }
 
     /// Where the answer says to go on: relative to what was asked, and only where a registry may send us.
-    async fn location(&self, answer: &Answer, call: &Call<'_>) -> Result<Url> {
+    pub(super) async fn location(&self, answer: &Answer, call: &Call<'_>) -> Result<Url> {
         let topic = self.transport.topic(call);
         let location =
             answer.header(LOCATION).ok_or_else(|| topic.error(Kind::Refused, "the registry opened an upload, but said no Location"))?;
@@ -131,7 +131,7 @@ impl RegistryStore {
 
     /// Gives an upload session back. A courtesy, asked once: the specification lets registries have no DELETE, and sessions
     /// end by themselves.
-    async fn cancel(&self, session: Url, place: &Place, scopes: &Scopes, charge: &Charge) {
+    pub(super) async fn cancel(&self, session: Url, place: &Place, scopes: &Scopes, charge: &Charge) {
         let call = Call::new((RequestKind::BlobPut, UPLOAD, Method::DELETE), session, place, scopes, charge);
         let mut once = Patience::new(self.transport.host.retry, 1);
         if let Err(error) = self.transport.send(&call, &mut once).await {

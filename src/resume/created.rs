@@ -13,7 +13,7 @@ use crate::report::file;
 
 /// A line has some 130 bytes, so this is some 120,000 images. When the file is larger, the older half goes: dates that are still
 /// wanted are read again.
-const MOST_BYTES: u64 = 16 * 1024 * 1024;
+const MOST_BYTES: usize = 16 * 1024 * 1024;
 
 /// A file of JSON Lines that only grows. What another process appends meanwhile is found by the next run; a last line that is torn,
 /// or a damaged one, is passed over.
@@ -71,15 +71,15 @@ impl CreatedDates {
 
     fn known(&self) -> MutexGuard<'_, Option<HashMap<Digest, Option<Timestamp>>>> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get_or_insert_with(|| self.path.as_deref().map(load).unwrap_or_default());
+        known.get_or_insert_with(|| self.path.as_deref().map(|path| load(path, MOST_BYTES)).unwrap_or_default());
         known
     }
 }
 
-fn load(path: &Path) -> HashMap<Digest, Option<Timestamp>> {
+fn load(path: &Path, most: usize) -> HashMap<Digest, Option<Timestamp>> {
     let Ok(bytes) = std::fs::read(path) else { return HashMap::new() };
     let mut bytes = bytes.as_slice();
-    if bytes.len() as u64 > MOST_BYTES {
+    if bytes.len() > most {
         bytes = newer_half(bytes);
         if let Err(error) = file::replace(path, bytes) {
             tracing::debug!(%error, path = %path.display(), "could not shorten the creation dates");
@@ -172,13 +172,12 @@ mod tests {
     fn a_file_that_has_grown_too_large_keeps_its_newer_half() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("created.jsonl");
-        let line = |n: u32| serde_json::to_string(&Line::new(&digest(n), None)).unwrap() + "\n";
-        let lines = u32::try_from(MOST_BYTES).unwrap() / u32::try_from(line(0).len()).unwrap() + 2;
-        std::fs::write(&path, (0..lines).map(line).collect::<String>()).unwrap();
-        let dates = CreatedDates::new(Some(&path));
-        assert_eq!((dates.get(&digest(0)), dates.get(&digest(lines - 1))), (None, Some(None)));
-        let size = std::fs::metadata(&path).unwrap().len();
-        assert!(size <= MOST_BYTES / 2 + 200 && size > MOST_BYTES / 2 - 200, "{size}");
-        assert_eq!(CreatedDates::new(Some(&path)).get(&digest(lines - 1)), Some(None));
+        let lines: Vec<String> = (0..9).map(|n| serde_json::to_string(&Line::new(&digest(n), None)).unwrap() + "\n").collect();
+        std::fs::write(&path, lines.concat()).unwrap();
+        assert_eq!(load(&path, lines.concat().len()).len(), 9);
+        let kept = load(&path, lines.concat().len() - 1);
+        assert_eq!((kept.len(), kept.contains_key(&digest(4)), kept.contains_key(&digest(5))), (4, false, true));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), lines[5..].concat());
+        assert_eq!(CreatedDates::new(Some(&path)).get(&digest(8)), Some(None));
     }
 }

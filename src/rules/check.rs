@@ -64,7 +64,7 @@ fn overlaps(rules: &[Rule], overlap: Overlap) -> Vec<Finding> {
             findings.push(Finding::error(
                 later.line,
                 format!(
-                    "rule \"{}\": its target {one} {relation} {other} of rule \"{}\" (line {})",
+                    "rule \"{}\": its target {one} {relation} {other} of rule \"{}\" (line {}) (give one of the two another target)",
                     later.name, earlier.name, earlier.line
                 ),
             ));
@@ -73,41 +73,61 @@ fn overlaps(rules: &[Rule], overlap: Overlap) -> Vec<Finding> {
     findings
 }
 
-/// What works, but is probably not meant.
-pub(super) fn warnings(rules: &[Arc<Rule>], set_for: &dyn Fn(&str) -> Option<String>) -> Vec<Finding> {
+/// Rules whose source an earlier rule has.
+pub(super) fn equal_sources(rules: &[Arc<Rule>]) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut sources: HashMap<String, &Rule> = HashMap::new();
     for rule in rules {
         let mut warn = |message: String| findings.push(Finding::warning(rule.line, format!("rule \"{}\": {message}", rule.name)));
         match sources.get(&rule.source.key()) {
             Some(first) => warn(format!(
-                "it has the source {} of rule \"{}\" (line {}), which comes first: names written by source never use this one",
+                "it has the source {} of rule \"{}\" (line {}), which comes first: names written by source never use this one (remove one of the two)",
                 rule.source, first.name, first.line
             )),
             None => {
                 sources.insert(rule.source.key(), rule);
             }
         }
-        let host = &rule.source.host;
-        let credentials = rule.credentials.clone().or_else(|| set_for(host));
-        match (authentication(host), credentials) {
-            (Some(Authentication::Required), None) => {
-                warn(format!("{host} wants credentials (the artifact cache pulls it with them only), and there is no set for it"));
-            }
-            (Some(Authentication::Refused), Some(set)) => {
-                warn(format!("{host} is pulled without credentials only, but credential set \"{set}\" is used for it"));
-            }
-            _ => {}
-        }
-        let policy = &rule.policy;
-        let rewritten = rule.delivery == Delivery::Push && !policy.platforms.is_empty() && policy.index == IndexMode::Rewrite;
-        if rewritten && policy.referrers != Referrers::No {
-            warn(
-                "signatures of an index do not travel with it when it is cut to `platforms`: it gets another digest; \
-                 index = \"sparse\" keeps it, where the target takes that, and referrers = false says that none are wanted"
-                    .to_owned(),
-            );
-        }
     }
     findings
+}
+
+/// Rules against an upstream's policy. Where the target is an Azure Container Registry (`through_acr`), a warm rule cannot work so.
+pub(super) fn authentication_findings(rules: &[Arc<Rule>], through_acr: bool, set_for: &dyn Fn(&str) -> Option<String>) -> Vec<Finding> {
+    let finding = |rule: &Arc<Rule>| {
+        let host = &rule.source.host;
+        let credentials = rule.credentials.clone().or_else(|| set_for(host));
+        let message = match (authentication(host), credentials) {
+            (Some(Authentication::Required), None) => format!(
+                "{host} wants credentials (the artifact cache pulls it with them only), and there is no set for it (add a [[credentials]] \
+                 with login_server = \"{host}\")"
+            ),
+            (Some(Authentication::Refused), Some(set)) => {
+                format!("{host} is pulled without credentials only, but credential set \"{set}\" is used for it (take the set away)")
+            }
+            _ => return None,
+        };
+        let message = format!("rule \"{}\": {message}", rule.name);
+        let refused = through_acr && rule.delivery == Delivery::Warm;
+        Some(if refused { Finding::error(rule.line, message) } else { Finding::warning(rule.line, message) })
+    };
+    rules.iter().filter_map(finding).collect()
+}
+
+/// Referrers belong to a digest, and a rewritten index has another one than its source.
+pub(super) fn lost_referrers(rules: &[Arc<Rule>]) -> Vec<Finding> {
+    let loses = |rule: &&Arc<Rule>| {
+        let policy = &rule.policy;
+        let cut = !policy.platforms.is_empty() && policy.index == IndexMode::Rewrite;
+        rule.delivery == Delivery::Push && cut && policy.referrers != Referrers::No
+    };
+    let finding = |rule: &Arc<Rule>| {
+        let message = format!(
+            "rule \"{}\": signatures of an index do not travel with it when it is cut to `platforms`: it gets another digest \
+             (index = \"sparse\" keeps it, where the target takes that, and referrers = false says that none are wanted)",
+            rule.name
+        );
+        Finding::warning(rule.line, message)
+    };
+    rules.iter().filter(loses).map(finding).collect()
 }

@@ -22,7 +22,7 @@ impl fmt::Debug for View<'_> {
     }
 }
 
-/// How one image resolves. `Display` prints the lines.
+/// How one image resolves. `Display` prints the lines; they are the same for an image that has no place at the target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Explanation {
     lines: Vec<(&'static str, String)>,
@@ -38,13 +38,7 @@ impl Explanation {
 
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (key, value) in &self.lines {
-            writeln!(f, "{key}: {value}")?;
-        }
-        match &self.problem {
-            Some(problem) => writeln!(f, "problem: {problem}"),
-            None => Ok(()),
-        }
+        self.lines.iter().try_for_each(|(key, value)| writeln!(f, "{key}: {value}"))
     }
 }
 
@@ -63,10 +57,14 @@ impl RuleSet {
             }
             Err(problem) => {
                 let matching = self.matching(&image.repository);
-                lines.push(("considered", self.considered(&image.repository, matching.first().copied())));
-                lines.push(("rule", matching.first().map_or_else(|| "none".to_owned(), |rule| rule.name.clone())));
+                let rule = matching.first().copied();
+                lines.push(("considered", self.considered(&image.repository, rule)));
+                lines.push(("rule", rule.map_or_else(none, |rule| rule.name.clone())));
                 lines.push(("source", written(&image.repository.to_string(), image)));
-                lines.push(("target", "none".to_owned()));
+                lines.push(("target", none()));
+                lines.push(("credentials", set(rule.map(Arc::as_ref), &image.repository, view)));
+                lines.push(("delivery", rule.map_or_else(none, |rule| rule.delivery.to_string())));
+                lines.push(("pulls", none()));
                 Explanation { lines, problem: Some(problem) }
             }
         }
@@ -98,9 +96,18 @@ fn reason(first: &Rule, second: &Rule) -> &'static str {
     }
 }
 
+fn none() -> String {
+    "none".to_owned()
+}
+
+/// The credential set that `source` is read with, or what is used instead.
+fn set(rule: Option<&Rule>, source: &Repository, view: &View<'_>) -> String {
+    let set = rule.and_then(|rule| rule.credentials.clone()).or_else(|| (view.credentials)(&source.host));
+    set.unwrap_or_else(|| "none (a docker or podman login if there is one, else anonymous)".to_owned())
+}
+
 fn resolved(image: &ImageName, resolution: &Resolution, view: &View<'_>) -> Vec<(&'static str, String)> {
     let rule = resolution.rule.as_deref();
-    let set = rule.and_then(|rule| rule.credentials.clone()).or_else(|| (view.credentials)(&resolution.source.host));
     let target = (view.target)(&resolution.target);
     // At the target a tag is what names the image; the digest only says which one it is.
     let at_target = match (&image.tag, &image.digest) {
@@ -108,10 +115,10 @@ fn resolved(image: &ImageName, resolution: &Resolution, view: &View<'_>) -> Vec<
         (tag, _) => format!("{target}:{}", tag.as_deref().unwrap_or(DEFAULT_TAG)),
     };
     vec![
-        ("rule", rule.map_or_else(|| "none".to_owned(), |rule| rule.name.clone())),
+        ("rule", rule.map_or_else(none, |rule| rule.name.clone())),
         ("source", written(&resolution.source.to_string(), image)),
         ("target", at_target),
-        ("credentials", set.unwrap_or_else(|| "none (a docker or podman login if there is one, else anonymous)".to_owned())),
+        ("credentials", set(rule, &resolution.source, view)),
         ("delivery", rule.map(|rule| rule.delivery).unwrap_or_default().to_string()),
         ("pulls", PULLS.to_owned()),
     ]

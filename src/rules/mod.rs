@@ -3,8 +3,10 @@
 //! The semantics are those of Azure Container Registry's artifact cache (shared reference `registries.md`, sections 1.2 to
 //! 1.4), made exact. Everything here is pure: no HTTP, no files, no configuration syntax.
 
+mod acr;
 mod check;
 mod explain;
+pub mod export;
 pub mod import;
 mod pattern;
 mod set;
@@ -198,13 +200,15 @@ impl From<Unresolved> for crate::Error {
     }
 }
 
-/// How bad a [`Finding`] is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How bad a [`Finding`] is; the worst first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
     /// Nothing may be attempted with this configuration.
     Error,
     /// It works, but probably not as meant.
     Warning,
+    /// Nothing is wrong; it may surprise.
+    Note,
 }
 
 /// Something found in a configuration.
@@ -218,6 +222,16 @@ pub struct Finding {
     pub message: String,
 }
 
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+            Severity::Note => "note",
+        })
+    }
+}
+
 impl Finding {
     /// An error at `line`.
     pub fn error(line: usize, message: impl Into<String>) -> Self {
@@ -226,6 +240,10 @@ impl Finding {
     /// A warning at `line`.
     pub fn warning(line: usize, message: impl Into<String>) -> Self {
         Finding { severity: Severity::Warning, line: Some(line), message: message.into() }
+    }
+    /// A note at `line`.
+    pub fn note(line: usize, message: impl Into<String>) -> Self {
+        Finding { severity: Severity::Note, line: Some(line), message: message.into() }
     }
     /// `larder.toml:7: message`, for a finding in the file `path`.
     pub fn located(&self, path: &Path) -> String {

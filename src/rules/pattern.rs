@@ -58,6 +58,48 @@ impl Pattern {
         format!("{}{rest}", self.prefix)
     }
 
+    /// The pattern that matches everything.
+    pub(super) fn everything() -> Self {
+        Pattern { prefix: String::new(), wildcard: true }
+    }
+
+    /// The same paths below `base`; below nothing, if it is empty.
+    pub(super) fn below(&self, base: &str) -> Self {
+        let slash = if base.is_empty() { "" } else { "/" };
+        Pattern { prefix: format!("{base}{slash}{}", self.prefix), wildcard: self.wildcard }
+    }
+
+    /// The same paths without `root`, with which all of them must begin; a pattern that has some of them has everything below.
+    pub(super) fn without(&self, root: &str) -> Option<Self> {
+        match self.prefix.strip_prefix(root) {
+            Some("") if !self.wildcard => None,
+            Some(prefix) => Some(Pattern { prefix: prefix.to_owned(), wildcard: self.wildcard }),
+            None => (self.wildcard && root.starts_with(&self.prefix)).then(Self::everything),
+        }
+    }
+
+    /// What stands for `*` in all paths of `inner`, if this is a wildcard, all of them match, and it is not the same pattern.
+    pub(super) fn relative(&self, inner: &Pattern) -> Option<Self> {
+        let rest = inner.prefix.strip_prefix(self.prefix.as_str()).filter(|rest| self.wildcard && !rest.is_empty())?;
+        Some(Pattern { prefix: rest.to_owned(), wildcard: inner.wildcard })
+    }
+
+    /// The pattern with `*` replaced by what `rest` matches.
+    pub(super) fn extended(&self, rest: &Pattern) -> Self {
+        Pattern { prefix: format!("{}{}", self.prefix, rest.prefix), wildcard: rest.wildcard }
+    }
+
+    /// The repository that the prefix of a wildcard is by itself; none if there is no prefix.
+    pub(super) fn repository(&self) -> Option<Self> {
+        let path = self.prefix.strip_suffix('/').filter(|_| self.wildcard)?;
+        Some(Pattern { prefix: path.to_owned(), wildcard: false })
+    }
+
+    /// All paths below a fixed path.
+    pub(super) fn all_below(&self) -> Self {
+        Pattern { prefix: format!("{}/", self.prefix.trim_end_matches('/')), wildcard: true }
+    }
+
     /// Whether both are wildcards and every path `other` matches is matched by this one too.
     pub(super) fn encloses(&self, other: &Pattern) -> bool {
         self.wildcard && other.wildcard && other.prefix.starts_with(self.prefix.as_str())

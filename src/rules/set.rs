@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Finding, Overlap, Resolution, Rule, Unmatched, Unresolved, check};
+use super::{Finding, Overlap, Resolution, Rule, Unmatched, Unresolved, acr, check};
 use crate::content::Place;
 use crate::name::{Repository, check_path};
 
@@ -123,10 +123,21 @@ impl RuleSet {
         matching
     }
 
-    /// What works but is probably not meant: equal sources, and rules against the upstream's authentication policy.
-    /// `set_for` names the credential set that a source host gets when its rule names none.
-    pub fn warnings(&self, set_for: &dyn Fn(&str) -> Option<String>) -> Vec<Finding> {
-        check::warnings(&self.rules, set_for)
+    /// What works but is probably not meant: equal sources, signatures that are lost, and rules against the upstream's authentication policy, which is an error
+    /// for warm rules where the target is an Azure Container Registry (`through_acr`). `set_for` names the credential set that a
+    /// source host gets when its rule names none.
+    pub fn warnings(&self, through_acr: bool, set_for: &dyn Fn(&str) -> Option<String>) -> Vec<Finding> {
+        let mut findings = check::equal_sources(&self.rules);
+        findings.extend(check::authentication_findings(&self.rules, through_acr, set_for));
+        findings.extend(check::lost_referrers(&self.rules));
+        findings.sort_by_key(|finding| finding.line);
+        findings
+    }
+
+    /// What Azure's artifact cache would refuse, or do otherwise; and, as notes, where it puts `library/` into a name. `written` is a
+    /// rule's source as its file has it.
+    pub fn acr_findings(&self, written: &dyn Fn(&Rule) -> Option<String>) -> Vec<Finding> {
+        [acr::findings(&self.rules), acr::insertions(&self.rules, written)].concat()
     }
 
     fn nearest(&self, source: &Repository) -> Option<String> {

@@ -65,7 +65,7 @@ fn an_overlap_names_both_rules_and_their_lines() {
     let findings = RuleSet::new(rules(&[("mcr.microsoft.com/*", "*"), ("docker.io/library/*", "library/*")]), Overlap::Error).unwrap_err();
     assert_eq!(
         findings[0].located(Path::new("larder.toml")),
-        "larder.toml:20: rule \"r1\": its target library/* lies inside the target * of rule \"r0\" (line 10)"
+        "larder.toml:20: rule \"r1\": its target library/* lies inside the target * of rule \"r0\" (line 10) (give one of the two another target)"
     );
 }
 
@@ -81,7 +81,7 @@ fn all_errors_are_found_at_once() {
             (10, "rule \"r0\": `*` must stand on both sides or on neither: docker.io/a/* to a".to_owned()),
             (20, "rule \"not a name\": a name is 1 to 50 letters, digits and hyphens".to_owned()),
             (30, "rule \"r0\": this name is taken by the rule at line 10".to_owned()),
-            (40, "rule \"r3\": its target c is also the target c of rule \"r0\" (line 30)".to_owned()),
+            (40, "rule \"r3\": its target c is also the target c of rule \"r0\" (line 30) (give one of the two another target)".to_owned()),
         ]
     );
 }
@@ -210,8 +210,11 @@ fn warnings_tell_of_equal_sources_and_of_the_upstreams_policy() {
     given[0].credentials = Some("hub".to_owned());
     given[2].credentials = Some("ms".to_owned());
     let set = RuleSet::new(given, Overlap::Error).unwrap();
-    let found: Vec<_> =
-        set.warnings(&|host| (host == "dhi.io").then(|| "hub".to_owned())).into_iter().map(|f| (f.line.unwrap(), f.message)).collect();
+    let found: Vec<_> = set
+        .warnings(false, &|host| (host == "dhi.io").then(|| "hub".to_owned()))
+        .into_iter()
+        .map(|f| (f.line.unwrap(), f.message))
+        .collect();
     assert_eq!(found.len(), 3, "{found:?}");
     assert!(found[0].0 == 20 && found[0].1.contains("of rule \"r0\" (line 10)"));
     assert!(found[1].0 == 20 && found[1].1.contains("docker.io wants credentials"));
@@ -230,7 +233,7 @@ fn signatures_that_a_cut_index_loses_are_warned_about() {
     ] {
         let mut given = rules(&[("quay.io/*", "quay/*")]);
         given[0].policy = policy.clone();
-        let found = RuleSet::new(given, Overlap::Error).unwrap().warnings(&|_| None);
+        let found = RuleSet::new(given, Overlap::Error).unwrap().warnings(false, &|_| None);
         assert_eq!(found.iter().any(|finding| finding.message.contains("signatures of an index")), warned, "{policy:?}");
     }
 }
@@ -262,7 +265,9 @@ fn an_explanation_tells_the_whole_way() {
     rule: none
     source: quay.io/a/b:latest
     target: none
-    problem: no cache rule covers quay.io/a/b; the nearest is "r0" (docker.io/* to hub/*)
+    credentials: none (a docker or podman login if there is one, else anonymous)
+    delivery: none
+    pulls: none
     "#);
 }
 

@@ -15,6 +15,7 @@ const LONGEST: Duration = Duration::from_secs(100 * 366 * 24 * 60 * 60);
 pub type Dates = BTreeMap<String, Timestamp>;
 
 /// One of the terms that cut.
+#[derive(Debug, Clone, Copy)]
 pub(super) enum Cut {
     MaxAge(Duration),
     Newest(usize),

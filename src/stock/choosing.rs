@@ -24,7 +24,7 @@ pub(super) enum Open {
 
 /// What must be done for, once both sides have been asked.
 pub(super) enum Parcel {
-    Image(Found),
+    Image(Box<Found>),
     Choice(Box<Undecided>),
 }
 
@@ -75,7 +75,7 @@ impl Worker {
     /// Both sides of an image; a choice needs no more asking.
     pub(super) async fn looked_at(self: Arc<Self>, upstream: Arc<str>, open: Open) -> Option<Parcel> {
         match open {
-            Open::Want(want) => self.survey(upstream, want).await.map(Parcel::Image),
+            Open::Want(want) => self.survey(upstream, want).await.map(|found| Parcel::Image(Box::new(found))),
             Open::Choice(undecided) => Some(Parcel::Choice(undecided)),
         }
     }
@@ -89,8 +89,10 @@ impl Worker {
         slots: &Slots,
         tasks: &mut JoinSet<()>,
     ) {
-        if self.options.mode() == Mode::Defer {
-            undecided.reserve(Mode::Defer).await;
+        if self.options.mode() == Mode::Defer
+            && let Err(error) = undecided.reserve(Mode::Defer).await
+        {
+            return self.close_item(upstream, &undecided.item, error);
         }
         tasks.spawn(Arc::clone(self).choose(upstream.into(), undecided, slots.clone()));
     }

@@ -112,13 +112,14 @@ impl Chooser<'_> {
         check_count(item, selector, selected.tags.len(), selected.attrition.listed)?;
         let mut wants = item.tagged(&selected.tags);
         for (want, tag) in wants.iter_mut().zip(&selected.tags) {
-            want.resolved = known.resolved.remove(tag).map(|descriptor| Resolved { descriptor: Some(descriptor), tally: Arc::default() });
+            want.resolved =
+                known.resolved.remove(tag).map(|descriptor| Box::new(Resolved { descriptor: Some(descriptor), tally: Arc::default() }));
         }
         let mut expanded = self.merged(wants, selected.attrition.to_string());
         // What choosing has cost is paid by the first image.
         if let Some(first) = expanded.wants.first_mut() {
             let descriptor = first.resolved.take().and_then(|resolved| resolved.descriptor);
-            first.resolved = Some(Resolved { descriptor, tally: known.tally });
+            first.resolved = Some(Box::new(Resolved { descriptor, tally: known.tally }));
         }
         Ok(expanded)
     }

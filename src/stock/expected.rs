@@ -8,7 +8,7 @@ use futures_util::{StreamExt, stream};
 use super::claims::{self, Claims};
 use super::{Item, SyncOptions, TargetStore, Want};
 use crate::config::Target;
-use crate::content::{Charge, Descriptor, Digest, ForeignLayers, IndexMode, Place, PlatformFilter, Policy};
+use crate::content::{Charge, Choice, Descriptor, Digest, ForeignLayers, IndexMode, Place, PlatformFilter, Policy};
 use crate::list::{Entry, Parsed, Selection, TargetName};
 use crate::lock::{Cut, Lock, Record};
 use crate::name::Reference;
@@ -49,14 +49,12 @@ pub enum Children {
 }
 
 impl Children {
-    /// Whether `child` must be there.
-    pub(super) fn need(&self, child: &Descriptor) -> bool {
+    /// Those of an image's top index that must be there. What they refer to must be there whole.
+    pub(super) fn among(&self, children: &[Descriptor]) -> Vec<Descriptor> {
         match self {
-            Children::All => true,
-            Children::Platforms(filters) => {
-                child.platform.as_ref().is_some_and(|platform| filters.iter().any(|filter| filter.matches(platform)))
-            }
-            Children::These(digests) => digests.contains(&child.digest),
+            Children::All => children.to_vec(),
+            Children::Platforms(filters) => Choice::of(children, filters).kept,
+            Children::These(digests) => children.iter().filter(|child| digests.contains(&child.digest)).cloned().collect(),
         }
     }
 }

@@ -39,7 +39,7 @@ pub struct Want {
     /// Higher ones go first.
     pub priority: i64,
     /// What was learnt about it when it was chosen.
-    pub resolved: Option<Resolved>,
+    pub resolved: Option<Box<Resolved>>,
 }
 
 /// What choosing a tag has taught: its image need not ask again.

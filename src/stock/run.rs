@@ -269,7 +269,7 @@ impl Worker {
 
     async fn begin(self: &Arc<Self>, upstream: &str, parcel: Parcel, slots: &Slots, tasks: &mut JoinSet<()>) {
         match parcel {
-            Parcel::Image(found) => self.begin_image(upstream, found, slots, tasks).await,
+            Parcel::Image(found) => self.begin_image(upstream, *found, slots, tasks).await,
             Parcel::Choice(undecided) => self.begin_choice(upstream, undecided, slots, tasks).await,
         }
     }

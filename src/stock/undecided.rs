@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
@@ -12,7 +12,7 @@ use super::found::deferred;
 use super::{Item, Want};
 use crate::content::{Charge, Descriptor, Digest, Tally};
 use crate::copy::{Engine, Image, most_pulls};
-use crate::limits::{AccountId, Claim, Gate, Mode};
+use crate::limits::{AccountId, Claim, Gate, Lease, Mode};
 use crate::resume::CreatedDates;
 use crate::select::Matched;
 use crate::{Error, Kind, Result};
@@ -25,6 +25,8 @@ pub(super) struct Undecided {
     unknown: Vec<Undated>,
     /// Where its upstream counts pulls.
     gate: Option<Arc<Gate>>,
+    /// The pulls that were reserved.
+    lease: Option<Lease>,
 }
 
 /// An image whose date must be read.
@@ -36,6 +38,9 @@ struct Undated {
     /// What its date costs at most.
     pulls: u64,
 }
+
+/// The tags of one image, and its date or what reading it takes.
+type Dated = (Vec<String>, Result<Option<Timestamp>, Undated>);
 
 /// A matched tag, as the upstream resolves it.
 struct Looked {
@@ -64,7 +69,7 @@ impl Undecided {
             groups.entry(descriptor.digest.clone()).or_insert_with(|| (descriptor, vec![])).1.push((tag, image));
         }
         let tally = Arc::clone(&known.tally);
-        let dated: Vec<(Vec<String>, Result<Option<Timestamp>, Undated>)> = stream::iter(groups.into_values())
+        let dated: Vec<Dated> = stream::iter(groups.into_values())
             .map(|(wanted, images)| date(chooser, wanted, images, &tally))
             .buffer_unordered(chooser.limit)
             .try_collect()
@@ -76,7 +81,7 @@ impl Undecided {
                 Err(undated) => unknown.push(undated),
             }
         }
-        Ok(Undecided { item, matched, known, unknown, gate })
+        Ok(Undecided { item, matched, known, unknown, gate, lease: None })
     }
 
     /// What choosing costs at most; 0: all is known.
@@ -110,7 +115,8 @@ impl Undecided {
     /// What has been found out, and what the rest costs, for people.
     pub(super) fn explanation(&self) -> String {
         let (tags, pulls) = (self.unknown.iter().map(|undated| undated.tags.len()).sum::<usize>(), self.pulls());
-        format!("{}; {tags} creation dates not known: choosing costs at most {pulls} pulls", self.matched.attrition())
+        let dates = if tags == 1 { "1 creation date is".to_owned() } else { format!("{tags} creation dates are") };
+        format!("{}; {dates} not known: choosing costs at most {pulls} pulls", self.matched.attrition())
     }
 
     /// Whether what is left of the account's window may not do for this choice, and for images that need `others`.
@@ -124,14 +130,25 @@ impl Undecided {
         Charge { tally: Arc::clone(&self.known.tally), ..Charge::new(self.item.entry.source.to_string()) }
     }
 
-    /// Reserves the pulls, image by image, as far as they are there.
-    pub(super) async fn reserve(&mut self, mode: Mode) {
-        for undated in &mut self.unknown {
-            // Whoever reads it meets the refusal again, and tells.
-            if undated.reserve(self.gate.as_ref(), self.item.entry.priority, mode).await.is_err() {
-                break;
+    /// Reserves the pulls; in the present window only, as far as they are there: what is read is kept, also if it does not yet do
+    /// for a choice.
+    ///
+    /// # Errors
+    /// Of kind [`Kind::Deferred`] if they are not there, and `mode` does not wait for them.
+    pub(super) async fn reserve(&mut self, mode: Mode) -> Result<()> {
+        let Some(gate) = self.gate.as_ref().filter(|gate| self.lease.is_none() && !gate.standing().unlimited) else { return Ok(()) };
+        let claim = |pulls| Claim { pulls, priority: self.item.entry.priority };
+        let all = self.pulls();
+        let lease = match gate.acquire(claim(all), mode).await {
+            Ok(lease) => lease,
+            Err(refused) => {
+                let left = gate.standing().remaining.unwrap_or(0).min(all);
+                let part = if left > 0 { gate.acquire(claim(left), mode).await } else { Err(refused) };
+                part.map_err(deferred)?
             }
-        }
+        };
+        self.lease = Some(lease);
+        Ok(())
     }
 
     /// Reads the dates. Those that were read are kept also if others cannot be.
@@ -139,16 +156,21 @@ impl Undecided {
     /// # Errors
     /// The first failure; of kind [`Kind::Deferred`] if pulls are not there, and `mode` does not wait for them.
     pub(super) async fn read(&mut self, chooser: &Chooser<'_>, mode: Mode) -> Result<()> {
-        let (gate, priority, failed) = (self.gate.as_ref(), self.item.entry.priority, &AtomicBool::new(false));
+        self.reserve(mode).await?;
+        let (lease, unread, failed) = (self.lease.take(), &AtomicU64::new(self.pulls()), &AtomicBool::new(false));
+        let lease = lease.as_ref();
         let mut reading = stream::iter(std::mem::take(&mut self.unknown))
             .map(|mut undated| async move {
                 if failed.load(Ordering::Relaxed) {
                     return (undated.tags, Err(Error::cancelled("read creation date")));
                 }
-                let read = match undated.reserve(gate, priority, mode).await {
-                    Ok(()) => read(chooser.engine, &chooser.supply.created, &undated).await,
-                    Err(error) => Err(error),
-                };
+                undated.image.charge.lease = lease.cloned();
+                let read = read(chooser.engine, &chooser.supply.created, &undated).await;
+                let left = unread.fetch_sub(undated.pulls, Ordering::Relaxed).saturating_sub(undated.pulls);
+                if let Some(lease) = lease {
+                    // A date may have cost less than it could.
+                    lease.trim(left);
+                }
                 (undated.tags, read.inspect_err(|_| failed.store(true, Ordering::Relaxed)))
             })
             .buffer_unordered(chooser.limit);
@@ -174,17 +196,12 @@ async fn resolve(chooser: &Chooser<'_>, want: Want, tag: String) -> Result<Looke
         return Err(Error::cancelled("resolve tag"));
     }
     let (image, gate) = chooser.supply.image(&want).await?;
-    let descriptor = image.upstream.resolve(&image.from, &image.wanted, &image.charge).await?;
+    let descriptor = chooser.engine.resolve(&image).await?;
     Ok(Looked { tag, image, gate, descriptor })
 }
 
 /// The date of the image that these tags name, if it is known or can be read for nothing.
-async fn date(
-    chooser: &Chooser<'_>,
-    wanted: Descriptor,
-    images: Vec<(String, Image)>,
-    tally: &Arc<Tally>,
-) -> Result<(Vec<String>, Result<Option<Timestamp>, Undated>)> {
+async fn date(chooser: &Chooser<'_>, wanted: Descriptor, images: Vec<(String, Image)>, tally: &Arc<Tally>) -> Result<Dated> {
     let (tags, images): (Vec<String>, Vec<Image>) = images.into_iter().unzip();
     let created = &chooser.supply.created;
     if let Some(date) = chooser.dates.get(&wanted.digest).map(Some).or_else(|| created.get(&wanted.digest)) {
@@ -222,15 +239,5 @@ async fn read(engine: &Engine, dates: &CreatedDates, undated: &Undated) -> Resul
             Ok(None)
         }
         Err(error) => Err(error),
-    }
-}
-
-impl Undated {
-    async fn reserve(&mut self, gate: Option<&Arc<Gate>>, priority: i64, mode: Mode) -> Result<()> {
-        let counted = gate.filter(|gate| self.pulls > 0 && self.image.charge.lease.is_none() && !gate.standing().unlimited);
-        if let Some(gate) = counted {
-            self.image.charge.lease = Some(gate.acquire(Claim { pulls: self.pulls, priority }, mode).await.map_err(deferred)?);
-        }
-        Ok(())
     }
 }

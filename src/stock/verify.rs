@@ -208,7 +208,7 @@ impl Walk {
                 Ok(links) => Links::clone(&links),
                 Err(Fault(wrong, why)) => return self.note(image, wrong, About::Content(node.digest, image.place.clone()), why),
             };
-            let children: Vec<Descriptor> = links.manifests.into_iter().filter(|child| image.children.need(child)).collect();
+            let children = if depth == 0 { image.children.among(&links.manifests) } else { links.manifests };
             let blobs: Vec<Descriptor> = links.blobs.into_iter().filter(|blob| image.foreign || !blob.is_foreign()).collect();
             let children = stream::iter(children).map(|child| self.manifest(image, child, charge, depth + 1)).buffer_unordered(PIECES);
             let blobs = stream::iter(blobs).map(|blob| self.blob(image, blob, charge)).buffer_unordered(PIECES);

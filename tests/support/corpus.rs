@@ -78,6 +78,8 @@ pub struct ImageSpec {
     pub layers: Vec<Bytes>,
     /// `linux/amd64`, `linux/arm/v7`
     pub platform: &'static str,
+    /// When it says it was created.
+    pub created: String,
     /// Docker schema 2 instead of OCI.
     pub docker: bool,
     /// What this image is about.
@@ -93,6 +95,7 @@ impl ImageSpec {
         ImageSpec {
             layers: layers.into_iter().collect(),
             platform: "linux/amd64",
+            created: "2026-01-01T00:00:00Z".to_owned(),
             docker: false,
             subject: None,
             annotations: vec![],
@@ -101,6 +104,9 @@ impl ImageSpec {
     }
     pub fn platform(self, platform: &'static str) -> Self {
         ImageSpec { platform, ..self }
+    }
+    pub fn created(self, created: impl Into<String>) -> Self {
+        ImageSpec { created: created.into(), ..self }
     }
     pub fn docker(self) -> Self {
         ImageSpec { docker: true, ..self }
@@ -116,7 +122,7 @@ impl ImageSpec {
         let mut config = json!({
             "architecture": platform.architecture,
             "os": platform.os,
-            "created": "2026-01-01T00:00:00Z",
+            "created": self.created,
             "config": {"Env": ["PATH=/bin"], "Cmd": ["/bin/true"]},
             "rootfs": {"type": "layers", "diff_ids": self.layers.iter().map(|layer| diff_id(layer)).collect::<Vec<_>>()},
             "history": self.layers.iter().map(|_| json!({"created": "2026-01-01T00:00:00Z", "created_by": "test"})).collect::<Vec<_>>(),
@@ -287,7 +293,7 @@ type Make = fn(&dyn Put, &str) -> Descriptor;
 const TAG: Option<&str> = Some("v1");
 
 /// What docker-registry 2.8 takes.
-const PLAIN: [(&str, Make); 19] = [
+const PLAIN: [(&str, Make); 22] = [
     ("oci-image", |put, repo| image(put, repo, TAG, &ImageSpec::new([layer(1, 3000), layer(2, 70_000)]))),
     ("docker-image", |put, repo| image(put, repo, TAG, &ImageSpec::new([layer(1, 3000), layer(3, 10)]).docker())),
     ("oci-index", |put, repo| multi(put, repo, "v1", 4, &["linux/amd64", "linux/arm64", "linux/arm/v7"])),
@@ -300,6 +306,26 @@ const PLAIN: [(&str, Make); 19] = [
         index(put, repo, TAG, &[inner, image(put, repo, None, &ImageSpec::new([layer(8, 80)]).platform("linux/riscv64"))])
     }),
     ("attested-index", attested),
+    ("windows-index", |put, repo| {
+        let child = |(seed, version): (u64, &str)| {
+            let mut child = image(put, repo, None, &ImageSpec::new([layer(seed, 80)]).platform("windows/amd64"));
+            child.platform.as_mut().unwrap().os_version = Some(version.to_owned());
+            child
+        };
+        index(put, repo, TAG, &[(26, "10.0.17763.5820"), (27, "10.0.20348.2527"), (28, "10.0.26100.1742")].map(child))
+    }),
+    ("child-listed-twice", |put, repo| {
+        let child = image(put, repo, None, &ImageSpec::new([layer(29, 80)]));
+        let again = Descriptor { platform: Some(platform("linux/arm64")), ..child.clone() };
+        index(put, repo, TAG, &[child, again])
+    }),
+    ("inline-child", |put, repo| {
+        let child = ImageSpec::new([layer(30, 80)]).build(put, repo).to_string();
+        let mut descriptor = json!(manifest(put, repo, None, OCI_IMAGE, child.clone()));
+        descriptor["data"] = base64(child.as_bytes()).into();
+        let value = json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [descriptor]});
+        manifest(put, repo, TAG, OCI_INDEX, value.to_string())
+    }),
     ("artifact", |put, repo| artifact(put, repo, TAG, "application/vnd.example.model", noise(9, 4000), None)),
     ("helm-chart", |put, repo| {
         let config = blob(put, repo, "application/vnd.cncf.helm.config.v1+json", r#"{"name":"c","version":"0.1.0","apiVersion":"v2"}"#);
@@ -345,7 +371,7 @@ const PLAIN: [(&str, Make); 19] = [
 ];
 
 /// What docker-registry 2.8 refuses, and a registry that keeps to the specification takes.
-const SPECIAL: [(&str, Make); 3] = [
+const SPECIAL: [(&str, Make); 5] = [
     ("unknown-media-type", |put, repo| {
         let made = r#"{"mediaType":"application/vnd.example.thing.v3+json","layers":[{"digest":"none"}],"made":"of nothing"}"#;
         manifest(put, repo, TAG, "application/vnd.example.thing.v3+json", made)
@@ -355,6 +381,22 @@ const SPECIAL: [(&str, Make); 3] = [
         let value = json!({"mediaType": OCI_ARTIFACT, "artifactType": "text/x-sbom", "blobs": blobs});
         manifest(put, repo, TAG, OCI_ARTIFACT, value.to_string())
     }),
+    ("odd-index", |put, repo| {
+        // Children of an unknown type, a blob, and one that says nothing of itself but its digest.
+        let thing = "application/vnd.example.thing.v3+json";
+        let unknown = manifest(put, repo, None, thing, r#"{"mediaType":"application/vnd.example.thing.v3+json"}"#);
+        let cache = blob(put, repo, OCI_LAYER, layer(32, 60));
+        let bare = image(put, repo, None, &ImageSpec::new([layer(33, 60)]));
+        let bare = json!({"digest": bare.digest, "size": bare.size, "platform": null, "annotations": null});
+        let value = json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [unknown, cache, bare], "annotations": null});
+        manifest(put, repo, TAG, OCI_INDEX, format!("\t{value}\n"))
+    }),
+    ("sha512-child", |put, repo| {
+        let bytes = Bytes::from(ImageSpec::new([layer(34, 60)]).build(put, repo).to_string());
+        let child = Descriptor::new(OCI_IMAGE, digest_of("sha512", &bytes), bytes.len() as u64);
+        put.store_manifest(repo, None, &child.digest, OCI_IMAGE, bytes);
+        index(put, repo, TAG, &[child])
+    }),
     ("docker-schema1", |put, repo| {
         let value = json!({"schemaVersion": 1, "name": repo, "tag": "v1", "architecture": "amd64",
             "fsLayers": [{"blobSum": blob(put, repo, DOCKER_LAYER, layer(22, 50)).digest}], "history": [{"v1Compatibility": "{}"}]});
@@ -362,10 +404,17 @@ const SPECIAL: [(&str, Make); 3] = [
     }),
 ];
 
-/// As BuildKit writes them: an attestation beside the image it is about, for the platform `unknown/unknown`.
+/// As BuildKit writes them: an attestation beside the image it is about.
 fn attested(put: &dyn Put, repo: &str) -> Descriptor {
     let child = image(put, repo, None, &ImageSpec::new([layer(23, 700)]));
-    let statement = blob(put, repo, "application/vnd.in-toto+json", r#"{"_type":"https://in-toto.io/Statement/v0.1"}"#);
+    let attestation = attestation(put, repo, &child);
+    index(put, repo, TAG, &[child, attestation])
+}
+
+/// Puts what BuildKit attests of an image, for the platform `unknown/unknown`.
+pub fn attestation(put: &dyn Put, repo: &str, child: &Descriptor) -> Descriptor {
+    let statement = format!("{{\"_type\":\"https://in-toto.io/Statement/v0.1\",\"about\":\"{}\"}}", child.digest);
+    let statement = blob(put, repo, "application/vnd.in-toto+json", statement);
     let config = blob(put, repo, OCI_CONFIG, ImageSpec::new([]).platform("unknown/unknown").config());
     let value = json!({"schemaVersion": 2, "mediaType": OCI_IMAGE, "config": config, "layers": [statement]});
     let mut attestation = manifest(put, repo, None, OCI_IMAGE, value.to_string());
@@ -375,7 +424,18 @@ fn attested(put: &dyn Put, repo: &str) -> Descriptor {
         ("vnd.docker.reference.type".to_owned(), "attestation-manifest".to_owned()),
     ]
     .into();
-    index(put, repo, TAG, &[child, attestation])
+    attestation
+}
+
+/// Puts an index as Docker's official images have it: images for `platforms`, each with its attestation behind it.
+pub fn official(put: &dyn Put, repository: &str, tag: &str, seed: u64, platforms: &[&'static str]) -> Descriptor {
+    let child = |(number, platform): (usize, &&'static str)| {
+        let image = image(put, repository, None, &ImageSpec::new([layer(seed * 1000 + number as u64, 900)]).platform(platform));
+        let attestation = attestation(put, repository, &image);
+        [image, attestation]
+    };
+    let children: Vec<Descriptor> = platforms.iter().enumerate().flat_map(child).collect();
+    index(put, repository, Some(tag), &children)
 }
 
 /// Puts one of every kind into a registry that keeps to the specification.

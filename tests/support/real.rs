@@ -22,13 +22,29 @@ const STARTUP: Duration = Duration::from_secs(20);
 /// # Panics
 /// If it cannot, and `LARDER_REQUIRE_REAL` is `1`.
 pub fn require(tool: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    if std::env::split_paths(&path).any(|folder| folder.join(tool).is_file()) {
-        return true;
+    let installed = is_installed(tool);
+    assert!(installed || std::env::var(REQUIRE).as_deref() != Ok("1"), "{tool} is not installed, and {REQUIRE}=1 says that it must be");
+    installed || not_tested(&format!("{tool} is not installed (apt-get install {tool})"))
+}
+
+/// Whether `tool`, which only root can run as a test wants it, can be run. Where it cannot, that is said and no failure: it takes
+/// a whole machine of one's own (namespaces, file systems), which not every place to test in is.
+pub fn as_root(tool: &str) -> bool {
+    if !is_installed(tool) {
+        return not_tested(&format!("{tool} is not installed (apt-get install {tool})"));
     }
-    assert!(std::env::var(REQUIRE).as_deref() != Ok("1"), "{tool} is not installed, and {REQUIRE}=1 says that it must be");
+    let id = Command::new("id").arg("-u").output().unwrap();
+    id.stdout.trim_ascii() == b"0" || not_tested(&format!("{tool} has to be run as root"))
+}
+
+fn is_installed(tool: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(tool).is_file())
+}
+
+fn not_tested(why: &str) -> bool {
     // The test harness shows no output of a test that passes: this goes around its capture.
-    let _ = writeln!(std::io::stderr(), "\n*** NOT TESTED: {tool} is not installed (apt-get install {tool}) ***\n");
+    let _ = writeln!(std::io::stderr(), "\n*** NOT TESTED: {why} ***\n");
     false
 }
 

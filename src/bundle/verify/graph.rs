@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use super::hand::Hand;
 use super::volume::State;
 use super::{BundleReport, Content};
-use crate::content::{Descriptor, Digest};
+use crate::content::{Choice, Descriptor, Digest, PlatformFilter, SPARSE};
 use crate::layout::Finding;
 
 /// The annotation that names an entry of `index.json` (image-spec annotations.md).
@@ -79,6 +79,7 @@ struct Image<'a> {
 
 impl Image<'_> {
     fn walk(&mut self, root: &Descriptor) {
+        let filters = root.annotations.get(SPARSE).map(|text| PlatformFilter::split(text)).unwrap_or_default();
         let mut stack = vec![root.clone()];
         while let Some(node) = stack.pop() {
             if node.is_foreign() && !self.content.places.contains_key(&node.digest) {
@@ -92,7 +93,10 @@ impl Image<'_> {
                 continue;
             }
             if let Some(links) = self.content.links.get(&node.digest) {
-                stack.extend(links.manifests.iter().chain(&links.blobs).cloned());
+                // Of a sparse index the children that were left out are not missing.
+                let children =
+                    if node.digest == root.digest { Choice::of(&links.manifests, &filters).kept } else { links.manifests.clone() };
+                stack.extend(children.into_iter().chain(links.blobs.iter().cloned()));
             }
         }
     }

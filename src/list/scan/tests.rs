@@ -225,6 +225,22 @@ sync:
 }
 
 #[test]
+fn what_other_mirrors_choose_is_understood_by_lists() {
+    let skopeo =
+        "quay.io:\n  images: {a/b: []}\n  images-by-tag-regex: {a/c: '^v1\\.\\d+$'}\n  images-by-semver: {a/d: '>= 3.12.0, <4 || ~1.2'}\n";
+    let regsync =
+        "sync:\n- {source: a/e, type: repository, tags: {allow: ['v\\d+', x], deny: ['v1;2'], semverRange: ['>=1.2.0 <2.0.0']}}\n";
+    let found = [scan("s.yaml", skopeo).found, scan("r.yaml", regsync).found].concat();
+    assert_eq!(found.len(), 4);
+    for Found { wanted, .. } in found {
+        let quoted = |text: &str| format!("\"{text}\"");
+        let line = [&wanted.image, &wanted.tags, &wanted.exclude].map(|text| quoted(text)).join(",");
+        let parsed = crate::list::parse("x.csv", &format!("image,tags,exclude\n{line}\n")).unwrap();
+        assert_eq!((parsed.errors, parsed.entries.len()), (vec![], 1), "{line}");
+    }
+}
+
+#[test]
 fn dockerfiles_name_what_is_not_a_stage() {
     let text = r#"# syntax=docker/dockerfile:1
 ARG GO=1.24

@@ -89,7 +89,8 @@ impl Store {
         let config = manifest.get("config").filter(|config| config.is_object()).cloned();
         let blobs = config.into_iter().chain(list("layers")).chain(list("blobs")).filter(|layer| !is_foreign(layer));
         let missing_blob = blobs.map(|blob| digest(&blob)).find(lacks_blob);
-        missing_blob.or_else(|| list("manifests").iter().map(digest).find(lacks_manifest))
+        // As at distribution, an index's child may be a blob.
+        missing_blob.or_else(|| list("manifests").iter().map(digest).find(|digest| lacks_manifest(digest) && lacks_blob(digest)))
     }
 }
 

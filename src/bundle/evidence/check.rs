@@ -1,0 +1,73 @@
+//! Evidence against a target: whether everything is still where it was put.
+
+use futures_util::{StreamExt as _, stream};
+
+use super::{Evidence, Row, RowKind};
+use crate::content::{Charge, Descriptor, Digest, Place, Presence};
+use crate::copy;
+use crate::name::Reference;
+use crate::{Error, Result};
+
+/// Questions at once; the target's own concurrency limits them further.
+const AT_ONCE: usize = 64;
+
+/// A row that does not hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// Which.
+    pub row: Row,
+    /// What is so instead, for a person.
+    pub why: String,
+}
+
+/// Asks the target for every row: names by what they name, manifests and blobs by whether they are there. `place` says where a row's
+/// repository is at the target.
+///
+/// # Errors
+/// If the target cannot be asked.
+pub async fn check(evidence: &Evidence, target: &copy::Target, place: impl Fn(&str) -> Place + Sync) -> Result<Vec<Difference>> {
+    let place = &place;
+    let asked = stream::iter(evidence.rows()).map(async |row: &Row| {
+        let why = one(row, target, &place(&row.repository)).await?;
+        Ok::<_, Error>(why.map(|why| Difference { row: row.clone(), why }))
+    });
+    let mut asked = std::pin::pin!(asked.buffered(AT_ONCE));
+    let mut differences = vec![];
+    while let Some(difference) = asked.next().await {
+        differences.extend(difference?);
+    }
+    Ok(differences)
+}
+
+/// What is wrong with a row, if anything is.
+async fn one(row: &Row, target: &copy::Target, place: &Place) -> Result<Option<String>> {
+    let charge = Charge::new(format!("{place}@{}", row.digest));
+    let digest = match Digest::parse(&row.digest) {
+        Ok(digest) => digest,
+        Err(why) => return Ok(Some(why)),
+    };
+    let descriptor = Descriptor::new("", digest.clone(), row.size);
+    Ok(match row.kind {
+        RowKind::Blob => match target.sink.holds_blob(place, &descriptor, &charge).await? {
+            Presence::Here => None,
+            _ => Some("the target does not have it".to_owned()),
+        },
+        RowKind::Manifest => manifest(target, place, &descriptor, &charge).await?,
+        RowKind::Image => match Digest::parse(&row.reference) {
+            Ok(_) => manifest(target, place, &descriptor, &charge).await?,
+            Err(_) => match target.source.resolve(place, &Reference::Tag(row.reference.clone()), &charge).await? {
+                Some(found) if found.digest == digest => None,
+                Some(found) => Some(format!("`{}` is {} now", row.reference, found.digest)),
+                None => Some(format!("there is no `{}`", row.reference)),
+            },
+        },
+    })
+}
+
+async fn manifest(target: &copy::Target, place: &Place, manifest: &Descriptor, charge: &Charge) -> Result<Option<String>> {
+    Ok(match target.sink.holds_manifest(place, manifest, charge).await? {
+        Presence::Here => None,
+        Presence::Incomplete => Some("the target lacks something that it refers to".to_owned()),
+        Presence::Absent | Presence::At(_) => Some("the target does not have it".to_owned()),
+    })
+}

@@ -1,0 +1,189 @@
+//! What outlives a volume: kept while images wait for the rest, let go when they are complete.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use futures_util::{StreamExt as _, stream};
+
+use super::wanted::{Wanted, place_at};
+use super::worker::{Done, Worker};
+use crate::bundle::format::{Member, MemberKind};
+use crate::bundle::read::{Arrived, Damage, Hand, Shelf, Stage, blocking, whole};
+use crate::content::{Charge, Descriptor, Digest, Place, Presence, Tally};
+use crate::copy::Image;
+use crate::name::Reference;
+use crate::report::{Outcome, Status};
+use crate::{Error, Kind};
+
+/// Blobs that are brought at once ahead of their manifests. Requests are limited by the target's own concurrency.
+const LOOSE_AT_ONCE: usize = 16;
+
+/// A part at hand of a blob that is not complete.
+pub(super) struct Part<'a> {
+    digest: &'a Digest,
+    /// Its number, where it begins, the blob's size.
+    place: (u32, u64, u64),
+    pub(super) piece: &'a crate::bundle::read::Piece,
+    bundle: &'a Arrived,
+    volume: u32,
+}
+
+impl Part<'_> {
+    pub(super) fn is_kept(&self, stage: &Stage) -> bool {
+        stage.has_part(&self.bundle.id, self.digest, self.place, self.piece.len)
+    }
+}
+
+/// Parts at hand, in volumes or kept, of blobs that are not complete.
+pub(super) fn parts<'a>(shelf: &'a Shelf, bundles: &'a [Arrived]) -> impl Iterator<Item = Part<'a>> {
+    shelf.incomplete().flat_map(move |(digest, parts)| {
+        parts.parts.iter().filter_map(move |(number, (offset, piece))| {
+            let (bundle, volume) = shelf.origin_of(piece.origin)?.volume?;
+            Some(Part { digest, place: (*number, *offset, parts.whole), piece, bundle: bundles.get(bundle)?, volume })
+        })
+    })
+}
+
+impl Worker {
+    /// Puts what is at hand of `blind` bundles, whose manifests have not come yet, into the repositories that their volumes say: the volumes may be gone
+    /// when the manifests come. What was read and written for that.
+    pub(super) async fn carry_loose(&self, blind: &BTreeSet<usize>) -> Arc<Tally> {
+        let charge = Charge::new("blobs whose manifests have not come");
+        let bundles = blind.iter().filter_map(|bundle| self.bundles.get(*bundle));
+        let members = bundles.flat_map(|bundle| &bundle.members).filter(|member| member.kind == MemberKind::Blob);
+        let wanted: BTreeMap<&Digest, &Member> = members.map(|member| (&member.digest, member)).collect();
+        let blobs: Vec<(Descriptor, Vec<Place>)> = wanted.into_values().map(|member| (whole_of(member), self.places(member))).collect();
+        let at_hand = blobs.into_iter().filter(|(blob, _)| self.shelf.hand(blob) == Hand::Here);
+        let carried = stream::iter(at_hand).map(async |(blob, places)| {
+            for place in places {
+                self.engine.carry(&self.loose(place, &charge), &blob).await?;
+            }
+            Ok::<(), Error>(())
+        });
+        let failed = carried.buffer_unordered(LOOSE_AT_ONCE).filter_map(async |carried| carried.err()).collect::<Vec<_>>().await;
+        if let Some(error) = failed.iter().find(|error| !matches!(error.kind(), Kind::Damaged | Kind::Cancelled)) {
+            tracing::warn!(%error, "{} blobs could not be brought ahead of their manifests: their volumes are needed again", failed.len());
+        }
+        charge.tally
+    }
+
+    /// An image that nobody knows yet, in `place`.
+    fn loose(&self, place: Place, charge: &Charge) -> Image {
+        Image {
+            name: Arc::clone(&charge.image),
+            upstream: Arc::clone(&self.shelf) as _,
+            from: place.clone(),
+            wanted: Reference::Tag(String::new()),
+            to: place.clone(),
+            publish: Reference::Tag(String::new()),
+            charge: charge.clone(),
+            immutable: false,
+            policy: Arc::default(),
+            resolved: None,
+        }
+    }
+
+    /// Where a member belongs, as the target knows its repositories.
+    fn places(&self, member: &Member) -> Vec<Place> {
+        member.repositories.iter().filter_map(|repository| place_at(&self.target, repository).ok()).collect()
+    }
+
+    /// Whether the target has the blob that `member` is a part of.
+    async fn has(&self, member: &Member) -> bool {
+        let (blob, charge) = (whole_of(member), Charge::new("parts of blobs"));
+        for place in self.places(member) {
+            if matches!(self.asker.target.sink.holds_blob(&place, &blob, &charge).await, Ok(Presence::Here | Presence::At(_))) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Blobs in parts that images may need.
+    async fn wanting(&self, done: &Done) -> BTreeSet<Digest> {
+        let mut wanting = done.lacking.clone();
+        let bundles = done.blind.iter().filter_map(|bundle| self.bundles.get(*bundle));
+        for member in bundles.flat_map(|bundle| &bundle.members).filter(|member| member.part.is_some()) {
+            if !wanting.contains(&member.digest) && !self.has(member).await {
+                wanting.insert(member.digest.clone());
+            }
+        }
+        wanting
+    }
+
+    /// Keeps the parts at hand of blobs that images lack. Parts have no hash of their own: a volume that is not what its bundle's record says is found
+    /// out here.
+    pub(super) async fn keep_parts(&self, done: &Done) -> Vec<Damage> {
+        let Some(stage) = self.stage.clone() else { return vec![] };
+        let wanting = self.wanting(done).await;
+        let (shelf, bundles) = (Arc::clone(&self.shelf), Arc::clone(&self.bundles));
+        let kept = blocking("keep parts", move || {
+            let (mut damage, mut sound) = (vec![], BTreeMap::new());
+            for part in parts(&shelf, &bundles).filter(|part| wanting.contains(part.digest) && !part.is_kept(&stage)) {
+                let Some(origin) = shelf.origin_of(part.piece.origin) else { continue };
+                let sound = *sound
+                    .entry(part.piece.origin)
+                    .or_insert_with(|| part.bundle.record.is_none() || whole(part.bundle, part.volume, &origin.path));
+                if sound {
+                    stage.keep_part(&part.bundle.id, part.digest, part.place, part.piece)?;
+                } else {
+                    let why = "the volume's sha256 is not the one that the bundle's record says".to_owned();
+                    damage.push(Damage { digest: part.digest.clone(), origins: vec![part.piece.origin], why });
+                }
+            }
+            Ok(damage)
+        });
+        kept.await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "parts could not be kept: their volumes are needed again");
+            vec![]
+        })
+    }
+
+    /// Bundles that have images which are not all there, and those that these build on.
+    fn open(&self, wanted: &[Arc<Wanted>], rows: &BTreeMap<usize, Outcome>) -> BTreeSet<usize> {
+        let is_open = |order| !rows.get(&order).is_some_and(|row| matches!(row.status, Status::Copied | Status::Current));
+        let waiting = wanted.iter().enumerate().filter(|(order, _)| is_open(*order));
+        let mut open: BTreeSet<usize> = waiting.flat_map(|(_, wanted)| wanted.bundle.iter().chain(&wanted.also)).copied().collect();
+        let mut newly: Vec<usize> = open.iter().copied().collect();
+        while let Some(bundle) = newly.pop() {
+            let record = self.bundles.get(bundle).and_then(|bundle| bundle.record.as_ref());
+            for base in record.iter().flat_map(|record| &record.base.bundles) {
+                let before = self.bundles.iter().position(|other| other.id == base.id);
+                newly.extend(before.filter(|before| open.insert(*before)));
+            }
+        }
+        open
+    }
+
+    /// Keeps manifests and records of bundles whose images are not all there, and lets go of everything of those that are done.
+    pub(super) async fn let_go(&self, wanted: &[Arc<Wanted>], rows: &BTreeMap<usize, Outcome>) {
+        let Some(stage) = self.stage.clone() else { return };
+        let open = self.open(wanted, rows);
+        let (bundles, engine, shelf) = (Arc::clone(&self.bundles), Arc::clone(&self.engine), Arc::clone(&self.shelf));
+        let done = blocking("let go of volumes", move || {
+            for (number, bundle) in bundles.iter().enumerate() {
+                if !open.contains(&number) {
+                    stage.drop_bundle(&bundle.id);
+                    continue;
+                }
+                if let Some(record) = &bundle.record {
+                    stage.keep_record(record)?;
+                }
+                for member in bundle.members.iter().filter(|member| member.kind == MemberKind::Manifest) {
+                    stage.keep_manifest(&bundle.id, &member.digest, || shelf.peek(&member.digest))?;
+                }
+                // Joined, and at the target by now.
+                shelf.in_parts().filter(|digest| engine.knows(digest)).for_each(|digest| stage.drop_parts(&bundle.id, digest));
+            }
+            Ok(())
+        });
+        if let Err(error) = done.await {
+            tracing::warn!(%error, "manifests could not be kept: their volume is needed again");
+        }
+    }
+}
+
+/// The blob that `member` is, or is a part of.
+fn whole_of(member: &Member) -> Descriptor {
+    Descriptor::new("", member.digest.clone(), member.whole_size())
+}

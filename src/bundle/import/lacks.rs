@@ -1,0 +1,216 @@
+//! What is missing and what would bring it; what is damaged, and what that keeps from being imported.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::need::Lack;
+use crate::bundle::format::{Bundle, Member, volume_file};
+use crate::bundle::read::{Arrived, Damage, Hand, Shelf, repair, whole};
+use crate::content::{Descriptor, Digest};
+use crate::{Error, Kind, Side};
+
+/// As many digests are named in a reason; the first of them are enough to look for, and the volumes are named all.
+const MOST_NAMED: usize = 100;
+
+/// What would bring something: volumes in their order, bundles after them.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Bringer {
+    /// Bundle and number.
+    rank: (usize, u32),
+    pub(super) what: String,
+}
+
+/// Something that images wait for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    /// What would bring it: `volume 3 of february (february-0003.tar)`, `bundle january`.
+    pub what: String,
+    /// The images that wait for it.
+    pub images: Vec<String>,
+}
+
+/// A file with damaged content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DamagedFile {
+    /// What it is: `volume 7 of february (/media/a/february-0007.tar)`, or its path.
+    pub what: String,
+    /// The digests whose bytes are wrong, each with what is wrong.
+    pub content: Vec<(Digest, String)>,
+    /// The images that could not be imported because of that.
+    pub images: Vec<String>,
+    /// What brings it again, if it is a volume.
+    pub remedy: Option<String>,
+    /// Whether all of it was to be had elsewhere.
+    pub mended: bool,
+}
+
+/// Knows which bundle and volume has what.
+pub(super) struct Bringers<'a> {
+    bundles: &'a [Arrived],
+    /// Content that is in volumes, by the records of their bundles.
+    volumes: HashMap<&'a Digest, Vec<(usize, u32)>>,
+    /// Content that bundles rely on.
+    relied: HashMap<&'a Digest, (usize, Option<&'a Digest>)>,
+}
+
+impl<'a> Bringers<'a> {
+    pub(super) fn new(bundles: &'a [Arrived]) -> Self {
+        let (mut volumes, mut relied): (HashMap<_, Vec<_>>, _) = (HashMap::new(), HashMap::new());
+        for (number, record) in records(bundles) {
+            let kept = bundles.get(number).map(|bundle| &bundle.kept);
+            let is_kept =
+                |member: &Member| kept.is_some_and(|kept| member.part.is_some_and(|part| kept.contains(&(member.digest.clone(), part))));
+            for (volume, member) in record.members().filter(|(_, member)| !is_kept(member)) {
+                volumes.entry(&member.digest).or_default().push((number, volume));
+            }
+            for content in &record.base.content {
+                relied.entry(&content.digest).or_insert((number, content.bundle.as_ref()));
+            }
+        }
+        Bringers { bundles, volumes, relied }
+    }
+
+    /// What would bring `digest`, for an image of `bundle`: of a blob in parts, all that are not here.
+    fn of(&self, digest: &Digest, bundle: Option<usize>) -> Vec<Bringer> {
+        let named = |(at, number): &(usize, u32)| {
+            let bundle = self.bundles.get(*at)?;
+            let missing = !bundle.at_hand.contains(number);
+            let what = format!("volume {number} of {} ({})", bundle.name, volume_file(&bundle.name, *number));
+            missing.then_some(Bringer { rank: (*at, *number), what })
+        };
+        let missing: Vec<Bringer> = self.volumes.get(digest).into_iter().flatten().filter_map(named).collect();
+        if missing.is_empty() { vec![Bringer { rank: (usize::MAX, 0), what: self.beyond(digest, bundle) }] } else { missing }
+    }
+
+    /// What brings content that is in no volume of the bundles known.
+    fn beyond(&self, digest: &Digest, bundle: Option<usize>) -> String {
+        match self.relied.get(digest) {
+            Some((by, Some(base))) => format!("bundle {}", self.bundle_name(*by, base)),
+            Some((by, None)) => {
+                let name = self.bundles.get(*by).map_or("the bundle", |bundle| bundle.name.as_str());
+                format!("the target was said to have it when {name} was made: export that again with a new inventory")
+            }
+            None => self.unknown(bundle),
+        }
+    }
+
+    fn bundle_name(&self, by: usize, base: &Digest) -> String {
+        let record = self.bundles.get(by).and_then(|bundle| bundle.record.as_ref());
+        let named = record.and_then(|record| record.base.bundles.iter().find(|bundle| bundle.id == *base));
+        named.map_or_else(|| base.short().to_owned(), |bundle| bundle.name.clone())
+    }
+
+    /// Of a bundle without its record nobody knows which volume has what, or what it builds on.
+    fn unknown(&self, bundle: Option<usize>) -> String {
+        let Some(bundle) = bundle.and_then(|bundle| self.bundles.get(bundle)) else { return "it was not carried along".to_owned() };
+        let missing: Vec<String> =
+            (1..=bundle.volumes).filter(|number| !bundle.at_hand.contains(number)).map(|number| number.to_string()).collect();
+        match (bundle.record.is_some(), missing.as_slice()) {
+            (true, _) => format!("no volume of {} has it", bundle.name),
+            (false, []) => format!("what {} builds on; its .bundle.json says what that is", bundle.name),
+            (false, missing) => format!(
+                "a volume of {} that is not here ({}), or what it builds on; its .bundle.json says which",
+                bundle.name,
+                missing.join(", ")
+            ),
+        }
+    }
+
+    /// Why an image is parked, and what it waits for.
+    pub(super) fn reason(&self, lacks: &[Lack], bundle: Option<usize>) -> (String, BTreeSet<Bringer>) {
+        let mut by: BTreeMap<Bringer, Vec<&Digest>> = BTreeMap::new();
+        for lack in lacks {
+            for bringer in self.of(&lack.descriptor.digest, bundle) {
+                by.entry(bringer).or_default().push(&lack.descriptor.digest);
+            }
+        }
+        let part = |(Bringer { what, .. }, digests): (&Bringer, &Vec<&Digest>)| {
+            let mut named: Vec<String> = digests.iter().take(MOST_NAMED).map(ToString::to_string).collect();
+            if digests.len() > MOST_NAMED {
+                named.push(format!("and {} more", digests.len() - MOST_NAMED));
+            }
+            format!("{what}: {}", named.join(", "))
+        };
+        let parts: Vec<String> = by.iter().map(part).collect();
+        (format!("not here yet: {}", parts.join("; ")), by.into_keys().collect())
+    }
+}
+
+fn records(bundles: &[Arrived]) -> impl Iterator<Item = (usize, &Bundle)> {
+    bundles.iter().enumerate().filter_map(|(number, bundle)| Some((number, bundle.record.as_ref()?)))
+}
+
+/// What a file is called.
+pub(super) fn called(shelf: &Shelf, bundles: &[Arrived], origin: usize) -> String {
+    let Some(origin) = shelf.origin_of(origin) else { return String::new() };
+    let path = origin.path.display();
+    match origin.volume.and_then(|(bundle, number)| Some((bundles.get(bundle)?, number))) {
+        Some((bundle, number)) => format!("volume {number} of {} ({path})", bundle.name),
+        None => path.to_string(),
+    }
+}
+
+/// The files that damaged content was read from, each with the images that `affected` says need it. Blocks: where a blob was in
+/// parts, the volumes' own hashes tell which of them is wrong.
+pub(super) fn files(
+    shelf: &Shelf,
+    bundles: &[Arrived],
+    damage: &[Damage],
+    affected: &HashMap<Digest, BTreeSet<String>>,
+) -> Vec<DamagedFile> {
+    let mut files: BTreeMap<usize, (Vec<(Digest, String)>, BTreeSet<String>)> = BTreeMap::new();
+    for damage in damage {
+        for origin in culprits(shelf, bundles, &damage.origins) {
+            let (content, images) = files.entry(origin).or_default();
+            content.push((damage.digest.clone(), damage.why.clone()));
+            images.extend(affected.get(&damage.digest).into_iter().flatten().cloned());
+        }
+    }
+    let file = |(origin, (content, images)): (usize, (Vec<(Digest, String)>, BTreeSet<String>))| DamagedFile {
+        what: called(shelf, bundles, origin),
+        mended: content.iter().all(|(digest, _)| shelf.hand(&Descriptor::new("", digest.clone(), 0)) == Hand::Here),
+        content,
+        images: images.into_iter().collect(),
+        remedy: remedy(shelf, bundles, origin),
+    };
+    files.into_iter().map(file).collect()
+}
+
+/// Of several volumes those whose hash is wrong; all, if that tells nothing.
+fn culprits(shelf: &Shelf, bundles: &[Arrived], origins: &[usize]) -> Vec<usize> {
+    if origins.len() < 2 {
+        return origins.to_vec();
+    }
+    let is_wrong = |origin: &usize| {
+        let volume = shelf.origin_of(*origin).and_then(|found| Some((found, found.volume?)));
+        // A part that was kept is no volume, and was kept of one that was whole.
+        let volume = volume.filter(|(found, _)| found.path.extension().is_some_and(|extension| extension == "tar"));
+        volume.is_some_and(|(found, (bundle, number))| {
+            bundles.get(bundle).is_some_and(|bundle| bundle.record.is_some() && !whole(bundle, number, &found.path))
+        })
+    };
+    let wrong: Vec<usize> = origins.iter().copied().filter(is_wrong).collect();
+    if wrong.is_empty() { origins.to_vec() } else { wrong }
+}
+
+fn remedy(shelf: &Shelf, bundles: &[Arrived], origin: usize) -> Option<String> {
+    let (bundle, number) = shelf.origin_of(origin)?.volume?;
+    Some(repair(&bundles.get(bundle)?.name, number))
+}
+
+/// The failure of an image that lacks damaged content.
+pub(super) fn failure(shelf: &Shelf, bundles: &[Arrived], lacks: &[Lack]) -> Error {
+    let damage = shelf.damage();
+    let of = |lack: &Lack| damage.iter().find(|damage| damage.digest == lack.descriptor.digest);
+    let found: Vec<&Damage> = lacks.iter().filter(|lack| lack.damaged).filter_map(of).collect();
+    let files: BTreeSet<usize> = found.iter().flat_map(|damage| damage.origins.iter().copied()).collect();
+    let named: Vec<String> = files.iter().map(|origin| called(shelf, bundles, *origin)).collect();
+    let digests: Vec<String> = found.iter().take(MOST_NAMED).map(|damage| damage.digest.to_string()).collect();
+    let verb = if files.len() == 1 { "is damaged" } else { "are damaged, or one of them is" };
+    let why = found.first().map(|damage| format!(" ({})", damage.why)).unwrap_or_default();
+    let error =
+        Error::new(Side::Local, "read volume", Kind::Damaged, format!("{} {verb}: {}{why}", named.join(" and "), digests.join(", ")));
+    match files.iter().find_map(|origin| remedy(shelf, bundles, *origin)) {
+        Some(remedy) => error.remedy(remedy),
+        None => error.remedy("make or carry it again"),
+    }
+}

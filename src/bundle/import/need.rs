@@ -1,0 +1,154 @@
+//! What an image is made of, and where each piece is: at hand, at the target, or nowhere yet.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+
+use crate::bundle::read::{Hand, Shelf};
+use crate::content::{Choice, Descriptor, Digest, Links, ManifestKind, Place, Presence, kind_of};
+use crate::copy::{self, Engine, Image};
+use crate::{Kind, Result};
+
+/// Questions to the target for one image at once; the target's own concurrency limits those of all.
+const AT_ONCE: usize = 16;
+
+/// A piece of an image that is not to be had.
+#[derive(Debug, Clone)]
+pub(super) struct Lack {
+    pub(super) descriptor: Descriptor,
+    /// It is a manifest: what it leads to is not known.
+    pub(super) manifest: bool,
+    /// It was at hand, and damaged.
+    pub(super) damaged: bool,
+}
+
+/// What an image is made of.
+#[derive(Debug, Default)]
+pub(super) struct Need {
+    /// What is neither at hand nor at the target.
+    pub(super) lacks: Vec<Lack>,
+    /// Configs and layers at hand.
+    pub(super) blobs: Vec<Descriptor>,
+    /// Everything, at hand or not.
+    pub(super) all: Vec<(Descriptor, bool)>,
+}
+
+/// Who is asked.
+pub(super) struct Asker {
+    pub(super) shelf: Arc<Shelf>,
+    pub(super) target: copy::Target,
+    pub(super) engine: Arc<Engine>,
+    /// Where the bundles' bases say that content is, with the target's prefix.
+    pub(super) held: HashMap<Digest, Vec<Place>>,
+    /// What the target was found not to have.
+    pub(super) absent: Mutex<HashSet<(Place, Digest)>>,
+}
+
+impl Asker {
+    /// Walks the graph of `image` from `root`, its referrers too.
+    ///
+    /// # Errors
+    /// If the target cannot be asked, or a manifest is of a kind that is not carried.
+    pub(super) async fn need(&self, image: &Image, root: &Descriptor) -> Result<Need> {
+        let mut need = Need::default();
+        let (mut seen, mut elsewhere) = (HashSet::new(), vec![]);
+        let mut stack = vec![root.clone()];
+        while let Some(node) = stack.pop() {
+            if !seen.insert(node.digest.clone()) {
+                continue;
+            }
+            match self.links(image, &node).await? {
+                Found::Manifest(links) => {
+                    need.all.push((node.clone(), true));
+                    let is_root = node.digest == root.digest;
+                    let chosen = if is_root { Choice::of(&links.manifests, &image.policy.platforms).kept } else { links.manifests };
+                    stack.extend(chosen);
+                    stack.extend(image.upstream.referrers(&image.from, &node.digest, &image.charge).await?);
+                    for blob in links.blobs.into_iter().filter(|blob| !blob.is_foreign()) {
+                        if seen.insert(blob.digest.clone()) {
+                            self.place(blob, &mut need, &mut elsewhere);
+                        }
+                    }
+                }
+                Found::Blob => self.place(node, &mut need, &mut elsewhere),
+                Found::Nowhere { damaged } => need.lacks.push(Lack { descriptor: node, manifest: true, damaged }),
+            }
+        }
+        let asked = stream::iter(elsewhere).map(|blob| self.at_target(image, blob)).buffered(AT_ONCE);
+        need.lacks.extend(asked.try_collect::<Vec<_>>().await?.into_iter().flatten());
+        Ok(need)
+    }
+
+    /// Sorts a blob: at hand, or to be asked for.
+    fn place(&self, blob: Descriptor, need: &mut Need, elsewhere: &mut Vec<Descriptor>) {
+        need.all.push((blob.clone(), false));
+        match self.shelf.hand(&blob) {
+            Hand::Here => need.blobs.push(blob),
+            Hand::Damaged | Hand::Absent if self.engine.knows(&blob.digest) => {}
+            Hand::Damaged | Hand::Absent => elsewhere.push(blob),
+        }
+    }
+
+    /// What a manifest refers to: read here, else at the target.
+    async fn links(&self, image: &Image, node: &Descriptor) -> Result<Found> {
+        let damaged = match self.shelf.read_manifest(&node.digest).await {
+            Ok(Some(manifest)) => {
+                return manifest.links().map(|links| Found::Manifest(Box::new(links)));
+            }
+            Ok(None) => false,
+            Err(error) if error.kind() == Kind::Damaged && self.shelf.hand(node) == Hand::Damaged => true,
+            Err(error) => return Err(error),
+        };
+        // An index may list blobs (BuildKit's cache does).
+        if kind_of(&node.media_type) == ManifestKind::Opaque && !node.media_type.is_empty() && self.shelf.hand(node) == Hand::Here {
+            return Ok(Found::Blob);
+        }
+        let place = match self.target.sink.holds_manifest(&image.to, node, &image.charge).await? {
+            Presence::Here => return Ok(Found::Manifest(Box::default())),
+            Presence::Absent => return Ok(Found::Nowhere { damaged }),
+            Presence::Incomplete => image.to.clone(),
+            Presence::At(place) => place,
+        };
+        match self.target.source.manifest(&place, &node.digest, &image.charge).await? {
+            Some(manifest) => manifest.links().map(|links| Found::Manifest(Box::new(links))),
+            None => Ok(Found::Nowhere { damaged }),
+        }
+    }
+
+    /// Looks for a blob at the target: where it is needed, and where the bundle's base says that it is. What is found is told to the engine.
+    async fn at_target(&self, image: &Image, blob: Descriptor) -> Result<Option<Lack>> {
+        let places = std::iter::once(&image.to).chain(self.held.get(&blob.digest).into_iter().flatten());
+        for place in places {
+            let key = (place.clone(), blob.digest.clone());
+            if self.absent.lock().unwrap_or_else(PoisonError::into_inner).contains(&key) {
+                continue;
+            }
+            match self.target.sink.holds_blob(place, &blob, &image.charge).await {
+                Ok(Presence::Here) => {
+                    self.engine.note(place, &blob.digest);
+                    return Ok(None);
+                }
+                Ok(Presence::At(other)) => {
+                    self.engine.note(&other, &blob.digest);
+                    return Ok(None);
+                }
+                Ok(Presence::Absent | Presence::Incomplete) => {
+                    self.absent.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
+                }
+                // That another repository may not be looked into only means that nothing is mounted from it.
+                Err(error) if *place != image.to && matches!(error.kind(), Kind::Unauthorized | Kind::Refused | Kind::NotFound) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let damaged = self.shelf.hand(&blob) == Hand::Damaged;
+        Ok(Some(Lack { descriptor: blob, manifest: false, damaged }))
+    }
+}
+
+/// What a node of the graph turned out to be.
+enum Found {
+    Manifest(Box<Links>),
+    Blob,
+    Nowhere { damaged: bool },
+}

@@ -1,0 +1,210 @@
+//! An import: every image looked at, what is at hand brought, and a row for each.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::{StreamExt as _, stream};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::kept;
+use super::lacks::{self, DamagedFile, Waiting};
+use super::need::Asker;
+use super::wanted::{Wanted, place_at};
+use super::witness::{Journal, Witness};
+use super::worker::Worker;
+use crate::bundle::evidence::Evidence;
+use crate::bundle::preflight;
+use crate::bundle::read::{Arrived, Gathered, Shelf, Stage};
+use crate::config::Target;
+use crate::content::{Charge, Descriptor, Digest, Place, Presence};
+use crate::copy::{self, Engine, Options};
+use crate::report::{Event, Outcome, Reporter, Totals};
+use crate::{Error, Result};
+
+/// How long transfers under way may go on after an interrupt: as long as a sync's.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// Under which name an import's images are shown where a sync shows an upstream's.
+pub(super) const UPSTREAM: &str = "import";
+
+/// How an import behaves.
+#[derive(Debug, Clone)]
+pub struct ImportOptions {
+    /// Ask the target for every piece of every image.
+    pub recheck: bool,
+    /// Images that are worked on at once.
+    pub at_once: usize,
+    /// Whether what was put where is to be told.
+    pub evidence: bool,
+}
+
+/// An import, of what is at hand into one target.
+pub struct Import {
+    shelf: Arc<Shelf>,
+    bundles: Vec<Arrived>,
+    wanted: Vec<Wanted>,
+    target: Target,
+    stage: Option<Stage>,
+    options: ImportOptions,
+    reporter: Arc<dyn Reporter>,
+    stop: CancellationToken,
+}
+
+/// What came of an import.
+#[derive(Debug)]
+pub struct Imported {
+    /// A row for each image, in the order of their bundles.
+    pub rows: Vec<Outcome>,
+    /// Their sums.
+    pub totals: Totals,
+    /// Files with damaged content.
+    pub damaged: Vec<DamagedFile>,
+    /// What parked images wait for.
+    pub waiting: Vec<Waiting>,
+    /// What was put where, if that was asked for.
+    pub evidence: Option<Evidence>,
+}
+
+impl Import {
+    /// An import of `gathered` into `target`; what must outlive a volume is kept in `stage`.
+    pub fn new(
+        gathered: Gathered,
+        target: Target,
+        stage: Option<Stage>,
+        options: ImportOptions,
+        reporter: Arc<dyn Reporter>,
+        stop: CancellationToken,
+    ) -> Self {
+        let shelf = Arc::new(gathered.shelf);
+        let referrers = referrers(&gathered.bundles);
+        let wanted = gathered.entries.into_iter().map(|entry| {
+            let name = entry.bundle.map(|bundle| (bundle, format!("{}{}", entry.place, entry.reference.suffix())));
+            let mut wanted = Wanted::new(entry, &shelf, &target);
+            wanted.row.referrers = name.and_then(|name| referrers.get(&name).copied()).unwrap_or_default();
+            wanted
+        });
+        let wanted = wanted.collect();
+        Import { shelf, bundles: gathered.bundles, wanted, target, stage, options, reporter, stop }
+    }
+
+    /// Looks at the target before the first byte moves: whether it can be reached, what it has, whether it takes what is to be put there, and
+    /// whether there is room. Everything that stands in the way, each once; nothing has been written then.
+    pub async fn preflight(&mut self, ends: &copy::Target) -> Vec<Error> {
+        let engine = self.engine(ends.clone());
+        let mut problems = vec![];
+        // One first: a target that does not answer is asked once, not once an image.
+        if let Some(first) = self.wanted.first_mut()
+            && let Err(error) = first.survey(&engine).await
+        {
+            return vec![error];
+        }
+        let surveys = stream::iter(self.wanted.iter_mut().skip(1)).map(|wanted| wanted.survey(&engine)).buffered(self.options.at_once);
+        problems.extend(surveys.filter_map(|surveyed| async { surveyed.err() }).collect::<Vec<_>>().await);
+        if self.wanted.iter().all(|wanted| wanted.survey.is_none()) {
+            return problems;
+        }
+        problems.extend(self.unwritable(ends).await);
+        match self.needs(ends).await.and_then(|needs| preflight::lacking(&needs)) {
+            Ok(lacking) => problems.extend(lacking),
+            Err(error) => problems.push(error),
+        }
+        let mut said = BTreeSet::new();
+        problems.retain(|problem| said.insert(problem.to_string()));
+        problems
+    }
+
+    /// Repositories that would refuse what is to be put there.
+    async fn unwritable(&self, ends: &copy::Target) -> Vec<Error> {
+        let mut places: BTreeMap<&Place, &Charge> = BTreeMap::new();
+        for wanted in self.wanted.iter().filter(|wanted| wanted.survey.is_some()) {
+            places.entry(&wanted.image.to).or_insert(&wanted.image.charge);
+        }
+        let asked = stream::iter(places).map(|(place, charge)| ends.sink.admits(place, charge)).buffered(self.options.at_once);
+        asked.filter_map(|admitted| async { admitted.err() }).collect().await
+    }
+
+    /// What is about to be written to disks of this machine.
+    async fn needs(&self, ends: &copy::Target) -> Result<Vec<preflight::Need>> {
+        let mut needs = vec![];
+        if let Target::Layout { path } = &self.target {
+            let (place, charge) = (Place::new(""), Charge::new(self.target.to_string()));
+            let mut bytes: u64 = 0;
+            for (digest, size) in self.shelf.content() {
+                let blob = Descriptor::new("", digest.clone(), size);
+                if ends.sink.holds_blob(&place, &blob, &charge).await? != Presence::Here {
+                    bytes = bytes.saturating_add(size);
+                }
+            }
+            needs.push(preflight::Need { what: "the target", folder: path.clone(), bytes });
+        }
+        if let Some(stage) = &self.stage {
+            let bytes = kept::parts(&self.shelf, &self.bundles)
+                .filter(|part| !part.is_kept(stage))
+                .fold(0u64, |all, part| all.saturating_add(part.piece.len));
+            needs.push(preflight::Need { what: "parts of blobs that are not complete yet", folder: stage.folder().to_owned(), bytes });
+        }
+        Ok(needs)
+    }
+
+    fn engine(&self, ends: copy::Target) -> Arc<Engine> {
+        Engine::new(ends, Arc::clone(&self.reporter), Options { recheck: self.options.recheck, deliveries: None }, self.stop.clone())
+    }
+
+    /// Imports everything into the target whose ends these are. When the import is told to stop nothing new is begun, and what is under way has
+    /// 10 seconds.
+    pub async fn run(mut self, ends: copy::Target, journal: Option<Journal>) -> Imported {
+        // Before anything is added to it.
+        let earlier = journal.as_ref().filter(|_| self.options.evidence).map(Journal::read).unwrap_or_default();
+        let wanted: Vec<Arc<Wanted>> = std::mem::take(&mut self.wanted).into_iter().map(Arc::new).collect();
+        self.reporter.event(&Event::Wanted { upstream: UPSTREAM, images: wanted.iter().filter(|wanted| !wanted.about).count() });
+        let bundles = Arc::new(std::mem::take(&mut self.bundles));
+        let label = {
+            let (shelf, bundles) = (Arc::clone(&self.shelf), Arc::clone(&bundles));
+            move |origin| lacks::called(&shelf, &bundles, origin)
+        };
+        let witness = Arc::new(Witness::new(Arc::clone(&ends.sink), Arc::clone(&self.shelf), label, journal));
+        let watched = copy::Target { sink: Arc::clone(&witness) as _, source: Arc::clone(&ends.source) };
+        let engine = self.engine(watched.clone());
+        let held = held(&bundles, &self.target);
+        let asker = Asker { shelf: Arc::clone(&self.shelf), target: watched, engine, held, absent: Mutex::default() };
+        let worker = Worker::new(
+            asker,
+            bundles,
+            self.target.clone(),
+            self.stage.clone(),
+            Arc::clone(&self.reporter),
+            self.stop.clone(),
+            self.options.at_once,
+        );
+        let mut tasks = JoinSet::new();
+        for (order, wanted) in wanted.iter().enumerate() {
+            tasks.spawn(Arc::clone(&worker).import(order, Arc::clone(wanted)));
+        }
+        tokio::select! {
+            () = async { while tasks.join_next().await.is_some() {} } => {}
+            () = async { self.stop.cancelled().await; tokio::time::sleep(DRAIN).await } => tasks.shutdown().await,
+        }
+        worker.close(&wanted, self.options.evidence.then_some((&*witness, &earlier))).await
+    }
+}
+
+/// How many manifests that are about an image travel with it, by bundle and name.
+fn referrers(bundles: &[Arrived]) -> HashMap<(usize, String), u64> {
+    let records = bundles.iter().enumerate().filter_map(|(number, bundle)| Some((number, bundle.record.as_ref()?)));
+    records
+        .flat_map(|(number, record)| record.images.iter().map(move |image| ((number, image.name.clone()), image.referrers.len() as u64)))
+        .collect()
+}
+
+/// Where bundles' bases say that content is, as the target knows its repositories.
+fn held(bundles: &[Arrived], target: &Target) -> HashMap<Digest, Vec<Place>> {
+    let relied = bundles.iter().filter_map(|bundle| bundle.record.as_ref()).flat_map(|record| &record.base.content);
+    let places = |names: &[String]| names.iter().filter_map(|name| place_at(target, name).ok()).collect::<Vec<_>>();
+    let mut held: HashMap<Digest, Vec<Place>> = HashMap::new();
+    for content in relied {
+        held.entry(content.digest.clone()).or_default().extend(places(&content.held));
+    }
+    held
+}

@@ -1,0 +1,88 @@
+//! The evidence of an import.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::wanted::Wanted;
+use super::witness::{Earlier, How, Put, Witness};
+use super::worker::Worker;
+use crate::bundle::evidence::{Evidence, Row, RowKind};
+use crate::config::Target;
+use crate::report::{Outcome, Status};
+
+/// What put it there.
+const BY: &str = concat!("larder ", env!("CARGO_PKG_VERSION"));
+
+impl Worker {
+    /// A row for everything that the images which are there now are made of. What was hashed in this import is told by `witness`, what was
+    /// in earlier ones by the journal.
+    pub(super) async fn evidence(
+        &self,
+        wanted: &[Arc<Wanted>],
+        rows: &BTreeMap<usize, Outcome>,
+        witness: &Witness,
+        earlier: &Earlier,
+    ) -> Evidence {
+        let mut told = vec![];
+        for (order, wanted) in wanted.iter().enumerate() {
+            let there = rows.get(&order).is_some_and(|row| matches!(row.status, Status::Copied | Status::Current));
+            if !there {
+                continue;
+            }
+            // What cannot be read any more is at the target all the same, but what it is made of is not known here.
+            let Ok(need) = self.asker.need(&wanted.image, &wanted.root).await else { continue };
+            for (descriptor, is_manifest) in need.all {
+                let image = descriptor.digest == wanted.root.digest;
+                let place = &wanted.image.to;
+                let put = witness.puts().get(&(place.clone(), descriptor.digest.clone())).cloned();
+                let before = earlier.get(&(place.to_string(), descriptor.digest.clone())).cloned();
+                let put = match put {
+                    Some(put) if put.how == How::Written => Some(put),
+                    put => before.or(put),
+                };
+                let put = put.unwrap_or(Put {
+                    digest: descriptor.digest.clone(),
+                    place: place.to_string(),
+                    how: How::Present,
+                    hashed: None,
+                    from: None,
+                });
+                told.push(Row {
+                    target: self.target.to_string(),
+                    repository: below(&self.target, place.as_str()).to_owned(),
+                    kind: if image {
+                        RowKind::Image
+                    } else if is_manifest {
+                        RowKind::Manifest
+                    } else {
+                        RowKind::Blob
+                    },
+                    reference: if image { wanted.image.publish.as_str().to_owned() } else { String::new() },
+                    digest: descriptor.digest.to_string(),
+                    size: descriptor.size,
+                    source: if image { wanted.image.name.to_string() } else { String::new() },
+                    how: match put.how {
+                        How::Written => "written",
+                        How::Mounted => "mounted",
+                        How::Present => "present",
+                    }
+                    .to_owned(),
+                    hashed: put.hashed.unwrap_or_default(),
+                    from: put.from.unwrap_or_default(),
+                    by: BY.to_owned(),
+                });
+            }
+        }
+        Evidence::new(told)
+    }
+}
+
+/// A repository below the target's prefix.
+fn below<'p>(target: &Target, place: &'p str) -> &'p str {
+    match target {
+        Target::Registry { prefix, .. } if !prefix.is_empty() => {
+            place.strip_prefix(prefix.as_str()).and_then(|rest| rest.strip_prefix('/')).unwrap_or(place)
+        }
+        _ => place,
+    }
+}

@@ -1,0 +1,107 @@
+//! An image to be imported: where it goes, and its row.
+
+use std::sync::Arc;
+
+use crate::Error;
+use crate::Result;
+use crate::bundle::read::{Entry, Shelf};
+use crate::config::Target;
+use crate::content::{Charge, Descriptor, IndexMode, Place, PlatformFilter, Policy, SPARSE};
+use crate::copy::{Delivered, Engine, Image, Next, Survey};
+use crate::name::{Reference, check_path};
+use crate::report::{Outcome, Status};
+
+/// An image to be imported.
+pub(super) struct Wanted {
+    pub(super) image: Image,
+    pub(super) root: Descriptor,
+    pub(super) bundle: Option<usize>,
+    /// Other bundles that have the same image.
+    pub(super) also: Vec<usize>,
+    /// Its name at the target.
+    pub(super) title: String,
+    pub(super) row: Outcome,
+    /// It is about another image: no row of its own, unless something is wrong with it.
+    pub(super) about: bool,
+    /// What the target said, unless nothing is to be done.
+    pub(super) survey: Option<Survey>,
+}
+
+/// A bundle's repository at the target: below its prefix, and with a host's port as registries can have it.
+pub(super) fn place_at(target: &Target, repository: &str) -> Result<Place, String> {
+    match target {
+        Target::Layout { .. } => Ok(Place::new(repository)),
+        Target::Registry { prefix, .. } => {
+            let path = repository.replace(':', "_");
+            let path = if prefix.is_empty() { path } else { format!("{prefix}/{path}") };
+            check_path(&path).map_err(|why| format!("`{path}`: {why}"))?;
+            Ok(Place::new(path))
+        }
+    }
+}
+
+impl Wanted {
+    pub(super) fn new(entry: Entry, shelf: &Arc<Shelf>, target: &Target) -> Self {
+        let source = entry.source();
+        let place = place_at(target, entry.place.as_str());
+        let suffix = entry.reference.suffix();
+        let to = place.as_ref().map_or_else(|_| entry.place.clone(), Clone::clone);
+        let title = match target {
+            Target::Registry { host, .. } => format!("{host}/{to}{suffix}"),
+            Target::Layout { .. } => format!("{to}{suffix}"),
+        };
+        let mut row = Outcome::new(&source, &title, &entry.file, entry.line);
+        row.notes.extend(entry.note.clone());
+        if let Err(why) = place {
+            row = row.failed(Error::local("name image", why).subject(&source));
+        }
+        let mut root = entry.entry.descriptor;
+        root.annotations.retain(|key, _| key == SPARSE);
+        // Of an index that was carried in part, that part is brought.
+        let platforms = root.annotations.get(SPARSE).map(|text| PlatformFilter::split(text)).unwrap_or_default();
+        let policy = Policy { platforms, index: IndexMode::Sparse, ..Policy::default() };
+        let image = Image {
+            name: source.as_str().into(),
+            upstream: Arc::clone(shelf) as _,
+            from: entry.place,
+            wanted: Reference::Digest(root.digest.clone()),
+            to,
+            publish: entry.reference,
+            charge: Charge::new(source),
+            immutable: false,
+            policy: Arc::new(policy),
+            resolved: None,
+        };
+        Wanted { image, root, bundle: entry.bundle, also: entry.also, title, row, about: entry.about, survey: None }
+    }
+
+    /// Whether `row` is one to be told of.
+    pub(super) fn tells(&self, row: &Outcome) -> bool {
+        !self.about || !matches!(row.status, Status::Copied | Status::Current)
+    }
+
+    /// Asks the target whether it has the image.
+    pub(super) async fn survey(&mut self, engine: &Engine) -> Result<()> {
+        if self.row.status == Status::Failed {
+            return Ok(());
+        }
+        match engine.survey(&self.image).await? {
+            Next::Nothing(delivered) => self.row = delivered_row(&self.row, delivered),
+            Next::Bring(survey) => self.survey = Some(*survey),
+        }
+        Ok(())
+    }
+}
+
+/// The row of an image that the target has.
+pub(super) fn delivered_row(row: &Outcome, delivered: Delivered) -> Outcome {
+    Outcome {
+        status: delivered.status,
+        digest: Some(delivered.digest),
+        source_digest: delivered.source_digest,
+        platforms: delivered.platforms,
+        referrers: row.referrers.max(delivered.referrers.len() as u64),
+        notes: row.notes.iter().cloned().chain(delivered.notes).collect(),
+        ..row.clone()
+    }
+}

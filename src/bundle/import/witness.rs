@@ -1,0 +1,198 @@
+//! A sink that sees what is put through it: for the evidence, and to tell which bytes were wrong.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::bundle::read::Shelf;
+use crate::content::{Charge, Descriptor, Digest, Manifest, OpenBlob, Place, Presence, Publication, Sink};
+use crate::name::Reference;
+use crate::{Error, Kind, Result, Side};
+
+/// How content came to be where it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum How {
+    /// Its bytes were hashed and written.
+    Written,
+    /// The target linked it from another of its repositories.
+    Mounted,
+    /// The target had it.
+    Present,
+}
+
+/// Something that was put into a repository.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Put {
+    /// What.
+    pub digest: Digest,
+    /// Where, with the target's prefix.
+    pub place: String,
+    /// How it came there.
+    pub how: How,
+    /// When its bytes were hashed (RFC 3339); none if they were not.
+    pub hashed: Option<String>,
+    /// The file that the bytes were read from: a volume, a folder or an archive.
+    pub from: Option<String>,
+}
+
+/// What earlier imports have put into a target: a line each, so that the evidence of an import that was interrupted is whole.
+#[derive(Debug)]
+pub struct Journal {
+    path: PathBuf,
+    file: Mutex<File>,
+    target: String,
+}
+
+/// What earlier imports have put, by place and content.
+pub(super) type Earlier = HashMap<(String, Digest), Put>;
+
+/// A line of the journal.
+#[derive(Serialize, Deserialize)]
+struct Line {
+    target: String,
+    #[serde(flatten)]
+    put: Put,
+}
+
+impl Journal {
+    /// Opens the journal of imports into `target`, below the state folder.
+    ///
+    /// # Errors
+    /// If it cannot be written to.
+    pub fn open(state: &Path, target: String) -> Result<Self> {
+        let (folder, path) = (state.join("import"), state.join("import/journal.jsonl"));
+        std::fs::create_dir_all(&folder).map_err(|error| Error::io("open state", &folder, &error))?;
+        let file = File::options().create(true).append(true).open(&path).map_err(|error| Error::io("open state", &path, &error))?;
+        Ok(Journal { path, file: Mutex::new(file), target })
+    }
+
+    /// What it says of this target, the last of each. Torn lines are passed over.
+    pub(super) fn read(&self) -> Earlier {
+        let text = std::fs::read_to_string(&self.path).unwrap_or_default();
+        let lines = text.lines().filter_map(|line| serde_json::from_str::<Line>(line).ok()).filter(|line| line.target == self.target);
+        lines.map(|line| ((line.put.place.clone(), line.put.digest.clone()), line.put)).collect()
+    }
+
+    fn write(&self, put: &Put) {
+        let line = Line { target: self.target.clone(), put: put.clone() };
+        if let Ok(mut text) = serde_json::to_vec(&line) {
+            text.push(b'\n');
+            // One call, so that lines of two processes do not mix. A line that is lost costs a time in the evidence.
+            let _ = self.file.lock().unwrap_or_else(PoisonError::into_inner).write_all(&text);
+        }
+    }
+}
+
+/// The target's sink, watched. Forwards every call: a method that a sink gets must be forwarded here too.
+pub(super) struct Witness {
+    inner: Arc<dyn Sink>,
+    shelf: Arc<Shelf>,
+    /// What files are called in the evidence.
+    label: Box<dyn Fn(usize) -> String + Send + Sync>,
+    journal: Option<Journal>,
+    puts: Mutex<HashMap<(Place, Digest), Put>>,
+}
+
+impl Witness {
+    pub(super) fn new(
+        inner: Arc<dyn Sink>,
+        shelf: Arc<Shelf>,
+        label: impl Fn(usize) -> String + Send + Sync + 'static,
+        journal: Option<Journal>,
+    ) -> Self {
+        Witness { inner, shelf, label: Box::new(label), journal, puts: Mutex::default() }
+    }
+
+    /// What was put through it.
+    pub(super) fn puts(&self) -> MutexGuard<'_, HashMap<(Place, Digest), Put>> {
+        self.puts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, place: &Place, digest: &Digest, how: How, from: Option<String>) {
+        let hashed = (how == How::Written).then(|| Timestamp::now().to_string());
+        let put = Put { digest: digest.clone(), place: place.to_string(), how, hashed, from };
+        if let Some(journal) = self.journal.as_ref().filter(|_| how == How::Written) {
+            journal.write(&put);
+        }
+        // What was written is not forgotten because it is met again.
+        self.puts().entry((place.clone(), digest.clone())).or_insert(put);
+    }
+
+    fn from(&self, digest: &Digest) -> Option<String> {
+        let names: Vec<String> = self.shelf.origins_of(digest).into_iter().map(|origin| (self.label)(origin)).collect();
+        (!names.is_empty()).then(|| names.join(", "))
+    }
+}
+
+#[async_trait]
+impl Sink for Witness {
+    async fn published(&self, place: &Place, reference: &Reference, charge: &Charge) -> Result<Option<Descriptor>> {
+        self.inner.published(place, reference, charge).await
+    }
+
+    async fn admits(&self, place: &Place, charge: &Charge) -> Result<()> {
+        self.inner.admits(place, charge).await
+    }
+
+    async fn holds_blob(&self, place: &Place, blob: &Descriptor, charge: &Charge) -> Result<Presence> {
+        self.inner.holds_blob(place, blob, charge).await
+    }
+
+    async fn holds_manifest(&self, place: &Place, manifest: &Descriptor, charge: &Charge) -> Result<Presence> {
+        self.inner.holds_manifest(place, manifest, charge).await
+    }
+
+    async fn link(&self, from: &Place, to: &Place, blob: &Descriptor, charge: &Charge) -> Result<bool> {
+        let linked = self.inner.link(from, to, blob, charge).await?;
+        if linked {
+            let how = if self.inner.shares_blobs() { How::Present } else { How::Mounted };
+            self.note(to, &blob.digest, how, None);
+        }
+        Ok(linked)
+    }
+
+    fn shares_blobs(&self) -> bool {
+        self.inner.shares_blobs()
+    }
+
+    async fn write_blob(&self, place: &Place, blob: &Descriptor, open: &dyn OpenBlob, charge: &Charge) -> Result<()> {
+        let (copy, opened) = (self.shelf.current(&blob.digest), self.shelf.opened(&blob.digest));
+        let written = self.inner.write_blob(place, blob, open, charge).await;
+        // Where mounting is refused, a blob may be read from another repository of the target.
+        let read_here = self.shelf.opened(&blob.digest) > opened;
+        match &written {
+            Ok(()) => self.note(place, &blob.digest, How::Written, if read_here { self.from(&blob.digest) } else { None }),
+            Err(error) if error.kind() == Kind::Damaged && error.side() != Side::Target && read_here => {
+                if let Some(copy) = copy {
+                    self.shelf.spoil(&blob.digest, copy, error.message());
+                }
+            }
+            Err(_) => {}
+        }
+        written
+    }
+
+    async fn put_manifest(&self, place: &Place, manifest: &Manifest, charge: &Charge) -> Result<()> {
+        self.inner.put_manifest(place, manifest, charge).await?;
+        self.note(place, &manifest.digest, How::Written, self.from(&manifest.digest));
+        Ok(())
+    }
+
+    async fn publish(&self, publication: &Publication, charge: &Charge) -> Result<()> {
+        self.inner.publish(publication, charge).await?;
+        let digest = &publication.manifest.digest;
+        self.note(&publication.place, digest, How::Written, self.from(digest));
+        Ok(())
+    }
+
+    fn delivered_digest(&self, manifest: &Manifest) -> Digest {
+        self.inner.delivered_digest(manifest)
+    }
+}

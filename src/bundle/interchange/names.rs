@@ -1,0 +1,131 @@
+//! Where an image of a layout or archive belongs at a target.
+
+use std::path::Path;
+
+use crate::content::Place;
+use crate::layout::IndexEntry;
+use crate::name::{ImageName, Reference, Repository, check_path, split_host};
+use crate::rules::{RuleSet, Unmatched};
+
+/// Place and reference at the target, without prefix, and a remark; or why there are none, for a person.
+pub type Named = Result<(Place, Reference, Option<String>), String>;
+
+/// How names of other tools become names at a target.
+#[derive(Debug)]
+pub struct Naming<'a> {
+    /// Cache rules: they say where an image of their sources belongs.
+    pub rules: &'a RuleSet,
+    /// Whether the target is a registry.
+    pub registry: bool,
+}
+
+impl Naming<'_> {
+    /// The name of `entry` at the target:
+    ///
+    /// 1. what larder calls it: a whole `org.opencontainers.image.ref.name` beside an `io.containerd.image.name`, as it is;
+    /// 2. the whole name that another tool wrote (`docker.io/library/redis:7`): where a cache rule puts it, else without its host;
+    /// 3. a bare tag, or nothing: below the name of the folder or file, `stem`, with a remark.
+    ///
+    /// # Errors
+    /// If that is no name.
+    pub fn name(&self, entry: &IndexEntry, stem: &str) -> Named {
+        let whole = |name: &&str| name.contains(['/', ':', '@']);
+        let stated = entry.name.as_deref().filter(whole);
+        match (stated, entry.source.as_deref()) {
+            (Some(name), None) if split_host(name).0.is_some() => self.foreign(name),
+            (Some(name), _) => {
+                entry.title().map(|(place, reference)| (place, reference, None)).ok_or_else(|| format!("`{name}` is no image name"))
+            }
+            (None, Some(source)) => self.foreign(source),
+            (None, None) => bare(entry, stem),
+        }
+    }
+
+    fn foreign(&self, name: &str) -> Named {
+        let ImageName { repository, tag, digest } = ImageName::parse(name)?;
+        let reference = match (tag, digest) {
+            (Some(tag), _) => Reference::Tag(tag),
+            (None, Some(digest)) => Reference::Digest(digest),
+            (None, None) => Reference::Tag("latest".to_owned()),
+        };
+        Ok((self.place(&repository), reference, None))
+    }
+
+    fn place(&self, repository: &Repository) -> Place {
+        let resolved = self.rules.resolve(repository, Unmatched::Fail, self.registry);
+        resolved.map_or_else(|_| Place::new(repository.path.as_str()), |resolution| resolution.target)
+    }
+}
+
+/// An entry that does not say which repository it belongs to.
+fn bare(entry: &IndexEntry, stem: &str) -> Named {
+    check_path(stem).map_err(|_| format!("the image says no repository, and `{stem}` cannot be one; rename the folder or file"))?;
+    let reference = match &entry.name {
+        Some(tag) if crate::name::check_tag(tag).is_ok() => Reference::Tag(tag.clone()),
+        Some(tag) => return Err(format!("`{tag}` is no tag")),
+        None => Reference::Digest(entry.descriptor.digest.clone()),
+    };
+    let note = format!("it says no repository: it is named after {stem}, where it was found");
+    Ok((Place::new(stem), reference, Some(note)))
+}
+
+/// What a folder or file is called, without the endings of archives, in the letters of repositories.
+pub fn stem(path: &Path) -> String {
+    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let name = path.file_name().map(|name| name.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
+    let name = [".tar", ".oci", ".docker"].iter().fold(name.as_str(), |name, ending| name.strip_suffix(ending).unwrap_or(name));
+    name.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::content::{Descriptor, Digest};
+
+    fn named(name: Option<&str>, source: Option<&str>, stem: &str) -> Result<String, String> {
+        let rules = "version = 1\n[[rule]]\nname = \"quay\"\nsource = \"quay.io/*\"\ntarget = \"mirror/*\"\n";
+        let config = crate::config::Config::parse(rules, Path::new("larder.toml")).unwrap();
+        let naming = Naming { rules: &config.rules, registry: true };
+        let descriptor = Descriptor::new("", Digest::sha256(b"x"), 1);
+        let entry = IndexEntry { descriptor, name: name.map(str::to_owned), source: source.map(str::to_owned) };
+        naming.name(&entry, stem).map(|(place, reference, _)| format!("{place}{}", reference.suffix()))
+    }
+
+    #[test]
+    fn names_of_larder_stay_and_those_of_others_lose_their_host_or_meet_a_rule() {
+        let by_digest = format!("my-app@{}", Digest::sha256(b"x"));
+        for (name, source, expected) in [
+            // larder, mirrored: the host is part of the repository.
+            (Some("docker.io/library/redis:7"), Some("docker.io/library/redis:7"), "docker.io/library/redis:7"),
+            (Some("library/redis:7"), None, "library/redis:7"),
+            (Some("7"), Some("docker.io/library/redis:7"), "library/redis:7"),
+            (None, Some("docker.io/library/redis:7"), "library/redis:7"),
+            (Some("docker.io/library/redis:7"), None, "library/redis:7"),
+            (Some("quay.io/a/b:1"), None, "mirror/a/b:1"),
+            (None, Some("quay.io/a/b"), "mirror/a/b:latest"),
+            (Some("localhost:5000/x:1"), None, "x:1"),
+            (Some("3.20"), None, "my-app:3.20"),
+            (None, None, &by_digest),
+        ] {
+            assert_eq!(named(name, source, "my-app").as_deref(), Ok(expected), "{name:?} {source:?}");
+        }
+        for (name, source, stem, word) in [
+            (Some("3.20"), None, "my app", "cannot be one"),
+            (Some("-x"), None, "my-app", "is no tag"),
+            (None, Some("not a name"), "x", "may not stand"),
+            (Some("a/b"), None, "x", "no image name"),
+        ] {
+            let error = named(name, source, stem).unwrap_err();
+            assert!(error.contains(word), "{name:?} {source:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_stem_is_a_files_name_without_the_endings_of_archives() {
+        for (path, expected) in
+            [("/a/My-App.tar", "my-app"), ("/a/app.oci.tar", "app"), ("/a/b/layout", "layout"), ("/x/app-1.2", "app-1.2")]
+        {
+            assert_eq!(stem(Path::new(path)), expected);
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! What is at hand of what was carried: volumes, parts staged by earlier runs, layouts and archives of other tools, as one [`Shelf`]
+//! that content is read from by offset, and the images that it is for.
+//!
+//! A volume is never read whole and never unpacked: its record says what it holds, so that where each blob begins can be reckoned, and
+//! what is wrong with a blob is wrong with that blob alone. The hashes of whole volumes are for media (`sha256sum -c`), and for
+//! parts of blobs, which have no hash of their own.
+
+mod gather;
+mod heads;
+mod shelf;
+mod stage;
+
+use crate::{Error, Result};
+
+pub use gather::{Arrived, Entry, Gathered, Gathering};
+pub(super) use gather::{repair, whole};
+pub use shelf::{Damage, Hand, Origin, Shelf};
+pub(super) use shelf::{Piece, Where};
+pub use stage::Stage;
+
+/// Work on files, off the runtime's threads.
+pub(super) async fn blocking<T: Send + 'static>(operation: &'static str, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|lost| Err(Error::local(operation, format!("the work ended early: {lost}"))))
+}

@@ -1,0 +1,518 @@
+//! From what was named on the command line to what is in it: bundles, their volumes, the images they are for.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::heads::{self, Head};
+use super::shelf::{Origin, Piece, Shelf, Where};
+use super::stage::Stage;
+use sha2::Digest as _;
+
+use crate::bundle::format::{BUNDLE_SUFFIX, Bundle, Member, default_name};
+use crate::bundle::interchange;
+use crate::content::{Descriptor, Digest, Place};
+use crate::layout::IndexEntry;
+use crate::name::Reference;
+use crate::{Error, Kind, Result, Side};
+
+const OP: &str = "read bundle";
+
+/// A bundle of which something has arrived, now or earlier.
+#[derive(Debug)]
+pub struct Arrived {
+    /// Its identity.
+    pub id: Digest,
+    /// Its name.
+    pub name: String,
+    /// Its record, if that has arrived.
+    pub record: Option<Bundle>,
+    /// How many volumes it has.
+    pub volumes: u32,
+    /// The volumes at hand.
+    pub at_hand: BTreeSet<u32>,
+    /// What those carry.
+    pub members: Vec<Member>,
+    /// Parts of blobs that were kept of earlier volumes: which blob, and the part's number.
+    pub kept: BTreeSet<(Digest, u32)>,
+}
+
+/// An image that something at hand names.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// What it points to, and its names.
+    pub entry: IndexEntry,
+    /// Where it belongs at a target, without prefix.
+    pub place: Place,
+    /// Its tag or digest there.
+    pub reference: Reference,
+    /// Which bundle it is of; none for a layout or archive.
+    pub bundle: Option<usize>,
+    /// Other bundles that have the same image.
+    pub also: Vec<usize>,
+    /// The file that names it.
+    pub file: String,
+    /// Its place among the images of that file, from 1.
+    pub line: usize,
+    /// A remark on its name.
+    pub note: Option<String>,
+    /// It is about another image (a list of referrers, a cosign signature), and travels with that.
+    pub about: bool,
+}
+
+impl Entry {
+    /// What it was copied from, or what it is called.
+    pub fn source(&self) -> String {
+        self.entry.source.clone().or_else(|| self.entry.name.clone()).unwrap_or_else(|| self.entry.descriptor.digest.to_string())
+    }
+}
+
+/// Everything at hand.
+pub struct Gathered {
+    /// The content.
+    pub shelf: Shelf,
+    /// The bundles, those that others build on first.
+    pub bundles: Vec<Arrived>,
+    /// The images, each name once: of several bundles the one that builds on the others, or was named last.
+    pub entries: Vec<Entry>,
+    /// Volumes that cannot be read at all, and what else is wrong but stops nothing.
+    pub troubles: Vec<Error>,
+    /// Remarks.
+    pub notes: Vec<String>,
+}
+
+/// What is being found.
+pub struct Gathering<'a> {
+    stage: Option<&'a Stage>,
+    names: &'a dyn Fn(&IndexEntry, &str) -> interchange::Named,
+    pub(in crate::bundle) shelf: Shelf,
+    bundles: Vec<Arrived>,
+    /// By bundle, or by its own for each layout and archive: what names images.
+    groups: Vec<(Option<usize>, Vec<Entry>)>,
+    by_id: HashMap<Digest, usize>,
+    seen: BTreeSet<PathBuf>,
+    /// Volumes at hand, to be put on the shelf once all records are known.
+    volumes: Vec<(PathBuf, usize, Head)>,
+    troubles: Vec<Error>,
+    notes: Vec<String>,
+    /// Manifests without a name: some are about others.
+    nameless: Vec<Descriptor>,
+}
+
+impl<'a> Gathering<'a> {
+    /// Nothing yet. `names` says where an image of a layout or archive belongs that has no bundle's name.
+    pub fn new(stage: Option<&'a Stage>, names: &'a dyn Fn(&IndexEntry, &str) -> interchange::Named) -> Self {
+        Gathering {
+            stage,
+            names,
+            shelf: Shelf::default(),
+            bundles: vec![],
+            groups: vec![],
+            by_id: HashMap::new(),
+            seen: BTreeSet::new(),
+            volumes: vec![],
+            troubles: vec![],
+            notes: vec![],
+            nameless: vec![],
+        }
+    }
+
+    /// Adds what is at these paths, records first: what they say is checked, which a volume's own head cannot be. Blocks.
+    ///
+    /// # Errors
+    /// As [`Gathering::add`].
+    pub fn add_all(&mut self, paths: &[PathBuf]) -> Result<()> {
+        let (records, others): (Vec<&PathBuf>, Vec<&PathBuf>) = paths.iter().partition(|path| is_record(path));
+        records.into_iter().chain(others).try_for_each(|path| self.add(path))
+    }
+
+    /// Adds what is at `path`: a folder of bundles, a bundle's record with the volumes beside it, a volume, a layout, or an archive. Blocks.
+    ///
+    /// # Errors
+    /// If it is none of these.
+    pub fn add(&mut self, path: &Path) -> Result<()> {
+        let meta = std::fs::metadata(path).map_err(|error| Error::io(OP, path, &error))?;
+        if meta.is_dir() {
+            return if path.join("oci-layout").is_file() { interchange::layout(self, path) } else { self.folder(path) };
+        }
+        if is_record(path) {
+            let record = heads::record(path)?;
+            let files: Vec<PathBuf> = record.volumes.iter().map(|volume| path.with_file_name(&volume.file)).collect();
+            self.record(path, record);
+            return files.iter().filter(|file| file.is_file()).try_for_each(|file| self.add(file));
+        }
+        if self.known(path) {
+            return Ok(());
+        }
+        match Head::read(path) {
+            Ok(head) => {
+                self.volume(path, head);
+                Ok(())
+            }
+            Err(error) => match self.told(path) {
+                Some(head) => {
+                    self.notes.push(stands_in(path));
+                    self.volume(path, head);
+                    Ok(())
+                }
+                None => match interchange::archive(self, path) {
+                    Ok(true) => Ok(()),
+                    Ok(false) | Err(_) if heads::named(path).is_some() => {
+                        self.trouble(path, &error);
+                        Ok(())
+                    }
+                    Ok(false) => Err(no_bundle(path)),
+                    Err(error) => Err(error),
+                },
+            },
+        }
+    }
+
+    /// Whether the file was there before; each counts once, however it is reached.
+    fn known(&mut self, path: &Path) -> bool {
+        !self.seen.insert(path.canonicalize().unwrap_or_else(|_| path.to_owned()))
+    }
+
+    /// All bundles in a folder.
+    fn folder(&mut self, path: &Path) -> Result<()> {
+        let entries = std::fs::read_dir(path).map_err(|error| Error::io(OP, path, &error))?;
+        let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(|path| path.is_file()).collect();
+        files.sort();
+        let (records, others): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| is_record(file));
+        let volumes: Vec<PathBuf> = others.into_iter().filter(|file| heads::named(file).is_some()).collect();
+        if records.is_empty() && volumes.is_empty() {
+            return Err(no_bundle(path));
+        }
+        for file in &records {
+            match heads::record(file) {
+                Ok(record) => self.record(file, record),
+                Err(error) => self.troubles.push(error),
+            }
+        }
+        for file in volumes
+            .iter()
+            .filter(|file| !self.seen.contains(&file.canonicalize().unwrap_or_else(|_| (*file).clone())))
+            .cloned()
+            .collect::<Vec<_>>()
+        {
+            self.add(&file)?;
+        }
+        Ok(())
+    }
+
+    /// A bundle's record.
+    fn record(&mut self, path: &Path, record: Bundle) {
+        let volumes = u32::try_from(record.volumes.len()).unwrap_or(u32::MAX);
+        let bundle = self.bundle(&record.id.clone(), volumes, path);
+        if let Some(arrived) = self.bundles.get_mut(bundle)
+            && arrived.record.is_none()
+        {
+            arrived.name.clone_from(&record.name);
+            arrived.record = Some(record);
+        }
+        self.entries(bundle, path);
+    }
+
+    /// The bundle of this identity; what was kept of it is known from now on.
+    fn bundle(&mut self, id: &Digest, volumes: u32, path: &Path) -> usize {
+        if let Some(known) = self.by_id.get(id) {
+            return *known;
+        }
+        let number = self.bundles.len();
+        let record = self.stage.and_then(|stage| stage.record(id));
+        let name = record.as_ref().map(|record| record.name.clone()).or_else(|| heads::named(path).map(|(name, _)| name));
+        let name = name.unwrap_or_else(|| default_name(id));
+        self.bundles.push(Arrived {
+            id: id.clone(),
+            name,
+            record,
+            volumes,
+            at_hand: BTreeSet::new(),
+            members: vec![],
+            kept: BTreeSet::new(),
+        });
+        self.by_id.insert(id.clone(), number);
+        number
+    }
+
+    /// The images of a bundle, from its record or from a volume's index; once.
+    fn entries(&mut self, bundle: usize, path: &Path) {
+        if self.groups.iter().any(|(of, _)| *of == Some(bundle)) {
+            return;
+        }
+        let Some(index) = self.bundles.get(bundle).and_then(|bundle| bundle.record.as_ref()).map(|record| record.index.clone()) else {
+            return;
+        };
+        self.index(bundle, path, index.manifests);
+    }
+
+    fn index(&mut self, bundle: usize, path: &Path, manifests: Vec<Descriptor>) {
+        self.shelf.learn(&manifests);
+        let mut entries = vec![];
+        for (at, descriptor) in manifests.into_iter().enumerate() {
+            let entry = IndexEntry::of(descriptor);
+            match entry.title() {
+                Some((place, reference)) => {
+                    let (file, about) = (path.display().to_string(), is_about(&reference));
+                    entries.push(Entry {
+                        entry,
+                        place,
+                        reference,
+                        bundle: Some(bundle),
+                        also: vec![],
+                        file,
+                        line: at + 1,
+                        note: None,
+                        about,
+                    });
+                }
+                None => self.nameless.push(entry.descriptor),
+            }
+        }
+        self.groups.push((Some(bundle), entries));
+    }
+
+    /// The head of a volume whose own is damaged, by the record beside it or one that was named before.
+    fn told(&self, path: &Path) -> Option<Head> {
+        let (_, number) = heads::named(path)?;
+        let file = path.file_name()?.to_str()?;
+        let known = self.bundles.iter().filter_map(|bundle| bundle.record.as_ref());
+        let told = known
+            .filter(|record| record.volumes.iter().any(|volume| volume.number == number && volume.file == file))
+            .find_map(|record| Head::told(record, number));
+        told.or_else(|| Head::told(&heads::record(&heads::beside(path)?).ok()?, number))
+    }
+
+    /// A volume, with the record that lies beside it; not with the other volumes there: some volumes are these volumes.
+    fn volume(&mut self, path: &Path, head: Head) {
+        if let Some(beside) = heads::beside(path)
+            && !self.known(&beside)
+        {
+            match heads::record(&beside) {
+                Ok(record) if record.id == head.record.bundle => self.record(&beside, record),
+                Ok(_) => {}
+                Err(error) => self.troubles.push(error),
+            }
+        }
+        let bundle = self.bundle(&head.record.bundle, head.record.volumes, path);
+        self.entries(bundle, path);
+        if !self.groups.iter().any(|(of, _)| *of == Some(bundle)) {
+            self.index(bundle, path, head.index.manifests.clone());
+        }
+        let record = self.bundles.get(bundle).and_then(|bundle| bundle.record.as_ref());
+        let head = match record.and_then(|record| Head::told(record, head.record.volume)) {
+            // The record's identity was checked; nothing of a volume's head was.
+            Some(told) if told.record != head.record || told.index != head.index => {
+                self.notes.push(stands_in(path));
+                told
+            }
+            _ => head,
+        };
+        if let Some(arrived) = self.bundles.get_mut(bundle) {
+            if arrived.at_hand.insert(head.record.volume) {
+                arrived.members.extend(head.record.members.iter().cloned());
+            }
+        }
+        self.volumes.push((path.to_owned(), bundle, head));
+    }
+
+    /// The images of a layout or archive.
+    pub(in crate::bundle) fn others(&mut self, path: &Path, entries: Vec<IndexEntry>) {
+        let stem = interchange::stem(path);
+        let mut named = vec![];
+        for (at, entry) in entries.into_iter().enumerate() {
+            self.shelf.learn([&entry.descriptor]);
+            if entry.name.is_none() && entry.source.is_none() {
+                self.nameless.push(entry.descriptor.clone());
+                if self.shelf.refers(&entry.descriptor) {
+                    continue;
+                }
+            }
+            let file = path.display().to_string();
+            match (self.names)(&entry, &stem) {
+                Ok((place, reference, note)) => {
+                    named.push(Entry { entry, place, reference, bundle: None, also: vec![], file, line: at + 1, note, about: false })
+                }
+                Err(why) => self.troubles.push(Error::local(OP, format!("{file}:{}: {why}", at + 1))),
+            }
+        }
+        self.groups.push((None, named));
+    }
+
+    fn trouble(&mut self, path: &Path, error: &Error) {
+        let message = format!("{}: this is no volume that can be read: {}", path.display(), error.message());
+        let error = Error::new(Side::Local, OP, Kind::Damaged, message);
+        let error = match heads::named(path) {
+            Some((name, number)) => error.remedy(repair(&name, number)),
+            None => error,
+        };
+        self.troubles.push(error);
+    }
+
+    /// Everything that was added. Blocks.
+    pub fn done(mut self) -> Gathered {
+        self.shelve();
+        for descriptor in std::mem::take(&mut self.nameless) {
+            self.shelf.refer(&descriptor);
+        }
+        let order = self.order();
+        let (entries, superseded) = self.settle(&order);
+        if superseded > 0 {
+            let plural = if superseded == 1 { "image is" } else { "images are" };
+            self.notes.push(format!("{superseded} {plural} left out: a later bundle has another one of that name"));
+        }
+        Gathered { shelf: self.shelf, bundles: self.bundles, entries, troubles: self.troubles, notes: self.notes }
+    }
+
+    /// Puts volumes, and what was kept of earlier ones, on the shelf.
+    fn shelve(&mut self) {
+        for (path, bundle, head) in std::mem::take(&mut self.volumes) {
+            let origin = self.shelf.origin(Origin { path: path.clone(), volume: Some((bundle, head.record.volume)) });
+            let sure = std::cell::OnceCell::new();
+            let shared: Arc<Path> = path.as_path().into();
+            for (member, offset) in head.members() {
+                let piece = Piece { origin, at: Where::File { path: Arc::clone(&shared), offset }, len: member.size };
+                match member.part {
+                    None => self.shelf.add(member.digest.clone(), piece),
+                    Some(part) => {
+                        // Only where the same part is there twice does it matter whether this volume is whole.
+                        let again =
+                            self.shelf.incomplete().any(|(digest, parts)| *digest == member.digest && parts.parts.contains_key(&part));
+                        let sure = again
+                            && *sure
+                                .get_or_init(|| self.bundles.get(bundle).is_some_and(|bundle| whole(bundle, head.record.volume, &path)));
+                        self.shelf.add_part(&member.digest, (part, member.offset, member.whole_size()), piece, sure);
+                    }
+                }
+            }
+        }
+        if let Some(stage) = self.stage {
+            self.shelve_kept(stage);
+        }
+        self.shelf.join();
+    }
+
+    /// Puts what was kept of earlier volumes on the shelf, behind what is at hand.
+    fn shelve_kept(&mut self, stage: &Stage) {
+        for (number, bundle) in self.bundles.iter_mut().enumerate() {
+            let origin = self.shelf.origin(Origin { path: stage.folder().to_owned(), volume: None });
+            let piece = |path: &Path, len, origin| Piece { origin, at: Where::File { path: path.into(), offset: 0 }, len };
+            for (digest, path, len) in stage.manifests(&bundle.id) {
+                self.shelf.add(digest, piece(&path, len, origin));
+            }
+            for part in stage.parts(&bundle.id) {
+                // Which volume brought it, the record tells.
+                let members = bundle.record.iter().flat_map(Bundle::members);
+                let volume = members
+                    .filter(|(_, member)| member.digest == part.digest && member.part == Some(part.number))
+                    .map(|(volume, _)| volume)
+                    .next();
+                let origin =
+                    volume.map_or(origin, |volume| self.shelf.origin(Origin { path: part.path.clone(), volume: Some((number, volume)) }));
+                let place = (part.number, part.offset, part.whole);
+                self.shelf.add_part(&part.digest, place, piece(&part.path, part.len, origin), false);
+                bundle.kept.insert((part.digest, part.number));
+            }
+        }
+    }
+
+    /// Groups in the order in which their names count: who builds on another comes after it.
+    fn order(&self) -> Vec<usize> {
+        let group_of: HashMap<&Digest, usize> =
+            self.groups.iter().enumerate().filter_map(|(group, (bundle, _))| Some((&self.bundles.get((*bundle)?)?.id, group))).collect();
+        let mut order = vec![];
+        let mut begun = BTreeSet::new();
+        for group in 0..self.groups.len() {
+            self.visit(group, &group_of, &mut begun, &mut order);
+        }
+        order
+    }
+
+    fn visit(&self, group: usize, group_of: &HashMap<&Digest, usize>, begun: &mut BTreeSet<usize>, order: &mut Vec<usize>) {
+        if !begun.insert(group) {
+            return;
+        }
+        let bundle = self.groups.get(group).and_then(|(bundle, _)| self.bundles.get((*bundle)?));
+        if let Some(record) = bundle.and_then(|bundle| bundle.record.as_ref()) {
+            for base in &record.base.bundles {
+                if let Some(before) = group_of.get(&base.id) {
+                    self.visit(*before, group_of, begun, order);
+                }
+            }
+        }
+        order.push(group);
+    }
+
+    /// Each name once, and how many images were left out for others.
+    fn settle(&mut self, order: &[usize]) -> (Vec<Entry>, usize) {
+        let mut kept: BTreeMap<(Place, Reference), (usize, Entry)> = BTreeMap::new();
+        let mut superseded = 0;
+        for group in order {
+            let entries = self.groups.get_mut(*group).map(|(_, entries)| std::mem::take(entries)).unwrap_or_default();
+            for mut entry in entries {
+                let name = (entry.place.clone(), entry.reference.clone());
+                match kept.remove(&name) {
+                    // Of two entries of one name in one index, tools take the first.
+                    Some((of, first)) if of == *group => entry = first,
+                    Some((_, before)) if before.entry.descriptor.digest == entry.entry.descriptor.digest => {
+                        entry.also = before.also.into_iter().chain(before.bundle).collect();
+                    }
+                    Some(_) => superseded += 1,
+                    None => {}
+                }
+                kept.insert(name, (*group, entry));
+            }
+        }
+        let mut kept: Vec<(usize, Entry)> = kept.into_values().collect();
+        let rank = |group: &usize| order.iter().position(|other| other == group);
+        kept.sort_by_key(|(group, entry)| (rank(group), entry.line));
+        (kept.into_iter().map(|(_, entry)| entry).collect(), superseded)
+    }
+}
+
+/// Whether a tag is one of those that what is about an image is found by: `sha256-<hex>` (distribution-spec "Referrers Tag Schema"), cosign's
+/// `sha256-<hex>.sig`.
+fn is_about(reference: &Reference) -> bool {
+    let Reference::Tag(tag) = reference else { return false };
+    let hex = tag.strip_prefix("sha256-").map(|rest| (rest, 64)).or_else(|| tag.strip_prefix("sha512-").map(|rest| (rest, 64)));
+    hex.is_some_and(|(rest, digits)| {
+        rest.len() >= digits && rest.bytes().take(digits).all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    })
+}
+
+/// Whether the file at `path` has the hash that the bundle's record says.
+pub(in crate::bundle) fn whole(bundle: &Arrived, number: u32, path: &Path) -> bool {
+    let told = bundle.record.as_ref().and_then(|record| record.volumes.iter().find(|volume| volume.number == number));
+    let Some(told) = told else { return false };
+    let hash = || -> std::io::Result<String> {
+        let mut hasher = sha2::Sha256::new();
+        let mut file = std::fs::File::open(path)?;
+        let mut buffer = vec![0; 1024 * 1024];
+        loop {
+            let read = std::io::Read::read(&mut file, &mut buffer)?;
+            match buffer.get(..read) {
+                Some([]) | None => return Ok(hex::encode(hasher.finalize())),
+                Some(bytes) => hasher.update(bytes),
+            }
+        }
+    };
+    hash().is_ok_and(|found| found == told.sha256)
+}
+
+/// What brings a damaged or lost volume again.
+pub(in crate::bundle) fn repair(name: &str, number: u32) -> String {
+    format!("write it again where the bundle was made: larder export --repair {name}{BUNDLE_SUFFIX} --volume {number} --to DIR")
+}
+
+fn stands_in(path: &Path) -> String {
+    format!("{}: what it begins with is damaged; the bundle's record stands in for it", path.display())
+}
+
+fn is_record(path: &Path) -> bool {
+    path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.ends_with(BUNDLE_SUFFIX))
+}
+
+fn no_bundle(path: &Path) -> Error {
+    let error = Error::local(OP, format!("{} is no bundle, volume, OCI layout or archive", path.display()));
+    error.remedy("name a folder with volumes, NAME.bundle.json, volumes, an OCI layout, or a tar of a layout or of `docker save`")
+}

@@ -1,0 +1,434 @@
+//! Content at hand, wherever it lies: a [`Source`] that reads it by offset, and remembers what has turned out to be damaged.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use serde::Deserialize;
+use tokio::io::AsyncReadExt as _;
+use tokio_util::io::ReaderStream;
+
+use super::blocking;
+use crate::content::{BlobStream, Charge, Descriptor, Digest, Links, MAX_MANIFEST, Manifest, Place, Source};
+use crate::name::Reference;
+use crate::{Error, Kind, Result, Side};
+
+const OP: &str = "read volume";
+
+/// As a layout reads: a hop to another thread each, and nothing in memory.
+const CHUNK: usize = 256 * 1024;
+
+/// A file that content is read from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Which bundle it belongs to, in the order of their arrival, and its number there; none for what is no volume.
+    pub volume: Option<(usize, u32)>,
+}
+
+/// Bytes at hand.
+#[derive(Debug, Clone)]
+pub(in crate::bundle) struct Piece {
+    /// Whose they are: a place among the shelf's origins.
+    pub(in crate::bundle) origin: usize,
+    pub(in crate::bundle) at: Where,
+    pub(in crate::bundle) len: u64,
+}
+
+/// Where bytes are.
+#[derive(Debug, Clone)]
+pub(in crate::bundle) enum Where {
+    File { path: Arc<Path>, offset: u64 },
+    Memory(Bytes),
+}
+
+/// A whole blob: one piece, or its parts in order.
+#[derive(Debug, Clone)]
+struct Copy {
+    size: u64,
+    pieces: Vec<Piece>,
+}
+
+/// Some parts of a blob, but not all.
+#[derive(Debug, Default)]
+pub(in crate::bundle) struct Parts {
+    /// The blob's size.
+    pub(in crate::bundle) whole: u64,
+    /// By number: where in the blob each begins, and its bytes.
+    pub(in crate::bundle) parts: BTreeMap<u32, (u64, Piece)>,
+}
+
+impl Parts {
+    /// The blob, if nothing is missing.
+    fn joined(&self) -> Option<Copy> {
+        let mut end = 0;
+        for (offset, piece) in self.parts.values() {
+            if *offset != end {
+                return None;
+            }
+            end = piece.len.saturating_add(end);
+        }
+        let pieces = self.parts.values().map(|(_, piece)| piece.clone()).collect();
+        (end == self.whole).then_some(Copy { size: end, pieces })
+    }
+}
+
+/// Content that is not what its digest says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    /// Which.
+    pub digest: Digest,
+    /// The files it was read from: places among the shelf's origins. Of a blob in parts nobody can tell which one is wrong.
+    pub origins: Vec<usize>,
+    /// What is wrong, for a person.
+    pub why: String,
+}
+
+/// Whether content can be read here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Hand {
+    /// It can.
+    Here,
+    /// It was, but is damaged.
+    Damaged,
+    /// It is not here.
+    Absent,
+}
+
+/// All content at hand.
+#[derive(Default)]
+pub struct Shelf {
+    origins: Vec<Origin>,
+    copies: HashMap<Digest, Vec<Copy>>,
+    parts: BTreeMap<Digest, Parts>,
+    referrers: HashMap<Digest, Vec<Descriptor>>,
+    seen: Mutex<Seen>,
+}
+
+/// What was learnt by reading.
+#[derive(Default)]
+struct Seen {
+    /// By content and copy.
+    damaged: BTreeMap<(Digest, usize), Damage>,
+    /// What descriptors said that manifests are.
+    types: HashMap<Digest, String>,
+    /// How often a blob was opened.
+    opened: HashMap<Digest, u64>,
+}
+
+impl Shelf {
+    pub(in crate::bundle) fn origin(&mut self, origin: Origin) -> usize {
+        self.origins.push(origin);
+        self.origins.len() - 1
+    }
+
+    /// Puts a whole blob on the shelf, behind other copies of it.
+    pub(in crate::bundle) fn add(&mut self, digest: Digest, piece: Piece) {
+        self.copies.entry(digest).or_default().push(Copy { size: piece.len, pieces: vec![piece] });
+    }
+
+    /// Puts a part on the shelf; `sure` replaces one that is there.
+    pub(in crate::bundle) fn add_part(&mut self, digest: &Digest, (number, offset, whole): (u32, u64, u64), piece: Piece, sure: bool) {
+        let parts = self.parts.entry(digest.clone()).or_default();
+        parts.whole = whole;
+        if sure || !parts.parts.contains_key(&number) {
+            parts.parts.insert(number, (offset, piece));
+        }
+    }
+
+    /// Joins the parts of blobs that have all of them. What is left is incomplete.
+    pub(in crate::bundle) fn join(&mut self) {
+        let copies = &mut self.copies;
+        self.parts.retain(|digest, parts| match parts.joined() {
+            Some(copy) => {
+                copies.entry(digest.clone()).or_default().push(copy);
+                false
+            }
+            None => true,
+        });
+    }
+
+    /// If the manifest is about another, it is noted with that. Blocks.
+    pub(in crate::bundle) fn refer(&mut self, manifest: &Descriptor) {
+        let Some(about) = self.about(manifest) else { return };
+        let Some(Subject { digest, .. }) = about.subject else { return };
+        let artifact_type = about.artifact_type.or(about.config.map(|config| config.media_type));
+        let (digest_of, annotations) = (manifest.digest.clone(), about.annotations.unwrap_or_default());
+        let referrer = Descriptor { artifact_type, annotations, ..Descriptor::new(manifest.media_type.clone(), digest_of, manifest.size) };
+        let all = self.referrers.entry(digest).or_default();
+        if !all.iter().any(|known| known.digest == referrer.digest) {
+            all.push(referrer);
+        }
+    }
+
+    /// Whether the manifest is about another. Blocks.
+    pub(in crate::bundle) fn refers(&self, manifest: &Descriptor) -> bool {
+        self.about(manifest).is_some_and(|about| about.subject.is_some())
+    }
+
+    fn about(&self, manifest: &Descriptor) -> Option<About> {
+        serde_json::from_slice(&self.peek(&manifest.digest)?).ok()
+    }
+
+    /// The bytes of a manifest, if they are right. Blocks.
+    pub(in crate::bundle) fn peek(&self, manifest: &Digest) -> Option<Bytes> {
+        let (_, copy) = self.copy(manifest).filter(|(_, copy)| copy.size <= MAX_MANIFEST as u64)?;
+        read(&copy.pieces).ok().filter(|bytes| manifest.matches(bytes))
+    }
+
+    /// Blobs of which some parts are here, and some not.
+    pub(in crate::bundle) fn incomplete(&self) -> impl Iterator<Item = (&Digest, &Parts)> {
+        self.parts.iter()
+    }
+
+    /// All whole content: its digest, its size, and whose it is.
+    pub(in crate::bundle) fn content(&self) -> impl Iterator<Item = (&Digest, u64)> {
+        self.copies.iter().filter_map(|(digest, copies)| Some((digest, copies.first()?.size)))
+    }
+
+    /// Blobs that are here in parts, all of them.
+    pub(in crate::bundle) fn in_parts(&self) -> impl Iterator<Item = &Digest> {
+        let cut = |copies: &Vec<Copy>| copies.iter().any(|copy| copy.pieces.len() > 1);
+        self.copies.iter().filter(move |(_, copies)| cut(copies)).map(|(digest, _)| digest)
+    }
+
+    /// A file that content is read from.
+    pub fn origin_of(&self, number: usize) -> Option<&Origin> {
+        self.origins.get(number)
+    }
+
+    /// Whether `wanted` can be read here; a size of 0 says that nobody has told it.
+    pub fn hand(&self, wanted: &Descriptor) -> Hand {
+        match self.copies.get(&wanted.digest) {
+            None => Hand::Absent,
+            Some(copies) if copies.iter().all(|copy| wanted.size != 0 && copy.size != wanted.size) => Hand::Absent,
+            Some(_) => {
+                if self.copy(&wanted.digest).is_some() {
+                    Hand::Here
+                } else {
+                    Hand::Damaged
+                }
+            }
+        }
+    }
+
+    /// Which copy of `digest` is read now.
+    pub(in crate::bundle) fn current(&self, digest: &Digest) -> Option<usize> {
+        self.copy(digest).map(|(number, _)| number)
+    }
+
+    /// Whose the copy of `digest` is that is read now.
+    pub(in crate::bundle) fn origins_of(&self, digest: &Digest) -> Vec<usize> {
+        self.copy(digest).map(|(_, copy)| origins(copy)).unwrap_or_default()
+    }
+
+    /// How often the blob was opened here.
+    pub(in crate::bundle) fn opened(&self, digest: &Digest) -> u64 {
+        self.seen().opened.get(digest).copied().unwrap_or_default()
+    }
+
+    /// Copy `number` of `digest` is not what it should be: it is read no more.
+    pub(in crate::bundle) fn spoil(&self, digest: &Digest, number: usize, why: String) {
+        let Some(copy) = self.copies.get(digest).and_then(|copies| copies.get(number)) else { return };
+        let damage = Damage { digest: digest.clone(), origins: origins(copy), why };
+        self.seen().damaged.entry((digest.clone(), number)).or_insert(damage);
+    }
+
+    /// What has turned out to be damaged, in the order of digests.
+    pub fn damage(&self) -> Vec<Damage> {
+        self.seen().damaged.values().cloned().collect()
+    }
+
+    /// Remembers what descriptors say that manifests are: their bytes need not.
+    pub(in crate::bundle) fn learn<'d>(&self, descriptors: impl IntoIterator<Item = &'d Descriptor>) {
+        let mut seen = self.seen();
+        for descriptor in descriptors.into_iter().filter(|descriptor| !descriptor.media_type.is_empty()) {
+            if self.copies.contains_key(&descriptor.digest) && !seen.types.contains_key(&descriptor.digest) {
+                seen.types.insert(descriptor.digest.clone(), descriptor.media_type.clone());
+            }
+        }
+    }
+
+    /// The manifest of this digest, from whichever copy is right.
+    ///
+    /// # Errors
+    /// `Kind::Damaged` if none is.
+    pub(in crate::bundle) async fn read_manifest(&self, digest: &Digest) -> Result<Option<Manifest>> {
+        while let Some((number, copy)) = self.copy(digest) {
+            if copy.size > MAX_MANIFEST as u64 {
+                self.spoil(digest, number, format!("it has {} bytes, more than a manifest may have ({MAX_MANIFEST})", copy.size));
+                continue;
+            }
+            let pieces = copy.pieces.clone();
+            match blocking(OP, move || read(&pieces)).await {
+                Ok(bytes) if digest.hasher().is_some() && !digest.matches(&bytes) => {
+                    self.spoil(digest, number, format!("the bytes hash to {}", Digest::sha256(&bytes)));
+                }
+                Ok(bytes) => return self.parse(bytes, digest).map(Some),
+                Err(error) => self.spoil(digest, number, error.message()),
+            }
+        }
+        if self.copies.contains_key(digest) { Err(self.damaged(digest)) } else { Ok(None) }
+    }
+
+    /// The body's own media type counts; the descriptor's only where the body has none.
+    fn parse(&self, bytes: Bytes, digest: &Digest) -> Result<Manifest> {
+        let hint = self.seen().types.get(digest).cloned();
+        let manifest = Manifest::verify(bytes.clone(), hint.as_deref(), digest, Side::Local)
+            .or_else(|_| Manifest::verify(bytes, None, digest, Side::Local))?;
+        if let Ok(Links { manifests, .. }) = manifest.links() {
+            self.learn(&manifests);
+        }
+        Ok(manifest)
+    }
+
+    fn copy(&self, digest: &Digest) -> Option<(usize, &Copy)> {
+        let seen = self.seen();
+        let mut copies = self.copies.get(digest)?.iter().enumerate();
+        copies.find(|(number, _)| !seen.damaged.contains_key(&(digest.clone(), *number)))
+    }
+
+    fn damaged(&self, digest: &Digest) -> Error {
+        let seen = self.seen();
+        let why = seen.damaged.values().find(|damage| damage.digest == *digest).map_or("it is damaged", |damage| damage.why.as_str());
+        Error::new(Side::Local, OP, Kind::Damaged, format!("{digest}: {why}"))
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a manifest says of itself to those who look for what refers to another.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct About {
+    subject: Option<Subject>,
+    artifact_type: Option<String>,
+    config: Option<Config>,
+    annotations: Option<BTreeMap<String, String>>,
+}
+
+#[derive(Deserialize)]
+struct Subject {
+    digest: Digest,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Config {
+    media_type: String,
+}
+
+fn origins(copy: &Copy) -> Vec<usize> {
+    let mut origins: Vec<usize> = copy.pieces.iter().map(|piece| piece.origin).collect();
+    origins.sort_unstable();
+    origins.dedup();
+    origins
+}
+
+/// What cannot be read, or is too short, is as useless as what is wrong.
+fn unreadable(path: &Path, error: &std::io::Error) -> Error {
+    Error::new(Side::Local, OP, Kind::Damaged, format!("{}: {error}", path.display()))
+}
+
+/// All bytes of these pieces. Blocks.
+fn read(pieces: &[Piece]) -> Result<Bytes> {
+    let mut all = vec![];
+    for piece in pieces {
+        match &piece.at {
+            Where::Memory(bytes) => all.extend_from_slice(bytes),
+            Where::File { path, offset } => {
+                let mut append = || -> std::io::Result<()> {
+                    let mut file = std::fs::File::open(path)?;
+                    file.seek(SeekFrom::Start(*offset))?;
+                    file.take(piece.len).read_to_end(&mut all).map(drop)
+                };
+                append().map_err(|error| unreadable(path, &error))?;
+            }
+        }
+    }
+    Ok(all.into())
+}
+
+/// The piece's bytes from `skip` on.
+async fn open(piece: Piece, skip: u64) -> Result<BlobStream> {
+    match piece.at {
+        Where::Memory(bytes) => {
+            let start = usize::try_from(skip).unwrap_or(usize::MAX).min(bytes.len());
+            Ok(stream::iter([Ok(bytes.slice(start..))]).boxed())
+        }
+        Where::File { path, offset } => {
+            let opened = blocking(OP, {
+                let path = Arc::clone(&path);
+                move || {
+                    let io = |error: std::io::Error| unreadable(&path, &error);
+                    let mut file = std::fs::File::open(&path).map_err(io)?;
+                    file.seek(SeekFrom::Start(offset.saturating_add(skip))).map_err(io)?;
+                    Ok(file)
+                }
+            });
+            let bytes = tokio::fs::File::from_std(opened.await?).take(piece.len - skip);
+            Ok(ReaderStream::with_capacity(bytes, CHUNK).map_err(move |error| unreadable(&path, &error)).boxed())
+        }
+    }
+}
+
+/// The pieces that hold what comes after `offset`, each with what is to be skipped of it.
+fn after(pieces: &[Piece], mut offset: u64) -> Vec<(Piece, u64)> {
+    let mut rest = vec![];
+    for piece in pieces {
+        if offset >= piece.len {
+            offset -= piece.len;
+        } else {
+            rest.push((piece.clone(), offset));
+            offset = 0;
+        }
+    }
+    rest
+}
+
+#[async_trait]
+impl Source for Shelf {
+    /// Names are the import's business; what is asked for here is asked for by digest.
+    async fn resolve(&self, _place: &Place, reference: &Reference, _charge: &Charge) -> Result<Option<Descriptor>> {
+        let Reference::Digest(digest) = reference else { return Ok(None) };
+        let media_type = self.seen().types.get(digest).cloned().unwrap_or_default();
+        Ok(self.copy(digest).map(|(_, copy)| Descriptor::new(media_type, digest.clone(), copy.size)))
+    }
+
+    async fn tags(&self, _place: &Place, _charge: &Charge) -> Result<Vec<String>> {
+        Ok(vec![])
+    }
+
+    async fn manifest(&self, _place: &Place, digest: &Digest, charge: &Charge) -> Result<Option<Manifest>> {
+        let manifest = self.read_manifest(digest).await?;
+        if let Some(manifest) = &manifest {
+            charge.tally.add_read(manifest.bytes.len() as u64);
+        }
+        Ok(manifest)
+    }
+
+    async fn referrers(&self, _place: &Place, subject: &Digest, _charge: &Charge) -> Result<Vec<Descriptor>> {
+        Ok(self.referrers.get(subject).cloned().unwrap_or_default())
+    }
+
+    async fn blob(&self, _place: &Place, blob: &Descriptor, offset: u64, charge: &Charge) -> Result<Option<BlobStream>> {
+        let Some((_, copy)) = self.copy(&blob.digest) else {
+            return if self.copies.contains_key(&blob.digest) { Err(self.damaged(&blob.digest)) } else { Ok(None) };
+        };
+        *self.seen().opened.entry(blob.digest.clone()).or_default() += 1;
+        let tally = Arc::clone(&charge.tally);
+        let pieces = stream::iter(after(&copy.pieces, offset)).then(|(piece, skip)| open(piece, skip)).try_flatten();
+        Ok(Some(pieces.inspect_ok(move |chunk| tally.add_read(chunk.len() as u64)).boxed()))
+    }
+}
+
+#[cfg(test)]
+#[path = "shelf_tests.rs"]
+mod tests;

@@ -1,0 +1,189 @@
+//! What is kept of volumes that have been and gone, until the images that need it are complete: manifests (they travel in the first
+//! volume, and are put after everything they refer to), parts of blobs whose other parts have not come, and the bundle's record.
+//!
+//! `<state>/import/<bundle>/`, with `bundle.json`, `manifests/<digest>` and `parts/<digest>/<number>-<offset>-<size of the blob>`. Losing
+//! it costs another reading of the volumes.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::heads;
+use super::shelf::{Piece, Where};
+use crate::bundle::format::Bundle;
+use crate::content::Digest;
+use crate::{Error, Result};
+
+const OP: &str = "keep volume's content";
+
+/// How long volumes are waited for: deltas build on one another by the month, and what was not completed within six of them never
+/// will be.
+const KEEP: Duration = Duration::from_secs(180 * 24 * 60 * 60);
+
+/// What is kept of all bundles.
+#[derive(Debug, Clone)]
+pub struct Stage {
+    folder: PathBuf,
+}
+
+/// A part that is kept.
+#[derive(Debug)]
+pub(super) struct KeptPart {
+    pub(super) digest: Digest,
+    pub(super) number: u32,
+    pub(super) offset: u64,
+    pub(super) whole: u64,
+    pub(super) path: PathBuf,
+    pub(super) len: u64,
+}
+
+impl Stage {
+    /// What is kept below the state folder `state`. What nothing was added to for half a year is let go.
+    pub fn new(state: &Path) -> Self {
+        let stage = Stage { folder: state.join("import") };
+        let is_old = |entry: &fs::DirEntry| {
+            let modified = entry.metadata().and_then(|meta| meta.modified());
+            entry.path().is_dir() && modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > KEEP))
+        };
+        for entry in fs::read_dir(&stage.folder).into_iter().flatten().flatten().filter(is_old) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+        stage
+    }
+
+    /// Where the parts of blobs go.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    fn of(&self, bundle: &Digest) -> PathBuf {
+        self.folder.join(file_name(bundle))
+    }
+
+    fn part(&self, bundle: &Digest, digest: &Digest, (number, offset, whole): (u32, u64, u64)) -> PathBuf {
+        self.of(bundle).join("parts").join(file_name(digest)).join(format!("{number:04}-{offset}-{whole}"))
+    }
+
+    /// The record of `bundle`, if it was ever seen. A damaged one is none.
+    pub(super) fn record(&self, bundle: &Digest) -> Option<Bundle> {
+        heads::record(&self.of(bundle).join("bundle.json")).ok().filter(|record| record.id == *bundle)
+    }
+
+    /// Manifests that are kept: digest, file and length.
+    pub(super) fn manifests(&self, bundle: &Digest) -> Vec<(Digest, PathBuf, u64)> {
+        let kept = files(&self.of(bundle).join("manifests")).into_iter();
+        kept.filter_map(|(name, path, len)| Some((digest_of(&name)?, path, len))).collect()
+    }
+
+    /// Parts that are kept.
+    pub(super) fn parts(&self, bundle: &Digest) -> Vec<KeptPart> {
+        let folder = self.of(bundle).join("parts");
+        let mut kept = vec![];
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let Some(digest) = entry.file_name().to_str().and_then(digest_of) else { continue };
+            for (name, path, len) in files(&entry.path()) {
+                let mut numbers = name.split('-').map(|text| text.parse::<u64>().ok());
+                if let (Some(Some(number)), Some(Some(offset)), Some(Some(whole)), None) =
+                    (numbers.next(), numbers.next(), numbers.next(), numbers.next())
+                    && let Ok(number) = u32::try_from(number)
+                {
+                    kept.push(KeptPart { digest: digest.clone(), number, offset, whole, path, len });
+                }
+            }
+        }
+        kept
+    }
+
+    /// Keeps a bundle's record.
+    ///
+    /// # Errors
+    /// If the folder cannot be written to.
+    pub fn keep_record(&self, bundle: &Bundle) -> Result<()> {
+        let path = self.of(&bundle.id).join("bundle.json");
+        if path.exists() { Ok(()) } else { write(&path, &bundle.to_bytes()) }
+    }
+
+    /// Keeps a manifest of `bundle`, which `bytes` gives unless it is kept already.
+    ///
+    /// # Errors
+    /// As [`Stage::keep_record`].
+    pub(in crate::bundle) fn keep_manifest(&self, bundle: &Digest, manifest: &Digest, bytes: impl FnOnce() -> Option<Bytes>) -> Result<()> {
+        let path = self.of(bundle).join("manifests").join(file_name(manifest));
+        if path.exists() {
+            return Ok(());
+        }
+        bytes().map_or(Ok(()), |bytes| write(&path, &bytes))
+    }
+
+    /// Keeps a part of a blob of `bundle`; whether it had to be written.
+    ///
+    /// # Errors
+    /// As [`Stage::keep_record`]; also if the volume cannot be read.
+    pub(in crate::bundle) fn keep_part(&self, bundle: &Digest, digest: &Digest, place: (u32, u64, u64), piece: &Piece) -> Result<bool> {
+        let path = self.part(bundle, digest, place);
+        if fs::metadata(&path).is_ok_and(|meta| meta.len() == piece.len) {
+            return Ok(false);
+        }
+        let Where::File { path: from, offset } = &piece.at else { return Ok(false) };
+        let copied = put(&path, |out| {
+            let mut file = File::open(from)?;
+            file.seek(SeekFrom::Start(*offset))?;
+            let copied = io::copy(&mut file.take(piece.len), out)?;
+            if copied == piece.len { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+        });
+        copied
+            .map(|()| true)
+            .map_err(|error| Error::io(OP, if error.kind() == io::ErrorKind::UnexpectedEof { from } else { &path }, &error))
+    }
+
+    /// Whether the part is kept.
+    pub(in crate::bundle) fn has_part(&self, bundle: &Digest, digest: &Digest, place: (u32, u64, u64), len: u64) -> bool {
+        fs::metadata(self.part(bundle, digest, place)).is_ok_and(|meta| meta.len() == len)
+    }
+
+    /// Lets go of the parts of a blob.
+    pub fn drop_parts(&self, bundle: &Digest, digest: &Digest) {
+        let _ = fs::remove_dir_all(self.of(bundle).join("parts").join(file_name(digest)));
+    }
+
+    /// Lets go of everything of a bundle.
+    pub fn drop_bundle(&self, bundle: &Digest) {
+        let _ = fs::remove_dir_all(self.of(bundle));
+    }
+}
+
+fn file_name(digest: &Digest) -> String {
+    format!("{}-{}", digest.algorithm(), digest.encoded())
+}
+
+fn digest_of(name: &str) -> Option<Digest> {
+    let (algorithm, encoded) = name.split_once('-')?;
+    Digest::parse(&format!("{algorithm}:{encoded}")).ok()
+}
+
+/// The plain files of a folder: name, path, length. None if there is no such folder.
+fn files(folder: &Path) -> Vec<(String, PathBuf, u64)> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let file = |entry: fs::DirEntry| {
+        let meta = entry.metadata().ok().filter(fs::Metadata::is_file)?;
+        Some((entry.file_name().to_str()?.to_owned(), entry.path(), meta.len()))
+    };
+    entries.filter_map(file).collect()
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    put(path, |out| out.write_all(bytes)).map_err(|error| Error::io(OP, path, &error))
+}
+
+/// Writes a file beside its place and renames it there, so that half of one is never taken for the whole.
+fn put(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(folder)?;
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    fill(file.as_file_mut())?;
+    file.as_file().sync_data()?;
+    file.persist(path).map(drop).map_err(|error| error.error)
+}

@@ -1,0 +1,47 @@
+//! `larder verify --evidence`.
+
+use std::path::Path;
+
+use super::printer::Printer;
+use super::{Exit, Refusal};
+use crate::bundle::evidence::{Evidence, check};
+use crate::config::{Config, Target};
+use crate::content::Place;
+use crate::stock::{Supply, SupplyOptions};
+use crate::{Error, Kind};
+
+/// Sees that the evidence is what its digest says, and that everything it names is where it says: at `target`, if one is given.
+pub(super) async fn verify(
+    file: Option<&Path>,
+    evidence: &Path,
+    target: Option<&str>,
+    concurrency: Option<usize>,
+    printer: &Printer,
+) -> Result<Exit, Refusal> {
+    let config = Config::load(file)?;
+    let path = evidence.to_owned();
+    let read = tokio::task::spawn_blocking(move || Evidence::read(&path)).await;
+    let read = read.unwrap_or_else(|lost| Err(Error::local("read evidence", format!("the work ended early: {lost}"))));
+    let read = read.map_err(|error| if error.kind() == Kind::Damaged { Refusal::failed(error) } else { Refusal::usage(error) })?;
+    let digest = read.digest().map_err(Refusal::failed)?;
+    let Some(named) = target.or_else(|| read.rows().first().map(|row| row.target.as_str())) else {
+        printer.say(&format!("the evidence is whole ({digest}), and speaks of nothing"));
+        return Ok(Exit::Done);
+    };
+    let target = super::inventory::named(named).map_err(|why| Refusal::usage(Error::local("read target", why)))?;
+    let supply = Supply::new(&config, &SupplyOptions { concurrency, ..SupplyOptions::default() }).map_err(Refusal::failed)?;
+    let store = supply.target(&target, false).await.map_err(Refusal::failed)?;
+    let place = |repository: &str| match &target {
+        Target::Registry { prefix, .. } if !prefix.is_empty() => Place::new(format!("{prefix}/{repository}")),
+        _ => Place::new(repository),
+    };
+    let differences = check(&read, &store.ends, place).await.map_err(Refusal::failed)?;
+    for difference in &differences {
+        let row = &difference.row;
+        let kind = serde_json::to_value(row.kind).ok().and_then(|kind| kind.as_str().map(str::to_owned)).unwrap_or_default();
+        let name = if row.reference.is_empty() { row.repository.clone() } else { format!("{}:{}", row.repository, row.reference) };
+        printer.data(&(crate::error::printable(&format!("{kind} {name} {}: {}", row.digest, difference.why)) + "\n"));
+    }
+    printer.say(&format!("{} rows of evidence ({digest}) checked against {target}: {} differ", read.rows().len(), differences.len()));
+    Ok(if differences.is_empty() { Exit::Done } else { Exit::Failed })
+}

@@ -1,0 +1,145 @@
+//! `larder import`.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::args::ImportArgs;
+use super::printer::Printer;
+use super::{Exit, Refusal, progress, signals, state, summary};
+use crate::bundle::import::{Import, ImportOptions, Imported, Journal};
+use crate::bundle::interchange::Naming;
+use crate::bundle::read::{Gathered, Gathering, Stage};
+use crate::config::{Config, TARGET_CONCURRENCY, Target};
+use crate::report::{self, RunReport};
+use crate::stock::{Supply, SupplyOptions};
+use crate::{Error, Result};
+
+/// Images of a damaged or missing file that are named; the report has all.
+const IMAGES: usize = 5;
+
+pub(super) async fn run(file: Option<&Path>, args: ImportArgs, printer: &Printer) -> Result<Exit, Refusal> {
+    let config = Config::load(file)?;
+    let target = match &args.to {
+        Some(to) => Target::parse(to).map_err(|why| Refusal::usage(Error::local("read --to", why)))?,
+        None => config.target.clone(),
+    };
+    check_outputs(&args)?;
+    let concurrency = args.concurrency.map(usize::from);
+    let options = SupplyOptions { concurrency, bandwidth: args.bandwidth, state: args.state.as_deref() };
+    let supply = Arc::new(state::supply(&config, options, printer)?);
+    let folder = state::folder(args.state.as_deref());
+    let stage = folder.as_deref().map(Stage::new);
+    let gathered = gather(args.bundles.clone(), config, &target, stage.clone()).await?;
+    gathered.notes.iter().for_each(|note| printer.warn(note));
+    gathered.troubles.iter().for_each(|trouble| printer.error(trouble));
+    let troubled = !gathered.troubles.is_empty();
+    if gathered.entries.is_empty() && !troubled {
+        return Err(Refusal::usage(Error::local("import", "there is no image in what was named")));
+    }
+    let (report, imported) = import(gathered, &supply, &target, stage, folder.as_deref(), &args, troubled, printer).await?;
+    tell(&imported, printer);
+    let mut exit = Exit::of(report.exit);
+    let evidence = imported.evidence.iter().zip(&args.evidence).map(|(evidence, path)| evidence.write(path));
+    for error in args.report.iter().map(|path| report.write(path)).chain(evidence).filter_map(Result::err) {
+        printer.error(&error);
+        exit = Exit::Failed;
+    }
+    Ok(exit)
+}
+
+/// Reads what was named on the command line.
+async fn gather(paths: Vec<PathBuf>, config: Config, target: &Target, stage: Option<Stage>) -> Result<Gathered, Refusal> {
+    let registry = target.is_registry();
+    let work = move || {
+        let naming = Naming { rules: &config.rules, registry };
+        let names = |entry: &crate::layout::IndexEntry, stem: &str| naming.name(entry, stem);
+        let mut gathering = Gathering::new(stage.as_ref(), &names);
+        gathering.add_all(&paths)?;
+        Ok(gathering.done())
+    };
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|lost| Err(Error::local("read bundle", format!("the work ended early: {lost}")))).map_err(Refusal::usage)
+}
+
+/// The import itself, from what is at hand to its report.
+#[allow(clippy::too_many_arguments, reason = "each of them is another's")]
+async fn import(
+    gathered: Gathered,
+    supply: &Arc<Supply>,
+    target: &Target,
+    stage: Option<Stage>,
+    state: Option<&Path>,
+    args: &ImportArgs,
+    troubled: bool,
+    printer: &Printer,
+) -> Result<(RunReport, Imported), Refusal> {
+    let at_once = args.concurrency.map_or(TARGET_CONCURRENCY, usize::from);
+    let options = ImportOptions { recheck: args.recheck, at_once, evidence: args.evidence.is_some() };
+    let (started, clock) = (jiff::Timestamp::now(), std::time::Instant::now());
+    let reporter = progress::reporter(printer);
+    let mut import = Import::new(gathered, target.clone(), stage, options, reporter, signals::listen(printer));
+    // A layout that does not exist is not made before it is known that there is room for it.
+    let store = supply.target(target, false).await.map_err(Refusal::failed)?;
+    let problems = import.preflight(&store.ends).await;
+    if !problems.is_empty() {
+        printer.end_bars();
+        return Err(Refusal { errors: problems, exit: Exit::Failed });
+    }
+    let store = if target.is_registry() { store } else { supply.target(target, true).await.map_err(Refusal::failed)? };
+    let journal = state.map(|state| Journal::open(state, target.to_string())).and_then(|journal| {
+        journal.map_err(|error| printer.warn(&format!("{error}; the evidence of a later import will not know of this one"))).ok()
+    });
+    let imported = import.run(store.ends.clone(), journal).await;
+    printer.end_bars();
+    let report = RunReport {
+        version: 1,
+        command: "import".to_owned(),
+        started: started.to_string(),
+        finished: jiff::Timestamp::now().to_string(),
+        exit: if troubled || imported.damaged.iter().any(|file| !file.mended) { Exit::Failed as u8 } else { imported.totals.exit() },
+        target: target.to_string(),
+        totals: imported.totals,
+        images: imported.rows.clone(),
+        registries: supply.rows(),
+    };
+    summary::import(&report, clock.elapsed().as_secs_f64(), printer);
+    Ok((report, imported))
+}
+
+/// What is damaged and what would mend it; what is waited for.
+fn tell(imported: &Imported, printer: &Printer) {
+    for file in &imported.damaged {
+        let digests: Vec<&str> = file.content.iter().map(|(digest, _)| digest.as_str()).collect();
+        let text = format!("{} is damaged: {}", file.what, digests.join(", "));
+        if file.mended {
+            printer.warn(&format!("{text}; it was read elsewhere"));
+            continue;
+        }
+        let remedy = file.remedy.as_ref().map(|remedy| format!("; {remedy}")).unwrap_or_default();
+        let facts = serde_json::json!({"damaged": file.what, "digests": digests, "images": file.images, "remedy": file.remedy});
+        let images = if file.images.is_empty() { String::new() } else { format!("; not imported for that: {}", few(&file.images)) };
+        printer.fail(&format!("{text}{images}{remedy}"), &facts);
+    }
+    for waiting in &imported.waiting {
+        let facts = serde_json::json!({"waiting_for": waiting.what, "images": waiting.images});
+        printer.tell(&format!("waiting for {}: {}", waiting.what, few(&waiting.images)), &facts);
+    }
+}
+
+fn few(images: &[String]) -> String {
+    let mut named: Vec<String> = images.iter().take(IMAGES).cloned().collect();
+    if images.len() > IMAGES {
+        named.push(format!("and {} more", images.len() - IMAGES));
+    }
+    crate::error::printable(&named.join(", "))
+}
+
+/// What cannot be written is better known before the import than after it.
+fn check_outputs(args: &ImportArgs) -> Result<(), Refusal> {
+    let refused = |path: &PathBuf| {
+        let why = report::file::check(path).err()?;
+        Some(Error::local("write report", format!("{}: {why}", path.display())))
+    };
+    let errors: Vec<Error> = args.report.iter().chain(&args.evidence).filter_map(refused).collect();
+    if errors.is_empty() { Ok(()) } else { Err(errors.into()) }
+}

@@ -1,0 +1,119 @@
+//! `larder rules check`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::printer::Printer;
+use super::{Exit, Refusal, config, inputs, state};
+use crate::config::{Config, Target};
+use crate::content::{Charge, Place};
+use crate::rules::{Delivery, Finding, Rule, Severity};
+use crate::stock::{Item, SupplyOptions, SyncOptions};
+use crate::{Error, Kind};
+
+pub(super) async fn run(file: Option<&Path>, online: bool, printer: &Printer) -> Result<Exit, Refusal> {
+    let config = match config::loaded(file, printer)? {
+        Some(config) => config,
+        None => return Ok(Exit::Failed),
+    };
+    let mut findings = config.warnings();
+    if config.is_acr() {
+        let sources = written_sources(&config);
+        findings.extend(config.rules.acr_findings(&|rule: &Rule| sources.get(&rule.name).cloned()));
+    }
+    let mut failed = false;
+    if online {
+        let (found, errors) = existing(&config, printer).await?;
+        findings.extend(found);
+        failed = !errors.is_empty();
+        errors.iter().for_each(|error| printer.error(error));
+    }
+    findings.sort_by_key(|finding| (finding.severity, finding.line));
+    let path = config.path.clone().unwrap_or_default();
+    printer.data(&findings.iter().map(|finding| format!("{}: {}\n", finding.severity, finding.located(&path))).collect::<String>());
+    if failed || findings.iter().any(|finding| finding.severity != Severity::Note) {
+        return Ok(Exit::Failed);
+    }
+    let rules = match config.rules.rules().len() {
+        1 => "1 rule".to_owned(),
+        n => format!("{n} rules"),
+    };
+    printer.say(&format!("{rules}: nothing to complain of"));
+    Ok(Exit::Done)
+}
+
+/// The rules' sources as the file has them, by the rules' names: the checked ones are in normal form.
+fn written_sources(config: &Config) -> BTreeMap<String, String> {
+    let text = config.path.as_deref().and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_default();
+    let table: toml::Table = text.trim_start_matches('\u{feff}').parse().unwrap_or_default();
+    let rules = table.get("rule").and_then(toml::Value::as_array);
+    let source = |rule: &toml::Value| Some((rule.get("name")?.as_str()?.to_owned(), rule.get("source")?.as_str()?.to_owned()));
+    rules.into_iter().flatten().filter_map(source).collect()
+}
+
+/// Repositories of warm rules that the target has already, by a list of their tags: of fixed rules their own, of wildcards those that
+/// the configured lists name. Azure makes no rule over a repository that exists (registries.md 1.4).
+async fn existing(config: &Config, printer: &Printer) -> Result<(Vec<Finding>, Vec<Error>), Refusal> {
+    let Target::Registry { host, prefix } = &config.target else { return Ok(nothing(config, printer)) };
+    if !config.is_acr() {
+        return Ok(nothing(config, printer));
+    }
+    let places = warm_places(config, prefix)?;
+    let supply = state::supply(config, SupplyOptions::default(), printer)?;
+    let target = supply.target(&config.target, false).await.map_err(Refusal::failed)?;
+    let asked = places.iter().map(|(place, (line, rule))| {
+        let source = &target.ends.source;
+        async move {
+            let name = format!("{host}/{place}");
+            match source.tags(place, &Charge::new(name.as_str())).await {
+                Ok(tags) => Ok(Some(told(*line, rule, &name, tags.len()))),
+                Err(error) if error.kind() == Kind::NotFound => Ok(None),
+                Err(error) => Err(error.subject(name)),
+            }
+        }
+    });
+    let answers = futures_util::future::join_all(asked).await;
+    let (mut found, mut errors) = (Vec::new(), Vec::new());
+    for answer in answers {
+        match answer {
+            Ok(finding) => found.extend(finding),
+            Err(error) => errors.push(error),
+        }
+    }
+    Ok((found, errors))
+}
+
+fn nothing(config: &Config, printer: &Printer) -> (Vec<Finding>, Vec<Error>) {
+    printer.say(&format!("{} is no Azure Container Registry: nothing is asked of it", config.target));
+    (Vec::new(), Vec::new())
+}
+
+fn told(line: usize, rule: &str, name: &str, tags: usize) -> Finding {
+    let message = format!(
+        "rule \"{rule}\": {name} exists already, with {tags} tag{}; Azure makes no rule over a repository that exists (if this rule made it, all \
+         is well; else delete the repository, or give the rule another target)",
+        if tags == 1 { "" } else { "s" }
+    );
+    Finding::warning(line, message)
+}
+
+/// The whole paths at the target that warm rules fill, as far as they are known; with the line and name of the rule.
+fn warm_places(config: &Config, prefix: &str) -> Result<BTreeMap<Place, (usize, String)>, Refusal> {
+    let mut places = BTreeMap::new();
+    let mut add = |place: Place, rule: &Rule| {
+        places.entry(place).or_insert((rule.line, rule.name.clone()));
+    };
+    for rule in config.rules.rules().iter().filter(|rule| rule.delivery == Delivery::Warm && !rule.target.is_wildcard()) {
+        let below = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
+        add(Place::new(format!("{below}{}", rule.target.prefix())), rule);
+    }
+    let options = SyncOptions { unmatched: config.default_unmatched(), ..SyncOptions::default() };
+    for entry in inputs::configured(config)?.into_iter().flat_map(|list| list.entries) {
+        if let Ok(item) = Item::resolve(entry, 0, &config.rules, &options, &config.target)
+            && let Some(rule) = item.rule.as_ref().filter(|rule| rule.delivery == Delivery::Warm)
+        {
+            add(item.to.clone(), rule);
+        }
+    }
+    Ok(places)
+}

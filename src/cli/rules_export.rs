@@ -1,0 +1,90 @@
+//! `larder rules export`.
+
+use std::path::Path;
+
+use super::args::ExportFormat;
+use super::printer::Printer;
+use super::{Exit, Refusal};
+use crate::Error;
+use crate::config::{Config, RegistrySettings, Target};
+use crate::rules::export::{Exported, Format, View, export};
+
+/// How errors name what was being done.
+const OPERATION: &str = "export rules";
+
+pub(super) fn run(file: Option<&Path>, format: ExportFormat, dir: Option<&Path>, printer: &Printer) -> Result<Exit, Refusal> {
+    let config = Config::load(file)?;
+    let refuse = |message: String, remedy: &str| Refusal::usage(Error::local(OPERATION, message).remedy(remedy));
+    let Target::Registry { host, prefix } = &config.target else {
+        return Err(refuse(format!("the target {} is a layout, which nobody pulls from", config.target), "set `registry` in [target]"));
+    };
+    if config.rules.rules().is_empty() {
+        return Err(refuse("there are no rules".to_owned(), "write a [[rule]] into larder.toml"));
+    }
+    let settings = config.registry(host);
+    let view = View {
+        rules: &config.rules,
+        host,
+        prefix,
+        // What `endpoint` says is how larder gets there; nodes use the name.
+        plain_http: RegistrySettings { endpoint: None, ..settings.clone() }.is_plain(host),
+        insecure: settings.insecure_skip_verify,
+        own_ca: settings.ca.is_some(),
+        credentials: &|host| config.credential_set_for(host).map(|set| set.name.clone()),
+        endpoint: &|host| endpoint(&config, host),
+    };
+    let exported = export(of(format), &view);
+    match dir {
+        Some(dir) => write(dir, &exported).map_err(Refusal::failed)?,
+        None => printer.data(&shown(&exported)),
+    }
+    exported.unsaid.iter().for_each(|line| printer.warn(line));
+    Ok(Exit::Done)
+}
+
+fn of(format: ExportFormat) -> Format {
+    match format {
+        ExportFormat::Az => Format::Az,
+        ExportFormat::Ecr => Format::Ecr,
+        ExportFormat::Containerd => Format::Containerd,
+        ExportFormat::Podman => Format::Podman,
+        ExportFormat::K3s => Format::K3s,
+        ExportFormat::Openshift => Format::Openshift,
+    }
+}
+
+/// Where an upstream's API is: as configured, as known of it, or at its own name.
+fn endpoint(config: &Config, host: &str) -> String {
+    let settings = config.registry(host);
+    let known = settings.profile(host).and_then(|profile| profile.endpoint).filter(|_| settings.profile.is_none());
+    match (&settings.endpoint, known) {
+        (Some(endpoint), _) => endpoint.as_str().trim_end_matches('/').to_owned(),
+        (None, Some(known)) => format!("https://{known}"),
+        (None, None) => format!("{}://{host}", if settings.is_plain(host) { "http" } else { "https" }),
+    }
+}
+
+/// The text of the files; several have their paths above them.
+fn shown(exported: &Exported) -> String {
+    let mut out = String::new();
+    for file in &exported.files {
+        if file.path.contains('/') {
+            out.push_str(&format!("# {}\n", file.path));
+        }
+        out.push_str(&file.text);
+        if file.path.contains('/') {
+            out.push('\n');
+        }
+    }
+    out
+}
+
+fn write(dir: &Path, exported: &Exported) -> Result<(), Error> {
+    for file in &exported.files {
+        let path = dir.join(&file.path);
+        let folder = path.parent().unwrap_or(dir);
+        std::fs::create_dir_all(folder).map_err(|error| Error::io(OPERATION, folder, &error))?;
+        std::fs::write(&path, &file.text).map_err(|error| Error::io(OPERATION, &path, &error))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,163 @@
+//! What Azure Container Registry's artifact cache makes of rules (registries.md 1.2 to 1.5). Only warm rules are cache rules there;
+//! what others fill, larder pushes.
+
+use std::sync::Arc;
+
+use super::{Delivery, Finding, Rule, authentication};
+use crate::name::DOCKER_HUB;
+
+/// What is wrong with the name of a cache rule or credential set at Azure: 5 to 50 letters, digits and hyphens.
+pub(super) fn name_problem(name: &str) -> Option<String> {
+    let legal = (5..=50).contains(&name.len()) && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+    (!legal).then(|| format!("a name has 5 to 50 letters, digits and hyphens at Azure; this has {}", name.len()))
+}
+
+/// What Azure would refuse, or do otherwise than the rules say. What it thinks of credentials is [`super::check`]'s to say.
+pub(super) fn findings(rules: &[Arc<Rule>]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let warm: Vec<&Arc<Rule>> = rules.iter().filter(|rule| rule.delivery == Delivery::Warm).collect();
+    for (at, rule) in warm.iter().enumerate() {
+        let error = |message: String| Finding::error(rule.line, format!("rule \"{}\": {message}", rule.name));
+        findings.extend(name_problem(&rule.name).map(|why| error(format!("{why} (rename it as the cache rule is called there)"))));
+        let in_the_way = warm[..at].iter().find(|other| other.target.encloses(&rule.target) || rule.target.encloses(&other.target));
+        findings.extend(in_the_way.map(|other| {
+            error(format!(
+                "Azure takes no wildcard within another: its target {} and {} of rule \"{}\" (line {}) (give one of the two another target)",
+                rule.target, other.target, other.name, other.line
+            ))
+        }));
+        let host = &rule.source.host;
+        if authentication(host).is_none() {
+            let message =
+                format!("rule \"{}\": {host} is not among the upstreams that Azure documents (use delivery = \"push\")", rule.name);
+            findings.push(Finding::warning(rule.line, message));
+        }
+    }
+    findings.extend(rules.iter().filter(|rule| rule.delivery == Delivery::Push).filter_map(|rule| closed(rule, &warm)));
+    findings
+}
+
+/// A rule that pushes where a cache rule is: Azure refuses it (registries.md 1.5).
+fn closed(rule: &Rule, warm: &[&Arc<Rule>]) -> Option<Finding> {
+    let owner = warm.iter().find(|owner| owner.target.rest(rule.target.prefix()).is_some() || owner.target.encloses(&rule.target))?;
+    let message = format!(
+        "rule \"{}\": it pushes into {}, and Azure refuses pushes where a cache rule is: {} of rule \"{}\" (line {}) (make it warm, or give it \
+         another target)",
+        rule.name, rule.target, owner.target, owner.name, owner.line
+    );
+    Some(Finding::error(rule.line, message))
+}
+
+/// Where Azure puts `library/` into a name. `written` is the source as the file has it.
+pub(super) fn insertions(rules: &[Arc<Rule>], written: &dyn Fn(&Rule) -> Option<String>) -> Vec<Finding> {
+    let insertion = |rule: &Rule| -> Option<String> {
+        if rule.source.host != DOCKER_HUB {
+            return None;
+        }
+        if rule.source.path.is_wildcard() {
+            // Below a longer prefix there is no name of one component.
+            return rule.source.path.prefix().is_empty().then(|| {
+                let (example, meant) = (rule.target.fill("alpine"), rule.source.fill("alpine"));
+                format!("{example} is {meant}: Azure inserts library/ into names of one component, as larder does")
+            });
+        }
+        let text = written(rule)?;
+        (!text.contains("library/")).then(|| format!("source {text} is {}: Azure inserts library/, as larder does", rule.source))
+    };
+    rules
+        .iter()
+        .filter(|rule| rule.delivery == Delivery::Warm)
+        .filter_map(|rule| Some(Finding::note(rule.line, format!("rule \"{}\": {}", rule.name, insertion(rule)?))))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rules::{Overlap, Pattern, RuleSet, SourcePattern};
+
+    /// Rules named `rule-0`, ... at lines 10, 20, ... from delivery, source and target.
+    fn set(given: &[(Delivery, &str, &str)], overlap: Overlap) -> Result<RuleSet, Vec<Finding>> {
+        let rule = |(at, (delivery, source, target)): (usize, &(Delivery, &str, &str))| Rule {
+            name: format!("rule-{at}"),
+            source: SourcePattern::parse(source).unwrap(),
+            target: Pattern::target(target).unwrap(),
+            credentials: None,
+            delivery: *delivery,
+            policy: crate::content::Policy::default(),
+            min_tags: 1,
+            warm: crate::rules::Warm::default(),
+            immutable_tags: crate::select::TagPatterns::default(),
+            line: 10 * (at + 1),
+        };
+        RuleSet::new(given.iter().enumerate().map(rule).collect(), overlap)
+    }
+
+    fn told(set: &RuleSet, written: &str) -> Vec<String> {
+        let findings = set.acr_findings(&|_| Some(written.to_owned()));
+        findings.iter().map(|finding| format!("{} {}: {}", finding.severity, finding.line.unwrap(), finding.message)).collect()
+    }
+
+    /// registries.md 1.4, every pair of it, blocked and allowed: by the set itself where overlaps are errors, and by Azure's own
+    /// semantics where the configuration says that the longest wins.
+    #[test]
+    fn azure_blocks_and_allows_what_its_documentation_says() {
+        const W: Delivery = Delivery::Warm;
+        for (pairs, allowed) in [
+            ([(W, "mcr.microsoft.com/*", "*"), (W, "docker.io/library/*", "library/*")], false),
+            ([(W, "docker.io/library/*", "library/*"), (W, "mcr.microsoft.com/dotnet/*", "library/dotnet/*")], false),
+            ([(W, "mcr.microsoft.com/dotnet/*", "library/dotnet/*"), (W, "docker.io/library/*", "library/*")], false),
+            ([(W, "mcr.microsoft.com/*", "*"), (W, "docker.io/library/*", "*")], false),
+            ([(W, "docker.io/library/a", "x/y"), (W, "docker.io/library/b", "x/y")], false),
+            ([(W, "mcr.microsoft.com/dotnet/*", "library/dotnet/*"), (W, "docker.io/library/python/*", "library/python/*")], true),
+            ([(W, "mcr.microsoft.com/*", "*"), (W, "docker.io/library/dotnet", "library/dotnet")], true),
+            ([(W, "docker.io/library/dotnet", "library/dotnet"), (W, "mcr.microsoft.com/*", "*")], true),
+            ([(W, "docker.io/library/*", "one/*"), (W, "docker.io/library/*", "two/*")], true),
+        ] {
+            assert_eq!(set(&pairs, Overlap::Error).is_ok(), allowed, "{pairs:?}");
+            let by_azure = match set(&pairs, Overlap::Longest) {
+                Ok(set) => !told(&set, "x").iter().any(|told| told.starts_with("error ")),
+                Err(_) => false,
+            };
+            assert_eq!(by_azure, allowed, "{pairs:?}");
+        }
+    }
+
+    #[test]
+    fn findings_name_the_rules_the_reason_and_the_fix() {
+        let set = set(
+            &[
+                (Delivery::Warm, "docker.io/*", "hub/*"),
+                (Delivery::Warm, "quay.io/*", "hub/quay/*"),
+                (Delivery::Push, "ghcr.io/team/app", "hub/app"),
+                (Delivery::Push, "ghcr.io/team/*", "hub/team/*"),
+                (Delivery::Push, "ghcr.io/other/*", "other/*"),
+                (Delivery::Warm, "r.example/x", "x"),
+                (Delivery::Warm, "docker.io/library/alpine", "alpine"),
+            ],
+            Overlap::Longest,
+        );
+        assert_eq!(
+            told(&set.unwrap(), "alpine"),
+            [
+                "error 20: rule \"rule-1\": Azure takes no wildcard within another: its target hub/quay/* and hub/* of rule \"rule-0\" (line 10) \
+                 (give one of the two another target)",
+                "warning 60: rule \"rule-5\": r.example is not among the upstreams that Azure documents (use delivery = \"push\")",
+                "error 30: rule \"rule-2\": it pushes into hub/app, and Azure refuses pushes where a cache rule is: hub/* of rule \"rule-0\" \
+                 (line 10) (make it warm, or give it another target)",
+                "error 40: rule \"rule-3\": it pushes into hub/team/*, and Azure refuses pushes where a cache rule is: hub/* of rule \"rule-0\" \
+                 (line 10) (make it warm, or give it another target)",
+                "note 10: rule \"rule-0\": hub/alpine is docker.io/library/alpine: Azure inserts library/ into names of one component, as larder does",
+                "note 70: rule \"rule-6\": source alpine is docker.io/library/alpine: Azure inserts library/, as larder does",
+            ]
+        );
+    }
+
+    #[test]
+    fn names_have_5_to_50_characters_at_azure() {
+        for (name, legal) in [("hub", false), ("hubs", false), ("hub-1", true), ("a_b-c", false)] {
+            assert_eq!(name_problem(name).is_none(), legal, "{name}");
+        }
+        assert!(name_problem(&"x".repeat(50)).is_none() && name_problem(&"x".repeat(51)).is_some());
+    }
+}

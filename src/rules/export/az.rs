@@ -1,0 +1,105 @@
+//! Azure Container Registry's artifact cache (registries.md 1.3, 1.4, 1.6).
+
+use std::collections::BTreeSet;
+
+use super::{Exported, Format, Pattern, Rule, View, pushed, shell, single};
+use crate::rules::acr;
+use crate::rules::{Authentication, authentication};
+
+pub(super) fn write(view: &View<'_>) -> Exported {
+    let mut unsaid: Vec<String> = pushed(view.rules).into_iter().collect();
+    let mut body = String::from("set -eu\n");
+    let registry = registry(view.host, &mut body, &mut unsaid);
+    let (mut sets, mut commands) = (BTreeSet::new(), String::new());
+    let mut targets: Vec<(Pattern, &str)> = Vec::new();
+    for rule in view.rules.rules() {
+        let target = view.full_target(rule);
+        let refused = refusal(rule, &target, &targets);
+        let set = set(view, rule, &mut unsaid);
+        let mut command = format!(
+            "az acr cache create -r {registry} -n {} -s {} -t {}",
+            shell::word(&rule.name),
+            shell::word(&rule.source.to_string()),
+            shell::word(&target.to_string())
+        );
+        if let Some(set) = &set {
+            command += &format!(" -c {}", shell::word(set));
+        }
+        match refused {
+            None => {
+                commands += &format!("{command}\n");
+                sets.extend(set.map(|set| (set, rule.source.host.clone())));
+                targets.push((target, rule.name.as_str()));
+            }
+            Some(why) => {
+                let line = format!("rule \"{}\": {why}", rule.name);
+                commands += &format!("# {line}\n# {command}\n");
+                unsaid.push(line);
+            }
+        }
+    }
+    let sets: Vec<(String, String)> = sets.into_iter().collect();
+    sets.iter().for_each(|(set, _)| body += &required(set));
+    for (set, host) in &sets {
+        let [username, password] = variables(set);
+        body += &format!(
+            "az acr credential-set create -r {registry} -n {} -l {} -u \"${username}\" -p \"${password}\"\n",
+            shell::word(set),
+            shell::word(host)
+        );
+    }
+    single(Format::Az, "az.sh", &(body + &commands), unsaid)
+}
+
+/// What Azure calls the target.
+fn registry(host: &str, body: &mut String, unsaid: &mut Vec<String>) -> String {
+    let name = [".azurecr.io", ".azurecr.cn", ".azurecr.us"].iter().find_map(|cloud| host.strip_suffix(cloud));
+    if let Some(name) = name.filter(|name| !name.is_empty() && !name.contains('.')) {
+        return shell::word(name);
+    }
+    unsaid.push(format!("the target {host} is no Azure Container Registry: REGISTRY must name one"));
+    *body += &shell::required("REGISTRY", "the name of the Azure Container Registry");
+    "\"$REGISTRY\"".to_owned()
+}
+
+/// Why Azure would not take the rule.
+fn refusal(rule: &Rule, target: &Pattern, earlier: &[(Pattern, &str)]) -> Option<String> {
+    if let Some(why) = acr::name_problem(&rule.name) {
+        return Some(why);
+    }
+    let in_the_way = earlier.iter().find(|(other, _)| other.encloses(target) || target.encloses(other));
+    in_the_way.map(|(other, name)| format!("Azure takes no wildcard within another: {target} and {other} of rule \"{name}\""))
+}
+
+/// The set that Azure is to use, by the upstream's policy (registries.md 1.2).
+fn set(view: &View<'_>, rule: &Rule, unsaid: &mut Vec<String>) -> Option<String> {
+    let (name, host) = (&rule.name, &rule.source.host);
+    let set = view.set_of(rule);
+    match (authentication(host), &set) {
+        (Some(Authentication::Required), None) => {
+            unsaid.push(format!("rule \"{name}\": Azure pulls from {host} with credentials only, and there is no set for it"));
+        }
+        (Some(Authentication::Refused), Some(set)) => {
+            unsaid.push(format!("rule \"{name}\": Azure pulls from {host} without credentials only: set \"{set}\" is left out"));
+            return None;
+        }
+        (None, _) => unsaid.push(format!("rule \"{name}\": {host} is not among the upstreams that Azure documents")),
+        _ => {}
+    }
+    if let Some(set) = &set
+        && let Some(why) = acr::name_problem(set)
+    {
+        unsaid.push(format!("credential set \"{set}\": {why}"));
+    }
+    set
+}
+
+fn variables(set: &str) -> [String; 2] {
+    [shell::variable(set, "USERNAME_ID"), shell::variable(set, "PASSWORD_ID")]
+}
+
+fn required(set: &str) -> String {
+    let [username, password] = variables(set);
+    let what = |part: &str| format!("the Key Vault secret identifier of the {part} of {set}");
+    shell::required(&username, &what("user name")) + &shell::required(&password, &what("password"))
+}

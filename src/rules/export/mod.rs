@@ -1,0 +1,149 @@
+//! The rules, said in the words of other systems: commands that make a cache of the target, and the files by which container
+//! runtimes pull from the target what they are asked to pull from an upstream.
+//!
+//! A format that cannot say something says so in a comment, and in [`Exported::unsaid`]. No secret gets in here: of credential
+//! sets only names are known.
+
+mod az;
+mod containerd;
+mod ecr;
+mod k3s;
+mod mirror;
+mod openshift;
+mod podman;
+mod shell;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+
+use super::{Delivery, Pattern, Rule, RuleSet, SourcePattern};
+
+/// A format that rules can be written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// `az acr cache create` and `az acr credential-set create`.
+    Az,
+    /// `aws ecr create-pull-through-cache-rule`.
+    Ecr,
+    /// A tree of `hosts.toml` (registries.md 2.8).
+    Containerd,
+    /// `registries.conf`, version 2 (registries.md 2.9).
+    Podman,
+    /// `registries.yaml` of k3s and RKE2.
+    K3s,
+    /// `ImageDigestMirrorSet` and `ImageTagMirrorSet`.
+    Openshift,
+}
+
+impl Format {
+    /// What the command line calls it.
+    fn name(self) -> &'static str {
+        match self {
+            Format::Az => "az",
+            Format::Ecr => "ecr",
+            Format::Containerd => "containerd",
+            Format::Podman => "podman",
+            Format::K3s => "k3s",
+            Format::Openshift => "openshift",
+        }
+    }
+}
+
+/// What the rules do not know themselves.
+pub struct View<'a> {
+    /// The rules.
+    pub rules: &'a RuleSet,
+    /// The target's host.
+    pub host: &'a str,
+    /// What every repository at the target is below; empty for none.
+    pub prefix: &'a str,
+    /// The target is reached without TLS.
+    pub plain_http: bool,
+    /// The target's certificate is not checked.
+    pub insecure: bool,
+    /// The target's certificate authority is the user's own.
+    pub own_ca: bool,
+    /// The credential set that a source host gets when its rule names none.
+    pub credentials: &'a dyn Fn(&str) -> Option<String>,
+    /// Where the API of an upstream is: scheme and host.
+    pub endpoint: &'a dyn Fn(&str) -> String,
+}
+
+impl fmt::Debug for View<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("View").field("host", &self.host).field("prefix", &self.prefix).finish_non_exhaustive()
+    }
+}
+
+impl View<'_> {
+    /// A rule's target as the target's registry knows it.
+    fn full_target(&self, rule: &Rule) -> Pattern {
+        rule.target.below(self.prefix)
+    }
+
+    /// The credential set a rule's source is read with.
+    fn set_of(&self, rule: &Rule) -> Option<String> {
+        rule.credentials.clone().or_else(|| (self.credentials)(&rule.source.host))
+    }
+
+    /// `https://contoso.azurecr.io`
+    fn url(&self) -> String {
+        format!("{}://{}", if self.plain_http { "http" } else { "https" }, self.host)
+    }
+}
+
+/// One file of an export.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExportedFile {
+    /// Where it belongs, below the folder that the format's own tool reads.
+    pub path: String,
+    /// Its text.
+    pub text: String,
+}
+
+/// What the rules became.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Exported {
+    /// The files; of a format that has one, exactly one.
+    pub files: Vec<ExportedFile>,
+    /// What the format cannot say, and what its user must see to, a line each. The files have it as comments.
+    pub unsaid: Vec<String>,
+}
+
+/// Writes the rules in `format`.
+pub fn export(format: Format, view: &View<'_>) -> Exported {
+    match format {
+        Format::Az => az::write(view),
+        Format::Ecr => ecr::write(view),
+        Format::Containerd => containerd::write(view),
+        Format::Podman => podman::write(view),
+        Format::K3s => k3s::write(view),
+        Format::Openshift => openshift::write(view),
+    }
+}
+
+/// The first lines of a file, in a format whose comments begin with `#`.
+fn head(format: Format, unsaid: &[String]) -> String {
+    let mut out = format!("# Written by `larder rules export --format {}`.\n", format.name());
+    if !unsaid.is_empty() {
+        out.push_str("#\n# What it cannot say, or what is left to you:\n");
+        unsaid.iter().for_each(|line| out.push_str(&format!("# - {line}\n")));
+    }
+    out
+}
+
+/// One file and what it leaves out.
+fn single(format: Format, path: &str, body: &str, unsaid: Vec<String>) -> Exported {
+    let text = format!("{}{body}", head(format, &unsaid));
+    Exported { files: vec![ExportedFile { path: path.to_owned(), text }], unsaid }
+}
+
+/// The rules whose names a cache rule would close for larder's own pushes.
+fn pushed(rules: &RuleSet) -> Option<String> {
+    let pushed: Vec<String> =
+        rules.rules().iter().filter(|rule| rule.delivery == Delivery::Push).map(|rule| format!("\"{}\"", rule.name)).collect();
+    (!pushed.is_empty()).then(|| {
+        format!("a cache refuses pushes into its rules' repositories: set delivery = \"warm\" once these exist for {}", pushed.join(", "))
+    })
+}
