@@ -816,3 +816,37 @@ fn with_one_request_at_a_time_referrers_do_not_lock_a_run_up() {
         assert_eq!((upstream.max_in_flight(), target.max_in_flight()), (1, 1));
     }
 }
+
+/// A running `larder serve store`, and its address.
+fn serve(program: &Program) -> (support::program::Started, String) {
+    let running = program.start(&["serve", "store", "--listen", "127.0.0.1:0"]);
+    let mut said = String::new();
+    assert!(support::room::until(|| {
+        said = program.read("said.txt");
+        said.contains('(')
+    }));
+    let url = said.split_whitespace().find(|word| word.contains("://")).unwrap();
+    (running, url.split_once("://").unwrap().1.to_owned())
+}
+
+#[test]
+fn a_layout_that_is_served_has_them_all_and_others_are_filled_from_it() {
+    let (upstream, program, target) = (Fake::start(), Program::new(), Fake::start());
+    configure(&program, "layout = \"store\"", &upstream.addr(), "");
+    let signed = Signed::put(&upstream);
+    let cosign = cosign_signature(&upstream, "app", &signed.image);
+    program.list([upstream.image("app:v1")]);
+    program.sync_list().exits(0);
+    let (_running, address) = serve(&program);
+    assert_eq!(listed(&Push::to(address.clone()), "m/app", &signed.image.digest), set(&[&signed.signature, &signed.sbom]));
+
+    let next = Program::new();
+    configure(&next, &format!("registry = \"{}\"", target.addr()), &address, "");
+    next.list([format!("{address}/m/app:v1")]);
+    let run = next.sync_list().exits(0);
+    assert_eq!((&row(&run)["referrers"], &row(&run)["pulls"]), (&4.into(), &5.into()));
+    let there = Push::to(target.addr());
+    assert_eq!(listed(&there, "m/m/app", &signed.image.digest), set(&[&signed.signature, &signed.sbom]));
+    assert_eq!(listed(&there, "m/m/app", &signed.sbom.digest), set(&[&signed.countersignature]));
+    assert_eq!(target.digest("m/m/app", &format!("sha256-{}.sig", signed.image.digest.encoded())), Some(cosign.digest));
+}
