@@ -85,7 +85,7 @@ fn a_bundle_of_everything_is_a_layout_and_the_same_bytes_again() {
     let names = listed(&volume);
     assert_eq!(names[..3], ["oci-layout", "index.json", "larder/volume.json"]);
     let members = &bundle.volumes[0].members;
-    assert_eq!(names[3..], members.iter().map(|member| member.path()).collect::<Vec<_>>());
+    assert_eq!(names[3..], members.iter().map(larder::bundle::format::Member::path).collect::<Vec<_>>());
     let order: Vec<(MemberKind, &Digest)> = members.iter().map(|member| (member.kind, &member.digest)).collect();
     assert!(order.is_sorted() && order.iter().any(|(kind, _)| *kind == MemberKind::Manifest));
     let bytes = std::fs::read(&volume).unwrap();

@@ -308,10 +308,10 @@ impl<'a> Gathering<'a> {
             }
             _ => head,
         };
-        if let Some(arrived) = self.bundles.get_mut(bundle) {
-            if arrived.at_hand.insert(head.record.volume) {
-                arrived.members.extend(head.record.members.iter().cloned());
-            }
+        if let Some(arrived) = self.bundles.get_mut(bundle)
+            && arrived.at_hand.insert(head.record.volume)
+        {
+            arrived.members.extend(head.record.members.iter().cloned());
         }
         self.volumes.push((path.to_owned(), bundle, head));
     }
@@ -331,7 +331,7 @@ impl<'a> Gathering<'a> {
             let file = path.display().to_string();
             match (self.names)(&entry, &stem) {
                 Ok((place, reference, note)) => {
-                    named.push(Entry { entry, place, reference, bundle: None, also: vec![], file, line: at + 1, note, about: false })
+                    named.push(Entry { entry, place, reference, bundle: None, also: vec![], file, line: at + 1, note, about: false });
                 }
                 Err(why) => self.troubles.push(Error::local(OP, format!("{file}:{}: {why}", at + 1))),
             }
