@@ -1,5 +1,5 @@
 //! The far side of an air gap: what a target holds, and putting there what was carried.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod support;
 
