@@ -16,9 +16,9 @@ use support::real::{DockerRegistry, skopeo_ok};
 
 const SEVEN: [&str; 7] = ["linux/amd64", "linux/arm/v5", "linux/arm/v7", "linux/arm64/v8", "linux/ppc64le", "linux/riscv64", "linux/s390x"];
 
-/// What `keys` add to the only rule, from `upstream` to `target` below `m/`.
+/// What `keys` add to the only rule, from `upstream` to `target` below `m/`. Referrers are not looked for: every request is counted here.
 fn configure(program: &Program, target: &str, upstream: &Fake, keys: &str) {
-    let rule = format!("[[rule]]\nname = \"u0\"\nsource = \"{}/*\"\ntarget = \"m/*\"\n", upstream.addr());
+    let rule = format!("[[rule]]\nname = \"u0\"\nsource = \"{}/*\"\ntarget = \"m/*\"\nreferrers = false\n", upstream.addr());
     program.write("larder.toml", format!("version = 1\n[target]\n{target}\n{rule}{keys}"));
 }
 

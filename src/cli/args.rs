@@ -68,10 +68,10 @@ pub(super) enum Command {
     Plan(PlanArgs),
     /// Make the target hold the lists
     Sync(SyncArgs),
-    /// Put a bundle, or an OCI layout or archive, into a target
-    Import(ImportArgs),
     /// Write a bundle that can be carried across an air gap
     Export(ExportArgs),
+    /// Put a bundle, or an OCI layout or archive, into a target
+    Import(ImportArgs),
     /// Print the digests a target holds, as export's --base takes them
     Inventory(InventoryArgs),
     /// Hash everything in a layout or bundle, or ask a registry for every piece of its images, and name what is damaged or missing

@@ -129,9 +129,9 @@ impl Walk {
         }
         let kind = std::fs::metadata(path).map_err(|error| Error::io(OPERATION, Path::new(path), &error))?;
         if kind.is_dir() {
-            self.folder(Path::new(path))
+            self.folder(Path::new(path));
         } else {
-            self.files.push(path.to_owned())
+            self.files.push(path.to_owned());
         }
         Ok(())
     }

@@ -95,7 +95,7 @@ pub enum Next {
     /// Nothing is to be done.
     Nothing(Delivered),
     /// The image must be brought.
-    Bring(Survey),
+    Bring(Box<Survey>),
 }
 
 /// How upstream and target compare, by HEADs alone.
@@ -144,7 +144,7 @@ pub struct Options {
     pub recheck: bool,
     /// When images were first delivered; without it, that is now.
     pub deliveries: Option<Arc<Deliveries>>,
-    /// The target is a cache that is filled by being read ([`crate::warm`]): each repository needs each piece for itself, an image is
+    /// The target is a cache that is filled by being read (`crate::warm`): each repository needs each piece for itself, an image is
     /// read by its name each time, and what was done is called `warmed`.
     pub warm: bool,
 }
@@ -258,7 +258,7 @@ impl Engine {
                 let delivered = survey.current(held.clone());
                 self.look_again(image, survey, delivered).await
             }
-            _ => Ok(Next::Bring(survey)),
+            _ => Ok(Next::Bring(Box::new(survey))),
         }
     }
 
@@ -279,7 +279,7 @@ impl Engine {
     pub async fn deliver(self: &Arc<Self>, image: &Image) -> Result<Delivered> {
         match self.survey(image).await? {
             Next::Nothing(delivered) => Ok(delivered),
-            Next::Bring(survey) => self.bring_image(image, survey).await,
+            Next::Bring(survey) => self.bring_image(image, *survey).await,
         }
     }
 
@@ -310,12 +310,11 @@ impl Engine {
         let Survey { wanted, held, walk, .. } = survey;
         let mut job = super::graph::Job::new(image);
         let mut walk = std::mem::take(&mut *walk.lock().await);
+        // First, because it is free: where the lists cannot be had, no pull is spent.
+        self.list_referrers(image, &mut walk, std::slice::from_ref(&wanted.digest)).await?;
         job.referrers = walk.reads(LIKELY_IN_INDEX);
         let mut holding = Some(self.nodes.hold((image.to.clone(), wanted.digest.clone())).await);
-        let listing = self.list_referrers(image, &mut walk, std::slice::from_ref(&wanted.digest));
-        let (rooted, listed) = futures_util::future::join(self.root(&job, &wanted), listing).await;
-        let (portion, moved) = rooted?;
-        listed?;
+        let (portion, moved) = self.root(&job, &wanted).await?;
         let named = held.as_ref() == Some(&portion.manifest.digest);
         let status = match (self.options.warm, named && !moved) {
             (true, _) => Status::Warmed,

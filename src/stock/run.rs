@@ -347,7 +347,7 @@ impl Worker {
         let mut found = Found { want, image, gate, through, survey: None, cost: None };
         match surveyed {
             Ok(Next::Bring(survey)) => {
-                found.survey = Some(survey);
+                found.survey = Some(*survey);
                 // An error is met again, and reported, when the image is brought.
                 let _ = found.cost(self.engines.of(found.through.clone().as_ref())).await;
                 Some(found)

@@ -142,7 +142,7 @@ impl Engines {
                     Some(from) => Compared::Moved { from, to },
                     None => Compared::Missing(to),
                 };
-                (standing, at_upstream, Some(survey))
+                (standing, at_upstream, Some(*survey))
             }
         })
     }

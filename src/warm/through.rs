@@ -123,7 +123,7 @@ impl Through {
         // Asked of the cache, it is the cache's digest that is named; asked of the upstream, the upstream's.
         match proof {
             Some(proof) if proof.source == wanted.digest || proof.digest == wanted.digest => Ok(Next::Nothing(self.current(proof))),
-            proof => Ok(Next::Bring(Survey::of(wanted, proof.map(|proof| proof.digest)))),
+            proof => Ok(Next::Bring(Box::new(Survey::of(wanted, proof.map(|proof| proof.digest))))),
         }
     }
 

@@ -149,6 +149,9 @@ pub(super) fn called(shelf: &Shelf, bundles: &[Arrived], origin: usize) -> Strin
     }
 }
 
+/// What of a file is damaged, each with why, and the images that need it.
+type Damaged = (Vec<(Digest, String)>, BTreeSet<String>);
+
 /// The files that damaged content was read from, each with the images that `affected` says need it. Blocks: where a blob was in
 /// parts, the volumes' own hashes tell which of them is wrong.
 pub(super) fn files(
@@ -157,7 +160,7 @@ pub(super) fn files(
     damage: &[Damage],
     affected: &HashMap<Digest, BTreeSet<String>>,
 ) -> Vec<DamagedFile> {
-    let mut files: BTreeMap<usize, (Vec<(Digest, String)>, BTreeSet<String>)> = BTreeMap::new();
+    let mut files: BTreeMap<usize, Damaged> = BTreeMap::new();
     for damage in damage {
         for origin in culprits(shelf, bundles, &damage.origins) {
             let (content, images) = files.entry(origin).or_default();
@@ -165,7 +168,7 @@ pub(super) fn files(
             images.extend(affected.get(&damage.digest).into_iter().flatten().cloned());
         }
     }
-    let file = |(origin, (content, images)): (usize, (Vec<(Digest, String)>, BTreeSet<String>))| DamagedFile {
+    let file = |(origin, (content, images)): (usize, Damaged)| DamagedFile {
         what: called(shelf, bundles, origin),
         mended: content.iter().all(|(digest, _)| shelf.hand(&Descriptor::new("", digest.clone(), 0)) == Hand::Here),
         content,
