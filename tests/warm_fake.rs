@@ -266,6 +266,8 @@ fn an_upstream_that_does_not_let_larder_ask_is_gone_without() {
     let note = row["notes"][0].as_str().unwrap();
     assert!(note.starts_with(&format!("{} does not let larder ask whether the cache is stale: ", upstream.addr())), "{note}");
     assert_eq!(only(&program.sync(&["--image", &upstream.image("app:v1")]).exits(0))["status"], "current");
+    let by_digest = upstream.image(&format!("app@{}", image.digest));
+    assert_eq!(only(&program.sync(&["--image", &by_digest]).exits(0))["status"], "warmed");
 }
 
 #[test]

@@ -182,7 +182,7 @@ impl Through {
                 .status(404)
                 .code("MANIFEST_UNKNOWN")
                 .remedy("check the name and tag in the list")),
-            Err(error) if error.kind() == Kind::Unauthorized || error.http_status() == Some(403) => {
+            Err(error) if is_refused(&error) => {
                 let host = &self.upstream.host;
                 self.note(format!("{host} does not let larder ask whether the cache is stale: {}", error.message()));
                 Ok(None)
@@ -300,6 +300,11 @@ impl Through {
     }
 }
 
+/// Whether a registry does not let us ask.
+fn is_refused(error: &Error) -> bool {
+    error.kind() == Kind::Unauthorized || error.http_status() == Some(403)
+}
+
 /// The same image, for requests that cost no pull.
 pub(super) fn charge_nobody(charge: &Charge) -> Charge {
     Charge { account: None, lease: None, ..charge.clone() }
@@ -334,10 +339,15 @@ impl Source for Through {
     }
 
     async fn digest_tags(&self, _: &Place, charge: &Charge) -> Result<Arc<DigestTags>> {
+        let none = || Arc::new(DigestTags::of(Vec::<String>::new()));
         match self.asked() {
-            Some(upstream) => upstream.digest_tags(&self.upstream.place, charge).await,
+            // An image that is wanted by its digest is no concern of the upstream: what it says of tags is welcome, no more.
+            Some(upstream) => match upstream.digest_tags(&self.upstream.place, charge).await {
+                Err(error) if is_refused(&error) => Ok(none()),
+                listed => listed,
+            },
             // None of them could be resolved.
-            None if self.cache.caching().head == HeadCost::Pull => Ok(Arc::new(DigestTags::of(Vec::<String>::new()))),
+            None if self.cache.caching().head == HeadCost::Pull => Ok(none()),
             None => self.cache.store.digest_tags(&self.place, charge).await,
         }
     }
