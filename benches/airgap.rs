@@ -3,14 +3,19 @@
 //! `cargo bench --bench airgap` runs everything; `cargo bench --bench airgap -- small` one stock.
 //! - *from a registry*: `larder export` with an empty cache beside `skopeo copy --all` to `oci-archive:`, an archive for each image,
 //!   because skopeo writes no second image into one;
-//! - *from disk*: the same again with everything at hand: larder's cache, and for skopeo that layout.
+//! - *from disk*: the same again with everything at hand: larder's cache, and for skopeo that layout;
+//! - *into a registry*, *into a layout*: `larder import` of that bundle, beside `skopeo copy --all` of each archive ([`far`]).
 //!
 //! Rounds are interleaved, every run has a fresh folder, and every archive is checked. *Written per byte carried* is what the kernel
 //! counts as written to disks, over the length of the archives: copying first and packing then is twice, and so is skopeo, which
 //! assembles a folder and then makes a tar of it.
 #![allow(unreachable_pub, clippy::unwrap_used)]
 
+mod far;
+// The other benches use the rest of these two.
+#[allow(dead_code)]
 mod measure;
+#[allow(dead_code)]
 mod stock;
 #[path = "../tests/support/mod.rs"]
 mod support;
@@ -73,6 +78,7 @@ fn main() {
             let stock = make(&Push::to(upstream.addr()));
             println!("\n## {}\n", stock.about);
             compare(&upstream.addr(), &stock, rounds);
+            far::compare(&upstream.addr(), &stock, rounds);
         }
     }
 }

@@ -386,6 +386,7 @@ fn other_tools_read_what_volumes_unpack_to() {
         let output = umoci.output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         assert!(unpacked.join("rootfs/data-1").exists() && unpacked.join("rootfs/data-2").exists());
+        served_to_oci_client(&program, &layout, &near);
         // And larder takes the unpacked volumes back.
         program.run(&["import", layout.to_str().unwrap(), "--to", &format!("oci:{name}-again")]).exits(0);
         program.run(&["verify", &format!("{name}-again")]).exits(0);
@@ -426,4 +427,27 @@ fn what_skopeo_packs_is_imported() {
             [layer::layer(1, 6000), layer::layer(2, 6000)].iter().map(|layer| layer::diff_id(layer).to_string()).collect();
         assert_eq!(inspected["Layers"], serde_json::json!(layers));
     }
+}
+
+/// oci-client pulls an image from `larder serve` over the layout.
+fn served_to_oci_client(program: &Program, layout: &Path, near: &Fake) {
+    let _client = support::push::client();
+    let mut serving = program.start(&["serve", layout.to_str().unwrap(), "--listen", "127.0.0.1:0"]);
+    let mut address = None;
+    assert!(support::room::until(|| {
+        assert!(serving.is_running(), "{}", program.read("said.txt"));
+        address = program
+            .read("said.txt")
+            .split_once("http://")
+            .and_then(|(_, rest)| Some(rest.split_once(' ')?.0.trim_end_matches('/').to_owned()));
+        address.is_some()
+    }));
+    let config = oci_client::client::ClientConfig { protocol: oci_client::client::ClientProtocol::Http, ..Default::default() };
+    let client = oci_client::Client::try_from(config).unwrap();
+    let name: oci_client::Reference = format!("{}/team/app:1", address.unwrap()).parse().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let pulled = runtime.block_on(client.pull(&name, &oci_client::secrets::RegistryAuth::Anonymous, vec![corpus::OCI_LAYER])).unwrap();
+    assert_eq!(pulled.digest.unwrap(), near.digest("team/app", "1").unwrap().as_str());
+    let layers: BTreeSet<Digest> = pulled.layers.iter().map(|layer| Digest::sha256(&layer.data)).collect();
+    assert_eq!(layers, [1, 2].map(|n| Digest::sha256(&layer::layer(n, 60_000))).into());
 }

@@ -429,7 +429,7 @@ mod bundles {
         // Both at once, in the wrong order: of two images of one name the later one stays.
         let run = sides.import(&["out/feb.bundle.json", "out/jan.bundle.json"]).exits(0);
         sides.all_equal();
-        assert!(run.stderr.contains("3 names are left out: a later bundle has another image of that name"), "{}", run.stderr);
+        assert!(run.stderr.contains("1 image is left out: a later bundle has another one of that name"), "{}", run.stderr);
         assert_eq!(run.images().len(), 3);
     }
 
@@ -505,6 +505,60 @@ mod bundles {
         let run = sides.import(&["out"]).exits(1);
         assert_eq!(run.stderr.lines().count(), 1, "{}", run.stderr);
         assert!(run.stderr.starts_with("error: target: resolve tag "), "{}", run.stderr);
+    }
+
+    #[test]
+    fn one_of_every_kind_comes_through_byte_for_byte() {
+        let (near, far, program) = (Fake::start(), Fake::start(), Program::new());
+        let cases = corpus::corpus(&near);
+        program.write(
+            "larder.toml",
+            format!(
+                "version = 1\n[target]\nregistry = \"{}\"\n[[rule]]\nname = \"all\"\nsource = \"{}/*\"\ntarget = \"*\"\n",
+                far.addr(),
+                near.addr()
+            ),
+        );
+        program.list(cases.iter().map(|case| near.image(&case.image())));
+        program.run(&["export", "list.txt", "--to", "out", "--name", "all", "--volume-size", "200kB"]);
+        let record: Value = serde_json::from_str(&program.read("out/all.bundle.json")).unwrap();
+        let carried: Vec<&str> = record["images"].as_array().unwrap().iter().map(|image| image["name"].as_str().unwrap()).collect();
+        assert!(carried.len() > cases.len() / 2, "{} of {}", carried.len(), cases.len());
+        let run = program.run(&["import", "out", "--report", "report.json"]).exits(0);
+        assert_eq!(run.images().len(), carried.len());
+        program.run(&["import", "out", "--to", "oci:store"]).exits(0);
+        program.run(&["verify", "store"]).exits(0);
+        for case in cases.iter().filter(|case| carried.iter().any(|name| **name == case.image())) {
+            assert_eq!(
+                far.manifest(&case.repository, case.reference()),
+                near.manifest(&case.repository, case.reference()),
+                "{}",
+                case.name
+            );
+        }
+    }
+
+    #[test]
+    fn an_interrupted_import_says_so_and_goes_on() {
+        let sides = sides(Options::default());
+        sides.export("jan", &[]);
+        let gate = support::fake::Gate::closed();
+        sides.far.fault(support::fake::Match::kind(Kind::ManifestPut), support::fake::FOREVER, support::fake::Fault::Hold(gate.clone()));
+        let run = sides.program.start(&["import", "out", "--report", "report.json"]);
+        assert!(sides.far.wait_until(support::room::PATIENCE, |requests| requests.iter().any(|request| request.kind == Kind::ManifestPut)));
+        let terminating = std::thread::spawn(move || run.terminate());
+        assert!(support::room::until(|| sides.program.read("said.txt").contains("interrupted")));
+        gate.open();
+        let code = terminating.join().unwrap();
+        let report: Value = serde_json::from_str(&sides.program.read("report.json")).unwrap();
+        let rows = report["images"].as_array().unwrap();
+        assert_eq!((rows.len(), &report["exit"]), (3, &Value::from(code)));
+        // What was on its way may have come to its end.
+        assert!(code == 3 || rows.iter().all(|row| row["status"] == "copied"), "{report}");
+        assert!(rows.iter().all(|row| row["status"] == "copied" || row["reason"] == "interrupted"), "{report}");
+        sides.far.clear_faults();
+        sides.import(&["out"]).exits(0);
+        sides.all_equal();
     }
 
     #[test]

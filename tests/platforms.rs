@@ -16,9 +16,9 @@ use support::real::{DockerRegistry, skopeo_ok};
 
 const SEVEN: [&str; 7] = ["linux/amd64", "linux/arm/v5", "linux/arm/v7", "linux/arm64/v8", "linux/ppc64le", "linux/riscv64", "linux/s390x"];
 
-/// What `keys` add to the only rule, from `upstream` to `target` below `m/`.
+/// What `keys` add to the only rule, from `upstream` to `target` below `m/`. Referrers are not looked for: every request is counted here.
 fn configure(program: &Program, target: &str, upstream: &Fake, keys: &str) {
-    let rule = format!("[[rule]]\nname = \"u0\"\nsource = \"{}/*\"\ntarget = \"m/*\"\n", upstream.addr());
+    let rule = format!("[[rule]]\nname = \"u0\"\nsource = \"{}/*\"\ntarget = \"m/*\"\nreferrers = false\n", upstream.addr());
     program.write("larder.toml", format!("version = 1\n[target]\n{target}\n{rule}{keys}"));
 }
 
@@ -361,6 +361,20 @@ fn docker_list(upstream: &Fake) {
     let child = |seed, platform| image(upstream, "list", None, &ImageSpec::new([layer(seed, 500)]).platform(platform).docker());
     let children = [child(1, "linux/amd64"), child(2, "linux/arm64"), child(3, "linux/s390x")];
     corpus::docker_list(upstream, "list", Some("v1"), &children);
+}
+
+#[test]
+fn the_newest_images_are_told_by_their_cut_indexes_without_a_pull() {
+    let (upstream, _target, program) = world("platforms = [\"linux/amd64\"]\n");
+    for (seed, tag) in ["a", "b", "c"].into_iter().enumerate() {
+        multi(&upstream, "app", tag, seed as u64 + 1, &SEVEN);
+    }
+    program.write("list.csv", format!("image,tags\n{},newest:3\n", upstream.image("app")));
+    program.sync(&["list.csv"]).exits(0);
+    forget(&program);
+    upstream.reset_log();
+    assert_eq!(program.sync(&["list.csv"]).exits(0).total("current"), 3);
+    assert_eq!((upstream.count(Kind::ManifestGet), upstream.count(Kind::BlobGet)), (0, 0));
 }
 
 const SPARSE: &str = "platforms = [\"linux/amd64\"]\nindex = \"sparse\"\n";

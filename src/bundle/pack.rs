@@ -89,6 +89,10 @@ pub fn repair(packing: &Packing<'_>, bundle: &Bundle, number: u32) -> Result<Pat
     fs::create_dir_all(packing.to).map_err(|error| Error::io(OP, packing.to, &error))?;
     let path = packing.to.join(&volume.file);
     check_space(packing.to, [(path.clone(), sheet.size())].into_iter())?;
+    // A part has no hash of its own: the blob it is a part of has.
+    for member in sheet.members.iter().filter(|member| member.part.is_some()) {
+        volume::check_whole(packing, member)?;
+    }
     Writer::new(packing).write(&sheet, &path, Some(&volume.sha256))?;
     Ok(path)
 }
@@ -168,5 +172,27 @@ fn settle(temporary: &Path, path: &Path) -> io::Result<()> {
         // Some network file systems know no sync of a folder, and some of those need none.
         Err(error) if !matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => Err(error),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::format::{Base, Index, MemberKind};
+    use super::super::plan::Piece;
+    use super::*;
+    use crate::content::Digest;
+
+    #[tokio::test]
+    async fn what_does_not_fit_is_refused_before_anything_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::open_or_create(&folder.path().join("cache")).await.unwrap();
+        let (to, exabyte) = (folder.path().join("out"), 1_000_000_000_000_000_000);
+        let piece = Piece { digest: Digest::sha256(b"huge"), size: exabyte, kind: MemberKind::Blob, repositories: vec![] };
+        let plan = Plan::new(Index::new(vec![]), vec![], Base::default(), vec![piece], Some(exabyte / 2)).unwrap();
+        let packing = Packing { layout: &layout, to: &to, progress: &|_| {}, stop: &|| false };
+        let error = pack(&packing, &plan, None).unwrap_err();
+        assert_eq!(error.kind(), Kind::DiskFull);
+        assert!(error.message().starts_with("the rest of the bundle in ") && error.message().contains("takes 1.0 EB"), "{error}");
+        assert_eq!(fs::read_dir(&to).unwrap().count(), 0);
     }
 }

@@ -24,7 +24,7 @@ impl Check<'_> {
             other => Err(format!("foreign_layers is \"skip\" or \"fetch\", not \"{other}\"")),
         });
         let referrers = self.value(rule.referrers.as_ref(), what, referrers);
-        let referrers_recheck = self.value(rule.referrers_recheck.as_ref(), &format!("{what}referrers_recheck: "), recheck);
+        let referrers_recheck = self.value(rule.referrers_recheck.as_ref(), &format!("{what}referrers_recheck: "), |text| recheck(text));
         Some(Policy {
             platforms: platforms?,
             platforms_required: rule.platforms_required,
@@ -90,8 +90,8 @@ fn referrers(value: &Value) -> Result<Referrers, String> {
     }
 }
 
-fn recheck(text: &String) -> Result<Recheck, String> {
-    match text.as_str() {
+fn recheck(text: &str) -> Result<Recheck, String> {
+    match text {
         "always" => Ok(Recheck::Always),
         "never" => Ok(Recheck::Never),
         text => limits::duration(text).map(Recheck::For).map_err(|why| format!("{why}, or `always`, or `never`")),

@@ -127,7 +127,7 @@ fn what_is_no_lock_is_told_with_its_line() {
     };
     assert_eq!(wrong("a", "quay.io/a:1"), "larder.lock:5: `a` has neither tag nor digest");
     assert_eq!(wrong("a:1", "quay.io/A:1"), "larder.lock:5: `quay.io/A`: repository names are lower case");
-    let twice = lock(&[record("a:1", "quay.io/a:1", 1)]).to_text().replacen("  \"images\": [\n", "  \"images\": [\n", 1);
+    let twice = lock(&[record("a:1", "quay.io/a:1", 1)]).to_text();
     let one = twice.split("\"images\": [").nth(1).unwrap().rsplit_once(']').unwrap().0.trim().to_owned();
     let text = format!("{{\"version\": 1, \"images\": [{one},\n{one}]}}");
     assert!(parse(&text).unwrap_err().message().ends_with("`a:1` is there twice"));

@@ -99,7 +99,7 @@ fn terms_choose_as_people_mean_them() {
         (postgres, "semver:>=17-beta", "", "17 17.0 17.1 17.2 17rc1"),
         (python, "semver:>=3.12.0,<3.14;latest:2", "", "3.13.0 3.13.1"),
         (python, "semver:>=3.13.0-rc1-slim", "", "3.13.0rc1-slim 3.13.1-slim"),
-        (python, "semver:>=3.14.0-a1", "", "3.14-rc 3.14.0a3"),
+        (python, "semver:>=3.14.0a1", "", "3.14-rc 3.14.0a3"),
         (kubernetes, "latest:2", "", "v1.31.10 v1.32.0"),
         (kubernetes, "semver:>=1.31,<1.33", "", "v1.31.10 v1.31.3 v1.31.4 v1.32.0"),
         (kubernetes, "semver:>=1.32.0-rc.0", "", "v1.32.0 v1.32.0-rc.2"),

@@ -139,14 +139,26 @@ impl Worker {
         })
     }
 
+    /// Bundles that have images which are not all there, and those that these build on.
+    fn open(&self, wanted: &[Arc<Wanted>], rows: &BTreeMap<usize, Outcome>) -> BTreeSet<usize> {
+        let is_open = |order| !rows.get(&order).is_some_and(|row| matches!(row.status, Status::Copied | Status::Current));
+        let waiting = wanted.iter().enumerate().filter(|(order, _)| is_open(*order));
+        let mut open: BTreeSet<usize> = waiting.flat_map(|(_, wanted)| wanted.bundle.iter().chain(&wanted.also)).copied().collect();
+        let mut newly: Vec<usize> = open.iter().copied().collect();
+        while let Some(bundle) = newly.pop() {
+            let record = self.bundles.get(bundle).and_then(|bundle| bundle.record.as_ref());
+            for base in record.iter().flat_map(|record| &record.base.bundles) {
+                let before = self.bundles.iter().position(|other| other.id == base.id);
+                newly.extend(before.filter(|before| open.insert(*before)));
+            }
+        }
+        open
+    }
+
     /// Keeps manifests and records of bundles whose images are not all there, and lets go of everything of those that are done.
     pub(super) async fn let_go(&self, wanted: &[Arc<Wanted>], rows: &BTreeMap<usize, Outcome>) {
         let Some(stage) = self.stage.clone() else { return };
-        let is_open = |(order, wanted): (usize, &Arc<Wanted>)| {
-            let settled = rows.get(&order).is_some_and(|row| matches!(row.status, Status::Copied | Status::Current));
-            wanted.bundle.filter(|_| !settled)
-        };
-        let open: BTreeSet<usize> = wanted.iter().enumerate().filter_map(is_open).collect();
+        let open = self.open(wanted, rows);
         let (bundles, engine, shelf) = (Arc::clone(&self.bundles), Arc::clone(&self.engine), Arc::clone(&self.shelf));
         let done = blocking("let go of volumes", move || {
             for (number, bundle) in bundles.iter().enumerate() {

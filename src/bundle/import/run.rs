@@ -140,14 +140,16 @@ impl Import {
             needs.push(preflight::Need { what: "the target", folder: path.clone(), bytes });
         }
         if let Some(stage) = &self.stage {
-            let bytes = kept::parts(&self.shelf, &self.bundles).filter(|part| !part.is_kept(stage)).map(|part| part.piece.len).sum();
+            let bytes = kept::parts(&self.shelf, &self.bundles)
+                .filter(|part| !part.is_kept(stage))
+                .fold(0u64, |all, part| all.saturating_add(part.piece.len));
             needs.push(preflight::Need { what: "parts of blobs that are not complete yet", folder: stage.folder().to_owned(), bytes });
         }
         Ok(needs)
     }
 
     fn engine(&self, ends: copy::Target) -> Arc<Engine> {
-        Engine::new(ends, Arc::clone(&self.reporter), Options { recheck: self.options.recheck, deliveries: None }, self.stop.clone())
+        Engine::new(ends, Arc::clone(&self.reporter), Options { recheck: self.options.recheck, ..Options::default() }, self.stop.clone())
     }
 
     /// Imports everything into the target whose ends these are. When the import is told to stop nothing new is begun, and what is under way has

@@ -16,6 +16,8 @@ pub(super) struct Wanted {
     pub(super) image: Image,
     pub(super) root: Descriptor,
     pub(super) bundle: Option<usize>,
+    /// Other bundles that have the same image.
+    pub(super) also: Vec<usize>,
     /// Its name at the target.
     pub(super) title: String,
     pub(super) row: Outcome,
@@ -70,7 +72,7 @@ impl Wanted {
             policy: Arc::new(policy),
             resolved: None,
         };
-        Wanted { image, root, bundle: entry.bundle, title, row, about: entry.about, survey: None }
+        Wanted { image, root, bundle: entry.bundle, also: entry.also, title, row, about: entry.about, survey: None }
     }
 
     /// Whether `row` is one to be told of.
@@ -85,7 +87,7 @@ impl Wanted {
         }
         match engine.survey(&self.image).await? {
             Next::Nothing(delivered) => self.row = delivered_row(&self.row, delivered),
-            Next::Bring(survey) => self.survey = Some(survey),
+            Next::Bring(survey) => self.survey = Some(*survey),
         }
         Ok(())
     }

@@ -76,3 +76,56 @@ pub fn stem(path: &Path) -> String {
     let name = [".tar", ".oci", ".docker"].iter().fold(name.as_str(), |name, ending| name.strip_suffix(ending).unwrap_or(name));
     name.to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::content::{Descriptor, Digest};
+
+    fn named(name: Option<&str>, source: Option<&str>, stem: &str) -> Result<String, String> {
+        let rules = "version = 1\n[[rule]]\nname = \"quay\"\nsource = \"quay.io/*\"\ntarget = \"mirror/*\"\n";
+        let config = crate::config::Config::parse(rules, Path::new("larder.toml")).unwrap();
+        let naming = Naming { rules: &config.rules, registry: true };
+        let descriptor = Descriptor::new("", Digest::sha256(b"x"), 1);
+        let entry = IndexEntry { descriptor, name: name.map(str::to_owned), source: source.map(str::to_owned) };
+        naming.name(&entry, stem).map(|(place, reference, _)| format!("{place}{}", reference.suffix()))
+    }
+
+    #[test]
+    fn names_of_larder_stay_and_those_of_others_lose_their_host_or_meet_a_rule() {
+        let by_digest = format!("my-app@{}", Digest::sha256(b"x"));
+        for (name, source, expected) in [
+            // larder, mirrored: the host is part of the repository.
+            (Some("docker.io/library/redis:7"), Some("docker.io/library/redis:7"), "docker.io/library/redis:7"),
+            (Some("library/redis:7"), None, "library/redis:7"),
+            (Some("7"), Some("docker.io/library/redis:7"), "library/redis:7"),
+            (None, Some("docker.io/library/redis:7"), "library/redis:7"),
+            (Some("docker.io/library/redis:7"), None, "library/redis:7"),
+            (Some("quay.io/a/b:1"), None, "mirror/a/b:1"),
+            (None, Some("quay.io/a/b"), "mirror/a/b:latest"),
+            (Some("localhost:5000/x:1"), None, "x:1"),
+            (Some("3.20"), None, "my-app:3.20"),
+            (None, None, &by_digest),
+        ] {
+            assert_eq!(named(name, source, "my-app").as_deref(), Ok(expected), "{name:?} {source:?}");
+        }
+        for (name, source, stem, word) in [
+            (Some("3.20"), None, "my app", "cannot be one"),
+            (Some("-x"), None, "my-app", "is no tag"),
+            (None, Some("not a name"), "x", "may not stand"),
+            (Some("a/b"), None, "x", "no image name"),
+        ] {
+            let error = named(name, source, stem).unwrap_err();
+            assert!(error.contains(word), "{name:?} {source:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_stem_is_a_files_name_without_the_endings_of_archives() {
+        for (path, expected) in
+            [("/a/My-App.tar", "my-app"), ("/a/app.oci.tar", "app"), ("/a/b/layout", "layout"), ("/x/app-1.2", "app-1.2")]
+        {
+            assert_eq!(stem(Path::new(path)), expected);
+        }
+    }
+}

@@ -137,3 +137,74 @@ fn beside(name: &str, link: &str) -> Option<String> {
     let folder = name.rsplit_once('/').map_or("", |(folder, _)| folder);
     if link.starts_with('/') { None } else { normal(&format!("{folder}/{link}")) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn scan(bytes: &[u8]) -> Result<Option<Tarball>> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), bytes).unwrap();
+        Tarball::scan(file.path())
+    }
+
+    fn archive() -> Vec<u8> {
+        let mut builder = tar::Builder::new(vec![]);
+        let mut add = |name: &str, bytes: &[u8]| {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(bytes.len() as u64);
+            builder.append_data(&mut header, name, bytes).unwrap();
+        };
+        add("./a/one", b"1");
+        add(&format!("{}/long", "d".repeat(150)), b"22");
+        let mut link = |kind, name: &str, to: &str| {
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(kind);
+            header.set_size(0);
+            builder.append_link(&mut header, name, to).unwrap();
+        };
+        link(tar::EntryType::Symlink, "b/soft", "../a/one");
+        link(tar::EntryType::Link, "b/hard", "a/one");
+        link(tar::EntryType::Symlink, "chain", "b/soft");
+        link(tar::EntryType::Symlink, "loop", "loop");
+        link(tar::EntryType::Symlink, "out", "../../etc/passwd");
+        link(tar::EntryType::Symlink, "root", "/etc/passwd");
+        builder.into_inner().unwrap()
+    }
+
+    #[test]
+    fn files_are_found_under_any_spelling_and_through_links() {
+        let tarball = scan(&archive()).unwrap().unwrap();
+        let one = tarball.find("a/one").unwrap();
+        assert_eq!(one.len, 1);
+        for name in ["./a/one", "a//one", "a/b/../one", "b/soft", "b/hard", "chain"] {
+            assert_eq!(tarball.find(name), Some(one), "{name}");
+        }
+        assert_eq!(tarball.find(&format!("{}/long", "d".repeat(150))).unwrap().len, 2);
+        for name in ["loop", "out", "root", "a", "../a/one", ""] {
+            assert_eq!(tarball.find(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_tar_file_is_none_and_one_that_breaks_off_is_damaged() {
+        assert!(scan(b"").unwrap().is_none());
+        assert!(scan(&[0; 2048]).unwrap().is_none());
+        assert!(scan(&[7; 2048]).unwrap().is_none());
+        let mut broken = archive();
+        broken[1024] ^= 1;
+        assert_eq!(scan(&broken).unwrap_err().kind(), Kind::Damaged);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_survived(bytes in proptest::collection::vec(any::<u8>(), 0..3000), at in 0usize..3000, turned in any::<u8>()) {
+            let _ = scan(&bytes);
+            let mut turned_archive = archive();
+            let length = turned_archive.len();
+            turned_archive[at % length] ^= turned;
+            let _ = scan(&turned_archive);
+        }
+    }
+}

@@ -1,7 +1,7 @@
 //! Writing one volume, or going on with it.
 
 use std::fs::{self, File, TryLockError};
-use std::io::{Seek as _, SeekFrom};
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 
 use super::kept::{self, Kept};
@@ -160,6 +160,26 @@ fn end_hash(across: Option<Across>, member: &Member, path: &Path) -> Result<Opti
     fs::remove_file(path).map_err(|error| Error::io(OP, path, &error))?;
     let message = format!("{} in the cache was damaged (its bytes hash to {found}), and has been removed", member.digest);
     Err(Error::new(Side::Local, OP, Kind::Damaged, message).remedy("run the same command again: it fetches it"))
+}
+
+/// Sees that the blob that `member` is a part of is right in the layout, as a whole.
+pub(super) fn check_whole(packing: &Packing<'_>, member: &Member) -> Result<()> {
+    let whole = Member { part: None, blob_size: None, offset: 0, size: member.whole_size(), ..member.clone() };
+    let path = packing.layout.blob_path(&member.digest);
+    let mut file = blob(&whole, &path)?;
+    let mut across = begin_hash(None, &whole)?;
+    let mut buffer = vec![0; pipe::CHUNK];
+    loop {
+        if (packing.stop)() {
+            return Err(Error::cancelled(OP));
+        }
+        match file.read(&mut buffer) {
+            Ok(0) => return end_hash(across, &whole, &path).map(drop),
+            Ok(read) => across.iter_mut().for_each(|across| across.take(buffer.get(..read).unwrap_or_default())),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(Error::io(OP, &path, &error)),
+        }
+    }
 }
 
 /// The layout's file, at the member's first byte.

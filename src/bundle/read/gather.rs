@@ -48,6 +48,8 @@ pub struct Entry {
     pub reference: Reference,
     /// Which bundle it is of; none for a layout or archive.
     pub bundle: Option<usize>,
+    /// Other bundles that have the same image.
+    pub also: Vec<usize>,
     /// The file that names it.
     pub file: String,
     /// Its place among the images of that file, from 1.
@@ -252,7 +254,17 @@ impl<'a> Gathering<'a> {
             match entry.title() {
                 Some((place, reference)) => {
                     let (file, about) = (path.display().to_string(), is_about(&reference));
-                    entries.push(Entry { entry, place, reference, bundle: Some(bundle), file, line: at + 1, note: None, about });
+                    entries.push(Entry {
+                        entry,
+                        place,
+                        reference,
+                        bundle: Some(bundle),
+                        also: vec![],
+                        file,
+                        line: at + 1,
+                        note: None,
+                        about,
+                    });
                 }
                 None => self.nameless.push(entry.descriptor),
             }
@@ -319,7 +331,7 @@ impl<'a> Gathering<'a> {
             let file = path.display().to_string();
             match (self.names)(&entry, &stem) {
                 Ok((place, reference, note)) => {
-                    named.push(Entry { entry, place, reference, bundle: None, file, line: at + 1, note, about: false })
+                    named.push(Entry { entry, place, reference, bundle: None, also: vec![], file, line: at + 1, note, about: false })
                 }
                 Err(why) => self.troubles.push(Error::local(OP, format!("{file}:{}: {why}", at + 1))),
             }
@@ -346,8 +358,8 @@ impl<'a> Gathering<'a> {
         let order = self.order();
         let (entries, superseded) = self.settle(&order);
         if superseded > 0 {
-            let plural = if superseded == 1 { "name is" } else { "names are" };
-            self.notes.push(format!("{superseded} {plural} left out: a later bundle has another image of that name"));
+            let plural = if superseded == 1 { "image is" } else { "images are" };
+            self.notes.push(format!("{superseded} {plural} left out: a later bundle has another one of that name"));
         }
         Gathered { shelf: self.shelf, bundles: self.bundles, entries, troubles: self.troubles, notes: self.notes }
     }
@@ -431,29 +443,30 @@ impl<'a> Gathering<'a> {
         order.push(group);
     }
 
-    /// Each name once, and how many were left out.
+    /// Each name once, and how many images were left out for others.
     fn settle(&mut self, order: &[usize]) -> (Vec<Entry>, usize) {
-        let mut winner: BTreeMap<(Place, Reference), usize> = BTreeMap::new();
-        for group in order {
-            for entry in self.groups.get(*group).into_iter().flat_map(|(_, entries)| entries) {
-                winner.insert((entry.place.clone(), entry.reference.clone()), *group);
-            }
-        }
-        let (mut kept, mut superseded) = (vec![], 0);
+        let mut kept: BTreeMap<(Place, Reference), (usize, Entry)> = BTreeMap::new();
+        let mut superseded = 0;
         for group in order {
             let entries = self.groups.get_mut(*group).map(|(_, entries)| std::mem::take(entries)).unwrap_or_default();
-            let mut names = BTreeSet::new();
-            for entry in entries {
+            for mut entry in entries {
                 let name = (entry.place.clone(), entry.reference.clone());
-                if winner.get(&name) != Some(group) {
-                    superseded += 1;
-                } else if names.insert(name) {
-                    // Of two entries of one name, tools take the first.
-                    kept.push(entry);
+                match kept.remove(&name) {
+                    // Of two entries of one name in one index, tools take the first.
+                    Some((of, first)) if of == *group => entry = first,
+                    Some((_, before)) if before.entry.descriptor.digest == entry.entry.descriptor.digest => {
+                        entry.also = before.also.into_iter().chain(before.bundle).collect();
+                    }
+                    Some(_) => superseded += 1,
+                    None => {}
                 }
+                kept.insert(name, (*group, entry));
             }
         }
-        (kept, superseded)
+        let mut kept: Vec<(usize, Entry)> = kept.into_values().collect();
+        let rank = |group: &usize| order.iter().position(|other| other == group);
+        kept.sort_by_key(|(group, entry)| (rank(group), entry.line));
+        (kept.into_iter().map(|(_, entry)| entry).collect(), superseded)
     }
 }
 

@@ -120,3 +120,112 @@ pub(super) fn beside(volume: &Path) -> Option<std::path::PathBuf> {
     let (name, _) = named(volume)?;
     Some(volume.with_file_name(bundle_file(&name))).filter(|path| path.is_file())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bundle::format::{Base, MemberKind};
+    use crate::bundle::plan::Piece;
+    use crate::content::Digest;
+    use proptest::prelude::*;
+
+    /// A bundle of two volumes, and what they hold.
+    fn bundle() -> (Bundle, Vec<Vec<u8>>) {
+        let contents: Vec<Vec<u8>> = (0..4u8).map(|n| vec![n; 3000]).collect();
+        let piece = |bytes: &Vec<u8>| Piece {
+            digest: Digest::sha256(bytes),
+            size: 3000,
+            kind: MemberKind::Blob,
+            repositories: vec!["a/b".to_owned()],
+        };
+        let plan = Plan::new(Index::new(vec![]), vec![], Base::default(), contents.iter().map(piece).collect(), Some(10_000)).unwrap();
+        let volumes: Vec<Vec<u8>> = plan
+            .sheets()
+            .into_iter()
+            .map(|sheet| {
+                let mut bytes = sheet.head;
+                for member in &sheet.members {
+                    let whole = contents.iter().find(|bytes| Digest::sha256(bytes) == member.digest).unwrap();
+                    let begin = usize::try_from(member.offset).unwrap();
+                    bytes.extend(tar::entry(&member.path(), &whole[begin..begin + usize::try_from(member.size).unwrap()]));
+                }
+                bytes.extend(tar::END);
+                bytes
+            })
+            .collect();
+        let written: Vec<(u64, String)> =
+            volumes.iter().map(|bytes| (bytes.len() as u64, Digest::sha256(bytes).encoded().to_owned())).collect();
+        (plan.bundle("b", &written), volumes)
+    }
+
+    fn read(bytes: &[u8]) -> Result<Head> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), bytes).unwrap();
+        Head::read(file.path())
+    }
+
+    #[test]
+    fn members_are_where_the_head_and_the_record_say() {
+        let (bundle, volumes) = bundle();
+        assert!(volumes.len() > 1);
+        for (number, bytes) in (1..).zip(&volumes) {
+            let (head, told) = (read(bytes).unwrap(), Head::told(&bundle, number).unwrap());
+            assert_eq!((&head.record, &head.index, head.start), (&told.record, &told.index, told.start));
+            assert!(!head.record.members.is_empty());
+            for (member, at) in head.members() {
+                let (at, size) = (usize::try_from(at).unwrap(), usize::try_from(member.size).unwrap());
+                assert!(bytes[at..at + size].iter().all(|byte| *byte == bytes[at]));
+                assert_eq!(Digest::sha256(&vec![bytes[at]; 3000]), member.digest);
+            }
+        }
+    }
+
+    #[test]
+    fn a_head_that_is_cut_or_changed_is_damaged() {
+        let (_, volumes) = bundle();
+        for cut in [0, 100, 512, 1500, 2000, 2500] {
+            assert_eq!(read(&volumes[0][..cut]).unwrap_err().kind(), Kind::Damaged, "{cut}");
+        }
+    }
+
+    #[test]
+    fn a_record_is_what_its_identity_says_or_it_is_not_believed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("b.bundle.json");
+        let (bundle, _) = bundle();
+        std::fs::write(&path, bundle.to_bytes()).unwrap();
+        assert_eq!(record(&path).unwrap(), bundle);
+        let text = String::from_utf8(bundle.to_bytes()).unwrap().replace("a/b", "a/c");
+        std::fs::write(&path, text).unwrap();
+        assert!(record(&path).unwrap_err().message().contains("it has been changed"));
+    }
+
+    #[test]
+    fn a_volumes_name_says_its_number() {
+        for (file, expected) in [
+            ("jan-0007.tar", Some(("jan", 7))),
+            ("a-b-12345.tar", Some(("a-b", 12345))),
+            ("jan-7.tar", None),
+            ("jan-0000.tar", None),
+            ("-0001.tar", None),
+            ("jan-000x.tar", None),
+            ("jan-0001.tar.partial", None),
+        ] {
+            let found = named(Path::new(file));
+            assert_eq!(found.as_ref().map(|(name, number)| (name.as_str(), *number)), expected, "{file}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_head_is_survived(at in 0usize..4000, turned in any::<u8>(), bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
+            let (_, mut volumes) = bundle();
+            let length = volumes[0].len();
+            volumes[0][at % length] ^= turned;
+            if let Ok(head) = read(&volumes[0]) {
+                let _ = head.members().count();
+            }
+            let _ = read(&bytes);
+        }
+    }
+}

@@ -71,7 +71,7 @@ impl Parts {
             if *offset != end {
                 return None;
             }
-            end += piece.len;
+            end = piece.len.saturating_add(end);
         }
         let pieces = self.parts.values().map(|(_, piece)| piece.clone()).collect();
         (end == self.whole).then_some(Copy { size: end, pieces })
@@ -369,7 +369,7 @@ async fn open(piece: Piece, skip: u64) -> Result<BlobStream> {
                 move || {
                     let io = |error: std::io::Error| unreadable(&path, &error);
                     let mut file = std::fs::File::open(&path).map_err(io)?;
-                    file.seek(SeekFrom::Start(offset + skip)).map_err(io)?;
+                    file.seek(SeekFrom::Start(offset.saturating_add(skip))).map_err(io)?;
                     Ok(file)
                 }
             });
@@ -428,3 +428,7 @@ impl Source for Shelf {
         Ok(Some(pieces.inspect_ok(move |chunk| tally.add_read(chunk.len() as u64)).boxed()))
     }
 }
+
+#[cfg(test)]
+#[path = "shelf_tests.rs"]
+mod tests;

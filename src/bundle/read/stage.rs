@@ -7,6 +7,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -17,6 +18,10 @@ use crate::content::Digest;
 use crate::{Error, Result};
 
 const OP: &str = "keep volume's content";
+
+/// How long volumes are waited for: deltas build on one another by the month, and what was not completed within six of them never
+/// will be.
+const KEEP: Duration = Duration::from_secs(180 * 24 * 60 * 60);
 
 /// What is kept of all bundles.
 #[derive(Debug, Clone)]
@@ -36,9 +41,17 @@ pub(super) struct KeptPart {
 }
 
 impl Stage {
-    /// What is kept below the state folder `state`.
+    /// What is kept below the state folder `state`. What nothing was added to for half a year is let go.
     pub fn new(state: &Path) -> Self {
-        Stage { folder: state.join("import") }
+        let stage = Stage { folder: state.join("import") };
+        let is_old = |entry: &fs::DirEntry| {
+            let modified = entry.metadata().and_then(|meta| meta.modified());
+            entry.path().is_dir() && modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > KEEP))
+        };
+        for entry in fs::read_dir(&stage.folder).into_iter().flatten().flatten().filter(is_old) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+        stage
     }
 
     /// Where the parts of blobs go.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::content::{Sink, Source};
+use crate::content::{Place, Sink, Source};
 use crate::name::Reference;
 use crate::registry::testing::{Nobody, Server, answer, charge, limits, place, refuse, store};
 use crate::registry::{Concurrency, HostSettings, Registries, RetryPolicy};
@@ -177,8 +177,8 @@ async fn no_more_requests_are_in_flight_than_there_are_permits() {
     let settings = |_: &str| HostSettings { concurrency: Some(2), ..HostSettings::default() };
     let registries = Registries::new(settings, Concurrency::default(), RetryPolicy::default(), limits());
     let store = registries.store(Side::Upstream, &server.host, Arc::new(Nobody)).unwrap();
-    let (place, charge) = (place(), charge());
-    futures_util::future::try_join_all((0..20).map(|_| store.tags(&place, &charge))).await.unwrap();
+    let (places, charge) = ((0..20).map(|n| Place::new(format!("a/b{n}"))).collect::<Vec<_>>(), charge());
+    futures_util::future::try_join_all(places.iter().map(|place| store.tags(place, &charge))).await.unwrap();
     assert_eq!((server.seen().len(), most.load(Ordering::SeqCst)), (20, 2));
 }
 
