@@ -229,7 +229,7 @@ fn bandwidth_is_read_with_care_and_what_comes_slowly_comes_whole() {
     assert!(upstream.requests().is_empty(), "nothing was attempted");
     configure(&program, &target, &upstream, "bandwidth = \"plenty\"");
     let wrong = program.sync_list().exits(2);
-    assert!(wrong.stderr.contains("larder.toml:10: "), "{}", wrong.stderr);
+    assert!(wrong.stderr.contains("larder.toml:11: "), "{}", wrong.stderr);
 
     configure(&program, &target, &upstream, "bandwidth = \"4MB/s\"");
     let run = program.sync(&["list.txt", "--bandwidth", "2MB/s"]).exits(0);

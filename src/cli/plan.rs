@@ -69,7 +69,9 @@ pub(super) async fn run(file: Option<&Path>, args: PlanArgs, printer: &Printer) 
     let options = SupplyOptions { concurrency, bandwidth: None, state: args.state.as_deref() };
     let supply = Arc::new(state::supply(&inputs.config, options, printer)?);
     let target = supply.target(&inputs.target, false).await.map_err(Refusal::failed)?;
-    let options = SyncOptions { unmatched: inputs.unmatched, platforms: args.selection.platforms, concurrency, ..SyncOptions::default() };
+    let warm = args.selection.to.is_none();
+    let options =
+        SyncOptions { unmatched: inputs.unmatched, platforms: args.selection.platforms, concurrency, warm, ..SyncOptions::default() };
     let Plan { images: planned, empty } = Sync::new(Arc::clone(&supply), target, options).plan(inputs.lists, &inputs.config.rules).await;
     let counts = count(&planned);
     let drift = lock.as_ref().map(|lock| lock.drift(&planned, &inputs.target));

@@ -59,6 +59,8 @@ pub(super) async fn deliver(
         unmatched: inputs.unmatched,
         platforms: args.selection.platforms.clone(),
         recheck: args.recheck,
+        warm: args.selection.to.is_none(),
+        verify_warm: args.verify_warm,
         concurrency,
         wait_until: until.wait,
         start_until: until.start,

@@ -63,6 +63,9 @@ pub(super) struct Listed {
 /// The upstream's host, its repository, the subject, and what is wanted of it.
 type Asked = (String, Place, Digest, Referrers);
 
+/// Where a referrer is found at the target: the repository, what it is about, its own digest, and its tag if it has one.
+pub(super) type Spot = (Place, Digest, Digest, Option<String>);
+
 /// Asked for once, whoever else wants it.
 type Once<K, V> = Mutex<HashMap<K, Arc<OnceCell<Arc<V>>>>>;
 
@@ -73,7 +76,7 @@ pub(super) struct Memory {
     /// What the target lists for a subject.
     pub(super) at_target: Once<(Place, Digest), HashSet<Digest>>,
     /// What is known to be at the target as a referrer, where it is found.
-    pub(super) attached: Mutex<HashSet<(Place, Digest, Digest, Option<String>)>>,
+    pub(super) attached: Mutex<HashSet<Spot>>,
     /// One task at a time carries the referrers of a digest. Never taken by who holds a node: an image's referrer may be another image.
     pub(super) carrying: Locks<(Place, Digest)>,
 }
@@ -140,12 +143,13 @@ impl Engine {
     pub(super) async fn read_indexes(&self, job: &super::graph::Job<'_>, walk: &mut Walk) -> Result<()> {
         while let Some(unread) = walk.unread.pop() {
             let image = job.image;
-            let _leading = self.leaders.hold(unread.index.digest.clone()).await;
+            let leading = self.leaders.hold(unread.index.digest.clone()).await;
             if self.stop.is_cancelled() {
                 return Err(Error::cancelled(OPERATION));
             }
             // It is not let go of when the image is delivered: as long as its source keeps it, looking again costs no pull.
             let index = image.upstream.manifest(&image.from, &unread.index.digest, &image.charge).await?;
+            drop(leading);
             let listed = index.as_ref().map(|index| entries(index, &unread.subject)).unwrap_or_default();
             let wanted = listed.into_iter().filter(|referrer| wants(image, referrer));
             let next = walk.take(wanted, unread.depth)?;

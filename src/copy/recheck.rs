@@ -42,7 +42,7 @@ impl Engine {
     pub(super) async fn look_again(&self, image: &Image, survey: Survey, mut delivered: Delivered) -> Result<Next> {
         let Some(rechecked) = self.recheck(image, &survey).await? else { return Ok(Next::Nothing(delivered)) };
         if !rechecked.is_quiet() {
-            return Ok(Next::Bring(Survey { rechecked: Some(Arc::new(rechecked)), ..survey }));
+            return Ok(Next::Bring(Box::new(Survey { rechecked: Some(Arc::new(rechecked)), ..survey })));
         }
         self.remember(image, &delivered.digest, rechecked.children, rechecked.gone);
         delivered.referrers = rechecked.walk.found.into_iter().map(|found| found.referrer).collect();

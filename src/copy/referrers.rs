@@ -1,28 +1,30 @@
 //! Carrying referrers (signatures, attestations, SBOMs): after the image is at the target by its digest, before it gets its name.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, stream};
 
 use super::choose::Portion;
 use super::engine::{Delivered, Engine, Image};
 use super::graph::Job;
-use super::listing::{Found, Walk, cell};
+use super::listing::{Found, Spot, Walk, cell};
 use super::presence::Held;
 use super::recheck::new_referrers;
 use crate::content::{Descriptor, Digest, Manifest, ManifestKind, Place, Presence as At, Publication, Referrer, Referrers, kind_of};
 use crate::name::Reference;
 use crate::report::Status;
-use crate::{Kind, Result};
+use crate::{Error, Kind, Result};
 
 /// Subjects whose referrers are carried at once, and referrers of one subject that are read at once. Requests are limited by each
 /// registry's own concurrency; these bound the manifests that one image holds in memory.
 const SUBJECTS: usize = 8;
 const READS: usize = 4;
 
-/// Referrers of one subject that are attached together: the index that lists them where there is no API is written once for so many.
-const TOGETHER: usize = 64;
+/// Referrers of one subject that are attached together, and held in memory until then: the index that lists them where there is no API is
+/// written once for so many.
+const TOGETHER: usize = 16;
 
 /// What became of an image's referrers.
 #[derive(Debug, Default)]
@@ -41,10 +43,22 @@ enum One {
     There,
     /// It must be attached; whether the target lacked it.
     Read(Box<Manifest>, bool),
-    /// It is not what it is listed as.
+    /// It is about something else.
     Another,
+    /// Its type is not one of those that are wanted.
+    Unwanted,
     /// There is no such manifest.
     Gone,
+}
+
+/// What became of one subject's referrers.
+#[derive(Default)]
+struct Group {
+    /// What is at the target now, each by how it was listed.
+    there: Vec<(Referrer, Arrived)>,
+    /// What is not there to be carried.
+    gone: Vec<Digest>,
+    notes: Vec<String>,
 }
 
 /// A referrer that is at the target, as its own manifest describes it.
@@ -143,10 +157,10 @@ impl Engine {
         let mut arrived = HashMap::new();
         for groups in levels.into_values() {
             let groups = stream::iter(groups).map(|(subject, group)| self.group(job, subject, group, was_there)).buffered(SUBJECTS);
-            let done: Vec<(Vec<(Referrer, Arrived)>, Vec<Digest>)> = groups.try_collect().await?;
-            for (there, gone) in done {
+            for Group { there, gone, notes } in all(groups.collect().await)? {
                 arrived.extend(there);
                 carried.gone.extend(gone);
+                notes.into_iter().for_each(|note| job.note(note));
             }
         }
         for Found { referrer, .. } in &walk.found {
@@ -158,48 +172,70 @@ impl Engine {
         Ok(carried)
     }
 
-    /// Carries what refers to one subject. Gives what is at the target now, and what is not there to be carried.
-    async fn group(
-        self: &Arc<Self>,
-        job: &Job<'_>,
-        subject: Digest,
-        group: Vec<Referrer>,
-        was_there: bool,
-    ) -> Result<(Vec<(Referrer, Arrived)>, Vec<Digest>)> {
-        let (mut there, mut gone, mut unlisted) = (vec![], vec![], vec![]);
-        let mut reads = std::pin::pin!(
-            stream::iter(group).map(|referrer| async move { (self.one(job, &referrer, was_there).await, referrer) }).buffered(READS)
-        );
-        while let Some((read, referrer)) = reads.next().await {
-            match read? {
-                One::There => there.push((referrer.clone(), Arrived { referrer, new: false })),
-                One::Read(manifest, new) => {
-                    let described = Descriptor { artifact_type: referrer.manifest.artifact_type.clone(), ..manifest.descriptor() };
-                    let described = if referrer.tag.is_some() { described } else { manifest.as_referrer() };
-                    if let Some(tag) = &referrer.tag {
-                        self.attach_tagged(job, &referrer.subject, tag, &manifest).await?;
-                    } else {
-                        unlisted.push(*manifest);
-                    }
-                    let arrived = Arrived { referrer: Referrer { manifest: described, ..referrer.clone() }, new };
-                    there.push((referrer, arrived));
+    /// Carries what refers to one subject.
+    async fn group(self: &Arc<Self>, job: &Job<'_>, subject: Digest, group: Vec<Referrer>, was_there: bool) -> Result<Group> {
+        let mut done = Group::default();
+        for together in group.chunks(TOGETHER) {
+            let reads = stream::iter(together.to_vec()).map(|referrer| async move {
+                let read = self.one(job, &referrer, was_there).await;
+                if read.is_err() {
+                    job.failed.store(true, Ordering::Relaxed);
                 }
-                One::Another => {}
-                One::Gone => gone.push(referrer.manifest.digest),
-            }
-            if unlisted.len() >= TOGETHER {
-                self.attach(job, &subject, &std::mem::take(&mut unlisted)).await?;
-            }
+                read
+            });
+            // All of them, before anything is attached: one that is not polled would keep its permit from that.
+            let read = all(reads.buffered(READS).collect().await)?;
+            self.attach_all(job, &subject, together.iter().zip(read), &mut done).await?;
         }
-        self.attach(job, &subject, &unlisted).await?;
-        for (referrer, _) in &there {
+        for (referrer, _) in &done.there {
             self.is_attached_now(job.image, referrer);
         }
-        Ok((there, gone))
+        Ok(done)
+    }
+
+    /// Attaches what was read of one subject's referrers.
+    async fn attach_all(
+        self: &Arc<Self>,
+        job: &Job<'_>,
+        subject: &Digest,
+        read: impl Iterator<Item = (&Referrer, One)> + Send,
+        done: &mut Group,
+    ) -> Result<()> {
+        let mut listed = vec![];
+        for (referrer, read) in read {
+            match read {
+                One::There => done.there.push((referrer.clone(), Arrived { referrer: referrer.clone(), new: false })),
+                One::Read(manifest, new) => {
+                    let mut described = manifest.as_referrer();
+                    if let Some(tag) = &referrer.tag {
+                        // What it counts as is said by its tag.
+                        described.artifact_type.clone_from(&referrer.manifest.artifact_type);
+                        self.attach_tagged(job, subject, tag, &manifest).await?;
+                    } else {
+                        listed.push(*manifest);
+                    }
+                    let arrived = Arrived { referrer: Referrer { manifest: described, ..referrer.clone() }, new };
+                    done.there.push((referrer.clone(), arrived));
+                }
+                One::Unwanted => {}
+                One::Another => {
+                    let digest = referrer.manifest.digest.short();
+                    done.notes.push(format!("referrer {digest} is not carried: it says itself that it is about something else"));
+                }
+                One::Gone => {
+                    done.notes.push(format!("referrer {} is listed upstream, and is not there", referrer.manifest.digest.short()));
+                    done.gone.push(referrer.manifest.digest.clone());
+                }
+            }
+        }
+        self.attach(job, subject, &listed).await
     }
 
     /// Reads one referrer and brings what it refers to, if it is what it is listed as.
     async fn one(self: &Arc<Self>, job: &Job<'_>, referrer: &Referrer, was_there: bool) -> Result<One> {
+        if job.failed.load(Ordering::Relaxed) {
+            return Err(Error::cancelled("copy referrer"));
+        }
         let known = self.knows_attached(job.image, referrer);
         let attached = known || (was_there && self.asks_attached(job.image, referrer).await?);
         if attached && (known || !self.options.recheck) {
@@ -207,19 +243,12 @@ impl Engine {
         }
         let held = self.holds_manifest(job, &referrer.manifest).await?;
         let manifest = match self.read(job, &referrer.manifest, &held).await {
-            Err(error) if error.kind() == Kind::NotFound => {
-                job.note(format!("referrer {} is listed upstream, and is not there", referrer.manifest.digest.short()));
-                return Ok(One::Gone);
-            }
+            Err(error) if error.kind() == Kind::NotFound => return Ok(One::Gone),
             read => read?,
         };
         if referrer.tag.is_none() {
             let subject = manifest.links()?.subject;
             if subject.is_none_or(|subject| subject.digest != referrer.subject) {
-                job.note(format!(
-                    "referrer {} is not carried: it says itself that it is about something else",
-                    referrer.manifest.digest.short()
-                ));
                 job.keep(&manifest.digest);
                 return Ok(One::Another);
             }
@@ -227,7 +256,7 @@ impl Engine {
             let artifact_type = manifest.as_referrer().artifact_type.unwrap_or_default();
             if !job.image.policy.referrers.wants(Some(&artifact_type)) {
                 job.keep(&manifest.digest);
-                return Ok(One::Another);
+                return Ok(One::Unwanted);
             }
         }
         if held != At::Here || self.options.recheck {
@@ -313,6 +342,17 @@ impl Engine {
     }
 }
 
+/// All, or the first error. What gave up because another one failed is not the cause.
+fn all<T>(results: Vec<Result<T>>) -> Result<Vec<T>> {
+    let (done, failed): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
+    let mut errors: Vec<Error> = failed.into_iter().filter_map(Result::err).collect();
+    errors.sort_by_key(|error| error.kind() == Kind::Cancelled);
+    match errors.into_iter().next() {
+        Some(cause) => Err(cause),
+        None => Ok(done.into_iter().filter_map(Result::ok).collect()),
+    }
+}
+
 /// The remark on referrers of an index that is not what is delivered.
 fn left_behind(walk: &Walk, source: &Digest) -> Option<String> {
     let about = walk.found.iter().filter(|found| found.referrer.subject == *source).count();
@@ -336,6 +376,6 @@ fn repository(name: &str) -> &str {
     }
 }
 
-fn key(image: &Image, Referrer { manifest, subject, tag }: &Referrer) -> (Place, Digest, Digest, Option<String>) {
+fn key(image: &Image, Referrer { manifest, subject, tag }: &Referrer) -> Spot {
     (image.to.clone(), subject.clone(), manifest.digest.clone(), tag.clone())
 }

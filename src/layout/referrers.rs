@@ -248,7 +248,7 @@ mod tests {
         let layout = Layout::open_or_create(dir.path()).await.unwrap();
         let signed = image(&["layer"]);
         let lacking = about(&signed.manifest, "x/sig", "one");
-        let attached = layout.attach(&Place::new("a"), &signed.manifest.digest, &[lacking.manifest.clone()], &charge()).await;
+        let attached = layout.attach(&Place::new("a"), &signed.manifest.digest, std::slice::from_ref(&lacking.manifest), &charge()).await;
         assert_eq!(attached.unwrap_err().kind(), Kind::ContentMissing);
         assert!(names(&layout).await.is_empty());
     }

@@ -143,7 +143,7 @@ impl Import {
     }
 
     fn engine(&self, ends: copy::Target) -> Arc<Engine> {
-        Engine::new(ends, Arc::clone(&self.reporter), Options { recheck: self.options.recheck, deliveries: None }, self.stop.clone())
+        Engine::new(ends, Arc::clone(&self.reporter), Options { recheck: self.options.recheck, ..Options::default() }, self.stop.clone())
     }
 
     /// Imports everything into the target whose ends these are. When the import is told to stop nothing new is begun, and what is under way has

@@ -82,7 +82,7 @@ impl Wanted {
         }
         match engine.survey(&self.image).await? {
             Next::Nothing(delivered) => self.row = delivered_row(&self.row, delivered),
-            Next::Bring(survey) => self.survey = Some(survey),
+            Next::Bring(survey) => self.survey = Some(*survey),
         }
         Ok(())
     }
