@@ -85,7 +85,7 @@ fn a_bundle_of_everything_is_a_layout_and_the_same_bytes_again() {
     let names = listed(&volume);
     assert_eq!(names[..3], ["oci-layout", "index.json", "larder/volume.json"]);
     let members = &bundle.volumes[0].members;
-    assert_eq!(names[3..], members.iter().map(|member| member.path()).collect::<Vec<_>>());
+    assert_eq!(names[3..], members.iter().map(larder::bundle::format::Member::path).collect::<Vec<_>>());
     let order: Vec<(MemberKind, &Digest)> = members.iter().map(|member| (member.kind, &member.digest)).collect();
     assert!(order.is_sorted() && order.iter().any(|(kind, _)| *kind == MemberKind::Manifest));
     let bytes = std::fs::read(&volume).unwrap();
@@ -178,6 +178,26 @@ fn skopeo_reads_a_bundle_of_one_volume() {
         let index: Value = serde_json::from_slice(&std::fs::read(room.path(repository).join("index.json")).unwrap()).unwrap();
         assert_eq!(index["manifests"][0]["digest"], fake.digest(repository, "v1").unwrap().as_str());
     }
+}
+
+#[test]
+fn umoci_reads_volumes_unpacked_over_each_other() {
+    if !real::require("umoci") {
+        return;
+    }
+    let fake = Fake::start();
+    let room = room(&fake);
+    image(&fake, "app", Some("v1"), &ImageSpec::new([layer(1, 30_000), layer(2, 30_000)]));
+    room.list([fake.image("app:v1")]);
+    export(&room, &["--to", "out", "--volume-size", "48kB"]).ended(0);
+    assert_eq!(record(&room.path("out")).volumes.len(), 2);
+    unpack(&room.path("out"), &room.path("unpacked"));
+    let umoci = |arguments: &[&str]| {
+        let output = Command::new("umoci").args(arguments).current_dir(room.path("")).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(umoci(&["list", "--layout", "unpacked"]), "m/app:v1\n");
 }
 
 #[test]
