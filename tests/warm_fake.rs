@@ -613,3 +613,15 @@ fn a_large_blob_is_not_kept_in_memory() {
     assert!(peak < MOST, "{} MiB", peak >> 20);
     println!("peak {} MiB", peak >> 20);
 }
+
+#[test]
+fn a_cache_of_unknown_kind_that_says_its_origin_is_believed() {
+    let (upstream, cache, program) = acr(|acr| acr.lag = 1);
+    program.write("larder.toml", configuration(&upstream, &cache, "generic", ""));
+    multi(&upstream, "app", "v1", 1, &PLATFORMS);
+    let name = upstream.image("app:v1");
+    // Its own answers alone end the waiting: without that, HEADs would do at once.
+    program.sync(&["--image", &name, "--verify-warm"]).exits(0);
+    let origin = |request: &support::fake::Request| request.kind == Kind::ManifestHead;
+    assert_eq!(cache.count_matching(origin), 6);
+}

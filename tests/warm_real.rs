@@ -20,6 +20,7 @@ struct Scene {
     program: Program,
 }
 
+/// A scene whose cache is known for what it is.
 fn scene(options: Options, rule: &str) -> Option<Scene> {
     let upstream = Fake::with(options);
     let cache = DockerRegistry::start_proxy(&upstream.url())?;
@@ -182,4 +183,42 @@ fn the_upstreams_budget_is_kept_through_the_cache() {
         "{}",
         run.stderr
     );
+}
+
+#[test]
+fn a_cache_that_nobody_has_named_is_served_as_well() {
+    let Some(mut scene) = scene(Options::default(), "") else { return };
+    let text = scene.program.read("larder.toml").replace("profile = \"distribution-proxy\"", "");
+    scene.program.write("larder.toml", text);
+    let names = scene.stock();
+    scene.program.sync_list().exits(0);
+    assert_eq!(scene.program.sync_list().exits(0).total("current"), 4);
+    scene.upstream.stop();
+    let run = scene.program.sync(&["list.txt", "--recheck"]);
+    assert_eq!((run.code, run.total("failed")), (1, 4), "the upstream is asked first");
+    for name in names.iter().filter(|_| require("skopeo")) {
+        let path = name.split_once('/').unwrap().1;
+        let from = format!("docker://{}/{path}", scene.cache.addr());
+        let to = format!("dir:{}", scene.program.path(&path.replace(['/', ':'], "-")).display());
+        skopeo_ok(["copy", "--all", "--preserve-digests", "--src-tls-verify=false", &from, &to]).unwrap();
+    }
+}
+
+#[test]
+fn a_limit_that_the_cache_meets_is_understood() {
+    // The cache wraps its upstream's 429 in a 500.
+    let pulls = Options { pulls: Some(Pulls { headers: false, ..Pulls::new(2, LONG) }), ..Options::default() };
+    let Some(scene) = scene(pulls, "") else { return };
+    scene.stock();
+    let run = scene.program.sync(&["list.txt", "--concurrency", "1"]).exits(3);
+    let deferred = run.with_status("deferred");
+    assert!(!deferred.is_empty() && run.total("failed") == 0, "{}", run.stderr);
+    for row in deferred {
+        assert!(row["reason"].as_str().unwrap().contains("the pull window is spent") && row["until"].is_string(), "{row}");
+    }
+    assert!(scene.upstream.pull_refusals() <= 2, "{}", scene.upstream.pull_refusals());
+    // The next run knows it before it asks.
+    let before = scene.upstream.pull_refusals();
+    scene.program.sync_list().exits(3);
+    assert_eq!(scene.upstream.pull_refusals(), before);
 }

@@ -144,7 +144,7 @@ pub struct Options {
     pub recheck: bool,
     /// When images were first delivered; without it, that is now.
     pub deliveries: Option<Arc<Deliveries>>,
-    /// The target is a cache that is filled by being read ([`crate::warm`]): each repository needs each piece for itself, an image is
+    /// The target is a cache that is filled by being read (`crate::warm`): each repository needs each piece for itself, an image is
     /// read by its name each time, and what was done is called `warmed`.
     pub warm: bool,
 }

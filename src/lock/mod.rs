@@ -1,7 +1,7 @@
 //! The lock: which digest each tag of an image set had when it was delivered, with its platforms, children, referrers and sizes.
 //! A file to be kept in version control: sorted, stable, a line a fact. `docs/lock.md` describes it.
 //!
-//! Pure but for [`record`], which reads at the target what a delivered image holds. Knows nothing of HTTP.
+//! Pure but for `record`, which reads at the target what a delivered image holds. Knows nothing of HTTP.
 
 mod drift;
 mod record;

@@ -42,7 +42,7 @@ impl RegistryStore {
 
     /// How it behaves as a cache.
     pub(crate) fn caching(&self) -> &'static Caching {
-        self.transport.host.profile.caching
+        self.transport.host.caching()
     }
 
     /// Whether it is of a kind that has the referrers API.
@@ -69,13 +69,13 @@ impl RegistryStore {
 
     /// Whether an answer is the cache's own, as its kind says that.
     fn is_own(&self, answer: &Answer) -> bool {
-        self.caching().origin.is_some_and(|header| !answer.headers.contains_key(header))
+        !self.transport.host.passed_on(&answer.headers) && self.caching().says_origin
     }
 
     /// Whether a target answers for its upstream, by a cache rule that owns the repository: it does not have that itself, and what is
     /// put there would be refused.
     pub(super) fn is_passed_on(&self, answer: &Answer) -> bool {
-        self.transport.side == Side::Target && self.caching().origin.is_some_and(|header| answer.headers.contains_key(header))
+        self.transport.side == Side::Target && self.transport.host.passed_on(&answer.headers)
     }
 
     /// Reads the manifest that `reference` names, by GET: a pull, if `charge` has an account for it.

@@ -109,7 +109,7 @@ impl Transport {
 
     /// Whether a cache has this answer of its own, as far as its kind says that.
     fn answered_itself(&self, answer: &Answer) -> bool {
-        self.host.profile.caching.origin.is_some_and(|header| !answer.headers.contains_key(header))
+        !self.host.passed_on(&answer.headers) && self.host.caching().says_origin
     }
 
     /// `call`, sent at `sent`, was refused because the window is spent; it is so for the `times`th time in a row.

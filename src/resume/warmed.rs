@@ -231,4 +231,19 @@ mod tests {
         warmed.add(pulled("v1", 1)).unwrap();
         assert_eq!(warmed.get("cache.corp", "m/app", "v1"), Some(pulled("v1", 1)));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_file_is_survived(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200), cut in 0usize..300) {
+            let state = tempfile::tempdir().unwrap();
+            let mut text = serde_json::to_vec(&pulled("v1", 1)).unwrap();
+            text.truncate(cut);
+            text.extend(bytes);
+            std::fs::write(state.path().join("warmed.jsonl"), text).unwrap();
+            let warmed = Warmed::open(state.path(), now()).unwrap();
+            warmed.add(pulled("v2", 2)).unwrap();
+            let next = Warmed::open(state.path(), now()).unwrap();
+            proptest::prop_assert_eq!(next.get("cache.corp", "m/app", "v2"), Some(pulled("v2", 2)));
+        }
+    }
 }

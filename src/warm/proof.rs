@@ -40,7 +40,7 @@ pub(super) fn depth(blobs: WarmBlobs) -> u8 {
 impl Through {
     /// What proves that the cache has the image now, if anything does. Spends no pull.
     pub(super) async fn proof(&self, charge: &Charge) -> Result<Option<Proof>> {
-        if self.cache.caching().origin.is_some() { self.said_by_cache(&charge_nobody(charge)).await } else { Ok(self.remembered()) }
+        if self.cache.caching().says_origin { self.said_by_cache(&charge_nobody(charge)).await } else { Ok(self.remembered()) }
     }
 
     /// The cache says where its answers come from: the name, and each child that is wanted, must be its own.

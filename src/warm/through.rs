@@ -112,7 +112,7 @@ impl Through {
                 Some(proof) => return Ok(Next::Nothing(self.current(proof))),
                 None => (self.named(None, charge).await?, None),
             }
-        } else if self.cache.caching().origin.is_some() {
+        } else if self.cache.caching().says_origin {
             let (named, proof) = futures_util::future::join(self.named(None, charge), self.proof(charge)).await;
             (named?, proof?)
         } else {

@@ -56,13 +56,13 @@ impl Through {
         let charge = charge_nobody(charge);
         let Some(root) = self.read().root.clone() else { return Ok(()) };
         let pieces = self.pieces(&root);
-        let settled = self.cache.caching().origin.is_some();
+        let settled = self.cache.caching().says_origin;
         let left = repeated(pieces, settled, |pieces| self.missing(pieces, &root, &charge));
         let left = tokio::select! {
             left = left => left?,
             () = stop.cancelled() => return Err(Error::cancelled("verify warm")),
         };
-        if left.is_empty() { Ok(()) } else { Err(self.unproved(&left)) }
+        if left.is_empty() { Ok(()) } else { Err(unproved(self.cache.host(), &self.reference, &left)) }
     }
 
     /// Whether the cache has stored the image's blobs, where it stores in the background what it passes on, and says so: a few
@@ -111,7 +111,7 @@ impl Through {
         let manifests = root.chosen.iter().map(|child| Piece::Manifest(child.digest.clone(), platform(child)));
         let mut pieces: Vec<Piece> = std::iter::once(Piece::Name).chain(manifests).collect();
         // A cache that says what is its own imports an image whole.
-        if self.cache.caching().origin.is_none() && self.warm.blobs != WarmBlobs::None {
+        if !self.cache.caching().says_origin && self.warm.blobs != WarmBlobs::None {
             pieces.extend(self.blobs().into_iter().map(Piece::Blob));
         }
         pieces.sort();
@@ -147,7 +147,7 @@ impl Through {
         };
         let Some(looked) = store.look(place, &reference, charge).await? else { return Ok(Some(ABSENT.to_owned())) };
         let answered = &looked.descriptor.digest;
-        if self.cache.caching().origin.is_some() && !looked.own {
+        if self.cache.caching().says_origin && !looked.own {
             return Ok(Some(PASSED_ON.to_owned()));
         }
         if *piece != Piece::Name || *answered == root.digest || *answered == root.source {
@@ -165,23 +165,27 @@ impl Through {
         }
         Ok(Some(format!("it answers {} instead of {}", answered.short(), root.digest.short())))
     }
+}
 
-    fn unproved(&self, left: &BTreeMap<Piece, String>) -> Error {
-        let name = |piece: &Piece| match piece {
-            Piece::Name => self.reference.suffix(),
-            Piece::Manifest(digest, platform) if platform.is_empty() => digest.short().to_string(),
-            Piece::Manifest(digest, platform) => format!("{platform} ({})", digest.short()),
-            Piece::Blob(digest) => format!("blob {}", digest.short()),
-        };
-        let mut seen: Vec<String> = left.iter().take(NAMED).map(|(piece, seen)| format!("{}: {seen}", name(piece))).collect();
-        if left.len() > NAMED {
-            seen.push(format!("and {} more", left.len() - NAMED));
-        }
-        let (minutes, host) = (DEADLINE.as_secs() / 60, self.cache.host());
-        let message = format!("{host} has not imported it in {minutes} min: {}", seen.join("; "));
-        Error::new(Side::Target, "verify warm", Kind::Unavailable, message)
-            .remedy("see whether the cache may write to its storage, and run the same command again")
+/// The failure of what the cache at `host` does not answer by itself.
+fn unproved(host: &str, reference: &Reference, left: &BTreeMap<Piece, String>) -> Error {
+    let name = |piece: &Piece| match piece {
+        Piece::Name => match reference {
+            Reference::Tag(tag) => format!("tag {tag}"),
+            Reference::Digest(digest) => digest.short().to_owned(),
+        },
+        Piece::Manifest(digest, platform) if platform.is_empty() => digest.short().to_owned(),
+        Piece::Manifest(digest, platform) => format!("{platform} ({})", digest.short()),
+        Piece::Blob(digest) => format!("blob {}", digest.short()),
+    };
+    let mut seen: Vec<String> = left.iter().take(NAMED).map(|(piece, seen)| format!("{}: {seen}", name(piece))).collect();
+    if left.len() > NAMED {
+        seen.push(format!("and {} more", left.len() - NAMED));
     }
+    let minutes = DEADLINE.as_secs() / 60;
+    let message = format!("{host} has not imported it in {minutes} min: {}", seen.join("; "));
+    Error::new(Side::Target, "verify warm", Kind::Unavailable, message)
+        .remedy("see whether the cache may write to its storage, and run the same command again")
 }
 
 /// Whether a list that the cache answers with is the image's own without some children.
@@ -242,5 +246,15 @@ mod tests {
         let done = repeated(vec![Piece::Name], false, |pieces| async move { Ok(left(&pieces)) }).await.unwrap();
         assert_eq!(done, left(&[Piece::Name]));
         assert!(began.elapsed() <= DEADLINE && began.elapsed() > DEADLINE - LONGEST_WAIT);
+    }
+
+    #[test]
+    fn what_was_seen_is_told() {
+        let digest = |n: u8| Digest::sha256(&[n]);
+        let mut left =
+            left(&[Piece::Name, Piece::Manifest(digest(1), "linux/arm64".to_owned()), Piece::Blob(digest(2)), Piece::Blob(digest(3))]);
+        left.insert(Piece::Name, PASSED_ON.to_owned());
+        let error = unproved("contoso.azurecr.io", &Reference::Tag("3.20".to_owned()), &left).subject("docker.io/library/alpine:3.20");
+        insta::assert_snapshot!(error.to_string(), @"target: verify warm docker.io/library/alpine:3.20: contoso.azurecr.io has not imported it in 10 min: tag 3.20: its answer still comes from the upstream; linux/arm64 (4bf5122f3445): not there; blob 084fed08b978: not there; and 1 more (see whether the cache may write to its storage, and run the same command again)");
     }
 }

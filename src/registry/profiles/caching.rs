@@ -8,9 +8,9 @@ use std::time::Duration;
 /// How one kind of registry behaves as a cache.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Caching {
-    /// The header of answers about manifests by which it says that it had to ask its upstream. An answer without it is the
+    /// Whether an answer about a manifest says so (`X-Azure-Origin`) if the cache had to ask its upstream: one that does not is the
     /// cache's own, and so proves that the cache has it.
-    pub origin: Option<&'static str>,
+    pub says_origin: bool,
     /// Whether its answers about blobs say where they come from.
     pub blobs: BlobOrigin,
     /// What a HEAD of a manifest that it does not have costs.
@@ -78,6 +78,13 @@ pub enum Naming {
     Same,
 }
 
+impl Caching {
+    /// What a cache is that was seen to say where an answer came from: of a kind that nobody has named, Azure's.
+    pub(in crate::registry) fn that_says_origin(&'static self) -> &'static Caching {
+        if std::ptr::eq(self, &GENERIC) { &ACR } else { self }
+    }
+}
+
 const fn hours(hours: u64) -> Duration {
     Duration::from_secs(hours * 60 * 60)
 }
@@ -89,7 +96,7 @@ const UNTIL_REMOVED: Duration = hours(30 * 24);
 /// A cache of which nothing is known is taken for the most careful: a HEAD may cost a pull, a week is kept (as Harbor and
 /// Distribution do by default), a list may be trimmed, and it may be Distribution.
 pub(super) static GENERIC: Caching = Caching {
-    origin: None,
+    says_origin: false,
     blobs: BlobOrigin::BareEtag,
     head: HeadCost::Pull,
     warm_ttl: hours(168),
@@ -101,7 +108,7 @@ pub(super) static GENERIC: Caching = Caching {
 /// 1.5: imports in the background, what was pulled only; says `X-Azure-Origin: upstream` until it has; a moved tag is noticed
 /// after at most 5 minutes.
 pub(super) static ACR: Caching = Caching {
-    origin: Some("x-azure-origin"),
+    says_origin: true,
     blobs: BlobOrigin::Unsaid,
     head: HeadCost::Nothing,
     warm_ttl: UNTIL_REMOVED,
@@ -112,7 +119,7 @@ pub(super) static ACR: Caching = Caching {
 
 /// 2.1: a tag is checked against the upstream once in 24 h; all images of a list are pulled. What a HEAD does is not said.
 pub(super) static ECR: Caching = Caching {
-    origin: None,
+    says_origin: false,
     blobs: BlobOrigin::Unsaid,
     head: HeadCost::Pull,
     warm_ttl: UNTIL_REMOVED,
@@ -124,7 +131,7 @@ pub(super) static ECR: Caching = Caching {
 /// 2.3: a HEAD is answered by a HEAD at the upstream; lists are trimmed; by default what was not pulled for 7 days goes, so an
 /// image is pulled again a day before that.
 pub(super) static HARBOR: Caching = Caching {
-    origin: None,
+    says_origin: false,
     blobs: BlobOrigin::Unsaid,
     head: HeadCost::Nothing,
     warm_ttl: hours(6 * 24),
@@ -135,7 +142,7 @@ pub(super) static HARBOR: Caching = Caching {
 
 /// 2.2: neither the refresh interval nor what a HEAD does is documented.
 pub(super) static ARTIFACT_REGISTRY: Caching = Caching {
-    origin: None,
+    says_origin: false,
     blobs: BlobOrigin::Unsaid,
     head: HeadCost::Pull,
     warm_ttl: UNTIL_REMOVED,
@@ -147,7 +154,7 @@ pub(super) static ARTIFACT_REGISTRY: Caching = Caching {
 /// 2.4: asks its upstream for each tag; keeps what it fetched for 168 h, counted from the fetch. A HEAD of a manifest fetches the
 /// manifest, one of a blob the blob.
 pub(super) static DISTRIBUTION: Caching = Caching {
-    origin: None,
+    says_origin: false,
     blobs: BlobOrigin::BareEtag,
     head: HeadCost::Pull,
     warm_ttl: hours(168),
