@@ -65,7 +65,6 @@ pub(super) async fn deliver(
         wait_until: until.wait,
         start_until: until.start,
         dates: lock.map(LockFile::dates).unwrap_or_default(),
-        ..SyncOptions::default()
     };
     let (started, clock) = (jiff::Timestamp::now(), std::time::Instant::now());
     let reporter = progress::reporter(printer);
