@@ -181,6 +181,26 @@ fn skopeo_reads_a_bundle_of_one_volume() {
 }
 
 #[test]
+fn umoci_reads_volumes_unpacked_over_each_other() {
+    if !real::require("umoci") {
+        return;
+    }
+    let fake = Fake::start();
+    let room = room(&fake);
+    image(&fake, "app", Some("v1"), &ImageSpec::new([layer(1, 30_000), layer(2, 30_000)]));
+    room.list([fake.image("app:v1")]);
+    export(&room, &["--to", "out", "--volume-size", "48kB"]).ended(0);
+    assert_eq!(record(&room.path("out")).volumes.len(), 2);
+    unpack(&room.path("out"), &room.path("unpacked"));
+    let umoci = |arguments: &[&str]| {
+        let output = Command::new("umoci").args(arguments).current_dir(room.path("")).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(umoci(&["list", "--layout", "unpacked"]), "m/app:v1\n");
+}
+
+#[test]
 fn only_what_this_run_delivered_is_packed() {
     let fake = Fake::start();
     let room = room(&fake);

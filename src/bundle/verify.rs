@@ -79,7 +79,7 @@ impl BundleReport {
 /// # Errors
 /// If there is no bundle, or it cannot be read at all. What is wrong *in* it is in the reports, one for each bundle.
 pub fn verify(paths: &[PathBuf], progress: &(dyn Fn(u64) + Sync)) -> Result<Vec<BundleReport>> {
-    at_hand(paths)?.into_iter().map(|hand| one(&hand, progress)).collect()
+    at_hand(paths)?.iter().map(|hand| one(hand, progress)).collect()
 }
 
 fn one(hand: &Hand, progress: &(dyn Fn(u64) + Sync)) -> Result<BundleReport> {

@@ -64,7 +64,7 @@ pub(super) async fn deliver(
         concurrency,
         wait_until: until.wait,
         start_until: until.start,
-        ..SyncOptions::default()
+        dates: lock.map(LockFile::dates).unwrap_or_default(),
     };
     let (started, clock) = (jiff::Timestamp::now(), std::time::Instant::now());
     let reporter = progress::reporter(printer);
@@ -80,7 +80,7 @@ pub(super) async fn deliver(
             totals.recount(&images);
             None
         }
-        Some(lock) => lock.update(&images, &ends.source, &inputs.target).await.err(),
+        Some(lock) => lock.update(&images, &ends.source, &inputs.target, &supply).await.err(),
         None => None,
     };
     let report = RunReport {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::config::{Config, CredentialStore, TARGET_CONCURRENCY, Target, UPSTREAM_CONCURRENCY};
-use crate::content::{Charge, Place, Source};
+use crate::content::{Charge, Digest, Place, Source};
 use crate::copy::{self, Image};
 use crate::layout::Layout;
 use crate::limits::{AccountId, Accounts, Bandwidth, Clock, Gate, Ledger, Rate, Standing};
@@ -87,6 +87,11 @@ impl Supply {
             config: config.clone(),
             state: options.state.map(Path::to_owned),
         })
+    }
+
+    /// When the image of this digest was created, if that was ever read.
+    pub fn created(&self, digest: &Digest) -> Option<jiff::Timestamp> {
+        self.created.get(digest).flatten()
     }
 
     /// Opens `target`; a layout is created if it is not there and `create` says so.

@@ -149,9 +149,6 @@ pub(super) fn called(shelf: &Shelf, bundles: &[Arrived], origin: usize) -> Strin
     }
 }
 
-/// What of a file is damaged, each with why, and the images that need it.
-type Damaged = (Vec<(Digest, String)>, BTreeSet<String>);
-
 /// The files that damaged content was read from, each with the images that `affected` says need it. Blocks: where a blob was in
 /// parts, the volumes' own hashes tell which of them is wrong.
 pub(super) fn files(
@@ -160,15 +157,20 @@ pub(super) fn files(
     damage: &[Damage],
     affected: &HashMap<Digest, BTreeSet<String>>,
 ) -> Vec<DamagedFile> {
-    let mut files: BTreeMap<usize, Damaged> = BTreeMap::new();
+    #[derive(Default)]
+    struct Found {
+        content: Vec<(Digest, String)>,
+        images: BTreeSet<String>,
+    }
+    let mut files: BTreeMap<usize, Found> = BTreeMap::new();
     for damage in damage {
         for origin in culprits(shelf, bundles, &damage.origins) {
-            let (content, images) = files.entry(origin).or_default();
-            content.push((damage.digest.clone(), damage.why.clone()));
-            images.extend(affected.get(&damage.digest).into_iter().flatten().cloned());
+            let file = files.entry(origin).or_default();
+            file.content.push((damage.digest.clone(), damage.why.clone()));
+            file.images.extend(affected.get(&damage.digest).into_iter().flatten().cloned());
         }
     }
-    let file = |(origin, (content, images)): (usize, Damaged)| DamagedFile {
+    let file = |(origin, Found { content, images }): (usize, Found)| DamagedFile {
         what: called(shelf, bundles, origin),
         mended: content.iter().all(|(digest, _)| shelf.hand(&Descriptor::new("", digest.clone(), 0)) == Hand::Here),
         content,
