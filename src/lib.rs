@@ -22,5 +22,6 @@ pub mod rules;
 pub mod select;
 pub mod serve;
 pub mod stock;
+mod warm;
 
 pub use error::{Error, Kind, Result, Side};

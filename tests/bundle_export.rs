@@ -85,7 +85,7 @@ fn a_bundle_of_everything_is_a_layout_and_the_same_bytes_again() {
     let names = listed(&volume);
     assert_eq!(names[..3], ["oci-layout", "index.json", "larder/volume.json"]);
     let members = &bundle.volumes[0].members;
-    assert_eq!(names[3..], members.iter().map(|member| member.path()).collect::<Vec<_>>());
+    assert_eq!(names[3..], members.iter().map(larder::bundle::format::Member::path).collect::<Vec<_>>());
     let order: Vec<(MemberKind, &Digest)> = members.iter().map(|member| (member.kind, &member.digest)).collect();
     assert!(order.is_sorted() && order.iter().any(|(kind, _)| *kind == MemberKind::Manifest));
     let bytes = std::fs::read(&volume).unwrap();
@@ -181,6 +181,26 @@ fn skopeo_reads_a_bundle_of_one_volume() {
 }
 
 #[test]
+fn umoci_reads_volumes_unpacked_over_each_other() {
+    if !real::require("umoci") {
+        return;
+    }
+    let fake = Fake::start();
+    let room = room(&fake);
+    image(&fake, "app", Some("v1"), &ImageSpec::new([layer(1, 30_000), layer(2, 30_000)]));
+    room.list([fake.image("app:v1")]);
+    export(&room, &["--to", "out", "--volume-size", "48kB"]).ended(0);
+    assert_eq!(record(&room.path("out")).volumes.len(), 2);
+    unpack(&room.path("out"), &room.path("unpacked"));
+    let umoci = |arguments: &[&str]| {
+        let output = Command::new("umoci").args(arguments).current_dir(room.path("")).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(umoci(&["list", "--layout", "unpacked"]), "m/app:v1\n");
+}
+
+#[test]
 fn only_what_this_run_delivered_is_packed() {
     let fake = Fake::start();
     let room = room(&fake);
@@ -197,7 +217,10 @@ fn only_what_this_run_delivered_is_packed() {
     assert!(ran.stderr.contains("1 image in 1 volume"), "{}", ran.stderr);
     let bundle = record(&room.path("second"));
     assert_eq!(bundle.images.iter().map(|image| image.name.as_str()).collect::<Vec<_>>(), ["m/app:v2"]);
-    assert_eq!(bundle.images[0].source, fake.image("app:v2"));
+    assert_eq!(
+        (bundle.images[0].source.as_str(), bundle.images[0].platforms.join(" ")),
+        (fake.image("app:v2").as_str(), "linux/amd64".to_owned())
+    );
     assert_eq!(bundle.volumes[0].members.len(), 4);
     assert!(bundle.volumes[0].members.iter().all(|member| member.repositories == ["m/app"]));
     assert!(room.read("failed.csv").contains("broken:v1"));
@@ -573,7 +596,8 @@ fn an_export_survives_fifty_kills_and_reads_nothing_again_but_what_was_under_way
         let share = (total - had) / (MOMENTS[0] + 1 - moment) / 3;
         fake.clear_faults();
         fake.fault(Match::kind(Kind::ManifestGet).repository("gated"), FOREVER, Fault::Hold(gate.clone()));
-        fake.fault(Match::kind(Kind::BlobGet), FOREVER, Fault::Stall { after: share });
+        // One transfer alone must get there too, of which the last piece read is not written yet.
+        fake.fault(Match::kind(Kind::BlobGet), FOREVER, Fault::Stall { after: share + 300_000 });
         let run = room.start(&all);
         assert!(until(|| length(&cache) >= had + share), "{}", run.stderr());
         assert!(run.kill(), "it was not killed, it had ended");
@@ -671,4 +695,27 @@ fn images_are_packed_as_their_rules_cut_them() {
         assert_eq!((fake.count(Kind::BlobGet), fake.count(Kind::ManifestGet)), (1, 0), "{index}");
         assert_eq!(files(&room.path("again"))["b-0001.tar"], files(&room.path("out"))["b-0001.tar"]);
     }
+}
+
+#[test]
+fn signatures_travel_with_their_images() {
+    let fake = Fake::start();
+    let room = room(&fake);
+    room.write("larder.toml", room.read("larder.toml").replace("referrers = false\n", ""));
+    let signed = corpus::simple(&fake, "app", "v1", 1);
+    let artifact = corpus::artifact(&fake, "app", None, "application/vnd.example.signature", "signed", Some(&signed));
+    let cosign = corpus::cosign_signature(&fake, "app", &signed);
+    corpus::simple(&fake, "app", "v2", 2);
+    room.list([fake.image("app:v1")]);
+    export(&room, &["--to", "out", "--name", "b"]).ended(0);
+    let bundle = record(&room.path("out"));
+    let mut expected = [artifact.digest, cosign.digest];
+    expected.sort();
+    assert_eq!((bundle.images.len(), bundle.images[0].referrers.as_slice()), (1, expected.as_slice()));
+    room.larder(["verify", "out"]).ended(0);
+    unpack(&room.path("out"), &room.path("unpacked"));
+    assert_eq!(room.larder(["verify", "unpacked"]).ended(0).stdout, "");
+    // The next night the image is current, and its signatures are not looked for again: the bundle is the same.
+    export(&room, &["--to", "again", "--name", "b"]).ended(0);
+    assert!(files(&room.path("again")) == files(&room.path("out")));
 }

@@ -50,12 +50,12 @@ fn usage_errors_end_with_2() {
     ");
     assert_snapshot!(ends(&["verify", "gone"]), @"
     ---
-    error: local: verify: `gone`: no such folder
+    error: local: verify: `gone`: no such path, and no target: `gone` is not a registry (registry.example.com); a layout is written `oci:gone`
     exit 2
     ");
     assert_snapshot!(ends(&["verify", "registry.example"]), @"
     ---
-    error: local: verify: `registry.example`: verifying a registry is not in this version of larder, and no such path exists
+    error: local: verify: nobody says which images the registry should hold (name a list with --list, a lock with --lock or an image with --image, or set `lists` in larder.toml)
     exit 2
     ");
     assert_snapshot!(ends(&["rules", "explain", "x@@y"]), @"
@@ -84,7 +84,7 @@ fn a_line_that_does_not_parse_is_told_and_the_others_go_on() {
     error: mixed.txt:4: `quay.io/x/y:1`: `:` may not stand in a repository name
     error: mixed.txt:6: `sha256:123` is not a sha256 digest: 64 lower-case hex digits are needed
     error: mixed.csv:2: `alpine:1` has a tag, and `tags` is not empty: only one of the two can choose
-    error: mixed.csv:3: `/(/`: regex terms are not in this version of larder
+    error: mixed.csv:3: `/(/` is not a regex: unclosed group
     error: mixed.csv:4: `linux` is not a platform: write it like linux/amd64, linux/arm/v7 or windows/amd64:10.0.20348
     error: mixed.csv:5: priority `high` is not an integer
     error: mixed.csv:6: a field begins with `"` and never ends
@@ -195,10 +195,28 @@ fn duplicates_are_one_entry_and_collisions_name_both_lines() {
 fn every_command_has_help() {
     let program = Program::new();
     let mut commands = vec![vec![]];
-    for command in ["plan", "sync", "verify", "gc", "rules", "config", "demo", "completions", "man"] {
+    let names = [
+        "plan",
+        "sync",
+        "export",
+        "import",
+        "inventory",
+        "verify",
+        "gc",
+        "serve",
+        "limits",
+        "rules",
+        "list",
+        "config",
+        "demo",
+        "completions",
+        "man",
+    ];
+    for command in names {
         commands.push(vec![command]);
     }
     commands.extend([vec!["rules", "check"], vec!["rules", "explain"], vec!["config", "check"], vec!["config", "show"]]);
+    commands.extend([vec!["rules", "import"], vec!["rules", "export"], vec!["list", "scan"], vec!["list", "check"]]);
     for mut command in commands {
         command.push("--help");
         let help = program.run(&command).exits(0);
@@ -217,10 +235,16 @@ fn every_command_has_help() {
     Commands:
       plan         Show what sync would do, spending no pull
       sync         Make the target hold the lists
-      verify       Hash everything in a layout and check that every image is complete
+      export       Write a bundle that can be carried across an air gap
+      import       Put a bundle, or an OCI layout or archive, into a target
+      inventory    Print the digests a target holds, as export's --base takes them
+      verify       Hash everything in a layout or bundle, or ask a registry for every piece of its
+                   images, and name what is damaged or missing
       gc           Remove what no name in a layout reaches
+      serve        Serve a layout as a read-only registry
       limits       What each upstream says is left of its pull window, and to whom; spends nothing
-      rules        Validate cache rules, or show how an image resolves
+      rules        Validate cache rules, show how an image resolves, read and write other caches' rules
+      list         Find image references in other tools' files, or validate lists
       config       Validate the configuration, or show what is in effect
       demo         The whole story on loopback: an embedded upstream, a cold run, a run with nothing to
                    do
@@ -271,7 +295,9 @@ fn completions_and_the_man_page_name_every_command() {
     let pages = [program.run(&["completions", "bash"]), program.run(&["completions", "zsh"]), program.run(&["man"])];
     for page in pages {
         let page = page.exits(0).stdout;
-        for command in ["plan", "sync", "verify", "gc", "rules", "config", "demo", "completions", "explain"] {
+        for command in
+            ["plan", "sync", "export", "import", "inventory", "verify", "gc", "serve", "rules", "list", "config", "demo", "explain"]
+        {
             assert!(page.contains(command), "{command} is not in:\n{page}");
         }
     }

@@ -188,7 +188,7 @@ fn rules_of_an_azure_registry_are_imported() {
     target: contoso.azurecr.io/library/alpine:3.20
     credentials: docker-hub
     delivery: warm
-    pulls: 0 if the target is current; else 1 for a single image, or 1 for an index and 1 for each of its platforms
+    pulls: 0 if the cache is proved to have it; else, through the cache, 1 for a single image, or 1 for an index and 1 for each of its platforms
     ---
     exit 0
     ");

@@ -124,6 +124,27 @@ fn dates_are_read_once_and_kept_and_nothing_is_read_twice() {
 }
 
 #[test]
+fn a_lock_knows_the_dates_of_what_it_records() {
+    let (upstream, target, program) = setting(Options::default(), "image,tags\nAPP,newest:3\n");
+    ten(&upstream);
+    program.sync(&["list.csv", "--lock", "larder.lock"]).exits(0);
+    let lock: serde_json::Value = serde_json::from_str(&program.read("larder.lock")).unwrap();
+    assert!(lock["images"].as_array().unwrap().iter().all(|image| image["created"].as_str().is_some()), "{lock}");
+    // State and target are lost: with the lock, the dates of three images need not be read again.
+    let dates_read = |lock: &[&str]| {
+        std::fs::remove_dir_all(program.path("home/state")).unwrap();
+        for tag in target.tags("m/app") {
+            target.untag("m/app", &tag);
+        }
+        upstream.reset_log();
+        program.run(&[&["sync", "list.csv"], lock].concat()).exits(0);
+        upstream.count(Kind::ManifestGet)
+    };
+    let (without, with) = (dates_read(&[]), dates_read(&["--lock", "larder.lock"]));
+    assert!(with + 3 <= without, "{with} pulls with the lock, {without} without");
+}
+
+#[test]
 fn a_plan_spends_no_pull_and_says_what_choosing_would_cost() {
     let (upstream, target, program) =
         setting(Options { pulls: Some(Pulls::new(100, LONG)), ..Options::default() }, "image,tags\nAPP,newest:2;1.0;1.99\n");

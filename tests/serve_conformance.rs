@@ -269,6 +269,22 @@ async fn the_corpus_is_served_as_it_is() {
         assert_eq!((header(&response, "content-type"), response.status().as_u16()), (case.media_type.as_str(), 200), "{}", case.name);
     }
 
+    // What is about an image came with it, and is listed.
+    let subject = cases.iter().find(|case| case.name == "referrers" && case.tag.is_some()).unwrap();
+    let list = format!("/v2/mirror/{}/referrers/{}", subject.repository, subject.digest);
+    for (query, expected) in [
+        ("", "application/vnd.example.sbom application/vnd.example.signature"),
+        ("?artifactType=application/vnd.example.signature", "application/vnd.example.signature"),
+        ("?artifactType=application/vnd.example.none", ""),
+    ] {
+        let index = served.json(&format!("{list}{query}")).await;
+        let found = index["manifests"].as_array().unwrap();
+        let mut types: Vec<&str> = found.iter().map(|found| found["artifactType"].as_str().unwrap()).collect();
+        types.sort_unstable();
+        assert_eq!(types.join(" "), expected, "{query}: {index}");
+        assert!(found.iter().all(|found| found["annotations"]["org.opencontainers.image.created"].is_string()), "{index}");
+    }
+
     // Another larder reads all of it from here.
     let far = Room::new();
     far.list(cases.iter().map(|case| format!("{}/mirror/{}", served.addr(), case.image())));

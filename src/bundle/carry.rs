@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::format::{Image, Index, MemberKind};
 use super::plan::Piece;
-use crate::content::{Descriptor, Digest, Manifest, ManifestKind, Place, platforms_of};
+use crate::content::{Descriptor, Digest, MAX_MANIFEST, Manifest, ManifestKind, Place, Platform, fallback_tag, platforms_of};
 use crate::layout::{IndexEntry, Layout, Reached};
 use crate::name::Reference;
 use crate::{Error, Result};
@@ -81,16 +81,30 @@ impl Search<'_> {
         };
         let own = self.layout.reach(&root)?;
         let about = self.about(&own, &image.place)?;
-        let manifest = self.manifest(&image.digest, &root.media_type)?;
-        let children = if manifest.kind() == ManifestKind::Index { manifest.links()?.manifests } else { vec![] };
-        let there: Vec<Descriptor> = children.into_iter().filter(|child| digests(&own).any(|digest| *digest == child.digest)).collect();
+        let platforms = self.platforms(&self.manifest(&image.digest, &root.media_type)?, &own)?;
         root.annotations.insert(REF_NAME.to_owned(), name.to_owned());
         root.annotations.insert(IMAGE_NAME.to_owned(), source.clone());
         self.index.insert(name.to_owned(), root);
         own.iter().chain(&about.reached).for_each(|reached| self.found.add(reached, &image.place));
         self.index.extend(about.entries);
         let referrers = about.referrers.into_iter().collect();
-        Ok(Image { name: name.to_owned(), source, digest: image.digest, platforms: platforms_of(&there), referrers })
+        Ok(Image { name: name.to_owned(), source, digest: image.digest, platforms, referrers })
+    }
+
+    /// What an image runs on: of an index the children that are there, else what the config says.
+    fn platforms(&self, manifest: &Manifest, own: &[Reached]) -> Result<Vec<String>> {
+        let mut links = manifest.links()?;
+        if manifest.kind() == ManifestKind::Index {
+            links.manifests.retain(|child| digests(own).any(|digest| *digest == child.digest));
+            return Ok(platforms_of(&links.manifests));
+        }
+        let config = links.blobs.iter().find(|blob| blob.is_image_config() && blob.size <= MAX_MANIFEST as u64);
+        // What is no JSON of this shape says nothing.
+        let platform = config.and_then(|config| {
+            let bytes = std::fs::read(self.layout.blob_path(&config.digest)).ok()?;
+            serde_json::from_slice::<Platform>(&bytes).ok().filter(|platform| !platform.os.is_empty() && !platform.architecture.is_empty())
+        });
+        Ok(platform.iter().map(ToString::to_string).collect())
     }
 
     fn manifest(&self, digest: &Digest, hint: &str) -> Result<Manifest> {
@@ -107,7 +121,7 @@ impl Search<'_> {
         let mut subjects: Vec<Digest> = digests(own).cloned().collect();
         let mut seen: BTreeSet<Digest> = subjects.iter().cloned().collect();
         while let Some(subject) = subjects.pop() {
-            let prefix = format!("{place}:{}", tag_about(&subject));
+            let prefix = format!("{place}:{}", fallback_tag(&subject));
             let named = self.named.range(prefix.as_str()..).take_while(|(name, _)| name.starts_with(&prefix));
             for (name, entry) in named {
                 let reached = self.layout.reach(&entry.descriptor)?;
@@ -132,12 +146,6 @@ struct About {
     /// By name.
     entries: Vec<(String, Descriptor)>,
     referrers: BTreeSet<Digest>,
-}
-
-/// The tag under which what is about `subject` is listed: the digest, cut as tags are (distribution-spec "Referrers Tag Schema").
-fn tag_about(subject: &Digest) -> String {
-    let cut = |text: &str, most: usize| text.get(..most).unwrap_or(text).to_owned();
-    format!("{}-{}", cut(subject.algorithm(), 32), cut(subject.encoded(), 64))
 }
 
 fn digests(reached: &[Reached]) -> impl Iterator<Item = &Digest> {

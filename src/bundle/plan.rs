@@ -319,7 +319,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(400))]
+        #![proptest_config(ProptestConfig::with_cases(200))]
         #[test]
         fn volumes_keep_to_the_cap_and_hold_every_blob_once_in_order(
             sizes in prop::collection::vec(prop_oneof![0u64..3000, 0u64..60_000, 9_000_000_000u64..9_000_100_000], 0..40),

@@ -7,6 +7,7 @@
 
 mod gather;
 mod heads;
+mod order;
 mod shelf;
 mod stage;
 

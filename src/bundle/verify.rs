@@ -79,10 +79,10 @@ impl BundleReport {
 /// # Errors
 /// If there is no bundle, or it cannot be read at all. What is wrong *in* it is in the reports, one for each bundle.
 pub fn verify(paths: &[PathBuf], progress: &(dyn Fn(u64) + Sync)) -> Result<Vec<BundleReport>> {
-    at_hand(paths)?.into_iter().map(|hand| one(hand, progress)).collect()
+    at_hand(paths)?.iter().map(|hand| one(hand, progress)).collect()
 }
 
-fn one(hand: Hand, progress: &(dyn Fn(u64) + Sync)) -> Result<BundleReport> {
+fn one(hand: &Hand, progress: &(dyn Fn(u64) + Sync)) -> Result<BundleReport> {
     let mut report = BundleReport {
         name: hand.name.clone(),
         volumes: hand.volumes as usize,
@@ -99,9 +99,9 @@ fn one(hand: Hand, progress: &(dyn Fn(u64) + Sync)) -> Result<BundleReport> {
     let mut checked: BTreeMap<u32, Checked> = checked.into_iter().collect();
     report.bytes = checked.values().map(|checked| checked.bytes).sum();
     let links = checked.values_mut().flat_map(|checked| std::mem::take(&mut checked.links)).collect();
-    let content = Content::new(&hand, &checked, links)?;
+    let content = Content::new(hand, &checked, links)?;
     content.count(&mut report);
-    let affected = graph::walk(&hand, &content, &mut report);
+    let affected = graph::walk(hand, &content, &mut report);
     let images = |number: u32| affected.get(&number).cloned().unwrap_or_default();
     for (number, checked) in &checked {
         if let Some(why) = &checked.damage {

@@ -68,10 +68,10 @@ pub(super) enum Command {
     Plan(PlanArgs),
     /// Make the target hold the lists
     Sync(SyncArgs),
-    /// Put a bundle, or an OCI layout or archive, into a target
-    Import(ImportArgs),
     /// Write a bundle that can be carried across an air gap
     Export(ExportArgs),
+    /// Put a bundle, or an OCI layout or archive, into a target
+    Import(ImportArgs),
     /// Print the digests a target holds, as export's --base takes them
     Inventory(InventoryArgs),
     /// Hash everything in a layout or bundle, or ask a registry for every piece of its images, and name what is damaged or missing
@@ -203,6 +203,9 @@ pub(super) struct SyncArgs {
     /// Only read the lock, and deliver exactly what it says, by digest, whatever tags mean now; lists are not read
     #[arg(long, requires = "lock")]
     pub(super) frozen: bool,
+    /// Ask caches that were warmed again until they answer by themselves, for at most 10 minutes an image
+    #[arg(long)]
+    pub(super) verify_warm: bool,
     /// Take nothing for granted: ask the target for every piece of every image, and fetch what it has lost
     #[arg(long)]
     pub(super) recheck: bool,

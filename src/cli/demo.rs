@@ -69,6 +69,7 @@ async fn measured(config: &Path, dir: &Path, meter: &Arc<Meter>, printer: &Print
         metrics: None,
         lock: None,
         frozen: false,
+        verify_warm: false,
         recheck: false,
         state: Some(dir.join("state")),
         until: None,

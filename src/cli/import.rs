@@ -36,7 +36,8 @@ pub(super) async fn run(file: Option<&Path>, args: ImportArgs, printer: &Printer
     if gathered.entries.is_empty() && !troubled {
         return Err(Refusal::usage(Error::local("import", "there is no image in what was named")));
     }
-    let (report, imported) = import(gathered, &supply, &target, stage, folder.as_deref(), &args, troubled, printer).await?;
+    let far = Far { supply, target, stage, state: folder };
+    let (report, imported) = import(gathered, far, &args, printer).await?;
     tell(&imported, printer);
     let mut exit = Exit::of(report.exit);
     let evidence = imported.evidence.iter().zip(&args.evidence).map(|(evidence, path)| evidence.write(path));
@@ -61,32 +62,33 @@ async fn gather(paths: Vec<PathBuf>, config: Config, target: &Target, stage: Opt
     done.unwrap_or_else(|lost| Err(Error::local("read bundle", format!("the work ended early: {lost}")))).map_err(Refusal::usage)
 }
 
-/// The import itself, from what is at hand to its report.
-#[allow(clippy::too_many_arguments, reason = "each of them is another's")]
-async fn import(
-    gathered: Gathered,
-    supply: &Arc<Supply>,
-    target: &Target,
+/// Where it goes, and what outlives it.
+struct Far {
+    supply: Arc<Supply>,
+    target: Target,
     stage: Option<Stage>,
-    state: Option<&Path>,
-    args: &ImportArgs,
-    troubled: bool,
-    printer: &Printer,
-) -> Result<(RunReport, Imported), Refusal> {
+    /// The state folder.
+    state: Option<PathBuf>,
+}
+
+/// The import itself, from what is at hand to its report.
+async fn import(gathered: Gathered, far: Far, args: &ImportArgs, printer: &Printer) -> Result<(RunReport, Imported), Refusal> {
+    let Far { supply, target, stage, state } = far;
+    let troubled = !gathered.troubles.is_empty();
     let at_once = args.concurrency.map_or(TARGET_CONCURRENCY, usize::from);
     let options = ImportOptions { recheck: args.recheck, at_once, evidence: args.evidence.is_some() };
     let (started, clock) = (jiff::Timestamp::now(), std::time::Instant::now());
     let reporter = progress::reporter(printer);
     let mut import = Import::new(gathered, target.clone(), stage, options, reporter, signals::listen(printer));
     // A layout that does not exist is not made before it is known that there is room for it.
-    let store = supply.target(target, false).await.map_err(Refusal::failed)?;
+    let store = supply.target(&target, false).await.map_err(Refusal::failed)?;
     let problems = import.preflight(&store.ends).await;
     if !problems.is_empty() {
         printer.end_bars();
         return Err(Refusal { errors: problems, exit: Exit::Failed });
     }
-    let store = if target.is_registry() { store } else { supply.target(target, true).await.map_err(Refusal::failed)? };
-    let journal = state.map(|state| Journal::open(state, target.to_string())).and_then(|journal| {
+    let store = if target.is_registry() { store } else { supply.target(&target, true).await.map_err(Refusal::failed)? };
+    let journal = state.map(|state| Journal::open(&state, target.to_string())).and_then(|journal| {
         journal.map_err(|error| printer.warn(&format!("{error}; the evidence of a later import will not know of this one"))).ok()
     });
     let imported = import.run(store.ends.clone(), journal).await;

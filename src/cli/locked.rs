@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use super::Refusal;
 use crate::config::Target;
-use crate::content::Source;
+use crate::content::{Digest, Source};
 use crate::list::Parsed;
 use crate::lock::{self, Drift, Lock};
 use crate::report::{Outcome, Status};
-use crate::stock::Planned;
+use crate::stock::{KnownDates, Planned, Supply};
 use crate::{Error, Kind, Result, Side};
 
 /// A lock file, as it was when the command began.
@@ -25,6 +25,12 @@ pub(super) fn open(path: &Path, must_exist: bool) -> Result<LockFile, Refusal> {
 }
 
 impl LockFile {
+    /// When its images were created, so that nobody need be asked again.
+    pub(super) fn dates(&self) -> KnownDates {
+        let dates = self.lock.dates();
+        KnownDates::new(move |digest| dates.get(&Digest::parse(digest).ok()?).copied())
+    }
+
     /// What it says, as a list of digests.
     pub(super) fn frozen(&self) -> Parsed {
         self.lock.frozen(&self.path)
@@ -45,8 +51,9 @@ impl LockFile {
     }
 
     /// Writes the lock that follows from a run.
-    pub(super) async fn update(&self, rows: &[Outcome], source: &Arc<dyn Source>, target: &Target) -> Result<()> {
-        let new = lock::update(&self.lock, rows, source, prefix(target)).await?;
+    pub(super) async fn update(&self, rows: &[Outcome], source: &Arc<dyn Source>, target: &Target, supply: &Supply) -> Result<()> {
+        let mut new = lock::update(&self.lock, rows, source, prefix(target)).await?;
+        new.date(|digest| supply.created(digest));
         if new == self.lock && self.path.exists() { Ok(()) } else { new.write(&self.path) }
     }
 

@@ -7,8 +7,9 @@ use serde::Serialize;
 
 use super::args::{PlanArgs, PlanFormat};
 use super::inputs::{self, Inputs};
+use super::locked::{self, LockFile};
 use super::printer::Printer;
-use super::{Exit, Refusal, locked, state};
+use super::{Exit, Refusal, state};
 use crate::lock::Drift;
 use crate::report::Outcome;
 use crate::stock::{AccountPlan, Plan, Planned, State, SupplyOptions, Sync, SyncOptions, forecast};
@@ -69,7 +70,16 @@ pub(super) async fn run(file: Option<&Path>, args: PlanArgs, printer: &Printer) 
     let options = SupplyOptions { concurrency, bandwidth: None, state: args.state.as_deref() };
     let supply = Arc::new(state::supply(&inputs.config, options, printer)?);
     let target = supply.target(&inputs.target, false).await.map_err(Refusal::failed)?;
-    let options = SyncOptions { unmatched: inputs.unmatched, platforms: args.selection.platforms, concurrency, ..SyncOptions::default() };
+    let warm = args.selection.to.is_none();
+    let dates = lock.as_ref().map(LockFile::dates).unwrap_or_default();
+    let options = SyncOptions {
+        unmatched: inputs.unmatched,
+        platforms: args.selection.platforms,
+        concurrency,
+        warm,
+        dates,
+        ..SyncOptions::default()
+    };
     let Plan { images: planned, empty } = Sync::new(Arc::clone(&supply), target, options).plan(inputs.lists, &inputs.config.rules).await;
     let counts = count(&planned);
     let drift = lock.as_ref().map(|lock| lock.drift(&planned, &inputs.target));

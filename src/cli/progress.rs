@@ -191,8 +191,11 @@ impl Reporter for Bars {
                 self.upstream(upstream, |upstream| upstream.wanted += *images as u64);
             }
             Event::Budget { upstream, standing } => {
-                let text = budget(standing, jiff::Timestamp::now());
-                self.upstream(upstream, |upstream| upstream.budget = text);
+                // What a cache spends is shown with the upstream that it spends it at.
+                let host = upstream.split_once(" via ").map_or(*upstream, |(host, _)| host);
+                if let Some(text) = budget(standing, jiff::Timestamp::now()) {
+                    self.upstream(host, |upstream| upstream.budget = Some(text));
+                }
             }
             Event::Empty { upstream, source, explanation } => {
                 self.printer.say(&empty(source, explanation));

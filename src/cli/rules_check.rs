@@ -12,10 +12,7 @@ use crate::stock::{Item, SupplyOptions, SyncOptions};
 use crate::{Error, Kind};
 
 pub(super) async fn run(file: Option<&Path>, online: bool, printer: &Printer) -> Result<Exit, Refusal> {
-    let config = match config::loaded(file, printer)? {
-        Some(config) => config,
-        None => return Ok(Exit::Failed),
-    };
+    let Some(config) = config::loaded(file, printer)? else { return Ok(Exit::Failed) };
     let mut findings = config.warnings();
     if config.is_acr() {
         let sources = written_sources(&config);

@@ -59,10 +59,12 @@ pub(super) async fn deliver(
         unmatched: inputs.unmatched,
         platforms: args.selection.platforms.clone(),
         recheck: args.recheck,
+        warm: args.selection.to.is_none(),
+        verify_warm: args.verify_warm,
         concurrency,
         wait_until: until.wait,
         start_until: until.start,
-        ..SyncOptions::default()
+        dates: lock.map(LockFile::dates).unwrap_or_default(),
     };
     let (started, clock) = (jiff::Timestamp::now(), std::time::Instant::now());
     let reporter = progress::reporter(printer);
@@ -78,7 +80,7 @@ pub(super) async fn deliver(
             totals.recount(&images);
             None
         }
-        Some(lock) => lock.update(&images, &ends.source, &inputs.target).await.err(),
+        Some(lock) => lock.update(&images, &ends.source, &inputs.target, &supply).await.err(),
         None => None,
     };
     let report = RunReport {

@@ -1,4 +1,4 @@
-//! `larder verify` of a registry; what is on disk is verified in [`layout`](super::layout).
+//! `larder verify` of a registry; what is on disk is verified in [`super::layout`].
 
 use std::path::Path;
 use std::sync::Arc;

@@ -10,7 +10,7 @@ use futures_util::stream::BoxStream;
 
 use super::{Descriptor, Digest, DigestTags, Manifest};
 use crate::Result;
-use crate::limits::Lease;
+use crate::limits::{Gate, Lease};
 use crate::name::Reference;
 
 /// A repository within one store. Bytes are unique per (store, digest); presence is per (store, place, digest).
@@ -40,8 +40,9 @@ impl std::fmt::Display for Place {
 pub struct Charge {
     /// The image, as messages name it.
     pub image: Arc<str>,
-    /// Whose pull budget a manifest GET spends. `None`: the account that the request is sent with.
-    pub account: Option<Arc<str>>,
+    /// Whose pulls a manifest GET *at the target* spends: the target is a cache, which asks its upstream for us, so that what is
+    /// read there counts as read from the upstream. `None`: nobody's; at an upstream, the account's that the request is sent with.
+    pub account: Option<Arc<Gate>>,
     /// What the image has cost so far.
     pub tally: Arc<Tally>,
     /// The pulls that are reserved for it: each manifest GET at an upstream takes one. `None`: nobody has reserved any, and the

@@ -12,8 +12,11 @@ use crate::content::{Digest, Manifest};
 const MOST: usize = 16 * 1024 * 1024;
 
 /// Content by digest; checked before it came here.
-#[derive(Debug, Default)]
-pub(super) struct AtHand(Mutex<Kept>);
+#[derive(Debug)]
+pub(super) struct AtHand {
+    kept: Mutex<Kept>,
+    open: bool,
+}
 
 #[derive(Debug, Default)]
 struct Kept {
@@ -23,11 +26,16 @@ struct Kept {
 }
 
 impl AtHand {
+    /// One that keeps nothing unless it is `open`: what a cache is to be filled with must be asked of it.
+    pub(super) fn new(open: bool) -> Self {
+        AtHand { kept: Mutex::default(), open }
+    }
+
     /// Keeps `bytes`, which are those of `digest`.
     pub(super) fn add(&self, digest: &Digest, bytes: Bytes) {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let size = bytes.len();
-        if size > MOST || kept.content.contains_key(digest) {
+        if !self.open || size > MOST || kept.content.contains_key(digest) {
             return;
         }
         kept.content.insert(digest.clone(), bytes);
@@ -48,7 +56,7 @@ impl AtHand {
     }
 
     pub(super) fn get(&self, digest: &Digest) -> Option<Bytes> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).content.get(digest).cloned()
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).content.get(digest).cloned()
     }
 }
 
@@ -58,7 +66,7 @@ mod tests {
 
     #[test]
     fn the_oldest_make_room() {
-        let at_hand = AtHand::default();
+        let at_hand = AtHand::new(true);
         let add = |name: &str, size| {
             let digest = Digest::sha256(name.as_bytes());
             at_hand.add(&digest, Bytes::from(vec![0; size]));

@@ -20,11 +20,11 @@ impl Engine {
         if self.presence.has(to, &blob.digest) {
             return Ok(self.present());
         }
-        let mut elsewhere = self.presence.anywhere(&blob.digest);
+        let mut elsewhere = self.elsewhere(to, &blob.digest);
         if elsewhere.is_none() {
             image.upstream.ready().await;
             let _leading = self.leaders.hold(blob.digest.clone()).await;
-            elsewhere = self.presence.anywhere(&blob.digest);
+            elsewhere = self.elsewhere(to, &blob.digest);
             if elsewhere.is_none() {
                 return self.bring(image, blob).await;
             }

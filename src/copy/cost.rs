@@ -149,7 +149,7 @@ impl Engine {
         if let Some(index) = survey.look.index.as_ref().filter(|index| index.digest == wanted.digest) {
             return Ok(Cost::known(self.children(image, index).await?));
         }
-        if survey.held.as_ref() == Some(&wanted.digest) || self.presence.anywhere(&wanted.digest).is_some() {
+        if survey.held.as_ref() == Some(&wanted.digest) || self.elsewhere(&image.to, &wanted.digest).is_some() {
             return Ok(Cost::NOTHING);
         }
         if let Some(index) = self.manifest_at_hand(image, wanted) {
@@ -231,7 +231,7 @@ impl Engine {
     }
 
     async fn is_free(&self, image: &Image, child: &Descriptor) -> Result<bool> {
-        if self.manifest_at_hand(image, child).is_some() || self.presence.anywhere(&child.digest).is_some() {
+        if self.manifest_at_hand(image, child).is_some() || self.elsewhere(&image.to, &child.digest).is_some() {
             return Ok(true);
         }
         Ok(self.target.sink.holds_manifest(&image.to, child, &image.charge).await? != At::Absent)

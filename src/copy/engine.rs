@@ -54,7 +54,7 @@ pub struct Image {
 /// What became of an image that did not fail.
 #[derive(Debug)]
 pub struct Delivered {
-    /// `copied` or `current`.
+    /// `copied`, `current` or `warmed`.
     pub status: Status,
     /// The digest at the target.
     pub digest: Digest,
@@ -144,6 +144,9 @@ pub struct Options {
     pub recheck: bool,
     /// When images were first delivered; without it, that is now.
     pub deliveries: Option<Arc<Deliveries>>,
+    /// The target is a cache that is filled by being read (`crate::warm`): each repository needs each piece for itself, an image is
+    /// read by its name each time, and what was done is called `warmed`.
+    pub warm: bool,
 }
 
 /// Copies images into one target. Shared by all images of a run, because what one of them brought the others need not.
@@ -171,6 +174,7 @@ impl Engine {
         Arc::new(Engine {
             target,
             reporter,
+            at_hand: AtHand::new(!options.warm),
             options,
             presence: Presence::default(),
             nodes: Locks::default(),
@@ -178,7 +182,6 @@ impl Engine {
             counts: Counts::default(),
             seen: Seen::default(),
             referrers: Memory::default(),
-            at_hand: AtHand::default(),
             stop,
             fatal: Mutex::new(None),
         })
@@ -187,6 +190,11 @@ impl Engine {
     /// What was done for blobs so far.
     pub fn counts(&self) -> &Counts {
         &self.counts
+    }
+
+    /// A repository of the target, as useful to `to` as any, that is known to hold `digest`.
+    pub(super) fn elsewhere(&self, to: &Place, digest: &Digest) -> Option<Place> {
+        if self.options.warm { self.presence.has(to, digest).then(|| to.clone()) } else { self.presence.anywhere(digest) }
     }
 
     /// Whether the run is to end: no new image need be begun.
@@ -308,7 +316,11 @@ impl Engine {
         let mut holding = Some(self.nodes.hold((image.to.clone(), wanted.digest.clone())).await);
         let (portion, moved) = self.root(&job, &wanted).await?;
         let named = held.as_ref() == Some(&portion.manifest.digest);
-        let status = if named && !moved { Status::Current } else { Status::Copied };
+        let status = match (self.options.warm, named && !moved) {
+            (true, _) => Status::Warmed,
+            (false, true) => Status::Current,
+            (false, false) => Status::Copied,
+        };
         let mut delivered = Delivered::new(status, portion.manifest.digest.clone(), Some(&portion));
         delivered.source_digest = Some(wanted.digest);
         let (children, gone) = self.with_referrers(&job, walk, &portion, &mut delivered, named, &mut holding).await?;
@@ -393,7 +405,7 @@ fn not_found(image: &Image) -> Error {
 
 impl Survey {
     /// What both sides said, before anybody has looked closer.
-    pub(super) fn of(wanted: Descriptor, held: Option<Digest>) -> Self {
+    pub(crate) fn of(wanted: Descriptor, held: Option<Digest>) -> Self {
         let current = held.as_ref() == Some(&wanted.digest);
         Survey { wanted, made_from: held.clone(), held, current, look: Box::default(), walk: Arc::default(), rechecked: None }
     }

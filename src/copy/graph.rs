@@ -91,7 +91,8 @@ impl Engine {
     /// The caller holds the digest until its name is given, so that another tag of it finds it there.
     pub(super) async fn root(self: &Arc<Self>, job: &Job<'_>, wanted: &Descriptor) -> Result<(Portion, bool)> {
         let image = job.image;
-        let held = self.holds_manifest(job, wanted).await?;
+        // A cache learns a name by being asked for it, whatever it holds.
+        let held = if self.options.warm { At::Absent } else { self.holds_manifest(job, wanted).await? };
         if held == At::Here
             && !self.options.recheck
             && image.policy.platforms.is_empty()
@@ -219,6 +220,7 @@ impl Engine {
         let at = match held {
             At::Here | At::Incomplete => Some(image.to.clone()),
             At::At(place) => Some(place.clone()),
+            At::Absent if self.options.warm => None,
             At::Absent => self.presence.anywhere(&wanted.digest),
         };
         if let Some(place) = at {

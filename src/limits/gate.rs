@@ -21,6 +21,12 @@ use super::window::Window;
 
 mod shared;
 
+impl std::fmt::Debug for Gate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gate").field("account", &self.account).finish_non_exhaustive()
+    }
+}
+
 /// The gate of one account.
 pub struct Gate {
     me: Weak<Gate>,

@@ -180,6 +180,19 @@ impl Flight {
         held.granted += 1;
     }
 
+    /// A cache answered it out of its own: the upstream was not asked, and the pull is anybody's again.
+    pub fn free(mut self) {
+        let Some(lease) = self.lease.take() else { return };
+        lease.gate.unsend();
+        let idle = {
+            let mut held = lease.lock();
+            held.in_flight = held.in_flight.saturating_sub(1);
+            held.in_flight == 0 && held.granted == 0
+        };
+        lease.leave(idle);
+        lease.gate.refund(1);
+    }
+
     /// When it was sent.
     pub fn sent(&self) -> Instant {
         self.sent

@@ -1,7 +1,7 @@
 //! The lock: which digest each tag of an image set had when it was delivered, with its platforms, children, referrers and sizes.
 //! A file to be kept in version control: sorted, stable, a line a fact. `docs/lock.md` describes it.
 //!
-//! Pure but for [`record`], which reads at the target what a delivered image holds. Knows nothing of HTTP.
+//! Pure but for `record`, which reads at the target what a delivered image holds. Knows nothing of HTTP.
 
 mod drift;
 mod record;
@@ -60,6 +60,9 @@ pub struct Record {
     pub index: Cut,
     /// Bytes of all that was delivered: manifests, configs and layers, each once.
     pub size: u64,
+    /// When the image was created (RFC 3339), where its date was asked for to choose tags by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created: Option<jiff::Timestamp>,
     /// The platforms delivered, where the image is an index that names them.
     pub platforms: Vec<String>,
     /// The index's children that were delivered, in its order.
@@ -171,6 +174,18 @@ impl Lock {
     /// The records, by name at the target.
     pub fn records(&self) -> impl Iterator<Item = &Record> {
         self.records.values()
+    }
+
+    /// When images were created, by their digest upstream, as far as the records say.
+    pub fn dates(&self) -> BTreeMap<Digest, jiff::Timestamp> {
+        self.records().filter_map(|record| Some((record.source_digest.clone(), record.created?))).collect()
+    }
+
+    /// Writes down when images were created, as far as `created` knows it and the records do not.
+    pub fn date(&mut self, created: impl Fn(&Digest) -> Option<jiff::Timestamp>) {
+        for record in self.records.values_mut() {
+            record.created = record.created.or_else(|| created(&record.source_digest));
+        }
     }
 
     /// The record of this name at the target (below its prefix).

@@ -6,6 +6,7 @@ fn digest(n: u8) -> Digest {
 
 fn record(target: &str, source: &str, n: u8) -> Record {
     Record {
+        created: None,
         target: target.to_owned(),
         source: source.to_owned(),
         digest: digest(n),
@@ -131,6 +132,17 @@ fn what_is_no_lock_is_told_with_its_line() {
     let one = twice.split("\"images\": [").nth(1).unwrap().rsplit_once(']').unwrap().0.trim().to_owned();
     let text = format!("{{\"version\": 1, \"images\": [{one},\n{one}]}}");
     assert!(parse(&text).unwrap_err().message().ends_with("`a:1` is there twice"));
+}
+
+#[test]
+fn dates_are_written_down_once_and_known_by_the_upstreams_digest() {
+    let mut lock = lock(&[record("a:1", "quay.io/a:1", 1), record("b:1", "quay.io/b:1", 2)]);
+    let (first, later): (jiff::Timestamp, jiff::Timestamp) = ("2026-01-02T03:04:05Z".parse().unwrap(), jiff::Timestamp::UNIX_EPOCH);
+    lock.date(|of| (*of == digest(1)).then_some(first));
+    lock.date(|of| (*of == digest(1)).then_some(later));
+    assert_eq!(lock.dates(), [(digest(1), first)].into());
+    assert!(lock.to_text().contains("\"created\": \"2026-01-02T03:04:05Z\""));
+    assert_eq!(parse(&lock.to_text()).unwrap(), lock);
 }
 
 #[test]

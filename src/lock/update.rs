@@ -78,6 +78,7 @@ async fn one(old: &Lock, row: &Outcome, held: &Held, target: &Arc<dyn Source>, p
         referrers = before.map(|record| record.referrers.clone()).unwrap_or_default();
     }
     Ok(Some(Record {
+        created: before.filter(|before| before.source_digest == source_digest).and_then(|before| before.created),
         target: name,
         source: row.source.clone(),
         digest: digest.clone(),

@@ -87,7 +87,7 @@ impl Counters {
 }
 
 /// Nothing where nothing counts them, or nobody has said how.
-fn pull_row(standing: Standing) -> Option<PullRow> {
+pub(crate) fn pull_row(standing: Standing) -> Option<PullRow> {
     Some(PullRow {
         spent: standing.spent,
         limit: standing.limit?,

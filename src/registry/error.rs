@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use oci_client::errors::{OciEnvelope, OciError};
 use reqwest::header::{HeaderMap, RETRY_AFTER};
+use serde::Deserialize;
 
 use super::profiles::Profile;
 use super::remedy;
@@ -70,7 +71,8 @@ impl Refusal {
             Some(first) => words(first),
             None => summary(body),
         };
-        let throttled = status == 429 || codes.iter().any(|code| code == "TOOMANYREQUESTS");
+        let wrapped = errors.iter().flat_map(wrapped).any(|error| code(&error) == "TOOMANYREQUESTS");
+        let throttled = status == 429 || wrapped || codes.iter().any(|code| code == "TOOMANYREQUESTS");
         // GHCR says how long in the message (registries.md 3.6).
         let retry_after = retry_after.or_else(|| if throttled { limits::retry_after_in_message(&message) } else { None });
         let pulls_spent = throttled && foreign.is_none() && is_spent(headers, body);
@@ -117,9 +119,17 @@ fn code(error: &OciError) -> String {
     }
 }
 
-/// An error's message, with its detail where that is text and says more.
+/// The errors that an error's detail repeats: a cache may wrap its upstream's (Distribution's proxy answers a 429 of its upstream
+/// with 500 `UNKNOWN`, and the upstream's errors as the detail).
+fn wrapped(error: &OciError) -> Vec<OciError> {
+    OciEnvelope::deserialize(&error.detail).map(|envelope| envelope.errors).unwrap_or_default()
+}
+
+/// An error's message, with its detail where that is text, or another error, and says more.
 fn words(error: &OciError) -> String {
-    match error.detail.as_str() {
+    let wrapped = wrapped(error);
+    let detail = wrapped.first().map(|inner| inner.message.as_str()).or(error.detail.as_str());
+    match detail {
         Some(detail) if error.message.is_empty() => detail.to_owned(),
         Some(detail) if !detail.is_empty() && !error.message.contains(detail) => format!("{}: {detail}", error.message),
         _ => error.message.clone(),
@@ -258,6 +268,12 @@ mod tests {
             ("{\"errors\":[{\"code\":\"DENIED\",\"message\":\"\",\"detail\":\"quota\"}]}".to_owned(), Some("DENIED"), "quota"),
             ("{\"errors\":[{\"code\":\"DENIED\",\"message\":\"no\",\"detail\":\"quota\"}]}".to_owned(), Some("DENIED"), "no: quota"),
             ("{\"errors\":[{\"code\":\"DENIED\",\"message\":\"no\",\"detail\":[1]}]}".to_owned(), Some("DENIED"), "no"),
+            (
+                "{\"errors\":[{\"code\":\"UNKNOWN\",\"message\":\"unknown error\",\"detail\":{\"errors\":[{\"code\":\"TOOMANYREQUESTS\",\"message\":\"slow down\"}]}}]}"
+                    .to_owned(),
+                Some("UNKNOWN"),
+                "unknown error: slow down",
+            ),
             ("{\"errors\":[]}".to_owned(), None, "bad gateway"),
             ("{\"errors\":[{\"message\":\"without code\"}]}".to_owned(), None, "without code"),
             ("{\"details\":\"incorrect username or password\"}".to_owned(), None, "incorrect username or password"),
@@ -356,6 +372,10 @@ mod tests {
                 && !refusal(429, "").pulls_spent
                 && !refusal(503, &spent.replace("TOO", "X")).pulls_spent
         );
+        // As Distribution's proxy and the artifact cache pass it on.
+        let wrapped = format!("{{\"errors\":[{{\"code\":\"UNKNOWN\",\"message\":\"unknown error\",\"detail\":{spent}}}]}}");
+        assert!(refusal(500, &wrapped).pulls_spent && !refusal(500, &wrapped.replace("TOOM", "M")).pulls_spent);
+        assert!(refusal(429, &envelope("TOOMANYREQUESTS", "too many requests to source registry for cache rule hub")).pulls_spent);
         let mut headers = HeaderMap::new();
         headers.insert("ratelimit-remaining", HeaderValue::from_static("0;w=21600"));
         assert!(Refusal::read(429, &headers, b"", None, Timestamp::UNIX_EPOCH).pulls_spent);

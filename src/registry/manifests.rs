@@ -14,7 +14,7 @@ use super::store::RegistryStore;
 use super::transport::{Answer, Call};
 use crate::content::{self, Charge, Descriptor, Digest, MAX_MANIFEST, Manifest, Place};
 use crate::name::Reference;
-use crate::{Kind, Result, Side};
+use crate::{Kind, Result};
 
 /// Says what a manifest's bytes hash to.
 const CONTENT_DIGEST: &str = "docker-content-digest";
@@ -22,7 +22,7 @@ const CONTENT_DIGEST: &str = "docker-content-digest";
 const SUBJECT: &str = "oci-subject";
 
 impl RegistryStore {
-    fn manifest_url(&self, place: &Place, reference: &str) -> url::Url {
+    pub(super) fn manifest_url(&self, place: &Place, reference: &str) -> url::Url {
         self.transport.host.url(&format!("{place}/manifests/{reference}"))
     }
 
@@ -46,6 +46,9 @@ impl RegistryStore {
             Err(error) if error.http_status() == Some(405) => return self.read_to_resolve(place, reference, scopes, charge).await,
             Err(error) => return Err(error),
         };
+        if self.is_passed_on(&answer) {
+            return Ok(None);
+        }
         let said = said_digest(&answer, &self.transport.topic(&call))?;
         let digest = match (reference, said) {
             (Reference::Digest(digest), said) => {
@@ -93,7 +96,7 @@ impl RegistryStore {
             Err(error) => return Err(error),
         };
         let side = self.transport.side;
-        if side == Side::Upstream {
+        if self.transport.reads_upstream(charge) {
             charge.tally.add_read(body.len() as u64);
         }
         let topic = self.transport.topic(&call);
@@ -173,7 +176,7 @@ pub(super) fn media_type(answer: &Answer) -> String {
 }
 
 /// The digest that the answer says, if it says one.
-fn said_digest(answer: &Answer, topic: &Topic<'_>) -> Result<Option<Digest>> {
+pub(super) fn said_digest(answer: &Answer, topic: &Topic<'_>) -> Result<Option<Digest>> {
     let Some(said) = answer.header(CONTENT_DIGEST).map(str::trim).filter(|said| !said.is_empty()) else { return Ok(None) };
     Digest::parse(said).map(Some).map_err(|why| topic.error(Kind::Damaged, format!("the answer's Docker-Content-Digest: {why}")))
 }

@@ -3,7 +3,7 @@
 //!
 //! `transport` is the only place a request leaves. Around it: `manifests`, `blobs`, `uploads`, `tags`, `referrers` and `catalog` (what the API
 //! offers), `auth` (logins and tokens), `address` (where a registry may send us), `http` (clients), `error` and `remedy`
-//! (what refusals mean), `counters` (what was asked), `toll` (what pulls cost an account), `profiles` (how known registries
+//! (what refusals mean), `through` (caches that are pulled through), `counters` (what was asked), `toll` (what pulls cost an account), `profiles` (how known registries
 //! differ). Lists and rules are unknown here.
 
 mod address;
@@ -28,11 +28,14 @@ mod tags;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod through;
 mod toll;
 mod transport;
 mod uploads;
 
+pub(crate) use counters::pull_row;
 pub(crate) use http::{HttpSettings, install_crypto};
 pub(crate) use registries::{Concurrency, HostSettings, Limits, Registries};
 pub(crate) use store::RegistryStore;
+pub(crate) use through::{BlobSeen, Looked};
 pub(crate) use transport::RetryPolicy;

@@ -5,6 +5,10 @@
 //! too, and nothing rests on it but speed. Which upstreams the artifact cache pulls from with credentials is said by
 //! [`crate::rules::authentication`].
 
+mod caching;
+
+pub use caching::{BlobOrigin, Caching, HeadCost, Lists, Naming, Refresh};
+
 /// How one kind of registry behaves.
 #[derive(Debug, PartialEq)]
 pub struct Profile {
@@ -28,6 +32,8 @@ pub struct Profile {
     pub referrers: Support,
     /// How a repository comes to be.
     pub creation: Creation,
+    /// How it behaves as a pull-through cache, for rules with `delivery = "warm"`.
+    pub caching: &'static Caching,
 }
 
 /// What an upstream counts as a pull.
@@ -116,10 +122,11 @@ pub static UNKNOWN: Profile = Profile {
     tag_page: USUAL_PAGE,
     referrers: Support::Unknown,
     creation: Creation::OnPush,
+    caching: &caching::GENERIC,
 };
 
 /// All profiles. What a row does not say is as in [`UNKNOWN`].
-pub static PROFILES: [Profile; 11] = [
+pub static PROFILES: [Profile; 13] = [
     // 3.3: pulls are counted per 6 h; HEADs are free; requests per minute in the thousands.
     Profile {
         name: "docker-hub",
@@ -149,7 +156,14 @@ pub static PROFILES: [Profile; 11] = [
     // 3.11: the hosts of the former Container Registry, which are Artifact Registry now: 1,000 requests a second for a project.
     Profile { name: "gcr", hosts: &["gcr.io", "*.gcr.io"], upload: Upload::OnlyPut, ..UNKNOWN },
     // 3.11: no chunked uploads.
-    Profile { name: "artifact-registry", hosts: &["*.pkg.dev"], upload: Upload::OnlyPut, creation: Creation::ArtifactRegistry, ..UNKNOWN },
+    Profile {
+        name: "artifact-registry",
+        hosts: &["*.pkg.dev"],
+        upload: Upload::OnlyPut,
+        creation: Creation::ArtifactRegistry,
+        caching: &caching::ARTIFACT_REGISTRY,
+        ..UNKNOWN
+    },
     // 3.10: writes per minute by SKU, answered with 429 and Retry-After. Large bodies in one PUT are refused. Referrers, except
     // in registries with customer-managed keys.
     Profile {
@@ -157,6 +171,7 @@ pub static PROFILES: [Profile; 11] = [
         hosts: &["*.azurecr.io", "*.azurecr.cn", "*.azurecr.us"],
         upload: Upload::Patch,
         referrers: Support::Yes,
+        caching: &caching::ACR,
         ..UNKNOWN
     },
     // 3.5: 10 manifests a second is the narrowest of its limits. Mounts only with BLOB_MOUNTING switched on.
@@ -165,10 +180,29 @@ pub static PROFILES: [Profile; 11] = [
         hosts: &["*.amazonaws.com", "*.amazonaws.com.cn"],
         mount: Mount::IfSwitchedOn,
         creation: Creation::Ecr,
+        caching: &caching::ECR,
         ..UNKNOWN
     },
     // 3.12: has no name of its own to be recognised by.
-    Profile { name: "harbor", hosts: &[], referrers: Support::Yes /* [M] since 2.8 */, creation: Creation::HarborProject, ..UNKNOWN },
+    Profile {
+        name: "harbor",
+        hosts: &[],
+        referrers: Support::Yes, // [M] since 2.8
+        creation: Creation::HarborProject,
+        caching: &caching::HARBOR,
+        ..UNKNOWN
+    },
+    // 2.4: nothing can be pushed to it. No referrers API (4.5).
+    Profile {
+        name: "distribution-proxy",
+        hosts: &[],
+        referrers: Support::No,
+        creation: Creation::ReadOnly,
+        caching: &caching::DISTRIBUTION,
+        ..UNKNOWN
+    },
+    // A cache of which nothing is known.
+    Profile { name: "generic", hosts: &[], ..UNKNOWN },
 ];
 
 /// The profile of this name; the error, for a person, lists them all.
@@ -231,7 +265,9 @@ mod tests {
         }
         let message = named("dockerhub").unwrap_err();
         assert!(
-            message.contains("docker-hub, mcr, ecr-public, ghcr, quay, registry-k8s, gcr, artifact-registry, acr, ecr, harbor"),
+            message.contains(
+                "docker-hub, mcr, ecr-public, ghcr, quay, registry-k8s, gcr, artifact-registry, acr, ecr, harbor, distribution-proxy, generic"
+            ),
             "{message}"
         );
     }

@@ -17,6 +17,10 @@ pub(crate) fn of(topic: &Topic<'_>, refusal: &Refusal) -> Option<String> {
     if push && (says("NAME_UNKNOWN") || no_project || refusal.status == 404 && refusal.codes.is_empty()) {
         return Some(create_repository(topic, no_project));
     }
+    if text.contains("source registry for cache rule") && matches!(refusal.status, 401 | 403) {
+        // registries.md 1.5: said by the artifact cache.
+        return Some(CACHE_LOGIN.to_owned());
+    }
     match refusal.status {
         401 if topic.host == DOCKER_HUB => Some(format!("{}; {HUB_401}", log_in(topic))),
         401 => Some(log_in(topic)),
@@ -45,6 +49,7 @@ pub(crate) fn beyond_login(topic: &Topic<'_>, refusal: &Refusal) -> Option<Strin
 
 /// registries.md 4.6: Docker Hub says 401 for a repository that does not exist.
 const HUB_401: &str = "or the repository does not exist: Docker Hub answers both alike";
+const CACHE_LOGIN: &str = "it is the cache that its upstream refuses: see the credential set of the cache rule there (`az acr credential-set show`), not larder's";
 const LOG_IN: &str = "check what larder logs in with";
 
 fn log_in(topic: &Topic<'_>) -> String {
@@ -153,6 +158,14 @@ mod tests {
             ("harbor.corp", "upload blob", 413, "", "", Some("client_max_body_size")),
             ("harbor.corp", "put manifest", 412, "PRECONDITION", "configured as immutable", Some("immutable at the target")),
             ("quay.io", "get manifest", 404, "MANIFEST_UNKNOWN", "", None),
+            (
+                "contoso.azurecr.io",
+                "get manifest",
+                401,
+                "UNAUTHORIZED",
+                "authentication required with source registry for cache rule 'docker-io'",
+                Some("credential set of the cache rule"),
+            ),
             ("quay.io", "list tags", 404, "NAME_UNKNOWN", "", None),
         ] {
             let remedy = remedy(host, operation, status, code, message);

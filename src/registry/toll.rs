@@ -55,20 +55,35 @@ impl Toll {
 }
 
 impl Transport {
+    /// Whose pulls a request of `charge` spends through this registry, if it is a cache that spends its upstream's.
+    pub(super) fn through<'c>(&self, charge: &'c Charge) -> Option<&'c Arc<Gate>> {
+        charge.account.as_ref().filter(|_| self.side == Side::Target)
+    }
+
+    /// Whether what `charge` reads here was read from an upstream, by us or by a cache for us.
+    pub(super) fn reads_upstream(&self, charge: &Charge) -> bool {
+        self.side == Side::Upstream || self.through(charge).is_some()
+    }
+
+    /// The gate of the pulls that `call` spends.
+    fn gate<'c>(&'c self, call: &Call<'c>) -> Option<&'c Arc<Gate>> {
+        self.through(call.charge).or(self.toll.as_ref().map(|toll| &toll.gate))
+    }
+
     /// Whether the answers to `call` are about pulls.
     pub(super) fn pays(&self, call: &Call<'_>) -> bool {
-        self.toll.is_some() && matches!(call.kind, RequestKind::ManifestGet | RequestKind::ManifestHead)
+        self.gate(call).is_some() && matches!(call.kind, RequestKind::ManifestGet | RequestKind::ManifestHead)
     }
 
     /// A pull for `call`, if it is one: the image's own, or one of the account's. Whoever waits here for a budget holds nothing.
     pub(super) async fn pull(&self, call: &Call<'_>) -> Result<Option<Pull>> {
-        let Some(toll) = self.toll.as_ref().filter(|_| call.kind == RequestKind::ManifestGet) else { return Ok(None) };
+        let Some(gate) = self.gate(call).filter(|_| call.kind == RequestKind::ManifestGet) else { return Ok(None) };
         let topic = self.topic(call);
         // A pull that then waited for the host would be taken from others meanwhile.
         self.host.clear().await.map_err(|pause| error::told_to_wait(&topic, pause))?;
         let flight = match &call.charge.lease {
             Some(lease) => lease.spend().await,
-            None => match toll.gate.acquire(Claim { pulls: 1, priority: 0 }, Mode::Defer).await {
+            None => match gate.acquire(Claim { pulls: 1, priority: 0 }, Mode::Defer).await {
                 Ok(lease) => lease.spend().await,
                 Err(deferred) => Err(deferred),
             },
@@ -80,10 +95,21 @@ impl Transport {
     /// `call` was answered.
     pub(super) fn learn(&self, call: &Call<'_>, answer: &Answer, pull: Option<Pull>) {
         if let Some(flight) = pull.and_then(|mut pull| pull.flight.take()) {
+            match self.through(call.charge) {
+                // A cache that says when it asked its upstream has not asked it: no pull was spent.
+                Some(_) if self.answered_itself(answer) => return flight.free(),
+                Some(_) => call.charge.tally.add_pull(),
+                None => {}
+            }
             flight.answered(&answer.quota);
         } else if let (Some(toll), RequestKind::ManifestHead, Some(place)) = (&self.toll, call.kind, call.place) {
             toll.learn(place, &call.url, &answer.quota, answer.sent);
         }
+    }
+
+    /// Whether a cache has this answer of its own, as far as its kind says that.
+    fn answered_itself(&self, answer: &Answer) -> bool {
+        !self.host.passed_on(&answer.headers) && self.host.caching().says_origin
     }
 
     /// `call`, sent at `sent`, was refused because the window is spent; it is so for the `times`th time in a row.
@@ -92,7 +118,7 @@ impl Transport {
     /// If it does not queue for the next window: a HEAD, or a GET that was refused too often.
     pub(super) fn turned_away(&self, call: &Call<'_>, refusal: &Refusal, pull: Option<Pull>, sent: Instant, times: u32) -> Result<()> {
         self.account.counters.throttled();
-        let Some(toll) = &self.toll else { return Ok(()) };
+        let Some(gate) = self.gate(call) else { return Ok(()) };
         match pull.and_then(|mut pull| pull.flight.take()) {
             Some(flight) => {
                 flight.refused(refusal.retry_after);
@@ -100,10 +126,10 @@ impl Transport {
                     return Ok(());
                 }
             }
-            None => toll.gate.refused(sent, refusal.retry_after),
+            None => gate.refused(sent, refusal.retry_after),
         }
-        let reason = format!("{}: the pull window is spent: {}", toll.gate.account(), refusal.words());
-        let why = Deferred { reason, until: toll.gate.standing().closes };
+        let reason = format!("{}: the pull window is spent: {}", gate.account(), refusal.words());
+        let why = Deferred { reason, until: gate.standing().closes };
         Err(error::deferred(&self.topic(call), &why).status(refusal.status))
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::{Resolution, Rule, RuleSet, Unresolved};
+use super::{Delivery, Resolution, Rule, RuleSet, Unresolved};
 use crate::content::Place;
 use crate::name::{ImageName, Repository};
 
@@ -44,6 +44,10 @@ impl fmt::Display for Explanation {
 
 /// registries.md 3.3: manifest GETs count, HEADs do not.
 const PULLS: &str = "0 if the target is current; else 1 for a single image, or 1 for an index and 1 for each of its platforms";
+
+/// A cache's GETs count as well (registries.md 1.5).
+const PULLS_THROUGH: &str =
+    "0 if the cache is proved to have it; else, through the cache, 1 for a single image, or 1 for an index and 1 for each of its platforms";
 
 impl RuleSet {
     /// Explains how `image` came to `outcome` (what [`RuleSet::resolve`] or [`RuleSet::by_target`] answered).
@@ -114,13 +118,18 @@ fn resolved(image: &ImageName, resolution: &Resolution, view: &View<'_>) -> Vec<
         (None, Some(digest)) => format!("{target}@{digest}"),
         (tag, _) => format!("{target}:{}", tag.as_deref().unwrap_or(DEFAULT_TAG)),
     };
+    let delivery = rule.map(|rule| rule.delivery).unwrap_or_default();
+    let pulls = match delivery {
+        Delivery::Push => PULLS,
+        Delivery::Warm => PULLS_THROUGH,
+    };
     vec![
         ("rule", rule.map_or_else(none, |rule| rule.name.clone())),
         ("source", written(&resolution.source.to_string(), image)),
         ("target", at_target),
         ("credentials", set(rule, &resolution.source, view)),
-        ("delivery", rule.map(|rule| rule.delivery).unwrap_or_default().to_string()),
-        ("pulls", PULLS.to_owned()),
+        ("delivery", delivery.to_string()),
+        ("pulls", pulls.to_owned()),
     ]
 }
 

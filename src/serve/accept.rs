@@ -51,7 +51,7 @@ struct Door {
 pub(super) async fn run(listener: TcpListener, shop: Shop, shutdown: impl Future<Output = ()>) {
     let bounds = shop.options.bounds;
     let door = Arc::new(Door {
-        tls: shop.options.tls.as_ref().map(|tls| tls.acceptor()),
+        tls: shop.options.tls.as_ref().map(super::Tls::acceptor),
         places: Arc::new(Semaphore::new(bounds.connections)),
         turned_away: Arc::new(Semaphore::new(TURNED_AWAY)),
         stop: CancellationToken::new(),

@@ -33,7 +33,7 @@ impl Tls {
             .map_err(|_| bad(key, "it holds no unencrypted private key in PEM (`-----BEGIN PRIVATE KEY-----`)"))?;
         let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .with_safe_default_protocol_versions()
-            .map(|builder| builder.with_no_client_auth())
+            .map(rustls::ConfigBuilder::<ServerConfig, _>::with_no_client_auth)
             .and_then(|builder| builder.with_single_cert(chain, private))
             .map_err(|error| bad(cert, &format!("it does not go with the key in {}: {error}", key.display())))?;
         Ok(Tls(Arc::new(config)))

@@ -50,7 +50,7 @@ impl Parcel {
 
 impl Worker {
     fn chooser(&self) -> Chooser<'_> {
-        Chooser { supply: &self.supply, engine: &self.engine, claims: &self.claims, dates: &self.options.dates, limit: self.limit }
+        Chooser { supply: &self.supply, engines: &self.engines, claims: &self.claims, dates: &self.options.dates, limit: self.limit }
     }
 
     /// What a unit asks for, as far as that can be said without a pull.
@@ -59,7 +59,7 @@ impl Worker {
             Unit::Want(want) => return vec![Open::Want(want)],
             Unit::Expand(item) => item,
         };
-        if self.engine.stop_requested() {
+        if self.engines.stop_requested() {
             return vec![];
         }
         match self.chooser().expand(&item).await {

@@ -9,9 +9,9 @@ use jiff::Timestamp;
 use super::claims::{self, Claims};
 use super::item::Resolved;
 use super::undecided::Undecided;
+use super::warm::Engines;
 use super::{Item, Supply, Want};
 use crate::content::{Charge, Descriptor, Digest, Place, Source, Tally};
-use crate::copy::Engine;
 use crate::select::{Dates, Matched, Selector};
 use crate::{Error, Kind, Result, Side};
 
@@ -70,7 +70,7 @@ pub(super) struct Known {
 #[derive(Clone, Copy)]
 pub(super) struct Chooser<'a> {
     pub(super) supply: &'a Supply,
-    pub(super) engine: &'a Engine,
+    pub(super) engines: &'a Engines,
     pub(super) claims: &'a Claims,
     pub(super) dates: &'a KnownDates,
     /// Tags of one item that are asked about at once.
@@ -86,7 +86,10 @@ impl Chooser<'_> {
         let Some(selector) = item.selector() else { return Ok(Expansion::Chosen(self.merged(item.wants(), String::new()))) };
         let source = &item.entry.source;
         let charge = Charge::new(source.to_string());
-        let listed = self.supply.upstream(item).await?.tags(&Place::new(source.path.as_str()), &charge).await?;
+        let listed = match self.engines.lists_at_cache(item) {
+            Some(cache) => cache.tags(&item.to, &charge).await?,
+            None => self.supply.upstream(item).await?.tags(&Place::new(source.path.as_str()), &charge).await?,
+        };
         let matched = selector.matched(&listed);
         if !selector.needs_dates(&matched) {
             return self.choose(item, matched, Known::default()).map(Expansion::Chosen);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::Want;
 use crate::copy::{Cost, Engine, Image, Survey};
 use crate::limits::{Claim, Deferred, Gate, Mode};
+use crate::warm::Through;
 use crate::{Error, Kind, Result, Side};
 
 /// Pulls that an image is taken to need when it is asked whether pulls are scarce: an index and a few platforms.
@@ -16,6 +17,8 @@ pub(super) struct Found {
     pub(super) image: Image,
     /// Where its upstream counts pulls.
     pub(super) gate: Option<Arc<Gate>>,
+    /// How it comes through the cache, if it is to be warmed.
+    pub(super) through: Option<Arc<Through>>,
     /// What both sides said; none if that failed.
     pub(super) survey: Option<Survey>,
     /// What it costs, once somebody has asked.

@@ -14,6 +14,7 @@ mod run;
 mod supply;
 mod undecided;
 mod verify;
+mod warm;
 
 pub use check::{Checked, check};
 pub use expand::KnownDates;

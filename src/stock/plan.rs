@@ -4,17 +4,19 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
 use serde::Serialize;
+use tokio_util::sync::CancellationToken;
 
 use super::claims;
-use super::expand::{Chooser, Expanded, Expansion, KnownDates};
+use super::expand::{Chooser, Expanded, Expansion};
 use super::run::{Prepared, Unit};
 use super::undecided::Undecided;
-use super::{Item, Supply, TargetStore, Want};
+use super::warm::Engines;
+use super::{Item, Supply, SyncOptions, TargetStore, Want};
 use crate::Result;
 use crate::content::Digest;
-use crate::copy::{Cost, Engine, Options, Standing};
+use crate::copy::{Cost, Standing};
 use crate::limits::AccountId;
-use crate::report::{Outcome, Silent};
+use crate::report::{Outcome, Reporter, Silent};
 
 /// How an image stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -75,7 +77,7 @@ pub struct Plan {
 
 /// Who plans, and for where.
 struct Planner<'a> {
-    engine: &'a Arc<Engine>,
+    engines: &'a Engines,
     supply: &'a Supply,
     target: &'a TargetStore,
     chooser: Chooser<'a>,
@@ -88,11 +90,11 @@ enum Drawn {
 }
 
 /// Compares both sides for every image of `prepared`, all upstreams at once.
-pub(super) async fn compare(supply: &Supply, target: &TargetStore, prepared: Prepared, dates: &KnownDates, limit: usize) -> Plan {
-    let options = Options { deliveries: supply.deliveries(&target.target), ..Options::default() };
-    let engine = &Engine::new(target.ends.clone(), Arc::new(Silent), options, tokio_util::sync::CancellationToken::new());
-    let chooser = Chooser { supply, engine, claims: &prepared.claims, dates, limit };
-    let planner = &Planner { engine, supply, target, chooser };
+pub(super) async fn compare(supply: &Supply, target: &TargetStore, prepared: Prepared, options: &SyncOptions, limit: usize) -> Plan {
+    let reporter: Arc<dyn Reporter> = Arc::new(Silent);
+    let engines = &Engines::new(supply, target, options, &reporter, &CancellationToken::new());
+    let chooser = Chooser { supply, engines, claims: &prepared.claims, dates: &options.dates, limit };
+    let planner = &Planner { engines, supply, target, chooser };
     let groups = prepared.groups.into_values().map(|units| {
         stream::iter(units)
             .map(move |unit| async move {
@@ -163,10 +165,10 @@ impl Planner<'_> {
 
     async fn one(&self, want: Want) -> Planned {
         let planned = unresolvable(want.item.order, want.row(&self.target.target));
-        match compare_one(self.engine, self.supply, &want).await {
+        match compare_one(self.engines, self.supply, &want).await {
             Ok((standing, at_upstream, cost, account)) => {
                 let (state, at_target) = at_target(standing);
-                let row = Outcome { digest: at_target, source_digest: Some(at_upstream), ..planned.row };
+                let row = Outcome { digest: at_target, source_digest: at_upstream, ..planned.row };
                 Planned { row, state, cost, account, priority: want.priority, ..planned }
             }
             Err(error) => Planned { row: planned.row.failed(error), ..planned },
@@ -175,16 +177,17 @@ impl Planner<'_> {
 }
 
 /// How an image stands, its digest at the upstream, its cost and who pays.
-type Compared = (Standing, Digest, Option<Cost>, Option<AccountId>);
+type Compared = (Standing, Option<Digest>, Option<Cost>, Option<AccountId>);
 
-async fn compare_one(engine: &Arc<Engine>, supply: &Supply, want: &Want) -> Result<Compared> {
-    let (image, gate) = supply.image(want).await?;
-    let (standing, survey) = engine.compare(&image).await?;
-    let cost = match standing {
-        Standing::Current(_) if !survey.lacks_referrers() => None,
-        Standing::Current(_) | Standing::Missing(_) | Standing::Moved { .. } => Some(engine.cost(&image, &survey).await?),
+async fn compare_one(engines: &Engines, supply: &Supply, want: &Want) -> Result<Compared> {
+    let (image, gate, through) = engines.image(supply, want).await?;
+    let (standing, at_upstream, survey) = engines.compare(&image, through.as_ref()).await?;
+    let cost = match (&standing, survey) {
+        (Standing::Current(_), Some(survey)) if !survey.lacks_referrers() => None,
+        (_, Some(survey)) => Some(engines.of(through.as_ref()).cost(&image, &survey).await?),
+        (_, None) => None,
     };
-    Ok((standing, survey.wanted.digest, cost, gate.map(|gate| gate.account().clone())))
+    Ok((standing, at_upstream, cost, gate.map(|gate| gate.account().clone())))
 }
 
 fn at_target(standing: Standing) -> (State, Option<Digest>) {

@@ -15,9 +15,10 @@ use super::choosing::Parcel;
 use super::claims::{self, Claims};
 use super::expand::KnownDates;
 use super::found::Found;
+use super::warm::Engines;
 use super::{Item, Plan, Supply, TargetStore, Want};
 use crate::content::{Charge, PlatformFilter};
-use crate::copy::{Delivered, Engine, Next, Options};
+use crate::copy::{Counts, Delivered, Next};
 use crate::limits::Mode;
 use crate::list::Parsed;
 use crate::report::{Event, Held, Outcome, Reporter, Status, Totals};
@@ -48,6 +49,10 @@ pub struct SyncOptions {
     pub platforms: Vec<PlatformFilter>,
     /// Ask the target for every piece of every image.
     pub recheck: bool,
+    /// Rules with `delivery = "warm"` pull through the target; otherwise they copy into it like the others.
+    pub warm: bool,
+    /// Ask a cache again until it answers by itself.
+    pub verify_warm: bool,
     /// Requests in flight per registry, if the user said so.
     pub concurrency: Option<usize>,
     /// How long spent pull windows may be waited for; `None`: not at all.
@@ -99,7 +104,7 @@ impl Sync {
     /// How every image stands, in list order; spends no pull.
     pub async fn plan(&self, lists: Vec<Parsed>, rules: &RuleSet) -> Plan {
         let prepared = self.prepare(lists, rules);
-        super::plan::compare(&self.supply, &self.target, prepared, &self.options.dates, self.images()).await
+        super::plan::compare(&self.supply, &self.target, prepared, &self.options, self.images()).await
     }
 
     /// Delivers every image. When `stop` is cancelled (or the disk is full) nothing new is begun, and what is under way
@@ -112,9 +117,8 @@ impl Sync {
         stop: CancellationToken,
     ) -> (Vec<Outcome>, Totals) {
         let prepared = self.prepare(lists, rules);
-        let options = Options { recheck: self.options.recheck, deliveries: self.supply.deliveries(&self.target.target) };
         let worker = Arc::new(Worker {
-            engine: Engine::new(self.target.ends.clone(), Arc::clone(&reporter), options, stop.clone()),
+            engines: Engines::new(&self.supply, &self.target, &self.options, &reporter, &stop),
             supply: Arc::clone(&self.supply),
             target: self.target.clone(),
             options: self.options.clone(),
@@ -204,7 +208,7 @@ pub(super) struct Slots {
 
 /// What the groups of a run share.
 pub(super) struct Worker {
-    pub(super) engine: Arc<Engine>,
+    pub(super) engines: Engines,
     pub(super) supply: Arc<Supply>,
     pub(super) target: TargetStore,
     pub(super) options: SyncOptions,
@@ -261,7 +265,7 @@ impl Worker {
 
     /// Under scarcity: priority first, then images that cost fewer pulls.
     async fn bring_parked(self: &Arc<Self>, upstream: &str, mut parked: Vec<Parcel>, slots: &Slots, tasks: &mut JoinSet<()>) {
-        parked.sort_by_key(|parcel| parcel.rank(|found| found.cost.map(|cost| self.engine.likely(cost))));
+        parked.sort_by_key(|parcel| parcel.rank(|found| found.cost.map(|cost| self.engines.of(found.through.as_ref()).likely(cost))));
         for parcel in parked {
             self.begin(upstream, parcel, slots, tasks).await;
         }
@@ -278,7 +282,7 @@ impl Worker {
     /// the gate keeps the order.
     pub(super) async fn begin_image(self: &Arc<Self>, upstream: &str, mut found: Found, slots: &Slots, tasks: &mut JoinSet<()>) {
         if self.options.mode() == Mode::Defer
-            && let Err(error) = found.reserve(&self.engine, Mode::Defer).await
+            && let Err(error) = found.reserve(self.engines.of(found.through.clone().as_ref()), Mode::Defer).await
         {
             return self.close_row(upstream, &found, Err(error));
         }
@@ -293,14 +297,21 @@ impl Worker {
     }
 
     async fn bring(&self, found: &mut Found, slots: &Semaphore) -> Result<Delivered> {
-        found.reserve(&self.engine, self.options.mode()).await?;
-        let _slot = slots.acquire().await;
-        if self.engine.stop_requested() {
+        let engine = self.engines.of(found.through.as_ref());
+        found.reserve(engine, self.options.mode()).await?;
+        let slot = slots.acquire().await;
+        if self.engines.stop_requested() {
             return Err(Error::cancelled("copy image"));
         }
         self.in_time()?;
         match found.survey.take() {
-            Some(survey) => self.engine.bring_image(&found.image, survey).await,
+            Some(survey) => {
+                let delivered = engine.bring_image(&found.image, survey).await?;
+                // What comes now may take minutes of waiting.
+                drop(slot);
+                found.image.charge.lease = None;
+                self.engines.finish(&found.image, found.through.as_ref(), delivered).await
+            }
             None => Err(Error::cancelled("copy image")),
         }
     }
@@ -317,11 +328,11 @@ impl Worker {
 
     /// Asks both sides of one image; what needs nothing (or cannot be) is finished here.
     pub(super) async fn survey(self: Arc<Self>, upstream: Arc<str>, want: Want) -> Option<Found> {
-        if self.engine.stop_requested() {
+        if self.engines.stop_requested() {
             return None;
         }
         let started = Instant::now();
-        let (image, gate) = match self.supply.image(&want).await {
+        let (image, gate, through) = match self.engines.image(&self.supply, &want).await {
             Ok(image) => image,
             Err(error) => {
                 self.finish(&upstream, want.item.order, want.row(&self.target.target).failed(error));
@@ -330,15 +341,15 @@ impl Worker {
         };
         lock(&self.under_way).insert((want.item.order, want.source()), (image.charge.clone(), started));
         let surveyed = match self.in_time() {
-            Ok(()) => self.engine.survey(&image).await,
+            Ok(()) => self.engines.survey(&image, through.as_ref(), self.options.recheck).await,
             Err(late) => Err(late),
         };
-        let mut found = Found { want, image, gate, survey: None, cost: None };
+        let mut found = Found { want, image, gate, through, survey: None, cost: None };
         match surveyed {
             Ok(Next::Bring(survey)) => {
                 found.survey = Some(*survey);
                 // An error is met again, and reported, when the image is brought.
-                let _ = found.cost(&self.engine).await;
+                let _ = found.cost(self.engines.of(found.through.clone().as_ref())).await;
                 Some(found)
             }
             Ok(Next::Nothing(delivered)) => {
@@ -416,7 +427,7 @@ impl Worker {
     }
 
     fn reason(&self) -> String {
-        match self.engine.fatal() {
+        match self.engines.fatal() {
             Some(error) => format!("the run ended early: {}", error.message()),
             None => "interrupted".to_owned(),
         }
@@ -431,13 +442,12 @@ impl Worker {
             rows.insert(key, row.deferred(reason.clone()));
         }
         let rows: Vec<Outcome> = rows.into_values().collect();
-        let counts = self.engine.counts();
         let mut totals = Totals {
             bytes_read: rows.iter().map(|row| row.bytes).sum(),
             bytes_written: self.written.load(std::sync::atomic::Ordering::Relaxed),
-            blobs_copied: counts.copied(),
-            blobs_mounted: counts.mounted(),
-            blobs_present: counts.present(),
+            blobs_copied: self.engines.count(Counts::copied),
+            blobs_mounted: self.engines.count(Counts::mounted),
+            blobs_present: self.engines.count(Counts::present),
             ..Totals::default()
         };
         rows.iter().for_each(|row| totals.count(row));

@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::config::{Config, CredentialStore, TARGET_CONCURRENCY, Target, UPSTREAM_CONCURRENCY};
-use crate::content::{Charge, Place, Source};
+use crate::content::{Charge, Digest, Place, Source};
 use crate::copy::{self, Image};
 use crate::layout::Layout;
 use crate::limits::{AccountId, Accounts, Bandwidth, Clock, Gate, Ledger, Rate, Standing};
 use crate::name::Reference;
 use crate::registry::{Concurrency, HostSettings, HttpSettings, Limits, Registries, RegistryStore, RetryPolicy};
 use crate::report::RegistryRow;
-use crate::resume::{CreatedDates, Deliveries, Kept};
+use crate::resume::{CreatedDates, Deliveries, Kept, Warmed};
 use crate::stock::{Item, Want};
 use crate::{Error, Kind, Result, Side};
 
@@ -23,7 +23,10 @@ pub struct Supply {
     kept: Option<Arc<Kept>>,
     /// When images were created, as far as anybody has read it.
     pub(super) created: CreatedDates,
-    accounts: Arc<Accounts>,
+    /// What was pulled through caches.
+    pub(super) warmed: Arc<Warmed>,
+    pub(super) accounts: Arc<Accounts>,
+    pub(super) config: Config,
     /// The folder for what outlives a run.
     state: Option<PathBuf>,
 }
@@ -46,6 +49,8 @@ pub struct TargetStore {
     pub target: Target,
     /// Its two ends.
     pub ends: copy::Target,
+    /// It, where it is a registry: it may be a cache to be warmed.
+    pub(super) registry: Option<Arc<RegistryStore>>,
     /// The empty layout that stands for one that does not exist yet, removed with this.
     _stand_in: Option<Arc<tempfile::TempDir>>,
 }
@@ -55,7 +60,7 @@ async fn absent(target: &Target) -> Result<TargetStore> {
     let folder = tempfile::tempdir().map_err(|error| Error::io("open layout", &std::env::temp_dir(), &error))?;
     let layout = Arc::new(Layout::open_or_create(folder.path()).await?);
     let ends = copy::Target { sink: Arc::clone(&layout) as _, source: layout };
-    Ok(TargetStore { target: target.clone(), ends, _stand_in: Some(Arc::new(folder)) })
+    Ok(TargetStore { target: target.clone(), ends, registry: None, _stand_in: Some(Arc::new(folder)) })
 }
 
 impl Supply {
@@ -66,7 +71,9 @@ impl Supply {
     pub fn new(config: &Config, options: &SupplyOptions<'_>) -> Result<Self> {
         let kept = options.state.map(|state| Kept::open(&state.join("manifests"))).transpose()?.map(Arc::new);
         let ledger = options.state.map(Ledger::open).transpose()?;
-        let accounts = Arc::new(Accounts::new(Clock::start(jiff::Timestamp::now()), ledger));
+        let now = jiff::Timestamp::now();
+        let warmed = options.state.map(|state| Warmed::open(state, now)).transpose()?.unwrap_or_default();
+        let accounts = Arc::new(Accounts::new(Clock::start(now), ledger));
         let limits = Limits { accounts: Arc::clone(&accounts), bandwidth: options.bandwidth.map(|rate| Arc::new(Bandwidth::new(rate))) };
         let created = CreatedDates::new(options.state.map(|state| state.join("created.jsonl")).as_deref());
         let registries = registries(config, options.concurrency, limits);
@@ -75,9 +82,16 @@ impl Supply {
             credentials: CredentialStore::new(config),
             kept,
             created,
+            warmed: Arc::new(warmed),
             accounts,
+            config: config.clone(),
             state: options.state.map(Path::to_owned),
         })
+    }
+
+    /// When the image of this digest was created, if that was ever read.
+    pub fn created(&self, digest: &Digest) -> Option<jiff::Timestamp> {
+        self.created.get(digest).flatten()
     }
 
     /// Opens `target`; a layout is created if it is not there and `create` says so.
@@ -85,10 +99,12 @@ impl Supply {
     /// # Errors
     /// If it cannot be opened.
     pub async fn target(&self, target: &Target, create: bool) -> Result<TargetStore> {
+        let mut registry = None;
         let ends = match target {
             Target::Registry { host, prefix } => {
                 let account = self.credentials.account_for_host(host, prefix).await?;
                 let store = self.registries.store(Side::Target, host, Arc::new(account))?;
+                registry = Some(Arc::clone(&store));
                 copy::Target { sink: Arc::clone(&store) as _, source: store }
             }
             Target::Layout { path } if create || path.exists() => {
@@ -97,7 +113,7 @@ impl Supply {
             }
             Target::Layout { .. } => return absent(target).await,
         };
-        Ok(TargetStore { target: target.clone(), ends, _stand_in: None })
+        Ok(TargetStore { target: target.clone(), ends, registry, _stand_in: None })
     }
 
     /// The upstream of `want`, as the account its rule names or the lookup finds.
@@ -194,7 +210,9 @@ impl Supply {
 
     /// What was asked of each registry so far.
     pub fn rows(&self) -> Vec<RegistryRow> {
-        self.registries.rows()
+        let mut rows = self.registries.rows();
+        super::warm::add_accounts(&mut rows, &self.standings());
+        rows
     }
 }
 

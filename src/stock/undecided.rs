@@ -165,7 +165,7 @@ impl Undecided {
                     return (undated.tags, Err(Error::cancelled("read creation date")));
                 }
                 undated.image.charge.lease = lease.cloned();
-                let read = read(chooser.engine, &chooser.supply.created, &undated).await;
+                let read = read(chooser.engines.push(), &chooser.supply.created, &undated).await;
                 let left = unread.fetch_sub(undated.pulls, Ordering::Relaxed).saturating_sub(undated.pulls);
                 if let Some(lease) = lease {
                     // A date may have cost less than it could.
@@ -192,11 +192,11 @@ impl Undecided {
 }
 
 async fn resolve(chooser: &Chooser<'_>, want: Want, tag: String) -> Result<Looked> {
-    if chooser.engine.stop_requested() {
+    if chooser.engines.stop_requested() {
         return Err(Error::cancelled("resolve tag"));
     }
     let (image, gate) = chooser.supply.image(&want).await?;
-    let descriptor = chooser.engine.resolve(&image).await?;
+    let descriptor = chooser.engines.push().resolve(&image).await?;
     Ok(Looked { tag, image, gate, descriptor })
 }
 
@@ -208,17 +208,17 @@ async fn date(chooser: &Chooser<'_>, wanted: Descriptor, images: Vec<(String, Im
         return Ok((tags, Ok(date)));
     }
     for image in &images {
-        if let Some(date) = chooser.engine.created_at_target(image, &wanted).await? {
+        if let Some(date) = chooser.engines.push().created_at_target(image, &wanted).await? {
             created.add(&wanted.digest, date);
             return Ok((tags, Ok(date)));
         }
     }
     let Some(mut image) = images.into_iter().next() else { return Ok((tags, Ok(None))) };
     image.charge.tally = Arc::clone(tally);
-    let pulls = chooser.engine.pulls_for_date(&image, &wanted);
+    let pulls = chooser.engines.push().pulls_for_date(&image, &wanted);
     let undated = Undated { tags: tags.clone(), image, wanted, pulls };
     Ok(match pulls {
-        0 => (tags, Ok(read(chooser.engine, created, &undated).await?)),
+        0 => (tags, Ok(read(chooser.engines.push(), created, &undated).await?)),
         _ => (tags, Err(undated)),
     })
 }

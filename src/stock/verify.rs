@@ -139,6 +139,10 @@ impl Fault {
 
 /// What is wrong, and for whom.
 type Found = BTreeMap<(Wrong, About), (String, BTreeSet<String>)>;
+/// What a piece turned out to be.
+type Checked<T> = Result<T, Fault>;
+/// What a manifest refers to, and its length.
+type Read = (Arc<Links>, u64);
 /// What was begun once, however many wait for it.
 type Once<K, V> = Mutex<HashMap<K, Arc<OnceCell<V>>>>;
 
@@ -146,12 +150,11 @@ struct Walk {
     source: Arc<dyn Source>,
     deep: bool,
     progress: Arc<dyn Fn(u64) + Send + Sync>,
-    /// What each manifest refers to, and its length.
-    manifests: Once<(Place, Digest), Result<(Arc<Links>, u64), Fault>>,
+    manifests: Once<(Place, Digest), Checked<Read>>,
     /// With the size: a descriptor that states another one is another claim to check.
-    blobs: Once<(Place, Digest, u64), Result<(), Fault>>,
+    blobs: Once<(Place, Digest, u64), Checked<()>>,
     /// Whether a blob's bytes are right, and where they were read.
-    hashes: Once<(Digest, u64), (Place, Result<(), Fault>)>,
+    hashes: Once<(Digest, u64), (Place, Checked<()>)>,
     found: Mutex<Found>,
     hashed: AtomicU64,
 }
@@ -175,7 +178,7 @@ impl Walk {
     }
 
     /// What the image's name means. A digest needs no asking: its manifest will be read.
-    async fn root(&self, image: &Expected, charge: &Charge) -> Result<Descriptor, Fault> {
+    async fn root(&self, image: &Expected, charge: &Charge) -> Checked<Descriptor> {
         let found = match &image.reference {
             Reference::Digest(digest) => Descriptor::new("", digest.clone(), 0),
             Reference::Tag(_) => {
@@ -218,7 +221,7 @@ impl Walk {
     }
 
     /// What a manifest refers to, read once in each repository.
-    async fn read(&self, place: &Place, node: &Descriptor, charge: &Charge) -> Result<Arc<Links>, Fault> {
+    async fn read(&self, place: &Place, node: &Descriptor, charge: &Charge) -> Checked<Arc<Links>> {
         let read = async || {
             let found = self.source.manifest(place, &node.digest, charge).await.map_err(|error| Fault::of(&error))?;
             let manifest = found.ok_or_else(|| Fault(Wrong::Missing, "this manifest is not there".to_owned()))?;
@@ -240,7 +243,7 @@ impl Walk {
     }
 
     /// Whether a repository has a blob. Deep, who comes first reads it there, which shows that too.
-    async fn look(self: &Arc<Self>, place: &Place, blob: &Descriptor, charge: &Charge) -> Result<(), Fault> {
+    async fn look(self: &Arc<Self>, place: &Place, blob: &Descriptor, charge: &Charge) -> Checked<()> {
         if self.deep && blob.size > 0 {
             let hash = async || {
                 // In a task of its own: the blobs of one image are hashed on all cores, too.
@@ -264,7 +267,7 @@ impl Walk {
     }
 
     /// Reads a blob to its end.
-    async fn hash(&self, place: &Place, blob: &Descriptor, charge: &Charge) -> Result<(), Fault> {
+    async fn hash(&self, place: &Place, blob: &Descriptor, charge: &Charge) -> Checked<()> {
         let opened = self.source.blob(place, blob, 0, charge).await.map_err(|error| Fault::of(&error))?;
         let stream = opened.ok_or_else(missing_blob)?;
         let mut bytes = Verified::whole(stream, blob, Side::Target).map_err(|error| Fault::of(&error))?;

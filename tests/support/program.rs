@@ -143,6 +143,13 @@ impl Started {
         self.0.wait().unwrap();
     }
 
+    /// The largest resident size so far, in bytes; `None` once it has ended (or where there is no `/proc`).
+    pub fn peak_memory(&self) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id())).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        Some(line.trim().split(' ').next()?.parse::<u64>().ok()? * 1024)
+    }
+
     pub fn is_running(&mut self) -> bool {
         self.0.try_wait().unwrap().is_none()
     }

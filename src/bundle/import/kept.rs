@@ -56,7 +56,7 @@ impl Worker {
         let at_hand = blobs.into_iter().filter(|(blob, _)| self.shelf.hand(blob) == Hand::Here);
         let carried = stream::iter(at_hand).map(async |(blob, places)| {
             for place in places {
-                self.engine.carry(&self.loose(place, &charge), &blob).await?;
+                self.engine.carry(&self.loose(&place, &charge), &blob).await?;
             }
             Ok::<(), Error>(())
         });
@@ -68,7 +68,7 @@ impl Worker {
     }
 
     /// An image that nobody knows yet, in `place`.
-    fn loose(&self, place: Place, charge: &Charge) -> Image {
+    fn loose(&self, place: &Place, charge: &Charge) -> Image {
         Image {
             name: Arc::clone(&charge.image),
             upstream: Arc::clone(&self.shelf) as _,

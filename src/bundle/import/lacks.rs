@@ -157,15 +157,20 @@ pub(super) fn files(
     damage: &[Damage],
     affected: &HashMap<Digest, BTreeSet<String>>,
 ) -> Vec<DamagedFile> {
-    let mut files: BTreeMap<usize, (Vec<(Digest, String)>, BTreeSet<String>)> = BTreeMap::new();
+    #[derive(Default)]
+    struct Found {
+        content: Vec<(Digest, String)>,
+        images: BTreeSet<String>,
+    }
+    let mut files: BTreeMap<usize, Found> = BTreeMap::new();
     for damage in damage {
         for origin in culprits(shelf, bundles, &damage.origins) {
-            let (content, images) = files.entry(origin).or_default();
-            content.push((damage.digest.clone(), damage.why.clone()));
-            images.extend(affected.get(&damage.digest).into_iter().flatten().cloned());
+            let file = files.entry(origin).or_default();
+            file.content.push((damage.digest.clone(), damage.why.clone()));
+            file.images.extend(affected.get(&damage.digest).into_iter().flatten().cloned());
         }
     }
-    let file = |(origin, (content, images)): (usize, (Vec<(Digest, String)>, BTreeSet<String>))| DamagedFile {
+    let file = |(origin, Found { content, images }): (usize, Found)| DamagedFile {
         what: called(shelf, bundles, origin),
         mended: content.iter().all(|(digest, _)| shelf.hand(&Descriptor::new("", digest.clone(), 0)) == Hand::Here),
         content,

@@ -41,6 +41,8 @@ pub(super) struct Asker {
     pub(super) engine: Arc<Engine>,
     /// Where the bundles' bases say that content is, with the target's prefix.
     pub(super) held: HashMap<Digest, Vec<Place>>,
+    /// Everything that volumes carry, here or not; none if that is not known.
+    pub(super) carried: Option<HashSet<Digest>>,
     /// What the target was found not to have.
     pub(super) absent: Mutex<HashSet<(Place, Digest)>>,
 }
@@ -64,7 +66,8 @@ impl Asker {
                     let is_root = node.digest == root.digest;
                     let chosen = if is_root { Choice::of(&links.manifests, &image.policy.platforms).kept } else { links.manifests };
                     stack.extend(chosen);
-                    stack.extend(image.upstream.referrers(&image.from, &node.digest, &image.charge).await?);
+                    // Lists may have more than was carried.
+                    stack.extend(self.shelf.about(&image.from, &node.digest).into_iter().filter(|referrer| self.is_to_come(referrer)));
                     for blob in links.blobs.into_iter().filter(|blob| !blob.is_foreign()) {
                         if seen.insert(blob.digest.clone()) {
                             self.place(blob, &mut need, &mut elsewhere);
@@ -78,6 +81,11 @@ impl Asker {
         let asked = stream::iter(elsewhere).map(|blob| self.at_target(image, blob)).buffered(AT_ONCE);
         need.lacks.extend(asked.try_collect::<Vec<_>>().await?.into_iter().flatten());
         Ok(need)
+    }
+
+    /// Whether a referrer is here, or on its way.
+    fn is_to_come(&self, referrer: &Descriptor) -> bool {
+        self.shelf.hand(referrer) != Hand::Absent || self.carried.as_ref().is_none_or(|carried| carried.contains(&referrer.digest))
     }
 
     /// Sorts a blob: at hand, or to be asked for.

@@ -1,6 +1,6 @@
 //! An import: every image looked at, what is at hand brought, and a row for each.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use super::wanted::{Wanted, place_at};
 use super::witness::{Journal, Witness};
 use super::worker::Worker;
 use crate::bundle::evidence::Evidence;
+use crate::bundle::format::Bundle;
 use crate::bundle::preflight;
 use crate::bundle::read::{Arrived, Gathered, Shelf, Stage};
 use crate::config::Target;
@@ -78,14 +79,7 @@ impl Import {
         stop: CancellationToken,
     ) -> Self {
         let shelf = Arc::new(gathered.shelf);
-        let referrers = referrers(&gathered.bundles);
-        let wanted = gathered.entries.into_iter().map(|entry| {
-            let name = entry.bundle.map(|bundle| (bundle, format!("{}{}", entry.place, entry.reference.suffix())));
-            let mut wanted = Wanted::new(entry, &shelf, &target);
-            wanted.row.referrers = name.and_then(|name| referrers.get(&name).copied()).unwrap_or_default();
-            wanted
-        });
-        let wanted = wanted.collect();
+        let wanted = gathered.entries.into_iter().map(|entry| Wanted::new(entry, &shelf, &target)).collect();
         Import { shelf, bundles: gathered.bundles, wanted, target, stage, options, reporter, stop }
     }
 
@@ -149,7 +143,7 @@ impl Import {
     }
 
     fn engine(&self, ends: copy::Target) -> Arc<Engine> {
-        Engine::new(ends, Arc::clone(&self.reporter), Options { recheck: self.options.recheck, deliveries: None }, self.stop.clone())
+        Engine::new(ends, Arc::clone(&self.reporter), Options { recheck: self.options.recheck, ..Options::default() }, self.stop.clone())
     }
 
     /// Imports everything into the target whose ends these are. When the import is told to stop nothing new is begun, and what is under way has
@@ -158,7 +152,7 @@ impl Import {
         // Before anything is added to it.
         let earlier = journal.as_ref().filter(|_| self.options.evidence).map(Journal::read).unwrap_or_default();
         let wanted: Vec<Arc<Wanted>> = std::mem::take(&mut self.wanted).into_iter().map(Arc::new).collect();
-        self.reporter.event(&Event::Wanted { upstream: UPSTREAM, images: wanted.iter().filter(|wanted| !wanted.about).count() });
+        self.reporter.event(&Event::Wanted { upstream: UPSTREAM, images: wanted.len() });
         let bundles = Arc::new(std::mem::take(&mut self.bundles));
         let label = {
             let (shelf, bundles) = (Arc::clone(&self.shelf), Arc::clone(&bundles));
@@ -168,7 +162,8 @@ impl Import {
         let watched = copy::Target { sink: Arc::clone(&witness) as _, source: Arc::clone(&ends.source) };
         let engine = self.engine(watched.clone());
         let held = held(&bundles, &self.target);
-        let asker = Asker { shelf: Arc::clone(&self.shelf), target: watched, engine, held, absent: Mutex::default() };
+        let asker =
+            Asker { shelf: Arc::clone(&self.shelf), target: watched, engine, held, carried: carried(&bundles), absent: Mutex::default() };
         let worker = Worker::new(
             asker,
             bundles,
@@ -190,12 +185,10 @@ impl Import {
     }
 }
 
-/// How many manifests that are about an image travel with it, by bundle and name.
-fn referrers(bundles: &[Arrived]) -> HashMap<(usize, String), u64> {
-    let records = bundles.iter().enumerate().filter_map(|(number, bundle)| Some((number, bundle.record.as_ref()?)));
-    records
-        .flat_map(|(number, record)| record.images.iter().map(move |image| ((number, image.name.clone()), image.referrers.len() as u64)))
-        .collect()
+/// Everything that the bundles' volumes carry; none, if that is not known of one of them.
+fn carried(bundles: &[Arrived]) -> Option<HashSet<Digest>> {
+    let records: Option<Vec<&Bundle>> = bundles.iter().map(|bundle| bundle.record.as_ref()).collect();
+    Some(records?.into_iter().flat_map(Bundle::members).map(|(_, member)| member.digest.clone()).collect())
 }
 
 /// Where bundles' bases say that content is, as the target knows its repositories.

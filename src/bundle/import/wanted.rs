@@ -6,7 +6,7 @@ use crate::Error;
 use crate::Result;
 use crate::bundle::read::{Entry, Shelf};
 use crate::config::Target;
-use crate::content::{Charge, Descriptor, IndexMode, Place, PlatformFilter, Policy, SPARSE};
+use crate::content::{Charge, Descriptor, IndexMode, Place, PlatformFilter, Policy, Recheck, Referrers, SPARSE};
 use crate::copy::{Delivered, Engine, Image, Next, Survey};
 use crate::name::{Reference, check_path};
 use crate::report::{Outcome, Status};
@@ -21,8 +21,6 @@ pub(super) struct Wanted {
     /// Its name at the target.
     pub(super) title: String,
     pub(super) row: Outcome,
-    /// It is about another image: no row of its own, unless something is wrong with it.
-    pub(super) about: bool,
     /// What the target said, unless nothing is to be done.
     pub(super) survey: Option<Survey>,
 }
@@ -59,7 +57,9 @@ impl Wanted {
         root.annotations.retain(|key, _| key == SPARSE);
         // Of an index that was carried in part, that part is brought.
         let platforms = root.annotations.get(SPARSE).map(|text| PlatformFilter::split(text)).unwrap_or_default();
-        let policy = Policy { platforms, index: IndexMode::Sparse, ..Policy::default() };
+        // Signatures come after their images; where none has come, nobody is asked about any.
+        let referrers = if shelf.has_referrers() { Referrers::All } else { Referrers::No };
+        let policy = Policy { platforms, index: IndexMode::Sparse, referrers, referrers_recheck: Recheck::Always, ..Policy::default() };
         let image = Image {
             name: source.as_str().into(),
             upstream: Arc::clone(shelf) as _,
@@ -72,12 +72,7 @@ impl Wanted {
             policy: Arc::new(policy),
             resolved: None,
         };
-        Wanted { image, root, bundle: entry.bundle, also: entry.also, title, row, about: entry.about, survey: None }
-    }
-
-    /// Whether `row` is one to be told of.
-    pub(super) fn tells(&self, row: &Outcome) -> bool {
-        !self.about || !matches!(row.status, Status::Copied | Status::Current)
+        Wanted { image, root, bundle: entry.bundle, also: entry.also, title, row, survey: None }
     }
 
     /// Asks the target whether it has the image.
@@ -100,7 +95,7 @@ pub(super) fn delivered_row(row: &Outcome, delivered: Delivered) -> Outcome {
         digest: Some(delivered.digest),
         source_digest: delivered.source_digest,
         platforms: delivered.platforms,
-        referrers: row.referrers.max(delivered.referrers.len() as u64),
+        referrers: delivered.referrers.len() as u64,
         notes: row.notes.iter().cloned().chain(delivered.notes).collect(),
         ..row.clone()
     }

@@ -118,7 +118,7 @@ impl Witness {
     fn note(&self, place: &Place, digest: &Digest, how: How, from: Option<String>) {
         let hashed = (how == How::Written).then(|| Timestamp::now().to_string());
         let put = Put { digest: digest.clone(), place: place.to_string(), how, hashed, from };
-        if let Some(journal) = self.journal.as_ref().filter(|_| how == How::Written) {
+        if let Some(journal) = self.journal.as_ref().filter(|_| how != How::Present) {
             journal.write(&put);
         }
         // What was written is not forgotten because it is met again.
@@ -187,6 +187,21 @@ impl Sink for Witness {
 
     async fn publish(&self, publication: &Publication, charge: &Charge) -> Result<()> {
         self.inner.publish(publication, charge).await?;
+        let digest = &publication.manifest.digest;
+        self.note(&publication.place, digest, How::Written, self.from(digest));
+        Ok(())
+    }
+
+    async fn attach(&self, place: &Place, subject: &Digest, referrers: &[Manifest], charge: &Charge) -> Result<()> {
+        self.inner.attach(place, subject, referrers, charge).await?;
+        for referrer in referrers {
+            self.note(place, &referrer.digest, How::Written, self.from(&referrer.digest));
+        }
+        Ok(())
+    }
+
+    async fn attach_tagged(&self, publication: &Publication, subject: &Digest, charge: &Charge) -> Result<()> {
+        self.inner.attach_tagged(publication, subject, charge).await?;
         let digest = &publication.manifest.digest;
         self.note(&publication.place, digest, How::Written, self.from(digest));
         Ok(())

@@ -169,9 +169,7 @@ impl Worker {
     }
 
     fn finish(&self, order: usize, wanted: &Wanted, row: Outcome) {
-        if wanted.tells(&row) {
-            self.reporter.event(&Event::Finished { upstream: UPSTREAM, outcome: &row });
-        }
+        self.reporter.event(&Event::Finished { upstream: UPSTREAM, outcome: &row });
         let mut done = self.done();
         done.written += wanted.image.charge.tally.bytes_written();
         done.rows.insert(order, row);
@@ -205,8 +203,7 @@ impl Worker {
         };
         let counts = self.engine.counts();
         let bytes_read = rows.values().map(|row| row.bytes).sum::<u64>() + loose.bytes_read();
-        let told = rows.into_iter().filter(|(order, row)| wanted.get(*order).is_some_and(|wanted| wanted.tells(row)));
-        let rows: Vec<Outcome> = told.map(|(_, row)| row).collect();
+        let rows: Vec<Outcome> = rows.into_values().collect();
         let mut totals = Totals {
             bytes_read,
             bytes_written: done.written + loose.bytes_written(),

@@ -38,10 +38,7 @@ impl Tarball {
         let file = File::open(path).map_err(io)?;
         let mut tarball = Tarball { path: path.to_owned(), files: BTreeMap::new(), links: BTreeMap::new() };
         let mut archive = tar::Archive::new(file);
-        let entries = match archive.entries_with_seek() {
-            Ok(entries) => entries,
-            Err(_) => return Ok(None),
-        };
+        let Ok(entries) = archive.entries_with_seek() else { return Ok(None) };
         for entry in entries {
             let entry = match entry {
                 Ok(entry) => entry,

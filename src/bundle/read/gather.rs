@@ -1,6 +1,6 @@
 //! From what was named on the command line to what is in it: bundles, their volumes, the images they are for.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -56,8 +56,6 @@ pub struct Entry {
     pub line: usize,
     /// A remark on its name.
     pub note: Option<String>,
-    /// It is about another image (a list of referrers, a cosign signature), and travels with that.
-    pub about: bool,
 }
 
 impl Entry {
@@ -86,9 +84,9 @@ pub struct Gathering<'a> {
     stage: Option<&'a Stage>,
     names: &'a dyn Fn(&IndexEntry, &str) -> interchange::Named,
     pub(in crate::bundle) shelf: Shelf,
-    bundles: Vec<Arrived>,
+    pub(super) bundles: Vec<Arrived>,
     /// By bundle, or by its own for each layout and archive: what names images.
-    groups: Vec<(Option<usize>, Vec<Entry>)>,
+    pub(super) groups: Vec<(Option<usize>, Vec<Entry>)>,
     by_id: HashMap<Digest, usize>,
     seen: BTreeSet<PathBuf>,
     /// Volumes at hand, to be put on the shelf once all records are known.
@@ -97,6 +95,8 @@ pub struct Gathering<'a> {
     notes: Vec<String>,
     /// Manifests without a name: some are about others.
     nameless: Vec<Descriptor>,
+    /// Tags by which what is about a manifest is found.
+    about: Vec<(Place, String, Descriptor)>,
 }
 
 impl<'a> Gathering<'a> {
@@ -114,6 +114,7 @@ impl<'a> Gathering<'a> {
             troubles: vec![],
             notes: vec![],
             nameless: vec![],
+            about: vec![],
         }
     }
 
@@ -252,19 +253,10 @@ impl<'a> Gathering<'a> {
         for (at, descriptor) in manifests.into_iter().enumerate() {
             let entry = IndexEntry::of(descriptor);
             match entry.title() {
+                Some((place, Reference::Tag(tag))) if is_about(&tag) => self.about.push((place, tag, entry.descriptor)),
                 Some((place, reference)) => {
-                    let (file, about) = (path.display().to_string(), is_about(&reference));
-                    entries.push(Entry {
-                        entry,
-                        place,
-                        reference,
-                        bundle: Some(bundle),
-                        also: vec![],
-                        file,
-                        line: at + 1,
-                        note: None,
-                        about,
-                    });
+                    let file = path.display().to_string();
+                    entries.push(Entry { entry, place, reference, bundle: Some(bundle), also: vec![], file, line: at + 1, note: None });
                 }
                 None => self.nameless.push(entry.descriptor),
             }
@@ -308,10 +300,10 @@ impl<'a> Gathering<'a> {
             }
             _ => head,
         };
-        if let Some(arrived) = self.bundles.get_mut(bundle) {
-            if arrived.at_hand.insert(head.record.volume) {
-                arrived.members.extend(head.record.members.iter().cloned());
-            }
+        if let Some(arrived) = self.bundles.get_mut(bundle)
+            && arrived.at_hand.insert(head.record.volume)
+        {
+            arrived.members.extend(head.record.members.iter().cloned());
         }
         self.volumes.push((path.to_owned(), bundle, head));
     }
@@ -322,6 +314,12 @@ impl<'a> Gathering<'a> {
         let mut named = vec![];
         for (at, entry) in entries.into_iter().enumerate() {
             self.shelf.learn([&entry.descriptor]);
+            if let Some((place, Reference::Tag(tag))) = entry.title()
+                && is_about(&tag)
+            {
+                self.about.push((place, tag, entry.descriptor));
+                continue;
+            }
             if entry.name.is_none() && entry.source.is_none() {
                 self.nameless.push(entry.descriptor.clone());
                 if self.shelf.refers(&entry.descriptor) {
@@ -331,7 +329,7 @@ impl<'a> Gathering<'a> {
             let file = path.display().to_string();
             match (self.names)(&entry, &stem) {
                 Ok((place, reference, note)) => {
-                    named.push(Entry { entry, place, reference, bundle: None, also: vec![], file, line: at + 1, note, about: false })
+                    named.push(Entry { entry, place, reference, bundle: None, also: vec![], file, line: at + 1, note });
                 }
                 Err(why) => self.troubles.push(Error::local(OP, format!("{file}:{}: {why}", at + 1))),
             }
@@ -354,6 +352,9 @@ impl<'a> Gathering<'a> {
         self.shelve();
         for descriptor in std::mem::take(&mut self.nameless) {
             self.shelf.refer(&descriptor);
+        }
+        for (place, tag, descriptor) in std::mem::take(&mut self.about) {
+            self.shelf.tag(place, tag, descriptor);
         }
         let order = self.order();
         let (entries, superseded) = self.settle(&order);
@@ -415,69 +416,14 @@ impl<'a> Gathering<'a> {
             }
         }
     }
-
-    /// Groups in the order in which their names count: who builds on another comes after it.
-    fn order(&self) -> Vec<usize> {
-        let group_of: HashMap<&Digest, usize> =
-            self.groups.iter().enumerate().filter_map(|(group, (bundle, _))| Some((&self.bundles.get((*bundle)?)?.id, group))).collect();
-        let mut order = vec![];
-        let mut begun = BTreeSet::new();
-        for group in 0..self.groups.len() {
-            self.visit(group, &group_of, &mut begun, &mut order);
-        }
-        order
-    }
-
-    fn visit(&self, group: usize, group_of: &HashMap<&Digest, usize>, begun: &mut BTreeSet<usize>, order: &mut Vec<usize>) {
-        if !begun.insert(group) {
-            return;
-        }
-        let bundle = self.groups.get(group).and_then(|(bundle, _)| self.bundles.get((*bundle)?));
-        if let Some(record) = bundle.and_then(|bundle| bundle.record.as_ref()) {
-            for base in &record.base.bundles {
-                if let Some(before) = group_of.get(&base.id) {
-                    self.visit(*before, group_of, begun, order);
-                }
-            }
-        }
-        order.push(group);
-    }
-
-    /// Each name once, and how many images were left out for others.
-    fn settle(&mut self, order: &[usize]) -> (Vec<Entry>, usize) {
-        let mut kept: BTreeMap<(Place, Reference), (usize, Entry)> = BTreeMap::new();
-        let mut superseded = 0;
-        for group in order {
-            let entries = self.groups.get_mut(*group).map(|(_, entries)| std::mem::take(entries)).unwrap_or_default();
-            for mut entry in entries {
-                let name = (entry.place.clone(), entry.reference.clone());
-                match kept.remove(&name) {
-                    // Of two entries of one name in one index, tools take the first.
-                    Some((of, first)) if of == *group => entry = first,
-                    Some((_, before)) if before.entry.descriptor.digest == entry.entry.descriptor.digest => {
-                        entry.also = before.also.into_iter().chain(before.bundle).collect();
-                    }
-                    Some(_) => superseded += 1,
-                    None => {}
-                }
-                kept.insert(name, (*group, entry));
-            }
-        }
-        let mut kept: Vec<(usize, Entry)> = kept.into_values().collect();
-        let rank = |group: &usize| order.iter().position(|other| other == group);
-        kept.sort_by_key(|(group, entry)| (rank(group), entry.line));
-        (kept.into_iter().map(|(_, entry)| entry).collect(), superseded)
-    }
 }
 
 /// Whether a tag is one of those that what is about an image is found by: `sha256-<hex>` (distribution-spec "Referrers Tag Schema"), cosign's
-/// `sha256-<hex>.sig`.
-fn is_about(reference: &Reference) -> bool {
-    let Reference::Tag(tag) = reference else { return false };
-    let hex = tag.strip_prefix("sha256-").map(|rest| (rest, 64)).or_else(|| tag.strip_prefix("sha512-").map(|rest| (rest, 64)));
-    hex.is_some_and(|(rest, digits)| {
-        rest.len() >= digits && rest.bytes().take(digits).all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-    })
+/// `sha256-<hex>.sig`. It travels with what it is about.
+fn is_about(tag: &str) -> bool {
+    let stem = tag.split_once('.').map_or(tag, |(stem, _)| stem);
+    stem.split_once('-')
+        .is_some_and(|(algorithm, hex)| Digest::parse(&format!("{algorithm}:{hex}")).is_ok_and(|digest| digest.hasher().is_some()))
 }
 
 /// Whether the file at `path` has the hash that the bundle's record says.

@@ -141,7 +141,6 @@ mod tests {
         let plan = Plan::new(Index::new(vec![]), vec![], Base::default(), contents.iter().map(piece).collect(), Some(10_000)).unwrap();
         let volumes: Vec<Vec<u8>> = plan
             .sheets()
-            .into_iter()
             .map(|sheet| {
                 let mut bytes = sheet.head;
                 for member in &sheet.members {

@@ -8,16 +8,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use serde::Deserialize;
 use tokio::io::AsyncReadExt as _;
 use tokio_util::io::ReaderStream;
 
 use super::blocking;
-use crate::content::{BlobStream, Charge, Descriptor, Digest, Links, MAX_MANIFEST, Manifest, Place, Source};
+use crate::content::{
+    BlobStream, Charge, Descriptor, Digest, DigestTags, Links, MAX_MANIFEST, Manifest, ManifestKind, Place, Source, kind_of,
+};
 use crate::name::Reference;
 use crate::{Error, Kind, Result, Side};
 
 const OP: &str = "read volume";
+
+/// containerd's annotation for what a manifest in a layout is about, which larder's layouts have too (containerd `core/images/archive`).
+const SUBJECT: &str = "io.containerd.manifest.subject";
 
 /// As a layout reads: a hop to another thread each, and nothing in memory.
 const CHUNK: usize = 256 * 1024;
@@ -106,7 +110,10 @@ pub struct Shelf {
     origins: Vec<Origin>,
     copies: HashMap<Digest, Vec<Copy>>,
     parts: BTreeMap<Digest, Parts>,
+    /// By what they are about.
     referrers: HashMap<Digest, Vec<Descriptor>>,
+    /// Tags by which what is about a manifest is found.
+    tags: HashMap<Place, BTreeMap<String, Descriptor>>,
     seen: Mutex<Seen>,
 }
 
@@ -155,24 +162,53 @@ impl Shelf {
 
     /// If the manifest is about another, it is noted with that. Blocks.
     pub(in crate::bundle) fn refer(&mut self, manifest: &Descriptor) {
-        let Some(about) = self.about(manifest) else { return };
-        let Some(Subject { digest, .. }) = about.subject else { return };
-        let artifact_type = about.artifact_type.or(about.config.map(|config| config.media_type));
-        let (digest_of, annotations) = (manifest.digest.clone(), about.annotations.unwrap_or_default());
-        let referrer = Descriptor { artifact_type, annotations, ..Descriptor::new(manifest.media_type.clone(), digest_of, manifest.size) };
-        let all = self.referrers.entry(digest).or_default();
+        let said = manifest.annotations.get(SUBJECT).and_then(|digest| Digest::parse(digest).ok());
+        let read = self.peek(&manifest.digest).and_then(|bytes| Manifest::known(bytes, None, manifest.digest.clone(), Side::Local).ok());
+        let subject = said.or_else(|| Some(read.as_ref()?.links().ok()?.subject?.digest));
+        let Some(subject) = subject else { return };
+        let mut referrer = read.map_or_else(|| manifest.clone(), |read| read.as_referrer());
+        referrer.annotations.remove(SUBJECT);
+        self.refers_to(subject, referrer);
+    }
+
+    fn refers_to(&mut self, subject: Digest, referrer: Descriptor) {
+        let all = self.referrers.entry(subject).or_default();
         if !all.iter().any(|known| known.digest == referrer.digest) {
             all.push(referrer);
         }
     }
 
-    /// Whether the manifest is about another. Blocks.
-    pub(in crate::bundle) fn refers(&self, manifest: &Descriptor) -> bool {
-        self.about(manifest).is_some_and(|about| about.subject.is_some())
+    /// Notes a tag by which what is about a manifest is found: an index of referrers, or cosign's. Blocks.
+    pub(in crate::bundle) fn tag(&mut self, place: Place, tag: String, manifest: Descriptor) {
+        let index = self.peek(&manifest.digest).and_then(|bytes| Manifest::known(bytes, None, manifest.digest.clone(), Side::Local).ok());
+        let listed = index.and_then(|index| index.links().ok()).map(|links| links.manifests).unwrap_or_default();
+        if let Some(subject) = tag.split_once('-').and_then(|(algorithm, hex)| Digest::parse(&format!("{algorithm}:{hex}")).ok()) {
+            self.learn(&listed);
+            listed.into_iter().for_each(|referrer| self.refers_to(subject.clone(), referrer));
+        }
+        self.learn([&manifest]);
+        self.tags.entry(place).or_default().insert(tag, manifest);
     }
 
-    fn about(&self, manifest: &Descriptor) -> Option<About> {
-        serde_json::from_slice(&self.peek(&manifest.digest)?).ok()
+    /// Whether anything here is about another manifest.
+    pub(in crate::bundle) fn has_referrers(&self) -> bool {
+        !self.referrers.is_empty() || !self.tags.is_empty()
+    }
+
+    /// What is about `subject`, listed or by cosign's tags in `place`.
+    pub(in crate::bundle) fn about(&self, place: &Place, subject: &Digest) -> Vec<Descriptor> {
+        let tags = self.tags.get(place);
+        let cosign = tags.into_iter().flat_map(|tags| {
+            let named = DigestTags::of(tags.keys()).cosign(subject);
+            named.into_iter().filter_map(|(tag, _)| tags.get(&tag).cloned()).collect::<Vec<_>>()
+        });
+        self.referrers.get(subject).into_iter().flatten().cloned().chain(cosign).collect()
+    }
+
+    /// Whether the manifest is about another. Blocks.
+    pub(in crate::bundle) fn refers(&self, manifest: &Descriptor) -> bool {
+        let read = self.peek(&manifest.digest).and_then(|bytes| Manifest::known(bytes, None, manifest.digest.clone(), Side::Local).ok());
+        manifest.annotations.contains_key(SUBJECT) || read.and_then(|read| read.links().ok()).is_some_and(|links| links.subject.is_some())
     }
 
     /// The bytes of a manifest, if they are right. Blocks.
@@ -261,6 +297,9 @@ impl Shelf {
     pub(in crate::bundle) async fn read_manifest(&self, digest: &Digest) -> Result<Option<Manifest>> {
         while let Some((number, copy)) = self.copy(digest) {
             if copy.size > MAX_MANIFEST as u64 {
+                if self.is_opaque(digest) {
+                    return Ok(None);
+                }
                 self.spoil(digest, number, format!("it has {} bytes, more than a manifest may have ({MAX_MANIFEST})", copy.size));
                 continue;
             }
@@ -269,11 +308,20 @@ impl Shelf {
                 Ok(bytes) if digest.hasher().is_some() && !digest.matches(&bytes) => {
                     self.spoil(digest, number, format!("the bytes hash to {}", Digest::sha256(&bytes)));
                 }
-                Ok(bytes) => return self.parse(bytes, digest).map(Some),
+                Ok(bytes) => match self.parse(bytes, digest) {
+                    // An index may list what is no manifest (BuildKit's cache lists blobs): it is none, and nothing is wrong with it.
+                    Err(_) if self.is_opaque(digest) => return Ok(None),
+                    parsed => return parsed.map(Some),
+                },
                 Err(error) => self.spoil(digest, number, error.message()),
             }
         }
         if self.copies.contains_key(digest) { Err(self.damaged(digest)) } else { Ok(None) }
+    }
+
+    /// Whether descriptors say that it is something else than a manifest.
+    fn is_opaque(&self, digest: &Digest) -> bool {
+        self.seen().types.get(digest).is_some_and(|of| kind_of(of) == ManifestKind::Opaque)
     }
 
     /// The body's own media type counts; the descriptor's only where the body has none.
@@ -302,27 +350,6 @@ impl Shelf {
     fn seen(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// What a manifest says of itself to those who look for what refers to another.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct About {
-    subject: Option<Subject>,
-    artifact_type: Option<String>,
-    config: Option<Config>,
-    annotations: Option<BTreeMap<String, String>>,
-}
-
-#[derive(Deserialize)]
-struct Subject {
-    digest: Digest,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Config {
-    media_type: String,
 }
 
 fn origins(copy: &Copy) -> Vec<usize> {
@@ -395,15 +422,18 @@ fn after(pieces: &[Piece], mut offset: u64) -> Vec<(Piece, u64)> {
 
 #[async_trait]
 impl Source for Shelf {
-    /// Names are the import's business; what is asked for here is asked for by digest.
-    async fn resolve(&self, _place: &Place, reference: &Reference, _charge: &Charge) -> Result<Option<Descriptor>> {
-        let Reference::Digest(digest) = reference else { return Ok(None) };
+    /// Names are the import's business; what is asked for here is asked for by digest, or by a tag of what is about another manifest.
+    async fn resolve(&self, place: &Place, reference: &Reference, _charge: &Charge) -> Result<Option<Descriptor>> {
+        let digest = match reference {
+            Reference::Digest(digest) => digest,
+            Reference::Tag(tag) => return Ok(self.tags.get(place).and_then(|tags| tags.get(tag)).cloned()),
+        };
         let media_type = self.seen().types.get(digest).cloned().unwrap_or_default();
         Ok(self.copy(digest).map(|(_, copy)| Descriptor::new(media_type, digest.clone(), copy.size)))
     }
 
-    async fn tags(&self, _place: &Place, _charge: &Charge) -> Result<Vec<String>> {
-        Ok(vec![])
+    async fn tags(&self, place: &Place, _charge: &Charge) -> Result<Vec<String>> {
+        Ok(self.tags.get(place).into_iter().flat_map(BTreeMap::keys).cloned().collect())
     }
 
     async fn manifest(&self, _place: &Place, digest: &Digest, charge: &Charge) -> Result<Option<Manifest>> {

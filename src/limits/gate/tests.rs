@@ -220,3 +220,34 @@ async fn a_reserve_that_leaves_nothing_is_said_at_once() {
     let deferred = gate.acquire(claim(1), far()).await.err().unwrap();
     assert_eq!((deferred.reason.as_str(), deferred.until), ("docker.io (hub): `pulls.reserve` (10) leaves nothing of a window", None));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_pull_that_a_cache_answered_itself_is_anybodys_again() {
+    let gate = gate(None, None);
+    gate.observe(&quota_of(100, 2, WINDOW), Instant::now());
+    let first = gate.acquire(claim(2), Mode::Defer).await.unwrap();
+    let second = {
+        let gate = Arc::clone(&gate);
+        tokio::spawn(async move { gate.acquire(claim(1), Mode::Defer).await.map(|lease| lease.granted()) })
+    };
+    tokio::time::sleep(SECOND).await;
+    assert_eq!(gate.standing().waiting, 1);
+    first.spend().await.unwrap().free();
+    assert_eq!(second.await.unwrap(), Ok(1));
+    assert_eq!((first.granted(), gate.standing().spent), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_nothing_is_known_a_pull_that_was_free_lets_the_next_one_go() {
+    let gate = gate(None, None);
+    let lease = gate.acquire(claim(3), Mode::Defer).await.unwrap();
+    let flight = lease.spend().await.unwrap();
+    let next = tokio::spawn({
+        let lease = lease.clone();
+        async move { lease.spend().await.map(Flight::free) }
+    });
+    tokio::time::sleep(SECOND).await;
+    assert!(!next.is_finished());
+    flight.free();
+    next.await.unwrap().unwrap();
+}

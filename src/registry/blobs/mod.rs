@@ -5,6 +5,7 @@ mod range;
 mod read;
 
 use reqwest::Method;
+use reqwest::header::HeaderMap;
 
 use super::auth::Scopes;
 use super::counters::RequestKind;
@@ -29,8 +30,8 @@ impl RegistryStore {
         let scopes = Scopes::pull(place.as_str());
         match self.ask_blob(place, digest, &scopes, charge).await? {
             Asked::Absent => return Ok(None),
-            Asked::Here(Some(size)) => return Ok(Some(size)),
-            Asked::Here(None) => {}
+            Asked::Here(Some(size), _) => return Ok(Some(size)),
+            Asked::Here(None, _) => {}
         }
         let url = self.blob_url(place, digest);
         let call = Call::new((RequestKind::BlobGet, "get blob", Method::GET), url, place, &scopes, charge);
@@ -47,13 +48,13 @@ impl RegistryStore {
     ///
     /// A registry may redirect the HEAD to a store whose signed address is good for GET only, which refuses it. That a
     /// registry redirects says that it has the blob; should it be wrong, the manifest's PUT is refused and the copy heals.
-    async fn ask_blob(&self, place: &Place, digest: &Digest, scopes: &Scopes, charge: &Charge) -> Result<Asked> {
+    pub(super) async fn ask_blob(&self, place: &Place, digest: &Digest, scopes: &Scopes, charge: &Charge) -> Result<Asked> {
         let url = self.blob_url(place, digest);
         let call = Call::new((RequestKind::BlobHead, "head blob", Method::HEAD), url, place, scopes, charge);
         match self.transport.deliver(&call, &mut self.transport.host.patience()).await? {
-            Outcome::Answer(answer) => Ok(Asked::Here(answer.content_length())),
+            Outcome::Answer(answer) => Ok(Asked::Here(answer.content_length(), answer.headers)),
             Outcome::Refused(refusal, _) if refusal.foreign.is_some() && matches!(refusal.status, 400 | 401 | 403 | 405) => {
-                Ok(Asked::Here(None))
+                Ok(Asked::Here(None, HeaderMap::new()))
             }
             Outcome::Refused(refusal, _) => match error::refused(&self.transport.topic(&call), &refusal) {
                 error if error.kind() == Kind::NotFound => Ok(Asked::Absent),
@@ -65,9 +66,9 @@ impl RegistryStore {
 
 /// What a registry says of a blob.
 #[derive(Debug, PartialEq, Eq)]
-enum Asked {
-    /// It has it, of so many bytes, if it says so.
-    Here(Option<u64>),
+pub(super) enum Asked {
+    /// It has it, of so many bytes, if it says so; the answer's headers.
+    Here(Option<u64>, HeaderMap),
     /// It does not have it.
     Absent,
 }

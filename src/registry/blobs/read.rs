@@ -1,9 +1,10 @@
 //! Reading a blob: a stream that mends itself. A body that breaks off is asked for again from the byte it had reached, at the
-//! registry's own address (what it redirected to may have expired), out of the same retry budget as the request was.
+//! registry's own address (what it redirected to may have expired), out of the same retry budget as the request was. Through a
+//! cache it is read again from its beginning, because a part may never fill the cache.
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use reqwest::header::{CONTENT_RANGE, HeaderValue, RANGE};
+use reqwest::header::{CONTENT_RANGE, HeaderMap, HeaderValue, RANGE};
 use reqwest::{Method, StatusCode};
 use tokio::time::Instant;
 
@@ -28,12 +29,23 @@ impl RegistryStore {
         offset: u64,
         charge: &Charge,
     ) -> Result<Option<BlobStream>> {
-        if offset >= blob.size {
+        Ok(self.open_blob(place, blob, offset, charge).await?.map(|(_, stream)| stream))
+    }
+
+    /// [`RegistryStore::read_blob`], with the headers of the answer.
+    pub(in crate::registry) async fn open_blob(
+        &self,
+        place: &Place,
+        blob: &Descriptor,
+        offset: u64,
+        charge: &Charge,
+    ) -> Result<Option<(HeaderMap, BlobStream)>> {
+        if offset >= blob.size && self.transport.through(charge).is_none() {
             // Nothing is left to ask for. Who asked still checks what it has.
-            return Ok(Some(stream::empty().boxed()));
+            return Ok(Some((HeaderMap::new(), stream::empty().boxed())));
         }
         if blob.is_foreign() && !blob.urls.is_empty() && self.transport.side == Side::Upstream {
-            return self.read_foreign(place, blob, offset, charge).await.map(Some);
+            return self.read_foreign(place, blob, offset, charge).await.map(|stream| Some((HeaderMap::new(), stream)));
         }
         let mut reading = self.reading(place, blob, offset, charge);
         match reading.open(Claim::Fresh).await {
@@ -41,8 +53,9 @@ impl RegistryStore {
             Err(error) if error.kind() == Kind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         }
+        let headers = reading.body.as_ref().map(|body| body.headers.clone()).unwrap_or_default();
         let chunks = stream::try_unfold(reading, |mut reading| async move { Ok(reading.next().await?.map(|chunk| (chunk, reading))) });
-        Ok(Some(chunks.boxed()))
+        Ok(Some((headers, chunks.boxed())))
     }
 
     /// A reading of `blob` at the registry that has yet to begin.
@@ -55,6 +68,7 @@ impl RegistryStore {
             blob: blob.clone(),
             charge: charge.clone(),
             at: offset,
+            whole: self.transport.through(charge).is_some(),
             skip: 0,
             body: None,
             patience: self.transport.host.patience(),
@@ -77,6 +91,8 @@ pub(super) struct Reading {
     scopes: Scopes,
     /// The next byte the reader wants.
     pub(super) at: u64,
+    /// No part of it is asked for, even if it breaks off.
+    whole: bool,
     /// How many bytes of the present body the reader has had already.
     skip: u64,
     body: Option<Answer>,
@@ -121,7 +137,7 @@ impl Reading {
 
     /// Takes in a piece of the present body. `None`: the reader had all of it before.
     fn take(&mut self, mut chunk: Bytes) -> Result<Option<Bytes>> {
-        if self.transport.side == Side::Upstream {
+        if self.transport.reads_upstream(&self.charge) {
             self.charge.tally.add_read(chunk.len() as u64);
         }
         let old = usize::try_from(self.skip).unwrap_or(usize::MAX).min(chunk.len());
@@ -155,7 +171,7 @@ impl Reading {
             call.stranger = true;
             call.credentials = Credentials::Given(None);
         }
-        if self.at > 0 {
+        if self.at > 0 && !self.whole {
             let range = HeaderValue::from_str(&format!("bytes={}-", self.at));
             call.headers.extend(range.ok().map(|range| (RANGE, range)));
         }

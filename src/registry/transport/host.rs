@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use reqwest::header::HeaderMap;
 use tokio::time::Instant;
 use url::Url;
 
@@ -16,7 +17,7 @@ use crate::limits::{Bandwidth, Pace, Pause, Permit, Verdict};
 use crate::registry::HostSettings;
 use crate::registry::address::AddressPolicy;
 use crate::registry::http::{self, Clients};
-use crate::registry::profiles::{self, Mount, Profile, Upload};
+use crate::registry::profiles::{self, Caching, Mount, Profile, Upload};
 use crate::registry::referrers::ReferrersApi;
 
 /// After so many mounts refused in a row, none is asked for any more. A refusal may be about one pair of repositories (no
@@ -52,6 +53,8 @@ pub(crate) struct Host {
     /// How long it is left alone because it fails.
     backoff: Mutex<Backoff>,
     patches: AtomicBool,
+    /// It was seen to say that an answer came from its upstream.
+    says_origin: AtomicBool,
     mounts_refused: AtomicU32,
 }
 
@@ -81,6 +84,7 @@ impl Host {
             pause: Pause::new(retry.longest_pause),
             backoff: Mutex::new(Backoff::new(retry)),
             patches: AtomicBool::new(profile.upload == Upload::Patch),
+            says_origin: AtomicBool::new(false),
             mounts_refused: AtomicU32::new(match profile.mount {
                 Mount::Yes => 0,
                 Mount::IfSwitchedOn => MOUNT_REFUSALS - 1,
@@ -181,6 +185,18 @@ impl Host {
     /// A PUT was too large (413): from now on uploads go by PATCH.
     pub(crate) fn patch_from_now_on(&self) {
         self.patches.store(true, Ordering::Relaxed);
+    }
+
+    /// How it behaves as a pull-through cache: as its kind does, or as what its answers have given it away for.
+    pub(crate) fn caching(&self) -> &'static Caching {
+        if self.says_origin.load(Ordering::Relaxed) { self.profile.caching.that_says_origin() } else { self.profile.caching }
+    }
+
+    /// Whether an answer says that it comes from the upstream of a cache (registries.md 1.5).
+    pub(crate) fn passed_on(&self, headers: &HeaderMap) -> bool {
+        let said = headers.get("x-azure-origin").is_some_and(|origin| origin.as_bytes().eq_ignore_ascii_case(b"upstream"));
+        self.says_origin.fetch_or(said, Ordering::Relaxed);
+        said
     }
 
     /// Whether a mount is worth asking for.

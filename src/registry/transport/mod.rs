@@ -421,7 +421,7 @@ impl Transport {
 
     /// Whose pull budget a request spends.
     fn payer<'a>(&'a self, charge: &'a Charge) -> &'a str {
-        charge.account.as_deref().unwrap_or(&self.account.name)
+        self.through(charge).map_or(&self.account.name, |gate| &gate.account().name)
     }
 
     /// What `call` says who we are. Never said to another host than the registry.

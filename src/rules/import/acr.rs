@@ -26,7 +26,7 @@ pub(super) fn read<'v>(rules: impl Iterator<Item = &'v Value>, sets: impl Iterat
 
 /// The registry that all rows belong to, which their resource identifiers name.
 fn registry<'v>(rows: impl Iterator<Item = &'v &'v Value>, draft: &mut Draft) -> Result<String> {
-    let mut names: Vec<String> = rows.filter_map(|row| registry_of(row)).map(|name| name.to_ascii_lowercase()).collect();
+    let mut names: Vec<String> = rows.filter_map(|row| registry_of(row)).map(str::to_ascii_lowercase).collect();
     names.sort();
     names.dedup();
     match names.as_slice() {

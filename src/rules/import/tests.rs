@@ -9,7 +9,7 @@ use crate::name::Repository;
 use crate::rules::Unresolved;
 
 /// What an import gives, loaded.
-fn loaded(rows: Value) -> (Config, Imported) {
+fn loaded(rows: &Value) -> (Config, Imported) {
     let imported = import(&[("file.json".to_owned(), rows.to_string())], None).unwrap();
     let config = Config::parse(&imported.text, Path::new("larder.toml")).unwrap_or_else(|errors| panic!("{errors:?}\n{}", imported.text));
     (config, imported)
@@ -182,7 +182,7 @@ proptest! {
                 acr.0.push(rule);
             }
         }
-        let (config, imported) = loaded(acr.rows());
+        let (config, imported) = loaded(&acr.rows());
         prop_assert_eq!((imported.lost.len(), imported.rules, config.target.to_string()), (0, acr.0.len(), "contoso.azurecr.io".to_owned()));
         agrees(&config, &acr)?;
     }
@@ -195,7 +195,7 @@ proptest! {
                 ecr.0.push(rule);
             }
         }
-        let (config, imported) = loaded(ecr.rows());
+        let (config, imported) = loaded(&ecr.rows());
         prop_assert_eq!((imported.lost.len(), imported.rules), (0, ecr.0.len()));
         agrees(&config, &ecr)?;
     }
@@ -203,7 +203,7 @@ proptest! {
     #[test]
     fn harbor_resolves_every_name_as_larder_does(registries in prop::collection::vec(0_usize..3, 1..4)) {
         let harbor = Harbor(WORDS.iter().map(|word| (*word).to_owned()).zip(registries).collect());
-        let (config, imported) = loaded(harbor.rows());
+        let (config, imported) = loaded(&harbor.rows());
         prop_assert_eq!((imported.lost.len(), imported.rules), (0, harbor.0.len()));
         agrees(&config, &harbor)?;
     }
@@ -242,7 +242,7 @@ fn rules_in_each_others_way_are_lost_by_name() {
         ("quay.io/c*".to_owned(), "c/*".to_owned()),
         ("quay.io/d/*".to_owned(), "d".to_owned()),
     ]);
-    let (config, imported) = loaded(acr.rows());
+    let (config, imported) = loaded(&acr.rows());
     assert_eq!(config.rules.rules().len(), 2);
     assert_eq!(
         imported.lost,
@@ -258,7 +258,7 @@ fn rules_in_each_others_way_are_lost_by_name() {
 #[test]
 fn a_thousand_rules_are_kept() {
     let rules = (0..1003).map(|at| (format!("quay.io/a{at}"), format!("a{at}"))).collect();
-    let (config, imported) = loaded(Acr(rules).rows());
+    let (config, imported) = loaded(&Acr(rules).rows());
     assert_eq!((config.rules.rules().len(), imported.lost.len()), (1000, 3));
     assert!(imported.lost[0].ends_with("1000 rules are the limit"), "{}", imported.lost[0]);
 }

@@ -15,7 +15,7 @@ pub(super) fn write(mut draft: Draft, system: System, files: &[&str], target: Op
         // What was said about the placeholder is answered.
         Some(_) => draft.notes.retain(|note| !note.contains("--to REGISTRY")),
         None if system == System::Harbor => {
-            draft.note(format!("the files do not say where Harbor is: {host} stands for it (--to REGISTRY says it)"))
+            draft.note(format!("the files do not say where Harbor is: {host} stands for it (--to REGISTRY says it)"));
         }
         None => {}
     }

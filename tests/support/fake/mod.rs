@@ -3,6 +3,7 @@
 //!
 //! [`Options`] choose the registry it resembles, [`Fault`]s let single requests go wrong, the log counts everything.
 
+mod acr;
 mod auth;
 mod blobs;
 mod cdn;
@@ -31,6 +32,7 @@ use bytes::Bytes;
 use larder::content::Digest;
 use tokio::sync::oneshot;
 
+pub use acr::Acr;
 pub use auth::{Auth, BASIC_AND_BEARER, EMPTY_SCOPE, LOWER_CASE, NO_SCOPE, NO_SERVICE, QUOTED, Tokens, UNQUOTED};
 pub use faults::{FOREVER, Fault, Gate, Match};
 pub use log::{Kind, Request};
@@ -81,6 +83,7 @@ impl Fake {
             limits: limits::Limits::default(),
             uploads: uploads::Uploads::default(),
             links: cdn::Links::default(),
+            pending: acr::Pending::default(),
             address,
             cdn_address,
         });

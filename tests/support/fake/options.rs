@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::acr::Acr;
 use super::auth::Auth;
 
 /// The behaviour of a [`super::Fake`]. The default is the strictest registry that keeps to distribution-spec 1.1.
@@ -62,6 +63,8 @@ pub struct Options {
     pub pulls: Option<Pulls>,
     /// A limit of requests per second.
     pub rate: Option<Rate>,
+    /// It is an artifact cache as well.
+    pub acr: Option<Acr>,
     /// Every answer comes so much later.
     pub latency: Option<Duration>,
 }
@@ -97,6 +100,7 @@ impl Default for Options {
             redirect: None,
             pulls: None,
             rate: None,
+            acr: None,
             latency: None,
         }
     }

@@ -20,7 +20,7 @@ use super::route::Route;
 use super::state::State;
 use super::uploads::Uploads;
 use super::wire::Connection;
-use super::{blobs, cdn, lists, manifests, uploads};
+use super::{acr, blobs, cdn, lists, manifests, uploads};
 
 /// One registry.
 pub(super) struct Registry {
@@ -32,6 +32,7 @@ pub(super) struct Registry {
     pub(super) limits: Limits,
     pub(super) uploads: Uploads,
     pub(super) links: cdn::Links,
+    pub(super) pending: acr::Pending,
     pub(super) address: SocketAddr,
     pub(super) cdn_address: SocketAddr,
 }
@@ -157,6 +158,9 @@ async fn admit(registry: &Registry, exchange: &mut Exchange) -> Result<String, R
 
 /// The registry's own answer.
 async fn answer(registry: &Registry, exchange: &mut Exchange, account: &str) -> Reply {
+    if let Some(answer) = acr::answer(registry, &exchange.options, &exchange.route).await {
+        return answer;
+    }
     match exchange.route.kind {
         Kind::Ping => with(with(reply(200, "{}"), "content-type", "application/json"), "docker-distribution-api-version", "registry/2.0"),
         Kind::Token => {

@@ -1,0 +1,111 @@
+//! Asking a pull-through cache: what it has of its own, what it must ask its upstream for, and pulling through it.
+
+use reqwest::Method;
+use reqwest::header::{ETAG, HeaderMap};
+
+use super::auth::Scopes;
+use super::blobs::Asked;
+use super::counters::RequestKind;
+use super::manifests::{accept, media_type, said_digest};
+use super::profiles::{BlobOrigin, Caching, Support};
+use super::store::RegistryStore;
+use super::transport::{Answer, Call};
+use crate::content::{BlobStream, Charge, Descriptor, Digest, Manifest, Place};
+use crate::name::Reference;
+use crate::{Kind, Result, Side};
+
+/// What a cache answered to a HEAD of a manifest.
+#[derive(Debug, Clone)]
+pub(crate) struct Looked {
+    /// What the reference names; an index's or image's media type, and its size, as far as they were said.
+    pub(crate) descriptor: Descriptor,
+    /// It says that this is its own. False for caches that do not say where an answer came from.
+    pub(crate) own: bool,
+}
+
+/// What a cache's answer says of a blob.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BlobSeen {
+    /// It is not there.
+    Absent,
+    /// The cache has asked its upstream for it.
+    PassedOn,
+    /// It is there, for all that the cache says.
+    There,
+}
+
+impl RegistryStore {
+    /// The registry's name.
+    pub(crate) fn host(&self) -> &str {
+        &self.transport.host.name
+    }
+
+    /// How it behaves as a cache.
+    pub(crate) fn caching(&self) -> &'static Caching {
+        self.transport.host.caching()
+    }
+
+    /// Whether it is of a kind that has the referrers API.
+    pub(crate) fn lists_referrers(&self) -> bool {
+        self.transport.host.profile.referrers == Support::Yes
+    }
+
+    /// Asks for a manifest by HEAD, and by nothing else. `None`: it is not there, or its digest is not said.
+    pub(crate) async fn look(&self, place: &Place, reference: &Reference, charge: &Charge) -> Result<Option<Looked>> {
+        let scopes = Scopes::pull(place.as_str());
+        let url = self.manifest_url(place, reference.as_str());
+        let mut call = Call::new((RequestKind::ManifestHead, "head manifest", Method::HEAD), url, place, &scopes, charge);
+        call.headers = accept();
+        let answer = match self.transport.send(&call, &mut self.transport.host.patience()).await {
+            Ok(answer) => answer,
+            Err(error) if error.kind() == Kind::NotFound || error.http_status() == Some(405) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let said = said_digest(&answer, &self.transport.topic(&call))?;
+        let Some(digest) = said.or(named(reference)) else { return Ok(None) };
+        let descriptor = Descriptor::new(media_type(&answer), digest, answer.content_length().unwrap_or(0));
+        Ok(Some(Looked { descriptor, own: self.is_own(&answer) }))
+    }
+
+    /// Whether an answer is the cache's own, as its kind says that.
+    fn is_own(&self, answer: &Answer) -> bool {
+        !self.transport.host.passed_on(&answer.headers) && self.caching().says_origin
+    }
+
+    /// Whether a target answers for its upstream, by a cache rule that owns the repository: it does not have that itself, and what is
+    /// put there would be refused.
+    pub(super) fn is_passed_on(&self, answer: &Answer) -> bool {
+        self.transport.side == Side::Target && self.transport.host.passed_on(&answer.headers)
+    }
+
+    /// Reads the manifest that `reference` names, by GET: a pull, if `charge` has an account for it.
+    pub(crate) async fn pull(&self, place: &Place, reference: &Reference, charge: &Charge) -> Result<Option<Manifest>> {
+        self.fetch_manifest(place, reference, &Scopes::pull(place.as_str()), charge).await
+    }
+
+    /// Whether it has the blob, by HEAD.
+    pub(crate) async fn look_for_blob(&self, place: &Place, digest: &Digest, charge: &Charge) -> Result<BlobSeen> {
+        Ok(match self.ask_blob(place, digest, &Scopes::pull(place.as_str()), charge).await? {
+            Asked::Here(_, headers) => self.seen(digest, &headers),
+            Asked::Absent => BlobSeen::Absent,
+        })
+    }
+
+    /// The blob, whole, and what the answer says of where it is.
+    pub(crate) async fn pull_blob(&self, place: &Place, blob: &Descriptor, charge: &Charge) -> Result<Option<(BlobSeen, BlobStream)>> {
+        let opened = self.open_blob(place, blob, 0, charge).await?;
+        Ok(opened.map(|(headers, stream)| (self.seen(&blob.digest, &headers), stream)))
+    }
+
+    fn seen(&self, digest: &Digest, headers: &HeaderMap) -> BlobSeen {
+        let bare = headers.get(ETAG).is_some_and(|etag| etag.as_bytes() == digest.as_str().as_bytes());
+        if bare && self.caching().blobs == BlobOrigin::BareEtag { BlobSeen::PassedOn } else { BlobSeen::There }
+    }
+}
+
+fn named(reference: &Reference) -> Option<Digest> {
+    match reference {
+        Reference::Digest(digest) => Some(digest.clone()),
+        Reference::Tag(_) => None,
+    }
+}

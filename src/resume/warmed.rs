@@ -1,0 +1,249 @@
+//! What was warmed when: which pulls through which cache were completed, for caches that do not say themselves what they have.
+//!
+//! One JSON line a pull, appended; of two lines for one name the later counts, a line that is torn or foreign is ignored. Processes
+//! that share the file see each other's lines from when they open it. Losing it costs pulling everything through once more.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::content::Digest;
+use crate::{Error, Result};
+
+/// The operation that errors name.
+const OPERATION: &str = "read what was warmed";
+
+/// Lines that later ones have made worthless, before the file is written anew; so that a night's few changes rewrite nothing.
+const WORTHLESS: usize = 1000;
+
+/// No pull proves anything for longer: `warm_ttl` may be a year at most. Beyond it, an image was not asked for in all that time.
+const KEEP: SignedDuration = SignedDuration::from_hours(366 * 24);
+
+/// A completed pull of one image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pulled {
+    /// The cache's host.
+    pub cache: String,
+    /// The repository there.
+    pub place: String,
+    /// The tag, or the digest.
+    pub reference: String,
+    /// The digest the upstream had.
+    pub source: Digest,
+    /// The digest the cache answers with; another one only where it trims lists.
+    pub digest: Digest,
+    /// The platforms that were pulled, as they were asked for; none: all.
+    pub platforms: Vec<String>,
+    /// How thoroughly: 0 manifests only, 1 a HEAD for each blob, 2 each blob read.
+    pub depth: u8,
+    /// When the pull began: from then on the cache may have counted.
+    #[serde(with = "rfc3339")]
+    pub at: Timestamp,
+}
+
+/// Times as text.
+mod rfc3339 {
+    use jiff::Timestamp;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(at: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(at)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Timestamp, D::Error> {
+        String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+type Key = (String, String, String);
+
+/// The pulls that are known.
+#[derive(Debug, Default)]
+pub struct Warmed {
+    /// Without: this run only.
+    file: Option<PathBuf>,
+    known: Mutex<HashMap<Key, Pulled>>,
+}
+
+impl Pulled {
+    fn key(&self) -> Key {
+        (self.cache.clone(), self.place.clone(), self.reference.clone())
+    }
+}
+
+impl Warmed {
+    /// Opens the file in this state folder, which is made if it is missing; `now` decides what is too old to be kept.
+    ///
+    /// # Errors
+    /// If it cannot be read, or the folder cannot be used.
+    pub fn open(state: &Path, now: Timestamp) -> Result<Self> {
+        std::fs::create_dir_all(state).map_err(|error| Error::io(OPERATION, state, &error))?;
+        let file = state.join("warmed.jsonl");
+        let (lines, known) = read(&file, now)?;
+        if lines > known.len() + WORTHLESS {
+            rewrite(&file, now)?;
+        }
+        Ok(Warmed { file: Some(file), known: Mutex::new(known) })
+    }
+
+    /// The last completed pull of `reference` at `place` through `cache`.
+    pub fn get(&self, cache: &str, place: &str, reference: &str) -> Option<Pulled> {
+        let key = (cache.to_owned(), place.to_owned(), reference.to_owned());
+        self.known().get(&key).cloned()
+    }
+
+    /// Writes down a completed pull.
+    ///
+    /// # Errors
+    /// If the file cannot be written: the image is pulled again by the next run.
+    pub fn add(&self, pulled: Pulled) -> Result<()> {
+        let line = serde_json::to_string(&pulled).map_err(|error| Error::local("keep what was warmed", error.to_string()));
+        self.known().insert(pulled.key(), pulled);
+        let (Some(file), line) = (&self.file, line?) else { return Ok(()) };
+        append(file, &line).map_err(|error| Error::io("keep what was warmed", file, &error))
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<Key, Pulled>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whoever appends shares this lock; whoever replaces the file has it alone. It goes with the handle, also if we are killed.
+fn lock(file: &Path) -> std::io::Result<File> {
+    File::options().create(true).truncate(false).write(true).open(file.with_extension("lock"))
+}
+
+/// One write, so that lines of two processes do not mingle; after a torn line (a kill), a new one is begun.
+fn append(file: &Path, line: &str) -> std::io::Result<()> {
+    let lock = lock(file)?;
+    lock.lock_shared()?;
+    let mut opened = File::options().create(true).append(true).open(file)?;
+    // An empty line in between is ignored as any torn line is.
+    opened.write_all(format!("\n{line}\n").as_bytes())
+}
+
+/// How many lines there are, and what they say.
+fn read(file: &Path, now: Timestamp) -> Result<(usize, HashMap<Key, Pulled>)> {
+    let text = match std::fs::read(file) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok((0, HashMap::new())),
+        Err(error) => return Err(Error::io(OPERATION, file, &error)),
+    };
+    let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    let mut known = HashMap::new();
+    let mut count = 0;
+    for pulled in lines.inspect(|_| count += 1).filter_map(|line| serde_json::from_slice::<Pulled>(line).ok()) {
+        if now.duration_since(pulled.at) < KEEP {
+            known.insert(pulled.key(), pulled);
+        }
+    }
+    Ok((count, known))
+}
+
+/// Writes the file anew with what counts of it.
+fn rewrite(file: &Path, now: Timestamp) -> Result<()> {
+    let failed = |error: std::io::Error| Error::io("keep what was warmed", file, &error);
+    let lock = lock(file).map_err(failed)?;
+    lock.lock().map_err(failed)?;
+    // Read again: others may have added to it before we had the lock.
+    let (_, known) = read(file, now)?;
+    let mut lines: Vec<String> = known.values().filter_map(|pulled| serde_json::to_string(pulled).ok()).collect();
+    lines.sort();
+    let folder = file.parent().unwrap_or(Path::new("."));
+    let mut next = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
+    next.write_all((lines.join("\n") + "\n").as_bytes()).map_err(failed)?;
+    next.persist(file).map(drop).map_err(|error| failed(error.error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn now() -> Timestamp {
+        "2026-03-01T02:00:00Z".parse().unwrap()
+    }
+
+    fn pulled(reference: &str, n: u8) -> Pulled {
+        let digest = Digest::sha256(&[n]);
+        Pulled {
+            cache: "cache.corp".into(),
+            place: "m/app".into(),
+            reference: reference.into(),
+            source: digest.clone(),
+            digest,
+            platforms: vec!["linux/amd64".into()],
+            depth: 2,
+            at: now(),
+        }
+    }
+
+    #[test]
+    fn what_is_added_is_there_for_the_next_run_and_the_later_line_counts() {
+        let state = tempfile::tempdir().unwrap();
+        let first = Warmed::open(state.path(), now()).unwrap();
+        let other = Warmed::open(state.path(), now()).unwrap();
+        first.add(pulled("v1", 1)).unwrap();
+        other.add(pulled("v2", 2)).unwrap();
+        first.add(pulled("v1", 3)).unwrap();
+        assert_eq!(first.get("cache.corp", "m/app", "v2"), None);
+        let next = Warmed::open(state.path(), now()).unwrap();
+        assert_eq!(next.get("cache.corp", "m/app", "v1"), Some(pulled("v1", 3)));
+        assert_eq!(next.get("cache.corp", "m/app", "v2"), Some(pulled("v2", 2)));
+        assert_eq!(next.get("other.corp", "m/app", "v1"), None);
+        assert_eq!(next.get("cache.corp", "m/other", "v1"), None);
+    }
+
+    #[test]
+    fn torn_and_foreign_lines_are_ignored() {
+        let state = tempfile::tempdir().unwrap();
+        let file = state.path().join("warmed.jsonl");
+        let whole = serde_json::to_string(&pulled("v1", 1)).unwrap();
+        std::fs::write(&file, format!("{whole}\n\u{fffd}\u{0}\n{{\"version\":2}}\n{}", &whole[..whole.len() / 2])).unwrap();
+        let warmed = Warmed::open(state.path(), now()).unwrap();
+        assert_eq!(warmed.get("cache.corp", "m/app", "v1"), Some(pulled("v1", 1)));
+        // The torn line does not swallow the next one.
+        warmed.add(pulled("v2", 2)).unwrap();
+        assert_eq!(Warmed::open(state.path(), now()).unwrap().get("cache.corp", "m/app", "v2"), Some(pulled("v2", 2)));
+    }
+
+    #[test]
+    fn worthless_lines_go_and_so_does_what_nobody_asked_for_in_a_year() {
+        let state = tempfile::tempdir().unwrap();
+        let file = state.path().join("warmed.jsonl");
+        let old = Pulled { at: "2024-01-01T00:00:00Z".parse().unwrap(), ..pulled("old", 9) };
+        let mut text = serde_json::to_string(&old).unwrap() + "\n";
+        let line = serde_json::to_string(&pulled("v1", 1)).unwrap() + "\n";
+        text.extend(std::iter::repeat_n(line.as_str(), WORTHLESS + 2));
+        std::fs::write(&file, &text).unwrap();
+        let warmed = Warmed::open(state.path(), now()).unwrap();
+        assert!(warmed.get("cache.corp", "m/app", "v1").is_some() && warmed.get("cache.corp", "m/app", "old").is_none());
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), line);
+    }
+
+    #[test]
+    fn without_a_file_a_run_knows_what_it_did_itself() {
+        let warmed = Warmed::default();
+        warmed.add(pulled("v1", 1)).unwrap();
+        assert_eq!(warmed.get("cache.corp", "m/app", "v1"), Some(pulled("v1", 1)));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_file_is_survived(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200), cut in 0usize..300) {
+            let state = tempfile::tempdir().unwrap();
+            let mut text = serde_json::to_vec(&pulled("v1", 1)).unwrap();
+            text.truncate(cut);
+            text.extend(bytes);
+            std::fs::write(state.path().join("warmed.jsonl"), text).unwrap();
+            let warmed = Warmed::open(state.path(), now()).unwrap();
+            warmed.add(pulled("v2", 2)).unwrap();
+            let next = Warmed::open(state.path(), now()).unwrap();
+            proptest::prop_assert_eq!(next.get("cache.corp", "m/app", "v2"), Some(pulled("v2", 2)));
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! The cache that a run warms.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::Result;
+use crate::content::{Charge, Digest, Place};
+use crate::copy;
+use crate::limits::{Claim, Mode};
+use crate::registry::profiles::Caching;
+use crate::registry::{BlobSeen, RegistryStore};
+use crate::resume::Warmed;
+use crate::rules::WarmBlobs;
+
+/// The target of a run, as a pull-through cache: one for all its images.
+pub(crate) struct Cache {
+    pub(super) store: Arc<RegistryStore>,
+    pub(super) warmed: Arc<Warmed>,
+    /// What is asked of each blob, by repository: a repository belongs to one rule.
+    blobs: Mutex<HashMap<Place, WarmBlobs>>,
+    /// Blobs that the cache had to ask its upstream for, and for which repositories, in their order.
+    passed: Mutex<HashMap<Digest, Vec<Place>>>,
+}
+
+/// How long a cache that stores in the background what it passes on needs for that, usually: it has read the blob beside us.
+pub(super) const SETTLES: Duration = Duration::from_millis(100);
+
+/// How often it is asked whether it has stored a blob, each wait twice the one before: 3 s in all, for a busy disk.
+pub(super) const SETTLED: u32 = 5;
+
+impl Cache {
+    /// The cache at `store`, of which `warmed` says what was pulled before.
+    pub(crate) fn new(store: Arc<RegistryStore>, warmed: Arc<Warmed>) -> Arc<Self> {
+        Arc::new(Cache { store, warmed, blobs: Mutex::default(), passed: Mutex::default() })
+    }
+
+    /// The two ends that the engine copies between: everything is written to the cache, nothing is read back from it.
+    pub(crate) fn ends(self: &Arc<Self>) -> copy::Target {
+        copy::Target { sink: Arc::clone(self) as _, source: Arc::new(super::sink::Nothing) }
+    }
+
+    /// The registry that it is.
+    pub(crate) fn store(&self) -> &RegistryStore {
+        &self.store
+    }
+
+    /// Its host.
+    pub(crate) fn host(&self) -> &str {
+        self.store.host()
+    }
+
+    /// How its kind behaves.
+    pub(super) fn caching(&self) -> &'static Caching {
+        self.store.caching()
+    }
+
+    /// Blobs at `place` are asked for as `blobs` says.
+    pub(super) fn ask_for_blobs(&self, place: &Place, blobs: WarmBlobs) {
+        self.blobs.lock().unwrap_or_else(PoisonError::into_inner).insert(place.clone(), blobs);
+    }
+
+    pub(super) fn blobs(&self, place: &Place) -> WarmBlobs {
+        self.blobs.lock().unwrap_or_else(PoisonError::into_inner).get(place).copied().unwrap_or_default()
+    }
+
+    /// Waits until the cache has stored what another repository has just pulled of the same blob: while it does, it stores it for nobody
+    /// else. Who is about to pull it leads all others that want it.
+    ///
+    /// # Errors
+    /// If the cache cannot be asked.
+    pub(super) async fn settle(&self, blob: &Digest, charge: &Charge) -> Result<()> {
+        let last = self.passed().get(blob).and_then(|places| places.last().cloned());
+        let Some(place) = last else { return Ok(()) };
+        for nth in 0..SETTLED {
+            tokio::time::sleep(SETTLES * 2u32.pow(nth)).await;
+            if self.store.look_for_blob(&place, blob, charge).await? != BlobSeen::PassedOn {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes note of an answer about `blob` at `place`.
+    pub(super) fn seen(&self, blob: &Digest, place: &Place, seen: BlobSeen) {
+        if seen == BlobSeen::PassedOn {
+            self.passed().entry(blob.clone()).or_default().push(place.clone());
+        }
+    }
+
+    /// Whether `blob` was passed on to `place` in this run.
+    pub(super) fn passed_on(&self, blob: &Digest, place: &Place) -> bool {
+        self.passed().get(blob).is_some_and(|places| places.contains(place))
+    }
+
+    fn passed(&self) -> MutexGuard<'_, HashMap<Digest, Vec<Place>>> {
+        self.passed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The cache has spent a pull without being asked to by a GET of ours: it is charged as if it had been one.
+    pub(super) async fn spent_another(&self, charge: &Charge) {
+        let Some(gate) = &charge.account else { return };
+        charge.tally.add_pull();
+        let lease = match &charge.lease {
+            Some(lease) => Ok(lease.clone()),
+            None => gate.acquire(Claim { pulls: 1, priority: 0 }, Mode::Defer).await,
+        };
+        // It is spent whether or not the budget still has it. A flight that is dropped may have been counted, says the budget.
+        if let Ok(lease) = lease {
+            drop(lease.spend().await);
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! The cache answers another digest than the upstream: because the tag has just moved, because it trims lists, or because it is stale.
+
+use std::collections::HashSet;
+
+use jiff::Timestamp;
+
+use super::Through;
+use crate::content::{Charge, Digest, Manifest, ManifestKind, Source};
+use crate::name::Reference;
+use crate::registry::profiles::{Lists, Refresh};
+use crate::{Error, Kind, Result, Side};
+
+/// What is said of a trimmed list, whenever one is met.
+pub(super) fn trimmed(host: &str, digest: &Digest, source: &Digest) -> String {
+    format!(
+        "{host} keeps the list of platforms without those that nobody pulled: its digest is {}, the upstream's {}",
+        digest.short(),
+        source.short()
+    )
+}
+
+/// Whether `list` is `whole` without some of its children.
+fn is_trimmed(list: &Manifest, whole: &Manifest) -> Result<bool> {
+    let children = |manifest: &Manifest| -> Result<HashSet<Digest>> {
+        Ok(manifest.links()?.manifests.into_iter().map(|child| child.digest).collect())
+    };
+    if list.kind() != ManifestKind::Index || whole.kind() != ManifestKind::Index {
+        return Ok(false);
+    }
+    let (some, all) = (children(list)?, children(whole)?);
+    Ok(!some.is_empty() && some.is_subset(&all))
+}
+
+impl Through {
+    /// The upstream has `wanted`, the cache answered `got`: what is to be pulled, and the digests of upstream and cache.
+    ///
+    /// # Errors
+    /// The cache is stale: of kind [`Kind::Deferred`] where it will look again by itself.
+    pub(super) async fn differs(&self, wanted: &Digest, got: Manifest, charge: &Charge) -> Result<(Manifest, (Digest, Digest))> {
+        // The tag may have moved between the two questions.
+        let now = match self.resolve(&self.place, &self.reference, charge).await {
+            Ok(Some(now)) if matches!(self.reference, Reference::Tag(_)) => now.digest,
+            _ => wanted.clone(),
+        };
+        if got.digest == now {
+            return Ok((got, (now.clone(), now)));
+        }
+        if self.cache.caching().lists == Lists::Trimmed
+            && let Some(whole) = self.cache.store.pull(&self.place, &Reference::Digest(now.clone()), charge).await?
+            && is_trimmed(&got, &whole)?
+        {
+            self.note(trimmed(self.cache.host(), &got.digest, &now));
+            return Ok((whole, (now, got.digest)));
+        }
+        // The pull may have made it look.
+        let again = self.get(&self.reference, charge).await?;
+        if again.digest == now { Ok((again, (now.clone(), now))) } else { Err(self.stale(&now, &again.digest)) }
+    }
+
+    fn stale(&self, upstream: &Digest, cache: &Digest) -> Error {
+        let host = self.cache.host();
+        let what = format!("{host} still answers {} where the upstream has {}", cache.short(), upstream.short());
+        let error = |kind, why: &str| Error::new(Side::Target, "get manifest", kind, format!("{what}: {why}"));
+        match self.cache.caching().refresh {
+            Refresh::Within(time) => {
+                let until = Timestamp::now().checked_add(time).ok();
+                error(Kind::Deferred, &format!("it asks again within {}", in_words(time))).waiting_until(until)
+            }
+            Refresh::Unknown => error(Kind::Deferred, "when it asks again is not known"),
+            Refresh::Always => error(Kind::Unavailable, "it seems that it cannot ask its upstream")
+                .remedy("see what the cache's own log says of its upstream"),
+        }
+    }
+}
+
+fn in_words(time: std::time::Duration) -> String {
+    match time.as_secs() / 60 {
+        minutes if minutes >= 60 => format!("{} h", minutes / 60),
+        minutes => format!("{minutes} min"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    fn list(children: &[u8]) -> Manifest {
+        let children: Vec<_> =
+            children.iter().map(|n| serde_json::json!({"mediaType": "m", "digest": Digest::sha256(&[*n]), "size": 1})).collect();
+        let body = serde_json::json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": children});
+        let bytes = Bytes::from(body.to_string());
+        let digest = Digest::sha256(&bytes);
+        Manifest::verify(bytes, None, &digest, Side::Target).unwrap()
+    }
+
+    #[test]
+    fn a_list_is_trimmed_if_it_has_some_of_the_children_and_no_others() {
+        let whole = list(&[1, 2, 3]);
+        for (children, expected) in [(&[1u8, 3] as &[u8], true), (&[3, 2, 1], true), (&[1, 4], false), (&[], false)] {
+            assert_eq!(is_trimmed(&list(children), &whole).unwrap(), expected, "{children:?}");
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! Is it warm already? Nothing but a proof of the whole chosen graph counts: a cold cache answers a tag with the right digest, too.
+
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
+use jiff::Timestamp;
+
+use super::Through;
+use super::through::charge_nobody;
+use crate::Result;
+use crate::content::{Charge, Descriptor, Digest, ManifestKind, kind_of};
+use crate::name::Reference;
+use crate::registry::Looked;
+use crate::resume::Pulled;
+use crate::rules::WarmBlobs;
+
+/// Children of one index that are asked about at once, as in the engine.
+const CHILDREN: usize = 8;
+
+/// How deep an index that the cache has is followed, as in the engine.
+const MAX_DEPTH: usize = 8;
+
+/// The cache has the image, all of it that is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Proof {
+    /// The upstream's digest.
+    pub(super) source: Digest,
+    /// The cache's: another one only where it trims lists.
+    pub(super) digest: Digest,
+}
+
+/// How thoroughly blobs are asked for, as [`Pulled::depth`] has it.
+pub(super) fn depth(blobs: WarmBlobs) -> u8 {
+    match blobs {
+        WarmBlobs::None => 0,
+        WarmBlobs::Head => 1,
+        WarmBlobs::Get => 2,
+    }
+}
+
+impl Through {
+    /// What proves that the cache has the image now, if anything does. Spends no pull.
+    pub(super) async fn proof(&self, charge: &Charge) -> Result<Option<Proof>> {
+        if self.cache.caching().says_origin { self.said_by_cache(&charge_nobody(charge)).await } else { Ok(self.remembered()) }
+    }
+
+    /// The cache says where its answers come from: the name, and each child that is wanted, must be its own.
+    async fn said_by_cache(&self, charge: &Charge) -> Result<Option<Proof>> {
+        let Some(Looked { descriptor, own: true }) = self.cache.store.look(&self.place, &self.reference, charge).await? else {
+            return Ok(None);
+        };
+        let digest = descriptor.digest.clone();
+        let single = kind_of(&descriptor.media_type) != ManifestKind::Index;
+        if single && !self.policy.platforms.is_empty() && self.remembered().is_none_or(|proof| proof.digest != digest) {
+            // Which platform it is for, its config says: that was looked at if it was pulled before.
+            return Ok(None);
+        }
+        Ok(self.has_below(descriptor, 0, charge).await?.then(|| Proof { source: digest.clone(), digest }))
+    }
+
+    /// Whether the cache has what is below a manifest that is its own: for an image it has, because it imports it whole.
+    fn has_below<'a>(&'a self, manifest: Descriptor, depth: usize, charge: &'a Charge) -> BoxFuture<'a, Result<bool>> {
+        async move {
+            if kind_of(&manifest.media_type) != ManifestKind::Index || depth >= MAX_DEPTH {
+                return Ok(true);
+            }
+            // Its own: reading it costs the upstream nothing.
+            let index = self.cache.store.pull(&self.place, &Reference::Digest(manifest.digest), charge).await?;
+            let Some(index) = index else { return Ok(false) };
+            let chosen = self.chosen(&index.links()?.manifests);
+            let has = |child: Descriptor| async move {
+                match self.cache.store.look(&self.place, &Reference::Digest(child.digest), charge).await? {
+                    Some(Looked { descriptor, own: true }) => self.has_below(descriptor, depth + 1, charge).await,
+                    _ => Ok(false),
+                }
+            };
+            let answers = stream::iter(chosen).map(has).buffer_unordered(CHILDREN);
+            answers.try_all(std::future::ready).await
+        }
+        .boxed()
+    }
+
+    /// The cache says nothing, but larder has pulled the image through it, not too long ago.
+    fn remembered(&self) -> Option<Proof> {
+        let pulled = self.cache.warmed.get(self.cache.host(), self.place.as_str(), self.reference.as_str())?;
+        self.proves(&pulled, Timestamp::now()).then_some(Proof { source: pulled.source, digest: pulled.digest })
+    }
+
+    fn proves(&self, pulled: &Pulled, now: Timestamp) -> bool {
+        let ttl = self.warm.ttl.unwrap_or(self.cache.caching().warm_ttl);
+        let fresh = now.duration_since(pulled.at).unsigned_abs() < ttl;
+        let all = pulled.platforms.is_empty();
+        let wanted = &self.policy.platforms;
+        let platforms = all || !wanted.is_empty() && wanted.iter().all(|wanted| pulled.platforms.contains(&wanted.to_string()));
+        fresh && platforms && pulled.depth >= depth(self.warm.blobs)
+    }
+}

@@ -1,0 +1,374 @@
+//! One image on its way through the cache: who is asked what it is, under which name it is pulled, and what was read of it.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+
+use super::Cache;
+use super::proof::Proof;
+use crate::content::{BlobStream, Charge, Choice, Descriptor, Digest, DigestTags, Manifest, Place, Policy, Source};
+use crate::copy::{Delivered, Next, Survey};
+use crate::name::Reference;
+use crate::registry::RegistryStore;
+use crate::registry::profiles::{HeadCost, Lists, Naming};
+use crate::report::Status;
+use crate::resume::Pulled;
+use crate::rules::Warm;
+use crate::{Error, Kind, Result, Side};
+
+/// The registry behind the cache.
+pub(crate) struct Upstream {
+    /// It, as an account of ours; `None`: it is not asked (`upstream_check = false`).
+    pub(crate) store: Option<Arc<RegistryStore>>,
+    /// Its name.
+    pub(crate) host: String,
+    /// The repository there.
+    pub(crate) place: Place,
+    /// What it has said the image is, if it was asked before.
+    pub(crate) resolved: Option<Descriptor>,
+}
+
+/// One image, seen through the cache.
+pub(crate) struct Through {
+    pub(super) cache: Arc<Cache>,
+    upstream: Upstream,
+    /// Its repository at the cache.
+    pub(super) place: Place,
+    /// What the cache is asked for: the tag, or the digest.
+    pub(super) reference: Reference,
+    pub(super) policy: Arc<Policy>,
+    pub(super) warm: Warm,
+    pub(super) read: Mutex<Read>,
+}
+
+/// What was read of the image, and said about it.
+#[derive(Default)]
+pub(super) struct Read {
+    pub(super) notes: Vec<String>,
+    /// The upstream has said what the name means.
+    pub(super) asked: bool,
+    /// The tags by which manifests beside the image were found.
+    pub(super) tags: HashMap<Digest, String>,
+    /// When the first manifest was asked for.
+    pub(super) begun: Option<Timestamp>,
+    /// What the cache answered under the image's name, and what its upstream has there.
+    pub(super) root: Option<Root>,
+    /// Every blob of the manifests that were read.
+    pub(super) blobs: Vec<Descriptor>,
+}
+
+/// The image's own manifest.
+#[derive(Debug, Clone)]
+pub(super) struct Root {
+    pub(super) source: Digest,
+    pub(super) digest: Digest,
+    /// All children it lists at the upstream.
+    pub(super) listed: HashSet<Digest>,
+    /// Those that are wanted.
+    pub(super) chosen: Vec<Descriptor>,
+}
+
+impl Through {
+    /// The image `reference` of `upstream`, which the cache serves at `place`.
+    pub(crate) fn new(
+        cache: &Arc<Cache>,
+        upstream: Upstream,
+        (place, reference): (Place, Reference),
+        policy: Arc<Policy>,
+        warm: Warm,
+    ) -> Arc<Self> {
+        cache.ask_for_blobs(&place, warm.blobs);
+        Arc::new(Through { cache: Arc::clone(cache), upstream, place, reference, policy, warm, read: Mutex::default() })
+    }
+
+    pub(super) fn read(&self) -> MutexGuard<'_, Read> {
+        self.read.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn note(&self, note: String) {
+        let notes = &mut self.read().notes;
+        if !notes.contains(&note) {
+            notes.push(note);
+        }
+    }
+
+    /// Asks what is to be done, spending no pull. `immutable`: the tag never moves; `recheck`: no proof is believed.
+    ///
+    /// # Errors
+    /// If one side cannot be asked, or does not have the image.
+    pub(crate) async fn survey(&self, immutable: bool, recheck: bool, charge: &Charge) -> Result<Next> {
+        let surveyed = self.try_survey(immutable, recheck, charge).await;
+        surveyed.map_err(|error| error.subject(&*charge.image))
+    }
+
+    async fn try_survey(&self, immutable: bool, recheck: bool, charge: &Charge) -> Result<Next> {
+        let (wanted, proof) = if recheck {
+            (self.named(None, charge).await?, None)
+        } else if immutable {
+            match self.proof(charge).await? {
+                // It cannot have moved: nobody is asked upstream.
+                Some(proof) => return Ok(Next::Nothing(self.current(proof))),
+                None => (self.named(None, charge).await?, None),
+            }
+        } else if self.cache.caching().says_origin {
+            let (named, proof) = futures_util::future::join(self.named(None, charge), self.proof(charge)).await;
+            (named?, proof?)
+        } else {
+            // What is remembered is known at once, and says what the cache may be asked.
+            let proof = self.proof(charge).await?;
+            (self.named(proof.as_ref(), charge).await?, proof)
+        };
+        // Asked of the cache, it is the cache's digest that is named; asked of the upstream, the upstream's.
+        match proof {
+            Some(proof) if proof.source == wanted.digest || proof.digest == wanted.digest => Ok(Next::Nothing(self.current(proof))),
+            proof => Ok(Next::Bring(Box::new(Survey::of(wanted, proof.map(|proof| proof.digest))))),
+        }
+    }
+
+    fn current(&self, proof: Proof) -> Delivered {
+        if proof.source != proof.digest {
+            self.note(super::differs::trimmed(self.cache.host(), &proof.digest, &proof.source));
+        }
+        let mut read = self.read();
+        Delivered {
+            status: Status::Current,
+            digest: proof.digest,
+            source_digest: read.asked.then_some(proof.source),
+            platforms: vec![],
+            children: vec![],
+            referrers: vec![],
+            notes: std::mem::take(&mut read.notes),
+        }
+    }
+
+    /// What the image's name means now: at the upstream, or, if that is not to be asked or does not let us, at the cache. `proof`: what
+    /// the cache is known to have under the name.
+    async fn named(&self, proof: Option<&Proof>, charge: &Charge) -> Result<Descriptor> {
+        if let Reference::Digest(digest) = &self.reference {
+            return Ok(Descriptor::new("", digest.clone(), 0));
+        }
+        if let Some(named) = self.at_upstream(charge).await? {
+            return Ok(named);
+        }
+        if self.cache.caching().head == HeadCost::Pull && proof.is_none() {
+            return Ok(self.unknown());
+        }
+        let looked = self.cache.store.look(&self.place, &self.reference, &charge_nobody(charge)).await?;
+        let Some(looked) = looked else { return Ok(self.unknown()) };
+        let digest = &looked.descriptor.digest;
+        if self.cache.caching().head == HeadCost::Pull && proof.is_some_and(|proof| proof.digest != *digest) {
+            // The name has moved, and the cache has fetched the new manifest to be able to say so.
+            self.cache.spent_another(charge).await;
+        }
+        // No size: what is pulled may have moved again.
+        Ok(Descriptor { size: 0, ..looked.descriptor })
+    }
+
+    /// What the upstream says, if it is asked and lets us.
+    async fn at_upstream(&self, charge: &Charge) -> Result<Option<Descriptor>> {
+        if let Some(resolved) = &self.upstream.resolved {
+            self.read().asked = true;
+            return Ok(Some(Descriptor { size: 0, ..resolved.clone() }));
+        }
+        let Some(upstream) = &self.upstream.store else { return Ok(None) };
+        match upstream.resolve(&self.upstream.place, &self.reference, charge).await {
+            Ok(Some(named)) => {
+                self.read().asked = true;
+                Ok(Some(Descriptor { size: 0, ..named }))
+            }
+            Ok(None) => Err(Error::new(Side::Upstream, "resolve tag", Kind::NotFound, "the upstream has no such tag or repository")
+                .status(404)
+                .code("MANIFEST_UNKNOWN")
+                .remedy("check the name and tag in the list")),
+            Err(error) if error.kind() == Kind::Unauthorized || error.http_status() == Some(403) => {
+                let host = &self.upstream.host;
+                self.note(format!("{host} does not let larder ask whether the cache is stale: {}", error.message()));
+                Ok(None)
+            }
+            Err(error) if error.kind() == Kind::Unavailable => {
+                Err(error.remedy("where the upstream cannot be reached from here, say `upstream_check = false` in the rule"))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Stands for a digest that only the pull will tell: of the name itself, so that it is nobody else's.
+    fn unknown(&self) -> Descriptor {
+        let digest = Digest::sha256(format!("{}/{}{}", self.cache.host(), self.place, self.reference.suffix()).as_bytes());
+        Descriptor::new("", digest, 0)
+    }
+
+    /// Whether `digest` only stands for one that is not known.
+    pub(crate) fn is_unknown(&self, digest: &Digest) -> bool {
+        *digest == self.unknown().digest
+    }
+
+    /// Completes what the engine says of a pulled image: the digests, and the remarks.
+    pub(crate) fn describe(&self, delivered: &mut Delivered) {
+        let mut read = self.read();
+        delivered.notes.append(&mut read.notes);
+        let Some(root) = &read.root else { return };
+        delivered.digest = root.digest.clone();
+        delivered.source_digest = read.asked.then(|| root.source.clone());
+    }
+
+    /// Writes down that the image was pulled through.
+    pub(crate) fn keep(&self) {
+        let read = self.read();
+        let (Some(root), Some(at)) = (&read.root, read.begun) else { return };
+        let pulled = Pulled {
+            cache: self.cache.host().to_owned(),
+            place: self.place.as_str().to_owned(),
+            reference: self.reference.as_str().to_owned(),
+            source: root.source.clone(),
+            digest: root.digest.clone(),
+            platforms: self.policy.platforms.iter().map(ToString::to_string).collect(),
+            depth: super::proof::depth(self.warm.blobs),
+            at,
+        };
+        if let Err(error) = self.cache.warmed.add(pulled) {
+            tracing::warn!("{error}; the next run pulls {} through again", self.place);
+        }
+    }
+
+    /// Pulls the image's own manifest by its name, which is how the cache learns the name.
+    async fn root(&self, wanted: &Digest, charge: &Charge) -> Result<Manifest> {
+        self.read().begun.get_or_insert_with(Timestamp::now);
+        let got = self.get(&self.reference, charge).await?;
+        let (manifest, root) = if got.digest == *wanted || self.is_unknown(wanted) {
+            let root = (got.digest.clone(), got.digest.clone());
+            (got, root)
+        } else {
+            self.differs(wanted, got, charge).await?
+        };
+        let listed = manifest.links()?.manifests;
+        let chosen = self.chosen(&listed);
+        if self.cache.caching().lists == Lists::Whole {
+            for _ in chosen.len()..listed.len() {
+                self.cache.spent_another(charge).await;
+            }
+        }
+        let listed = listed.into_iter().map(|child| child.digest).collect();
+        self.read().root = Some(Root { source: root.0, digest: root.1, listed, chosen });
+        Ok(manifest)
+    }
+
+    /// The children of an index that are wanted: what the engine brings of it.
+    pub(super) fn chosen(&self, children: &[Descriptor]) -> Vec<Descriptor> {
+        Choice::of(children, &self.policy.platforms).kept
+    }
+
+    /// Pulls another manifest: by the tag that led to it, if one did, so that the cache learns that name as well.
+    async fn below(&self, digest: &Digest, charge: &Charge) -> Result<Manifest> {
+        let tag = self.read().tags.get(digest).cloned();
+        if let Some(tag) = tag {
+            let tagged = self.get(&Reference::Tag(tag), charge).await?;
+            if tagged.digest == *digest {
+                return Ok(tagged);
+            }
+        }
+        self.get(&Reference::Digest(digest.clone()), charge).await
+    }
+
+    /// The upstream, if it is asked and has answered.
+    fn asked(&self) -> Option<&Arc<RegistryStore>> {
+        self.upstream.store.as_ref().filter(|_| self.read().asked || matches!(self.reference, Reference::Digest(_)))
+    }
+
+    /// Reads a manifest through the cache; that it is not there is an error with advice.
+    pub(super) async fn get(&self, reference: &Reference, charge: &Charge) -> Result<Manifest> {
+        let found = self.cache.store.pull(&self.place, reference, charge).await?;
+        found.ok_or_else(|| self.not_served("get manifest", &reference.suffix()))
+    }
+
+    fn not_served(&self, operation: &'static str, what: &str) -> Error {
+        let (host, place, upstream) = (self.cache.host(), &self.place, &self.upstream);
+        let message = format!("{host} does not serve {place}{what} through its cache");
+        let (served, path) = (format!("{}/{}", upstream.host, upstream.place), upstream.place.as_str());
+        let remedy = match self.cache.caching().naming {
+            Naming::Prefix if !place.as_str().ends_with(path) => {
+                format!("this kind of cache has {served} under `<prefix>/{path}`: give the rule such a target")
+            }
+            Naming::Same if place.as_str() != path => {
+                format!("this kind of cache has {served} under its own name, `{path}`: give the rule that target")
+            }
+            _ => format!("see that a rule of the cache serves {served} under that name, and that its credentials are good"),
+        };
+        Error::new(Side::Target, operation, Kind::NotFound, message).status(404).remedy(remedy)
+    }
+}
+
+/// The same image, for requests that cost no pull.
+pub(super) fn charge_nobody(charge: &Charge) -> Charge {
+    Charge { account: None, lease: None, ..charge.clone() }
+}
+
+/// The engine asks for the image by the digest that the survey found; it is pulled by its name all the same.
+#[async_trait]
+impl Source for Through {
+    async fn ready(&self) {
+        self.cache.store.ready().await;
+    }
+
+    /// For the tags of what refers to the image: they are pulled by these names, too.
+    async fn resolve(&self, _: &Place, reference: &Reference, charge: &Charge) -> Result<Option<Descriptor>> {
+        let resolved = match self.asked() {
+            Some(upstream) => upstream.resolve(&self.upstream.place, reference, charge).await?,
+            // A cache that may pull for a HEAD is not asked for what nobody is sure to pull.
+            None if self.cache.caching().head == HeadCost::Pull => None,
+            None => self.cache.store.look(&self.place, reference, &charge_nobody(charge)).await?.map(|looked| looked.descriptor),
+        };
+        if let (Some(resolved), Reference::Tag(tag)) = (&resolved, reference) {
+            self.read().tags.insert(resolved.digest.clone(), tag.clone());
+        }
+        Ok(resolved)
+    }
+
+    async fn tags(&self, _: &Place, charge: &Charge) -> Result<Vec<String>> {
+        match self.asked() {
+            Some(upstream) => upstream.tags(&self.upstream.place, charge).await,
+            None => self.cache.store.tags(&self.place, charge).await,
+        }
+    }
+
+    async fn digest_tags(&self, _: &Place, charge: &Charge) -> Result<Arc<DigestTags>> {
+        match self.asked() {
+            Some(upstream) => upstream.digest_tags(&self.upstream.place, charge).await,
+            // None of them could be resolved.
+            None if self.cache.caching().head == HeadCost::Pull => Ok(Arc::new(DigestTags::of(Vec::<String>::new()))),
+            None => self.cache.store.digest_tags(&self.place, charge).await,
+        }
+    }
+
+    /// What the cache lists itself: whoever asks it later finds nothing else. Where it lists nothing, tags may stand for it.
+    async fn listed_referrers(
+        &self,
+        _: &Place,
+        subject: &Digest,
+        artifact_type: Option<&str>,
+        charge: &Charge,
+    ) -> Result<Option<Vec<Descriptor>>> {
+        if !self.cache.store.lists_referrers() {
+            return Ok(None);
+        }
+        let listed = self.cache.store.listed_referrers(&self.place, subject, artifact_type, &charge_nobody(charge)).await?;
+        Ok(listed.filter(|listed| !listed.is_empty()))
+    }
+
+    async fn manifest(&self, _: &Place, digest: &Digest, charge: &Charge) -> Result<Option<Manifest>> {
+        // Everything below the root comes after it.
+        let is_root = self.read().root.is_none();
+        let manifest = if is_root { self.root(digest, charge).await? } else { self.below(digest, charge).await? };
+        self.read().blobs.extend(manifest.links()?.blobs.into_iter().filter(|blob| !blob.is_foreign()));
+        Ok(Some(manifest))
+    }
+
+    async fn blob(&self, _: &Place, blob: &Descriptor, _: u64, charge: &Charge) -> Result<Option<BlobStream>> {
+        let pulled = self.cache.store.pull_blob(&self.place, blob, charge).await?;
+        let (seen, stream) = pulled.ok_or_else(|| self.not_served("get blob", &format!("@{}", blob.digest)))?;
+        self.cache.seen(&blob.digest, &self.place, seen);
+        Ok(Some(stream))
+    }
+}
