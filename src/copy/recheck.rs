@@ -70,7 +70,7 @@ impl Engine {
         }
         let (children, gone) = match known {
             Some(known) => (known.children, known.gone),
-            None => (self.children_at_target(image, survey, held).await?, vec![]),
+            None => (self.children_of(image, survey, held).await?, vec![]),
         };
         let mut walk = Walk::default();
         // Of an index that was made of the upstream's, nothing there can be about.
@@ -86,8 +86,8 @@ impl Engine {
         Ok(Some(Rechecked { walk, missing, children, gone }))
     }
 
-    /// The manifests below an image, as the target has them.
-    async fn children_at_target(&self, image: &Image, survey: &Survey, held: &Digest) -> Result<Vec<Digest>> {
+    /// The manifests below an image that the target has.
+    async fn children_of(&self, image: &Image, survey: &Survey, held: &Digest) -> Result<Vec<Digest>> {
         let top = &survey.wanted;
         if *held == top.digest && kind_of(&top.media_type) == ManifestKind::Image {
             return Ok(vec![]);
@@ -96,7 +96,7 @@ impl Engine {
         if !image.policy.platforms.is_empty() {
             return self.subjects(image, &survey.look.children).await;
         }
-        match self.target.source.manifest(&image.to, held, &image.charge).await? {
+        match self.near(image, held).await? {
             Some(manifest) => self.subjects(image, &manifest.links()?.manifests).await,
             None => Ok(vec![]),
         }

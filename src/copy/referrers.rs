@@ -68,8 +68,7 @@ struct Arrived {
 }
 
 impl Engine {
-    /// The manifests below an image that may have referrers: the children, and what is below those that are indexes themselves, read at
-    /// the target.
+    /// The manifests below an image that may have referrers: the children, and what is below those that are indexes themselves.
     ///
     /// # Errors
     /// If the target cannot be asked.
@@ -85,7 +84,7 @@ impl Engine {
                     continue;
                 }
                 if kind == ManifestKind::Index
-                    && let Some(index) = self.target.source.manifest(&image.to, &child.digest, &image.charge).await?
+                    && let Some(index) = self.near(image, &child.digest).await?
                 {
                     next.extend(index.links()?.manifests);
                 }
@@ -94,6 +93,14 @@ impl Engine {
             level = next;
         }
         Ok(subjects)
+    }
+
+    /// A manifest that the target has: from there, if the upstream does not have it at hand.
+    pub(super) async fn near(&self, image: &Image, digest: &Digest) -> Result<Option<Manifest>> {
+        match image.upstream.at_hand(digest) {
+            Some(manifest) => Ok(Some(manifest)),
+            None => self.target.source.manifest(&image.to, digest, &image.charge).await,
+        }
     }
 
     /// Brings what refers to an image that has just been brought, all but its name, and to its children: nothing, or the image is put

@@ -444,6 +444,10 @@ impl Source for Shelf {
         Ok(manifest)
     }
 
+    fn at_hand(&self, manifest: &Digest) -> Option<Manifest> {
+        self.parse(self.peek(manifest)?, manifest).ok()
+    }
+
     async fn referrers(&self, _place: &Place, subject: &Digest, _charge: &Charge) -> Result<Vec<Descriptor>> {
         Ok(self.referrers.get(subject).cloned().unwrap_or_default())
     }
