@@ -139,7 +139,15 @@ pub(super) fn strays(view: &View<'_>, host: &str, base: &str, own: &[&Mirror<'_>
         let right = rule.source == names || !exists(&names) || own.iter().any(|mirror| covers(mirror.rule, &names));
         (!right).then(|| format!("{} (rule \"{}\")", names.path, rule.name))
     };
-    view.rules.rules().iter().filter_map(asked).collect()
+    // A wildcard around the base has an image for every name asked below it, and never the one that was meant.
+    let encloses = |rule: &&Arc<Rule>| {
+        let full = view.full_target(rule);
+        full.is_wildcard() && full.prefix().len() < root.len() && root.starts_with(full.prefix())
+    };
+    let all_are_own = own.iter().any(|mirror| mirror.rule.source.path.is_wildcard() && mirror.rule.source.path.prefix().is_empty());
+    let around = view.rules.rules().iter().filter(encloses).max_by_key(|rule| rule.target.prefix().len());
+    let around = around.filter(|_| !all_are_own).map(|rule| format!("* (rule \"{}\")", rule.name));
+    view.rules.rules().iter().filter_map(asked).chain(around).collect()
 }
 
 /// What is wrong with `strays` of `hosts`.

@@ -407,6 +407,14 @@ fn openshift(exported: &Exported, name: &str) -> Option<Vec<String>> {
     Some(matching.max_by_key(|(length, _)| *length).map(|(_, place)| place).into_iter().collect())
 }
 
+#[test]
+fn a_wildcard_around_a_mirrors_base_is_told_of() {
+    // `quay.io/a/a` is asked for at m/b/a/a first, which the second rule fills from quay.io/b/a/a.
+    let rules = [("one", "quay.io/b/*", "b/b/*"), ("all", "quay.io/*", "*")];
+    let exported = exported(Format::Containerd, "m", &rules, "");
+    assert!(exported.unsaid.iter().any(|line| line.contains("* (rule \"all\")")), "{:?}", exported.unsaid);
+}
+
 const WORDS: [&str; 3] = ["a", "b", "library"];
 
 fn path(least: usize) -> impl Strategy<Value = String> {
