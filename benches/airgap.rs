@@ -17,7 +17,7 @@ mod far;
 mod measure;
 #[allow(dead_code)]
 mod stock;
-#[path = "../tests/support/mod.rs"]
+#[path = "../tests/it/support/mod.rs"]
 mod support;
 
 use std::path::Path;

@@ -16,7 +16,7 @@
 mod contest;
 mod measure;
 mod stock;
-#[path = "../tests/support/mod.rs"]
+#[path = "../tests/it/support/mod.rs"]
 mod support;
 
 use std::collections::BTreeMap;

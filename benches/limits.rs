@@ -8,7 +8,7 @@
 // The other benches use the rest of it.
 #[allow(dead_code)]
 mod measure;
-#[path = "../tests/support/mod.rs"]
+#[path = "../tests/it/support/mod.rs"]
 mod support;
 
 use std::collections::BTreeMap;

@@ -7,7 +7,7 @@
 #![allow(unreachable_pub, clippy::unwrap_used)]
 
 mod measure;
-#[path = "../tests/support/mod.rs"]
+#[path = "../tests/it/support/mod.rs"]
 mod support;
 
 use std::path::Path;

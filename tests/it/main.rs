@@ -1,0 +1,39 @@
+//! The integration tests: one binary, so that the program and the fake registry are linked once.
+//!
+//! Most tests run the program itself, against the fake registry of `support` or against the real programs.
+// clippy.toml lets tests unwrap; their helper functions are no tests to it.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod air_gap;
+mod bundle_export;
+mod cli;
+mod cli_config;
+mod demo;
+mod fake_and_real;
+mod fake_registry;
+mod hostile;
+mod import;
+mod kill;
+mod layout_interop;
+mod limits_behaviour;
+mod limits_told;
+mod limits_windows;
+mod lists;
+mod lock;
+mod plan;
+mod platforms;
+mod real_registry;
+mod referrers;
+mod rules_io;
+mod selection;
+mod serve_conformance;
+mod signals;
+mod support;
+mod sync_auth;
+mod sync_corpus;
+mod sync_counts;
+mod sync_faults;
+mod sync_report;
+mod verify_registry;
+mod warm_fake;
+mod warm_real;
