@@ -110,7 +110,7 @@ impl Repository {
     }
 }
 
-/// registries.md 4.1: host and name together.
+/// docs/registries.md, "Names": host and name together.
 const MAX_NAME: usize = 255;
 
 /// Splits off the host, if the first component is one: it has a dot or a colon, is `localhost`, or is written in capitals

@@ -31,7 +31,7 @@ pub const MAX_RECORD: u64 = 512 * 1024 * 1024;
 /// The longest name of a bundle: with `-0001.tar.partial` it stays within the 255 bytes that file systems allow.
 const MAX_NAME: usize = 200;
 
-/// The longest repository name that is believed: a registry's 255 (registries.md 4.1), and a host before it.
+/// The longest repository name that is believed: a registry's 255 (docs/registries.md, "Names"), and a host before it.
 const MAX_REPOSITORY: usize = 512;
 
 /// The largest size that is believed: 2^53, beyond which JSON readers round; 9 PB.

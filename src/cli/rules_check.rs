@@ -49,7 +49,7 @@ fn written_sources(config: &Config) -> BTreeMap<String, String> {
 }
 
 /// Repositories of warm rules that the target has already, by a list of their tags: of fixed rules their own, of wildcards those that
-/// the configured lists name. Azure makes no rule over a repository that exists (registries.md 1.4).
+/// the configured lists name. Azure makes no rule over a repository that exists (docs/registries.md, "Azure: wildcards").
 async fn existing(config: &Config, printer: &Printer) -> Result<(Vec<Finding>, Vec<Error>), Refusal> {
     let Target::Registry { host, prefix } = &config.target else { return Ok(nothing(config, printer)) };
     if !config.is_acr() {

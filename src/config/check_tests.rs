@@ -15,7 +15,7 @@ fn errors(text: &str) -> String {
     errors.iter().map(Error::message).collect::<Vec<_>>().join("\n")
 }
 
-/// Everything that product.md's example has and this version knows.
+/// Every key that this version knows.
 const FULL: &str = r#"
 version = 1
 lists = ["lists/base.csv", "/etc/more.txt"]

@@ -7,7 +7,7 @@ use toml::Value;
 
 use crate::limits::Rate;
 
-/// Docker Hub's window (registries.md 3.3): what `pulls.window` is where only the limit is given.
+/// Docker Hub's window (docs/registries.md, "Docker Hub"): what `pulls.window` is where only the limit is given.
 pub(super) const USUAL_WINDOW: Duration = Duration::from_secs(6 * 60 * 60);
 
 /// Nobody waits for more than a year; longer times are slips of the pen, and would overflow clocks.

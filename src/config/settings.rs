@@ -10,9 +10,9 @@ pub use crate::limits::{Pulls, Rate};
 use crate::name::normal_host;
 pub use crate::registry::profiles::{self, Profile};
 
-/// Requests in flight to an upstream, where nothing else is configured (product.md "Configuration").
+/// Requests in flight to an upstream, where nothing else is configured.
 pub const UPSTREAM_CONCURRENCY: usize = 8;
-/// Requests in flight to the target, where nothing else is configured (product.md "Configuration").
+/// Requests in flight to the target, where nothing else is configured.
 pub const TARGET_CONCURRENCY: usize = 16;
 
 /// How to speak to a registry, upstream or target. Everything is optional.

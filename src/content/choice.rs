@@ -1,5 +1,5 @@
 //! Which children of an index are delivered: a pure function of its children and the platforms asked for
-//! (registries.md 5, "Platform filter rules").
+//! (docs/registries.md, "Platforms").
 
 use std::collections::HashSet;
 

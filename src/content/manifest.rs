@@ -274,7 +274,7 @@ pub(crate) fn kind_of(media_type: &str) -> ManifestKind {
     }
 }
 
-/// Everything a manifest request says it accepts (registries.md 4.2: without the matching type, registries answer 404
+/// Everything a manifest request says it accepts (docs/registries.md, "Manifests": without the matching type, registries answer 404
 /// or another digest).
 pub(crate) const ACCEPT: [&str; 6] = [
     media::OCI_IMAGE_INDEX_MEDIA_TYPE,

@@ -93,7 +93,7 @@ impl PlatformFilter {
     }
 }
 
-/// The variant that is meant where none is said (registries.md 5, "Platform filter rules" 3).
+/// The variant that is meant where none is said (docs/registries.md, "Platforms").
 fn default_variant(architecture: &str) -> Option<&'static str> {
     match architecture {
         "arm64" => Some("v8"),

@@ -57,7 +57,7 @@ pub enum Recheck {
 }
 
 impl Default for Recheck {
-    /// product.md "Configuration": seven days.
+    /// Seven days, the documented default of `referrers_recheck`.
     fn default() -> Self {
         Recheck::For(Duration::from_secs(7 * 24 * 60 * 60))
     }

@@ -1,6 +1,6 @@
 //! Requests at once towards one host: as many as it takes, within a cap; and small requests never behind big ones.
 //!
-//! Additive increase, multiplicative decrease, as vector and linkerd do it (reference: models.md section 1): the limit grows only
+//! Additive increase, multiplicative decrease, as vector and linkerd do it: the limit grows only
 //! when it was really reached and nothing complained; it is halved once per congestion epoch, however many of the requests
 //! that were under way together are refused.
 

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::headers::Quota;
 use super::window::{Heard, Reading, Window};
 
-/// Docker Hub's window (registries.md 3.3), taken where an upstream refuses without ever having said how long its window is.
+/// Docker Hub's window (docs/registries.md, "Docker Hub"), taken where an upstream refuses without ever having said how long its window is.
 const USUAL_WINDOW: Duration = Duration::from_secs(6 * 60 * 60);
 /// While a spent window is waited for, it is looked at so many times, by HEAD: 15 minutes apart for six hours. An
 /// opening that was not seen is found on average half a window before its latest moment.

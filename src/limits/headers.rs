@@ -7,7 +7,7 @@ use jiff::Timestamp;
 /// Longer than this is no limit anybody waits for, and would only overflow clocks: values beyond it are cut to it.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
-/// What one answer said about the pull budget (registries.md 3.3).
+/// What one answer said about the pull budget (docs/registries.md, "Docker Hub").
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Quota {
     /// `ratelimit-limit: 100;w=21600`: pulls per window. `None`: the header is missing or has no number.
@@ -39,7 +39,7 @@ impl Quota {
         }
     }
 
-    /// Neither header was there: whoever answered with 200 does not count this pull (registries.md 3.3: paid accounts,
+    /// Neither header was there: whoever answered with 200 does not count this pull (docs/registries.md, "Docker Hub": paid accounts,
     /// and images of partners). An empty number (`;w=21600`) is *not* that, but an upstream's passing fault
     /// (docker/hub-feedback#2081).
     pub fn is_absent(&self) -> bool {
@@ -75,7 +75,7 @@ pub fn retry_after(value: &str, now: Timestamp) -> Option<Duration> {
     Some(Duration::try_from(date.duration_since(now)).unwrap_or(Duration::ZERO).min(LONGEST))
 }
 
-/// GHCR puts the delay into the message (registries.md 3.6): `retry-after: 10.305464ms, allowed: 2000/minute`.
+/// GHCR puts the delay into the message (docs/registries.md, "GitHub"): `retry-after: 10.305464ms, allowed: 2000/minute`.
 pub fn retry_after_in_message(message: &str) -> Option<Duration> {
     const WORD: &str = "retry-after:";
     // ASCII lower-casing keeps byte offsets.
@@ -146,7 +146,7 @@ pub enum Throttle {
     Other,
 }
 
-/// Tells a spent pull window from an abuse limit, by the body of a 429 (registries.md 1.5 and 3.3).
+/// Tells a spent pull window from an abuse limit, by the body of a 429 (docs/registries.md, "Azure: what a pull does", "Docker Hub").
 pub fn classify(body: &str) -> Throttle {
     let lower = body.to_ascii_lowercase();
     if let Some(rule) = cache_rule(body, &lower) {

@@ -34,7 +34,7 @@ pub enum Verdict {
 }
 
 impl Pause {
-    /// `retry_after_max` where the configuration sets none (product.md).
+    /// `retry_after_max` where the configuration sets none.
     pub const DEFAULT_MOST: Duration = Duration::from_secs(5 * 60);
 
     /// A host that may ask for pauses of up to `most`.

@@ -5,7 +5,7 @@ use crate::content::PlatformFilter;
 use crate::name::{ImageName, Repository, check_path, check_tag};
 use crate::select::Selector;
 
-/// What a line without a tag means (product.md, "Image lists").
+/// What a line without a tag means (docs/lists.md).
 pub(super) const DEFAULT_TAG: &str = "latest";
 
 /// A line that parsed, but for where it stands.

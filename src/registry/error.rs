@@ -73,7 +73,7 @@ impl Refusal {
         };
         let wrapped = errors.iter().flat_map(wrapped).any(|error| code(&error) == "TOOMANYREQUESTS");
         let throttled = status == 429 || wrapped || codes.iter().any(|code| code == "TOOMANYREQUESTS");
-        // GHCR says how long in the message (registries.md 3.6).
+        // GHCR says how long in the message (docs/registries.md, "GitHub").
         let retry_after = retry_after.or_else(|| if throttled { limits::retry_after_in_message(&message) } else { None });
         let pulls_spent = throttled && foreign.is_none() && is_spent(headers, body);
         Refusal { status, code: codes.first().cloned(), codes, message, retry_after, pulls_spent, foreign }

@@ -1,5 +1,5 @@
 //! Manifests: HEAD to learn what a tag means, GET by digest, PUT (distribution-spec "Pulling manifests", "Pushing manifests";
-//! registries.md 4.2).
+//! docs/registries.md, "Manifests").
 
 use std::sync::PoisonError;
 

@@ -1,4 +1,4 @@
-//! Lists that come page by page, each naming the next in a `Link` (distribution-spec "Listing tags"; registries.md 4.4).
+//! Lists that come page by page, each naming the next in a `Link` (distribution-spec "Listing tags"; docs/registries.md, "Tag lists").
 
 use std::collections::HashSet;
 

@@ -1,8 +1,7 @@
 //! Known registries and how they differ: one table.
 //!
-//! A profile is recognised by the host's name, or named by `profile = "…"` in `[registry."…"]`. The facts are those of the
-//! shared reference `registries.md`, sections 3.2 to 3.12, 4.3 and 4.4; what that has from memory only is marked `[M]` here
-//! too, and nothing rests on it but speed. Which upstreams the artifact cache pulls from with credentials is said by
+//! A profile is recognised by the host's name, or named by `profile = "…"` in `[registry."…"]`. The facts and their
+//! sources stand in docs/registries.md, "Registries". What is marked unverified there decides nothing but speed. Which upstreams the artifact cache pulls from with credentials is said by
 //! [`crate::rules::authentication`].
 
 mod caching;
@@ -187,7 +186,7 @@ pub static PROFILES: [Profile; 13] = [
     Profile {
         name: "harbor",
         hosts: &[],
-        referrers: Support::Yes, // [M] since 2.8
+        referrers: Support::Yes, // since 2.8 (unverified)
         creation: Creation::HarborProject,
         caching: &caching::HARBOR,
         ..UNKNOWN

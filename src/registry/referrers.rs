@@ -1,5 +1,5 @@
 //! Referrers: listed by the API, page by page (distribution-spec "Listing Referrers"), or by an index under a tag where a registry
-//! has no API ("Referrers Tag Schema"); and put so that they are listed (registries.md 4.5).
+//! has no API ("Referrers Tag Schema"); and put so that they are listed (docs/registries.md, "Referrers").
 
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -147,7 +147,7 @@ impl RegistryStore {
     async fn referrer_page(&self, place: &Place, url: Url, charge: &Charge) -> Result<Option<(Page, Option<Url>)>> {
         let scopes = Scopes::pull(place.as_str());
         let mut call = Call::new((RequestKind::Referrers, OPERATION, Method::GET), url, place, &scopes, charge);
-        // GHCR redirects to a web page elsewhere (registries.md 3.6).
+        // GHCR redirects to a web page elsewhere (docs/registries.md, "GitHub").
         call.abroad = false;
         let (answer, body) = match self.transport.fetch(&call, MAX_MANIFEST, &mut self.transport.host.patience()).await {
             Ok((answer, _)) if media_type(&answer) != OCI_INDEX => return Ok(None),

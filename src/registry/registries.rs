@@ -59,7 +59,7 @@ pub(crate) struct Concurrency {
 }
 
 impl Default for Concurrency {
-    /// product.md, "Configuration".
+    /// The documented defaults of `concurrency`.
     fn default() -> Self {
         Concurrency { upstream: 8, target: 16 }
     }

@@ -18,7 +18,7 @@ pub(crate) fn of(topic: &Topic<'_>, refusal: &Refusal) -> Option<String> {
         return Some(create_repository(topic, no_project));
     }
     if text.contains("source registry for cache rule") && matches!(refusal.status, 401 | 403) {
-        // registries.md 1.5: said by the artifact cache.
+        // docs/registries.md, "Azure: what a pull does": said by the artifact cache.
         return Some(CACHE_LOGIN.to_owned());
     }
     match refusal.status {
@@ -47,7 +47,7 @@ pub(crate) fn beyond_login(topic: &Topic<'_>, refusal: &Refusal) -> Option<Strin
     }
 }
 
-/// registries.md 4.6: Docker Hub says 401 for a repository that does not exist.
+/// docs/registries.md, "Errors": Docker Hub says 401 for a repository that does not exist.
 const HUB_401: &str = "or the repository does not exist: Docker Hub answers both alike";
 const CACHE_LOGIN: &str = "it is the cache that its upstream refuses: see the credential set of the cache rule there (`az acr credential-set show`), not larder's";
 const LOG_IN: &str = "check what larder logs in with";

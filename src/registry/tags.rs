@@ -1,4 +1,4 @@
-//! Tag lists (distribution-spec "Listing tags"; registries.md 4.4).
+//! Tag lists (distribution-spec "Listing tags"; docs/registries.md, "Tag lists").
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,4 +1,4 @@
-//! Uploads and mounts (distribution-spec "Pushing blobs", "Mounting a blob from another repository"; registries.md 4.3).
+//! Uploads and mounts (distribution-spec "Pushing blobs", "Mounting a blob from another repository"; docs/registries.md, "Blobs and uploads").
 //!
 //! A blob of known length goes in two requests, POST and PUT. Where a single PUT of the whole is refused (Azure; whoever
 //! answered 413 before) it goes in three: POST, one streaming PATCH, an empty PUT. A transfer that fails starts again with a

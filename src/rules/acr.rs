@@ -1,4 +1,4 @@
-//! What Azure Container Registry's artifact cache makes of rules (registries.md 1.2 to 1.5). Only warm rules are cache rules there;
+//! What Azure Container Registry's artifact cache makes of rules (docs/registries.md, "Azure: upstreams", "Azure: what a pull does"). Only warm rules are cache rules there;
 //! what others fill, larder pushes.
 
 use std::sync::Arc;
@@ -37,7 +37,7 @@ pub(super) fn findings(rules: &[Arc<Rule>]) -> Vec<Finding> {
     findings
 }
 
-/// A rule that pushes where a cache rule is: Azure refuses it (registries.md 1.5).
+/// A rule that pushes where a cache rule is: Azure refuses it (docs/registries.md, "Azure: what a pull does").
 fn closed(rule: &Rule, warm: &[&Arc<Rule>]) -> Option<Finding> {
     let owner = warm.iter().find(|owner| owner.target.rest(rule.target.prefix()).is_some() || owner.target.encloses(&rule.target))?;
     let message = format!(
@@ -98,7 +98,7 @@ mod tests {
         findings.iter().map(|finding| format!("{} {}: {}", finding.severity, finding.line.unwrap(), finding.message)).collect()
     }
 
-    /// registries.md 1.4, every pair of it, blocked and allowed: by the set itself where overlaps are errors, and by Azure's own
+    /// docs/registries.md, "Azure: wildcards", every pair of it, blocked and allowed: by the set itself where overlaps are errors, and by Azure's own
     /// semantics where the configuration says that the longest wins.
     #[test]
     fn azure_blocks_and_allows_what_its_documentation_says() {

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use super::{Authentication, Delivery, Finding, Overlap, Rule, authentication};
 use crate::content::{IndexMode, Referrers};
 
-/// Most rules in a set: the artifact cache's limit (registries.md 1.1).
+/// Most rules in a set: the artifact cache's limit (docs/registries.md, "Azure: limits and names").
 pub const MAX_RULES: usize = 1000;
 
 /// Checks the name of a rule or credential set: 1 to 50 letters, digits and hyphens. (The artifact cache wants at least 5,
-/// registries.md 1.3; larder does not, because it makes no cloud resource of it.)
+/// docs/registries.md, "Azure: limits and names"; larder does not, because it makes no cloud resource of it.)
 pub fn check_name(name: &str) -> Result<(), String> {
     if (1..=50).contains(&name.len()) && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
         Ok(())
@@ -44,7 +44,7 @@ pub(super) fn errors(rules: &[Rule], overlap: Overlap) -> Vec<Finding> {
 }
 
 /// Two equal targets never work: the second rule could fill nothing. A wildcard inside another is what `overlap` says. A
-/// fixed target inside a wildcard's is allowed (registries.md 1.4).
+/// fixed target inside a wildcard's is allowed (docs/registries.md, "Azure: wildcards").
 fn overlaps(rules: &[Rule], overlap: Overlap) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (at, later) in rules.iter().enumerate() {

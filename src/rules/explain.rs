@@ -42,10 +42,10 @@ impl fmt::Display for Explanation {
     }
 }
 
-/// registries.md 3.3: manifest GETs count, HEADs do not.
+/// docs/registries.md, "Docker Hub": manifest GETs count, HEADs do not.
 const PULLS: &str = "0 if the target is current; else 1 for a single image, or 1 for an index and 1 for each of its platforms";
 
-/// A cache's GETs count as well (registries.md 1.5).
+/// A cache's GETs count as well (docs/registries.md, "Azure: what a pull does").
 const PULLS_THROUGH: &str =
     "0 if the cache is proved to have it; else, through the cache, 1 for a single image, or 1 for an index and 1 for each of its platforms";
 
@@ -133,7 +133,7 @@ fn resolved(image: &ImageName, resolution: &Resolution, view: &View<'_>) -> Vec<
     ]
 }
 
-/// What an image without tag and digest means (product.md "Image lists").
+/// What an image without tag and digest means (docs/lists.md).
 const DEFAULT_TAG: &str = "latest";
 
 fn written(repository: &str, image: &ImageName) -> String {

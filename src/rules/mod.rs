@@ -1,7 +1,7 @@
 //! Cache rules: how the name of an image upstream becomes a name at the target, and back.
 //!
-//! The semantics are those of Azure Container Registry's artifact cache (shared reference `registries.md`, sections 1.2 to
-//! 1.4), made exact. Everything here is pure: no HTTP, no files, no configuration syntax.
+//! The semantics are those of Azure Container Registry's artifact cache (docs/registries.md, "Azure's artifact
+//! cache"), made exact. Everything here is pure: no HTTP, no files, no configuration syntax.
 
 mod acr;
 mod check;

@@ -156,7 +156,7 @@ impl fmt::Display for SourcePattern {
     }
 }
 
-/// A rule is about repositories: no scheme, tag or digest (registries.md 1.3).
+/// A rule is about repositories: no scheme, tag or digest (docs/registries.md, "Azure: limits and names").
 fn check_is_repository(text: &str) -> Result<(), String> {
     if let Some((scheme, _)) = text.split_once("://") {
         return Err(format!("`{text}`: write the repository without `{scheme}://`"));

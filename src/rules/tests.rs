@@ -43,7 +43,7 @@ fn forward(set: &RuleSet, source: &str) -> String {
 
 #[test]
 fn overlaps_are_allowed_and_blocked_as_by_the_artifact_cache() {
-    // registries.md 1.4, every pair of it.
+    // docs/registries.md, "Azure: wildcards", every pair of it.
     for (pairs, allowed_by_error, allowed_by_longest) in [
         ([("mcr.microsoft.com/*", "*"), ("docker.io/library/*", "library/*")], false, true),
         ([("docker.io/library/*", "library/*"), ("mcr.microsoft.com/dotnet/*", "library/dotnet/*")], false, true),

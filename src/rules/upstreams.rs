@@ -1,7 +1,7 @@
 //! Which upstreams the artifact cache pulls from with credentials, and which without.
 //!
-//! Source: MicrosoftDocs/azure-management-docs, articles/container-registry/artifact-cache-overview.md, as read for the shared
-//! reference `registries.md` section 1.2 (rows added 2025-11, 2026-04 and 2026-05 included).
+//! Source: MicrosoftDocs/azure-management-docs, articles/container-registry/artifact-cache-overview.md, with the
+//! rows of 2025-11, 2026-04 and 2026-05 (docs/registries.md, "Azure: upstreams").
 
 /// How an upstream may be pulled through the artifact cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

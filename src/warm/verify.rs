@@ -18,7 +18,7 @@ use crate::rules::WarmBlobs;
 use crate::{Error, Kind, Result, Side};
 
 /// How long a cache may take to import what was pulled through it. ACR imports in the background and says that it is at most 5 minutes
-/// behind (registries.md 1.5); twice that, because large images take their time.
+/// behind (docs/registries.md, "Azure: what a pull does"); twice that, because large images take their time.
 const DEADLINE: Duration = Duration::from_secs(10 * 60);
 
 /// The first wait between two questions; each is twice the one before. Small images are imported in a second or two. A cache that

@@ -1,4 +1,4 @@
-//! Blobs: whether a repository has one, and reading it (distribution-spec "Pulling blobs"; registries.md 4.3).
+//! Blobs: whether a repository has one, and reading it (distribution-spec "Pulling blobs"; docs/registries.md, "Blobs and uploads").
 
 mod foreign;
 mod range;

@@ -1,6 +1,6 @@
 //! Known registries as pull-through caches: what a pull makes them do, which HEADs are free, how long they keep what they have.
 //!
-//! Facts: shared reference `registries.md`, sections 1.5 and 2.1 to 2.4; Harbor's `src/server/middleware/repoproxy/proxy.go`; what
+//! Facts: docs/registries.md, "Azure: what a pull does" and "Other caches"; Harbor's `src/server/middleware/repoproxy/proxy.go`; what
 //! docker-registry 2.8.2 was seen to ask of its upstream.
 
 use std::time::Duration;

@@ -66,7 +66,7 @@ impl Trouble {
 /// redirected to.
 ///
 /// Retried are 408, 429, 499 (nginx: the client closed the request, which happens to a proxy's upstream side) and 5xx;
-/// whatever says `TOOMANYREQUESTS` or `UNAVAILABLE` (registries.md 4.6), as some gateways do with other statuses; and 400, 401 and 403 of
+/// whatever says `TOOMANYREQUESTS` or `UNAVAILABLE` (docs/registries.md, "Errors"), as some gateways do with other statuses; and 400, 401 and 403 of
 /// a redirect's target, because signed addresses expire (403 at S3 and Azure, 400 `ExpiredToken` at Google) and the registry gives a fresh one.
 pub(crate) fn classify(status: u16, code: Option<&str>, foreign: bool) -> Verdict {
     match (status, code) {

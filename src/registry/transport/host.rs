@@ -192,7 +192,7 @@ impl Host {
         if self.says_origin.load(Ordering::Relaxed) { self.profile.caching.that_says_origin() } else { self.profile.caching }
     }
 
-    /// Whether an answer says that it comes from the upstream of a cache (registries.md 1.5).
+    /// Whether an answer says that it comes from the upstream of a cache (docs/registries.md, "Azure: what a pull does").
     pub(crate) fn passed_on(&self, headers: &HeaderMap) -> bool {
         let said = headers.get("x-azure-origin").is_some_and(|origin| origin.as_bytes().eq_ignore_ascii_case(b"upstream"));
         self.says_origin.fetch_or(said, Ordering::Relaxed);

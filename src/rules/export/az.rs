@@ -1,4 +1,4 @@
-//! Azure Container Registry's artifact cache (registries.md 1.3, 1.4, 1.6).
+//! Azure Container Registry's artifact cache (docs/registries.md, "Azure: limits and names", "Azure: wildcards", "Azure: command line").
 
 use std::collections::BTreeSet;
 
@@ -71,7 +71,7 @@ fn refusal(rule: &Rule, target: &Pattern, earlier: &[(Pattern, &str)]) -> Option
     in_the_way.map(|(other, name)| format!("Azure takes no wildcard within another: {target} and {other} of rule \"{name}\""))
 }
 
-/// The set that Azure is to use, by the upstream's policy (registries.md 1.2).
+/// The set that Azure is to use, by the upstream's policy (docs/registries.md, "Azure: upstreams").
 fn set(view: &View<'_>, rule: &Rule, unsaid: &mut Vec<String>) -> Option<String> {
     let (name, host) = (&rule.name, &rule.source.host);
     let set = view.set_of(rule);

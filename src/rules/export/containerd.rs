@@ -1,4 +1,4 @@
-//! containerd's `hosts.toml`, a folder an upstream (registries.md 2.8). It can put a path before every name and change nothing else.
+//! containerd's `hosts.toml`, a folder an upstream (docs/registries.md, "containerd: hosts.toml"). It can put a path before every name and change nothing else.
 
 use toml::Value;
 

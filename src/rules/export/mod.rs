@@ -26,9 +26,9 @@ pub enum Format {
     Az,
     /// `aws ecr create-pull-through-cache-rule`.
     Ecr,
-    /// A tree of `hosts.toml` (registries.md 2.8).
+    /// A tree of `hosts.toml` (docs/registries.md, "containerd: hosts.toml").
     Containerd,
-    /// `registries.conf`, version 2 (registries.md 2.9).
+    /// `registries.conf`, version 2 (docs/registries.md, "podman: registries.conf").
     Podman,
     /// `registries.yaml` of k3s and RKE2.
     K3s,

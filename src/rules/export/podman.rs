@@ -1,4 +1,4 @@
-//! `registries.conf`, version 2: the longest prefix wins, and is replaced (registries.md 2.9).
+//! `registries.conf`, version 2: the longest prefix wins, and is replaced (docs/registries.md, "podman: registries.conf").
 
 use toml::Value;
 

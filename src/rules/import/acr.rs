@@ -1,4 +1,4 @@
-//! `az acr cache list -o json` and `az acr credential-set list -o json` (registries.md 1.3, 1.6).
+//! `az acr cache list -o json` and `az acr credential-set list -o json` (docs/registries.md, "Azure: limits and names", "Azure: command line").
 
 use serde_json::Value;
 

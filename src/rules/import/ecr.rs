@@ -1,4 +1,4 @@
-//! `aws ecr describe-pull-through-cache-rules` (registries.md 2.1).
+//! `aws ecr describe-pull-through-cache-rules` (docs/registries.md, "Amazon ECR: pull-through cache rules").
 
 use serde_json::Value;
 

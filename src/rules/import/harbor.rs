@@ -1,4 +1,4 @@
-//! Harbor's `/api/v2.0/projects` and `/api/v2.0/registries` (registries.md 2.3).
+//! Harbor's `/api/v2.0/projects` and `/api/v2.0/registries` (docs/registries.md, "Harbor: proxy projects").
 //!
 //! A project with a registry is a proxy cache: `<project>/<upstream repository>`. The files do not say where Harbor itself is.
 

@@ -1,7 +1,7 @@
 //! The rules of other caches, as their own commands print them, become `larder.toml`.
 //!
 //! Each system has a file that reads its rows into a `Draft`; what a draft cannot hold is listed, never dropped. Shapes are those
-//! of the public documentation (registries.md 1.3, 2.1 and 2.3).
+//! of the public documentation (docs/registries.md, "Azure: limits and names", "Amazon ECR: pull-through cache rules", "Harbor: proxy projects").
 
 mod acr;
 mod ecr;

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-/// The longest name of a rule or credential set (product.md "Rules").
+/// The longest name of a rule or credential set (docs/rules.md).
 const LONGEST: usize = 50;
 
 /// Names given so far.

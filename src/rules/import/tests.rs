@@ -29,7 +29,7 @@ fn at_hub(name: String) -> String {
     }
 }
 
-/// registries.md 1.4: pairs of source and target; a fixed target goes before a wildcard.
+/// docs/registries.md, "Azure: wildcards": pairs of source and target; a fixed target goes before a wildcard.
 struct Acr(Vec<(String, String)>);
 
 impl Other for Acr {
@@ -63,7 +63,7 @@ impl Acr {
     }
 }
 
-/// registries.md 2.1: prefix, upstream, upstream prefix. The longest prefix goes first, ROOT last.
+/// docs/registries.md, "Amazon ECR: pull-through cache rules": prefix, upstream, upstream prefix. The longest prefix goes first, ROOT last.
 struct Ecr(Vec<(String, String, String)>);
 
 impl Other for Ecr {
@@ -86,7 +86,7 @@ impl Ecr {
     }
 }
 
-/// registries.md 2.3: the first component is a project, the rest is the upstream's.
+/// docs/registries.md, "Harbor: proxy projects": the first component is a project, the rest is the upstream's.
 struct Harbor(Vec<(String, usize)>);
 
 const ENDPOINTS: [(&str, &str, &str); 3] = [

@@ -1,4 +1,4 @@
-//! An artifact cache as Azure Container Registry has it (registries.md 1.5): what is asked for below a rule's target comes from the
+//! An artifact cache as Azure Container Registry has it (docs/registries.md, "Azure: what a pull does"): what is asked for below a rule's target comes from the
 //! upstream until it has been imported, which happens later, and only for what was pulled.
 
 use std::collections::HashMap;

@@ -34,7 +34,7 @@ impl Auth {
     }
 }
 
-/// Challenges as registries write them (registries.md 3.1); `{realm}`, `{service}` and `{scope}` are filled in.
+/// Challenges as registries write them (docs/registries.md, "Login"); `{realm}`, `{service}` and `{scope}` are filled in.
 pub const QUOTED: &str = r#"Bearer realm="{realm}",service="{service}",scope="{scope}""#;
 pub const UNQUOTED: &str = r#"Bearer realm="{realm}",service={service},scope="{scope}""#;
 pub const NO_SERVICE: &str = r#"Bearer realm="{realm}",scope="{scope}""#;

@@ -33,7 +33,7 @@ impl Limits {
             return Ok(());
         }
         self.refused.fetch_add(1, SeqCst);
-        // The two texts of registries.md 3.3.
+        // The two texts of docs/registries.md, "Docker Hub".
         let message = if account == ANONYMOUS {
             "You have reached your unauthenticated pull rate limit. https://www.docker.com/increase-rate-limit".to_owned()
         } else {

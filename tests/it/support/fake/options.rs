@@ -133,7 +133,7 @@ impl Default for Redirect {
 }
 
 /// A window in which so many manifest GETs are answered, per account, in real time; HEADs are free. It starts with the
-/// first pull (registries.md 3.3).
+/// first pull (docs/registries.md, "Docker Hub").
 #[derive(Debug, Clone)]
 pub struct Pulls {
     /// Pulls per window and account.
