@@ -1,5 +1,6 @@
 //! Interrupts: the first one drains, the second one stops at once.
 
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::printer::Printer;
@@ -7,23 +8,27 @@ use super::printer::Printer;
 /// The exit status after a second interrupt.
 const STOPPED: i32 = 130;
 
-/// Cancels the token it returns at the first Ctrl-C or SIGTERM, and ends the process at the second.
+/// The number of SIGHUP (POSIX).
+const SIGHUP: u32 = 1;
+
+/// Cancels the token it returns at the first Ctrl-C, SIGTERM or SIGHUP (the terminal was closed), and ends the process at the second.
+/// Under `nohup` SIGHUP stays ignored.
 pub(super) fn listen(printer: &Printer) -> CancellationToken {
     let stop = CancellationToken::new();
     let (cancel, printer) = (stop.clone(), printer.clone());
+    let listen = |name: &str, kind: SignalKind| {
+        signal(kind).map_err(|error| printer.warn(&format!("larder cannot react to {name}: {error}; it would end at once"))).ok()
+    };
+    let mut interrupt = listen("SIGINT", SignalKind::interrupt());
+    let mut terminate = listen("SIGTERM", SignalKind::terminate());
+    let mut hangup = if is_ignored(SIGHUP) { None } else { listen("SIGHUP", SignalKind::hangup()) };
+    let printer = printer.clone();
     tokio::spawn(async move {
-        let mut terminate = match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-            Ok(terminate) => terminate,
-            Err(error) => return printer.warn(&format!("SIGTERM cannot be listened for: {error}")),
-        };
-        let mut interrupt = match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt()) {
-            Ok(interrupt) => interrupt,
-            Err(error) => return printer.warn(&format!("SIGINT cannot be listened for: {error}")),
-        };
         for _ in 0..2 {
             tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
+                () = received(&mut interrupt) => {}
+                () = received(&mut terminate) => {}
+                () = received(&mut hangup) => {}
             }
             printer.below_bars();
             if cancel.is_cancelled() {
@@ -34,4 +39,19 @@ pub(super) fn listen(printer: &Printer) -> CancellationToken {
         }
     });
     stop
+}
+
+/// Waits for a signal; forever, if it is not listened for.
+async fn received(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
+        None => std::future::pending().await,
+    }
+}
+
+/// Whether the process was started with this signal ignored (Linux says so; elsewhere it is taken not to be).
+fn is_ignored(signal: u32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask & (1 << (signal - 1)) != 0)
 }

@@ -54,6 +54,8 @@ pub struct Budget {
     looked: Option<Instant>,
     /// `Retry-After` of a refusal: worth a look then.
     look_at: Option<Instant>,
+    /// When the last refusal for a spent window arrived.
+    closed_at: Option<Instant>,
 }
 
 /// The answer to [`Budget::reserve`].
@@ -136,6 +138,7 @@ impl Budget {
             recalled: false,
             looked: None,
             look_at: None,
+            closed_at: None,
         }
     }
 
@@ -223,6 +226,13 @@ impl Budget {
         false
     }
 
+    /// Whether a pull that was taken by [`Self::send`] at `taken`, and has waited for a permit since, may still leave. False: the
+    /// upstream has refused another one in between, and would refuse this one too.
+    pub(super) fn may_leave(&self, taken: Instant) -> bool {
+        let refused_since = self.closed_at.is_some_and(|at| at >= taken);
+        !(refused_since && self.window().is_some_and(|window| window.left == 0))
+    }
+
     /// A pull in flight was never sent: it is reserved again.
     pub fn unsend(&mut self) {
         self.in_flight = self.in_flight.saturating_sub(1);
@@ -299,6 +309,7 @@ impl Budget {
         if let State::Counted(window) = &mut self.state
             && window.close(sent, now, retry_after)
         {
+            self.closed_at = Some(now);
             self.look_at = retry_after.map(|wait| now + wait);
         }
     }

@@ -228,6 +228,11 @@ impl Gate {
         self.lock().budget.send(now)
     }
 
+    /// Whether a pull that was taken at `taken` may still leave: see [`Budget::may_leave`].
+    pub(super) fn may_leave(&self, taken: Instant) -> bool {
+        self.lock().budget.may_leave(taken)
+    }
+
     /// A pull did not leave after all: it is reserved again.
     pub(super) fn unsend(&self) {
         self.lock().budget.unsend();

@@ -171,6 +171,11 @@ impl Flight {
         self.over(Outcome::Refused(retry_after));
     }
 
+    /// Whether its request may still leave. False: another one was refused since the pull was taken, because the window is spent.
+    pub fn may_leave(&self) -> bool {
+        self.lease.as_ref().is_none_or(|lease| lease.gate.may_leave(self.sent))
+    }
+
     /// Its request never left: the pull is the image's again.
     pub fn unsent(mut self) {
         let Some(lease) = self.lease.take() else { return };

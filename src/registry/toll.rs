@@ -112,6 +112,14 @@ impl Transport {
         !self.host.passed_on(&answer.headers) && self.host.caching().says_origin
     }
 
+    /// An answer to `call`, sent at `sent`, says that the window is spent. Call this before its permit goes to the next request, which
+    /// would be refused too.
+    pub(super) fn window_is_spent(&self, call: &Call<'_>, refusal: &Refusal, sent: Instant) {
+        if let Some(gate) = self.gate(call).filter(|_| refusal.pulls_spent && self.pays(call)) {
+            gate.refused(sent, refusal.retry_after);
+        }
+    }
+
     /// `call`, sent at `sent`, was refused because the window is spent; it is so for the `times`th time in a row.
     ///
     /// # Errors
@@ -141,9 +149,10 @@ pub(crate) struct Pull {
 }
 
 impl Pull {
-    /// Its request leaves now.
-    pub(super) fn leaves(&mut self) {
-        self.left = true;
+    /// Its request leaves now. False: it may not, because the window was found to be spent while it waited for its permit.
+    pub(super) fn leaves(&mut self) -> bool {
+        self.left = self.left || self.flight.as_ref().is_none_or(Flight::may_leave);
+        self.left
     }
 }
 
@@ -208,7 +217,7 @@ mod tests {
         drop(pull);
         assert_eq!((lease.granted(), gate.standing().remaining, gate.standing().spent), (2, Some(5), 0));
         let mut pull = Pull { flight: lease.spend().await.ok(), left: false };
-        pull.leaves();
+        assert!(pull.leaves());
         drop(pull);
         drop(lease);
         assert_eq!((gate.standing().remaining, gate.standing().spent), (Some(4), 1));

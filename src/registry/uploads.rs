@@ -179,6 +179,8 @@ impl Upload<'_> {
             // Stored without all of its bytes: perhaps it had them. Then it says so when asked; if not, this has failed.
             Attempt::Answer(answer) => Ok(Turn::Again(lost("the registry answered before it had the whole blob"), answer.sent, true)),
             Attempt::LoggedIn(_) => Ok(Turn::LoggedIn),
+            // Uploads spend no pulls; should it happen, the same request is made again.
+            Attempt::NotSent => Ok(Turn::LoggedIn),
             Attempt::Trouble(trouble, sent) => Ok(Turn::Again(trouble, sent, progress.complete())),
             Attempt::Refused(refusal, _) if refusal.status == 413 && !by_patch && transport.host.takes_patches() => {
                 self.give_back(session).await;

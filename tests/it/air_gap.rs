@@ -253,7 +253,7 @@ impl Killed {
     /// Starts an import, and kills it once `reached` says so; whether it was still running then.
     fn kill(&self, more: &[&str], mut reached: impl FnMut() -> bool) -> bool {
         let mut run = self.program.start(&Self::import(more));
-        let until = Instant::now() + Duration::from_secs(60);
+        let until = Instant::now() + crate::support::room::PATIENCE;
         while run.is_running() && !reached() {
             assert!(Instant::now() < until, "it does not get on: {}", self.program.read("said.txt"));
             std::thread::sleep(crate::support::room::GLANCE);

@@ -442,7 +442,7 @@ async fn held_requests_wait_for_the_gate_and_count_as_in_flight() {
     registry.fault(Match::kind(Kind::BlobGet), FOREVER, Fault::Hold(gate.clone()));
     let client: Client = client();
     let sent: Vec<_> = (0..4).map(|_| tokio::spawn(client.get(format!("{}/v2/r/blobs/{digest}", registry.url())).send())).collect();
-    assert!(registry.reached(Duration::from_secs(20), |requests| requests.len() == 4).await);
+    assert!(registry.reached(crate::support::room::PATIENCE, |requests| requests.len() == 4).await);
     assert_eq!((registry.max_in_flight(), registry.count_matching(|request| request.status.is_none())), (4, 4));
     gate.open();
     for answer in sent {

@@ -6,8 +6,7 @@ use crate::support::corpus::{multi, simple};
 use crate::support::fake::{ANONYMOUS, FOREVER, Fake, Fault, Gate, Kind, Match};
 use crate::support::limited::{LONG, by_kind, limited, multis, pulled_twice, singles};
 use crate::support::program::{Program, Run, configuration};
-
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::support::room::PATIENCE;
 
 fn pulls(upstream: &Fake) -> (u64, u64) {
     (upstream.pulls(ANONYMOUS), upstream.pull_refusals())
@@ -19,20 +18,32 @@ fn statuses(run: &Run) -> (u64, u64, u64, u64) {
 
 #[test]
 fn sixty_images_and_25_pulls_a_window_are_done_in_three_windows_without_a_refusal() {
-    let (upstream, target, program) = (limited(25, Duration::from_secs(5)), Fake::start(), Program::new());
+    // On a busy machine a short window may be over before it is used up: then a longer one must do.
+    let done = [5, 20, 60].into_iter().any(sixty_images_are_done_in_three_windows_of);
+    assert!(done, "more than three windows were used, however long they were");
+}
+
+fn sixty_images_are_done_in_three_windows_of(seconds: u64) -> bool {
+    let (upstream, target, program) = (limited(25, Duration::from_secs(seconds)), Fake::start(), Program::new());
     program.configure(&target, &[&upstream]);
     program.list(singles(&upstream, 60));
-    let run = program.sync(&["list.txt", "--max-wait", "60s"]).exits(0);
+    let run = program.sync(&["list.txt", "--max-wait", "10m"]).exits(0);
     assert_eq!(statuses(&run), (60, 0, 0, 0));
     assert_eq!(pulls(&upstream), (60, 0));
-    assert_eq!(upstream.windows(ANONYMOUS), 3);
+    if upstream.windows(ANONYMOUS) != 3 {
+        return false;
+    }
     assert_eq!(pulled_twice(&upstream), [""; 0]);
     let row = run.registry(&upstream.addr());
-    assert_eq!((&row["pulls"]["spent"], &row["pulls"]["limit"], &row["pulls"]["window_seconds"]), (&60.into(), &25.into(), &5.into()));
+    assert_eq!(
+        (&row["pulls"]["spent"], &row["pulls"]["limit"], &row["pulls"]["window_seconds"]),
+        (&60.into(), &25.into(), &seconds.into())
+    );
     assert!(row["waited_seconds"].as_f64().unwrap() > 1.0, "{row}");
     // It says that it waits, and for what.
-    assert!(run.stderr.contains("pulls left, the window opens in 0:00:0"), "{}", run.stderr);
+    assert!(run.stderr.contains("pulls left, the window opens in 0:0"), "{}", run.stderr);
     assert!(run.stderr.contains(&format!("{} (anonymous): ", upstream.addr())) && run.stderr.contains(", waited "), "{}", run.stderr);
+    true
 }
 
 #[test]
@@ -42,14 +53,16 @@ fn without_waiting_what_a_window_does_not_cover_is_deferred_and_the_same_command
     program.list(singles(&upstream, 60));
     let before = jiff::Timestamp::now();
     let run = program.sync_list().exits(3);
+    let after = jiff::Timestamp::now();
     assert_eq!((statuses(&run), run.report["exit"].as_u64()), ((25, 0, 35, 0), Some(3)));
     assert_eq!((pulls(&upstream), upstream.count(Kind::ManifestGet)), ((25, 0), 25));
     for row in run.with_status("deferred") {
         let reason = row["reason"].as_str().unwrap();
         assert_eq!(reason, format!("{} (anonymous): the pull window is spent (0 left, 1 needed)", upstream.addr()));
         let until: jiff::Timestamp = row["until"].as_str().unwrap().parse().unwrap();
-        let wait = until.duration_since(before).as_secs();
-        assert!((3590..=3660).contains(&wait), "{wait} s");
+        // An hour from the first pull, which was between the two.
+        let (most, least) = (until.duration_since(before).as_secs(), until.duration_since(after).as_secs());
+        assert!(most >= 3590 && least <= 3602, "{most} s, {least} s");
         assert_eq!((&row["error"], &row["digest"], &row["pulls"]), (&serde_json::Value::Null, &serde_json::Value::Null, &0.into()));
     }
     assert!(run.stderr.contains("the same command goes on where this one stopped"), "{}", run.stderr);
@@ -109,12 +122,19 @@ fn an_image_larger_than_a_window_goes_on_in_the_next_and_nothing_is_pulled_twice
 
 #[test]
 fn an_image_larger_than_a_window_is_waited_for_over_windows() {
-    let (upstream, target, program) = (limited(3, Duration::from_secs(3)), Fake::start(), Program::new());
+    // As above: short windows do only on an idle machine.
+    let done = [3, 15, 60].into_iter().any(a_large_image_takes_two_windows_of);
+    assert!(done, "more than two windows were used, however long they were");
+}
+
+fn a_large_image_takes_two_windows_of(seconds: u64) -> bool {
+    let (upstream, target, program) = (limited(3, Duration::from_secs(seconds)), Fake::start(), Program::new());
     program.configure(&target, &[&upstream]);
     multi(&upstream, "large", "v1", 1, &["linux/amd64", "linux/arm64", "linux/s390x", "linux/386", "linux/riscv64"]);
     program.list([upstream.image("large:v1")]);
-    program.sync(&["list.txt", "--max-wait", "60s"]).exits(0);
-    assert_eq!((pulls(&upstream), upstream.windows(ANONYMOUS)), ((6, 0), 2));
+    program.sync(&["list.txt", "--max-wait", "10m"]).exits(0);
+    assert_eq!(pulls(&upstream), (6, 0));
+    upstream.windows(ANONYMOUS) == 2
 }
 
 #[test]
@@ -303,7 +323,7 @@ fn two_processes_wait_for_windows_together() {
         .map(|(program, images)| {
             program.configure(&target, &[&upstream]);
             program.list(images.to_vec());
-            program.start_sync(&["list.txt", "--max-wait", "60s", "--state", &state])
+            program.start_sync(&["list.txt", "--max-wait", "10m", "--state", &state])
         })
         .into_iter()
         .collect();

@@ -297,7 +297,7 @@ fn a_run_may_wait_for_the_windows_that_choosing_takes() {
     }
     simple(&upstream, "other", "v1", 1);
     program.write("list.csv", format!("image,tags\n{},newest:1\n{},v1\n", upstream.image("app"), upstream.image("other")));
-    program.sync(&["list.csv", "--max-wait", "1m"]).exits(0);
+    program.sync(&["list.csv", "--max-wait", "10m"]).exits(0);
     assert_eq!((delivered(&target), target.tags("m/other")), (vec!["v6".to_owned()], vec!["v1".to_owned()]));
     assert_eq!(upstream.pull_refusals(), 0);
     assert_eq!(pulled_twice(&upstream), Vec::<String>::new());

@@ -5,8 +5,7 @@ use std::time::Duration;
 use crate::support::corpus::{base64, simple};
 use crate::support::fake::{self, Auth, Fake, Fault, Gate, Kind, Match, Options, Redirect, Request, Tokens};
 use crate::support::program::{Program, Run, configuration};
-
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::support::room::PATIENCE;
 
 /// Not to be seen anywhere but at the registry.
 const SECRET: &str = "s3cr3t-Pa55word";
@@ -247,9 +246,12 @@ fn tokens_that_live_a_second_are_renewed_as_they_are_needed() {
     let mut program = program(&upstream, &target, 10, &both);
     program.set("P", SECRET);
     upstream.configure(|options| options.latency = Some(Duration::from_millis(60)));
+    let began = std::time::Instant::now();
     let run = program.sync_list().exits(0);
     assert_eq!(run.total("copied"), 10);
-    assert!(upstream.count(Kind::Token) <= 10, "{} tokens", upstream.count(Kind::Token));
+    // One a second, and some that were asked for side by side.
+    let most = 10 + usize::try_from(began.elapsed().as_secs()).unwrap();
+    assert!(upstream.count(Kind::Token) <= most, "{} tokens", upstream.count(Kind::Token));
 }
 
 #[test]

@@ -1,13 +1,10 @@
 //! What a run asks of upstream and target, counted by the registries themselves.
 
-use std::time::Duration;
-
 use crate::support::corpus::{ImageSpec, image, index, simple};
 use crate::support::fake::{Auth, Fake, Fault, Gate, Kind, Match, Options};
 use crate::support::layer::layer;
 use crate::support::program::Program;
-
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::support::room::PATIENCE;
 
 /// 100 images: ten tags in each of ten repositories.
 fn hundred(upstream: &Fake) -> Vec<String> {

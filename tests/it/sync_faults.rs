@@ -6,9 +6,8 @@ use crate::support::corpus::{ImageSpec, image, simple};
 use crate::support::fake::{self, FOREVER, Fake, Fault, Gate, Kind, Link, Match, Options, Redirect, Request};
 use crate::support::layer::layer;
 use crate::support::program::{Program, Run};
+use crate::support::room::PATIENCE;
 use larder::content::{Descriptor, Digest};
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Large enough to travel in several pieces.
 const LARGE: usize = 300_000;

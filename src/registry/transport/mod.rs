@@ -156,6 +156,8 @@ pub(crate) enum Attempt {
     Trouble(Trouble, Instant),
     /// 401, and a login that has not been tried: the same request may be sent again with it.
     LoggedIn(HeaderValue),
+    /// Nothing was sent: the pull window was found to be spent while the request waited for its permit.
+    NotSent,
 }
 
 impl Transport {
@@ -232,6 +234,8 @@ impl Transport {
                     pull = None;
                     self.stumble(&self.topic(call), patience, trouble, sent).await?;
                 }
+                // The pull goes back; another one is waited for, or the image is deferred.
+                Attempt::NotSent => pull = None,
                 // The same pull: nothing was given for it.
                 Attempt::LoggedIn(header) => {
                     logins += 1;
@@ -251,8 +255,8 @@ impl Transport {
     ) -> Result<Attempt> {
         self.host.pipes.take(call.body.len() as u64).await;
         let permit = self.admit(call).await?;
-        if let Some(pull) = pull {
-            pull.leaves();
+        if pull.is_some_and(|pull| !pull.leaves()) {
+            return Ok(Attempt::NotSent);
         }
         let sent = Instant::now();
         match self.follow(call, authorization).await {
@@ -323,6 +327,7 @@ impl Transport {
             Verdict::Retry { .. } => {}
             Verdict::Done | Verdict::Fail => permit.fine(),
         }
+        self.window_is_spent(call, &refusal, sent);
         drop(permit);
         if status.is_redirection() {
             let error = misdirected(&self.topic(call), &headers);

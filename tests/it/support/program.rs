@@ -9,9 +9,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::fake::Fake;
-
-/// No run in these tests takes a tenth of it; one that hangs is to fail, not to hang the tests.
-const PATIENCE: Duration = Duration::from_secs(100);
+use super::room::PATIENCE;
 
 /// A folder to run `larder` in.
 pub struct Program {
@@ -154,11 +152,11 @@ impl Started {
         self.0.try_wait().unwrap().is_none()
     }
 
-    /// SIGTERM; its exit status, if it ends within a minute.
+    /// SIGTERM; its exit status once it has ended.
     pub fn terminate(mut self) -> i32 {
         let told = std::process::Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status();
         assert!(told.unwrap().success());
-        let until = std::time::Instant::now() + Duration::from_secs(60);
+        let until = std::time::Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.0.try_wait().unwrap() {
                 return status.code().unwrap();

@@ -7,6 +7,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -15,7 +16,7 @@ use tempfile::TempDir;
 pub const REQUIRE: &str = "LARDER_REQUIRE_REAL";
 
 /// How long a registry may take to answer its first request: it does in about 50 ms on an idle machine.
-const STARTUP: Duration = Duration::from_secs(20);
+const STARTUP: Duration = super::room::PATIENCE;
 
 /// Whether `tool` can be run.
 ///
@@ -75,6 +76,10 @@ pub struct DockerRegistry {
 impl Drop for DockerRegistry {
     fn drop(&mut self) {
         self.stop();
+        if std::thread::panicking() {
+            let log = std::fs::read_to_string(self.directory.path().join(ERROR_LOG)).unwrap_or_default();
+            eprintln!("docker-registry {} said:\n{log}", self.address);
+        }
     }
 }
 
@@ -103,18 +108,19 @@ impl DockerRegistry {
         if !require("docker-registry") {
             return None;
         }
-        // Between looking for a free port and the registry's taking it, somebody else may: then another one.
+        // Between looking for a free port and the registry's taking it, another process may: then another one.
         let started = (0..5).find_map(|_| Self::try_start(config, more));
         Some(started.expect("docker-registry does not start"))
     }
 
     fn try_start(config: &dyn Fn(&Path, SocketAddr) -> String, more: &str) -> Option<Self> {
-        let directory = TempDir::new().unwrap();
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let directory = fast_folder();
+        let address = free_address();
         let configuration = directory.path().join("config.yml");
         std::fs::write(&configuration, config(&directory.path().join("data"), address) + more).unwrap();
         let mut command = Command::new("docker-registry");
-        command.arg("serve").arg(&configuration).stdin(Stdio::null()).stderr(Stdio::null());
+        command.arg("serve").arg(&configuration).stdin(Stdio::null());
+        command.stderr(std::fs::File::create(directory.path().join(ERROR_LOG)).unwrap());
         command.stdout(std::fs::File::create(directory.path().join(ACCESS_LOG)).unwrap());
         // Debian's package reads REGISTRY_* variables over its file.
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("REGISTRY_")) {
@@ -128,7 +134,8 @@ impl DockerRegistry {
                 return None;
             }
             if answers(address) {
-                return Some(registry);
+                // If another process has the port, ours has ended.
+                return registry.child.try_wait().unwrap().is_none().then_some(registry);
             }
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -149,13 +156,19 @@ impl DockerRegistry {
     pub fn requests(&self) -> Vec<String> {
         let path = self.directory.path().join(ACCESS_LOG);
         let read = || std::fs::read_to_string(&path).unwrap();
-        // A line is written after its answer: two looks that see the same have seen the last.
-        let mut log = read();
+        // A line is written after its answer: once the line of a last request is there, and nothing more comes, those before it are too.
+        let marker = format!("/v2/marker-{}/", NEXT_PORT.fetch_add(1, Ordering::SeqCst));
+        let mut stream = TcpStream::connect(self.address).unwrap();
+        stream.write_all(format!("GET {marker} HTTP/1.0\r\nhost: registry\r\n\r\n").as_bytes()).unwrap();
+        let mut answer = vec![];
+        stream.read_to_end(&mut answer).unwrap();
+        let mut log = String::new();
         loop {
             std::thread::sleep(Duration::from_millis(50));
             let now = read();
-            if now == log {
-                return now.lines().filter_map(|line| line.split_once(" \"")?.1.split(' ').next().map(str::to_owned)).collect();
+            if now == log && now.contains(&marker) {
+                let lines = now.lines().filter(|line| !line.contains("/v2/marker-"));
+                return lines.filter_map(|line| line.split_once(" \"")?.1.split(' ').next().map(str::to_owned)).collect();
             }
             log = now;
         }
@@ -172,6 +185,34 @@ impl DockerRegistry {
         let _ = self.child.wait();
     }
 }
+
+/// The next port to try.
+static NEXT_PORT: AtomicU16 = AtomicU16::new(0);
+
+/// An address whose port the system gives to nobody by itself: connections and listeners on port 0 get theirs from 32768 up (Linux), so
+/// that no other test can have it by the time the registry listens.
+fn free_address() -> SocketAddr {
+    loop {
+        let nth = u32::from(NEXT_PORT.fetch_add(1, Ordering::SeqCst));
+        let port = 12_000 + (std::process::id() * 131 + nth) % 20_000;
+        let address = SocketAddr::from(([127, 0, 0, 1], u16::try_from(port).unwrap()));
+        if TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
+}
+
+/// A folder in memory, if there is one of some size. docker-registry 2.8 empties a link file before it writes it, and answers 500 for
+/// as long as a busy disk keeps it between the two.
+fn fast_folder() -> TempDir {
+    let memory = Path::new("/dev/shm");
+    let free = rustix::fs::statvfs(memory).map_or(0, |disk| disk.f_bavail * disk.f_frsize);
+    let in_memory = (free > 1 << 30).then(|| TempDir::new_in(memory).ok()).flatten();
+    in_memory.unwrap_or_else(|| TempDir::new().unwrap())
+}
+
+/// What a registry says about its failures. A failed test shows it.
+const ERROR_LOG: &str = "error.log";
 
 /// Where a counting registry's lines go, in Apache's combined log format.
 const ACCESS_LOG: &str = "access.log";

@@ -51,6 +51,8 @@ pub struct Fake {
     registry: Arc<Registry>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
+    /// After its end: its port, bound and not listened on, so that it refuses and no other test gets it.
+    tombstone: Option<tokio::net::TcpSocket>,
 }
 
 impl Drop for Fake {
@@ -90,7 +92,7 @@ impl Fake {
         let (stop, stopped) = oneshot::channel();
         let shared = registry.clone();
         let thread = std::thread::Builder::new().name(format!("fake-{}", address.port())).spawn(move || run(shared, front, back, stopped));
-        Fake { registry, stop: Some(stop), thread: Some(thread.unwrap()) }
+        Fake { registry, stop: Some(stop), thread: Some(thread.unwrap()), tombstone: None }
     }
 
     /// Stops it now: connections break, the port refuses. What was asked can still be read.
@@ -98,6 +100,9 @@ impl Fake {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            let kept = socket.set_reuseaddr(true).and_then(|()| socket.bind(self.registry.address));
+            self.tombstone = kept.is_ok().then_some(socket);
         }
     }
 
