@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// The whole command line.
@@ -187,8 +188,8 @@ pub(super) enum PlanFormat {
 pub(super) struct SyncArgs {
     #[command(flatten)]
     pub(super) selection: Selection,
-    /// Write a report, as CSV if its name ends in .csv, else as JSON; repeatable
-    #[arg(long, value_name = "FILE")]
+    /// Write a report, as JSON or CSV: FILE.json, FILE.csv; repeatable
+    #[arg(long, value_name = "FILE", value_parser = PathBufValueParser::new().try_map(report_file))]
     pub(super) report: Vec<PathBuf>,
     /// Write what was not delivered as a CSV list that can be given back
     #[arg(long, value_name = "FILE")]
@@ -236,8 +237,8 @@ pub(super) struct ImportArgs {
     /// .csv, else as JSON
     #[arg(long, value_name = "FILE")]
     pub(super) evidence: Option<PathBuf>,
-    /// Write a report, as CSV if its name ends in .csv, else as JSON; repeatable
-    #[arg(long, value_name = "FILE")]
+    /// Write a report, as JSON or CSV: FILE.json, FILE.csv; repeatable
+    #[arg(long, value_name = "FILE", value_parser = PathBufValueParser::new().try_map(report_file))]
     pub(super) report: Vec<PathBuf>,
     /// Take nothing for granted: ask the target for every piece of every image
     #[arg(long)]
@@ -278,6 +279,17 @@ pub(super) struct ExportArgs {
     /// The number of the volume to repair
     #[arg(long, value_name = "N", requires = "repair")]
     pub(super) volume: Option<u32>,
+}
+
+/// The name says the format. What exists and is not a file (a device, a link to one) is written as JSON.
+fn report_file(path: PathBuf) -> Result<PathBuf, String> {
+    let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
+    match ending.as_deref() {
+        Some("json" | "csv") => Ok(path),
+        Some("html") => Err("reports as HTML are not in this version: the name must end in .json or .csv".to_owned()),
+        _ if crate::report::file::in_place(&path) => Ok(path),
+        _ => Err("the name must end in .json or .csv".to_owned()),
+    }
 }
 
 fn volume_size(text: &str) -> Result<u64, String> {

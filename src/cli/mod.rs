@@ -9,6 +9,7 @@ mod export;
 mod import;
 mod inputs;
 mod inventory;
+mod later;
 mod layout;
 mod limits;
 mod list;
@@ -32,7 +33,7 @@ mod verify;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches};
 
 use args::{Cli, Command};
 use printer::Printer;
@@ -85,7 +86,10 @@ impl Refusal {
 
 /// Runs the program: parses the arguments, carries out the command, gives the exit status.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match parse(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(exit) => return exit,
+    };
     let printer = Printer::new(&cli.global);
     printer.log_requests();
     crate::registry::install_crypto();
@@ -104,6 +108,28 @@ pub fn main() -> ExitCode {
         refusal.exit
     });
     ExitCode::from(exit as u8)
+}
+
+/// The arguments; what cannot be parsed, and what only later versions know, is refused with exit status 2.
+fn parse(arguments: impl Iterator<Item = std::ffi::OsString>) -> Result<Cli, ExitCode> {
+    let refuse = |why: String| {
+        eprintln!("error: {why}");
+        ExitCode::from(Exit::Usage as u8)
+    };
+    let explain = |error: clap::Error| match later::refused(&error) {
+        Some(why) => refuse(why),
+        None => {
+            // A reader that has gone away is no failure.
+            let _ = error.print();
+            ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Exit::Usage as u8))
+        }
+    };
+    let command = Cli::command();
+    let matches = command.clone().try_get_matches_from(arguments).map_err(explain)?;
+    if let Some(why) = later::address(&command, &matches) {
+        return Err(refuse(crate::error::printable(&why)));
+    }
+    Cli::from_arg_matches(&matches).map_err(|error| explain(error.format(&mut Cli::command())))
 }
 
 async fn dispatch(cli: Cli, printer: &Printer) -> Result<Exit, Refusal> {

@@ -1,7 +1,7 @@
 //! From the file as written to a [`Config`]: everything that is wrong is found at once, each with its line.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use toml::Spanned;
@@ -9,6 +9,7 @@ use url::Url;
 
 use super::credentials::ValueSource;
 use super::syntax::{self, Lines};
+use super::target::not_a_path;
 use super::{Config, CredentialSet, DEFAULT_LAYOUT, Pulls, RegistrySettings, Target, limits, profiles, raw, values};
 use crate::name::normal_host;
 use crate::rules::{Delivery, Finding, Overlap, Pattern, Rule, RuleSet, SourcePattern, check_name};
@@ -43,14 +44,19 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<Config, Vec<Error>> {
 /// The syntax, the keys and the types. A file of another version is not measured by this one's keys.
 fn read(text: &str, lines: &Lines) -> Result<raw::File, Finding> {
     #[derive(Deserialize)]
-    struct OnlyVersion {
+    struct Outline {
         version: Option<Spanned<i64>>,
+        target: Option<Spanned<toml::Value>>,
     }
-    if let Ok(OnlyVersion { version: Some(version) }) = toml::from_str(text)
-        && *version.get_ref() != VERSION
-    {
+    let outline = toml::from_str(text).unwrap_or(Outline { version: None, target: None });
+    if let Some(version) = outline.version.filter(|version| *version.get_ref() != VERSION) {
         let message = format!("version {} is not known to this larder, which reads version {VERSION}", version.get_ref());
         return Err(Finding::error(lines.of(&version), message));
+    }
+    // Where a table is wanted, serde would read a list as the table's values in their order.
+    if let Some(targets) = outline.target.filter(|target| target.get_ref().is_array()) {
+        let message = "several targets (`[[target]]`) are not in this version: write one `[target]`";
+        return Err(Finding::error(lines.of(&targets), message));
     }
     toml::from_str(text).map_err(|error| {
         let (line, message) = syntax::problem(&error, lines);
@@ -90,7 +96,7 @@ impl Check<'_> {
         let credentials = self.credentials(&file.credentials);
         let mut config = Config {
             path: Some(path.to_owned()),
-            lists: file.lists.iter().map(|list| self.folder.join(list)).collect(),
+            lists: self.lists(&file.lists),
             target: self.target(file.target.as_ref()),
             rules: RuleSet::default(),
             registries,
@@ -103,6 +109,15 @@ impl Check<'_> {
             Err(findings) => self.findings.extend(findings),
         }
         config
+    }
+
+    fn lists(&mut self, lists: &[Spanned<String>]) -> Vec<PathBuf> {
+        for list in lists {
+            if let Some(why) = not_a_path(list.get_ref()) {
+                self.error(list, format!("lists: {}: {why}", list.get_ref()));
+            }
+        }
+        lists.iter().map(|list| self.folder.join(list.get_ref())).collect()
     }
 
     fn overlap(&mut self, value: &Spanned<String>) -> Overlap {
@@ -130,6 +145,9 @@ impl Check<'_> {
             (None, Some(layout)) => {
                 if layout.get_ref().is_empty() {
                     self.error(layout, "layout needs a folder");
+                }
+                if let Some(why) = not_a_path(layout.get_ref()) {
+                    self.error(layout, format!("layout: {why}"));
                 }
                 Target::Layout { path: self.folder.join(layout.get_ref()) }
             }
@@ -277,7 +295,7 @@ impl Check<'_> {
             profile: self.take(table.profile.as_ref(), &format!("{what}profile "), |name| profiles::named(name)),
             pulls: table.pulls.as_ref().and_then(|pulls| self.pulls(pulls, what)),
             requests_per_second: self.take(table.requests_per_second.as_ref(), &format!("{what}requests_per_second "), limits::rate),
-            bandwidth: self.take(table.bandwidth.as_ref(), &format!("{what}bandwidth: "), |text| text.parse()),
+            bandwidth: self.take(table.bandwidth.as_ref(), &format!("{what}bandwidth: "), limits::bandwidth),
             retry_after_max: self.take(table.retry_after_max.as_ref(), &format!("{what}retry_after_max: "), |text| limits::duration(text)),
         }
     }
@@ -314,7 +332,7 @@ fn endpoint(text: &str) -> Result<Url, String> {
         return Err("must not hold a user or password: use a credential set".to_owned());
     }
     if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
-        return Err("must be scheme and host only: `https://registry.example.com`".to_owned());
+        return Err("must be scheme and host only, `https://registry.example.com`: a path is not in this version".to_owned());
     }
     Ok(url)
 }

@@ -39,6 +39,15 @@ pub(super) fn bandwidth_in_words(rate: Rate) -> String {
     format!("{}{name}/s", bytes / unit)
 }
 
+/// A bandwidth: `20MB/s`. Later versions take a list of them.
+pub(super) fn bandwidth(value: &Value) -> Result<Rate, String> {
+    match value {
+        Value::String(text) => text.parse(),
+        Value::Array(_) => Err("rates by the time of day are not in this version: write one, \"20MB/s\"".to_owned()),
+        _ => Err("must be a text: \"20MB/s\"".to_owned()),
+    }
+}
+
 /// A number of pulls, at least `least`.
 pub(super) fn count(number: i64, least: u64) -> Result<u64, String> {
     u64::try_from(number).ok().filter(|number| *number >= least).ok_or_else(|| format!("must be {least} or more"))

@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 
 pub use credentials::{Account, CredentialSet, CredentialStore, Environment, Login};
 pub use settings::{Profile, Pulls, Rate, RegistrySettings, TARGET_CONCURRENCY, UPSTREAM_CONCURRENCY, profiles};
+pub(crate) use target::not_a_path;
 pub use target::{DEFAULT_LAYOUT, Target};
 
 use crate::name::{ImageName, Repository};

@@ -12,7 +12,7 @@ use toml::Spanned;
 pub(super) struct File {
     pub(super) version: Option<Spanned<i64>>,
     #[serde(default)]
-    pub(super) lists: Vec<String>,
+    pub(super) lists: Vec<Spanned<String>>,
     #[serde(default)]
     pub(super) target: Option<Spanned<Target>>,
     #[serde(default, rename = "rule")]
@@ -82,7 +82,8 @@ pub(super) struct Registry {
     pub(super) pulls: Option<Spanned<Pulls>>,
     /// Read as any value: whole numbers are welcome too.
     pub(super) requests_per_second: Option<Spanned<toml::Value>>,
-    pub(super) bandwidth: Option<Spanned<String>>,
+    /// A text; read as any value, because later versions take a list.
+    pub(super) bandwidth: Option<Spanned<toml::Value>>,
     pub(super) retry_after_max: Option<Spanned<String>>,
 }
 

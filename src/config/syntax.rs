@@ -23,8 +23,39 @@ impl Lines {
 /// Where and what: the parser's message without its picture of the line, which could show a secret.
 pub(super) fn problem(error: &toml::de::Error, lines: &Lines) -> (Option<usize>, String) {
     let line = error.span().map(|span| lines.at(span.start));
-    let message = unknown_key(error.message()).unwrap_or_else(|| error.message().to_owned());
+    let message = later_key(error.message()).or_else(|| unknown_key(error.message())).unwrap_or_else(|| error.message().to_owned());
     (line, message)
+}
+
+/// Keys of later versions: a key that this version knows in the same table, and those beside it.
+const LATER: [(&str, &[&str]); 5] = [
+    ("lists", &["state", "notify"]),
+    ("repository_prefix", &["name", "create_repositories"]),
+    (
+        "immutable_tags",
+        &[
+            "verify",
+            "verify_on",
+            "annotations",
+            "trusted_root",
+            "min_age",
+            "min_age_from",
+            "gate",
+            "on_move",
+            "targets",
+            "accounts",
+            "check_every",
+        ],
+    ),
+    ("login_server", &["identity"]),
+    ("endpoint", &["mirrors"]),
+];
+
+/// What to say of a key that only later versions know.
+fn later_key(message: &str) -> Option<String> {
+    let (key, expected) = message.strip_prefix("unknown field `")?.split_once('`')?;
+    let (_, later) = LATER.iter().find(|(known, _)| expected.contains(&format!("`{known}`")))?;
+    later.contains(&key).then(|| format!("`{key}` is not in this version"))
 }
 
 /// serde's `unknown field` in words for a user: with the key that was probably meant.

@@ -9,6 +9,15 @@ use crate::name::{Repository, check_path, normal_host, split_host};
 /// The layout that is filled when nothing else is said, relative to the configuration's folder.
 pub const DEFAULT_LAYOUT: &str = "larder-store";
 
+/// Why `text` is not taken for a path of this machine: it begins with a scheme (`s3://`), which a later version will know. A folder of that
+/// name can be written with `./` before it.
+pub(crate) fn not_a_path(text: &str) -> Option<String> {
+    let (scheme, _) = text.split_once("://")?;
+    let is_scheme = scheme.starts_with(|first: char| first.is_ascii_alphabetic())
+        && scheme.chars().all(|letter| letter.is_ascii_alphanumeric() || matches!(letter, '+' | '-' | '.'));
+    is_scheme.then(|| format!("{scheme}:// is not in this version: give a path of this machine"))
+}
+
 /// The target of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
@@ -32,6 +41,7 @@ impl Target {
         if let Some(path) = text.strip_prefix("oci:") {
             return match path {
                 "" => Err("`oci:` needs a folder: `oci:store`".to_owned()),
+                path if not_a_path(path).is_some() => Err(format!("`{text}`: {}", not_a_path(path).unwrap_or_default())),
                 path => Ok(Target::Layout { path: PathBuf::from(path) }),
             };
         }
@@ -111,6 +121,8 @@ mod tests {
             ("store", "`oci:store`"),
             ("./store", "not a host"),
             ("oci:", "needs a folder"),
+            ("oci:s3://bucket/prefix", "s3:// is not in this version"),
+            ("oci:file:///srv/store", "file:// is not in this version"),
             ("https://contoso.azurecr.io", "without `https://`"),
             ("contoso.azurecr.io/Up", "lower case"),
             ("contoso.azurecr.io/a/", "empty"),

@@ -39,6 +39,9 @@ impl Row<'_> {
         if self.image.is_empty() {
             return Err("the image is missing".to_owned());
         }
+        if self.image.starts_with("helm+https://") {
+            return Err(format!("`{}`: charts of a chart repository (`helm+https://`) are not in this version", self.image));
+        }
         let image = ImageName::parse(self.image)?;
         let source = image.repository.clone();
         let selection = self.selection(image)?;

@@ -9,7 +9,7 @@ fn folder(path: &Path) -> &Path {
 
 /// Whether `path` is written to where it is: a device, a pipe, or a link, which leads to a file that has its own place
 /// (`/dev/stdout`, a link that an operator made). All else is replaced.
-fn in_place(path: &Path) -> bool {
+pub(crate) fn in_place(path: &Path) -> bool {
     path.symlink_metadata().is_ok_and(|meta| !meta.is_file() && !meta.is_dir())
 }
 

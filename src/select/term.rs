@@ -59,6 +59,9 @@ const CHOOSING: [&str; 4] = ["semver:", "latest:", "newest:", "max-age:"];
 
 /// Reads a term of `tags`.
 pub(super) fn parse(term: &str) -> Result<Term, String> {
+    if term.starts_with("min-age:") {
+        return Err(format!("`{term}`: min-age is not in this version"));
+    }
     let Some((kind, text)) = choosing(term) else { return parse_name(term).map(Term::Name) };
     match kind {
         "semver:" => Range::parse(term, text).map(Term::Semver),

@@ -14,6 +14,7 @@ mod fake_registry;
 mod hostile;
 mod import;
 mod kill;
+mod later;
 mod layout_interop;
 mod limits_behaviour;
 mod limits_told;
