@@ -105,6 +105,11 @@ impl Error {
 
     /// A local input or output failure; a full disk is told apart.
     pub fn io(operation: impl Into<Cow<'static, str>>, path: &std::path::Path, error: &std::io::Error) -> Self {
+        if error.kind() == std::io::ErrorKind::FileTooLarge {
+            let message = format!("{}: the file system or a limit of the process takes no file that large", path.display());
+            return Self::new(Side::Local, operation, Kind::Local, message)
+                .remedy("write to another file system (FAT takes 4 GiB a file), or in smaller volumes");
+        }
         let full = matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded);
         let (kind, message) = if full {
             (Kind::DiskFull, format!("no space left on the disk of {}", path.display()))

@@ -10,6 +10,7 @@ pub mod content;
 pub mod copy;
 pub mod demo;
 pub mod error;
+mod folder;
 pub mod layout;
 pub mod limits;
 pub mod list;

@@ -1,6 +1,7 @@
 //! What is to be carried: the images of a run, out of the layout they were copied into, and everything they are made of.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read as _;
 
 use super::format::{Image, Index, MemberKind};
 use super::plan::Piece;
@@ -101,7 +102,9 @@ impl Search<'_> {
         let config = links.blobs.iter().find(|blob| blob.is_image_config() && blob.size <= MAX_MANIFEST as u64);
         // What is no JSON of this shape says nothing.
         let platform = config.and_then(|config| {
-            let bytes = std::fs::read(self.layout.blob_path(&config.digest)).ok()?;
+            let file = self.layout.open_blob(&config.digest).ok()??;
+            let mut bytes = vec![];
+            file.take(MAX_MANIFEST as u64).read_to_end(&mut bytes).ok()?;
             serde_json::from_slice::<Platform>(&bytes).ok().filter(|platform| !platform.os.is_empty() && !platform.architecture.is_empty())
         });
         Ok(platform.iter().map(ToString::to_string).collect())

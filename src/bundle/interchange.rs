@@ -5,12 +5,14 @@ mod docker;
 mod names;
 mod tarball;
 
+use std::io::{self, Read as _};
 use std::path::Path;
 use std::sync::Arc;
 
 use super::format::{INDEX_PATH, Index, MAX_RECORD};
 use super::read::{Gathering, Origin, Piece, Where};
 use crate::content::Digest;
+use crate::folder::{Folder, Status};
 use crate::layout::IndexEntry;
 use crate::{Error, Kind, Result, Side};
 pub use names::{Named, Naming, stem};
@@ -20,15 +22,29 @@ const OP: &str = "read archive";
 
 /// Puts an OCI layout's blobs on the shelf, and its names beside them.
 pub(super) fn layout(gathering: &mut Gathering<'_>, path: &Path) -> Result<()> {
-    let index = std::fs::read(path.join(INDEX_PATH)).map_err(|error| Error::io(OP, &path.join(INDEX_PATH), &error))?;
+    let folder = Folder::open(path).map_err(|error| Error::io(OP, path, &error))?;
+    let io = |name: &Path, error: io::Error| Error::io(OP, &path.join(name), &error);
+    let mut index = vec![];
+    let name = Path::new(INDEX_PATH);
+    folder.read(name).and_then(|file| file.take(MAX_RECORD + 1).read_to_end(&mut index)).map_err(|error| io(name, error))?;
+    if index.len() as u64 > MAX_RECORD {
+        let message = format!("{} has more than {MAX_RECORD} bytes", path.join(name).display());
+        return Err(Error::new(Side::Local, OP, Kind::Damaged, message));
+    }
     let entries = entries(&index, path)?;
     let origin = gathering.shelf.origin(Origin { path: path.to_owned(), volume: None });
-    let folders = |folder: &Path| std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect::<Vec<_>>();
-    for algorithm in folders(&path.join("blobs")) {
-        for file in folders(&algorithm) {
-            let Some(digest) = blob(&file.strip_prefix(path).unwrap_or(&file).to_string_lossy()) else { continue };
-            let Some(meta) = std::fs::metadata(&file).ok().filter(std::fs::Metadata::is_file) else { continue };
-            let piece = Piece { origin, at: Where::File { path: file.as_path().into(), offset: 0 }, len: meta.len() };
+    let blobs = Path::new("blobs");
+    for algorithm in folder.list(blobs).map_err(|error| io(blobs, error))? {
+        let algorithm = blobs.join(algorithm);
+        if !folder.status(&algorithm).is_ok_and(|status| status.is_folder()) {
+            continue;
+        }
+        for file in folder.list(&algorithm).map_err(|error| io(&algorithm, error))? {
+            let file = algorithm.join(file);
+            let Some(digest) = blob(&file.to_string_lossy()) else { continue };
+            // A link is as good as absent.
+            let Some(status) = folder.status(&file).ok().filter(Status::is_file) else { continue };
+            let piece = Piece { origin, at: Where::File { path: path.join(&file).into(), offset: 0 }, len: status.len() };
             gathering.shelf.add(digest, piece);
         }
     }

@@ -35,6 +35,13 @@ impl Inventory {
         self.digests.entry(digest).or_default().insert(place);
     }
 
+    /// Keeps what `keep` says; how many digests that left out.
+    pub fn retain(&mut self, mut keep: impl FnMut(&Digest) -> bool) -> usize {
+        let before = self.digests.len();
+        self.digests.retain(|digest, _| keep(digest));
+        before - self.digests.len()
+    }
+
     /// Whether any repository holds `digest`.
     pub fn holds(&self, digest: &Digest) -> bool {
         self.digests.contains_key(digest)

@@ -21,6 +21,6 @@ mod verify;
 
 pub use base::Bases;
 pub use carry::{Cargo, Delivered, gather};
-pub use pack::{Packed, Packing, pack, repair};
+pub use pack::{Packed, Packing, Repaired, pack, repair};
 pub use plan::{Piece, Plan, Sheet};
 pub use verify::{BundleReport, VolumeFinding, is_at, verify};

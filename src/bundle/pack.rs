@@ -1,5 +1,7 @@
 //! Packing: a plan becomes volumes and their record. The layout is read, `DIR` is written, nobody else is asked.
 //!
+//! No file is deleted that this run has not written: what has a volume's name and is not this bundle's is renamed (`NAME-0001.tar.old`).
+//!
 //! What keeps a bundle right, whoever is killed: a volume is `NAME-0001.tar.partial` until it is whole and synced, and then gets its name by one
 //! rename; `NAME.bundle.json` comes last. A later run looks at what is there and goes on from the last member that is right, so that nothing
 //! but the blob that was under way is read from the layout again. *Rejected:* a journal of what is done: it would have to be believed, on
@@ -9,13 +11,13 @@ mod kept;
 mod pipe;
 mod volume;
 
-use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::format::{Bundle, MAX_RECORD, bundle_file, check_name, default_name, volume_file};
 use super::plan::{Plan, Sheet};
 use super::preflight::{self, Need};
+use crate::folder::{Folder, Status};
 use crate::layout::Layout;
 use crate::{Error, Kind, Result, Side};
 use volume::Writer;
@@ -24,6 +26,9 @@ const OP: &str = "pack volumes";
 
 /// How the name of a file that is not finished ends.
 const PARTIAL: &str = ".partial";
+
+/// How the name of a file ends that had the name of a volume and was not one of this bundle.
+const OLD: &str = ".old";
 
 /// What a packing works with, and who is told of it.
 pub struct Packing<'a> {
@@ -48,6 +53,17 @@ pub struct Packed {
     pub kept: usize,
     /// Bytes written.
     pub written: u64,
+    /// Files that are in the way or left over, a sentence each.
+    pub notes: Vec<String>,
+}
+
+/// A volume that was written again.
+#[derive(Debug)]
+pub struct Repaired {
+    /// Its file.
+    pub path: PathBuf,
+    /// As [`Packed::notes`].
+    pub notes: Vec<String>,
 }
 
 /// Writes `plan` as a bundle called `name`, or by its identity. Blocks.
@@ -59,124 +75,152 @@ pub fn pack(packing: &Packing<'_>, plan: &Plan, name: Option<&str>) -> Result<Pa
     let id = plan.id();
     let name = name.map_or_else(|| default_name(&id), str::to_owned);
     check_name(&name).map_err(|why| Error::local(OP, why))?;
-    fs::create_dir_all(packing.to).map_err(|error| Error::io(OP, packing.to, &error))?;
-    let path = packing.to.join(bundle_file(&name));
-    refuse_another(&path, &id)?;
-    let file = |number: usize| packing.to.join(volume_file(&name, u32::try_from(number).unwrap_or(u32::MAX)));
-    check_space(packing.to, plan.sheets().enumerate().map(|(at, sheet)| (file(at + 1), sheet.size())))?;
-    let mut writer = Writer::new(packing);
+    let folder = folder(packing)?;
+    let record = PathBuf::from(bundle_file(&name));
+    refuse_another(&folder, &record, &id)?;
+    let file = |number: usize| PathBuf::from(volume_file(&name, u32::try_from(number).unwrap_or(u32::MAX)));
+    check_space(&folder, plan.sheets().enumerate().map(|(at, sheet)| (file(at + 1), sheet.size())))?;
+    let mut writer = Writer::new(packing, &folder);
     let mut volumes = Vec::with_capacity(plan.volumes.len());
     for (at, sheet) in plan.sheets().enumerate() {
         volumes.push(writer.write(&sheet, &file(at + 1), None)?);
     }
-    remove_leftovers(packing.to, &name, plan.volumes.len())?;
+    let mut notes = writer.notes;
+    leftovers(&folder, &name, plan.volumes.len(), &mut notes)?;
     let hashes: Vec<(u64, String)> = volumes.iter().map(|volume| (volume.size, volume.sha256.clone())).collect();
     let bundle = plan.bundle(&name, &hashes);
-    let written = replace(&path, &bundle.to_bytes())? + volumes.iter().map(|volume| volume.written).sum::<u64>();
-    Ok(Packed { bundle, path, kept: volumes.iter().filter(|volume| volume.written == 0).count(), written })
+    let written = replace(&folder, &record, &bundle.to_bytes())? + volumes.iter().map(|volume| volume.written).sum::<u64>();
+    let kept = volumes.iter().filter(|volume| volume.written == 0).count();
+    Ok(Packed { bundle, path: packing.to.join(record), kept, written, notes })
 }
 
-/// Writes volume `number` of `bundle` again, the same bytes. Blocks.
+fn folder(packing: &Packing<'_>) -> Result<Folder> {
+    Folder::create(packing.to).map_err(|error| Error::io(OP, packing.to, &error))
+}
+
+/// Writes volume `number` of `bundle` again, the same bytes. A damaged volume stays until the new one is whole. Blocks.
 ///
 /// # Errors
-/// As [`pack`]; `Kind::Damaged` too if the bytes are not those that the bundle's record tells the hash of: nothing is left behind then.
-pub fn repair(packing: &Packing<'_>, bundle: &Bundle, number: u32) -> Result<PathBuf> {
+/// As [`pack`]; `Kind::Damaged` too if the bytes are not those that the bundle's record tells the hash of: what is there stays as it is.
+pub fn repair(packing: &Packing<'_>, bundle: &Bundle, number: u32) -> Result<Repaired> {
     let (Some(record), Some(volume)) = (bundle.record(number), bundle.volumes.iter().find(|volume| volume.number == number)) else {
         let message = format!("bundle {} has no volume {number}: it has {}", bundle.name, bundle.volumes.len());
         return Err(Error::local("repair volume", message));
     };
     let sheet = Sheet::new(&bundle.index, record);
-    fs::create_dir_all(packing.to).map_err(|error| Error::io(OP, packing.to, &error))?;
-    let path = packing.to.join(&volume.file);
-    check_space(packing.to, [(path.clone(), sheet.size())].into_iter())?;
+    let folder = folder(packing)?;
+    let name = PathBuf::from(&volume.file);
+    check_space(&folder, [(name.clone(), sheet.size())].into_iter())?;
     // A part has no hash of its own: the blob it is a part of has.
     for member in sheet.members.iter().filter(|member| member.part.is_some()) {
         volume::check_whole(packing, member)?;
     }
-    Writer::new(packing).write(&sheet, &path, Some(&volume.sha256))?;
-    Ok(path)
+    let mut writer = Writer::new(packing, &folder);
+    writer.write(&sheet, &name, Some(&volume.sha256))?;
+    Ok(Repaired { path: packing.to.join(name), notes: writer.notes })
 }
 
 /// Another bundle's record of this name stays: its volumes would be lost.
-fn refuse_another(path: &Path, id: &crate::content::Digest) -> Result<()> {
-    let length = match fs::metadata(path) {
-        Ok(meta) => meta.len(),
+fn refuse_another(folder: &Folder, name: &Path, id: &crate::content::Digest) -> Result<()> {
+    let path = folder.path().join(name);
+    let io = |error: io::Error| Error::io(OP, &path, &error);
+    let file = match folder.read(name) {
+        Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(Error::io(OP, path, &error)),
+        Err(error) => return Err(io(error)),
     };
     let other = |what: String| {
         let error = Error::new(Side::Local, OP, Kind::Local, format!("{} {what}", path.display()));
         Err(error.remedy("give another --name, or remove it and its volumes"))
     };
-    if length > MAX_RECORD {
-        return other("is no bundle's record".to_owned());
+    let mut bytes = vec![];
+    io::Read::read_to_end(&mut io::Read::take(file, MAX_RECORD + 1), &mut bytes).map_err(io)?;
+    if bytes.len() as u64 > MAX_RECORD {
+        return other("is not a bundle's record".to_owned());
     }
-    match Bundle::parse(&fs::read(path).map_err(|error| Error::io(OP, path, &error))?) {
+    match Bundle::parse(&bytes) {
         Ok(bundle) if bundle.id == *id => Ok(()),
         Ok(bundle) => other(format!("is another bundle ({})", bundle.id.short())),
-        Err(_) => other("is no bundle's record".to_owned()),
+        Err(_) => other("is not a bundle's record".to_owned()),
     }
 }
 
-/// Sees that the volumes fit; what is there of them already needs no room.
-fn check_space(to: &Path, volumes: impl Iterator<Item = (PathBuf, u64)>) -> Result<()> {
-    let there = |path: &Path| fs::metadata(path).map_or(0, |meta| meta.len());
-    let bytes = volumes.map(|(path, size)| size.saturating_sub(there(&path) + there(&partial(&path)))).sum();
-    let lacking = preflight::lacking(&[Need { what: "the rest of the bundle", folder: to.to_owned(), bytes }])?;
+/// Sees that the volumes fit. One that is there already needs no room, and one that was begun only the rest; a damaged one is not
+/// replaced before the new one is whole.
+fn check_space(folder: &Folder, volumes: impl Iterator<Item = (PathBuf, u64)>) -> Result<()> {
+    let there = |name: &Path| folder.status(name).ok().filter(Status::is_file).map_or(0, |status| status.len());
+    let rest = |(name, size): (PathBuf, u64)| if there(&name) == size { 0 } else { size.saturating_sub(there(&partial(&name))) };
+    let bytes = volumes.map(rest).fold(0, u64::saturating_add);
+    let lacking = preflight::lacking(&[Need { what: "the rest of the bundle", folder: folder.path().to_owned(), bytes }])?;
     lacking.into_iter().next().map_or(Ok(()), Err)
 }
 
-/// Volumes beyond the last one are of a run that was killed, when there was more to carry. Nobody is to take them along.
-fn remove_leftovers(to: &Path, name: &str, volumes: usize) -> Result<()> {
+/// Volumes beyond the last one are of a run that was killed, when there was more to carry, or of another bundle. Nobody is to take them
+/// along, so they get another name.
+fn leftovers(folder: &Folder, name: &str, volumes: usize, notes: &mut Vec<String>) -> Result<()> {
     let number = |file: &str| -> Option<usize> {
         let digits = file.strip_suffix(PARTIAL).unwrap_or(file).strip_suffix(".tar")?.strip_prefix(name)?.strip_prefix('-')?;
         let plain = digits.len() >= 4 && digits.chars().all(|c| c.is_ascii_digit());
         plain.then(|| digits.parse().ok()).flatten()
     };
-    for entry in fs::read_dir(to).map_err(|error| Error::io(OP, to, &error))?.flatten() {
-        if entry.file_name().to_str().and_then(number).is_some_and(|number| number > volumes) {
-            fs::remove_file(entry.path()).map_err(|error| Error::io(OP, &entry.path(), &error))?;
+    let mut files = folder.list(Path::new("")).map_err(|error| Error::io(OP, folder.path(), &error))?;
+    files.sort();
+    for file in files {
+        let Some((text, number)) = file.to_str().and_then(|text| Some((text, number(text)?))) else { continue };
+        if text.ends_with(PARTIAL) {
+            let shown = folder.path().join(&file);
+            notes.push(format!("{} is left from an earlier run, and nothing needs it: it can be removed", shown.display()));
+        } else if number > volumes {
+            set_aside(folder, Path::new(&file), notes)?;
         }
     }
     Ok(())
 }
 
-/// Where a file is until it is finished.
-fn partial(path: &Path) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(PARTIAL);
-    path.with_file_name(name)
+/// Renames a file that is in the way, because what this run has not written is not its to delete.
+fn set_aside(folder: &Folder, name: &Path, notes: &mut Vec<String>) -> Result<()> {
+    let mut old = with_suffix(name, OLD);
+    for count in 2_u32.. {
+        match folder.status(&old) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => break,
+            _ => old = with_suffix(name, &format!("{OLD}-{count}")),
+        }
+    }
+    let [from, to] = [name, &old].map(|name| folder.path().join(name));
+    folder.rename(name, &old).map_err(|error| Error::io(OP, &from, &error))?;
+    notes.push(format!("{} is not a volume of this bundle: it is now {}", from.display(), to.display()));
+    Ok(())
+}
+
+/// What a file is called until it is finished.
+fn partial(name: &Path) -> PathBuf {
+    with_suffix(name, PARTIAL)
+}
+
+fn with_suffix(name: &Path, suffix: &str) -> PathBuf {
+    let mut with = name.as_os_str().to_owned();
+    with.push(suffix);
+    with.into()
 }
 
 /// Replaces a small file in one step, unless it has these bytes already; how many were written.
-fn replace(path: &Path, bytes: &[u8]) -> Result<u64> {
-    if fs::read(path).is_ok_and(|there| there == bytes) {
+fn replace(folder: &Folder, name: &Path, bytes: &[u8]) -> Result<u64> {
+    let io = |error: io::Error| Error::io(OP, &folder.path().join(name), &error);
+    let mut there = vec![];
+    let read = folder.read(name).and_then(|file| io::Read::read_to_end(&mut io::Read::take(file, bytes.len() as u64 + 1), &mut there));
+    if read.is_ok() && there == bytes {
+        // A killed run may not have come to it.
+        folder.sync(Path::new("")).map_err(io)?;
         return Ok(0);
     }
-    let temporary = partial(path);
-    let write = || -> io::Result<()> {
-        let mut file = File::create(&temporary)?;
-        io::Write::write_all(&mut file, bytes)?;
-        file.sync_all()?;
-        settle(&temporary, path)
-    };
-    write().map_err(|error| Error::io(OP, path, &error))?;
+    folder.replace(name, &partial(name), bytes).map_err(io)?;
     Ok(bytes.len() as u64)
-}
-
-/// Gives a synced file its name, for good.
-fn settle(temporary: &Path, path: &Path) -> io::Result<()> {
-    fs::rename(temporary, path)?;
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    match File::open(folder).and_then(|folder| folder.sync_all()) {
-        // Some network file systems know no sync of a folder, and some of those need none.
-        Err(error) if !matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => Err(error),
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::super::format::{Base, Index, MemberKind};
     use super::super::plan::Piece;
     use super::*;

@@ -106,7 +106,11 @@ fn one(hand: &Hand, progress: &(dyn Fn(u64) + Sync)) -> Result<BundleReport> {
     for (number, checked) in &checked {
         if let Some(why) = &checked.damage {
             let file = hand.file(*number);
-            let mend = format!("to mend it: larder export --repair {}.bundle.json --volume {number} --to DIR", hand.name);
+            let mend = if checked.sound && content.is_right(*number) {
+                "every byte of it is right, so the bundle's record is wrong: run the export again, it keeps the volumes".to_owned()
+            } else {
+                format!("to mend it: larder export --repair {}.bundle.json --volume {number} --to DIR", hand.name)
+            };
             let finding = VolumeFinding { number: *number, file, images: images(*number), why: format!("{why} ({mend})") };
             report.damaged_volumes.push(finding);
         }
@@ -150,6 +154,12 @@ impl<'a> Content<'a> {
             links.extend(more.map(|more| (digest.clone(), more)));
         }
         Ok(Content { places, states, links })
+    }
+
+    /// Whether all content of a volume is known to be right: of blobs in parts, all parts.
+    fn is_right(&self, number: u32) -> bool {
+        let here = self.places.iter().filter(|(_, places)| places.iter().any(|(volume, _)| *volume == number));
+        here.into_iter().all(|(digest, _)| matches!(self.states.get(digest), Some(State::Right)))
     }
 
     fn count(&self, report: &mut BundleReport) {

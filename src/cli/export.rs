@@ -149,6 +149,7 @@ fn close(packed: Result<Option<Packed>>, exit: u8, printer: &Printer) -> u8 {
 }
 
 fn tell(packed: &Packed, printer: &Printer) {
+    packed.notes.iter().for_each(|note| printer.warn(note));
     let bundle = &packed.bundle;
     let bytes: u64 = bundle.volumes.iter().map(|volume| volume.size).sum();
     let plural = |count: usize, word: &str| format!("{count} {word}{}", if count == 1 { "" } else { "s" });

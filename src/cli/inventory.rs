@@ -8,7 +8,7 @@ use super::args::InventoryArgs;
 use super::inputs;
 use super::printer::Printer;
 use super::{Exit, Refusal};
-use crate::bundle::inventory::{Roots, walk};
+use crate::bundle::inventory::{Inventory, Roots, walk};
 use crate::config::{Config, Target};
 use crate::content::{Charge, Place};
 use crate::layout::Layout;
@@ -31,7 +31,17 @@ pub(super) async fn run(file: Option<&Path>, args: InventoryArgs, printer: &Prin
     let supply = Supply::new(&config, &options).map_err(Refusal::failed)?;
     let store = supply.target(&target, false).await.map_err(Refusal::failed)?;
     let roots = roots(&config, &target, &store, &args, printer).await?;
-    let (inventory, errors) = walk(Arc::clone(&store.ends.source), roots, |place| below(&target, place)).await;
+    if roots.is_empty() && (!args.lists.is_empty() || args.lock.is_some()) {
+        let named: Vec<String> = args.lists.iter().cloned().chain(args.lock.iter().map(|path| path.display().to_string())).collect();
+        let error = Error::local("inventory", format!("nothing in {} maps to a repository of {target}", named.join(", ")));
+        return Err(Refusal::failed(error.remedy("see how an image maps: larder rules explain IMAGE")));
+    }
+    let (mut inventory, errors) = walk(Arc::clone(&store.ends.source), roots, |place| below(&target, place)).await;
+    if let Target::Layout { path } = &target
+        && path.exists()
+    {
+        leave_out_lost(&mut inventory, path, printer).await?;
+    }
     match args.compressed {
         true => printer.bytes(&inventory.to_zstd()),
         false => printer.data(&inventory.to_text()),
@@ -42,6 +52,16 @@ pub(super) async fn run(file: Option<&Path>, args: InventoryArgs, printer: &Prin
     }
     printer.say("the inventory lacks what could not be asked: an export that takes it as its base carries that again");
     Ok(Exit::Failed)
+}
+
+/// A layout may have lost what its manifests refer to: an export must not count on it.
+async fn leave_out_lost(inventory: &mut Inventory, path: &Path, printer: &Printer) -> Result<(), Refusal> {
+    let layout = Layout::open(path).await.map_err(Refusal::failed)?;
+    let lost = inventory.retain(|digest| layout.blob_len(digest).is_ok_and(|len| len.is_some()));
+    if lost > 0 {
+        printer.warn(&format!("{} lacks {lost} blobs that its images need; they are left out (see larder verify)", path.display()));
+    }
+    Ok(())
 }
 
 /// A path that exists is a layout; else as `--to`.

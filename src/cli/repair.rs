@@ -8,7 +8,7 @@ use super::inputs::Inputs;
 use super::printer::Printer;
 use super::progress::counting;
 use super::{Exit, Refusal, signals, sync};
-use crate::bundle::format::{Bundle, Image};
+use crate::bundle::format::{Bundle, Image, Member};
 use crate::bundle::{self, Packing};
 use crate::config::Target;
 use crate::content::{IndexMode, PlatformFilter, Policy, SPARSE};
@@ -55,8 +55,9 @@ pub(super) async fn run(
     bar.iter().for_each(indicatif::ProgressBar::finish_and_clear);
     match packed {
         // Another image may have failed; the volume is whole.
-        Ok(path) => {
-            printer.data(&format!("{}\n", path.display()));
+        Ok(repaired) => {
+            repaired.notes.iter().for_each(|note| printer.warn(note));
+            printer.data(&format!("{}\n", repaired.path.display()));
             Ok(Exit::Done)
         }
         Err(error) if error.kind() == Kind::Cancelled => Ok(Exit::Unfinished),
@@ -71,11 +72,9 @@ pub(super) async fn run(
 /// The images that lack something in the cache, of those that have a part in the volume.
 fn lost<'a>(layout: &Layout, bundle: &'a Bundle, number: u32) -> Vec<&'a Image> {
     let members = bundle.volumes.iter().filter(|volume| volume.number == number).flat_map(|volume| &volume.members);
-    let gone = |path: &Path, size: u64| std::fs::metadata(path).map_or(true, |meta| meta.len() != size);
-    let lacking: Vec<&str> = members
-        .filter(|member| gone(&layout.blob_path(&member.digest), member.whole_size()))
-        .flat_map(|member| member.repositories.iter().map(String::as_str))
-        .collect();
+    let gone = |member: &Member| !layout.blob_len(&member.digest).is_ok_and(|len| len == Some(member.whole_size()));
+    let lacking: Vec<&str> =
+        members.filter(|member| gone(member)).flat_map(|member| member.repositories.iter().map(String::as_str)).collect();
     let lacks = |image: &Image| {
         let entry = bundle.index.manifests.iter().find(|entry| entry.digest == image.digest);
         entry.is_none_or(|entry| layout.reach(entry).is_err())

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::content::{Digest, Hasher};
+use crate::folder::{Folder, Status};
 use crate::{Error, Kind, Result, Side};
 
 /// What `oci-layout` holds in every layout that larder makes (image-spec image-layout.md "oci-layout file").
@@ -17,10 +18,17 @@ const EMPTY_INDEX: &[u8] = b"{\"schemaVersion\":2,\"mediaType\":\"application/vn
 /// enough to stay in a second-level cache.
 pub(super) const READ: usize = 1024 * 1024;
 
-/// The folder of a layout. Every path below it is made of fixed names and the parts of checked digests, which hold no `/`.
+/// `index.json` of a million images has some 400 MB; layouts have thousands. Beyond this, somebody means to fill our memory.
+pub(super) const MAX_INDEX: u64 = 64 * 1024 * 1024;
+
+/// What `oci-layout` may hold: it is one short line.
+const MAX_MARKER: u64 = 64 * 1024;
+
+/// The folder of a layout. Every name below it is made of fixed names and the parts of checked digests, which hold no `/`. Layouts come on
+/// media from strangers, so nothing is opened but through [`Folder`], which follows no links.
 #[derive(Debug, Clone)]
 pub(super) struct Files {
-    root: PathBuf,
+    folder: Folder,
 }
 
 /// A file under `blobs/` whose name is a digest.
@@ -28,142 +36,191 @@ pub(super) struct Files {
 pub(super) struct Stored {
     pub(super) digest: Digest,
     pub(super) len: u64,
+    /// It is not a regular file.
+    pub(super) irregular: bool,
+}
+
+/// The names below the folder.
+pub(super) fn marker() -> &'static Path {
+    Path::new("oci-layout")
+}
+pub(super) fn index() -> &'static Path {
+    Path::new("index.json")
+}
+pub(super) fn blobs() -> &'static Path {
+    Path::new("blobs")
+}
+pub(super) fn blob(digest: &Digest) -> PathBuf {
+    blobs().join(digest.algorithm()).join(digest.encoded())
+}
+/// larder's own files.
+pub(super) fn own() -> &'static Path {
+    Path::new(".larder")
+}
+pub(super) fn partials() -> PathBuf {
+    own().join("partial")
+}
+pub(super) fn partial(digest: &Digest) -> PathBuf {
+    partials().join(format!("{}-{}", digest.algorithm(), digest.encoded()))
+}
+/// Where content that turned out to be wrong is kept.
+fn damaged(digest: &Digest) -> PathBuf {
+    own().join("damaged").join(format!("{}-{}", digest.algorithm(), digest.encoded()))
 }
 
 impl Files {
-    pub(super) fn new(root: &Path) -> Self {
-        Files { root: root.to_owned() }
-    }
-    pub(super) fn root(&self) -> &Path {
-        &self.root
-    }
-    pub(super) fn marker(&self) -> PathBuf {
-        self.root.join("oci-layout")
-    }
-    pub(super) fn index(&self) -> PathBuf {
-        self.root.join("index.json")
-    }
-    pub(super) fn blobs(&self) -> PathBuf {
-        self.root.join("blobs")
-    }
-    pub(super) fn blob(&self, digest: &Digest) -> PathBuf {
-        self.blobs().join(digest.algorithm()).join(digest.encoded())
-    }
-    /// larder's own files.
-    pub(super) fn own(&self) -> PathBuf {
-        self.root.join(".larder")
-    }
-    pub(super) fn partials(&self) -> PathBuf {
-        self.own().join("partial")
-    }
-    pub(super) fn partial(&self, digest: &Digest) -> PathBuf {
-        self.partials().join(format!("{}-{}", digest.algorithm(), digest.encoded()))
+    /// The folder at `path`, whatever it holds.
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        const OP: &str = "open layout";
+        let opened = found(Folder::open(path)).map_err(|error| Error::io(OP, path, &error))?;
+        let folder = opened.ok_or_else(|| Error::new(Side::Local, OP, Kind::NotFound, format!("{} does not exist", path.display())))?;
+        Ok(Files { folder })
     }
 
-    /// The length of a blob's file, if it is there.
+    pub(super) fn root(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub(super) fn folder(&self) -> &Folder {
+        &self.folder
+    }
+
+    /// Where a name is, for messages and for other programs.
+    pub(super) fn path(&self, name: &Path) -> PathBuf {
+        self.root().join(name)
+    }
+
+    /// The error of an operation on `name`.
+    pub(super) fn failed(&self, operation: &'static str, name: &Path, error: &io::Error) -> Error {
+        Error::io(operation, &self.path(name), error)
+    }
+
+    /// The length of a blob's file, if it is there and a regular file.
     pub(super) fn blob_len(&self, digest: &Digest) -> Result<Option<u64>> {
-        let path = self.blob(digest);
-        Ok(found(fs::metadata(&path))
-            .map_err(|error| Error::io("look for blob", &path, &error))?
-            .filter(fs::Metadata::is_file)
-            .map(|m| m.len()))
+        let name = blob(digest);
+        let status = found(self.folder.status(&name)).map_err(|error| self.failed("look for blob", &name, &error))?;
+        Ok(status.filter(Status::is_file).map(|status| status.len()))
+    }
+
+    /// Opens a blob's file, if it is there.
+    pub(super) fn open_blob(&self, operation: &'static str, digest: &Digest) -> Result<Option<fs::File>> {
+        let name = blob(digest);
+        found(self.folder.read(&name)).map_err(|error| self.failed(operation, &name, &error))
+    }
+
+    /// The bytes of a small file, if it is there.
+    ///
+    /// # Errors
+    /// `Kind::Damaged` if it has more than `most`.
+    pub(super) fn read(&self, operation: &'static str, name: &Path, most: u64) -> Result<Option<Vec<u8>>> {
+        let io = |error: io::Error| self.failed(operation, name, &error);
+        let Some(file) = found(self.folder.read(name)).map_err(io)? else { return Ok(None) };
+        let mut bytes = vec![];
+        file.take(most + 1).read_to_end(&mut bytes).map_err(io)?;
+        if bytes.len() as u64 > most {
+            let message = format!("{} has more than {most} bytes", self.path(name).display());
+            return Err(Error::new(Side::Local, operation, Kind::Damaged, message));
+        }
+        Ok(Some(bytes))
     }
 
     /// Sees that this is a layout of version 1.
     pub(super) fn check(&self) -> Result<()> {
         const OP: &str = "open layout";
-        let not_found = |message: String| Error::new(Side::Local, OP, Kind::NotFound, message);
-        if found(fs::metadata(&self.root)).map_err(|error| Error::io(OP, &self.root, &error))?.is_none() {
-            return Err(not_found(format!("{} does not exist", self.root.display())));
-        }
-        let path = self.marker();
-        let Some(bytes) = found(fs::read(&path)).map_err(|error| Error::io(OP, &path, &error))? else {
-            return Err(not_found(format!("{} is no OCI layout: it has no `oci-layout` file", self.root.display())));
+        let Some(bytes) = self.read(OP, marker(), MAX_MARKER)? else {
+            let message = format!("{} is no OCI layout: it has no `oci-layout` file", self.root().display());
+            return Err(Error::new(Side::Local, OP, Kind::NotFound, message));
         };
         match marker_problem(&bytes) {
             None => Ok(()),
-            Some(why) => Err(Error::new(Side::Local, OP, Kind::Unsupported, format!("{}: {why}", self.root.display()))),
+            Some(why) => Err(Error::new(Side::Local, OP, Kind::Unsupported, format!("{}: {why}", self.root().display()))),
         }
     }
 
-    /// Makes an empty layout unless there is one. `oci-layout` comes last: what was killed half-way is gone on with.
-    pub(super) fn create(&self) -> Result<()> {
+    /// Opens the folder at `path`, and makes an empty layout there unless there is one. `oci-layout` comes last: what was killed half-way
+    /// is gone on with.
+    pub(super) fn create(path: &Path) -> Result<Self> {
         const OP: &str = "create layout";
-        let io = |path: &Path| {
-            let path = path.to_owned();
-            move |error: io::Error| Error::io(OP, &path, &error)
-        };
-        if found(fs::metadata(self.marker())).map_err(io(&self.root))?.is_some() {
-            return Ok(());
+        let folder = Folder::create(path).map_err(|error| Error::io(OP, path, &error))?;
+        let files = Files { folder };
+        let there = |name: &Path| found(files.folder.status(name)).map_err(|error| files.failed(OP, name, &error));
+        if there(marker())?.is_some() {
+            return Ok(files);
         }
-        fs::create_dir_all(&self.root).map_err(io(&self.root))?;
         // A fresh disk has a `lost+found`.
-        let mut names = fs::read_dir(&self.root).map_err(io(&self.root))?.filter_map(|entry| Some(entry.ok()?.file_name()));
-        if names.any(|name| name != "lost+found") && !self.own().is_dir() {
-            return Err(Error::local(OP, format!("{} is no OCI layout, and not empty", self.root.display()))
+        let mut names = files.folder.list(Path::new("")).map_err(|error| Error::io(OP, path, &error))?.into_iter();
+        if names.any(|name| name != "lost+found") && !there(own())?.is_some_and(|own| own.is_folder()) {
+            return Err(Error::local(OP, format!("{} is no OCI layout, and not empty", path.display()))
                 .remedy("name a folder that does not exist yet, or an OCI layout"));
         }
-        fs::create_dir_all(self.partials()).map_err(io(&self.own()))?;
-        let sha256 = self.blobs().join("sha256");
-        fs::create_dir_all(&sha256).map_err(io(&sha256))?;
+        for name in [partials(), blobs().join("sha256")] {
+            files.folder.create_folder(&name).map_err(|error| files.failed(OP, &name, &error))?;
+        }
         // Under the lock, and only what is missing: another process may be at the same, or done and already publishing.
-        let _lock = super::lock::index(self)?;
-        for (path, content) in [(self.index(), EMPTY_INDEX), (self.marker(), MARKER)] {
-            if found(fs::metadata(&path)).map_err(io(&path))?.is_none() {
-                self.replace(&path, content)?;
+        let _lock = super::lock::index(&files)?;
+        for (name, content) in [(index(), EMPTY_INDEX), (marker(), MARKER)] {
+            if there(name)?.is_none() {
+                files.replace(name, content)?;
             }
         }
-        Ok(())
+        Ok(files)
     }
 
     /// Replaces a file by one rename; the file written. The caller holds the index lock, so that the temporary name is its own.
-    pub(super) fn replace(&self, path: &Path, content: &[u8]) -> Result<fs::File> {
-        let temporary = self.own().join("new");
-        let write = || {
-            let mut file = fs::File::create(&temporary)?;
-            io::Write::write_all(&mut file, content)?;
-            file.sync_data()?;
-            fs::rename(&temporary, path)?;
-            Ok(file)
-        };
-        write().map_err(|error| Error::io("write layout", path, &error))
+    pub(super) fn replace(&self, name: &Path, content: &[u8]) -> Result<fs::File> {
+        self.folder.replace(name, &own().join("new"), content).map_err(|error| self.failed("write layout", name, &error))
+    }
+
+    /// Takes a blob's file out of the way, because its bytes are not what its name says. It is kept: where the upstream has lost the
+    /// content, somebody may still want what is left of it.
+    pub(super) fn set_aside(&self, digest: &Digest) -> Result<PathBuf> {
+        let (from, to) = (blob(digest), damaged(digest));
+        let moved = self.folder.create_folder(to.parent().unwrap_or(own())).and_then(|()| self.folder.settle(&from, &to));
+        moved.map_err(|error| self.failed("set damaged blob aside", &from, &error))?;
+        Ok(self.path(&to))
     }
 
     /// Makes the names of all blobs durable. Before an entry that needs them is written, so that a power cut cannot
     /// keep the entry and lose the names.
     pub(super) fn sync_blob_names(&self) -> Result<()> {
-        for folder in list(&self.blobs())? {
-            if folder.is_dir() {
-                match fs::File::open(&folder).and_then(|folder| folder.sync_all()) {
-                    // Some network file systems know no sync of a folder, and some of those need none.
-                    Err(error) if !matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => {
-                        return Err(Error::io("write layout", &folder, &error));
-                    }
-                    _ => {}
-                }
+        for (name, status) in self.list(blobs())? {
+            if status.is_folder() {
+                self.folder.sync(&name).map_err(|error| self.failed("write layout", &name, &error))?;
             }
         }
         Ok(())
     }
 
-    /// All files under `blobs/` whose names are digests, in the order of their digests, and the paths of everything else there.
+    /// What a folder holds; nothing if it does not exist. What goes while we look was somebody's `gc`.
+    pub(super) fn list(&self, name: &Path) -> Result<Vec<(PathBuf, Status)>> {
+        let io = |error: io::Error| self.failed("list layout", name, &error);
+        let Some(names) = found(self.folder.list(name)).map_err(io)? else { return Ok(vec![]) };
+        let mut listed = Vec::with_capacity(names.len());
+        for entry in names {
+            let entry = name.join(entry);
+            if let Some(status) = found(self.folder.status(&entry)).map_err(io)? {
+                listed.push((entry, status));
+            }
+        }
+        Ok(listed)
+    }
+
+    /// All files under `blobs/` whose names are digests, in the order of their digests, and the names of everything else there.
     pub(super) fn stored(&self) -> Result<(Vec<Stored>, Vec<PathBuf>)> {
         let (mut stored, mut strays) = (vec![], vec![]);
-        for folder in list(&self.blobs())? {
-            if !folder.is_dir() {
+        for (folder, status) in self.list(blobs())? {
+            if !status.is_folder() {
                 strays.push(folder);
                 continue;
             }
-            for path in list(&folder)? {
-                // A file that goes while we look was somebody's `gc`.
-                let Some(meta) = found(fs::metadata(&path)).map_err(|error| Error::io("list blobs", &path, &error))? else { continue };
-                let digest = match (folder.file_name().and_then(|n| n.to_str()), path.file_name().and_then(|n| n.to_str())) {
-                    (Some(algorithm), Some(encoded)) if meta.is_file() => Digest::parse(&format!("{algorithm}:{encoded}")).ok(),
+            for (name, status) in self.list(&folder)? {
+                let digest = match (folder.file_name().and_then(|n| n.to_str()), name.file_name().and_then(|n| n.to_str())) {
+                    (Some(algorithm), Some(encoded)) if !status.is_folder() => Digest::parse(&format!("{algorithm}:{encoded}")).ok(),
                     _ => None,
                 };
                 match digest {
-                    Some(digest) => stored.push(Stored { digest, len: meta.len() }),
-                    None => strays.push(path),
+                    Some(digest) => stored.push(Stored { digest, len: status.len(), irregular: !status.is_file() }),
+                    None => strays.push(name),
                 }
             }
         }
@@ -185,12 +242,6 @@ pub(super) fn marker_problem(bytes: &[u8]) -> Option<String> {
         Ok(Marker { image_layout_version: version }) if version == "1" || version.starts_with("1.") => None,
         Ok(Marker { image_layout_version: version }) => Some(format!("`oci-layout` says version {version}; larder knows 1")),
     }
-}
-
-/// What a folder holds; nothing if it does not exist.
-pub(super) fn list(folder: &Path) -> Result<Vec<PathBuf>> {
-    let Some(entries) = found(fs::read_dir(folder)).map_err(|error| Error::io("list", folder, &error))? else { return Ok(vec![]) };
-    entries.map(|entry| Ok(entry.map_err(|error| Error::io("list", folder, &error))?.path())).collect()
 }
 
 /// Tells *is not there* from *cannot be looked at*.

@@ -1,11 +1,10 @@
 //! Removing what no name reaches.
 
 use std::collections::HashSet;
-use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use super::files::{Files, found, list};
+use super::files::{self, Files, found};
 use super::graph::{self, Read, Role};
 use super::index::{Index, IndexEntry, IndexFile};
 use super::{damaged, lock, referrers};
@@ -37,7 +36,7 @@ pub struct GcReport {
 /// come. `Kind::Damaged`, with nothing removed, if `index.json` or a manifest in it cannot be read, because what it
 /// refers to is then unknown.
 pub fn gc(path: &Path, dry_run: bool) -> Result<GcReport> {
-    let files = Files::new(path);
+    let files = Files::open(path)?;
     files.check()?;
     let _alone = lock::alone(&files)?;
     not_shared(&files)?;
@@ -53,7 +52,7 @@ pub fn gc(path: &Path, dry_run: bool) -> Result<GcReport> {
             continue;
         }
         if !dry_run {
-            remove(&files.blob(&stored.digest))?;
+            remove(&files, &files::blob(&stored.digest))?;
         }
         report.bytes += stored.len;
         report.removed.push(stored.digest);
@@ -113,28 +112,32 @@ fn reach_one(files: &Files, entry: &IndexEntry, reached: &mut HashSet<Digest>, w
 /// `blobs/` may be a link to a store that several layouts share (containers/image's shared blob directory): whose names
 /// reach what is in there cannot be seen from here.
 fn not_shared(files: &Files) -> Result<()> {
-    let blobs = files.blobs();
-    for folder in list(&blobs)?.into_iter().chain([blobs]) {
-        let meta = found(fs::symlink_metadata(&folder)).map_err(|error| Error::io(OP, &folder, &error))?;
-        if meta.is_some_and(|meta| meta.is_symlink()) {
-            return Err(Error::local(OP, format!("{} is a link: other layouts may need what is in it", folder.display())));
-        }
+    let is_link = |name: &Path| Error::local(OP, format!("{} is a link: other layouts may need what is in it", files.path(name).display()));
+    let blobs = files::blobs();
+    let status = found(files.folder().status(blobs)).map_err(|error| files.failed(OP, blobs, &error))?;
+    if status.is_some_and(|status| status.is_link()) {
+        return Err(is_link(blobs));
     }
-    Ok(())
+    let listed = files.list(blobs)?;
+    listed.iter().find(|(_, status)| status.is_link()).map_or(Ok(()), |(name, _)| Err(is_link(name)))
 }
 
 fn partials(files: &Files, dry_run: bool, report: &mut GcReport) -> Result<()> {
     let now = SystemTime::now();
-    for path in list(&files.partials())? {
-        let io = |error| Error::io(OP, &path, &error);
-        let Some(meta) = found(fs::symlink_metadata(&path)).map_err(io)? else { continue };
+    for (name, status) in files.list(&files::partials())? {
+        if !status.is_file() {
+            continue;
+        }
+        let io = |error| files.failed(OP, &name, &error);
+        let Some(file) = found(files.folder().read(&name)).map_err(io)? else { continue };
+        let meta = file.metadata().map_err(io)?;
         // A time in the future is no age.
         let age = meta.modified().ok().and_then(|changed| now.duration_since(changed).ok()).unwrap_or_default();
-        if !meta.is_file() || age < PARTIAL_KEPT {
+        if age < PARTIAL_KEPT {
             continue;
         }
         if !dry_run {
-            remove(&path)?;
+            remove(files, &name)?;
         }
         report.bytes += meta.len();
         report.partials += 1;
@@ -142,12 +145,14 @@ fn partials(files: &Files, dry_run: bool, report: &mut GcReport) -> Result<()> {
     Ok(())
 }
 
-fn remove(path: &Path) -> Result<()> {
-    found(fs::remove_file(path)).map(|_| ()).map_err(|error| Error::io(OP, path, &error))
+fn remove(files: &Files, name: &Path) -> Result<()> {
+    found(files.folder().remove(name)).map(|_| ()).map_err(|error| files.failed(OP, name, &error))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::super::testing::{Upstream, blob, charge, fill, folder, image, index, path_of, put};
     use super::super::{Layout, verify};
     use super::*;
@@ -195,7 +200,7 @@ mod tests {
     async fn a_writer_waits_for_the_end_of_gc() {
         let dir = folder();
         drop(Layout::open_or_create(dir.path()).await.unwrap());
-        let alone = lock::alone(&Files::new(dir.path())).unwrap();
+        let alone = lock::alone(&Files::open(dir.path()).unwrap()).unwrap();
         let mut opening = Box::pin(Layout::open_or_create(dir.path()));
         let waited = tokio::time::timeout(Duration::from_secs(60), &mut opening).await;
         assert!(waited.is_err(), "{waited:?}");

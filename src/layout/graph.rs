@@ -1,11 +1,10 @@
 //! The graph below an entry, as it is on disk. Blocks.
 
 use std::collections::HashSet;
-use std::fs;
 
 use bytes::Bytes;
 
-use super::files::{Files, found};
+use super::files::{self, Files};
 use crate::content::{Choice, Descriptor, Digest, Links, MAX_MANIFEST, Manifest, ManifestKind, PlatformFilter, kind_of};
 use crate::{Error, Kind, Result, Side};
 
@@ -107,8 +106,7 @@ fn parse(bytes: Bytes, digest: &Digest, hint: &str) -> Result<Manifest> {
 }
 
 fn bytes(files: &Files, digest: &Digest) -> Result<Option<Bytes>> {
-    let path = files.blob(digest);
-    Ok(found(fs::read(&path)).map_err(|error| Error::io("read manifest", &path, &error))?.map(Bytes::from))
+    Ok(files.read("read manifest", &files::blob(digest), MAX_MANIFEST as u64)?.map(Bytes::from))
 }
 
 /// Whether a descriptor of this type must lead to a manifest. One without a type, in an index, must.

@@ -1,18 +1,18 @@
 //! `index.json`: read once while it does not change, replaced whole, entries that larder does not know kept as they are.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Read as _;
-use std::os::unix::fs::MetadataExt as _;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use serde_json::{Map, Value};
 use tokio::time::{Duration, Instant};
 
-use super::files::{Files, blocking, found};
+use super::files::{self, Files, MAX_INDEX, blocking, found};
 use super::referrers::{self, Attached};
 use super::{IMAGE_NAME, REF_NAME, damaged};
 use crate::content::{Descriptor, Digest, Place};
+use crate::folder::Status;
 use crate::name::{Reference, check_tag};
 use crate::{Error, Kind, Result, Side};
 
@@ -240,16 +240,8 @@ pub(super) struct IndexFile {
 struct Cached {
     /// Kept open so that its inode number is not given to a successor, which would then look like the same file.
     _file: File,
-    stamp: Stamp,
+    status: Status,
     index: Arc<Index>,
-}
-
-/// Device, inode, length and time of change: another process's replacement differs in the inode, a foreign tool's
-/// writing in place in the others.
-type Stamp = (u64, u64, u64, i64, i64);
-
-fn stamp(meta: &fs::Metadata) -> Stamp {
-    (meta.dev(), meta.ino(), meta.len(), meta.mtime(), meta.mtime_nsec())
 }
 
 impl IndexFile {
@@ -259,24 +251,27 @@ impl IndexFile {
 
     /// What the file holds now. Blocks.
     pub(super) fn read(&self) -> Result<Arc<Index>> {
-        let path = self.files.index();
-        let io = |error| Error::io(OP, &path, &error);
+        let io = |error| self.files.failed(OP, files::index(), &error);
         let missing = || {
             Error::new(Side::Local, OP, Kind::NotFound, format!("{} is no OCI layout: it has no index.json", self.files.root().display()))
         };
-        let now = stamp(&found(fs::metadata(&path)).map_err(io)?.ok_or_else(missing)?);
+        let now = found(self.files.folder().status(files::index())).map_err(io)?.ok_or_else(missing)?;
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(cached) = &*cache
-            && cached.stamp == now
+            && cached.status.is_unchanged(&now)
         {
             return Ok(cached.index.clone());
         }
-        let mut file = found(File::open(&path)).map_err(io)?.ok_or_else(missing)?;
-        let stamp = stamp(&file.metadata().map_err(io)?);
+        let file = found(self.files.folder().read(files::index())).map_err(io)?.ok_or_else(missing)?;
+        let status = Status::of(&file).map_err(io)?;
         let mut bytes = vec![];
-        file.read_to_end(&mut bytes).map_err(io)?;
-        let index = Arc::new(Index::parse(&bytes).map_err(|why| damaged(OP, format!("{}: {why}", self.files.root().display())))?);
-        *cache = Some(Cached { _file: file, stamp, index: index.clone() });
+        (&file).take(MAX_INDEX + 1).read_to_end(&mut bytes).map_err(io)?;
+        let wrong = |why: String| damaged(OP, format!("{}: {why}", self.files.root().display()));
+        if bytes.len() as u64 > MAX_INDEX {
+            return Err(wrong(format!("index.json has more than {MAX_INDEX} bytes")));
+        }
+        let index = Arc::new(Index::parse(&bytes).map_err(wrong)?);
+        *cache = Some(Cached { _file: file, status, index: index.clone() });
         Ok(index)
     }
 
@@ -319,18 +314,19 @@ impl IndexFile {
             // The turn is moved in here, so that nobody has it before the batch is done, even if who started it is gone.
             let started = Instant::now();
             let batch = std::mem::take(&mut *this.queue.lock().unwrap_or_else(PoisonError::into_inner));
-            let result = this.write(&batch);
+            let written = this.write(&batch);
             *turn = Some(Instant::now() + (started.elapsed() * REST).min(LONGEST_REST));
             for pending in batch {
-                // Nobody else sets it: only the holder of the turn does, and it took the batch out of the queue.
-                let _ = pending.done.set(result.clone());
+                // A change that was refused has its own result already. Nobody else sets it: only the holder of the turn does, and it
+                // took the batch out of the queue.
+                let _ = pending.done.set(written.clone());
             }
-            result
+            pending.done.get().cloned().unwrap_or(written)
         })
         .await
     }
 
-    /// Reads, changes and replaces the file under the layout's lock.
+    /// Reads, changes and replaces the file under the layout's lock. A change that is refused gets its result at once, and the others go on.
     fn write(&self, batch: &[Arc<Pending>]) -> Result<()> {
         let _lock = super::lock::index(&self.files)?;
         let mut index = Index::clone(&*self.read()?);
@@ -338,7 +334,10 @@ impl IndexFile {
         for pending in batch {
             changed |= match &pending.change {
                 Change::Name(name, raw) => index.set(name, raw),
-                Change::Referrers(attached) => attached.put(&self.files, &mut index)?,
+                Change::Referrers(attached) => attached.put(&self.files, &mut index).unwrap_or_else(|refused| {
+                    let _ = pending.done.set(Err(refused));
+                    false
+                }),
             };
         }
         if changed { self.replace(index) } else { Ok(()) }
@@ -353,19 +352,23 @@ impl IndexFile {
 
     /// Replaces the file. The caller holds its lock.
     fn replace(&self, index: Index) -> Result<()> {
-        let path = self.files.index();
         let text = index.to_json().map_err(|error| Error::local("write layout", error.to_string()))?;
+        if text.len() as u64 > MAX_INDEX {
+            let message = format!("index.json would have more than {MAX_INDEX} bytes, which is more than larder reads");
+            return Err(Error::local("write layout", message).remedy("use another layout for some of the images"));
+        }
         self.files.sync_blob_names()?;
-        let file = self.files.replace(&path, text.as_bytes())?;
-        let meta = file.metadata().map_err(|error| Error::io(OP, &path, &error))?;
-        *self.cache.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some(Cached { _file: file, stamp: stamp(&meta), index: Arc::new(index) });
+        let file = self.files.replace(files::index(), text.as_bytes())?;
+        let status = Status::of(&file).map_err(|error| self.files.failed(OP, files::index(), &error))?;
+        *self.cache.lock().unwrap_or_else(PoisonError::into_inner) = Some(Cached { _file: file, status, index: Arc::new(index) });
         Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::super::Layout;
     use super::super::testing::{OCI_MANIFEST, folder, image, name, names, put};
     use super::*;
@@ -472,8 +475,9 @@ mod tests {
         let layout = Layout::open_or_create(dir.path()).await.unwrap();
         let image = image(&["layer"]);
         put(&layout, "a:1", &image).await;
-        let before = stamp(&fs::metadata(layout.path().join("index.json")).unwrap());
+        let status = || layout.0.files.folder().status(files::index()).unwrap();
+        let before = status();
         put(&layout, "a:1", &image).await;
-        assert_eq!(stamp(&fs::metadata(layout.path().join("index.json")).unwrap()), before);
+        assert!(status().is_unchanged(&before));
     }
 }

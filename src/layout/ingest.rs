@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::io::SeekFrom;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
@@ -12,9 +11,10 @@ use futures_util::{StreamExt as _, stream};
 use tokio::fs::File;
 use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
 
-use super::files::{Files, READ, blocking, found, hash};
+use super::files::{self, Files, READ, blocking, found, hash};
 use super::{damaged, lock};
 use crate::content::{BlobStream, Charge, Descriptor, Digest, Hasher, OpenBlob, Verified, checkable, hasher};
+use crate::folder::Status;
 use crate::{Error, Kind, Result, Side};
 
 const OP: &str = "write blob";
@@ -33,6 +33,9 @@ impl OpenBlob for InMemory {
 /// A blob that is not there yet, held by this task alone.
 struct Partial {
     file: fs::File,
+    /// Its name in the layout.
+    name: PathBuf,
+    /// Where that is, for messages.
     path: PathBuf,
     len: u64,
 }
@@ -58,7 +61,7 @@ pub(super) async fn ingest(
     }
     let kept = partial.len;
     let (partial, hasher) = rehash(partial, fresh.clone()).await?;
-    let path = partial.path;
+    let (name, path) = (partial.name, partial.path);
     let mut file = File::from_std(partial.file);
     let mut result = fill(&mut file, &path, blob, kept, hasher, open, charge).await;
     if kept > 0 && matches!(&result, Err(error) if error.kind() == Kind::Damaged) {
@@ -69,27 +72,27 @@ pub(super) async fn ingest(
     if let Err(error) = result {
         // Wrong bytes are not kept, and neither is a file without any.
         if error.kind() == Kind::Damaged || file.metadata().await.is_ok_and(|meta| meta.len() == 0) {
-            tokio::fs::remove_file(&path).await.map_err(|error| Error::io(OP, &path, &error))?;
+            files.folder().remove(&name).map_err(|error| Error::io(OP, &path, &error))?;
         }
         return Err(error);
     }
-    settle(files, file, path, &blob.digest).await
+    settle(files, file, (name, path), &blob.digest).await
 }
 
 /// Waits until nobody else writes this blob. `None`: it is there by then.
 async fn hold(files: &Files, digest: &Digest, present: &(dyn Fn() -> Result<bool> + Sync)) -> Result<Option<Partial>> {
-    let path = files.partial(digest);
-    for folder in [path.parent(), files.blob(digest).parent()].into_iter().flatten() {
-        tokio::fs::create_dir_all(folder).await.map_err(|error| Error::io(OP, folder, &error))?;
+    let name = files::partial(digest);
+    for folder in [name.parent(), files::blob(digest).parent()].into_iter().flatten() {
+        files.folder().create_folder(folder).map_err(|error| files.failed(OP, folder, &error))?;
     }
     // The calls below are a few microseconds on a local file; a thread hop costs more.
     while !present()? {
-        if let Some(partial) = try_hold(&path)? {
+        if let Some(partial) = try_hold(files, &name)? {
             // Whoever held it before may have finished between the look and the lock.
             if !present()? {
                 return Ok(Some(partial));
             }
-            fs::remove_file(&path).map_err(|error| Error::io(OP, &path, &error))?;
+            files.folder().remove(&name).map_err(|error| files.failed(OP, &name, &error))?;
             return Ok(None);
         }
         tokio::time::sleep(lock::POLL).await;
@@ -97,17 +100,24 @@ async fn hold(files: &Files, digest: &Digest, present: &(dyn Fn() -> Result<bool
     Ok(None)
 }
 
-fn try_hold(path: &Path) -> Result<Option<Partial>> {
-    let io = |error| Error::io(OP, path, &error);
-    let file = fs::File::options().read(true).write(true).create(true).truncate(false).open(path).map_err(io)?;
-    if !lock::tried(file.try_lock(), path)? {
+fn try_hold(files: &Files, name: &Path) -> Result<Option<Partial>> {
+    let io = |error| files.failed(OP, name, &error);
+    let file = files.folder().open_or_create(name).map_err(io)?;
+    if !lock::tried(file.try_lock(), &files.path(name))? {
         return Ok(None);
     }
-    let held = file.metadata().map_err(io)?;
+    let held = Status::of(&file).map_err(io)?;
     // Its holder may have renamed it to its place, or `gc` removed it, after it was opened here: then the lock is on
     // a file that is no partial any more.
-    let same = found(fs::metadata(path)).map_err(io)?.is_some_and(|now| (now.dev(), now.ino()) == (held.dev(), held.ino()));
-    Ok(same.then(|| Partial { file, path: path.to_owned(), len: held.len() }))
+    if !found(files.folder().status(name)).map_err(io)?.is_some_and(|now| now.is_same(&held)) {
+        return Ok(None);
+    }
+    if held.has_other_names() {
+        // Writing to it would change another file: this name is given up, the other one keeps the content.
+        files.folder().remove(name).map_err(io)?;
+        return Ok(None);
+    }
+    Ok(Some(Partial { file, name: name.to_owned(), path: files.path(name), len: held.len() }))
 }
 
 /// Takes in what an earlier attempt left.
@@ -165,11 +175,11 @@ async fn fill(
 }
 
 /// Gives a verified file its name.
-async fn settle(files: &Files, file: File, path: PathBuf, digest: &Digest) -> Result<()> {
+async fn settle(files: &Files, file: File, (name, path): (PathBuf, PathBuf), digest: &Digest) -> Result<()> {
     let io = |error| Error::io(OP, &path, &error);
     // Before the rename: a power cut must not leave the name without the bytes.
     file.sync_data().await.map_err(io)?;
-    tokio::fs::rename(&path, files.blob(digest)).await.map_err(io)?;
+    files.folder().rename(&name, &files::blob(digest)).map_err(io)?;
     // Content never changes again. After the rename, because a partial file that cannot be written to could not be gone
     // on with. File systems that know no such thing (FAT) may refuse; it is a courtesy.
     if let Ok(meta) = file.metadata().await {
@@ -243,7 +253,7 @@ mod tests {
             let dir = folder();
             let layout = Layout::open_or_create(dir.path()).await.unwrap();
             let blob = blob(&bytes);
-            fs::write(layout.0.files.partial(&blob.digest), left).unwrap();
+            fs::write(layout.0.files.path(&files::partial(&blob.digest)), left).unwrap();
             let source = Upstream::new(&bytes);
             write(&layout, &blob, &source, &charge()).await.unwrap();
             assert_eq!(source.opened(), opened, "{} bytes were left", left.len());
@@ -304,7 +314,7 @@ mod tests {
         for (end, opened) in [("killed", &[30_000][..]), ("cleaned up", &[0]), ("done", &[])] {
             let dir = folder();
             let layout = Layout::open_or_create(dir.path()).await.unwrap();
-            let path = layout.0.files.partial(&blob.digest);
+            let path = layout.0.files.path(&files::partial(&blob.digest));
             // Another process, as far as the kernel can tell.
             let mut other = fs::File::create(&path).unwrap();
             other.lock().unwrap();

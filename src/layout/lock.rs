@@ -2,25 +2,28 @@
 //! `.larder/users`, held shared by all who write and alone by `gc`. Advisory, by the kernel, so that a killed process
 //! leaves none behind.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{File, TryLockError};
 use std::path::Path;
 use std::time::Duration;
 
-use super::files::Files;
+use super::files::{Files, own};
 use crate::{Error, Result};
 
 /// How often a lock that somebody else holds is tried again. A tenth of a second is not felt by a person and costs
 /// ten system calls a second.
 pub(super) const POLL: Duration = Duration::from_millis(100);
 
+/// A program that another thread just starts holds copies of our open files, and so of our locks, until it runs: a lock that nobody holds any
+/// more is free after this many tries.
+const TRIES: u32 = 5;
+
 const OP: &str = "lock layout";
 
 fn open(files: &Files, name: &str) -> Result<(File, std::path::PathBuf)> {
-    let own = files.own();
-    fs::create_dir_all(&own).map_err(|error| Error::io(OP, &own, &error))?;
-    let path = own.join(name);
-    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(|error| Error::io(OP, &path, &error))?;
-    Ok((file, path))
+    let name = own().join(name);
+    let opened = files.folder().create_folder(own()).and_then(|()| files.folder().open_or_create(&name));
+    let file = opened.map_err(|error| files.failed(OP, &name, &error))?;
+    Ok((file, files.path(&name)))
 }
 
 /// Waits for the right to replace `index.json`; it ends when the file is dropped. Blocks, but never for long: nobody
@@ -43,8 +46,13 @@ pub(super) async fn share(files: &Files) -> Result<File> {
 /// Sees that nobody writes, and keeps everybody from it.
 pub(super) fn alone(files: &Files) -> Result<File> {
     let (file, path) = open(files, "users")?;
-    if tried(file.try_lock(), &path)? {
-        return Ok(file);
+    for tries in 0..TRIES {
+        if tries > 0 {
+            std::thread::sleep(POLL);
+        }
+        if tried(file.try_lock(), &path)? {
+            return Ok(file);
+        }
     }
     Err(Error::local(OP, format!("another larder is writing to {}", files.root().display())).remedy("try again when it is done"))
 }

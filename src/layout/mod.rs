@@ -67,19 +67,15 @@ impl Layout {
     /// # Errors
     /// `Kind::NotFound` if there is nothing at `path`; `Kind::Unsupported` for a layout version other than 1.
     pub async fn open(path: &Path) -> Result<Layout> {
-        let files = Files::new(path);
-        blocking(move || {
-            files.check()?;
-            let index = IndexFile::new(files.clone());
-            index.read()?;
-            Ok(Layout(Arc::new(Inner {
-                files,
-                index: Arc::new(index),
-                subjects: referrers::Subjects::default(),
-                writing: OnceCell::new(),
-            })))
-        })
-        .await
+        let path = path.to_owned();
+        blocking(move || Self::of(Files::open(&path)?)).await
+    }
+
+    fn of(files: Files) -> Result<Layout> {
+        files.check()?;
+        let index = IndexFile::new(files.clone());
+        index.read()?;
+        Ok(Layout(Arc::new(Inner { files, index: Arc::new(index), subjects: referrers::Subjects::default(), writing: OnceCell::new() })))
     }
 
     /// Opens a layout to write to it, and makes an empty one if `path` does not exist or is an empty folder. Waits while
@@ -88,9 +84,8 @@ impl Layout {
     /// # Errors
     /// As [`Layout::open`]; also if `path` is a folder that holds something else.
     pub async fn open_or_create(path: &Path) -> Result<Layout> {
-        let files = Files::new(path);
-        blocking(move || files.create()).await?;
-        let layout = Self::open(path).await?;
+        let path = path.to_owned();
+        let layout = blocking(move || Self::of(Files::create(&path)?)).await?;
         layout.writer().await?;
         Ok(layout)
     }

@@ -1,8 +1,10 @@
 //! What a name of a layout reaches, and where its files are: for those who carry it elsewhere.
 
+use std::fs::File;
 use std::path::PathBuf;
 
 use super::Layout;
+use super::files;
 use super::graph::{self, Read, Role};
 use crate::content::{Descriptor, Digest, Links, Manifest};
 use crate::{Error, Kind, Result, Side};
@@ -19,9 +21,33 @@ pub struct Reached {
 }
 
 impl Layout {
-    /// Where the file of this blob is, if the layout has it.
+    /// Where the file of this blob is, if the layout has it. For messages and tests: to read it, [`Layout::open_blob`].
     pub fn blob_path(&self, digest: &Digest) -> PathBuf {
-        self.0.files.blob(digest)
+        self.0.files.path(&files::blob(digest))
+    }
+
+    /// Opens the file of this blob, if the layout has it: a regular file, through no link. Its bytes are not checked. Blocks.
+    ///
+    /// # Errors
+    /// If it cannot be opened, is a link, or is no regular file.
+    pub fn open_blob(&self, digest: &Digest) -> Result<Option<File>> {
+        self.0.files.open_blob(OP, digest)
+    }
+
+    /// How long the file of this blob is, if the layout has it. Blocks.
+    ///
+    /// # Errors
+    /// If its folder cannot be read.
+    pub fn blob_len(&self, digest: &Digest) -> Result<Option<u64>> {
+        self.0.files.blob_len(digest)
+    }
+
+    /// Takes the file of a blob out of the way, whose bytes are not what its name says; where it is now. Blocks.
+    ///
+    /// # Errors
+    /// If it cannot be moved.
+    pub fn set_aside(&self, digest: &Digest) -> Result<PathBuf> {
+        self.0.files.set_aside(digest)
     }
 
     /// The manifest of this digest, checked, if there is a file of that name. `hint` is the media type that a descriptor gives it. Blocks.

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::files::{Files, blocking};
+use super::files::{self, Files, blocking};
 use super::graph;
 use super::index::{Index, IndexEntry};
 use super::{IMAGE_NAME, Layout, REF_NAME, damaged};
@@ -124,8 +124,11 @@ pub(super) fn stated(entry: &IndexEntry) -> Option<Digest> {
 }
 
 impl Attached {
-    /// Puts them into `index`, and writes the subject's index of referrers; whether anything changed. Under the layout's lock. Blocks.
+    /// Puts them into `index`, and writes the subject's index of referrers; whether anything changed. On an error `index` is as it was. Under
+    /// the layout's lock. Blocks.
     pub(super) fn put(&self, files: &Files, index: &mut Index) -> Result<bool> {
+        let name = format!("{}:{}", self.place, fallback_tag(&self.subject));
+        let list = self.list(files, index, &name)?;
         let mut changed = false;
         for referrer in &self.referrers {
             let listed = |entry: &IndexEntry| {
@@ -138,12 +141,15 @@ impl Attached {
                 changed = true;
             }
         }
-        Ok(self.list(files, index)? || changed)
+        if let Some(list) = list {
+            changed |= index.name(&name, entry(&name, &list, None, Some(&self.subject)));
+        }
+        Ok(changed)
     }
 
-    fn list(&self, files: &Files, index: &mut Index) -> Result<bool> {
-        let name = format!("{}:{}", self.place, fallback_tag(&self.subject));
-        let before = index.named(&name).map(|entry| entry.descriptor.clone());
+    /// Writes the subject's index of referrers, which is called `name`; nothing if it lists them all.
+    fn list(&self, files: &Files, index: &Index, name: &str) -> Result<Option<Descriptor>> {
+        let before = index.named(name).map(|entry| entry.descriptor.clone());
         let before = match before.map(|entry| graph::manifest(files, &entry.digest, &entry.media_type)).transpose() {
             // It is written anew.
             Err(error) if error.kind() == Kind::Damaged => None,
@@ -151,7 +157,7 @@ impl Attached {
         };
         let lists = with_referrers(before.as_ref().map(|before| before.bytes.as_ref()), &self.referrers, &HashSet::new());
         let bytes = match lists {
-            Ok(None) => return Ok(false),
+            Ok(None) => return Ok(None),
             Ok(Some(bytes)) => Bytes::from(bytes),
             Err(why) => {
                 return Err(damaged("write layout", format!("{name}, where referrers are listed, cannot be used: {why}")));
@@ -159,8 +165,8 @@ impl Attached {
         };
         let digest = Digest::sha256(&bytes);
         let manifest = Manifest::known(bytes, None, digest, Side::Local)?;
-        files.replace(&files.blob(&manifest.digest), &manifest.bytes)?;
-        Ok(index.name(&name, entry(&name, &manifest.descriptor(), None, Some(&self.subject))))
+        files.replace(&files::blob(&manifest.digest), &manifest.bytes)?;
+        Ok(Some(manifest.descriptor()))
     }
 }
 
@@ -240,6 +246,41 @@ mod tests {
         let before = std::fs::read(dir.path().join("index.json")).unwrap();
         attach(&layout, "a", &signed.manifest, &[&one, &two]).await;
         assert_eq!(std::fs::read(dir.path().join("index.json")).unwrap(), before);
+    }
+
+    #[tokio::test]
+    async fn a_refused_change_of_the_index_fails_alone() {
+        let dir = folder();
+        let layout = Layout::open_or_create(dir.path()).await.unwrap();
+        let signed = image(&["layer"]);
+        put(&layout, "a:1", &signed).await;
+        // An image has the name under which referrers would be listed.
+        put(&layout, &format!("a:{}", fallback_tag(&signed.manifest.digest)), &image(&["in the way"])).await;
+        let before = names(&layout).await;
+        let attached = Attached {
+            place: Place::new("a"),
+            subject: signed.manifest.digest.clone(),
+            referrers: vec![about(&signed.manifest, "x/sig", "one").manifest.as_referrer()],
+        };
+        let (index, root) = (&layout.0.index, signed.manifest.descriptor());
+        let lock = super::super::lock::index(&layout.0.files).unwrap();
+        // The first has the turn and waits for the lock; all others are written together after it.
+        let mut first = Box::pin(index.publish("b:0".to_owned(), &root, "x"));
+        assert!(futures_util::poll!(&mut first).is_pending());
+        let mut refused = Box::pin(index.attach(attached));
+        assert!(futures_util::poll!(&mut refused).is_pending());
+        let mut others: Vec<_> = (1..20).map(|n| Box::pin(index.publish(format!("b:{n}"), &root, "x"))).collect();
+        for other in &mut others {
+            assert!(futures_util::poll!(other).is_pending());
+        }
+        drop(lock);
+        first.await.unwrap();
+        let (refused, others) = tokio::join!(refused, futures_util::future::join_all(others));
+        let error = refused.unwrap_err();
+        assert!(error.message().contains("where referrers are listed, cannot be used"), "{error}");
+        assert!(others.iter().all(std::result::Result::is_ok), "{others:?}");
+        let expected: Vec<String> = before.into_iter().chain((0..20).map(|n| format!("b:{n}"))).collect();
+        assert_eq!(names(&layout).await, expected, "nothing of what was refused is there");
     }
 
     #[tokio::test]

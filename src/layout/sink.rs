@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::files::{blocking, found};
+use super::files::{self, blocking};
 use super::ingest::{InMemory, ingest};
 use super::{Layout, damaged, graph};
 use crate::content::{Charge, Descriptor, Digest, Manifest, OpenBlob, Place, PlatformFilter, Presence, Publication, SPARSE, Sink};
@@ -42,7 +42,7 @@ impl Sink for Layout {
     async fn holds_manifest(&self, _place: &Place, manifest: &Descriptor, _charge: &Charge) -> Result<Presence> {
         Ok(match self.complete(manifest.clone()).await? {
             true => Presence::Here,
-            false if self.0.files.blob(&manifest.digest).exists() => Presence::Incomplete,
+            false if self.0.files.blob_len(&manifest.digest)?.is_some() => Presence::Incomplete,
             false => Presence::Absent,
         })
     }
@@ -66,9 +66,13 @@ impl Sink for Layout {
             return Err(damaged("put manifest", format!("the bytes are not those of {}", manifest.digest)));
         }
         // Compared, not measured: a manifest with a turned bit has its length still, and is small enough to look at.
-        let path = self.0.files.blob(&manifest.digest);
+        let name = files::blob(&manifest.digest);
         let present = || {
-            let bytes = found(std::fs::read(&path)).map_err(|error| Error::io("put manifest", &path, &error))?;
+            // A link or a file of another length is replaced.
+            if self.0.files.blob_len(&manifest.digest)? != Some(manifest.bytes.len() as u64) {
+                return Ok(false);
+            }
+            let bytes = self.0.files.read("put manifest", &name, manifest.bytes.len() as u64)?;
             Ok(bytes.is_some_and(|bytes| bytes == manifest.bytes))
         };
         ingest(&self.0.files, &manifest.descriptor(), &present, &InMemory(manifest.bytes.clone()), charge).await

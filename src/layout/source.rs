@@ -9,14 +9,13 @@
 //!
 //! A digest is found if there is a file of it, named or not.
 
-use std::fs;
 use std::io::{Seek as _, SeekFrom};
 
 use async_trait::async_trait;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use tokio_util::io::ReaderStream;
 
-use super::files::{blocking, found};
+use super::files::{self, blocking};
 use super::index::{Index, IndexEntry, is_bare};
 use super::sink::{bare, full_name};
 use super::{Layout, graph};
@@ -73,22 +72,19 @@ impl Source for Layout {
     }
 
     async fn blob_size(&self, _place: &Place, digest: &Digest, _charge: &Charge) -> Result<Option<u64>> {
-        let path = self.0.files.blob(digest);
-        let meta = found(tokio::fs::metadata(&path).await).map_err(|error| Error::io("read blob", &path, &error))?;
-        Ok(meta.filter(fs::Metadata::is_file).map(|meta| meta.len()))
+        let (files, digest) = (self.0.files.clone(), digest.clone());
+        blocking(move || files.blob_len(&digest)).await
     }
 
     async fn blob(&self, _place: &Place, blob: &Descriptor, offset: u64, _charge: &Charge) -> Result<Option<BlobStream>> {
-        let path = self.0.files.blob(&blob.digest);
-        let size = blob.size;
+        let path = self.0.files.path(&files::blob(&blob.digest));
         let opened = blocking({
-            let path = path.clone();
+            let (files, path, digest, size) = (self.0.files.clone(), path.clone(), blob.digest.clone(), blob.size);
             move || {
                 let io = |error| Error::io("read blob", &path, &error);
-                let Some(mut file) = found(fs::File::open(&path)).map_err(io)? else { return Ok(None) };
-                let meta = file.metadata().map_err(io)?;
+                let Some(mut file) = files.open_blob("read blob", &digest)? else { return Ok(None) };
                 // A file of another length is not this blob.
-                if !meta.is_file() || meta.len() != size {
+                if file.metadata().map_err(io)?.len() != size {
                     return Ok(None);
                 }
                 file.seek(SeekFrom::Start(offset)).map_err(io)?;
@@ -128,6 +124,8 @@ fn media_type(index: &Index, digest: &Digest) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::super::testing::{OCI_MANIFEST, blob, charge, folder, image, index, put, read_blob, split};
     use super::*;
     use serde_json::json;

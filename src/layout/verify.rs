@@ -1,18 +1,17 @@
 //! Checking a layout whole: every file hashed once, on all cores, then every graph walked.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::fs::{self, File};
 use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use rayon::prelude::*;
 
-use super::files::{Files, READ, Stored, found, hash, list, marker_problem};
+use super::files::{self, Files, MAX_INDEX, READ, Stored, hash, marker_problem};
 use super::graph::{self, Role};
 use super::index::{Index, IndexEntry};
 use crate::content::{Descriptor, Digest, Links, MAX_MANIFEST, Manifest};
-use crate::{Error, Result, Side};
+use crate::{Result, Side};
 
 const OP: &str = "verify";
 
@@ -67,12 +66,12 @@ impl VerifyReport {
 /// # Errors
 /// If there is no layout at `path`, or it cannot be read at all. What is wrong *in* it is in the report.
 pub fn verify(path: &Path, progress: &(dyn Fn(u64) + Sync)) -> Result<VerifyReport> {
-    let files = Files::new(path);
+    let files = Files::open(path)?;
     let mut report = VerifyReport::default();
     let index = read_index(&files, &mut report)?;
     let (stored, strays) = files.stored()?;
-    report.strays = strays.iter().map(|stray| stray.strip_prefix(path).unwrap_or(stray).display().to_string()).collect();
-    report.partials = list(&files.partials())?.len();
+    report.strays = strays.iter().map(|stray| stray.display().to_string()).collect();
+    report.partials = files.list(&files::partials())?.len();
     let states = hash_all(&files, stored, progress)?;
     report.bytes = states.values().map(|state| state.len).sum();
     let mut check = Check {
@@ -93,8 +92,7 @@ pub fn verify(path: &Path, progress: &(dyn Fn(u64) + Sync)) -> Result<VerifyRepo
 
 /// The index, if it can be read; what is wrong with it and with `oci-layout` goes into the report.
 fn read_index(files: &Files, report: &mut VerifyReport) -> Result<Option<Index>> {
-    let read = |path: &Path| found(fs::read(path)).map_err(|error| Error::io(OP, path, &error));
-    let (marker, index) = (read(&files.marker())?, read(&files.index())?);
+    let (marker, index) = (files.read(OP, files::marker(), MAX_INDEX)?, files.read(OP, files::index(), MAX_INDEX)?);
     if marker.is_none() && index.is_none() {
         files.check()?;
     }
@@ -142,10 +140,12 @@ fn hash_all(files: &Files, mut stored: Vec<Stored>, progress: &(dyn Fn(u64) + Sy
 
 /// `None`: it went away meanwhile, as what `gc` removes does; if it was needed, it will be missed.
 fn hash_one(files: &Files, stored: &Stored, buffer: &mut [u8], progress: &(dyn Fn(u64) + Sync)) -> Result<Option<State>> {
+    if stored.irregular {
+        let verdict = Verdict::Wrong("it is not a regular file; links are not followed".to_owned());
+        return Ok(Some(State { len: stored.len, verdict }));
+    }
     let Some(mut hasher) = stored.digest.hasher() else { return Ok(Some(State { len: stored.len, verdict: Verdict::Unchecked })) };
-    let path = files.blob(&stored.digest);
-    let opened = found(File::open(&path)).map_err(|error| Error::io(OP, &path, &error))?;
-    let Some(mut file) = opened else { return Ok(None) };
+    let Some(mut file) = files.open_blob(OP, &stored.digest)? else { return Ok(None) };
     let mut len = 0;
     let verdict = match hash(&mut file, &mut hasher, buffer, progress) {
         Ok(read) => {
@@ -221,8 +221,7 @@ impl Check<'_> {
         let read = if node.size > MAX_MANIFEST as u64 {
             Err(format!("it has {} bytes, more than a manifest may have ({MAX_MANIFEST})", node.size))
         } else {
-            let path = self.files.blob(&node.digest);
-            let bytes = Bytes::from(fs::read(&path).map_err(|error| Error::io(OP, &path, &error))?);
+            let bytes = Bytes::from(self.files.read(OP, &files::blob(&node.digest), node.size)?.unwrap_or_default());
             let parse = |hint| Manifest::known(bytes.clone(), hint, node.digest.clone(), Side::Local);
             let manifest = parse(Some(node.media_type.as_str())).or_else(|_| parse(None));
             manifest.and_then(|manifest| manifest.links()).map(Arc::new).map_err(|error| error.message())
@@ -271,6 +270,8 @@ fn findings(found: Findings) -> Vec<Finding> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::super::Layout;
     use super::super::testing::{Upstream, blob, charge, fill, folder, image, index, path_of, put};
     use super::*;

@@ -20,7 +20,9 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     }
     let mut file = tempfile::Builder::new().permissions(permissions()).tempfile_in(folder(path))?;
     file.write_all(bytes)?;
-    file.persist(path).map(drop).map_err(|error| error.error)
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|error| error.error)?;
+    crate::folder::sync(folder(path))
 }
 
 /// Sees whether [`replace`] has a chance, which is better known before a run than after it. Nothing is left behind.

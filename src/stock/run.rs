@@ -428,6 +428,8 @@ impl Worker {
 
     fn reason(&self) -> String {
         match self.engines.fatal() {
+            // Where, and what to do, the image tells that met it.
+            Some(error) if error.kind() == Kind::DiskFull => "the run ended early: the disk is full".to_owned(),
             Some(error) => format!("the run ended early: {}", error.message()),
             None => "interrupted".to_owned(),
         }

@@ -322,14 +322,34 @@ fn a_name_that_another_bundle_has_is_not_taken() {
     for wrong in ["../x", "a/b", "", ".hidden", "-x"] {
         assert_eq!(export(&room, &["--to", "out", &format!("--name={wrong}")]).code, 2, "{wrong}");
     }
-    // What a killed run has left under the name is no bundle: it is written over, and what is too much of it goes.
+    // What has a volume's name and is not of this bundle is kept under another name; nothing is deleted that this run did not write.
+    let other = before["nightly-0001.tar"].clone();
     std::fs::remove_file(room.path("out/nightly.bundle.json")).unwrap();
     std::fs::write(room.path("out/nightly-0002.tar"), "left over").unwrap();
     std::fs::write(room.path("out/nightly-0003.tar.partial"), "left over").unwrap();
     std::fs::write(room.path("out/nightly-0003.tar.txt"), "mine").unwrap();
-    export(&room, &["--to", "out", "--name", "nightly"]).ended(0);
-    let names: Vec<String> = files(&room.path("out")).into_keys().collect();
-    assert_eq!(names, ["nightly-0001.tar", "nightly-0003.tar.txt", "nightly.bundle.json"]);
+    let ran = export(&room, &["--to", "out", "--name", "nightly"]).ended(0);
+    let after = files(&room.path("out"));
+    let names: Vec<&str> = after.keys().map(String::as_str).collect();
+    assert_eq!(
+        names,
+        [
+            "nightly-0001.tar",
+            "nightly-0001.tar.old",
+            "nightly-0002.tar.old",
+            "nightly-0003.tar.partial",
+            "nightly-0003.tar.txt",
+            "nightly.bundle.json"
+        ]
+    );
+    assert!(after["nightly-0001.tar.old"] == other && after["nightly-0002.tar.old"] == b"left over");
+    for told in [
+        "out/nightly-0001.tar is not a volume of this bundle: it is now out/nightly-0001.tar.old",
+        "out/nightly-0002.tar is not a volume of this bundle: it is now out/nightly-0002.tar.old",
+        "out/nightly-0003.tar.partial is left from an earlier run, and nothing needs it: it can be removed",
+    ] {
+        assert!(ran.stderr.contains(told), "{}", ran.stderr);
+    }
     room.larder(["verify", "out"]).ended(0);
 }
 

@@ -176,7 +176,12 @@ impl Worker {
     }
 
     fn cut_short(&self) -> String {
-        self.engine.fatal().map_or_else(|| "interrupted".to_owned(), |error| format!("the import ended early: {}", error.message()))
+        match self.engine.fatal() {
+            None => "interrupted".to_owned(),
+            // Where, and what to do, the image tells that met it.
+            Some(error) if error.kind() == Kind::DiskFull => "the import ended early: the disk is full".to_owned(),
+            Some(error) => format!("the import ended early: {}", error.message()),
+        }
     }
 
     fn done(&self) -> MutexGuard<'_, Done> {

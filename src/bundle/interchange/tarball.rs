@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use crate::folder;
 use crate::{Error, Kind, Result, Side};
 
 /// Members of an archive: the largest `docker save` archives have a few thousand. More is a trap.
@@ -35,7 +36,7 @@ impl Tarball {
     /// If it cannot be read, or is a tar file that breaks off.
     pub(super) fn scan(path: &Path) -> Result<Option<Self>> {
         let io = |error: io::Error| Error::io(super::OP, path, &error);
-        let file = File::open(path).map_err(io)?;
+        let file = folder::read_found(path).map_err(io)?;
         let mut tarball = Tarball { path: path.to_owned(), files: BTreeMap::new(), links: BTreeMap::new() };
         let mut archive = tar::Archive::new(file);
         let Ok(entries) = archive.entries_with_seek() else { return Ok(None) };
@@ -106,7 +107,7 @@ impl Tarball {
 
     /// The file, from the member's first byte on.
     pub(super) fn open(&self, member: Member) -> io::Result<File> {
-        let mut file = File::open(&self.path)?;
+        let mut file = folder::read_found(&self.path)?;
         file.seek(SeekFrom::Start(member.offset))?;
         Ok(file)
     }

@@ -23,8 +23,8 @@ pub(super) struct Kept {
     pub(super) hasher: Hasher,
     /// The blob that is continued there.
     pub(super) across: Option<Across>,
-    /// The file is the whole volume, and nothing more.
-    pub(super) whole: bool,
+    /// The hash of the whole file, if it is the whole volume and nothing more.
+    pub(super) whole: Option<Hasher>,
 }
 
 /// Reads `file` as far as it is the volume `sheet`: blobs by their hashes, parts by comparing them with the layout's. `None`: not even its head is right.
@@ -37,7 +37,7 @@ pub(super) fn inspect(file: &mut File, path: &Path, sheet: &Sheet, across: Optio
     if !reading.literal(&sheet.head).map_err(io)? {
         return Ok(None);
     }
-    let mut kept = Kept { members: 0, position: sheet.head.len() as u64, hasher: reading.hasher.clone(), across, whole: false };
+    let mut kept = Kept { members: 0, position: sheet.head.len() as u64, hasher: reading.hasher.clone(), across, whole: None };
     for member in &sheet.members {
         let Some(across) = reading.member(member, kept.across.clone(), path)? else { return Ok(Some(kept)) };
         kept.members += 1;
@@ -46,8 +46,7 @@ pub(super) fn inspect(file: &mut File, path: &Path, sheet: &Sheet, across: Optio
         kept.across = across;
     }
     if length == sheet.size() && reading.literal(&tar::END).map_err(io)? {
-        kept.whole = true;
-        kept.hasher = reading.hasher;
+        kept.whole = Some(reading.hasher);
     }
     Ok(Some(kept))
 }
@@ -83,7 +82,7 @@ impl Reading<'_> {
         let mut across = begin_hash(before, member)?;
         // A part has no hash of its own; it is compared with what it is a part of.
         let mut source = match member.part {
-            Some(_) => Some(blob(member, &self.packing.layout.blob_path(&member.digest))?),
+            Some(_) => Some(blob(member, self.packing.layout)?),
             None => None,
         };
         let mut other = vec![0; if source.is_some() { CHUNK } else { 0 }];

@@ -1,16 +1,18 @@
 //! Writing one volume, or going on with it.
 
-use std::fs::{self, File, TryLockError};
-use std::io::{Read as _, Seek as _, SeekFrom};
+use std::fs::{File, TryLockError};
+use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 
 use super::kept::{self, Kept};
 use super::pipe::{self, Pipe};
-use super::{OP, Packing, partial, settle};
+use super::{OP, Packing, partial, set_aside};
 use crate::bundle::format::Member;
 use crate::bundle::plan::Sheet;
 use crate::bundle::tar;
 use crate::content::{Digest, Hasher};
+use crate::folder::{Folder, Status};
+use crate::layout::Layout;
 use crate::{Error, Kind, Result, Side};
 
 /// A volume that is there now.
@@ -25,7 +27,29 @@ pub(super) struct Written {
 /// Writes volumes in their order.
 pub(super) struct Writer<'a> {
     packing: &'a Packing<'a>,
+    folder: &'a Folder,
     across: Option<Across>,
+    /// What was renamed.
+    pub(super) notes: Vec<String>,
+}
+
+/// What has a volume's name already.
+enum There {
+    Nothing,
+    /// The volume.
+    Whole(Box<(Hasher, Option<Across>)>),
+    /// A damaged copy of the volume: it goes when the right one is whole.
+    Damaged,
+    /// Something else.
+    Other,
+}
+
+/// The unfinished file, held by this process alone.
+struct Begun {
+    file: File,
+    kept: Kept,
+    /// It was not there before.
+    new: bool,
 }
 
 /// A blob whose parts are in several volumes: what has been hashed of it.
@@ -42,44 +66,81 @@ pub(super) fn fresh() -> Hasher {
 }
 
 impl<'a> Writer<'a> {
-    pub(super) fn new(packing: &'a Packing<'a>) -> Self {
-        Writer { packing, across: None }
+    pub(super) fn new(packing: &'a Packing<'a>, folder: &'a Folder) -> Self {
+        Writer { packing, folder, across: None, notes: vec![] }
     }
 
-    /// Makes `path` the volume `sheet`: what is there of it is kept. `expected`: the sha256 that it must have.
-    pub(super) fn write(&mut self, sheet: &Sheet, path: &Path, expected: Option<&str>) -> Result<Written> {
-        let temporary = partial(path);
-        if let Some(mut whole) = open(path)? {
-            let kept = kept::inspect(&mut whole, path, sheet, self.across.clone(), self.packing)?;
-            if let Some(Kept { whole: true, hasher, across, .. }) = kept {
-                self.across = across;
-                // What a killed run had begun beside it is of no use.
-                let _ = fs::remove_file(&temporary);
-                return finished(sheet, hasher, 0, expected, path);
-            }
-            // A run that was killed had something else to carry: what is alike is kept.
-            fs::rename(path, &temporary).map_err(|error| Error::io(OP, path, &error))?;
+    /// Makes the file `name` the volume `sheet`: what is there of it is kept. `expected`: the sha256 that it must have.
+    pub(super) fn write(&mut self, sheet: &Sheet, name: &Path, expected: Option<&str>) -> Result<Written> {
+        let io = |error: io::Error| Error::io(OP, &self.folder.path().join(name), &error);
+        let there = self.there(sheet, name)?;
+        if let There::Whole(whole) = there {
+            let (hasher, across) = *whole;
+            self.across = across;
+            return finished(sheet, hasher, 0, expected);
         }
-        let (file, kept) = self.begin(sheet, &temporary)?;
+        let temporary = partial(name);
+        let Begun { file, kept, new } = self.begin(sheet, &temporary)?;
         let start = kept.position;
         self.across = kept.across.clone();
-        let (file, hasher) = pipe::through(file, &temporary, kept.hasher, |pipe| self.fill(pipe, sheet, start, kept.members))?;
-        let written = finished(sheet, hasher, sheet.size() - start, expected, &temporary)?;
-        file.sync_all().and_then(|()| settle(&temporary, path)).map_err(|error| Error::io(OP, path, &error))?;
+        let path = self.folder.path().join(&temporary);
+        let (file, hasher) = pipe::through(file, &path, kept.hasher, |pipe| self.fill(pipe, sheet, start, kept.members))?;
+        let written = match finished(sheet, hasher, sheet.size() - start, expected) {
+            Err(error) => {
+                if new {
+                    self.folder.remove(&temporary).map_err(|error| Error::io(OP, &path, &error))?;
+                }
+                return Err(error);
+            }
+            written => written?,
+        };
+        file.sync_all().map_err(io)?;
+        if matches!(there, There::Other) {
+            set_aside(self.folder, name, &mut self.notes)?;
+        }
+        self.folder.settle(&temporary, name).map_err(io)?;
         Ok(written)
     }
 
+    /// Looks at what has the volume's name.
+    fn there(&self, sheet: &Sheet, name: &Path) -> Result<There> {
+        let path = self.folder.path().join(name);
+        let io = |error: io::Error| Error::io(OP, &path, &error);
+        let Some(mut file) = found(self.folder.read(name)).map_err(io)? else { return Ok(There::Nothing) };
+        let empty = file.metadata().map_err(io)?.len() == 0;
+        Ok(match kept::inspect(&mut file, &path, sheet, self.across.clone(), self.packing)? {
+            Some(Kept { whole: Some(hasher), across, .. }) => There::Whole(Box::new((hasher, across))),
+            Some(_) => There::Damaged,
+            None if empty => There::Damaged,
+            None => There::Other,
+        })
+    }
+
     /// Opens the unfinished file, cut to what is right of it.
-    fn begin(&self, sheet: &Sheet, temporary: &Path) -> Result<(File, Kept)> {
-        let io = |error| Error::io(OP, temporary, &error);
-        let mut file = File::options().read(true).write(true).create(true).truncate(false).open(temporary).map_err(io)?;
+    fn begin(&self, sheet: &Sheet, temporary: &Path) -> Result<Begun> {
+        let path = self.folder.path().join(temporary);
+        let io = |error: io::Error| Error::io(OP, &path, &error);
+        let busy = || Error::local(OP, format!("another larder is writing {}", path.display())).remedy("try again when it is done");
+        let (mut file, new) = match self.folder.create_new(temporary) {
+            Ok(file) => (file, true),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => (self.folder.open_or_create(temporary).map_err(io)?, false),
+            Err(error) => return Err(io(error)),
+        };
         if let Err(TryLockError::WouldBlock) = file.try_lock() {
-            return Err(Error::local(OP, format!("another larder is writing {}", temporary.display())).remedy("try again when it is done"));
+            return Err(busy());
         }
-        let kept = kept::inspect(&mut file, temporary, sheet, self.across.clone(), self.packing)?;
-        let kept = kept.unwrap_or_else(|| Kept { members: 0, position: 0, hasher: fresh(), across: self.across.clone(), whole: false });
+        // Its writer may have given it the volume's name between the opening and the lock: then it is not ours to cut.
+        let held = Status::of(&file).map_err(io)?;
+        if !found(self.folder.status(temporary)).map_err(io)?.is_some_and(|now| now.is_same(&held)) {
+            return Err(busy());
+        }
+        if held.has_other_names() {
+            return Err(Error::local(OP, format!("{} has another name too, so it is not written to", path.display())).remedy("remove it"));
+        }
+        let kept = kept::inspect(&mut file, &path, sheet, self.across.clone(), self.packing)?;
+        let kept = kept.unwrap_or_else(|| Kept { members: 0, position: 0, hasher: fresh(), across: self.across.clone(), whole: None });
         file.set_len(kept.position).and_then(|()| file.seek(SeekFrom::Start(kept.position))).map_err(io)?;
-        Ok((file, kept))
+        Ok(Begun { file, kept, new })
     }
 
     /// Everything from member `first` on, and the head before it if nothing is there yet.
@@ -101,8 +162,8 @@ impl<'a> Writer<'a> {
 
     /// A member's bytes out of the layout, hashed.
     fn copy(&mut self, pipe: &mut Pipe, member: &Member) -> Result<()> {
-        let path = self.packing.layout.blob_path(&member.digest);
-        let mut file = blob(member, &path)?;
+        let layout = self.packing.layout;
+        let mut file = blob(member, layout)?;
         let mut across = begin_hash(self.across.take(), member)?;
         let mut left = member.size;
         while left > 0 {
@@ -114,7 +175,7 @@ impl<'a> Writer<'a> {
                     across.take(bytes);
                 }
             };
-            match pipe.read(&mut file, left, see)?.map_err(|error| Error::io(OP, &path, &error))? {
+            match pipe.read(&mut file, left, see)?.map_err(|error| Error::io(OP, &layout.blob_path(&member.digest), &error))? {
                 0 => return Err(lost(member)),
                 read => {
                     left -= read as u64;
@@ -122,7 +183,7 @@ impl<'a> Writer<'a> {
                 }
             }
         }
-        self.across = end_hash(across, member, &path)?;
+        self.across = end_hash(across, member, layout)?;
         Ok(())
     }
 }
@@ -146,9 +207,8 @@ pub(super) fn begin_hash(before: Option<Across>, member: &Member) -> Result<Opti
     Ok(Some(Across { digest: member.digest.clone(), hasher, at: 0 }))
 }
 
-/// Checks the hash if the blob ends with this member. A file of the layout that is wrong is removed: it is of no use to anybody, and the next run
-/// fetches it.
-fn end_hash(across: Option<Across>, member: &Member, path: &Path) -> Result<Option<Across>> {
+/// Checks the hash if the blob ends with this member. A file of the layout that is wrong is set aside, so that the next run fetches it.
+fn end_hash(across: Option<Across>, member: &Member, layout: &Layout) -> Result<Option<Across>> {
     let Some(across) = across else { return Ok(None) };
     if across.at < member.whole_size() {
         return Ok(Some(across));
@@ -157,16 +217,15 @@ fn end_hash(across: Option<Across>, member: &Member, path: &Path) -> Result<Opti
     if found == member.digest {
         return Ok(None);
     }
-    fs::remove_file(path).map_err(|error| Error::io(OP, path, &error))?;
-    let message = format!("{} in the cache was damaged (its bytes hash to {found}), and has been removed", member.digest);
+    let aside = layout.set_aside(&member.digest)?;
+    let message = format!("{} in the cache was damaged (its bytes hash to {found}); it is now {}", member.digest, aside.display());
     Err(Error::new(Side::Local, OP, Kind::Damaged, message).remedy("run the same command again: it fetches it"))
 }
 
 /// Sees that the blob that `member` is a part of is right in the layout, as a whole.
 pub(super) fn check_whole(packing: &Packing<'_>, member: &Member) -> Result<()> {
     let whole = Member { part: None, blob_size: None, offset: 0, size: member.whole_size(), ..member.clone() };
-    let path = packing.layout.blob_path(&member.digest);
-    let mut file = blob(&whole, &path)?;
+    let mut file = blob(&whole, packing.layout)?;
     let mut across = begin_hash(None, &whole)?;
     let mut buffer = vec![0; pipe::CHUNK];
     loop {
@@ -174,18 +233,18 @@ pub(super) fn check_whole(packing: &Packing<'_>, member: &Member) -> Result<()> 
             return Err(Error::cancelled(OP));
         }
         match file.read(&mut buffer) {
-            Ok(0) => return end_hash(across, &whole, &path).map(drop),
+            Ok(0) => return end_hash(across, &whole, packing.layout).map(drop),
             Ok(read) => across.iter_mut().for_each(|across| across.take(buffer.get(..read).unwrap_or_default())),
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(Error::io(OP, &path, &error)),
+            Err(error) => return Err(Error::io(OP, &packing.layout.blob_path(&member.digest), &error)),
         }
     }
 }
 
 /// The layout's file, at the member's first byte.
-pub(super) fn blob(member: &Member, path: &Path) -> Result<File> {
-    let mut file = open(path)?.ok_or_else(|| lost(member))?;
-    let io = |error| Error::io(OP, path, &error);
+pub(super) fn blob(member: &Member, layout: &Layout) -> Result<File> {
+    let mut file = layout.open_blob(&member.digest)?.ok_or_else(|| lost(member))?;
+    let io = |error| Error::io(OP, &layout.blob_path(&member.digest), &error);
     if file.metadata().map_err(io)?.len() != member.whole_size() {
         return Err(lost(member));
     }
@@ -198,21 +257,20 @@ fn lost(member: &Member) -> Error {
     Error::new(Side::Local, OP, Kind::ContentMissing, message).remedy("run the same command again: it fetches it")
 }
 
-fn open(path: &Path) -> Result<Option<File>> {
-    match File::open(path) {
-        Ok(file) => Ok(Some(file)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Error::io(OP, path, &error)),
+fn found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        result => result.map(Some),
     }
 }
 
-/// Sees that the volume has the hash it must have; if not, its file goes.
-fn finished(sheet: &Sheet, hasher: Hasher, written: u64, expected: Option<&str>, path: &Path) -> Result<Written> {
+/// Sees that the volume has the hash it must have. Its content is right by then, so if it has not, the record is wrong.
+fn finished(sheet: &Sheet, hasher: Hasher, written: u64, expected: Option<&str>) -> Result<Written> {
     let sha256 = hasher.finish().encoded().to_owned();
     if let Some(expected) = expected.filter(|expected| **expected != sha256) {
-        fs::remove_file(path).map_err(|error| Error::io(OP, path, &error))?;
-        let message = format!("the volume's sha256 would be {sha256}, where the bundle's record has {expected}");
-        return Err(Error::new(Side::Local, OP, Kind::Damaged, message).remedy("check the record, and the cache with larder verify"));
+        let message = format!("the volume's sha256 is {sha256}, where the bundle's record has {expected}: the record is wrong");
+        let error = Error::new(Side::Local, OP, Kind::Damaged, message);
+        return Err(error.remedy("run the export again where the bundle was made: it keeps the volumes and writes the record anew"));
     }
     Ok(Written { size: sheet.size(), sha256, written })
 }

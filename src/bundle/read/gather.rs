@@ -12,6 +12,7 @@ use sha2::Digest as _;
 use crate::bundle::format::{BUNDLE_SUFFIX, Bundle, Member, default_name};
 use crate::bundle::interchange;
 use crate::content::{Descriptor, Digest, Place};
+use crate::folder;
 use crate::layout::IndexEntry;
 use crate::name::Reference;
 use crate::{Error, Kind, Result, Side};
@@ -132,15 +133,16 @@ impl<'a> Gathering<'a> {
     /// # Errors
     /// If it is none of these.
     pub fn add(&mut self, path: &Path) -> Result<()> {
+        let path = &folder::named(path);
         let meta = std::fs::metadata(path).map_err(|error| Error::io(OP, path, &error))?;
         if meta.is_dir() {
-            return if path.join("oci-layout").is_file() { interchange::layout(self, path) } else { self.folder(path) };
+            return if folder::is_file(&path.join("oci-layout")) { interchange::layout(self, path) } else { self.folder(path) };
         }
         if is_record(path) {
             let record = heads::record(path)?;
             let files: Vec<PathBuf> = record.volumes.iter().map(|volume| path.with_file_name(&volume.file)).collect();
             self.record(path, record);
-            return files.iter().filter(|file| file.is_file()).try_for_each(|file| self.add(file));
+            return files.iter().filter(|file| folder::is_file(file)).try_for_each(|file| self.add(file));
         }
         if self.known(path) {
             return Ok(());
@@ -177,7 +179,7 @@ impl<'a> Gathering<'a> {
     /// All bundles in a folder.
     fn folder(&mut self, path: &Path) -> Result<()> {
         let entries = std::fs::read_dir(path).map_err(|error| Error::io(OP, path, &error))?;
-        let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(|path| path.is_file()).collect();
+        let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(|path| folder::is_file(path)).collect();
         files.sort();
         let (records, others): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| is_record(file));
         let volumes: Vec<PathBuf> = others.into_iter().filter(|file| heads::named(file).is_some()).collect();
@@ -432,7 +434,7 @@ pub(in crate::bundle) fn whole(bundle: &Arrived, number: u32, path: &Path) -> bo
     let Some(told) = told else { return false };
     let hash = || -> std::io::Result<String> {
         let mut hasher = sha2::Sha256::new();
-        let mut file = std::fs::File::open(path)?;
+        let mut file = folder::read_found(path)?;
         let mut buffer = vec![0; 1024 * 1024];
         loop {
             let read = std::io::Read::read(&mut file, &mut buffer)?;

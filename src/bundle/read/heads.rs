@@ -7,6 +7,7 @@ use std::path::Path;
 use crate::bundle::format::{Bundle, INDEX_PATH, Index, MARKER_PATH, MAX_RECORD, Member, RECORD_PATH, VolumeRecord, bundle_file};
 use crate::bundle::plan::{Plan, Sheet};
 use crate::bundle::tar;
+use crate::folder;
 use crate::{Error, Kind, Result, Side};
 
 const OP: &str = "read volume";
@@ -26,7 +27,7 @@ impl Head {
     /// # Errors
     /// `Kind::Damaged` if it is none of larder's, or not whole.
     pub(super) fn read(path: &Path) -> Result<Self> {
-        let mut file = File::open(path).map_err(|error| Error::io(OP, path, &error))?;
+        let mut file = folder::read_found(path).map_err(|error| Error::io(OP, path, &error))?;
         let mut start = 0;
         member(&mut file, path, MARKER_PATH, &mut start)?;
         let index = member(&mut file, path, INDEX_PATH, &mut start)?;
@@ -88,7 +89,7 @@ fn damaged(message: &str) -> Error {
 pub(super) fn record(path: &Path) -> Result<Bundle> {
     let mut bytes = vec![];
     let io = |error| Error::io("read bundle", path, &error);
-    File::open(path).map_err(io)?.take(MAX_RECORD + 1).read_to_end(&mut bytes).map_err(io)?;
+    folder::read_found(path).map_err(io)?.take(MAX_RECORD + 1).read_to_end(&mut bytes).map_err(io)?;
     if bytes.len() as u64 > MAX_RECORD {
         return Err(damaged("it is too large for a bundle's record").subject(path.display().to_string()));
     }
@@ -118,7 +119,7 @@ pub(super) fn named(path: &Path) -> Option<(String, u32)> {
 /// The record that lies beside a volume, if it does.
 pub(super) fn beside(volume: &Path) -> Option<std::path::PathBuf> {
     let (name, _) = named(volume)?;
-    Some(volume.with_file_name(bundle_file(&name))).filter(|path| path.is_file())
+    Some(volume.with_file_name(bundle_file(&name))).filter(|path| folder::is_file(path))
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use super::blocking;
 use crate::content::{
     BlobStream, Charge, Descriptor, Digest, DigestTags, Links, MAX_MANIFEST, Manifest, ManifestKind, Place, Source, kind_of,
 };
+use crate::folder;
 use crate::name::Reference;
 use crate::{Error, Kind, Result, Side};
 
@@ -372,7 +373,7 @@ fn read(pieces: &[Piece]) -> Result<Bytes> {
             Where::Memory(bytes) => all.extend_from_slice(bytes),
             Where::File { path, offset } => {
                 let mut append = || -> std::io::Result<()> {
-                    let mut file = std::fs::File::open(path)?;
+                    let mut file = folder::read_found(path)?;
                     file.seek(SeekFrom::Start(*offset))?;
                     file.take(piece.len).read_to_end(&mut all).map(drop)
                 };
@@ -395,7 +396,7 @@ async fn open(piece: Piece, skip: u64) -> Result<BlobStream> {
                 let path = Arc::clone(&path);
                 move || {
                     let io = |error: std::io::Error| unreadable(&path, &error);
-                    let mut file = std::fs::File::open(&path).map_err(io)?;
+                    let mut file = folder::read_found(&path).map_err(io)?;
                     file.seek(SeekFrom::Start(offset.saturating_add(skip))).map_err(io)?;
                     Ok(file)
                 }

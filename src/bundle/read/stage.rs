@@ -15,6 +15,7 @@ use super::heads;
 use super::shelf::{Piece, Where};
 use crate::bundle::format::Bundle;
 use crate::content::Digest;
+use crate::folder::{self, Folder};
 use crate::{Error, Result};
 
 const OP: &str = "keep volume's content";
@@ -46,7 +47,9 @@ impl Stage {
         let stage = Stage { folder: state.join("import") };
         let is_old = |entry: &fs::DirEntry| {
             let modified = entry.metadata().and_then(|meta| meta.modified());
-            entry.path().is_dir() && modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > KEEP))
+            // Only what this program has made.
+            let ours = entry.file_name().to_str().and_then(digest_of).is_some();
+            ours && entry.file_type().is_ok_and(|kind| kind.is_dir()) && modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > KEEP))
         };
         for entry in fs::read_dir(&stage.folder).into_iter().flatten().flatten().filter(is_old) {
             let _ = fs::remove_dir_all(entry.path());
@@ -103,7 +106,7 @@ impl Stage {
     /// If the folder cannot be written to.
     pub fn keep_record(&self, bundle: &Bundle) -> Result<()> {
         let path = self.of(&bundle.id).join("bundle.json");
-        if path.exists() { Ok(()) } else { write(&path, &bundle.to_bytes()) }
+        if folder::is_file(&path) { Ok(()) } else { self.write(&path, &bundle.to_bytes()) }
     }
 
     /// Keeps a manifest of `bundle`, which `bytes` gives unless it is kept already.
@@ -112,10 +115,10 @@ impl Stage {
     /// As [`Stage::keep_record`].
     pub(in crate::bundle) fn keep_manifest(&self, bundle: &Digest, manifest: &Digest, bytes: impl FnOnce() -> Option<Bytes>) -> Result<()> {
         let path = self.of(bundle).join("manifests").join(file_name(manifest));
-        if path.exists() {
+        if folder::is_file(&path) {
             return Ok(());
         }
-        bytes().map_or(Ok(()), |bytes| write(&path, &bytes))
+        bytes().map_or(Ok(()), |bytes| self.write(&path, &bytes))
     }
 
     /// Keeps a part of a blob of `bundle`; whether it had to be written.
@@ -124,12 +127,12 @@ impl Stage {
     /// As [`Stage::keep_record`]; also if the volume cannot be read.
     pub(in crate::bundle) fn keep_part(&self, bundle: &Digest, digest: &Digest, place: (u32, u64, u64), piece: &Piece) -> Result<bool> {
         let path = self.part(bundle, digest, place);
-        if fs::metadata(&path).is_ok_and(|meta| meta.len() == piece.len) {
+        if self.has_part(bundle, digest, place, piece.len) {
             return Ok(false);
         }
         let Where::File { path: from, offset } = &piece.at else { return Ok(false) };
-        let copied = put(&path, |out| {
-            let mut file = File::open(from)?;
+        let copied = self.put(&path, |out| {
+            let mut file = folder::read_found(from)?;
             file.seek(SeekFrom::Start(*offset))?;
             let copied = io::copy(&mut file.take(piece.len), out)?;
             if copied == piece.len { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
@@ -141,7 +144,33 @@ impl Stage {
 
     /// Whether the part is kept.
     pub(in crate::bundle) fn has_part(&self, bundle: &Digest, digest: &Digest, place: (u32, u64, u64), len: u64) -> bool {
-        fs::metadata(self.part(bundle, digest, place)).is_ok_and(|meta| meta.len() == len)
+        let path = self.part(bundle, digest, place);
+        path.symlink_metadata().is_ok_and(|meta| meta.is_file() && meta.len() == len)
+    }
+
+    fn write(&self, path: &Path, bytes: &[u8]) -> Result<()> {
+        self.put(path, |out| out.write_all(bytes)).map_err(|error| Error::io(OP, path, &error))
+    }
+
+    /// Writes a file beside its place and renames it there, so that half of one is never taken for the whole. Links below the stage are
+    /// not followed.
+    fn put(&self, path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+        let stage = Folder::create(&self.folder)?;
+        let name = path.strip_prefix(&self.folder).map_err(io::Error::other)?;
+        let folder = name.parent().unwrap_or(Path::new(""));
+        stage.create_folder(folder)?;
+        // Of this process alone; what a killed one leaves goes with the bundle.
+        let temporary = folder.join(format!(".new-{}", std::process::id()));
+        match stage.remove(&temporary) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = stage.create_new(&temporary)?;
+        let filled = fill(&mut file).and_then(|()| file.sync_data()).and_then(|()| stage.settle(&temporary, name));
+        if filled.is_err() {
+            let _ = stage.remove(&temporary);
+        }
+        filled
     }
 
     /// Lets go of the parts of a blob.
@@ -172,18 +201,4 @@ fn files(folder: &Path) -> Vec<(String, PathBuf, u64)> {
         Some((entry.file_name().to_str()?.to_owned(), entry.path(), meta.len()))
     };
     entries.filter_map(file).collect()
-}
-
-fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    put(path, |out| out.write_all(bytes)).map_err(|error| Error::io(OP, path, &error))
-}
-
-/// Writes a file beside its place and renames it there, so that half of one is never taken for the whole.
-fn put(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(folder)?;
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
-    fill(file.as_file_mut())?;
-    file.as_file().sync_data()?;
-    file.persist(path).map(drop).map_err(|error| error.error)
 }

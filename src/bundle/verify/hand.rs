@@ -11,6 +11,7 @@ use crate::bundle::format::{default_name, volume_file};
 use crate::bundle::plan::Sheet;
 use crate::bundle::tar;
 use crate::content::Digest;
+use crate::folder;
 use crate::{Error, Kind, Result, Side};
 
 /// One bundle.
@@ -85,6 +86,7 @@ pub(super) fn at_hand(paths: &[PathBuf]) -> Result<Vec<Hand>> {
     let mut hands: BTreeMap<Digest, Hand> = BTreeMap::new();
     let (mut records, mut volumes) = (vec![], vec![]);
     for path in paths {
+        let path = &folder::named(path);
         if path.is_dir() {
             let (named, others): (Vec<PathBuf>, Vec<PathBuf>) = list(path)?.into_iter().partition(|file| is_record(file));
             records.extend(named);
@@ -119,7 +121,7 @@ fn is_record(path: &Path) -> bool {
 fn list(folder: &Path) -> Result<Vec<PathBuf>> {
     let io = |error| Error::io(OP, folder, &error);
     let entries = fs::read_dir(folder).map_err(io)?.collect::<Result<Vec<_>, _>>().map_err(io)?;
-    let mut files: Vec<PathBuf> = entries.into_iter().map(|entry| entry.path()).filter(|path| path.is_file()).collect();
+    let mut files: Vec<PathBuf> = entries.into_iter().map(|entry| entry.path()).filter(|path| folder::is_file(path)).collect();
     files.sort();
     Ok(files)
 }
@@ -127,12 +129,14 @@ fn list(folder: &Path) -> Result<Vec<PathBuf>> {
 /// The bundle of a record, and the files that it names, as far as they are beside it.
 fn with_record(path: &Path) -> Result<(Hand, Vec<PathBuf>)> {
     let io = |error| Error::io(OP, path, &error);
-    if fs::metadata(path).map_err(io)?.len() > MAX_RECORD {
+    let mut bytes = vec![];
+    folder::read_found(path).and_then(|file| file.take(MAX_RECORD + 1).read_to_end(&mut bytes)).map_err(io)?;
+    if bytes.len() as u64 > MAX_RECORD {
         return Err(Error::new(Side::Local, OP, Kind::Damaged, format!("{} is too large for a bundle's record", path.display())));
     }
-    let record = Bundle::parse(&fs::read(path).map_err(io)?).map_err(|error| error.subject(path.display().to_string()))?;
+    let record = Bundle::parse(&bytes).map_err(|error| error.subject(path.display().to_string()))?;
     let folder = path.parent().unwrap_or(Path::new(""));
-    let beside = record.volumes.iter().map(|volume| folder.join(&volume.file)).filter(|file| file.is_file()).collect();
+    let beside = record.volumes.iter().map(|volume| folder.join(&volume.file)).filter(|file| folder::is_file(file)).collect();
     let hand = Hand {
         name: record.name.clone(),
         index: record.index.clone(),
@@ -190,7 +194,7 @@ fn place(path: &Path, asked_for: bool, hands: &mut BTreeMap<Digest, Hand>) -> Re
 
 /// What a volume says of itself; `None` if the file is no volume, or one whose head is damaged.
 fn head(path: &Path) -> Result<Option<(Index, VolumeRecord)>> {
-    let mut file = File::open(path).map_err(|error| Error::io(OP, path, &error))?;
+    let mut file = folder::read_found(path).map_err(|error| Error::io(OP, path, &error))?;
     let mut read = || -> Option<(Index, VolumeRecord)> {
         let marker = next(&mut file, MARKER_PATH)?;
         let index = next(&mut file, INDEX_PATH).filter(|_| marker == MARKER)?;

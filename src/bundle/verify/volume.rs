@@ -13,6 +13,7 @@ use crate::bundle::format::{Member, MemberKind};
 use crate::bundle::plan::{Sheet, taken};
 use crate::bundle::tar;
 use crate::content::{Digest, Hasher, Links, MAX_MANIFEST, Manifest};
+use crate::folder;
 use crate::{Error, Result, Side};
 
 /// How much is read at once: large enough that system calls do not count.
@@ -32,6 +33,8 @@ pub(super) struct Checked {
     pub(super) bytes: u64,
     /// What is wrong with it as a whole.
     pub(super) damage: Option<String>,
+    /// Its length is right, and everything beside its blobs.
+    pub(super) sound: bool,
     /// The blobs that are in it as a whole.
     pub(super) states: HashMap<Digest, State>,
     /// What manifests in it that are right refer to.
@@ -57,11 +60,12 @@ pub(super) fn check(sheet: &Sheet, path: &Path, sha256: Option<&str>, progress: 
     }
     sound &= volume.literal(&tar::END)?;
     let damage = volume.close(sheet.size(), sound, sha256)?;
+    let sound = sound && volume.has_length(sheet.size())?;
     let damage = damage.or_else(|| {
         let wrong = states.values().filter(|state| **state != State::Right).count();
         (wrong > 0).then(|| format!("{wrong} of its blobs are damaged"))
     });
-    Ok(Checked { bytes: volume.seen, damage, states, links })
+    Ok(Checked { bytes: volume.seen, damage, sound, states, links })
 }
 
 /// Hashes a blob over its parts; what it refers to, if it is a manifest.
@@ -92,7 +96,7 @@ pub(super) fn join(hand: &Hand, digest: &Digest, parts: &[(u32, &Member)]) -> Re
 fn part_of(sheet: &Sheet, path: &Path, part: &Member, mut see: impl FnMut(&[u8])) -> io::Result<()> {
     let before: u64 = sheet.members.iter().take_while(|member| *member != part).map(taken).sum();
     let header = tar::header(&part.path(), part.size).len() as u64;
-    let mut file = File::open(path)?;
+    let mut file = folder::read_found(path)?;
     file.seek(SeekFrom::Start(sheet.head.len() as u64 + before + header))?;
     let mut buffer = vec![0; READ];
     let mut left = part.size;
@@ -130,7 +134,7 @@ struct Volume<'a> {
 
 impl<'a> Volume<'a> {
     fn open(path: &'a Path, progress: &'a (dyn Fn(u64) + Sync)) -> Result<Self> {
-        let file = File::open(path).map_err(|error| Error::io(OP, path, &error))?;
+        let file = folder::read_found(path).map_err(|error| Error::io(OP, path, &error))?;
         let hasher = Hasher::Sha256(sha2::Sha256::default());
         Ok(Volume { file, path, progress, hasher, buffer: vec![0; READ], seen: 0, broken: None })
     }
@@ -187,6 +191,10 @@ impl<'a> Volume<'a> {
             _ => State::Right,
         };
         Ok((state, bytes))
+    }
+
+    fn has_length(&self, size: u64) -> Result<bool> {
+        Ok(self.file.metadata().map_err(|error| Error::io(OP, self.path, &error))?.len() == size)
     }
 
     /// What is wrong with the volume as a whole.

@@ -82,3 +82,19 @@ fn a_layout_is_walked_by_its_names() {
     assert_eq!(places(&run.stdout), [place.as_str(); 4]);
     assert_eq!(program.run(&["inventory"]).exits(0).stdout, "", "a layout that does not exist yet holds nothing");
 }
+
+#[test]
+fn lists_that_map_to_nothing_are_a_failure_and_no_empty_inventory() {
+    let program = Program::new();
+    program.write(
+        "larder.toml",
+        "version = 1\n[target]\nlayout = \"store\"\n[[rule]]\nname = \"q\"\nsource = \"quay.io/*\"\ntarget = \"q/*\"\n",
+    );
+    program.write("list.txt", "ghcr.io/nobody/nothing:1\n");
+    program.write("empty.txt", "# nothing\n");
+    for list in ["list.txt", "empty.txt"] {
+        let run = program.run(&["inventory", "--list", list]).exits(1);
+        assert_eq!(run.stdout, "");
+        assert!(run.stderr.contains(&format!("nothing in {list} maps to a repository of ")), "{}", run.stderr);
+    }
+}

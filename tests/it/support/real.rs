@@ -43,7 +43,7 @@ fn is_installed(tool: &str) -> bool {
     std::env::split_paths(&path).any(|folder| folder.join(tool).is_file())
 }
 
-fn not_tested(why: &str) -> bool {
+pub fn not_tested(why: &str) -> bool {
     // The test harness shows no output of a test that passes: this goes around its capture.
     let _ = writeln!(std::io::stderr(), "\n*** NOT TESTED: {why} ***\n");
     false
