@@ -206,6 +206,14 @@ impl Error {
     pub fn registry_code(&self) -> Option<&str> {
         self.0.code.as_deref()
     }
+    /// The message alone, without the remedy.
+    pub(crate) fn bare_message(&self) -> &str {
+        &self.0.message
+    }
+    /// The remedy alone.
+    pub(crate) fn remedy_text(&self) -> Option<&str> {
+        self.0.remedy.as_deref()
+    }
     /// Message and remedy without side, operation and image: what a report's `message` holds.
     pub fn message(&self) -> String {
         match &self.0.remedy {

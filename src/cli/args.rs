@@ -377,7 +377,7 @@ fn connections(text: &str) -> Result<usize, String> {
 pub(super) enum RulesCommand {
     /// Validate the rules; where the target is an Azure Container Registry, by its artifact cache's own semantics
     Check {
-        /// Ask the target, too, whether repositories of warm rules exist there already
+        /// Ask the target, too: whether it refuses pushes as a cache does; at Azure, whether repositories of warm rules exist there already
         #[arg(long)]
         online: bool,
     },

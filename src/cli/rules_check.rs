@@ -14,14 +14,18 @@ use crate::{Error, Kind};
 pub(super) async fn run(file: Option<&Path>, online: bool, printer: &Printer) -> Result<Exit, Refusal> {
     let Some(config) = config::loaded(file, printer)? else { return Ok(Exit::Failed) };
     let mut findings = config.warnings();
+    findings.extend(config.pushes_into_cache());
     if config.is_acr() {
         let sources = written_sources(&config);
-        findings.extend(config.rules.acr_findings(&|rule: &Rule| sources.get(&rule.name).cloned()));
+        findings.extend(config.rules.acr_findings(config.writable_cache, &|rule: &Rule| sources.get(&rule.name).cloned()));
     }
     let mut failed = false;
     if online {
-        let (found, errors) = existing(&config, printer).await?;
+        let (found, mut errors) = existing(&config, printer).await?;
         findings.extend(found);
+        let (found, more) = caches(&config, printer).await?;
+        findings.extend(found);
+        errors.extend(more);
         failed = !errors.is_empty();
         errors.iter().for_each(|error| printer.error(error));
     }
@@ -55,7 +59,7 @@ async fn existing(config: &Config, printer: &Printer) -> Result<(Vec<Finding>, V
     if !config.is_acr() {
         return Ok(nothing(config, printer));
     }
-    let places = warm_places(config, prefix)?;
+    let places = places(config, prefix, Delivery::Warm)?;
     let supply = state::supply(config, SupplyOptions::default(), printer)?;
     let target = supply.target(&config.target, false).await.map_err(Refusal::failed)?;
     let asked = places.iter().map(|(place, (line, rule))| {
@@ -81,7 +85,7 @@ async fn existing(config: &Config, printer: &Printer) -> Result<(Vec<Finding>, V
 }
 
 fn nothing(config: &Config, printer: &Printer) -> (Vec<Finding>, Vec<Error>) {
-    printer.say(&format!("{} is no Azure Container Registry: nothing is asked of it", config.target));
+    printer.say(&format!("{} is no Azure Container Registry: it is not asked which repositories exist", config.target));
     (Vec::new(), Vec::new())
 }
 
@@ -94,20 +98,49 @@ fn told(line: usize, rule: &str, name: &str, tags: usize) -> Finding {
     Finding::warning(line, message)
 }
 
-/// The whole paths at the target that warm rules fill, as far as they are known; with the line and name of the rule.
-fn warm_places(config: &Config, prefix: &str) -> Result<BTreeMap<Place, (usize, String)>, Refusal> {
+/// Rules that push where the target refuses uploads as a pull-through cache does: an upload is opened there, and cancelled.
+async fn caches(config: &Config, printer: &Printer) -> Result<(Vec<Finding>, Vec<Error>), Refusal> {
+    let Target::Registry { host, prefix } = &config.target else { return Ok((Vec::new(), Vec::new())) };
+    if config.writable_cache || config.cache_profile(&config.target).is_some() {
+        return Ok((Vec::new(), Vec::new()));
+    }
+    let places = places(config, prefix, Delivery::Push)?;
+    let supply = state::supply(config, SupplyOptions::default(), printer)?;
+    let target = supply.target(&config.target, false).await.map_err(Refusal::failed)?;
+    let asked = places.iter().map(|(place, (line, rule))| {
+        let sink = &target.ends.sink;
+        async move {
+            let charge = Charge::new(format!("{host}/{place}"));
+            (*line, rule, sink.vouches(place, &charge).await.err())
+        }
+    });
+    let (mut found, mut errors): (BTreeMap<usize, Finding>, Vec<Error>) = (BTreeMap::new(), Vec::new());
+    for (line, rule, refused) in futures_util::future::join_all(asked).await {
+        match refused {
+            Some(error) if error.kind() == Kind::Refused => {
+                let message = format!("rule \"{rule}\": delivery = \"push\" into a cache: {}", error.message());
+                found.entry(line).or_insert_with(|| Finding::error(line, message));
+            }
+            error => errors.extend(error),
+        }
+    }
+    Ok((found.into_values().collect(), errors))
+}
+
+/// The whole paths at the target that rules of this delivery fill, as far as they are known; with the line and name of the rule.
+fn places(config: &Config, prefix: &str, delivery: Delivery) -> Result<BTreeMap<Place, (usize, String)>, Refusal> {
     let mut places = BTreeMap::new();
     let mut add = |place: Place, rule: &Rule| {
         places.entry(place).or_insert((rule.line, rule.name.clone()));
     };
-    for rule in config.rules.rules().iter().filter(|rule| rule.delivery == Delivery::Warm && !rule.target.is_wildcard()) {
+    for rule in config.rules.rules().iter().filter(|rule| rule.delivery == delivery && !rule.target.is_wildcard()) {
         let below = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
         add(Place::new(format!("{below}{}", rule.target.prefix())), rule);
     }
     let options = SyncOptions { unmatched: config.default_unmatched(), ..SyncOptions::default() };
     for entry in inputs::configured(config)?.into_iter().flat_map(|list| list.entries) {
         if let Ok(item) = Item::resolve(entry, 0, &config.rules, &options, &config.target)
-            && let Some(rule) = item.rule.as_ref().filter(|rule| rule.delivery == Delivery::Warm)
+            && let Some(rule) = item.rule.as_ref().filter(|rule| rule.delivery == delivery)
         {
             add(item.to.clone(), rule);
         }

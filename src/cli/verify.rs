@@ -1,5 +1,6 @@
 //! `larder verify` of a registry; what is on disk is verified in [`super::layout`].
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -11,11 +12,12 @@ use super::{Exit, Refusal, layout};
 use crate::Error;
 use crate::bundle;
 use crate::config::{Config, Target};
+use crate::content::Place;
 use crate::error::printable;
 use crate::list::{self, Parsed};
 use crate::lock::Lock;
 use crate::report::Outcome;
-use crate::stock::{self, Expected, Finding, Proof, Supply, SupplyOptions, SyncOptions, TargetStore, Wrong};
+use crate::stock::{self, Depth, Expected, Finding, Proof, Supply, SupplyOptions, SyncOptions, TargetStore, Wrong};
 
 pub(super) async fn run(file: Option<&Path>, args: VerifyArgs, printer: &Printer) -> Result<Exit, Refusal> {
     if let Some(evidence) = &args.evidence {
@@ -74,13 +76,28 @@ async fn prove(file: Option<&Path>, args: &VerifyArgs, target: &Target, printer:
         row.error.iter().for_each(|error| printer.fail(&failure(row, error), &serde_json::json!({})));
     }
     let (bar, tick) = watched(printer);
-    let proof = stock::prove(Arc::clone(&store.ends.source), expected, args.deep && target.is_registry(), tick).await;
+    let source = &store.ends.source;
+    let depth = match (args.deep && target.is_registry(), store.is_known_cache()) {
+        (false, _) => Depth::Asked,
+        (true, false) => Depth::Hashed,
+        (true, true) => Depth::HashedEverywhere,
+    };
+    let mut proof = stock::prove(Arc::clone(source), expected.clone(), depth, Arc::clone(&tick)).await;
+    // Where something is missing, no more need be found; and a repository that is not there is not to be made by asking.
+    let found: BTreeSet<&String> = proof.findings.iter().flat_map(|finding| &finding.images).collect();
+    let places: BTreeSet<&Place> = expected.iter().filter(|image| !found.contains(&image.name)).map(|image| &image.place).collect();
+    let cache = store.cache_among(places.into_iter()).await;
+    if cache.is_some() && depth == Depth::Hashed {
+        proof = stock::prove(Arc::clone(source), expected, Depth::HashedEverywhere, tick).await;
+    }
+    let unproved = cache.filter(|_| depth == Depth::Asked);
     if let Some(bar) = bar {
         bar.finish_and_clear();
     }
     printer.data(&proof.findings.iter().map(line).collect::<String>());
     printer.tell(&summary(&proof, target), &facts(&proof));
-    Ok(if proof.findings.is_empty() && failed.is_empty() { Exit::Done } else { Exit::Failed })
+    unproved.iter().for_each(|error| printer.error(error));
+    Ok(if proof.findings.is_empty() && failed.is_empty() && unproved.is_none() { Exit::Done } else { Exit::Failed })
 }
 
 /// Who says what the target should hold.

@@ -98,6 +98,7 @@ impl Check<'_> {
             path: Some(path.to_owned()),
             lists: self.lists(&file.lists),
             target: self.target(file.target.as_ref()),
+            writable_cache: file.target.as_ref().is_some_and(|target| self.writable_cache(target.get_ref())),
             rules: RuleSet::default(),
             registries,
             credentials,
@@ -157,6 +158,14 @@ impl Check<'_> {
             }
             (None, None) => default,
         }
+    }
+
+    fn writable_cache(&mut self, target: &raw::Target) -> bool {
+        let Some(writable) = &target.writable_cache else { return false };
+        if target.registry.is_none() {
+            self.error(writable, "writable_cache is for registry targets only");
+        }
+        *writable.get_ref()
     }
 
     fn target_registry(&mut self, registry: &Spanned<String>, prefix: Option<&Spanned<String>>) -> Option<Target> {

@@ -16,6 +16,7 @@ mod values;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 pub use credentials::{Account, CredentialSet, CredentialStore, Environment, Login};
 pub use settings::{Profile, Pulls, Rate, RegistrySettings, TARGET_CONCURRENCY, UPSTREAM_CONCURRENCY, profiles};
@@ -23,7 +24,8 @@ pub(crate) use target::not_a_path;
 pub use target::{DEFAULT_LAYOUT, Target};
 
 use crate::name::{ImageName, Repository};
-use crate::rules::{Explanation, Finding, Resolution, RuleSet, Unmatched, Unresolved, View};
+use crate::registry::CACHE_REMEDY;
+use crate::rules::{Delivery, Explanation, Finding, Resolution, Rule, RuleSet, Unmatched, Unresolved, View};
 use crate::{Error, Result};
 
 /// Where the configuration is looked for when `-c` is not given.
@@ -38,6 +40,8 @@ pub struct Config {
     pub lists: Vec<PathBuf>,
     /// Where images go.
     pub target: Target,
+    /// The target is a pull-through cache that takes pushes too.
+    pub writable_cache: bool,
     /// How names resolve.
     pub rules: RuleSet,
     /// Settings by host, in normal form.
@@ -55,6 +59,7 @@ impl Default for Config {
             path: None,
             lists: Vec::new(),
             target: Target::Layout { path: PathBuf::from(DEFAULT_LAYOUT) },
+            writable_cache: false,
             rules: RuleSet::default(),
             registries: BTreeMap::new(),
             credentials: Vec::new(),
@@ -150,6 +155,31 @@ impl Config {
     pub fn is_acr(&self) -> bool {
         let Target::Registry { host, .. } = &self.target else { return false };
         self.registry(host).profile(host).is_some_and(|profile| profile.name == "acr")
+    }
+
+    /// Rules that would push into a target whose profile is that of a pull-through cache. The profile `generic` leaves open whether the
+    /// cache takes pushes as well.
+    pub fn pushes_into_cache(&self) -> Vec<Finding> {
+        let Target::Registry { host, .. } = &self.target else { return Vec::new() };
+        let is_cache = self.cache_profile(&self.target).is_some();
+        let profile = self.registry(host).profile(host).filter(|profile| is_cache || profile.name == "generic" && !self.writable_cache);
+        let Some(profile) = profile else { return Vec::new() };
+        let pushes = self.rules.rules().iter().filter(|rule| rule.delivery == Delivery::Push);
+        let finding = |rule: &Arc<Rule>| {
+            let message = format!(
+                "rule \"{}\": delivery = \"push\" into {host}, which is a pull-through cache (profile \"{}\") ({CACHE_REMEDY})",
+                rule.name, profile.name
+            );
+            if is_cache { Finding::error(rule.line, message) } else { Finding::warning(rule.line, message) }
+        };
+        pushes.map(finding).collect()
+    }
+
+    /// The profile of `target`, if it is that of a pull-through cache and nobody says that it takes pushes.
+    pub fn cache_profile(&self, target: &Target) -> Option<&'static Profile> {
+        let Target::Registry { host, .. } = target else { return None };
+        let writable = self.writable_cache && *target == self.target;
+        self.registry(host).profile(host).filter(|profile| profile.only_cache && !writable)
     }
 
     fn set_name_for(&self, host: &str) -> Option<String> {

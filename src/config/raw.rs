@@ -30,6 +30,7 @@ pub(super) struct Target {
     pub(super) layout: Option<Spanned<String>>,
     pub(super) repository_prefix: Option<Spanned<String>>,
     pub(super) overlap: Option<Spanned<String>>,
+    pub(super) writable_cache: Option<Spanned<bool>>,
 }
 
 #[derive(Deserialize)]

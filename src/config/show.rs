@@ -30,6 +30,9 @@ pub(super) fn show(config: &Config) -> String {
         Target::Registry { host, prefix } => {
             out.key("registry", host.as_str());
             out.key("repository_prefix", prefix.as_str());
+            if config.writable_cache {
+                out.key("writable_cache", true);
+            }
         }
         Target::Layout { path } => out.key("layout", text(path)),
     }

@@ -54,6 +54,25 @@ pub trait Sink: Send + Sync {
         Ok(())
     }
 
+    /// As [`Sink::admits`], before the first byte for this place is read from an upstream: a refusal is met once, and later calls about
+    /// what it concerns meet it again without a request. What had to be opened is used by the first blob that is written there.
+    async fn prepare(&self, _place: &Place, _charge: &Charge) -> Result<()> {
+        Ok(())
+    }
+
+    /// As [`Sink::prepare`], for who only wants to know whether the store takes anything at all.
+    async fn prepare_any(&self, _place: &Place, _charge: &Charge) -> Result<()> {
+        Ok(())
+    }
+
+    /// Sees that what the store says to hold there is its own: a pull-through cache answers for its upstream.
+    async fn vouches(&self, _place: &Place, _charge: &Charge) -> Result<()> {
+        Ok(())
+    }
+
+    /// Gives back what [`Sink::prepare`] opened and nobody has used.
+    async fn close(&self) {}
+
     /// Whether the target holds this blob.
     async fn holds_blob(&self, place: &Place, blob: &Descriptor, charge: &Charge) -> Result<Presence>;
 

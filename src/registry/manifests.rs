@@ -96,6 +96,8 @@ impl RegistryStore {
             Err(error) => return Err(error),
         };
         let side = self.transport.side;
+        // Noted by the host, which is a cache then.
+        let _ = self.is_passed_on(&answer);
         if self.transport.reads_upstream(charge) {
             charge.tally.add_read(body.len() as u64);
         }
@@ -119,7 +121,7 @@ impl RegistryStore {
     }
 
     /// PUT, by digest or by tag. The registry must store these very bytes.
-    pub(super) async fn store_manifest(&self, place: &Place, reference: &Reference, manifest: &Manifest, charge: &Charge) -> Result<()> {
+    pub(crate) async fn store_manifest(&self, place: &Place, reference: &Reference, manifest: &Manifest, charge: &Charge) -> Result<()> {
         self.put_manifest_if(place, reference, manifest, HeaderMap::new(), charge).await.map(drop)
     }
 
@@ -148,6 +150,7 @@ impl RegistryStore {
                 if error.kind() == Kind::ContentMissing {
                     self.held().forget(place);
                 }
+                self.manifest_refused(place, &error);
                 return Err(error);
             }
         };
@@ -160,6 +163,7 @@ impl RegistryStore {
             return Err(topic.error(Kind::Damaged, format!("the target stored another manifest: {stored} instead of {}", manifest.digest)));
         }
         self.held().add(place, &manifest.digest);
+        self.took_manifest(place);
         Ok(answer.header(SUBJECT).and_then(|said| Digest::parse(said.trim()).ok()))
     }
 }

@@ -35,6 +35,7 @@ mod uploads;
 
 pub(crate) use counters::pull_row;
 pub(crate) use http::{HttpSettings, install_crypto};
+pub(crate) use probe::CACHE_REMEDY;
 pub(crate) use registries::{Concurrency, HostSettings, Limits, Registries};
 pub(crate) use store::RegistryStore;
 pub(crate) use through::{BlobSeen, Looked};

@@ -1,6 +1,17 @@
-//! Whether a registry would take what is to be put there: an upload is opened and given back, so that nothing is left behind.
+//! Whether a registry takes what is to be put there, and whether what it lists is its own: an upload is opened, and given back or used.
+//!
+//! A pull-through cache answers a HEAD by asking its upstream, so an equal digest says nothing of what it holds. Many say nothing of
+//! themselves in their answers (Harbor's proxy projects, Distribution's proxy); but they refuse uploads.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
 use reqwest::Method;
+use tokio::time::Instant;
+use url::Url;
 
 use super::auth::Scopes;
 use super::counters::RequestKind;
@@ -8,26 +19,279 @@ use super::profiles::Creation;
 use super::store::RegistryStore;
 use super::transport::Call;
 use super::uploads::START;
-use crate::Result;
 use crate::content::{Charge, Place};
+use crate::resume::Pushes;
+use crate::{Error, Kind, Result, Side};
+
+/// An opened upload is used within this time. Registries keep sessions for hours, but tokens in their addresses live minutes.
+const USED_WITHIN: Duration = Duration::from_secs(60);
+
+/// What to do about a target that is a pull-through cache.
+pub(crate) const CACHE_REMEDY: &str =
+    "set delivery = \"warm\" in the rule, or writable_cache = true in [target] if the cache accepts pushes";
+
+/// What a registry makes of pushes to a part of it.
+#[derive(Debug, Clone)]
+enum Known {
+    Takes,
+    Refuses(Error),
+}
+
+/// What became of the manifests that were put in a part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Manifests {
+    /// Some were taken.
+    Taken,
+    /// The only one was refused.
+    Refused,
+}
+
+/// One question at a time about each part.
+type Part = Arc<tokio::sync::Mutex<Option<Known>>>;
+
+/// What was learnt of the pushes that a registry takes.
+#[derive(Default)]
+pub(super) struct Admissions {
+    parts: Mutex<HashMap<String, Part>>,
+    /// Parts where something was refused after an upload had been opened.
+    refused: Mutex<HashMap<String, Error>>,
+    /// What became of the manifests that were put.
+    manifests: Mutex<HashMap<String, Manifests>>,
+    /// Why it takes none at all.
+    closed: OnceLock<Error>,
+    /// It takes some.
+    open: OnceLock<()>,
+    first: tokio::sync::Mutex<()>,
+    /// Parts of which it is known whether they are a cache.
+    vouched: Mutex<HashMap<String, Part>>,
+    /// Uploads that were opened, and when.
+    sessions: Mutex<HashMap<Place, (Url, Instant)>>,
+    /// What outlives the run.
+    pushes: OnceLock<Arc<Pushes>>,
+}
+
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Admissions {
+    fn part(&self, name: &str) -> Part {
+        Arc::clone(lock(&self.parts).entry(name.to_owned()).or_default())
+    }
+
+    /// An opened upload that may be used for a blob.
+    pub(super) fn take(&self, place: &Place) -> Option<Url> {
+        let mut sessions = lock(&self.sessions);
+        let young = sessions.get(place).is_some_and(|(_, opened)| opened.elapsed() < USED_WITHIN);
+        if young { sessions.remove(place).map(|(session, _)| session) } else { None }
+    }
+
+    /// Why nothing is taken, if that is known of all parts, or of this one.
+    fn check(&self, part: &str) -> Result<()> {
+        if let Some(error) = self.closed.get() {
+            return Err(error.clone());
+        }
+        lock(&self.refused).get(part).map_or(Ok(()), |error| Err(error.clone()))
+    }
+}
 
 impl RegistryStore {
+    /// Pushes that are taken are written down in `pushes`, and those that were are believed.
+    pub(crate) fn remember_pushes(&self, pushes: Arc<Pushes>) {
+        let _ = self.admissions.pushes.set(pushes);
+    }
+
     /// Opens an upload in `place`, and gives it back. What makes repositories by itself is asked once for each of its projects, what does not, or
     /// is not known, for each repository.
     pub(super) async fn try_upload(&self, place: &Place, charge: &Charge) -> Result<()> {
-        let unit = self.unit(place);
-        if self.admitted().contains(&unit) {
+        self.ask_once(&self.unit(place), place, charge).await?;
+        self.give_back(place).await;
+        Ok(())
+    }
+
+    /// As [`RegistryStore::try_upload`]; the upload that was opened is used by the first blob.
+    pub(super) async fn open_early(&self, place: &Place, charge: &Charge) -> Result<()> {
+        self.ask_once(&self.unit(place), place, charge).await
+    }
+
+    /// As [`RegistryStore::open_early`], unless the registry has taken a push in this run.
+    pub(super) async fn open_first(&self, place: &Place, charge: &Charge) -> Result<()> {
+        self.admissions.check(&self.unit(place))?;
+        if self.admissions.open.get().is_some() {
             return Ok(());
         }
+        let _first = self.admissions.first.lock().await;
+        if self.admissions.open.get().is_some() {
+            return Ok(());
+        }
+        self.open_early(place, charge).await
+    }
+
+    async fn ask_once(&self, unit: &str, place: &Place, charge: &Charge) -> Result<()> {
+        let part = self.admissions.part(unit);
+        let mut known = part.lock().await;
+        self.admissions.check(unit)?;
+        match &*known {
+            Some(Known::Takes) => return Ok(()),
+            Some(Known::Refuses(error)) => return Err(error.clone()),
+            None => {}
+        }
+        match self.open_upload(place, charge).await {
+            Ok(session) => {
+                lock(&self.admissions.sessions).insert(place.clone(), (session, Instant::now()));
+                *known = Some(Known::Takes);
+                self.took_push(place);
+                Ok(())
+            }
+            Err(error) => {
+                if is_final(&error) {
+                    *known = Some(Known::Refuses(anonymous(&error)));
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Opens an upload. That the registry takes none anywhere is remembered.
+    async fn open_upload(&self, place: &Place, charge: &Charge) -> Result<Url> {
         let scopes = Scopes::push(place.as_str());
         let url = self.transport.host.url(&format!("{place}/blobs/uploads/"));
         let call = Call::new((RequestKind::BlobPut, START, Method::POST), url, place, &scopes, charge);
-        let answer = self.transport.send(&call, &mut self.transport.host.patience()).await?;
-        let session = self.location(&answer, &call).await?;
-        drop(answer);
-        self.cancel(session, place, &scopes, charge).await;
-        self.admitted().insert(unit);
-        Ok(())
+        let opened = async {
+            let answer = self.transport.send(&call, &mut self.transport.host.patience()).await?;
+            self.location(&answer, &call).await
+        };
+        let opened = opened.await;
+        if let Err(error) = &opened
+            && takes_no_pushes(error)
+        {
+            let _ = self.admissions.closed.set(anonymous(error));
+        }
+        opened
+    }
+
+    /// Gives back what was opened in `place`, if nobody has used it.
+    async fn give_back(&self, place: &Place) {
+        let session = lock(&self.admissions.sessions).remove(place);
+        if let Some((session, _)) = session {
+            self.cancel(session, place, &Scopes::push(place.as_str()), &Charge::new(self.name_of(place))).await;
+        }
+    }
+
+    /// Gives back all that was opened.
+    pub(super) async fn give_all_back(&self) {
+        let places: Vec<Place> = lock(&self.admissions.sessions).keys().cloned().collect();
+        futures_util::future::join_all(places.iter().map(|place| self.give_back(place))).await;
+    }
+
+    /// The registry has taken a push to `place`.
+    pub(super) fn took_push(&self, place: &Place) {
+        let _ = self.admissions.open.set(());
+        if let Some(pushes) = self.admissions.pushes.get() {
+            pushes.note(self.host(), self.part(place), Timestamp::now());
+        }
+    }
+
+    /// The registry has taken a manifest in `place`.
+    pub(super) fn took_manifest(&self, place: &Place) {
+        lock(&self.admissions.manifests).insert(self.unit(place), Manifests::Taken);
+        self.took_push(place);
+    }
+
+    /// A manifest was refused. One may be refused for itself (a tag that is locked, a policy); a second, where none was taken, is for the
+    /// place.
+    pub(super) fn manifest_refused(&self, place: &Place, error: &Error) {
+        let before = match lock(&self.admissions.manifests).entry(self.unit(place)) {
+            Entry::Occupied(known) => Some(*known.get()),
+            Entry::Vacant(unknown) => {
+                unknown.insert(Manifests::Refused);
+                None
+            }
+        };
+        if before == Some(Manifests::Refused) {
+            self.push_refused(place, error);
+        }
+    }
+
+    /// A blob was refused. That is for its place and not for itself, and need not be tried with the next image.
+    pub(super) fn push_refused(&self, place: &Place, error: &Error) {
+        if !matches!(error.http_status(), Some(401 | 403)) || error.kind() == Kind::Limited {
+            return;
+        }
+        lock(&self.admissions.refused).entry(self.unit(place)).or_insert_with(|| anonymous(error));
+    }
+
+    /// Sees that the registry's answers about `place` are its own: it has taken a push there, or takes one now. What refuses the push
+    /// for another reason is believed.
+    ///
+    /// # Errors
+    /// If it behaves as a pull-through cache.
+    pub(crate) async fn answers_for_itself(&self, place: &Place, charge: &Charge) -> Result<()> {
+        let name = self.part(place);
+        if self.admissions.pushes.get().is_some_and(|pushes| pushes.knows(self.host(), name, Timestamp::now())) {
+            return Ok(());
+        }
+        let part = Arc::clone(lock(&self.admissions.vouched).entry(name.to_owned()).or_default());
+        let mut known = part.lock().await;
+        let known = match &mut *known {
+            Some(known) => known,
+            unknown => unknown.insert(self.ask_for_a_cache(place, charge).await?),
+        };
+        match known {
+            Known::Takes => Ok(()),
+            Known::Refuses(error) => {
+                let message =
+                    format!("{}: that it answers with the right digest does not prove that it has the image", error.bare_message());
+                Err(Error::new(Side::Target, "look for a cache", Kind::Refused, message).remedy(CACHE_REMEDY))
+            }
+        }
+    }
+
+    /// How it refuses pushes to `place`, if it does so as a pull-through cache.
+    pub(crate) async fn refuses_as_cache(&self, place: &Place, charge: &Charge) -> Option<String> {
+        let error = self.answers_for_itself(place, charge).await.err()?;
+        let part = Arc::clone(lock(&self.admissions.vouched).get(self.part(place))?);
+        let known = part.lock().await;
+        match &*known {
+            Some(Known::Refuses(refused)) => Some(refused.bare_message().to_owned()),
+            _ => {
+                tracing::debug!(%error, "whether it is a cache is not known");
+                None
+            }
+        }
+    }
+
+    async fn ask_for_a_cache(&self, place: &Place, charge: &Charge) -> Result<Known> {
+        let refused = match self.admissions.closed.get() {
+            Some(error) => error.clone(),
+            None => match self.open_upload(place, charge).await {
+                Ok(session) => {
+                    self.cancel(session, place, &Scopes::push(place.as_str()), charge).await;
+                    self.took_push(place);
+                    return Ok(Known::Takes);
+                }
+                Err(error) => error,
+            },
+        };
+        match refusal_of_a_cache(&refused) {
+            Some(what) => {
+                let (status, said) = (refused.http_status().unwrap_or_default(), refused.bare_message());
+                let message = format!("{} refuses pushes, as {what} does ({status} {said})", self.name_of(place));
+                Ok(Known::Refuses(Error::new(Side::Target, "look for a cache", Kind::Refused, message)))
+            }
+            None if is_final(&refused) => Ok(Known::Takes),
+            // It may answer the next time.
+            None => Err(refused),
+        }
+    }
+
+    fn name_of(&self, place: &Place) -> String {
+        format!("{}/{place}", self.host())
+    }
+
+    /// The part of the registry that is a cache, or is none, as a whole.
+    fn part<'p>(&self, place: &'p Place) -> &'p str {
+        self.transport.host.profile.cached_as_one(place.as_str())
     }
 
     /// What is admitted with `place`: the part of its path that has to exist beforehand.
@@ -38,8 +302,79 @@ impl RegistryStore {
         match profile.creation {
             Creation::HarborProject => parts(1),
             Creation::ArtifactRegistry => parts(2),
-            Creation::OnPush if profile.name != super::profiles::UNKNOWN.name => parts(1),
+            Creation::OnPush if profile.name != super::profiles::UNKNOWN.name && profile.name != "acr" => parts(1),
             Creation::OnPush | Creation::Ecr | Creation::EcrPublic | Creation::ReadOnly => path.to_owned(),
+        }
+    }
+}
+
+/// Whether asking again would bring the same.
+fn is_final(error: &Error) -> bool {
+    matches!(error.kind(), Kind::Refused | Kind::Unauthorized | Kind::NotFound | Kind::Untrusted | Kind::Unsupported)
+}
+
+/// A refusal that is kept for other images names none.
+fn anonymous(error: &Error) -> Error {
+    let mut kept = Error::new(error.side(), error.operation().to_owned(), error.kind(), error.bare_message());
+    if let Some(status) = error.http_status() {
+        kept = kept.status(status);
+    }
+    if let Some(code) = error.registry_code() {
+        kept = kept.code(code);
+    }
+    match error.remedy_text() {
+        Some(remedy) => kept.remedy(remedy),
+        None => kept,
+    }
+}
+
+/// Whether a refused upload says that the registry takes none, wherever it goes (Distribution's proxy: 405 `UNSUPPORTED`).
+fn takes_no_pushes(error: &Error) -> bool {
+    matches!(error.http_status(), Some(405 | 501)) && matches!(error.registry_code(), None | Some("UNSUPPORTED"))
+}
+
+/// Whether a refused push is in the words of a pull-through cache: Harbor ("can not push artifact to a proxy project"), Azure ("The cache
+/// rule blocks pushes …").
+pub(super) fn is_said_by_a_cache(message: &str) -> bool {
+    const WORDS: [&str; 5] = ["proxy project", "proxy repository", "proxy cache", "cache rule", "pull-through"];
+    let text = message.to_ascii_lowercase();
+    WORDS.iter().any(|words| text.contains(words))
+}
+
+/// What refuses an upload like this, if it is a pull-through cache, or may be one.
+fn refusal_of_a_cache(error: &Error) -> Option<&'static str> {
+    if is_said_by_a_cache(error.bare_message()) {
+        return Some("a pull-through cache");
+    }
+    takes_no_pushes(error).then_some("a pull-through cache, or a read-only registry,")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn caches_are_told_by_how_they_refuse() {
+        for (status, code, message, cache) in [
+            (405, Some("UNSUPPORTED"), "The operation is unsupported.", true),
+            (405, None, "method not allowed", true),
+            (501, None, "not implemented", true),
+            (405, Some("DENIED"), "The operation is disallowed on this registry, repository or image", false),
+            (403, Some("DENIED"), "can not push artifact to a proxy project: hub", true),
+            (405, Some("METHOD_NOT_ALLOWED"), "can not push artifact to a proxy project: hub", true),
+            (403, Some("DENIED"), "The cache rule blocks pushes for the target-repo in the cache rule", true),
+            (403, Some("DENIED"), "requested access to the resource is denied", false),
+            (401, Some("UNAUTHORIZED"), "authentication required", false),
+            (404, Some("NAME_UNKNOWN"), "repository name not known to registry", false),
+        ] {
+            let error = Error::new(Side::Target, START, Kind::Refused, message).status(status);
+            let error = match code {
+                Some(code) => error.code(code),
+                None => error,
+            };
+            // A remedy that speaks of caches is not the registry's word.
+            let error = error.remedy("a cache rule that owns the repository refuses pushes too");
+            assert_eq!(refusal_of_a_cache(&error).is_some(), cache, "{status} {code:?} {message}");
         }
     }
 }

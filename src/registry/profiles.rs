@@ -33,6 +33,8 @@ pub struct Profile {
     pub creation: Creation,
     /// How it behaves as a pull-through cache, for rules with `delivery = "warm"`.
     pub caching: &'static Caching,
+    /// Whether it is a pull-through cache and nothing else: all of its repositories are filled by being pulled.
+    pub only_cache: bool,
 }
 
 /// What an upstream counts as a pull.
@@ -122,6 +124,7 @@ pub static UNKNOWN: Profile = Profile {
     referrers: Support::Unknown,
     creation: Creation::OnPush,
     caching: &caching::GENERIC,
+    only_cache: false,
 };
 
 /// All profiles. What a row does not say is as in [`UNKNOWN`].
@@ -198,6 +201,7 @@ pub static PROFILES: [Profile; 13] = [
         referrers: Support::No,
         creation: Creation::ReadOnly,
         caching: &caching::DISTRIBUTION,
+        only_cache: true,
         ..UNKNOWN
     },
     // A cache of which nothing is known.
@@ -225,6 +229,17 @@ impl Profile {
     /// Requests a second for who has logged in, or not.
     pub fn requests_per_second(&self, anonymous: bool) -> Option<f64> {
         if anonymous { self.pace.anonymous } else { self.pace.logged_in }
+    }
+
+    /// The part of a repository's path that is a cache, or is none, as a whole. Azure's and ECR's rules name repositories or patterns of
+    /// any depth; the other kinds decide it for a project or a repository of theirs, with which the path begins.
+    pub(in crate::registry) fn cached_as_one<'p>(&self, path: &'p str) -> &'p str {
+        let parts = match self.name {
+            "acr" | "ecr" | "ecr-public" => return path,
+            "artifact-registry" => 2,
+            _ => 1,
+        };
+        path.match_indices('/').nth(parts - 1).map_or(path, |(end, _)| &path[..end])
     }
 }
 
@@ -255,6 +270,22 @@ mod tests {
         ] {
             assert_eq!(recognised(host).map(|profile| profile.name), expected, "{host}");
         }
+    }
+
+    #[test]
+    fn caches_are_told_apart_by_the_part_of_the_path_that_decides_it() {
+        for (profile, path, expected) in [
+            ("acr", "library/alpine", "library/alpine"),
+            ("ecr", "hub/library/alpine", "hub/library/alpine"),
+            ("artifact-registry", "project/hub/library/alpine", "project/hub"),
+            ("artifact-registry", "project/hub", "project/hub"),
+            ("harbor", "hub/library/alpine", "hub"),
+            ("generic", "alpine", "alpine"),
+        ] {
+            assert_eq!(named(profile).unwrap().cached_as_one(path), expected, "{profile}");
+        }
+        let only: Vec<&str> = PROFILES.iter().filter(|profile| profile.only_cache).map(|profile| profile.name).collect();
+        assert_eq!(only, ["distribution-proxy"]);
     }
 
     #[test]

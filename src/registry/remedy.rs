@@ -1,7 +1,9 @@
 //! What the reader of a refusal can do about it: the registries' ways of saying it, and the command that helps.
 
 use super::error::{Refusal, Topic, is_push};
+use super::probe::{CACHE_REMEDY, is_said_by_a_cache};
 use super::profiles::Creation;
+use super::uploads::START;
 use crate::name::DOCKER_HUB;
 
 /// The remedy for a final refusal, where there is one to name.
@@ -21,7 +23,13 @@ pub(crate) fn of(topic: &Topic<'_>, refusal: &Refusal) -> Option<String> {
         // docs/registries.md, "Azure: what a pull does": said by the artifact cache.
         return Some(CACHE_LOGIN.to_owned());
     }
+    if push && is_said_by_a_cache(&refusal.message) {
+        return Some(format!("a cache rule that owns the repository, or a proxy project, refuses pushes: {CACHE_REMEDY}"));
+    }
     match refusal.status {
+        405 | 501 if topic.operation == START => {
+            Some(format!("the registry takes no pushes; if it is a pull-through cache, {CACHE_REMEDY}"))
+        }
         401 if topic.host == DOCKER_HUB => Some(format!("{}; {HUB_401}", log_in(topic))),
         401 => Some(log_in(topic)),
         403 if push => {

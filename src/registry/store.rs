@@ -1,6 +1,6 @@
 //! A registry as one account sees it: the two traits, in the API's terms.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -8,6 +8,7 @@ use tokio::sync::OnceCell;
 
 use super::auth::Scopes;
 use super::known::{Held, Read};
+use super::probe::Admissions;
 use super::referrers::IndexLocks;
 use super::tags::Listed;
 use super::transport::Transport;
@@ -21,8 +22,8 @@ pub(crate) struct RegistryStore {
     pub(super) transport: Transport,
     held: Mutex<Held>,
     pub(super) read: Mutex<Read>,
-    /// Where uploads are known to be taken.
-    admitted: Mutex<HashSet<String>>,
+    /// Where pushes are known to be taken, or refused.
+    pub(super) admissions: Admissions,
     /// Of each repository that was looked through for them.
     pub(super) digest_tags: Mutex<HashMap<Place, Arc<OnceCell<Arc<DigestTags>>>>>,
     pub(super) index_locks: IndexLocks,
@@ -35,7 +36,7 @@ impl RegistryStore {
             transport,
             held: Mutex::default(),
             read: Mutex::default(),
-            admitted: Mutex::default(),
+            admissions: Admissions::default(),
             listed: Listed::default(),
             digest_tags: Mutex::default(),
             index_locks: IndexLocks::default(),
@@ -45,11 +46,6 @@ impl RegistryStore {
     /// The gate that its manifest GETs pass, if it is an upstream.
     pub(crate) fn gate(&self) -> Option<Arc<Gate>> {
         self.transport.toll.as_ref().map(|toll| Arc::clone(&toll.gate))
-    }
-
-    /// Where uploads are known to be taken.
-    pub(super) fn admitted(&self) -> MutexGuard<'_, HashSet<String>> {
-        self.admitted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is known to be there.
@@ -123,6 +119,22 @@ impl Sink for RegistryStore {
         self.try_upload(place, charge).await
     }
 
+    async fn prepare(&self, place: &Place, charge: &Charge) -> Result<()> {
+        self.open_early(place, charge).await
+    }
+
+    async fn prepare_any(&self, place: &Place, charge: &Charge) -> Result<()> {
+        self.open_first(place, charge).await
+    }
+
+    async fn vouches(&self, place: &Place, charge: &Charge) -> Result<()> {
+        self.answers_for_itself(place, charge).await
+    }
+
+    async fn close(&self) {
+        self.give_all_back().await;
+    }
+
     async fn holds_blob(&self, place: &Place, blob: &Descriptor, charge: &Charge) -> Result<Presence> {
         if self.held().has(place, &blob.digest) {
             return Ok(Presence::Here);
@@ -156,7 +168,8 @@ impl Sink for RegistryStore {
     }
 
     async fn write_blob(&self, place: &Place, blob: &Descriptor, open: &dyn OpenBlob, charge: &Charge) -> Result<()> {
-        self.upload(place, blob, open, charge).await?;
+        self.upload(place, blob, open, charge).await.inspect_err(|error| self.push_refused(place, error))?;
+        self.took_push(place);
         self.held().add(place, &blob.digest);
         Ok(())
     }

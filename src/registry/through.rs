@@ -45,6 +45,16 @@ impl RegistryStore {
         self.transport.host.caching()
     }
 
+    /// Whether an answer has said that it came from the upstream of a cache.
+    pub(crate) fn has_passed_on(&self) -> bool {
+        self.transport.host.has_passed_on()
+    }
+
+    /// Whether it may be a cache, by its kind or its answers.
+    pub(crate) fn may_be_a_cache(&self) -> bool {
+        self.transport.host.may_be_a_cache()
+    }
+
     /// Whether it is of a kind that has the referrers API.
     pub(crate) fn lists_referrers(&self) -> bool {
         self.transport.host.profile.referrers == Support::Yes

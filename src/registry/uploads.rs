@@ -216,6 +216,10 @@ impl Upload<'_> {
 
     /// Opens a session.
     async fn start(&self, patience: &mut Patience) -> Result<Url> {
+        // Opened to find out whether the registry takes it.
+        if let Some(session) = self.store.admissions.take(self.place) {
+            return Ok(session);
+        }
         let call = self.call(START, Method::POST, self.store.transport.host.url(&format!("{}/blobs/uploads/", self.place)));
         let answer = self.store.transport.send(&call, patience).await?;
         self.store.location(&answer, &call).await

@@ -1,12 +1,15 @@
 //! What outlives a run so that nothing costs twice: manifests fetched for images that are not delivered yet, when images were
-//! created, when which image was first delivered, and what was pulled through which cache. Losing it costs requests, never correctness.
+//! created, when which image was first delivered, what was pulled through which cache, and which registries have taken a push. Losing it
+//! costs requests, never correctness.
 
 mod created;
 mod delivered;
 mod kept;
+mod pushes;
 mod warmed;
 
 pub use created::CreatedDates;
 pub use delivered::{Deliveries, Delivery};
 pub use kept::{Keeping, Kept};
+pub use pushes::Pushes;
 pub use warmed::{Pulled, Warmed};

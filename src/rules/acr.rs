@@ -13,7 +13,7 @@ pub(super) fn name_problem(name: &str) -> Option<String> {
 }
 
 /// What Azure would refuse, or do otherwise than the rules say. What it thinks of credentials is [`super::check`]'s to say.
-pub(super) fn findings(rules: &[Arc<Rule>]) -> Vec<Finding> {
+pub(super) fn findings(rules: &[Arc<Rule>], writable: bool) -> Vec<Finding> {
     let mut findings = Vec::new();
     let warm: Vec<&Arc<Rule>> = rules.iter().filter(|rule| rule.delivery == Delivery::Warm).collect();
     for (at, rule) in warm.iter().enumerate() {
@@ -33,16 +33,24 @@ pub(super) fn findings(rules: &[Arc<Rule>]) -> Vec<Finding> {
             findings.push(Finding::warning(rule.line, message));
         }
     }
-    findings.extend(rules.iter().filter(|rule| rule.delivery == Delivery::Push).filter_map(|rule| closed(rule, &warm)));
+    findings.extend(rules.iter().filter(|rule| rule.delivery == Delivery::Push).filter_map(|rule| closed(rule, &warm, writable)));
     findings
 }
 
-/// A rule that pushes where a cache rule is: Azure refuses it (docs/registries.md, "Azure: what a pull does").
-fn closed(rule: &Rule, warm: &[&Arc<Rule>]) -> Option<Finding> {
+/// A rule that pushes where a cache rule is: Azure refuses it (docs/registries.md, "Azure: what a pull does"), unless cache repositories are writable (a preview, for which az has
+/// `--writable-cache-repos`).
+fn closed(rule: &Rule, warm: &[&Arc<Rule>], writable: bool) -> Option<Finding> {
     let owner = warm.iter().find(|owner| owner.target.rest(rule.target.prefix()).is_some() || owner.target.encloses(&rule.target))?;
+    if writable {
+        let message = format!(
+            "rule \"{}\": it pushes into {}, where a cache rule is ({} of rule \"{}\", line {}): Azure takes that as `writable_cache` says",
+            rule.name, rule.target, owner.target, owner.name, owner.line
+        );
+        return Some(Finding::note(rule.line, message));
+    }
     let message = format!(
-        "rule \"{}\": it pushes into {}, and Azure refuses pushes where a cache rule is: {} of rule \"{}\" (line {}) (make it warm, or give it \
-         another target)",
+        "rule \"{}\": it pushes into {}, and Azure refuses pushes where a cache rule is: {} of rule \"{}\" (line {}) (make it warm, give it \
+         another target, or set writable_cache = true in [target] if its cache repositories are writable)",
         rule.name, rule.target, owner.target, owner.name, owner.line
     );
     Some(Finding::error(rule.line, message))
@@ -94,7 +102,7 @@ mod tests {
     }
 
     fn told(set: &RuleSet, written: &str) -> Vec<String> {
-        let findings = set.acr_findings(&|_| Some(written.to_owned()));
+        let findings = set.acr_findings(false, &|_| Some(written.to_owned()));
         findings.iter().map(|finding| format!("{} {}: {}", finding.severity, finding.line.unwrap(), finding.message)).collect()
     }
 
@@ -144,9 +152,9 @@ mod tests {
                  (give one of the two another target)",
                 "warning 60: rule \"rule-5\": r.example is not among the upstreams that Azure documents (use delivery = \"push\")",
                 "error 30: rule \"rule-2\": it pushes into hub/app, and Azure refuses pushes where a cache rule is: hub/* of rule \"rule-0\" \
-                 (line 10) (make it warm, or give it another target)",
+                 (line 10) (make it warm, give it another target, or set writable_cache = true in [target] if its cache repositories are writable)",
                 "error 40: rule \"rule-3\": it pushes into hub/team/*, and Azure refuses pushes where a cache rule is: hub/* of rule \"rule-0\" \
-                 (line 10) (make it warm, or give it another target)",
+                 (line 10) (make it warm, give it another target, or set writable_cache = true in [target] if its cache repositories are writable)",
                 "note 10: rule \"rule-0\": hub/alpine is docker.io/library/alpine: Azure inserts library/ into names of one component, as larder does",
                 "note 70: rule \"rule-6\": source alpine is docker.io/library/alpine: Azure inserts library/, as larder does",
             ]

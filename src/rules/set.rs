@@ -135,9 +135,9 @@ impl RuleSet {
     }
 
     /// What Azure's artifact cache would refuse, or do otherwise; and, as notes, where it puts `library/` into a name. `written` is a
-    /// rule's source as its file has it.
-    pub fn acr_findings(&self, written: &dyn Fn(&Rule) -> Option<String>) -> Vec<Finding> {
-        [acr::findings(&self.rules), acr::insertions(&self.rules, written)].concat()
+    /// rule's source as its file has it; `writable`: cache repositories there take pushes.
+    pub fn acr_findings(&self, writable: bool, written: &dyn Fn(&Rule) -> Option<String>) -> Vec<Finding> {
+        [acr::findings(&self.rules, writable), acr::insertions(&self.rules, written)].concat()
     }
 
     fn nearest(&self, source: &Repository) -> Option<String> {

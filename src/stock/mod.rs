@@ -24,4 +24,4 @@ pub use item::{Item, Resolved, Want};
 pub use plan::{Plan, Planned, State};
 pub use run::{Sync, SyncOptions};
 pub use supply::{Supply, SupplyOptions, TargetStore};
-pub use verify::{Finding, Proof, Wrong, prove};
+pub use verify::{Depth, Finding, Proof, Wrong, prove};

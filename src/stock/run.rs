@@ -22,7 +22,7 @@ use crate::copy::{Counts, Delivered, Next};
 use crate::limits::Mode;
 use crate::list::Parsed;
 use crate::report::{Event, Held, Outcome, Reporter, Status, Totals};
-use crate::rules::{RuleSet, Unmatched};
+use crate::rules::{Delivery, RuleSet, Unmatched};
 use crate::{Error, Kind, Result, Side};
 
 /// Images of one upstream that are worked on at once, for each request that may be in flight to it: while one is
@@ -143,7 +143,16 @@ impl Sync {
             () = async { while groups.join_next().await.is_some() {} } => {}
             () = async { stop.cancelled().await; tokio::time::sleep(DRAIN).await } => groups.shutdown().await,
         }
+        if !stop.is_cancelled() {
+            self.target.ends.sink.close().await;
+        }
         worker.close()
+    }
+
+    /// Whether `item` would be pushed into a target whose profile is that of a pull-through cache.
+    fn pushes_into_cache(&self, item: &Item) -> bool {
+        let is_warm = self.options.warm && item.rule.as_ref().is_some_and(|rule| rule.delivery == Delivery::Warm);
+        self.target.cache.is_some() && !is_warm
     }
 
     fn images(&self) -> usize {
@@ -164,6 +173,10 @@ impl Sync {
                 last = last.max(entry.origin.line);
                 let at = order + entry.origin.line;
                 match Item::resolve(entry, at, rules, &self.options, &self.target.target) {
+                    Ok(item) if self.pushes_into_cache(&item) => {
+                        let row = item.row(&self.target.target).failed(super::warm::into_cache(&self.target));
+                        prepared.failed.push((at, row));
+                    }
                     Ok(item) => {
                         let item = Arc::new(item);
                         wants.extend(item.wants());
@@ -304,6 +317,8 @@ impl Worker {
             return Err(Error::cancelled("copy image"));
         }
         self.in_time()?;
+        // What was refused to an image before it, is known now.
+        self.engines.prepare(found).await?;
         match found.survey.take() {
             Some(survey) => {
                 let delivered = engine.bring_image(&found.image, survey).await?;

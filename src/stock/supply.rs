@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::config::{Config, CredentialStore, TARGET_CONCURRENCY, Target, UPSTREAM_CONCURRENCY};
+use futures_util::{StreamExt, stream};
+
+use crate::config::{Config, CredentialStore, Profile, TARGET_CONCURRENCY, Target, UPSTREAM_CONCURRENCY};
 use crate::content::{Charge, Digest, Place, Source};
 use crate::copy::{self, Image};
 use crate::layout::Layout;
@@ -11,9 +13,13 @@ use crate::limits::{AccountId, Accounts, Bandwidth, Clock, Gate, Ledger, Rate, S
 use crate::name::Reference;
 use crate::registry::{Concurrency, HostSettings, HttpSettings, Limits, Registries, RegistryStore, RetryPolicy};
 use crate::report::RegistryRow;
-use crate::resume::{CreatedDates, Deliveries, Kept, Warmed};
+use crate::resume::{CreatedDates, Deliveries, Kept, Pushes, Warmed};
 use crate::stock::{Item, Want};
+use crate::warm::WritableCache;
 use crate::{Error, Kind, Result, Side};
+
+/// Repositories that are asked at once whether they take pushes; requests are limited by the registry's own concurrency.
+const PLACES: usize = 16;
 
 /// The registries and credentials of a run.
 pub struct Supply {
@@ -25,6 +31,8 @@ pub struct Supply {
     pub(super) created: CreatedDates,
     /// What was pulled through caches.
     pub(super) warmed: Arc<Warmed>,
+    /// Which registries have taken pushes.
+    pushes: Arc<Pushes>,
     pub(super) accounts: Arc<Accounts>,
     pub(super) config: Config,
     /// The folder for what outlives a run.
@@ -51,6 +59,10 @@ pub struct TargetStore {
     pub ends: copy::Target,
     /// It, where it is a registry: it may be a cache to be warmed.
     pub(super) registry: Option<Arc<RegistryStore>>,
+    /// Its profile, if that says that it is a pull-through cache, which takes no pushes.
+    pub(super) cache: Option<&'static Profile>,
+    /// The configuration says that it is a cache which takes pushes.
+    writable: bool,
     /// The empty layout that stands for one that does not exist yet, removed with this.
     _stand_in: Option<Arc<tempfile::TempDir>>,
 }
@@ -60,7 +72,37 @@ async fn absent(target: &Target) -> Result<TargetStore> {
     let folder = tempfile::tempdir().map_err(|error| Error::io("open layout", &std::env::temp_dir(), &error))?;
     let layout = Arc::new(Layout::open_or_create(folder.path()).await?);
     let ends = copy::Target { sink: Arc::clone(&layout) as _, source: layout };
-    Ok(TargetStore { target: target.clone(), ends, registry: None, _stand_in: Some(Arc::new(folder)) })
+    Ok(TargetStore { target: target.clone(), ends, registry: None, cache: None, writable: false, _stand_in: Some(Arc::new(folder)) })
+}
+
+impl TargetStore {
+    /// Whether the configuration says that it is a pull-through cache.
+    pub fn is_known_cache(&self) -> bool {
+        self.writable || self.cache.is_some()
+    }
+
+    /// Why answers to HEADs prove nothing there, if the configuration or the answers so far say that it is a pull-through cache. Where they
+    /// only look like it, an upload to each of `places` is opened and cancelled: a cache refuses it.
+    pub async fn cache_among<'a>(&self, places: impl Iterator<Item = &'a Place>) -> Option<Error> {
+        let registry = self.registry.as_ref()?;
+        let refused = match (self.is_known_cache(), registry.has_passed_on()) {
+            (true, _) => None,
+            (false, true) => Some("it says so (X-Azure-Origin)".to_owned()),
+            (false, false) if !registry.may_be_a_cache() => return None,
+            (false, false) => {
+                let asked = stream::iter(places.cloned()).map(|place| async move {
+                    let charge = Charge::new(format!("{}/{place}", registry.host()));
+                    registry.refuses_as_cache(&place, &charge).await
+                });
+                let refused = asked.buffered(PLACES).filter_map(std::future::ready);
+                Some(std::pin::pin!(refused).next().await?)
+            }
+        };
+        let why = refused.map(|why| format!(": {why}")).unwrap_or_default();
+        let message =
+            format!("{} is a pull-through cache{why}; what it answers to HEAD proves nothing, as it asks its upstream", self.target);
+        Some(Error::new(Side::Target, "verify", Kind::Refused, message).remedy("--deep reads and hashes everything through it"))
+    }
 }
 
 impl Supply {
@@ -73,6 +115,7 @@ impl Supply {
         let ledger = options.state.map(Ledger::open).transpose()?;
         let now = jiff::Timestamp::now();
         let warmed = options.state.map(|state| Warmed::open(state, now)).transpose()?.unwrap_or_default();
+        let pushes = options.state.map(|state| Pushes::open(state, now)).unwrap_or_default();
         let accounts = Arc::new(Accounts::new(Clock::start(now), ledger));
         let limits = Limits { accounts: Arc::clone(&accounts), bandwidth: options.bandwidth.map(|rate| Arc::new(Bandwidth::new(rate))) };
         let created = CreatedDates::new(options.state.map(|state| state.join("created.jsonl")).as_deref());
@@ -83,6 +126,7 @@ impl Supply {
             kept,
             created,
             warmed: Arc::new(warmed),
+            pushes: Arc::new(pushes),
             accounts,
             config: config.clone(),
             state: options.state.map(Path::to_owned),
@@ -104,8 +148,13 @@ impl Supply {
             Target::Registry { host, prefix } => {
                 let account = self.credentials.account_for_host(host, prefix).await?;
                 let store = self.registries.store(Side::Target, host, Arc::new(account))?;
+                store.remember_pushes(Arc::clone(&self.pushes));
                 registry = Some(Arc::clone(&store));
-                copy::Target { sink: Arc::clone(&store) as _, source: store }
+                if self.is_writable_cache(target) {
+                    copy::Target { sink: WritableCache::new(Arc::clone(&store), Arc::clone(&self.warmed)), source: store }
+                } else {
+                    copy::Target { sink: Arc::clone(&store) as _, source: store }
+                }
             }
             Target::Layout { path } if create || path.exists() => {
                 let layout = Arc::new(if create { Layout::open_or_create(path).await? } else { Layout::open(path).await? });
@@ -113,7 +162,13 @@ impl Supply {
             }
             Target::Layout { .. } => return absent(target).await,
         };
-        Ok(TargetStore { target: target.clone(), ends, registry, _stand_in: None })
+        let cache = self.config.cache_profile(target);
+        let writable = self.is_writable_cache(target);
+        Ok(TargetStore { target: target.clone(), ends, registry, cache, writable, _stand_in: None })
+    }
+
+    fn is_writable_cache(&self, target: &Target) -> bool {
+        self.config.writable_cache && *target == self.config.target
     }
 
     /// The upstream of `want`, as the account its rule names or the lookup finds.

@@ -83,13 +83,24 @@ impl Proof {
     }
 }
 
-/// Looks whether `source` holds all of `expected`; `deep` hashes what is there. `progress` is told of bytes as they are hashed, and of
-/// images (with 0) as they are done.
-pub async fn prove(source: Arc<dyn Source>, expected: Vec<Expected>, deep: bool, progress: Arc<dyn Fn(u64) + Send + Sync>) -> Proof {
+/// How closely [`prove`] looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// Blobs are asked for.
+    Asked,
+    /// Blobs are read and hashed, each digest once; other repositories are asked for it.
+    Hashed,
+    /// Blobs are read and hashed in each repository: of a cache, which answers for its upstream when it is asked.
+    HashedEverywhere,
+}
+
+/// Looks whether `source` holds all of `expected`. `progress` is told of bytes as they are hashed, and of images (with 0) as they are
+/// done.
+pub async fn prove(source: Arc<dyn Source>, expected: Vec<Expected>, depth: Depth, progress: Arc<dyn Fn(u64) + Send + Sync>) -> Proof {
     let images = expected.len();
     let walk = Arc::new(Walk {
         source,
-        deep,
+        depth,
         progress,
         manifests: Mutex::default(),
         blobs: Mutex::default(),
@@ -148,7 +159,7 @@ type Once<K, V> = Mutex<HashMap<K, Arc<OnceCell<V>>>>;
 
 struct Walk {
     source: Arc<dyn Source>,
-    deep: bool,
+    depth: Depth,
     progress: Arc<dyn Fn(u64) + Send + Sync>,
     manifests: Once<(Place, Digest), Checked<Read>>,
     /// With the size: a descriptor that states another one is another claim to check.
@@ -244,7 +255,10 @@ impl Walk {
 
     /// Whether a repository has a blob. Deep, who comes first reads it there, which shows that too.
     async fn look(self: &Arc<Self>, place: &Place, blob: &Descriptor, charge: &Charge) -> Checked<()> {
-        if self.deep && blob.size > 0 {
+        if self.depth == Depth::HashedEverywhere {
+            return self.hash(place, blob, charge).await;
+        }
+        if self.depth == Depth::Hashed && blob.size > 0 {
             let hash = async || {
                 // In a task of its own: the blobs of one image are hashed on all cores, too.
                 let (walk, at, blob, charge) = (Arc::clone(self), place.clone(), blob.clone(), charge.clone());

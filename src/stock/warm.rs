@@ -5,16 +5,17 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::found::Found;
 use super::{Item, Supply, SyncOptions, TargetStore, Want};
 use crate::content::{Charge, Digest, ForeignLayers, IndexMode, Place, Policy};
-use crate::copy::{Counts, Delivered, Engine, Image, Next, Options, Standing as Compared, Survey};
+use crate::copy::{self, Counts, Delivered, Engine, Image, Next, Options, Standing as Compared, Survey};
 use crate::limits::{AccountId, Gate, Quota, Standing};
 use crate::name::Reference;
-use crate::registry::{RegistryStore, pull_row};
+use crate::registry::{CACHE_REMEDY, RegistryStore, pull_row};
 use crate::report::{RegistryRow, Reporter, Requests};
 use crate::rules::{Delivery, Rule};
 use crate::warm::{Cache, Through, Upstream};
-use crate::{Error, Result};
+use crate::{Error, Kind, Result, Side};
 
 /// Whom an upstream counts when a cache pulls from it with a login that larder does not know.
 const CACHES_OWN: &str = "cache";
@@ -33,6 +34,7 @@ pub(super) struct Warming {
 pub(super) struct Engines {
     push: Arc<Engine>,
     warm: Option<Warming>,
+    target: copy::Target,
     stop: CancellationToken,
 }
 
@@ -55,7 +57,7 @@ impl Engines {
             let cache = Cache::new(Arc::clone(store), Arc::clone(&supply.warmed));
             Warming { engine: engine(cache.ends(), true), cache, verify: options.verify_warm }
         });
-        Engines { push: engine(target.ends.clone(), false), warm, stop: stop.clone() }
+        Engines { push: engine(target.ends.clone(), false), warm, target: target.ends.clone(), stop: stop.clone() }
     }
 
     /// The engine that copies.
@@ -115,8 +117,32 @@ impl Engines {
         match through {
             Some(_) if self.stop_requested() => Err(Error::cancelled("resolve tag")),
             Some(through) => through.survey(image.immutable, recheck, &image.charge).await,
-            None => self.push.survey(image).await,
+            None => self.survey_push(image).await,
         }
+    }
+
+    /// As [`Engine::survey`], for an image that is pushed: what the target says to have must be its own, and one that takes no pushes is
+    /// found out before anything is pulled for it.
+    async fn survey_push(&self, image: &Image) -> Result<Next> {
+        let next = self.push.survey(image).await?;
+        let asked = match &next {
+            Next::Nothing(_) => self.target.sink.vouches(&image.to, &image.charge).await,
+            Next::Bring(_) => self.target.sink.prepare_any(&image.to, &image.charge).await,
+        };
+        asked.map_err(|error| error.subject(&*image.charge.image))?;
+        Ok(next)
+    }
+
+    /// Sees that the target takes an image that is about to be brought.
+    ///
+    /// # Errors
+    /// If it refuses pushes there.
+    pub(super) async fn prepare(&self, found: &Found) -> Result<()> {
+        if found.through.is_some() {
+            return Ok(());
+        }
+        let prepared = self.target.sink.prepare(&found.image.to, &found.image.charge).await;
+        prepared.map_err(|error| error.subject(&*found.image.charge.image))
     }
 
     /// How an image stands, by HEADs alone, its digest at the upstream, and what would be brought.
@@ -216,6 +242,17 @@ impl Supply {
         gate.observe(&Quota::default(), Instant::now());
         gate
     }
+}
+
+/// Why nothing is pushed into a target whose profile is that of a pull-through cache.
+pub(super) fn into_cache(target: &TargetStore) -> Error {
+    let profile = target.cache.map_or("", |profile| profile.name);
+    let message = format!(
+        "{} is a pull-through cache (profile \"{profile}\"): it takes no pushes, and that it answers with the right digest does not prove that it \
+         has the image",
+        target.target
+    );
+    Error::new(Side::Target, "look for a cache", Kind::Refused, message).remedy(CACHE_REMEDY)
 }
 
 /// What the cache is asked for. It names only what its upstream names.

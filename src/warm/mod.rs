@@ -7,6 +7,7 @@
 //! | is it warm already? | `proof` |
 //! | the cache answers another digest than the upstream | `differs` |
 //! | did it work? (`--verify-warm`) | `verify` |
+//! | a cache that takes pushes, too | `writable` |
 //!
 //! How kinds of caches differ is in [`crate::registry::profiles`]; what was pulled when, in [`crate::resume`]; whose pulls it costs
 //! rides on the image's charge.
@@ -17,6 +18,8 @@ mod proof;
 mod sink;
 mod through;
 mod verify;
+mod writable;
 
 pub(crate) use cache::Cache;
 pub(crate) use through::{Through, Upstream};
+pub(crate) use writable::WritableCache;

@@ -100,7 +100,11 @@ fn a_night_with_nothing_new_costs_no_pull_also_with_the_state_deleted_and_the_pl
         }
         let again = row(&program.sync_list().exits(0), "current");
         assert_eq!((upstream.count(Kind::ManifestHead), upstream.requests().len()), (1, 1));
-        assert_eq!((target.count(Kind::ManifestHead), target.count(Kind::ManifestGet), target.requests().len()), (1, 1, 2));
+        assert_eq!((target.count(Kind::ManifestHead), target.count(Kind::ManifestGet)), (1, 1));
+        // Without its memory, larder opens an upload and cancels it: the target might be a cache, which answers for its upstream.
+        let looked = if state_lost { [1, 1] } else { [0, 0] };
+        assert_eq!([Kind::UploadPost, Kind::UploadDelete].map(|kind| target.count(kind)), looked);
+        assert_eq!(target.requests().len(), 2 + 2 * usize::from(state_lost));
         for same in ["digest", "source_digest", "platforms"] {
             assert_eq!(again[same], first.images()[0][same], "{same}");
         }
@@ -520,7 +524,9 @@ fn a_registry_that_takes_sparse_indexes_is_asked_for_the_children_by_head() {
         target.reset_log();
         row(&program.sync_list().exits(0), "current");
         assert_eq!(upstream.requests().len(), 1);
-        assert_eq!((target.count(Kind::ManifestHead), target.count(Kind::ManifestGet), target.requests().len()), (3, 1, 4));
+        // And, without its memory, an upload that is opened and cancelled.
+        let looked = 2 * usize::from(state_lost);
+        assert_eq!((target.count(Kind::ManifestHead), target.count(Kind::ManifestGet), target.requests().len()), (3, 1, 4 + looked));
     }
     // A child that the target has lost is missed; another platform is fetched, and nothing else.
     let child = cut(&upstream, &["linux/amd64"]).links().unwrap().manifests.remove(0);

@@ -173,7 +173,9 @@ fn a_quiet_night_costs_lists_for_a_week_and_no_pull() {
         assert_eq!((counts, upstream.requests().len()), ([120, 10, 110, 0], 240));
         // The target is asked what it lists where there is something to compare.
         let counts = [Kind::Referrers, Kind::ManifestHead, Kind::ManifestGet].map(|kind| target.count(kind));
-        assert_eq!((counts, target.requests().len()), ([10, 110, 0], 120));
+        // Without its memory, larder opens an upload and cancels it: the target might be a cache, which answers for its upstream.
+        let looked = if state_lost { 2 } else { 0 };
+        assert_eq!((counts, target.requests().len()), ([10, 110, 0], 120 + looked));
     }
     age(&program, 8);
     upstream.reset_log();

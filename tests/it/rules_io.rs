@@ -1,7 +1,7 @@
 //! What goes in and out of lists and rules: `list scan`, `list check`, `rules import`, `rules export`, `rules check`.
 
 use crate::support::corpus::simple;
-use crate::support::fake::Fake;
+use crate::support::fake::{Fake, Kind};
 use crate::support::program::Program;
 use crate::support::real::skopeo_ok;
 use insta::assert_snapshot;
@@ -496,7 +496,7 @@ fn rules_check_knows_what_azure_makes_of_rules() {
     error: larder.toml:6: rule "hub": a name has 5 to 50 letters, digits and hyphens at Azure; this has 3 (rename it as the cache rule is called there)
     error: larder.toml:11: rule "quay-io": Azure takes no wildcard within another: its target hub/quay/* and hub/* of rule "hub" (line 6) (give one of the two another target)
     error: larder.toml:16: rule "microsoft": mcr.microsoft.com is pulled without credentials only, but credential set "mcr" is used for it (take the set away)
-    error: larder.toml:22: rule "pushed-one": it pushes into hub/app, and Azure refuses pushes where a cache rule is: hub/* of rule "hub" (line 6) (make it warm, or give it another target)
+    error: larder.toml:22: rule "pushed-one": it pushes into hub/app, and Azure refuses pushes where a cache rule is: hub/* of rule "hub" (line 6) (make it warm, give it another target, or set writable_cache = true in [target] if its cache repositories are writable)
     error: larder.toml:26: rule "nginx-only": docker.io wants credentials (the artifact cache pulls it with them only), and there is no set for it (add a [[credentials]] with login_server = "docker.io")
     warning: larder.toml:22: rule "pushed-one": docker.io wants credentials (the artifact cache pulls it with them only), and there is no set for it (add a [[credentials]] with login_server = "docker.io")
     note: larder.toml:6: rule "hub": hub/alpine is docker.io/library/alpine: Azure inserts library/ into names of one component, as larder does
@@ -552,13 +552,18 @@ fn rules_check_online_asks_which_repositories_exist() {
     ---
     exit 1
     "#);
-    // Each repository once: flux, new, and two of the list.
-    let lists = target.requests().iter().filter(|request| request.path.ends_with("/tags/list")).count();
-    assert_eq!((lists, target.requests().len()), (4, 4));
+    // Each repository once: flux, new, and two of the list. And an upload to where a rule pushes, opened and cancelled.
+    let lists = || target.requests().iter().filter(|request| request.path.ends_with("/tags/list")).count();
+    let uploads = || [Kind::UploadPost, Kind::UploadDelete].map(|kind| target.count(kind));
+    assert_eq!((lists(), uploads(), target.requests().len()), (4, [1, 1], 6));
+    // It is remembered.
+    program.run(&["rules", "check", "--online"]).exits(1);
+    assert_eq!((lists(), uploads()), (8, [1, 1]));
+    target.reset_log();
     program.write("larder.toml", text.replace("profile = \"acr\"", "profile = \"harbor\""));
     let elsewhere = program.run(&["rules", "check", "--online"]).exits(0);
-    assert!(elsewhere.stderr.contains("is no Azure Container Registry: nothing is asked of it"), "{}", elsewhere.stderr);
-    assert_eq!(target.requests().len(), 4);
+    assert!(elsewhere.stderr.contains("is no Azure Container Registry: it is not asked which repositories exist"), "{}", elsewhere.stderr);
+    assert_eq!((lists(), target.requests().len()), (0, 2));
 }
 
 /// What skopeo reads of an image by a `registries.conf`, and nothing of its own configuration.

@@ -35,9 +35,12 @@ fn a_night_with_nothing_new_costs_a_head_on_each_side_for_an_image_and_nothing_e
         }
         let again = program.sync_list().exits(0);
         assert_eq!((again.total("images"), again.total("current"), again.total("bytes_read")), (100, 100, 0));
-        for registry in [&upstream, &target] {
+        // Without its memory, larder opens one upload and cancels it: the target might be a cache, which answers for its upstream.
+        let looked = [Kind::UploadPost, Kind::UploadDelete].map(|kind| target.count(kind));
+        assert_eq!(looked, if state_lost { [1, 1] } else { [0, 0] });
+        for (registry, more) in [(&upstream, 0), (&target, looked.iter().sum())] {
             assert_eq!(registry.count(Kind::ManifestHead), 100);
-            assert_eq!(registry.requests().len(), 100, "{:?}", registry.requests());
+            assert_eq!(registry.requests().len(), 100 + more, "{:?}", registry.requests());
         }
         assert!(again.stderr.contains(&format!("pulls spent: {} 0", upstream.addr())), "{}", again.stderr);
     }

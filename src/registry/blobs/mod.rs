@@ -52,7 +52,10 @@ impl RegistryStore {
         let url = self.blob_url(place, digest);
         let call = Call::new((RequestKind::BlobHead, "head blob", Method::HEAD), url, place, scopes, charge);
         match self.transport.deliver(&call, &mut self.transport.host.patience()).await? {
-            Outcome::Answer(answer) => Ok(Asked::Here(answer.content_length(), answer.headers)),
+            Outcome::Answer(answer) => {
+                self.transport.host.note_etag(&answer.headers);
+                Ok(Asked::Here(answer.content_length(), answer.headers))
+            }
             Outcome::Refused(refusal, _) if refusal.foreign.is_some() && matches!(refusal.status, 400 | 401 | 403 | 405) => {
                 Ok(Asked::Here(None, HeaderMap::new()))
             }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use reqwest::header::HeaderMap;
+use reqwest::header::{ETAG, HeaderMap};
 use tokio::time::Instant;
 use url::Url;
 
@@ -13,6 +13,7 @@ use super::backoff::{Backoff, Patience, RetryPolicy};
 use super::permit::{Claim, Permits, Reader};
 use super::pipes::Pipes;
 use crate::Result;
+use crate::content::Digest;
 use crate::limits::{Bandwidth, Pace, Pause, Permit, Verdict};
 use crate::registry::HostSettings;
 use crate::registry::address::AddressPolicy;
@@ -55,6 +56,8 @@ pub(crate) struct Host {
     patches: AtomicBool,
     /// It was seen to say that an answer came from its upstream.
     says_origin: AtomicBool,
+    /// An answer had an ETag without quotes.
+    bare_etag: AtomicBool,
     mounts_refused: AtomicU32,
 }
 
@@ -85,6 +88,7 @@ impl Host {
             backoff: Mutex::new(Backoff::new(retry)),
             patches: AtomicBool::new(profile.upload == Upload::Patch),
             says_origin: AtomicBool::new(false),
+            bare_etag: AtomicBool::new(false),
             mounts_refused: AtomicU32::new(match profile.mount {
                 Mount::Yes => 0,
                 Mount::IfSwitchedOn => MOUNT_REFUSALS - 1,
@@ -196,7 +200,25 @@ impl Host {
     pub(crate) fn passed_on(&self, headers: &HeaderMap) -> bool {
         let said = headers.get("x-azure-origin").is_some_and(|origin| origin.as_bytes().eq_ignore_ascii_case(b"upstream"));
         self.says_origin.fetch_or(said, Ordering::Relaxed);
+        self.note_etag(headers);
         said
+    }
+
+    /// Takes note of an `ETag` that is a digest without quotes. Harbor's proxy projects, and Distribution's proxy for blobs, write it so in
+    /// what they pass on from their upstream; but others may, too.
+    pub(crate) fn note_etag(&self, headers: &HeaderMap) {
+        let bare = headers.get(ETAG).and_then(|etag| etag.to_str().ok()).is_some_and(|etag| Digest::parse(etag).is_ok());
+        self.bare_etag.fetch_or(bare, Ordering::Relaxed);
+    }
+
+    /// Whether its answers look as if a cache had passed them on, or its kind has caches that give no sign of themselves.
+    pub(crate) fn may_be_a_cache(&self) -> bool {
+        self.bare_etag.load(Ordering::Relaxed) || matches!(self.profile.name, "harbor" | "artifact-registry" | "generic")
+    }
+
+    /// Whether one of its answers has said so.
+    pub(crate) fn has_passed_on(&self) -> bool {
+        self.says_origin.load(Ordering::Relaxed)
     }
 
     /// Whether a mount is worth asking for.

@@ -29,12 +29,32 @@ pub struct Acr {
     pub lag: usize,
     /// A tag that was imported is not asked for upstream.
     pub stale: bool,
+    /// Whether `X-Azure-Origin` says that an answer comes from the upstream; Harbor says nothing.
+    pub says_origin: bool,
+    /// Whether answers from the upstream have an `ETag` without quotes, as Harbor's have.
+    pub bare_etag: bool,
+    /// How a push is refused: status, code and message. `None`: it is taken.
+    pub refusal: Option<(u16, &'static str, &'static str)>,
 }
+
+/// As Azure says it.
+const BLOCKED: (u16, &str, &str) = (403, "DENIED", "The cache rule blocks pushes for the target-repo in the cache rule");
+
+/// As Harbor says it.
+pub const PROXY_PROJECT: (u16, &str, &str) = (403, "DENIED", "can not push artifact to a proxy project: m");
 
 impl Acr {
     /// A rule for everything below `prefix` (`m/`), which imports before the next question.
     pub fn new(upstream: &super::Fake, prefix: &str) -> Self {
-        Acr { upstream: upstream.url(), prefix: prefix.to_owned(), lag: 0, stale: false }
+        Acr {
+            upstream: upstream.url(),
+            prefix: prefix.to_owned(),
+            lag: 0,
+            stale: false,
+            says_origin: true,
+            bare_etag: false,
+            refusal: Some(BLOCKED),
+        }
     }
 }
 
@@ -48,9 +68,7 @@ pub(super) async fn answer(registry: &Registry, options: &Options, route: &Route
     let (kind, repository) = (route.kind, route.repository.as_str());
     let path = repository.strip_prefix(&acr.prefix)?;
     match kind {
-        Kind::UploadPost | Kind::Mount | Kind::ManifestPut => {
-            Some(error(403, "DENIED", "The cache rule blocks pushes for the target-repo in the cache rule"))
-        }
+        Kind::UploadPost | Kind::Mount | Kind::ManifestPut => acr.refusal.map(|(status, code, message)| error(status, code, message)),
         Kind::ManifestHead | Kind::ManifestGet => {
             if is_due(registry, route) {
                 import(registry, &acr, repository, path, &route.reference).await;
@@ -102,7 +120,14 @@ async fn manifest(registry: &Registry, route: &Route, acr: &Acr, path: &str) -> 
         let key = (repository.clone(), reference.clone());
         registry.pending.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key, acr.lag);
     }
-    Some(with(pass_on(upstream).await, "x-azure-origin", "upstream"))
+    let answer = pass_on(upstream).await;
+    let digest = answer.headers().get("docker-content-digest").and_then(|digest| digest.to_str().ok()).map(str::to_owned);
+    Some(match digest {
+        _ if acr.says_origin => with(answer, "x-azure-origin", "upstream"),
+        // As Harbor writes it: without quotes.
+        Some(digest) if acr.bare_etag => with(answer, "etag", digest),
+        _ => answer,
+    })
 }
 
 /// Takes a manifest, its name and its blobs; of an index not the children.

@@ -32,7 +32,7 @@ use bytes::Bytes;
 use larder::content::Digest;
 use tokio::sync::oneshot;
 
-pub use acr::Acr;
+pub use acr::{Acr, PROXY_PROJECT};
 pub use auth::{Auth, BASIC_AND_BEARER, EMPTY_SCOPE, LOWER_CASE, NO_SCOPE, NO_SERVICE, QUOTED, Tokens, UNQUOTED};
 pub use faults::{FOREVER, Fault, Gate, Match};
 pub use log::{Kind, Request};

@@ -1,0 +1,156 @@
+//! A cache that takes pushes, too (`writable_cache = true`), as the sink of rules that push. It answers a HEAD of what it does not hold by
+//! asking its upstream, so that an equal digest proves nothing: what counts is what larder remembers to have pushed.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+
+use crate::Result;
+use crate::content::{
+    Charge, Descriptor, Digest, Manifest, ManifestKind, OpenBlob, Place, PlatformFilter, Presence, Publication, SPARSE, Sink, kind_of,
+};
+use crate::name::Reference;
+use crate::registry::RegistryStore;
+use crate::resume::{Pulled, Warmed};
+use crate::rules::WarmBlobs;
+
+/// The cache as a target of pushes.
+pub(crate) struct WritableCache {
+    store: Arc<RegistryStore>,
+    /// What was pushed before, under the names it was given.
+    warmed: Arc<Warmed>,
+    /// What was put there in this run.
+    put: Mutex<HashSet<(Place, Digest)>>,
+}
+
+impl WritableCache {
+    /// The cache at `store`, of which `warmed` says what was pushed before.
+    pub(crate) fn new(store: Arc<RegistryStore>, warmed: Arc<Warmed>) -> Arc<Self> {
+        Arc::new(WritableCache { store, warmed, put: Mutex::default() })
+    }
+
+    fn put(&self) -> MutexGuard<'_, HashSet<(Place, Digest)>> {
+        self.put.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn has_put(&self, place: &Place, digest: &Digest) -> bool {
+        self.put().contains(&(place.clone(), digest.clone()))
+    }
+
+    fn note(&self, place: &Place, digest: &Digest) {
+        self.put().insert((place.clone(), digest.clone()));
+    }
+
+    /// Whether an answer of the cache is its own if it does not say that it is the upstream's.
+    fn says_origin(&self) -> bool {
+        self.store.caching().says_origin
+    }
+}
+
+#[async_trait]
+impl Sink for WritableCache {
+    async fn published(&self, place: &Place, reference: &Reference, charge: &Charge) -> Result<Option<Descriptor>> {
+        let Some(mut found) = self.store.published(place, reference, charge).await? else { return Ok(None) };
+        let pushed = self.warmed.get(self.store.host(), place.as_str(), reference.as_str());
+        let Some(pushed) = pushed.filter(|pushed| pushed.digest == found.digest && is_fresh(pushed, &self.store)) else {
+            return Ok(None);
+        };
+        if !pushed.platforms.is_empty() {
+            found.annotations.insert(SPARSE.to_owned(), pushed.platforms.join(","));
+        }
+        Ok(Some(found))
+    }
+
+    async fn admits(&self, place: &Place, charge: &Charge) -> Result<()> {
+        self.store.admits(place, charge).await
+    }
+
+    async fn prepare(&self, place: &Place, charge: &Charge) -> Result<()> {
+        self.store.prepare(place, charge).await
+    }
+
+    async fn prepare_any(&self, place: &Place, charge: &Charge) -> Result<()> {
+        self.store.prepare_any(place, charge).await
+    }
+
+    async fn close(&self) {
+        self.store.close().await;
+    }
+
+    /// A registry that takes a manifest has looked for its blobs. One that says where its answers come from is asked what it holds, and
+    /// what it is wrong about is put again when it refuses the manifest.
+    async fn holds_blob(&self, place: &Place, blob: &Descriptor, charge: &Charge) -> Result<Presence> {
+        if self.says_origin() || self.has_put(place, &blob.digest) {
+            return self.store.holds_blob(place, blob, charge).await;
+        }
+        Ok(Presence::Absent)
+    }
+
+    /// Of an index that is the cache's own, the children may not be.
+    async fn holds_manifest(&self, place: &Place, manifest: &Descriptor, charge: &Charge) -> Result<Presence> {
+        if self.has_put(place, &manifest.digest) {
+            return Ok(Presence::Here);
+        }
+        if !self.says_origin() {
+            return Ok(Presence::Absent);
+        }
+        match self.store.holds_manifest(place, manifest, charge).await? {
+            Presence::Here if kind_of(&manifest.media_type) != ManifestKind::Image => Ok(Presence::Incomplete),
+            held => Ok(held),
+        }
+    }
+
+    async fn link(&self, from: &Place, to: &Place, blob: &Descriptor, charge: &Charge) -> Result<bool> {
+        let linked = self.store.link(from, to, blob, charge).await?;
+        if linked {
+            self.note(to, &blob.digest);
+        }
+        Ok(linked)
+    }
+
+    async fn write_blob(&self, place: &Place, blob: &Descriptor, open: &dyn OpenBlob, charge: &Charge) -> Result<()> {
+        self.store.write_blob(place, blob, open, charge).await?;
+        self.note(place, &blob.digest);
+        Ok(())
+    }
+
+    async fn put_manifest(&self, place: &Place, manifest: &Manifest, charge: &Charge) -> Result<()> {
+        self.store.put_manifest(place, manifest, charge).await?;
+        self.note(place, &manifest.digest);
+        Ok(())
+    }
+
+    async fn publish(&self, publication: &Publication, charge: &Charge) -> Result<()> {
+        let Publication { place, reference, manifest, sparse, .. } = publication;
+        let at = Timestamp::now();
+        self.store.store_manifest(place, reference, manifest, charge).await?;
+        self.note(place, &manifest.digest);
+        let pushed = Pulled {
+            cache: self.store.host().to_owned(),
+            place: place.as_str().to_owned(),
+            reference: reference.as_str().to_owned(),
+            source: manifest.digest.clone(),
+            digest: manifest.digest.clone(),
+            platforms: sparse.iter().map(PlatformFilter::to_string).collect(),
+            depth: super::proof::depth(WarmBlobs::Get),
+            at,
+        };
+        if let Err(error) = self.warmed.add(pushed) {
+            tracing::warn!("{error}; the next run pushes {place} again");
+        }
+        Ok(())
+    }
+
+    async fn attach(&self, place: &Place, subject: &Digest, referrers: &[Manifest], charge: &Charge) -> Result<()> {
+        self.store.attach(place, subject, referrers, charge).await?;
+        referrers.iter().for_each(|referrer| self.note(place, &referrer.digest));
+        Ok(())
+    }
+}
+
+/// Whether a push is not older than the cache keeps what nobody asks for.
+fn is_fresh(pushed: &Pulled, store: &RegistryStore) -> bool {
+    Timestamp::now().duration_since(pushed.at).unsigned_abs() < store.caching().warm_ttl
+}
