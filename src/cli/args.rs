@@ -361,6 +361,10 @@ pub(super) struct ServeArgs {
     /// Answer for this registry's names as the target has them: containerd's ?ns=HOST, and HOST/... ; repeatable
     #[arg(long = "as", value_name = "HOST")]
     pub(super) known_as: Vec<String>,
+    /// The repository of entries that have a tag and no repository, as skopeo, oras and regctl write them (HOST/PATH or PATH). Without it
+    /// they are served under no name
+    #[arg(long, value_name = "REPOSITORY")]
+    pub(super) name: Option<String>,
     /// Connections at once at most; more are told to come back
     #[arg(long, value_name = "N", default_value_t = crate::serve::Bounds::default().connections, value_parser = connections)]
     pub(super) max_connections: usize,

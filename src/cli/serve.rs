@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::args::ServeArgs;
 use super::printer::Printer;
 use super::{Exit, Refusal, signals};
+use crate::content::Place;
 use crate::layout::{AnyName, Layout};
 use crate::serve::{Bounds, Options, Server, Tls};
 use crate::{Error, Result, name};
@@ -13,18 +14,46 @@ use crate::{Error, Result, name};
 pub(super) async fn run(args: &ServeArgs, printer: &Printer) -> Result<Exit, Refusal> {
     let path = super::layout::path_of(&args.layout, "serve")?;
     let layout = Layout::open(&path).await.map_err(Refusal::usage)?;
-    let names = layout.names().await.map_err(Refusal::usage)?.iter().filter(|entry| entry.name.is_some() || entry.source.is_some()).count();
+    let unstated = args.name.as_deref().map(repository).transpose().map_err(Refusal::usage)?;
+    let entries = layout.names().await.map_err(Refusal::usage)?;
+    let names = entries.iter().filter(|entry| entry.states_repository() || entry.name.is_some() && unstated.is_some()).count();
+    let nameless: Vec<&str> = entries.iter().filter(|entry| !entry.states_repository()).filter_map(|entry| entry.name.as_deref()).collect();
     let options = options(args).map_err(Refusal::usage)?;
     let scheme = if options.tls.is_some() { "https" } else { "http" };
     let addr = address(&args.listen).await.map_err(Refusal::usage)?;
-    let server = Server::bind(addr, Arc::new(AnyName(layout)), options).await.map_err(Refusal::failed)?;
+    let server = Server::bind(addr, Arc::new(AnyName::new(layout, unstated.clone())), options).await.map_err(Refusal::failed)?;
     let url = format!("{scheme}://{}", server.addr());
+    if unstated.is_none() && !nameless.is_empty() {
+        printer.warn(&unserved(&nameless));
+    }
     let stop = signals::listen(printer);
     let plural = if names == 1 { "" } else { "s" };
     let facts = serde_json::json!({"url": url, "layout": path.display().to_string(), "names": names});
     printer.tell(&format!("serving {} at {url} ({names} name{plural}, read-only)", path.display()), &facts);
     server.run_until(stop.cancelled_owned()).await;
     Ok(Exit::Done)
+}
+
+/// The repository that `--name` gives.
+fn repository(text: &str) -> Result<Place> {
+    let wrong = |why: String| Error::local("read --name", format!("`{text}`: {why}")).remedy("write a repository, like library/redis");
+    match name::split_host(text) {
+        (Some(host), path) => {
+            let host = name::normal_host(host).map_err(wrong)?;
+            name::check_path(path).map_err(wrong)?;
+            Ok(Place::new(format!("{host}/{path}")))
+        }
+        (None, path) => name::check_path(path).map(|()| Place::new(path)).map_err(wrong),
+    }
+}
+
+/// So many tags are named where one line speaks of all.
+const MOST_TOLD: usize = 5;
+
+fn unserved(tags: &[&str]) -> String {
+    let more = if tags.len() > MOST_TOLD { format!(" and {} more", tags.len() - MOST_TOLD) } else { String::new() };
+    let told = tags.iter().take(MOST_TOLD).copied().collect::<Vec<_>>().join(", ");
+    format!("not served by name, because they say no repository: {told}{more}; --name REPOSITORY says which one they belong to")
 }
 
 fn options(args: &ServeArgs) -> Result<Options> {

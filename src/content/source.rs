@@ -145,6 +145,18 @@ pub trait Source: Send + Sync {
         Ok(Arc::new(DigestTags::of(self.tags(place, charge).await?)))
     }
 
+    /// What the tag names in a repository of this store, if that was copied from the registry `host`. A client that asks its mirror for the
+    /// names of `host` may have been told to ask by the names that the store gave them. `None` also from stores that do not know where their
+    /// images come from.
+    async fn resolve_copied_from(&self, _host: &str, _place: &Place, _tag: &str, _charge: &Charge) -> Result<Option<Descriptor>> {
+        Ok(None)
+    }
+
+    /// The tags that [`Source::resolve_copied_from`] would find.
+    async fn tags_copied_from(&self, _host: &str, _place: &Place, _charge: &Charge) -> Result<Vec<String>> {
+        Ok(vec![])
+    }
+
     /// All repositories of the store, sorted; `None`: it cannot tell.
     async fn repositories(&self, _charge: &Charge) -> Result<Option<Vec<Place>>> {
         Ok(None)

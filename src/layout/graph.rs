@@ -1,6 +1,8 @@
 //! The graph below an entry, as it is on disk. Blocks.
 
 use std::collections::HashSet;
+use std::fs;
+use std::io::Read as _;
 
 use bytes::Bytes;
 
@@ -96,6 +98,19 @@ pub(super) fn manifest(files: &Files, digest: &Digest, hint: &str) -> Result<Opt
     let Some(bytes) = bytes(files, digest)? else { return Ok(None) };
     match parse(bytes.clone(), digest, hint) {
         Err(_) if hint.is_empty() && digest.matches(&bytes) => Ok(None),
+        parsed => parsed.map(Some),
+    }
+}
+
+/// The same from a file of `len` bytes that was opened and hashed already.
+pub(super) fn manifest_in(file: fs::File, len: u64, digest: &Digest, hint: &str) -> Result<Option<Manifest>> {
+    if len > MAX_MANIFEST as u64 {
+        return if hint.is_empty() { Ok(None) } else { Err(Error::new(Side::Local, "read manifest", Kind::Damaged, too_large(len))) };
+    }
+    let mut bytes = vec![];
+    file.take(len).read_to_end(&mut bytes).map_err(|error| Error::local("read manifest", format!("{digest}: {error}")))?;
+    match parse(bytes.into(), digest, hint) {
+        Err(_) if hint.is_empty() => Ok(None),
         parsed => parsed.map(Some),
     }
 }

@@ -51,8 +51,12 @@ impl IndexEntry {
     /// Its repository, and its tag or digest there, as far as it states them: by larder's own name, else by the name of what it
     /// was copied from. A bare tag, as other tools write it, does not say what it is a tag of.
     pub fn title(&self) -> Option<(Place, Reference)> {
-        let stated = self.name.as_deref().filter(|name| !is_bare(name)).or(self.source.as_deref())?;
-        split(stated)
+        split(super::source::stated_name(self)?)
+    }
+
+    /// Whether it says which repository it belongs to.
+    pub fn states_repository(&self) -> bool {
+        super::source::stated_name(self).is_some()
     }
 
     /// How messages call the image.

@@ -15,6 +15,7 @@
 //! inodes after locking settles the race with the rename).
 
 mod any_name;
+mod checked;
 mod files;
 mod gc;
 mod graph;

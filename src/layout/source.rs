@@ -3,9 +3,10 @@
 //! How a name is found. In this order, the first that fits:
 //!
 //! 1. the entry whose ref.name is the whole name, `library/alpine:3.20` (what larder writes);
-//! 2. an entry without a full ref.name whose `io.containerd.image.name` is the whole name (what containerd writes);
-//! 3. an entry with neither, whose ref.name is just the tag (what skopeo and umoci write by habit): it belongs to
-//!    whatever repository is asked for, because nothing says which.
+//! 2. an entry without a full ref.name whose `io.containerd.image.name` is the whole name (what containerd writes).
+//!
+//! An entry with neither, whose ref.name is just a tag (what skopeo and umoci write by habit), has no name: nothing says which
+//! repository it belongs to, and it must not answer for another image.
 //!
 //! A digest is found if there is a file of it, named or not.
 
@@ -25,14 +26,14 @@ use crate::{Error, Result};
 
 /// How much of a blob is read at a time: each read is a hop to another thread, and a quarter of a MiB in flight per blob
 /// is still nothing.
-const CHUNK: usize = 256 * 1024;
+pub(super) const CHUNK: usize = 256 * 1024;
 
 #[async_trait]
 impl Source for Layout {
     async fn resolve(&self, place: &Place, reference: &Reference, _charge: &Charge) -> Result<Option<Descriptor>> {
         let index = self.index().await?;
         match reference {
-            Reference::Tag(tag) => Ok(find(&index, place, tag).map(|entry| bare(&entry.descriptor))),
+            Reference::Tag(_) => Ok(stated(&index, &full_name(place, reference)).map(|entry| bare(&entry.descriptor))),
             Reference::Digest(digest) => {
                 let files = self.0.files.clone();
                 let (wanted, media_type) = (digest.clone(), media_type(&index, digest));
@@ -99,17 +100,10 @@ impl Source for Layout {
     }
 }
 
-/// The full name that an entry states for itself.
-fn stated_name(entry: &IndexEntry) -> Option<&str> {
-    match (entry.name.as_deref(), entry.source.as_deref()) {
-        (Some(name), _) if !is_bare(name) => Some(name),
-        (_, source) => source,
-    }
-}
-
-fn find<'a>(index: &'a Index, place: &Place, tag: &str) -> Option<&'a IndexEntry> {
-    let name = full_name(place, &Reference::Tag(tag.to_owned()));
-    stated(index, &name).or_else(|| index.named(tag).filter(|entry| entry.source.is_none()))
+/// The full name that an entry states for itself; a tag alone is none, in either annotation.
+pub(super) fn stated_name(entry: &IndexEntry) -> Option<&str> {
+    let full = |name: &&str| !is_bare(name);
+    entry.name.as_deref().filter(full).or_else(|| entry.source.as_deref().filter(full))
 }
 
 /// The entry that says itself that it has this name.
@@ -118,7 +112,7 @@ pub(super) fn stated<'a>(index: &'a Index, name: &str) -> Option<&'a IndexEntry>
 }
 
 /// What `index.json` says a manifest is; empty if it does not say.
-fn media_type(index: &Index, digest: &Digest) -> String {
+pub(super) fn media_type(index: &Index, digest: &Digest) -> String {
     index.entries().find(|entry| entry.descriptor.digest == *digest).map(|entry| entry.descriptor.media_type.clone()).unwrap_or_default()
 }
 
@@ -213,8 +207,8 @@ mod tests {
             ("docker.io/library/redis:7", Some(1)),
             ("docker.io/library/redis:8", None), // it has a name of its own
             ("quay.io/a/b:1", Some(6)),
-            ("any/thing:3.20", Some(5)),
-            ("any/thing:7", None), // the first entry of that tag says whose it is
+            ("any/thing:3.20", None), // it does not say what it is a tag of
+            ("any/thing:7", None),
             ("any/thing:latest", None),
         ] {
             let (place, tag) = split(name);

@@ -112,6 +112,14 @@ impl Shop {
                 break;
             }
         }
+        if let (Some(host), Reference::Tag(tag)) = (&asked.ns, reference)
+            && let Some(found) = self.source.resolve_copied_from(host, asked.name, tag, &charge).await.map_err(failed)?
+        {
+            match &at {
+                Some((_, other)) if other.digest != found.digest => return Err(ambiguous(asked, reference)),
+                _ => at = Some((asked.name, found)),
+            }
+        }
         let (place, mut found) = at.ok_or_else(unknown)?;
         if is_known(headers, &found.digest) {
             return not_modified(&found.digest);
@@ -169,6 +177,10 @@ impl Shop {
         let mut all = vec![];
         for place in &asked.places {
             all.extend(self.source.tags(place, &charge).await.map_err(|error| refused(&error, &charge, Code::NameUnknown))?);
+        }
+        if let Some(host) = &asked.ns {
+            let copied = self.source.tags_copied_from(host, asked.name, &charge).await;
+            all.extend(copied.map_err(|error| refused(&error, &charge, Code::NameUnknown))?);
         }
         if all.is_empty() {
             return Err(ApiError::new(Code::NameUnknown, format!("there is no repository {asked} here")));
@@ -236,6 +248,14 @@ fn json_answer(answer: Builder, body: String) -> Result<Response, ApiError> {
 
 fn send(answer: Builder, body: Body) -> Result<Response, ApiError> {
     answer.body(body).map_err(|error| ApiError::unspeakable(&error))
+}
+
+/// `host/a/b` may be an image of that name, and the image whose name at the target is `a/b`. A mirror's client may mean either, so it
+/// gets neither.
+fn ambiguous(asked: &Asked<'_>, reference: &Reference) -> ApiError {
+    let message = format!("{asked}{} is one image by its own name and another by its name at the target", reference.suffix());
+    tracing::warn!("{message}: not served under ?ns=");
+    ApiError::new(Code::ManifestUnknown, message)
 }
 
 fn refused(error: &Error, charge: &Charge, absent: Code) -> ApiError {

@@ -6,6 +6,9 @@
 //!   have an underscore there.
 //! - containerd asks a mirror for `library/alpine?ns=docker.io`. That means Docker Hub's and no other one: an image of the
 //!   same path from elsewhere is not what it wants (distribution-spec, "Registry Proxying").
+//!   By a name of the target it is found if it was copied from there: what `larder rules export` writes for containerd and k3s puts
+//!   the target's path into the address, so that `q/app?ns=quay.io` is the copy of `quay.io/app` at `q/app`.
+//! - An image that has a tag and no repository is found under the name that the server was given for these, and no other.
 //! - A registry that the server was told to stand for (`known_as`) has the names of the target.
 
 use url::form_urlencoded;

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use larder::content::{BlobStream, Charge, Descriptor, Digest, Manifest, OpenBlob, Place, Publication, Sink as _, Source as _};
-use larder::layout::{Layout, gc, verify};
+use larder::layout::{AnyName, Layout, gc, verify};
 use larder::name::Reference;
 use larder::{Result, Side};
 
@@ -130,7 +130,9 @@ async fn larder_reads_and_adds_to_what_skopeo_wrote() {
     }
     assert!(verify(&theirs, &|_| {}).unwrap().ok());
 
-    let read = Layout::open(&theirs).await.unwrap();
+    let bare = Layout::open(&theirs).await.unwrap().resolve(&Place::new("library/alpine"), &tag("3.20"), &charge()).await;
+    assert!(bare.unwrap().is_none(), "a tag alone does not say what it is a tag of");
+    let read = AnyName::new(Layout::open(&theirs).await.unwrap(), Some(Place::new("library/alpine")));
     for (place, wanted) in [("library/alpine", "3.20"), ("library/redis", "7")] {
         let place = Place::new(place);
         let found = read.resolve(&place, &tag(wanted), &charge()).await.unwrap().unwrap();

@@ -2,14 +2,14 @@
 //! code of its tables; and the clients themselves: skopeo, podman, oci-client, larder.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
+use crate::support::clients::{self, Containerd};
 use crate::support::corpus::{self, Case, OCI_IMAGE, corpus, multi, simple};
 use crate::support::fake::Fake;
 use crate::support::layer::noise;
-use crate::support::push::client;
 use crate::support::real::{as_root, require, skopeo_ok};
-use crate::support::room::{Room, Running, until};
+use crate::support::room::{Room, until};
+use crate::support::served::{Served, header};
 use bytes::Bytes;
 use larder::content::Digest;
 use reqwest::{Client, Method, Response};
@@ -36,58 +36,6 @@ fn stocked() -> (Fake, Room) {
 fn sync<'a>(room: &Room, images: impl IntoIterator<Item = &'a str>) {
     let images = images.into_iter().flat_map(|image| ["--image", image]);
     room.larder(["sync"].into_iter().chain(images)).ended(0);
-}
-
-/// A running `larder serve` of a room's store, and a client of it.
-struct Served {
-    running: Running,
-    /// `http://127.0.0.1:PORT`
-    url: String,
-    client: Client,
-}
-
-impl Served {
-    fn start(room: &Room, more: &[&str]) -> Self {
-        let running = room.start([&["serve", "store", "--listen", "127.0.0.1:0"], more].concat());
-        assert!(until(|| running.stderr().contains("(")), "{}", running.stderr());
-        let said = running.stderr();
-        let url = said.split_whitespace().find(|word| word.contains("://")).unwrap().to_owned();
-        Served { running, url, client: client() }
-    }
-
-    /// `127.0.0.1:PORT`
-    fn addr(&self) -> &str {
-        self.url.split_once("://").unwrap().1
-    }
-
-    async fn ask(&self, method: Method, path: &str) -> Response {
-        self.client.request(method, format!("{}{path}", self.url)).send().await.unwrap()
-    }
-
-    async fn get(&self, path: &str) -> Response {
-        self.ask(Method::GET, path).await
-    }
-
-    async fn json(&self, path: &str) -> Value {
-        let response = self.get(path).await;
-        assert_eq!(response.status(), 200, "{path}");
-        serde_json::from_slice(&response.bytes().await.unwrap()).unwrap()
-    }
-
-    /// The digest that a name has there; empty if there is none.
-    async fn digest(&self, path: &str) -> String {
-        header(&self.ask(Method::HEAD, path).await, "docker-content-digest").to_owned()
-    }
-
-    /// SIGTERM; how it ended.
-    fn stop(self) -> i32 {
-        self.running.signal("TERM");
-        self.running.finish().code
-    }
-}
-
-fn header<'a>(response: &'a Response, name: &str) -> &'a str {
-    response.headers().get(name).map_or("", |value| value.to_str().unwrap())
 }
 
 /// The code of a refusal, which must be the envelope of the specification's "Error Codes".
@@ -215,7 +163,8 @@ async fn names_of_both_sides_lead_to_the_same_image() {
         ("library/alpine/manifests/3.20?ns=docker.io", true),
         ("library/alpine/manifests/3.20?ns=registry-1.docker.io", true),
         ("library/alpine/manifests/3.20?ns=quay.io", false),
-        ("mirror/library/alpine/manifests/3.20?ns=docker.io", false),
+        ("mirror/library/alpine/manifests/3.20?ns=docker.io", true),
+        ("mirror/library/alpine/manifests/3.20?ns=quay.io", false),
         ("mirror/library/alpine/manifests/3.20?ns=contoso.azurecr.io", true),
         ("contoso.azurecr.io/mirror/library/alpine/manifests/3.20", true),
         ("quay.io/library/alpine/manifests/3.20", false),
@@ -305,12 +254,13 @@ fn skopeo_copies_every_platform() {
     assert!(tags.contains("\"3.19\"") && tags.contains("\"3.20\""), "{tags}");
 }
 
-/// Podman with a storage of its own, so that it needs and leaves nothing on the machine.
+/// What podman prints; it must succeed.
 fn podman(room: &Room, arguments: &[&str]) -> String {
-    let (root, run) = (room.path("podman"), room.path("podman-run"));
-    let mut command = Command::new("podman");
-    command.args(["--root"]).arg(root).arg("--runroot").arg(run).args(["--storage-driver", "vfs", "--events-backend", "none"]);
-    let output = room.wrapped(command, arguments).output().unwrap();
+    podman_with(room, &[], arguments)
+}
+
+fn podman_with(room: &Room, variables: &[(&str, &Path)], arguments: &[&str]) -> String {
+    let output = clients::podman(room, variables, arguments);
     assert!(output.status.success(), "podman {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
@@ -333,11 +283,8 @@ fn podman_pulls_by_name_and_through_a_mirror() {
         served.addr()
     );
     let conf = room.write("registries.conf", mirror);
-    let mut command = Command::new("podman");
-    command.arg("--root").arg(room.path("podman")).arg("--runroot").arg(room.path("podman-run"));
-    let arguments = ["--storage-driver", "vfs", "--events-backend", "none", "pull", "--quiet", "docker.io/library/alpine:3.19"];
-    let output = room.wrapped(command, arguments).env("CONTAINERS_REGISTRIES_CONF", conf).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let arguments = ["pull", "--quiet", "docker.io/library/alpine:3.19"];
+    podman_with(&room, &[("CONTAINERS_REGISTRIES_CONF", &conf)], &arguments);
     let digest = podman(&room, &["image", "inspect", "--format", "{{.Digest}}", "docker.io/library/alpine:3.19"]);
     assert_eq!(digest.trim(), upstream.digest("library/alpine", "3.19").unwrap().as_str());
     // Its storage holds files that only podman's own rules let be removed.
@@ -352,29 +299,17 @@ fn containerd_pulls_docker_hubs_images_from_here() {
     }
     let (upstream, room) = stocked();
     let served = Served::start(&room, &[]);
-    let (root, state, socket) = (room.path("root"), room.path("state"), room.path("containerd.sock"));
-    let toml = format!(
-        "version = 2\nroot = {root:?}\nstate = {state:?}\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[grpc]\naddress = {socket:?}\n"
-    );
-    let config = room.write("containerd.toml", toml);
-    let daemon = Running::start(room.wrapped(Command::new("containerd"), [Path::new("--config"), &config]));
+    let containerd = Containerd::start(&room);
     // What docs/serve.md says.
     std::fs::create_dir_all(room.path("hosts/docker.io")).unwrap();
     let hosts = format!("server = \"{0}\"\n[host.\"{0}\"]\ncapabilities = [\"pull\", \"resolve\"]\n", served.url);
     room.write("hosts/docker.io/hosts.toml", hosts);
-    assert!(until(|| daemon.stderr().contains("containerd successfully booted")), "{}", daemon.stderr());
-    let ctr = |arguments: &[&str]| {
-        let mut command = Command::new("ctr");
-        command.arg("--address").arg(&socket);
-        let output = room.wrapped(command, arguments).output().unwrap();
-        assert!(output.status.success(), "ctr {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
-    };
     let name = "docker.io/library/alpine:3.20";
-    ctr(&["content", "fetch", "--all-platforms", "--hosts-dir", "hosts", name]);
-    assert!(ctr(&["images", "ls", &format!("name=={name}")]).contains(upstream.digest("library/alpine", "3.20").unwrap().as_str()));
-    daemon.signal("TERM");
-    assert_eq!(daemon.finish().code, 0);
+    containerd.ctr(&["content", "fetch", "--all-platforms", "--hosts-dir", "hosts", name]);
+    assert!(
+        containerd.ctr(&["images", "ls", &format!("name=={name}")]).contains(upstream.digest("library/alpine", "3.20").unwrap().as_str())
+    );
+    containerd.stop();
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 //! In the fake, the error of a `Result` is the HTTP answer that refuses: large, and of no consequence.
 #![allow(dead_code, unused_imports, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::result_large_err)]
 
+pub mod clients;
 pub mod corpus;
 pub mod fake;
 pub mod layer;
@@ -12,3 +13,4 @@ pub mod program;
 pub mod push;
 pub mod real;
 pub mod room;
+pub mod served;

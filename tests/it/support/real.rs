@@ -28,11 +28,14 @@ pub fn require(tool: &str) -> bool {
     installed || not_tested(&format!("{tool} is not installed (apt-get install {tool})"))
 }
 
-/// Whether `tool`, which only root can run as a test wants it, can be run. Where it cannot, that is said and no failure: it takes
-/// a whole machine of one's own (namespaces, file systems), which not every place to test in is.
+/// Whether `tool`, which only root can run as a test needs it, can be run. Not being root is said and is no failure: the tool needs a
+/// machine of its own (namespaces, file systems), which not every place to test in is.
+///
+/// # Panics
+/// As [`require`].
 pub fn as_root(tool: &str) -> bool {
-    if !is_installed(tool) {
-        return not_tested(&format!("{tool} is not installed (apt-get install {tool})"));
+    if !require(tool) {
+        return false;
     }
     let id = Command::new("id").arg("-u").output().unwrap();
     id.stdout.trim_ascii() == b"0" || not_tested(&format!("{tool} has to be run as root"))
