@@ -248,6 +248,26 @@ impl fmt::Debug for Error {
 
 impl std::error::Error for Error {}
 
+/// Text with every control and format character as a visible escape, line breaks and tabs apart: safe for a terminal.
+pub(crate) fn visible(text: &str) -> Cow<'_, str> {
+    escaped(text, |c, out| out.extend(c.escape_unicode()))
+}
+
+/// The same for a line of JSON, with JSON's own escapes: it means what it meant.
+pub(crate) fn visible_json(text: &str) -> Cow<'_, str> {
+    escaped(text, |c, out| c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| out.push_str(&format!("\\u{unit:04x}"))))
+}
+
+fn escaped(text: &str, escape: impl Fn(char, &mut String)) -> Cow<'_, str> {
+    let is_plain = |c: char| matches!(c, '\n' | '\t') || !is_unprintable(c);
+    if text.chars().all(is_plain) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len());
+    text.chars().for_each(|c| if is_plain(c) { out.push(c) } else { escape(c, &mut out) });
+    Cow::Owned(out)
+}
+
 /// Text from a registry or a list, made safe for a terminal and a log: control and format characters become visible
 /// escapes, line breaks become spaces, and it ends after 1,000 characters (an error is one line, not a web page).
 pub fn printable(text: &str) -> String {
@@ -271,7 +291,7 @@ pub fn printable(text: &str) -> String {
 /// act on: bidirectional marks and overrides, zero-width characters, tags).
 fn is_unprintable(c: char) -> bool {
     c.is_control()
-        || matches!(c, '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{206F}' | '\u{FEFF}' | '\u{E0000}'..='\u{E007F}')
+        || matches!(c, '\u{AD}' | '\u{61C}' | '\u{180E}' | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{206F}' | '\u{FEFF}' | '\u{FFF9}'..='\u{FFFB}' | '\u{E0000}'..='\u{E007F}')
 }
 
 #[cfg(test)]
@@ -295,6 +315,16 @@ mod tests {
     fn escapes_of_a_hostile_registry_do_not_reach_the_terminal() {
         let error = Error::new(Side::Upstream, "get manifest", Kind::Refused, "\x1b[2Jgone\r\nnext\u{202e}");
         assert_eq!(error.message(), "\\u{1b}[2Jgone  next\\u{202e}");
+    }
+
+    #[test]
+    fn what_is_shown_has_no_character_that_a_terminal_acts_on() {
+        let hostile = "a\u{202e}b\x1b[31m\u{9b}c\u{61c}\n\td\u{e0041}";
+        assert_eq!(visible(hostile), "a\\u{202e}b\\u{1b}[31m\\u{9b}c\\u{61c}\n\td\\u{e0041}");
+        let line = serde_json::json!({ "name": hostile }).to_string();
+        let shown = visible_json(&line);
+        assert!(!shown.chars().any(is_unprintable), "{shown}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap()["name"], hostile);
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod copy;
 pub mod demo;
 pub mod error;
 mod folder;
+mod input;
 pub mod layout;
 pub mod limits;
 pub mod list;

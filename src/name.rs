@@ -185,6 +185,20 @@ pub fn check_path(path: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// Checks a repository as layouts name it: a path, or a host (with its port) and a path.
+pub fn check_repository(text: &str) -> Result<(), String> {
+    let (host, path) = split_host(text);
+    if text.len() > MAX_NAME {
+        return Err("a repository may have 255 characters".to_owned());
+    }
+    host.map_or(Ok(()), |host| normal_host(host).map(drop)).and_then(|()| check_path(path))
+}
+
+/// Whether `text` is a full reference: a host, a path, and a tag or a digest.
+pub fn is_full_reference(text: &str) -> bool {
+    split_host(text).0.is_some() && ImageName::parse(text).is_ok_and(|name| name.tag.is_some() || name.digest.is_some())
+}
+
 /// `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`
 fn check_component(component: &str) -> Result<(), String> {
     if component.is_empty() {
@@ -268,6 +282,32 @@ mod tests {
         ] {
             let error = ImageName::parse(given).unwrap_err();
             assert!(error.contains(word), "{given}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_repository_of_a_layout_may_begin_with_a_host() {
+        for text in ["library/redis", "docker.io/library/redis", "127.0.0.1:5000/app", "[::1]:5000/app", "a"] {
+            assert_eq!(check_repository(text), Ok(()), "{text}");
+        }
+        for text in ["", "../prod/app", "/etc/passwd", "a/../b", "a//b", "a b", "a\u{202e}b", "docker.io/", "x:/a", "a/b:1", "docker.io/A"]
+        {
+            assert!(check_repository(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_full_reference_has_everything() {
+        for (text, is_full) in [
+            ("docker.io/library/redis:7", true),
+            ("localhost:5000/x@sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a", true),
+            ("library/redis:7", false),
+            ("docker.io/library/redis", false),
+            ("edge", false),
+            ("", false),
+            ("quay.io/A:1", false),
+        ] {
+            assert_eq!(is_full_reference(text), is_full, "{text}");
         }
     }
 

@@ -7,6 +7,7 @@ use super::format::{Base, BaseBundle, Bundle, MAX_RECORD, MemberKind, Relied};
 use super::inventory::Inventory;
 use super::plan::Piece;
 use crate::content::Digest;
+use crate::input;
 use crate::{Error, Result};
 
 const OP: &str = "read base";
@@ -53,10 +54,8 @@ impl Bases {
             return Err(error.remedy("name the inventory, or the .bundle.json of the bundle"));
         }
         if begins_record(path)? {
-            if meta.len() > MAX_RECORD {
-                return Err(Error::local(OP, format!("{} is too large for a bundle's record", path.display())));
-            }
-            let bundle = Bundle::parse(&std::fs::read(path).map_err(io)?).map_err(|error| error.subject(path.display().to_string()))?;
+            let bundle =
+                Bundle::parse(&input::read(path, MAX_RECORD).map_err(io)?).map_err(|error| error.subject(path.display().to_string()))?;
             self.add_bundle(bundle);
         } else {
             let inventory = Inventory::read(path)?;
@@ -128,7 +127,7 @@ fn nearest(mut held: Vec<String>, needed: &[String]) -> Vec<String> {
 fn begins_record(path: &Path) -> Result<bool> {
     use std::io::Read as _;
     let mut first = [0];
-    let read = std::fs::File::open(path).and_then(|mut file| file.read(&mut first)).map_err(|error| Error::io(OP, path, &error))?;
+    let read = input::open(path).and_then(|mut file| file.read(&mut first)).map_err(|error| Error::io(OP, path, &error))?;
     Ok(read == 1 && first == *b"{")
 }
 

@@ -134,10 +134,7 @@ impl Evidence {
     /// `Kind::Damaged` if it is none, or not what its digest says.
     pub fn read(path: &Path) -> Result<Self> {
         let io = |error| Error::io(OP, path, &error);
-        if std::fs::metadata(path).map_err(io)?.len() > MAX_FILE {
-            return Err(damaged(path, "it is too large for evidence"));
-        }
-        let bytes = std::fs::read(path).map_err(io)?;
+        let bytes = crate::input::read(path, MAX_FILE).map_err(io)?;
         let (rows, digest) = if is_csv(path) { from_csv(&bytes) } else { from_json(&bytes) }.map_err(|why| damaged(path, &why))?;
         let evidence = Evidence { rows };
         // As CSV the very bytes are hashed, as anybody would.

@@ -5,15 +5,15 @@ mod docker;
 mod names;
 mod tarball;
 
-use std::io::{self, Read as _};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::format::{INDEX_PATH, Index, MAX_RECORD};
+use super::format::INDEX_PATH;
 use super::read::{Gathering, Origin, Piece, Where};
 use crate::content::Digest;
 use crate::folder::{Folder, Status};
-use crate::layout::IndexEntry;
+use crate::layout::{IndexEntry, MAX_INDEX};
 use crate::{Error, Kind, Result, Side};
 pub use names::{Named, Naming, stem};
 use tarball::Tarball;
@@ -24,13 +24,8 @@ const OP: &str = "read archive";
 pub(super) fn layout(gathering: &mut Gathering<'_>, path: &Path) -> Result<()> {
     let folder = Folder::open(path).map_err(|error| Error::io(OP, path, &error))?;
     let io = |name: &Path, error: io::Error| Error::io(OP, &path.join(name), &error);
-    let mut index = vec![];
     let name = Path::new(INDEX_PATH);
-    folder.read(name).and_then(|file| file.take(MAX_RECORD + 1).read_to_end(&mut index)).map_err(|error| io(name, error))?;
-    if index.len() as u64 > MAX_RECORD {
-        let message = format!("{} has more than {MAX_RECORD} bytes", path.join(name).display());
-        return Err(Error::new(Side::Local, OP, Kind::Damaged, message));
-    }
+    let index = folder.read(name).and_then(|file| crate::input::read_from(file, MAX_INDEX)).map_err(|error| io(name, error))?;
     let entries = entries(&index, path)?;
     let origin = gathering.shelf.origin(Origin { path: path.to_owned(), volume: None });
     let blobs = Path::new("blobs");
@@ -68,7 +63,7 @@ pub(super) fn archive(gathering: &mut Gathering<'_>, path: &Path) -> Result<bool
                 gathering.shelf.add(digest, piece);
             }
         }
-        let entries = entries(&tarball.read(INDEX_PATH, MAX_RECORD)?, path)?;
+        let entries = entries(&tarball.read(INDEX_PATH, MAX_INDEX)?, path)?;
         gathering.others(path, entries);
         return Ok(true);
     }
@@ -82,20 +77,18 @@ pub(super) fn archive(gathering: &mut Gathering<'_>, path: &Path) -> Result<bool
 
 /// The entries of an `index.json`.
 fn entries(bytes: &[u8], path: &Path) -> Result<Vec<IndexEntry>> {
-    let index = serde_json::from_slice::<Index>(bytes).map(|index| index.manifests);
-    // Other tools leave out what the specification lets them.
-    let manifests = index.or_else(|_| serde_json::from_slice::<Loose>(bytes).map(|index| index.manifests.unwrap_or_default()));
-    let manifests = manifests.map_err(|error| {
+    let manifests = serde_json::from_slice::<Loose>(bytes).map(|index| index.manifests).map_err(|error| {
         let message = format!("{}: its index.json is no index: {error}", path.display());
         Error::new(Side::Local, OP, Kind::Damaged, message)
     })?;
     Ok(manifests.into_iter().map(IndexEntry::of).collect())
 }
 
+/// An index of which other tools have left out what the specification lets them.
 #[derive(serde::Deserialize)]
 struct Loose {
-    /// Go writes an empty slice as `null`.
-    manifests: Option<Vec<crate::content::Descriptor>>,
+    #[serde(default, deserialize_with = "crate::layout::entries")]
+    manifests: Vec<crate::content::Descriptor>,
 }
 
 /// The digest that `blobs/sha256/…` names.

@@ -12,7 +12,7 @@ use ruzstd::decoding::StreamingDecoder;
 use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 
 use crate::content::{Digest, Place};
-use crate::{Error, Result};
+use crate::{Error, Result, input};
 pub use walk::{Roots, walk};
 
 const OP: &str = "read inventory";
@@ -22,6 +22,10 @@ const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
 /// A digest has at most 200 characters here and a repository 255; what is longer is another kind of file.
 const LONGEST_LINE: u64 = 512;
+
+/// As text, unpacked: 5 million digests, as many as a registry of 100,000 images has. Of what compresses better than digests do, a few KB could
+/// unpack to any size.
+const MAX_TEXT: u64 = 512 * 1024 * 1024;
 
 /// The digests that a store holds, each with its repositories.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -73,7 +77,7 @@ impl Inventory {
     /// If it cannot be read, or a line is none of an inventory: `file:line: what is wrong`.
     pub fn read(path: &Path) -> Result<Self> {
         let io = |error| Error::io(OP, path, &error);
-        let mut file = std::fs::File::open(path).map_err(io)?;
+        let mut file = input::open(path).map_err(io)?;
         // An empty file is the inventory of an empty store.
         let mut magic = vec![];
         (&mut file).take(ZSTD.len() as u64).read_to_end(&mut magic).map_err(io)?;
@@ -93,6 +97,7 @@ impl Inventory {
     /// As [`Inventory::read`].
     pub fn parse(name: &str, mut lines: impl BufRead) -> Result<Self> {
         let mut inventory = Inventory::default();
+        let mut left = MAX_TEXT;
         // Most lines name one of few repositories: they share their text.
         let mut places: HashMap<Box<str>, Place> = HashMap::new();
         let mut line = String::new();
@@ -103,6 +108,7 @@ impl Inventory {
             if read.map_err(|error| wrong(&error.to_string()))? == 0 {
                 break;
             }
+            left = left.checked_sub(line.len() as u64).ok_or_else(|| wrong(&format!("it has more than {}", input::size(MAX_TEXT))))?;
             let text = line.strip_prefix('\u{feff}').unwrap_or(&line).trim_end();
             if text.is_empty() {
                 continue;

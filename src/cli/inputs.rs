@@ -1,12 +1,12 @@
 //! What a command works on: configuration, target, lists.
 
-use std::io::Read;
 use std::path::Path;
 
 use super::Refusal;
 use super::args::{Selection, UnmatchedArg};
 use crate::Error;
 use crate::config::{Config, Target};
+use crate::input;
 use crate::list::{self, Parsed};
 use crate::rules::Unmatched;
 
@@ -87,18 +87,14 @@ pub(super) fn configured(config: &Config) -> Result<Vec<Parsed>, Refusal> {
 }
 
 fn read(file: &str) -> Result<Vec<u8>, Error> {
-    read_for("read list", file)
+    read_for("read list", file, input::MAX_LIST)
 }
 
-/// The bytes of a file, or of standard input (`-`); `operation` is what they are read for.
-pub(super) fn read_for(operation: &'static str, file: &str) -> Result<Vec<u8>, Error> {
+/// The bytes of a file, or of standard input (`-`), if there are no more than `most`; `operation` is what they are read for.
+pub(super) fn read_for(operation: &'static str, file: &str, most: u64) -> Result<Vec<u8>, Error> {
     if file == "-" {
-        let mut bytes = vec![];
-        return std::io::stdin()
-            .lock()
-            .read_to_end(&mut bytes)
-            .map(|_| bytes)
-            .map_err(|error| Error::local(operation, format!("standard input: {error}")));
+        let read = input::read_from(std::io::stdin().lock(), most);
+        return read.map_err(|error| Error::local(operation, format!("standard input: {error}")));
     }
-    std::fs::read(file).map_err(|error| Error::io(operation, Path::new(file), &error))
+    input::read(Path::new(file), most).map_err(|error| Error::io(operation, Path::new(file), &error))
 }

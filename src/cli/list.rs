@@ -52,14 +52,15 @@ fn scan_paths(paths: &[String], format: ListFormat, printer: &Printer) -> Result
     let mut distinct = Distinct::default();
     let mut found: Vec<Found> = Vec::new();
     for file in &walk.files {
-        let scanned = match inputs::read_for(OPERATION, file).and_then(|bytes| Ok(scan(file, utf8(file, &bytes)?))) {
-            Ok(scanned) => scanned,
-            Err(error) => {
-                printer.error(&error);
-                failed = true;
-                continue;
-            }
-        };
+        let scanned =
+            match inputs::read_for(OPERATION, file, crate::input::MAX_FOREIGN).and_then(|bytes| Ok(scan(file, utf8(file, &bytes)?))) {
+                Ok(scanned) => scanned,
+                Err(error) => {
+                    printer.error(&error);
+                    failed = true;
+                    continue;
+                }
+            };
         let Scanned { found: here, problems, notes } = scanned;
         notes.iter().for_each(|note| printer.warn(&note.to_string()));
         problems.iter().for_each(|problem| printer.fail(&problem.to_string(), &serde_json::json!({})));

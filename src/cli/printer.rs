@@ -1,4 +1,7 @@
 //! What is printed where: data on standard output, talk on standard error, bars only on a terminal. One place decides.
+//!
+//! Everything passes through here, so this is where names from strangers lose what a terminal would act on: control characters and those that
+//! reorder text. Talk always; data on a terminal only, because in a file it is to be what it is.
 
 use std::io::{IsTerminal, Write};
 use std::sync::Arc;
@@ -17,6 +20,8 @@ struct Inner {
     quiet: bool,
     verbose: u8,
     color: bool,
+    /// Begins a colour in a text on its way to the terminal. Nobody outside can guess it, so that a name cannot colour anything.
+    mark: String,
     bars: Option<MultiProgress>,
 }
 
@@ -41,7 +46,9 @@ impl Printer {
         // In verbose mode log lines would tear the bars.
         let bars = terminal && !json && !global.quiet && global.verbose == 0 && !global.no_progress;
         let bars = bars.then(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr()));
-        Printer(Arc::new(Inner { json, quiet: global.quiet, verbose: global.verbose, color, bars }))
+        // The standard library's hash keys are random.
+        let mark = format!("\u{fdd0}{:016x}:", std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0));
+        Printer(Arc::new(Inner { json, quiet: global.quiet, verbose: global.verbose, color, mark, bars }))
     }
 
     /// Lets the library's log lines through to standard error, as far as the verbosity asks for them.
@@ -54,7 +61,7 @@ impl Printer {
         };
         let filter = tracing_subscriber::EnvFilter::new(level);
         let printer = self.clone();
-        let builder = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(self.0.color).with_writer(move || Lines(printer.clone()));
+        let builder = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(move || Lines(printer.clone()));
         // A second initialisation (tests in one process) keeps the first.
         let _ = if self.0.json { builder.json().try_init() } else { builder.with_target(false).try_init() };
     }
@@ -86,7 +93,11 @@ impl Printer {
 
     /// Prints data to standard output. A reader that has gone away is no failure.
     pub(crate) fn data(&self, text: &str) {
-        self.bytes(text.as_bytes());
+        if std::io::stdout().is_terminal() {
+            self.bytes(crate::error::visible(text).as_bytes());
+        } else {
+            self.bytes(text.as_bytes());
+        }
     }
 
     /// The same for data that is no text.
@@ -137,7 +148,8 @@ impl Printer {
             Paint::Warn => 33,
             Paint::Bad => 31,
         };
-        format!("\x1b[{code}m{text}\x1b[0m")
+        let mark = &self.0.mark;
+        format!("{mark}{code}m{text}{mark}0m")
     }
 
     fn line(&self, level: &str, text: &str, facts: &serde_json::Value) {
@@ -148,10 +160,20 @@ impl Printer {
             if let (Some(fields), Some(facts)) = (line["fields"].as_object_mut(), facts.as_object()) {
                 fields.extend(facts.clone());
             }
-            self.raw(&format!("{line}\n"));
+            self.raw(&format!("{}\n", crate::error::visible_json(&line.to_string())));
         } else {
-            self.raw(&format!("{text}\n"));
+            self.raw(&format!("{}\n", self.shown(text)));
         }
+    }
+
+    /// `text` as a terminal may see it: colours that were asked for here, and nothing else that it would act on.
+    fn shown(&self, text: &str) -> String {
+        let mut parts = text.split(self.0.mark.as_str());
+        let mut out = parts.next().map(crate::error::visible).unwrap_or_default().into_owned();
+        for (code, rest) in parts.filter_map(|part| part.split_once('m')) {
+            out.push_str(&format!("\x1b[{code}m{}", crate::error::visible(rest)));
+        }
+        out
     }
 
     fn raw(&self, text: &str) {
@@ -165,15 +187,60 @@ impl Printer {
     }
 }
 
+/// The levels of log lines, as tracing writes them.
+const LEVELS: [(&str, Paint); 5] =
+    [(" ERROR ", Paint::Bad), ("  WARN ", Paint::Warn), ("  INFO ", Paint::Good), (" DEBUG ", Paint::Dim), (" TRACE ", Paint::Dim)];
+
+impl Printer {
+    /// A log line with its level coloured, if colours are on: it follows the time.
+    fn with_level_painted(&self, line: &str) -> String {
+        let end = line.find(' ').unwrap_or(line.len());
+        let (time, rest) = line.split_at(end);
+        let found = LEVELS.iter().find_map(|(level, paint)| Some((level, *paint, rest.strip_prefix(level)?)));
+        match found {
+            Some((level, paint, rest)) if self.0.color => format!("{time}{}{rest}", self.shown(&self.paint(paint, level))),
+            _ => line.to_owned(),
+        }
+    }
+}
+
 /// The library's log lines, kept clear of the bars.
 struct Lines(Printer);
 
 impl Write for Lines {
     fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
-        self.0.raw(&String::from_utf8_lossy(line));
+        let text = String::from_utf8_lossy(line);
+        let shown = if self.0.0.json { crate::error::visible_json(&text) } else { crate::error::visible(&text) };
+        self.0.raw(&self.0.with_level_painted(&shown));
         Ok(line.len())
     }
     fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn printer(color: Color) -> Printer {
+        let global = Global { config: None, log_format: LogFormat::Text, quiet: false, verbose: 0, color, no_progress: true };
+        Printer::new(&global)
+    }
+
+    #[test]
+    fn colours_are_ours_and_nothing_else_reaches_a_terminal() {
+        let (coloured, plain) = (printer(Color::Always), printer(Color::Never));
+        let hostile = "x\u{202e}\x1b[31m\u{fdd0}31m";
+        let line = |printer: &Printer| printer.shown(&format!("{} {hostile}", printer.paint(Paint::Bad, "failed")));
+        assert_eq!(line(&coloured), "\x1b[31mfailed\x1b[0m x\\u{202e}\\u{1b}[31m\u{fdd0}31m");
+        assert_eq!(line(&plain), "failed x\\u{202e}\\u{1b}[31m\u{fdd0}31m");
+    }
+
+    #[test]
+    fn the_level_of_a_log_line_is_coloured_where_it_stands() {
+        let line = "2026-01-01T00:00:00Z  WARN a  WARN b\n";
+        assert_eq!(printer(Color::Always).with_level_painted(line), "2026-01-01T00:00:00Z\x1b[33m  WARN \x1b[0ma  WARN b\n");
+        assert_eq!(printer(Color::Never).with_level_painted(line), line);
     }
 }

@@ -27,7 +27,8 @@ pub(super) async fn run(
     to: &Path,
     printer: &Printer,
 ) -> Result<Exit, Refusal> {
-    let bytes = std::fs::read(record).map_err(|error| Refusal::usage(Error::io("read bundle", record, &error)))?;
+    let bytes = crate::input::read(record, crate::bundle::format::MAX_RECORD)
+        .map_err(|error| Refusal::usage(Error::io("read bundle", record, &error)))?;
     let bundle = Bundle::parse(&bytes).map_err(|error| Refusal::usage(error.subject(record.display().to_string())))?;
     sync::check_outputs(&args.sync)?;
     let layout = Layout::open_or_create(cache).await.map_err(Refusal::failed)?;

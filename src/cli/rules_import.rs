@@ -10,7 +10,7 @@ use crate::rules::import::import;
 pub(super) fn run(files: &[String], to: Option<&str>, printer: &Printer) -> Result<Exit, Refusal> {
     let target = to.map(registry).transpose()?;
     let read = |file: &String| {
-        let bytes = inputs::read_for("import rules", file)?;
+        let bytes = inputs::read_for("import rules", file, crate::input::MAX_FOREIGN)?;
         Ok((file.clone(), utf8(file, &bytes)?.to_owned()))
     };
     let texts: Vec<_> = files.iter().map(read).collect::<Result<_, Error>>().map_err(Refusal::usage)?;

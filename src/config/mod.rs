@@ -73,7 +73,7 @@ impl Config {
     /// found at once; each begins with `FILE:LINE: `.
     pub fn load(explicit: Option<&Path>) -> Result<Self, Vec<Error>> {
         let path = explicit.unwrap_or(Path::new(DEFAULT_FILE));
-        match std::fs::read_to_string(path) {
+        match crate::input::read_text(path, crate::input::MAX_CONFIG) {
             Ok(text) => Self::parse(&text, path),
             Err(error) if explicit.is_none() && error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
             Err(error) => Err(vec![Error::io(check::OPERATION, path, &error)]),

@@ -160,6 +160,6 @@ mod tests {
         let (folder, aside) = (path.parent().unwrap(), dir.path().join("sha256"));
         fs::rename(folder, &aside).unwrap();
         symlink(&aside, folder).unwrap();
-        assert!(checked.open(&files, &digest).await.unwrap().is_none());
+        assert!(checked.open(&files, &digest).await.is_err());
     }
 }

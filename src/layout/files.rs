@@ -18,8 +18,8 @@ const EMPTY_INDEX: &[u8] = b"{\"schemaVersion\":2,\"mediaType\":\"application/vn
 /// enough to stay in a second-level cache.
 pub(super) const READ: usize = 1024 * 1024;
 
-/// `index.json` of a million images has some 400 MB; layouts have thousands. Beyond this, somebody means to fill our memory.
-pub(super) const MAX_INDEX: u64 = 64 * 1024 * 1024;
+/// The bytes of `index.json`: 200,000 names as larder writes them.
+pub(crate) const MAX_INDEX: u64 = 64 * 1024 * 1024;
 
 /// What `oci-layout` may hold: it is one short line.
 const MAX_MARKER: u64 = 64 * 1024;

@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::Read as _;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use tokio::time::{Duration, Instant};
 
@@ -14,7 +15,7 @@ use super::{IMAGE_NAME, REF_NAME, damaged};
 use crate::content::{Descriptor, Digest, Place};
 use crate::folder::Status;
 use crate::name::{Reference, check_tag};
-use crate::{Error, Kind, Result, Side};
+use crate::{Error, Kind, Result, Side, input};
 
 const OP: &str = "read layout";
 
@@ -25,6 +26,34 @@ const REST: u32 = 3;
 
 /// No name waits longer than this for others.
 const LONGEST_REST: Duration = Duration::from_secs(1);
+
+/// It has no more entries than this: shorter ones than descriptors can be would fill the memory with entries that are none.
+pub(crate) const MOST_ENTRIES: usize = 500_000;
+
+/// A list of at most [`MOST_ENTRIES`]. Go writes an empty one as `null`.
+pub(crate) fn entries<'de, D: Deserializer<'de>, T: Deserialize<'de>>(json: D) -> Result<Vec<T>, D::Error> {
+    struct List<T>(std::marker::PhantomData<T>);
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for List<T> {
+        type Value = Vec<T>;
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a list")
+        }
+        fn visit_unit<E>(self) -> Result<Vec<T>, E> {
+            Ok(vec![])
+        }
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
+            let mut entries = vec![];
+            while let Some(entry) = list.next_element()? {
+                if entries.len() == MOST_ENTRIES {
+                    return Err(serde::de::Error::custom(format!("more than {MOST_ENTRIES} entries")));
+                }
+                entries.push(entry);
+            }
+            Ok(entries)
+        }
+    }
+    json.deserialize_any(List(std::marker::PhantomData))
+}
 
 /// An entry of `index.json`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,14 +152,16 @@ pub(super) struct Index {
 impl Index {
     /// Reads the file's bytes. The error is for a person.
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, String> {
-        let mut rest =
-            serde_json::from_slice::<Map<String, Value>>(bytes).map_err(|error| format!("index.json is not JSON of an index: {error}"))?;
-        let raw = match rest.remove("manifests") {
-            Some(Value::Array(entries)) => entries.into_iter().map(|value| Arc::new(Raw::from(value))).collect(),
-            // Go writes an empty slice as `null`.
-            Some(Value::Null) => vec![],
-            _ => return Err("index.json has no `manifests`".to_owned()),
-        };
+        let wrong = |error: serde_json::Error| format!("index.json is not JSON of an index: {error}");
+        // Entry by entry: as one value, the whole file would take many times its size.
+        let mut members: HashMap<String, &RawValue> = serde_json::from_slice(bytes).map_err(wrong)?;
+        let manifests = members.remove("manifests").filter(|list| list.get().starts_with(['[', 'n']));
+        let manifests = manifests.ok_or("index.json has no `manifests`")?;
+        let manifests: Vec<&RawValue> = entries(&mut serde_json::Deserializer::from_str(manifests.get())).map_err(wrong)?;
+        let entry = |json: &RawValue| serde_json::from_str::<Value>(json.get()).map(|value| Arc::new(Raw::from(value)));
+        let raw = manifests.into_iter().map(entry).collect::<Result<_, _>>().map_err(wrong)?;
+        let member = |(key, json): (String, &RawValue)| Ok((key, serde_json::from_str::<Value>(json.get())?));
+        let rest = members.into_iter().map(member).collect::<Result<_, _>>().map_err(wrong)?;
         let mut index = Index { rest, raw, by_name: HashMap::new() };
         index.find_names();
         Ok(index)
@@ -268,12 +299,8 @@ impl IndexFile {
         }
         let file = found(self.files.folder().read(files::index())).map_err(io)?.ok_or_else(missing)?;
         let status = Status::of(&file).map_err(io)?;
-        let mut bytes = vec![];
-        (&file).take(MAX_INDEX + 1).read_to_end(&mut bytes).map_err(io)?;
+        let bytes = input::read_from(&file, MAX_INDEX).map_err(io)?;
         let wrong = |why: String| damaged(OP, format!("{}: {why}", self.files.root().display()));
-        if bytes.len() as u64 > MAX_INDEX {
-            return Err(wrong(format!("index.json has more than {MAX_INDEX} bytes")));
-        }
         let index = Arc::new(Index::parse(&bytes).map_err(wrong)?);
         *cache = Some(Cached { _file: file, status, index: index.clone() });
         Ok(index)
@@ -382,6 +409,23 @@ mod tests {
 
     fn file(layout: &Layout) -> Value {
         serde_json::from_slice(&fs::read(layout.path().join("index.json")).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn an_index_has_its_bounds() {
+        let many = |entry: &str, count: usize| format!("{{\"manifests\":[{}{entry}]}}", format!("{entry},").repeat(count - 1));
+        assert_eq!(Index::parse(many("{}", MOST_ENTRIES).as_bytes()).ok().unwrap().raw.len(), MOST_ENTRIES);
+        let error = Index::parse(many("{}", MOST_ENTRIES + 1).as_bytes()).err().unwrap();
+        assert!(error.contains("more than 500000 entries"), "{error}");
+        for (text, why) in [
+            ("{}", "no `manifests`"),
+            ("{\"manifests\":{}}", "no `manifests`"),
+            ("[]", "not JSON of an index"),
+            ("{\"manifests\":[}", "not JSON"),
+        ] {
+            let error = Index::parse(text.as_bytes()).err().unwrap();
+            assert!(error.contains(why), "{text}: {error}");
+        }
     }
 
     #[tokio::test]

@@ -38,10 +38,12 @@ use tokio::sync::OnceCell;
 
 use crate::{Error, Kind, Result};
 pub use any_name::AnyName;
+pub(crate) use files::MAX_INDEX;
 use files::{Files, blocking};
 pub use gc::{GcReport, gc};
 pub use index::IndexEntry;
 use index::IndexFile;
+pub(crate) use index::{MOST_ENTRIES, entries};
 pub use reach::Reached;
 pub use verify::{Finding, VerifyReport, verify};
 

@@ -173,6 +173,8 @@ impl Attached {
 /// An entry of `index.json` of this name, with the descriptor's own annotations.
 pub(super) fn entry(name: &str, of: &Descriptor, source: Option<&str>, subject: Option<&Digest>) -> Value {
     let mut annotations = of.annotations.clone();
+    // Whoever reads it takes it for where the image came from.
+    let source = source.filter(|source| crate::name::is_full_reference(source));
     let ours = [(REF_NAME, Some(name)), (IMAGE_NAME, source), (SUBJECT, subject.map(Digest::as_str))];
     annotations.extend(ours.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?.to_owned()))));
     json!({"mediaType": of.media_type, "digest": of.digest, "size": of.size, "annotations": annotations})

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::line::{self, Row};
 use super::records::{Record, records};
-use super::{Origin, Parsed, file_error};
+use super::{LineError, Origin, Parsed, file_error};
 use crate::error::Result;
 
 /// A column this version knows.
@@ -37,8 +37,11 @@ pub(super) fn parse(file: &Arc<str>, text: &str) -> Result<Parsed> {
     let Some(first) = records.next() else { return Ok(parsed) };
     let header = header(&first).map_err(|message| file_error(file, first.line, message))?;
     for record in records {
-        if let Some(outcome) = meaning(&header, &record) {
-            parsed.add(Origin { file: file.clone(), line: record.line }, record.text.trim(), outcome);
+        let origin = Origin { file: file.clone(), line: record.line };
+        if record.text.len() > super::LONGEST_LINE {
+            parsed.errors.push(LineError::new(origin, record.text.trim(), super::too_long(record.text)));
+        } else if let Some(outcome) = meaning(&header, &record) {
+            parsed.add(origin, record.text.trim(), outcome);
         }
     }
     Ok(parsed)

@@ -133,6 +133,14 @@ impl Parsed {
 /// The verb phrase of this room's errors.
 const OPERATION: &str = "read list";
 
+/// A line names one repository: with 1,000 exact tags of 60 characters it is shorter. What is longer is no line of a list, and is not
+/// looked at.
+const LONGEST_LINE: usize = 64 * 1024;
+
+fn too_long(text: &str) -> String {
+    format!("the line has {} bytes; at most {LONGEST_LINE} are read", text.len())
+}
+
 /// Reads a list. `file` is its name as the user gave it (`-` for standard input).
 ///
 /// It is CSV if the name ends in `.csv` or its first data line is a header with a field `image`; otherwise text. A byte order

@@ -25,6 +25,9 @@ fn without_comment(line: &str) -> &str {
 
 /// A reference, and a word for those who meant columns.
 fn meaning(reference: &str) -> Result<line::Meaning, String> {
+    if reference.len() > super::LONGEST_LINE {
+        return Err(super::too_long(reference));
+    }
     if reference.contains(',') {
         return Err("a text list has one image a line (for columns, name the file `.csv` or begin with a header line)".to_owned());
     }

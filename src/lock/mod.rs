@@ -113,7 +113,7 @@ impl Lock {
     /// # Errors
     /// If it cannot be read, or is none: `FILE:LINE: what is wrong`.
     pub fn read(path: &Path) -> Result<Option<Self>> {
-        match std::fs::read(path) {
+        match crate::input::read(path, crate::input::MAX_LOCK) {
             Ok(bytes) => Self::parse(&bytes, path).map(Some),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(Error::io(OPERATION, path, &error)),

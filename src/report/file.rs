@@ -13,8 +13,14 @@ pub(crate) fn in_place(path: &Path) -> bool {
     path.symlink_metadata().is_ok_and(|meta| !meta.is_file() && !meta.is_dir())
 }
 
+/// Sees that writing there ends.
+fn suitable(path: &Path) -> io::Result<()> {
+    crate::input::unsuitable_output(path).map_or(Ok(()), |why| Err(io::Error::new(io::ErrorKind::InvalidInput, why)))
+}
+
 /// Replaces the file `path` by `bytes`.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    suitable(path)?;
     if in_place(path) {
         return std::fs::write(path, bytes);
     }
@@ -27,9 +33,7 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 /// Sees whether [`replace`] has a chance, which is better known before a run than after it. Nothing is left behind.
 pub(crate) fn check(path: &Path) -> io::Result<()> {
-    if path.is_dir() {
-        return Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a folder"));
-    }
+    suitable(path)?;
     if in_place(path) {
         return Ok(());
     }
@@ -84,5 +88,6 @@ mod tests {
         }
         check(&folder.path().join("report")).unwrap();
         check(Path::new("/dev/null")).unwrap();
+        assert!(replace(Path::new("/dev/full"), b"x").unwrap_err().to_string().contains("is a device"));
     }
 }

@@ -21,7 +21,8 @@ impl Tls {
     /// # Errors
     /// A local error that names the file and what is wrong with it.
     pub fn read(cert: &Path, key: &Path) -> Result<Self> {
-        let load = |path: &Path| std::fs::read(path).map_err(|error| Error::io("read certificate", path, &error));
+        let load =
+            |path: &Path| crate::input::read(path, crate::input::MAX_PEM).map_err(|error| Error::io("read certificate", path, &error));
         let bad = |path: &Path, what: &str| Error::local("read certificate", format!("{}: {what}", path.display()));
         let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&load(cert)?)
             .collect::<Result<_, _>>()

@@ -35,6 +35,7 @@ mod serve_chain;
 mod serve_conformance;
 mod serve_strangers;
 mod signals;
+mod strangers;
 mod support;
 mod sync_auth;
 mod sync_corpus;

@@ -6,9 +6,9 @@ use crate::Error;
 use crate::Result;
 use crate::bundle::read::{Entry, Shelf};
 use crate::config::Target;
-use crate::content::{Charge, Descriptor, IndexMode, Place, PlatformFilter, Policy, Recheck, Referrers, SPARSE};
+use crate::content::{Charge, Descriptor, Digest, IndexMode, Place, PlatformFilter, Policy, Recheck, Referrers, SPARSE};
 use crate::copy::{Delivered, Engine, Image, Next, Survey};
-use crate::name::{Reference, check_path};
+use crate::name::{Reference, check_path, check_repository};
 use crate::report::{Outcome, Status};
 
 /// An image to be imported.
@@ -28,13 +28,24 @@ pub(super) struct Wanted {
 /// A bundle's repository at the target: below its prefix, and with a host's port as registries can have it.
 pub(super) fn place_at(target: &Target, repository: &str) -> Result<Place, String> {
     match target {
-        Target::Layout { .. } => Ok(Place::new(repository)),
+        Target::Layout { .. } => {
+            check_repository(repository).map_err(|why| format!("`{repository}`: {why}"))?;
+            Ok(Place::new(repository))
+        }
         Target::Registry { prefix, .. } => {
             let path = repository.replace(':', "_");
             let path = if prefix.is_empty() { path } else { format!("{prefix}/{path}") };
             check_path(&path).map_err(|why| format!("`{path}`: {why}"))?;
             Ok(Place::new(path))
         }
+    }
+}
+
+/// A name with a digest is a name of that content only.
+fn is_of(reference: &Reference, content: &Digest) -> Result<(), String> {
+    match reference {
+        Reference::Digest(digest) if digest != content => Err(format!("its name says {digest}, and it is {content}")),
+        _ => Ok(()),
     }
 }
 
@@ -50,6 +61,7 @@ impl Wanted {
         };
         let mut row = Outcome::new(&source, &title, &entry.file, entry.line);
         row.notes.extend(entry.note.clone());
+        let place = place.and_then(|_| is_of(&entry.reference, &entry.entry.descriptor.digest));
         if let Err(why) = place {
             row = row.failed(Error::local("name image", why).subject(&source));
         }

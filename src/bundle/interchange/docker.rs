@@ -12,14 +12,14 @@ use serde::{Deserialize, Serialize};
 use super::tarball::{Member, Tarball, damaged};
 use crate::bundle::read::{Gathering, Piece, Where};
 use crate::content::{Descriptor, Digest, MAX_MANIFEST};
-use crate::layout::IndexEntry;
+use crate::layout::{IndexEntry, MOST_ENTRIES};
 use crate::{Error, Result};
 
 /// What tells a `docker save` archive from another.
 pub(super) const LIST: &str = "manifest.json";
 
-/// An image list of thousands of images with a hundred layers each has a few MB.
-const MAX_LIST: u64 = 64 * 1024 * 1024;
+/// An image with a hundred layers has 8 KB in it.
+const MAX_LIST: u64 = 16 * 1024 * 1024;
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
@@ -69,6 +69,9 @@ pub(super) fn read(gathering: &mut Gathering<'_>, tarball: &Tarball, origin: usi
             entries.push(IndexEntry { descriptor: made.clone(), name: None, source: None });
         }
         let normal = |name: String| crate::name::ImageName::parse(&name).map(|name| name.to_string()).unwrap_or(name);
+        if entries.len() + names.len() > MOST_ENTRIES {
+            return Err(damaged(tarball.path(), &format!("`{LIST}` has more than {MOST_ENTRIES} names")));
+        }
         entries.extend(names.into_iter().map(|name| IndexEntry { descriptor: made.clone(), name: None, source: Some(normal(name)) }));
     }
     Ok(entries)

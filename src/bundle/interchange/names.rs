@@ -31,18 +31,21 @@ impl Naming<'_> {
     pub fn name(&self, entry: &IndexEntry, stem: &str) -> Named {
         let whole = |name: &&str| name.contains(['/', ':', '@']);
         let stated = entry.name.as_deref().filter(whole);
-        match (stated, entry.source.as_deref()) {
-            (Some(name), None) if split_host(name).0.is_some() => self.foreign(name),
+        match (stated, entry.source.as_deref().filter(whole)) {
+            (Some(name), None) if split_host(name).0.is_some() => self.foreign(name, entry),
             (Some(name), _) => {
                 entry.title().map(|(place, reference)| (place, reference, None)).ok_or_else(|| format!("`{name}` is no image name"))
             }
-            (None, Some(source)) => self.foreign(source),
+            (None, Some(source)) => self.foreign(source, entry),
             (None, None) => bare(entry, stem),
         }
     }
 
-    fn foreign(&self, name: &str) -> Named {
+    fn foreign(&self, name: &str, entry: &IndexEntry) -> Named {
         let ImageName { repository, tag, digest } = ImageName::parse(name)?;
+        if let Some(digest) = digest.as_ref().filter(|digest| **digest != entry.descriptor.digest) {
+            return Err(format!("its name says {digest}, and it is {}", entry.descriptor.digest));
+        }
         let reference = match (tag, digest) {
             (Some(tag), _) => Reference::Tag(tag),
             (None, Some(digest)) => Reference::Digest(digest),
@@ -112,7 +115,7 @@ mod tests {
         for (name, source, stem, word) in [
             (Some("3.20"), None, "my app", "cannot be one"),
             (Some("-x"), None, "my-app", "is no tag"),
-            (None, Some("not a name"), "x", "may not stand"),
+            (None, Some("quay.io/not a name"), "x", "may not stand"),
             (Some("a/b"), None, "x", "no image name"),
         ] {
             let error = named(name, source, stem).unwrap_err();

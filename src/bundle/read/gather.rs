@@ -1,6 +1,6 @@
 //! From what was named on the command line to what is in it: bundles, their volumes, the images they are for.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use sha2::Digest as _;
 
 use crate::bundle::format::{BUNDLE_SUFFIX, Bundle, Member, default_name};
 use crate::bundle::interchange;
-use crate::content::{Descriptor, Digest, Place};
+use crate::content::{Descriptor, Digest, Manifest, Place};
 use crate::folder;
 use crate::layout::IndexEntry;
 use crate::name::Reference;
@@ -260,6 +260,11 @@ impl<'a> Gathering<'a> {
                     let file = path.display().to_string();
                     entries.push(Entry { entry, place, reference, bundle: Some(bundle), also: vec![], file, line: at + 1, note: None });
                 }
+                None if entry.states_repository() => {
+                    let file = path.display();
+                    let name = entry.name.or(entry.source).unwrap_or_default();
+                    self.troubles.push(Error::local(OP, format!("{file}:{}: `{name}` is no image name", at + 1)));
+                }
                 None => self.nameless.push(entry.descriptor),
             }
         }
@@ -313,6 +318,7 @@ impl<'a> Gathering<'a> {
     /// The images of a layout or archive.
     pub(in crate::bundle) fn others(&mut self, path: &Path, entries: Vec<IndexEntry>) {
         let stem = interchange::stem(path);
+        let listed = self.children(&entries);
         let mut named = vec![];
         for (at, entry) in entries.into_iter().enumerate() {
             self.shelf.learn([&entry.descriptor]);
@@ -324,7 +330,8 @@ impl<'a> Gathering<'a> {
             }
             if entry.name.is_none() && entry.source.is_none() {
                 self.nameless.push(entry.descriptor.clone());
-                if self.shelf.refers(&entry.descriptor) {
+                // oras lists the children of an index beside it.
+                if listed.contains(&entry.descriptor.digest) || self.shelf.refers(&entry.descriptor) {
                     continue;
                 }
             }
@@ -337,6 +344,28 @@ impl<'a> Gathering<'a> {
             }
         }
         self.groups.push((None, named));
+    }
+
+    /// What the indexes among `entries` list, all the way down, if any entry has no name. Blocks.
+    fn children(&self, entries: &[IndexEntry]) -> HashSet<Digest> {
+        let mut listed = HashSet::new();
+        if entries.iter().all(|entry| entry.name.is_some() || entry.source.is_some()) {
+            return listed;
+        }
+        let mut stack: Vec<Digest> = entries.iter().map(|entry| entry.descriptor.digest.clone()).collect();
+        let mut read = HashSet::new();
+        while let Some(digest) = stack.pop() {
+            if !read.insert(digest.clone()) {
+                continue;
+            }
+            let manifest = self.shelf.peek(&digest).and_then(|bytes| Manifest::known(bytes, None, digest, Side::Local).ok());
+            let children = manifest.and_then(|manifest| manifest.links().ok()).map(|links| links.manifests).unwrap_or_default();
+            for child in children {
+                listed.insert(child.digest.clone());
+                stack.push(child.digest);
+            }
+        }
+        listed
     }
 
     fn trouble(&mut self, path: &Path, error: &Error) {

@@ -8,6 +8,7 @@ use crate::bundle::format::{Bundle, INDEX_PATH, Index, MARKER_PATH, MAX_RECORD, 
 use crate::bundle::plan::{Plan, Sheet};
 use crate::bundle::tar;
 use crate::folder;
+use crate::layout::MAX_INDEX;
 use crate::{Error, Kind, Result, Side};
 
 const OP: &str = "read volume";
@@ -62,7 +63,7 @@ fn member(file: &mut File, path: &Path, name: &str, at: &mut u64) -> Result<Vec<
     let mut block = [0; 512];
     file.read_exact(&mut block).map_err(read)?;
     let size = tar::expect(&block, name)?;
-    if size > MAX_RECORD {
+    if size > if name == INDEX_PATH { MAX_INDEX } else { MAX_RECORD } {
         return Err(damaged(&format!("`{name}` is said to have {size} bytes")));
     }
     let padded = tar::padded(size);
@@ -87,12 +88,8 @@ fn damaged(message: &str) -> Error {
 /// # Errors
 /// `Kind::Damaged` if it is none, or has been changed.
 pub(super) fn record(path: &Path) -> Result<Bundle> {
-    let mut bytes = vec![];
-    let io = |error| Error::io("read bundle", path, &error);
-    folder::read_found(path).map_err(io)?.take(MAX_RECORD + 1).read_to_end(&mut bytes).map_err(io)?;
-    if bytes.len() as u64 > MAX_RECORD {
-        return Err(damaged("it is too large for a bundle's record").subject(path.display().to_string()));
-    }
+    let read = folder::read_found(path).and_then(|file| crate::input::read_from(file, MAX_RECORD));
+    let bytes = read.map_err(|error| Error::io("read bundle", path, &error))?;
     let bundle = Bundle::parse(&bytes).map_err(|error| error.subject(path.display().to_string()))?;
     if identity(&bundle) == bundle.id {
         return Ok(bundle);

@@ -129,11 +129,7 @@ fn list(folder: &Path) -> Result<Vec<PathBuf>> {
 /// The bundle of a record, and the files that it names, as far as they are beside it.
 fn with_record(path: &Path) -> Result<(Hand, Vec<PathBuf>)> {
     let io = |error| Error::io(OP, path, &error);
-    let mut bytes = vec![];
-    folder::read_found(path).and_then(|file| file.take(MAX_RECORD + 1).read_to_end(&mut bytes)).map_err(io)?;
-    if bytes.len() as u64 > MAX_RECORD {
-        return Err(Error::new(Side::Local, OP, Kind::Damaged, format!("{} is too large for a bundle's record", path.display())));
-    }
+    let bytes = folder::read_found(path).and_then(|file| crate::input::read_from(file, MAX_RECORD)).map_err(io)?;
     let record = Bundle::parse(&bytes).map_err(|error| error.subject(path.display().to_string()))?;
     let folder = path.parent().unwrap_or(Path::new(""));
     let beside = record.volumes.iter().map(|volume| folder.join(&volume.file)).filter(|file| folder::is_file(file)).collect();

@@ -104,7 +104,7 @@ fn certificates(operation: &'static str, path: &Path, pem: &[u8]) -> Result<Vec<
 }
 
 fn load(operation: &'static str, path: &Path) -> Result<Vec<u8>> {
-    std::fs::read(path).map_err(|error| Error::io(operation, path, &error))
+    crate::input::read(path, crate::input::MAX_PEM).map_err(|error| Error::io(operation, path, &error))
 }
 
 fn bad(operation: &'static str, path: &Path, what: &str) -> Error {
