@@ -12,6 +12,7 @@ pub mod demo;
 pub mod error;
 mod folder;
 mod input;
+mod internal;
 pub mod layout;
 pub mod limits;
 pub mod list;

@@ -211,7 +211,8 @@ mod tests {
         let bytes = Bytes::from(text.to_owned());
         let layer = Descriptor::new("text/plain", Digest::sha256(&bytes), bytes.len() as u64);
         layout.write_blob(&Place::new("a"), &layer, &InMemory(bytes), &Charge::new("a")).await.unwrap();
-        name(layout, tag, &json!({"mediaType": OCI_IMAGE, "layers": [layer], "subject": subject})).await
+        name(layout, tag, &json!({"schemaVersion": 2, "mediaType": OCI_IMAGE, "config": layer, "layers": [layer], "subject": subject}))
+            .await
     }
 
     async fn name(layout: &Layout, tag: Option<&str>, value: &Value) -> Descriptor {
@@ -247,7 +248,7 @@ mod tests {
         let sbom = put(&layout, None, "sbom", Some(&image)).await;
         let signed = put(&layout, Some(&tag(&sbom, ".sig")), "the sbom's signature", None).await;
         put(&layout, Some(&tag(&other, ".sig")), "not asked for", None).await;
-        let list = json!({"mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [sbom]});
+        let list = json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [sbom]});
         let list = name(&layout, Some(&tag(&image, "")), &list).await;
 
         let entries = layout.names().await.unwrap();

@@ -11,7 +11,7 @@ mod order;
 mod shelf;
 mod stage;
 
-use crate::{Error, Result};
+use crate::Result;
 
 pub use gather::{Arrived, Entry, Gathered, Gathering};
 pub(super) use gather::{repair, whole};
@@ -22,5 +22,5 @@ pub use stage::Stage;
 /// Work on files, off the runtime's threads.
 pub(super) async fn blocking<T: Send + 'static>(operation: &'static str, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|lost| Err(Error::local(operation, format!("the work ended early: {lost}"))))
+    done.unwrap_or_else(|lost| Err(crate::internal::lost(operation, lost)))
 }

@@ -12,7 +12,7 @@ use rayon::prelude::*;
 
 use super::format::Member;
 use crate::Result;
-use crate::content::{Digest, Links};
+use crate::content::Digest;
 use crate::layout::Finding;
 pub use hand::is_at;
 use hand::{Hand, at_hand};
@@ -129,11 +129,11 @@ struct Content<'a> {
     /// What those that are at hand as a whole turned out to be.
     states: HashMap<&'a Digest, State>,
     /// What manifests refer to.
-    links: HashMap<Digest, Links>,
+    links: HashMap<Digest, volume::Read>,
 }
 
 impl<'a> Content<'a> {
-    fn new(hand: &'a Hand, checked: &'a BTreeMap<u32, Checked>, mut links: HashMap<Digest, Links>) -> Result<Self> {
+    fn new(hand: &'a Hand, checked: &'a BTreeMap<u32, Checked>, mut links: HashMap<Digest, volume::Read>) -> Result<Self> {
         let mut places: HashMap<&Digest, Vec<(u32, &Member)>> = HashMap::new();
         for (number, member) in hand.members() {
             places.entry(&member.digest).or_default().push((number, member));

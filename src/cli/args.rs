@@ -123,6 +123,9 @@ pub(super) struct Selection {
     /// One image, as a list of one line; repeatable
     #[arg(long, value_name = "REF")]
     pub(super) image: Vec<String>,
+    /// Go on where the lists hold no image: nothing is to be done then. Without it, that is exit status 2
+    #[arg(long)]
+    pub(super) allow_empty: bool,
     /// Where to, instead of the configuration's target: HOST[:PORT][/PREFIX] or oci:DIR
     #[arg(long, value_name = "TARGET")]
     pub(super) to: Option<String>,
@@ -333,6 +336,9 @@ pub(super) struct VerifyArgs {
     /// Of a registry: this image, as a list of one line; repeatable
     #[arg(long, value_name = "REF")]
     pub(super) image: Vec<String>,
+    /// Go on where the lists hold no image: nothing is verified then. Without it, that is exit status 2
+    #[arg(long, conflicts_with_all = ["evidence", "lock"])]
+    pub(super) allow_empty: bool,
     /// Of a registry: the images that this lock names, each with the digest it says
     #[arg(long, value_name = "FILE", conflicts_with_all = ["lists", "image"])]
     pub(super) lock: Option<PathBuf>,

@@ -61,7 +61,7 @@ pub(super) async fn run(dir: &Path, printer: &Printer) -> Result<Exit, Refusal> 
 /// One run, and what the upstream saw of it.
 async fn measured(config: &Path, dir: &Path, meter: &Arc<Meter>, printer: &Printer) -> Result<(RunReport, Traffic), Refusal> {
     let before = meter.read();
-    let selection = Selection { lists: vec![], image: vec![], to: None, unmatched: None, platforms: vec![], concurrency: None };
+    let selection = Selection::default();
     let args = SyncArgs {
         selection,
         report: vec![],

@@ -8,7 +8,7 @@ use crate::bundle::evidence::{Evidence, check};
 use crate::config::{Config, Target};
 use crate::content::Place;
 use crate::stock::{Supply, SupplyOptions};
-use crate::{Error, Kind};
+use crate::{Error, Kind, internal};
 
 /// Sees that the evidence is what its digest says, and that everything it names is where it says: at `target`, if one is given.
 pub(super) async fn verify(
@@ -21,7 +21,7 @@ pub(super) async fn verify(
     let config = Config::load(file)?;
     let path = evidence.to_owned();
     let read = tokio::task::spawn_blocking(move || Evidence::read(&path)).await;
-    let read = read.unwrap_or_else(|lost| Err(Error::local("read evidence", format!("the work ended early: {lost}"))));
+    let read = read.unwrap_or_else(|lost| Err(internal::lost("read evidence", lost)));
     let read = read.map_err(|error| if error.kind() == Kind::Damaged { Refusal::failed(error) } else { Refusal::usage(error) })?;
     let digest = read.digest().map_err(Refusal::failed)?;
     let Some(named) = target.or_else(|| read.rows().first().map(|row| row.target.as_str())) else {

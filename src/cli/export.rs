@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use tokio_util::sync::CancellationToken;
 
 use super::args::ExportArgs;
-use super::inputs::Inputs;
+use super::inputs::{Inputs, lock_entries};
 use super::printer::Printer;
 use super::progress::{counting, size};
 use super::{Exit, Refusal, locked, repair, signals, state, sync};
@@ -13,7 +13,7 @@ use crate::bundle::{self, Bases, Delivered, Packed, Packing, Plan, format};
 use crate::config::Target;
 use crate::layout::Layout;
 use crate::report::{Outcome, RunReport, Status};
-use crate::{Error, Kind, Result};
+use crate::{Error, Kind, Result, internal};
 
 pub(super) async fn run(file: Option<&Path>, mut args: ExportArgs, printer: &Printer) -> Result<Exit, Refusal> {
     // Required: without it the arguments were refused.
@@ -25,7 +25,7 @@ pub(super) async fn run(file: Option<&Path>, mut args: ExportArgs, printer: &Pri
     let bases = before(&args, &to)?;
     let lock = args.sync.lock.as_deref().map(|path| locked::open(path, args.sync.frozen)).transpose()?;
     let mut inputs = match &lock {
-        Some(lock) if args.sync.frozen => Inputs::with(file, &args.sync.selection, |_| Ok(vec![lock.frozen()]))?,
+        Some(lock) if args.sync.frozen => Inputs::with(file, &args.sync.selection, |_| lock_entries(lock.frozen(), &args.sync.selection))?,
         _ => Inputs::read(file, &args.sync.selection)?,
     };
     inputs.target = Target::Layout { path: cache.clone() };
@@ -171,5 +171,5 @@ fn tell(packed: &Packed, printer: &Printer) {
 /// File work, off the runtime's threads.
 pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|lost| Err(Error::local("pack volumes", format!("the work ended early: {lost}"))))
+    done.unwrap_or_else(|lost| Err(internal::lost("pack volumes", lost)))
 }

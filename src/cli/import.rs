@@ -12,7 +12,7 @@ use crate::bundle::read::{Gathered, Gathering, Stage};
 use crate::config::{Config, TARGET_CONCURRENCY, Target};
 use crate::report::{self, RunReport};
 use crate::stock::{Supply, SupplyOptions};
-use crate::{Error, Result};
+use crate::{Error, Result, internal};
 
 /// Images of a damaged or missing file that are named; the report has all.
 const IMAGES: usize = 5;
@@ -59,7 +59,7 @@ async fn gather(paths: Vec<PathBuf>, config: Config, target: &Target, stage: Opt
         Ok(gathering.done())
     };
     let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|lost| Err(Error::local("read bundle", format!("the work ended early: {lost}")))).map_err(Refusal::usage)
+    done.map_err(|lost| Refusal::failed(internal::lost("read bundle", lost)))?.map_err(Refusal::usage)
 }
 
 /// Where it goes, and what outlives it.

@@ -56,27 +56,58 @@ pub(super) fn lists(config: &Config, selection: &Selection) -> Result<Vec<Parsed
     if files.is_empty() && selection.image.is_empty() {
         files = config.lists.iter().map(|path| path.display().to_string()).collect();
     }
-    if files.is_empty() && selection.image.is_empty() {
+    if files.is_empty() && selection.image.is_empty() && !selection.allow_empty {
         let error =
             Error::local("read lists", "no image list is given").remedy("name a list, use --image REF, or set `lists` in larder.toml");
         return Err(Refusal::usage(error));
     }
-    let mut parsed = self::files(&files)?;
+    let (mut parsed, nothing_failed) = read_all(&files)?;
     parsed.extend(selection.image.iter().map(|image| list::from_flag(image)));
+    check_entries(&parsed, &files, selection.allow_empty || nothing_failed)?;
     Ok(parsed)
+}
+
+/// What a lock says, as the only list.
+pub(super) fn lock_entries(listed: Parsed, selection: &Selection) -> Result<Vec<Parsed>, Refusal> {
+    let lists = vec![listed];
+    check_entries(&lists, &[], selection.allow_empty)?;
+    Ok(lists)
+}
+
+/// Refuses lists that hold nothing: a file that was emptied by accident would make every night a success. A line that does not parse is
+/// something.
+pub(super) fn check_entries(lists: &[Parsed], files: &[String], allow_empty: bool) -> Result<(), Refusal> {
+    if allow_empty || lists.iter().any(|list| !(list.entries.is_empty() && list.errors.is_empty())) {
+        return Ok(());
+    }
+    let message = match files {
+        [] => "no image is listed".to_owned(),
+        [file] => format!("{file} lists no image"),
+        files => format!("no image is listed in {}", files.join(", ")),
+    };
+    Err(Refusal::usage(Error::local("read lists", message).remedy("if that is meant: --allow-empty")))
 }
 
 /// These lists; all that cannot be read are named.
 pub(super) fn files(files: &[String]) -> Result<Vec<Parsed>, Refusal> {
+    read_all(files).map(|(parsed, _)| parsed)
+}
+
+/// As [`files()`], and whether one of them is what `--failed` has written because nothing failed: it is empty on purpose.
+fn read_all(files: &[String]) -> Result<(Vec<Parsed>, bool), Refusal> {
     let mut parsed = Vec::with_capacity(files.len());
-    let mut errors = vec![];
+    let (mut errors, mut nothing_failed) = (vec![], false);
     for file in files {
-        match read(file).and_then(|bytes| list::parse_bytes(file, &bytes)) {
+        let list = read(file).and_then(|bytes| {
+            nothing_failed |= crate::report::is_empty_failed_list(&bytes);
+            list::parse_bytes(file, &bytes)
+        });
+        match list {
             Ok(list) => parsed.push(list),
             Err(error) => errors.push(error),
         }
     }
-    if errors.is_empty() { Ok(parsed) } else { Err(errors.into()) }
+    if errors.is_empty() { Ok((parsed, nothing_failed)) } else { Err(errors.into()) }
 }
 
 /// The lists of the configuration.

@@ -9,7 +9,7 @@ use crate::bundle;
 use crate::config::Target;
 use crate::error::printable;
 use crate::layout::{self, Finding, VerifyReport};
-use crate::{Error, Result};
+use crate::{Error, Result, internal};
 
 /// The layout that `text` names: an existing path, else as `--to`.
 pub(super) fn path_of(text: &str, command: &'static str) -> Result<PathBuf, Refusal> {
@@ -28,7 +28,7 @@ pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T, Refusal> {
     let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|lost| Err(Error::local(command, format!("the work ended early: {lost}")))).map_err(Refusal::failed)
+    done.unwrap_or_else(|lost| Err(internal::lost(command, lost))).map_err(Refusal::failed)
 }
 
 /// Verifies a layout, or bundles: what a path is, is seen there.

@@ -100,7 +100,12 @@ pub fn main() -> ExitCode {
             return ExitCode::from(Exit::Failed as u8);
         }
     };
-    let done = runtime.block_on(dispatch(cli, &printer));
+    crate::internal::watch({
+        let printer = printer.clone();
+        move |what| printer.fail(what, &serde_json::json!({}))
+    });
+    let done = runtime.block_on(crate::internal::caught("run", dispatch(cli, &printer)));
+    let done = done.unwrap_or_else(|error| Err(Refusal::failed(error)));
     // Transfers that were told to stop may still be in blocking calls; they need not be waited for.
     runtime.shutdown_background();
     let exit = done.unwrap_or_else(|refusal| {

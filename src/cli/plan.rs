@@ -63,7 +63,7 @@ struct Row<'a> {
 pub(super) async fn run(file: Option<&Path>, args: PlanArgs, printer: &Printer) -> Result<Exit, Refusal> {
     let lock = args.lock.as_deref().map(|path| locked::open(path, true)).transpose()?;
     let inputs = Inputs::with(file, &args.selection, |config| match &lock {
-        Some(lock) if !inputs::any_list(config, &args.selection) => Ok(vec![lock.listed()]),
+        Some(lock) if !inputs::any_list(config, &args.selection) => inputs::lock_entries(lock.listed(), &args.selection),
         _ => inputs::lists(config, &args.selection),
     })?;
     let concurrency = args.selection.concurrency.map(usize::from);

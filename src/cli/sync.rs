@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::args::SyncArgs;
-use super::inputs::Inputs;
+use super::inputs::{Inputs, lock_entries};
 use super::locked::{self, LockFile};
 use super::printer::Printer;
 use super::{Exit, Refusal, progress, signals, state, summary, until};
@@ -17,7 +17,7 @@ use crate::{Error, Result};
 pub(super) async fn run(file: Option<&Path>, args: SyncArgs, printer: &Printer) -> Result<Exit, Refusal> {
     let lock = args.lock.as_deref().map(|path| locked::open(path, args.frozen)).transpose()?;
     let inputs = match &lock {
-        Some(lock) if args.frozen => Inputs::with(file, &args.selection, |_| Ok(vec![lock.frozen()]))?,
+        Some(lock) if args.frozen => Inputs::with(file, &args.selection, |_| lock_entries(lock.frozen(), &args.selection))?,
         _ => Inputs::read(file, &args.selection)?,
     };
     check_outputs(&args)?;

@@ -125,12 +125,13 @@ fn lists(config: &Config, args: &VerifyArgs) -> Result<Vec<Parsed>, Refusal> {
         false => inputs::files(&args.lists)?,
     };
     parsed.extend(args.image.iter().map(|image| list::from_flag(image)));
-    if parsed.is_empty() {
+    if parsed.is_empty() && !args.allow_empty {
         let error = Error::local("verify", "nobody says which images the registry should hold");
         return Err(Refusal::usage(
             error.remedy("name a list with --list, a lock with --lock or an image with --image, or set `lists` in larder.toml"),
         ));
     }
+    inputs::check_entries(&parsed, &args.lists, args.allow_empty)?;
     Ok(parsed)
 }
 

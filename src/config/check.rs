@@ -59,7 +59,7 @@ fn read(text: &str, lines: &Lines) -> Result<raw::File, Finding> {
         return Err(Finding::error(lines.of(&targets), message));
     }
     toml::from_str(text).map_err(|error| {
-        let (line, message) = syntax::problem(&error, lines);
+        let (line, message) = syntax::problem(&error, lines, text);
         Finding { line, ..Finding::error(0, message) }
     })
 }

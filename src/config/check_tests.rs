@@ -139,6 +139,20 @@ fn syntax_and_unknown_keys_are_told_with_their_line_on_one_line() {
 }
 
 #[test]
+fn what_was_read_otherwise_than_meant_is_told_with_what_to_write() {
+    let told = |text: &str| errors(&format!("version = 1\n{text}"));
+    assert_eq!(
+        told("[registry.docker.io]\nconcurrency = 4\n"),
+        "conf/larder.toml:2: `[registry.docker.io]` is read as tables within tables: write `[registry.\"docker.io\"]`, with quotes around the host"
+    );
+    assert!(told("[registry.localhost:5000]\n").ends_with("write `[registry.\"localhost:5000\"]`, with quotes around the host"));
+    assert_eq!(told("lists = \"a.txt\"\n"), "conf/larder.toml:2: `lists` is read as one text, and is a list: write `lists = [\"a.txt\"]`");
+    // Where the host is quoted, or has no dot, other mistakes are told as they are.
+    assert!(told("[registry.\"docker.io\"]\nio = 1\n").contains("unknown key `io`"));
+    assert!(told("[registry.localhost.pulls]\nlimt = 1\n").contains("unknown key `limt`"));
+}
+
+#[test]
 fn another_version_is_not_measured_by_this_ones_keys() {
     assert_eq!(
         errors("# larder\nversion = 2\nnew_key = true\n"),

@@ -21,10 +21,38 @@ impl Lines {
 }
 
 /// Where and what: the parser's message without its picture of the line, which could show a secret.
-pub(super) fn problem(error: &toml::de::Error, lines: &Lines) -> (Option<usize>, String) {
+pub(super) fn problem(error: &toml::de::Error, lines: &Lines, text: &str) -> (Option<usize>, String) {
     let line = error.span().map(|span| lines.at(span.start));
+    let written = line.and_then(|line| text.lines().nth(line - 1)).unwrap_or_default().trim();
+    if let Some(message) = unquoted_host(error.message(), written, text).or_else(|| lone_value(error.message(), written)) {
+        return (line, message);
+    }
     let message = later_key(error.message()).or_else(|| unknown_key(error.message())).unwrap_or_else(|| error.message().to_owned());
     (line, message)
+}
+
+/// `[registry.docker.io]`: TOML reads a table `io` in a table `docker`.
+fn unquoted_host(message: &str, written: &str, text: &str) -> Option<String> {
+    let host = |line: &str| {
+        let host = line.trim().strip_prefix("[registry.")?.split(']').next()?.trim().to_owned();
+        (host.contains(['.', ':']) && !host.contains(['"', '\''])).then_some(host)
+    };
+    let unknown = message.strip_prefix("unknown field `").and_then(|rest| rest.split('`').next());
+    // The parser may name a line below the header.
+    let is_part = |host: &String| unknown.is_some_and(|key| host.split('.').skip(1).any(|part| part == key));
+    // A colon is no character of TOML's bare keys.
+    let here = host(written).filter(|host| host.contains(':') || is_part(host));
+    let host = here.or_else(|| text.lines().filter_map(host).find(is_part))?;
+    Some(format!("`[registry.{host}]` is read as tables within tables: write `[registry.\"{host}\"]`, with quotes around the host"))
+}
+
+/// One text where a list belongs.
+fn lone_value(message: &str, written: &str) -> Option<String> {
+    if !(message.starts_with("invalid type: string") && message.ends_with("expected a sequence")) {
+        return None;
+    }
+    let (key, value) = written.split_once('=').map(|(key, value)| (key.trim(), value.trim()))?;
+    Some(format!("`{key}` is read as one text, and is a list: write `{key} = [{value}]`"))
 }
 
 /// Keys of later versions: a key that this version knows in the same table, and those beside it.

@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn an_image_says_it_in_an_annotation_or_in_its_config() {
         let config = descriptor("application/vnd.docker.container.image.v1+json", "c");
-        let mut image = json!({"mediaType": IMAGE, "config": config, "layers": null});
+        let mut image = json!({"schemaVersion": 2, "mediaType": IMAGE, "config": config, "layers": null});
         assert!(matches!(of(&image), Created::Config(found) if found.digest == Digest::sha256(b"c")));
         for (said, expected) in [
             (json!({ANNOTATION: "2024-02-03T04:05:06+02:00"}), Some("2024-02-03T02:05:06Z")),
@@ -132,7 +132,8 @@ mod tests {
                 assert_eq!(of(&image), at(expected));
             }
         }
-        assert_eq!(of(&json!({"mediaType": IMAGE, "config": descriptor("application/vnd.oci.empty.v1+json", "e")})), Created::Unsaid);
+        let empty = descriptor("application/vnd.oci.empty.v1+json", "e");
+        assert_eq!(of(&json!({"schemaVersion": 2, "mediaType": IMAGE, "config": empty, "layers": []})), Created::Unsaid);
         assert_eq!(of(&json!({"mediaType": "application/vnd.example"})), Created::Unsaid);
     }
 
@@ -146,15 +147,19 @@ mod tests {
         };
         let attestation = child("attestation", "unknown", json!({ATTESTATION: "attestation-manifest"}));
         let plain = child("plain", "linux", json!({}));
-        let index = json!({"mediaType": INDEX, "manifests": [attestation, plain]});
+        let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [attestation, plain]});
         assert!(matches!(of(&index), Created::Child(found) if found.digest == Digest::sha256(b"plain")));
         // Docker's official images say it on each child's descriptor.
         let dated = child("dated", "linux", json!({ANNOTATION: "2024-01-01T00:00:00Z"}));
-        assert_eq!(of(&json!({"mediaType": INDEX, "manifests": [attestation, dated, plain]})), at("2024-01-01T00:00:00Z"));
-        let annotated = json!({"mediaType": INDEX, "manifests": [plain], "annotations": {ANNOTATION: "2024-01-02T00:00:00Z"}});
+        assert_eq!(
+            of(&json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [attestation, dated, plain]})),
+            at("2024-01-01T00:00:00Z")
+        );
+        let annotated =
+            json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [plain], "annotations": {ANNOTATION: "2024-01-02T00:00:00Z"}});
         assert_eq!(of(&annotated), at("2024-01-02T00:00:00Z"));
-        assert_eq!(of(&json!({"mediaType": INDEX, "manifests": [attestation]})), Created::Unsaid);
-        assert_eq!(of(&json!({"mediaType": INDEX, "manifests": null})), Created::Unsaid);
+        assert_eq!(of(&json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [attestation]})), Created::Unsaid);
+        assert_eq!(of(&json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": null})), Created::Unsaid);
     }
 
     #[test]

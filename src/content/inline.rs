@@ -65,7 +65,8 @@ mod tests {
             (json!(null), vec![b"{}"]),
         ] {
             let bytes = Bytes::from(
-                json!({"mediaType": "application/vnd.oci.image.manifest.v1+json", "config": config, "layers": layers}).to_string(),
+                json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json", "config": config, "layers": layers})
+                    .to_string(),
             );
             let digest = Digest::sha256(&bytes);
             let manifest = Manifest::known(bytes, None, digest, Side::Upstream).unwrap();
@@ -79,7 +80,7 @@ mod tests {
         let child =
             json!({"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": Digest::sha256(b"{}"), "size": 2, "data": "e30="});
         for (media_type, expected) in [("application/vnd.oci.image.index.v1+json", 1), ("application/vnd.example+json", 0)] {
-            let bytes = Bytes::from(json!({"mediaType": media_type, "manifests": [child]}).to_string());
+            let bytes = Bytes::from(json!({"schemaVersion": 2, "mediaType": media_type, "manifests": [child]}).to_string());
             let digest = Digest::sha256(&bytes);
             assert_eq!(Manifest::known(bytes, None, digest, Side::Upstream).unwrap().inline().len(), expected);
         }

@@ -6,19 +6,21 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use oci_client::manifest as media;
 use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::Value;
 
 use super::Digest;
+use super::validity::{self, Invalid, NotAManifest};
 use crate::{Error, Kind, Result, Side};
 
 /// The largest manifest that is read: registries need to accept 4 MiB (distribution-spec "Pushing Manifests"); a little
 /// more is allowed for those that take more, and an endless body ends here.
 pub const MAX_MANIFEST: usize = 8 * 1024 * 1024;
 
+const CHECK: &str = "check manifest";
+
 const DOCKER_SCHEMA1: [&str; 2] =
     ["application/vnd.docker.distribution.manifest.v1+json", "application/vnd.docker.distribution.manifest.v1+prettyjws"];
 /// The predecessor of `artifactType` (image-spec v1.1.0-rc2): withdrawn, but still stored in registries.
-const OCI_ARTIFACT: &str = "application/vnd.oci.artifact.manifest.v1+json";
+pub(super) const OCI_ARTIFACT: &str = "application/vnd.oci.artifact.manifest.v1+json";
 const FOREIGN_LAYERS: [&str; 4] = [
     "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
     "application/vnd.oci.image.layer.nondistributable.v1.tar",
@@ -140,17 +142,6 @@ pub struct Links {
     pub subject: Option<Descriptor>,
 }
 
-/// What tells a manifest's type. Of a type that larder does not know nothing more may be expected.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Head {
-    #[serde(default)]
-    schema_version: Value,
-    media_type: Option<String>,
-    #[serde(default)]
-    manifests: Value,
-}
-
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct View {
@@ -170,25 +161,36 @@ pub(super) fn null_as_default<'de, D: Deserializer<'de>, T: Default + Deserializ
 }
 
 impl Manifest {
-    /// Checks `bytes` against `expected` and settles the media type: the Content-Type (without parameters) must not
-    /// contradict the body's own `mediaType` (distribution-spec "Pulling manifests").
+    /// Checks `bytes` against `expected`, that they are a manifest, and settles the media type: the Content-Type (without parameters) must
+    /// not contradict the body's own `mediaType` (distribution-spec "Pulling manifests").
     ///
     /// # Errors
-    /// `Kind::Damaged` for a wrong digest, contradicting types or something that is no JSON object; `Kind::Unsupported` for Docker schema 1.
+    /// `Kind::Damaged` for a wrong digest, contradicting types or what is not a manifest; `Kind::Unsupported` for Docker schema 1.
     pub fn verify(bytes: Bytes, content_type: Option<&str>, expected: &Digest, side: Side) -> Result<Self> {
-        const OP: &str = "check manifest";
+        Self::check(bytes, content_type, expected, side, None)
+    }
+
+    /// As [`Manifest::verify`], for what the registry `host` has answered.
+    ///
+    /// # Errors
+    /// As [`Manifest::verify`].
+    pub(crate) fn received(bytes: Bytes, content_type: Option<&str>, expected: &Digest, side: Side, host: &str) -> Result<Self> {
+        Self::check(bytes, content_type, expected, side, Some(host))
+    }
+
+    fn check(bytes: Bytes, content_type: Option<&str>, expected: &Digest, side: Side, host: Option<&str>) -> Result<Self> {
         if expected.hasher().is_none() {
-            return Err(Error::new(side, OP, Kind::Unsupported, format!("larder cannot compute {} digests", expected.algorithm())));
+            return Err(Error::new(side, CHECK, Kind::Unsupported, format!("larder cannot compute {} digests", expected.algorithm())));
         }
-        if !expected.matches(&bytes) {
-            return Err(Error::new(
-                side,
-                OP,
-                Kind::Damaged,
-                format!("the bytes received hash to {}, not to {expected}", Digest::sha256(&bytes)),
-            ));
+        if expected.matches(&bytes) {
+            return Self::of(bytes, content_type, expected.clone(), side, host);
         }
-        Self::known(bytes, content_type, expected.clone(), side)
+        let hashes = format!("the bytes received hash to {}, not to {expected}", Digest::sha256(&bytes));
+        Err(match validity::media_type(&bytes, content_type) {
+            // What was sent in the manifest's place tells more than its hash.
+            Err(Invalid::NotAManifest(other)) if other.whole => not_a_manifest(&other, side, host, &format!("; {hashes}")),
+            _ => Error::new(side, CHECK, Kind::Damaged, hashes),
+        })
     }
 
     /// As [`Manifest::verify`], for bytes whose digest `digest` has just been computed from them.
@@ -196,32 +198,20 @@ impl Manifest {
     /// # Errors
     /// As [`Manifest::verify`], but for the digest.
     pub fn known(bytes: Bytes, content_type: Option<&str>, digest: Digest, side: Side) -> Result<Self> {
-        const OP: &str = "check manifest";
-        let content_type =
-            content_type.map(|value| value.split(';').next().unwrap_or("").trim().to_ascii_lowercase()).filter(|value| !value.is_empty());
-        let no_manifest = |error: serde_json::Error| {
-            let hint = if bytes.trim_ascii_start().starts_with(b"<") { "it is a web page (HTML)".to_owned() } else { error.to_string() };
-            Error::new(side, OP, Kind::Damaged, format!("what was served as a manifest is none: {hint}"))
-        };
-        let head: Head = serde_json::from_slice(&bytes).map_err(no_manifest)?;
-        let generic = |value: &str| matches!(value, "application/json" | "text/plain" | "application/octet-stream" | "binary/octet-stream");
-        let media_type = match (content_type, head.media_type) {
-            (Some(header), Some(body)) if header != body.to_ascii_lowercase() && !generic(&header) => {
-                return Err(Error::new(side, OP, Kind::Damaged, format!("served as `{header}`, but the manifest says it is `{body}`")));
+        Self::of(bytes, content_type, digest, side, None)
+    }
+
+    fn of(bytes: Bytes, content_type: Option<&str>, digest: Digest, side: Side, host: Option<&str>) -> Result<Self> {
+        let media_type = validity::media_type(&bytes, content_type).map_err(|invalid| match invalid {
+            Invalid::NotAManifest(other) => not_a_manifest(&other, side, host, ""),
+            Invalid::TwoTypes { served, stated } => {
+                Error::new(side, CHECK, Kind::Damaged, format!("served as `{served}`, but the manifest says it is `{stated}`"))
             }
-            (_, Some(body)) => body,
-            (Some(header), None) if !generic(&header) => header,
-            // image-spec lets `mediaType` be absent; the shape tells then.
-            _ if head.schema_version == 1 => DOCKER_SCHEMA1[0].to_owned(),
-            _ if head.manifests.as_array().is_some_and(|children| !children.is_empty()) => media::OCI_IMAGE_INDEX_MEDIA_TYPE.to_owned(),
-            _ => media::OCI_IMAGE_MEDIA_TYPE.to_owned(),
-        };
-        if DOCKER_SCHEMA1.contains(&media_type.as_str()) {
-            return Err(Error::new(side, OP, Kind::Unsupported, "this is a Docker schema 1 manifest, which larder does not carry")
-                .remedy("rebuild or re-push the image with a current tool; schema 1 was withdrawn in 2019"));
-        }
+            Invalid::Schema1 => schema1(side),
+        })?;
         if kind_of(&media_type) != ManifestKind::Opaque {
-            serde_json::from_slice::<View>(&bytes).map_err(no_manifest)?;
+            serde_json::from_slice::<View>(&bytes)
+                .map_err(|error| Error::new(side, CHECK, Kind::Damaged, format!("invalid manifest: {error}")))?;
         }
         Ok(Manifest { bytes, media_type, digest })
     }
@@ -265,6 +255,33 @@ pub(crate) fn platforms_of(children: &[Descriptor]) -> Vec<String> {
     platforms.map(ToString::to_string).filter(|name| seen.insert(name.clone())).collect()
 }
 
+/// Whether a media type is one of layers or configs. An index may list such things: BuildKit's cache does, in its older form.
+pub(crate) fn is_blob_type(media_type: &str) -> bool {
+    const FAMILIES: [&str; 3] =
+        ["application/vnd.oci.image.layer.", "application/vnd.docker.image.rootfs.", "application/vnd.buildkit.cacheconfig."];
+    let is_config = [media::IMAGE_CONFIG_MEDIA_TYPE, media::IMAGE_DOCKER_CONFIG_MEDIA_TYPE].contains(&media_type);
+    is_config || FAMILIES.iter().any(|family| media_type.starts_with(family))
+}
+
+/// Whether a media type is one of Docker's schema 1.
+pub(crate) fn is_schema1(media_type: &str) -> bool {
+    DOCKER_SCHEMA1.contains(&media_type)
+}
+
+/// Why a manifest of Docker's schema 1 is not carried.
+pub(crate) fn schema1(side: Side) -> Error {
+    Error::new(side, CHECK, Kind::Unsupported, "this is a Docker schema 1 manifest, which larder does not carry")
+        .remedy("rebuild or re-push the image with a current tool; schema 1 was withdrawn in 2019")
+}
+
+fn not_a_manifest(other: &NotAManifest, side: Side, host: Option<&str>, more: &str) -> Error {
+    let error = Error::new(side, CHECK, Kind::Damaged, format!("{}{more}", other.message(host)));
+    match other.remedy() {
+        Some(remedy) => error.remedy(remedy),
+        None => error,
+    }
+}
+
 /// The family of a media type.
 pub(crate) fn kind_of(media_type: &str) -> ManifestKind {
     match media_type {
@@ -306,6 +323,7 @@ mod tests {
     fn a_wrong_digest_names_both() {
         let wrong = Digest::sha256(b"other");
         let error = Manifest::verify(Bytes::from_static(b"{}"), None, &wrong, Side::Upstream).unwrap_err();
+        assert!(error.message().starts_with("it is not a manifest (starts with `{}`)"), "{error}");
         assert_eq!(error.kind(), Kind::Damaged);
         assert!(error.message().contains("44136fa3") && error.message().contains(wrong.as_str()));
     }
@@ -324,8 +342,11 @@ mod tests {
     #[test]
     fn an_absent_media_type_is_told_from_the_shape() {
         let child = "{\"digest\":\"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a\",\"size\":2}";
-        assert_eq!(verify(&format!("{{\"manifests\":[{child}]}}"), Some("application/json")).unwrap().kind(), ManifestKind::Index);
-        let image = verify(&format!("{{\"config\":{child},\"layers\":[{child}]}}"), None).unwrap();
+        assert_eq!(
+            verify(&format!("{{\"schemaVersion\":2,\"manifests\":[{child}]}}"), Some("application/json")).unwrap().kind(),
+            ManifestKind::Index
+        );
+        let image = verify(&format!("{{\"schemaVersion\":2,\"config\":{child},\"layers\":[{child}]}}"), None).unwrap();
         assert_eq!((image.kind(), image.links().unwrap().blobs.len()), (ManifestKind::Image, 2));
     }
 

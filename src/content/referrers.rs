@@ -237,20 +237,29 @@ mod tests {
         Manifest::known(bytes.clone(), None, Digest::sha256(&bytes), Side::Upstream).unwrap()
     }
 
+    /// With the members that every manifest has.
+    fn made(mut body: Value) -> Value {
+        body["schemaVersion"] = json!(2);
+        if body.get("config").is_some() {
+            body["layers"] = json!([]);
+        }
+        body
+    }
+
     #[test]
     fn a_referrer_is_described_by_its_own_manifest() {
         let config = |of: &str| json!({"mediaType": of, "digest": format!("sha256:{HEX}"), "size": 2});
         let image = "application/vnd.oci.image.manifest.v1+json";
         for (body, artifact_type) in [
-            (json!({"mediaType": image, "artifactType": "a/sig", "config": config("c/x"), "annotations": {"k": "v"}}), Some("a/sig")),
-            (json!({"mediaType": image, "config": config("c/x"), "annotations": {"k": "v"}}), Some("c/x")),
-            (json!({"mediaType": image, "artifactType": "", "config": config("c/x"), "annotations": {"k": "v"}}), Some("c/x")),
-            (json!({"mediaType": OCI_INDEX, "manifests": null, "artifactType": null, "annotations": {"k": "v"}}), None),
+            (made(json!({"mediaType": image, "artifactType": "a/sig", "config": config("c/x"), "annotations": {"k": "v"}})), Some("a/sig")),
+            (made(json!({"mediaType": image, "config": config("c/x"), "annotations": {"k": "v"}})), Some("c/x")),
+            (made(json!({"mediaType": image, "artifactType": "", "config": config("c/x"), "annotations": {"k": "v"}})), Some("c/x")),
+            (made(json!({"mediaType": OCI_INDEX, "manifests": null, "artifactType": null, "annotations": {"k": "v"}})), None),
         ] {
             let described = manifest(&body).as_referrer();
             assert_eq!((described.artifact_type.as_deref(), described.annotations["k"].as_str()), (artifact_type, "v"), "{body}");
         }
-        let odd = manifest(&json!({"mediaType": image, "config": config("c/x"), "annotations": {"k": 7}}));
+        let odd = manifest(&made(json!({"mediaType": image, "config": config("c/x"), "annotations": {"k": 7}})));
         assert_eq!(odd.as_referrer(), odd.descriptor());
     }
 

@@ -207,10 +207,10 @@ mod tests {
     fn a_docker_list_stays_one_and_absent_annotations_come_last() {
         let (amd, arm) = (child("a", "linux/amd64"), child("b", "linux/arm64"));
         for before in ["", ",\"annotations\":null"] {
-            let source = manifest(&format!("{{\"mediaType\":\"{LIST}\",\"manifests\":[{amd},{arm}]{before}}}"));
+            let source = manifest(&format!("{{\"schemaVersion\":2,\"mediaType\":\"{LIST}\",\"manifests\":[{amd},{arm}]{before}}}"));
             let made = rewrite(&source, &filters(&["linux/amd64"])).unwrap();
             let expected = format!(
-                "{{\"mediaType\":\"{LIST}\",\"manifests\":[{amd}],\"annotations\":{{\"dev.larder.source.digest\":\"{}\"}}}}",
+                "{{\"schemaVersion\":2,\"mediaType\":\"{LIST}\",\"manifests\":[{amd}],\"annotations\":{{\"dev.larder.source.digest\":\"{}\"}}}}",
                 source.digest
             );
             assert_eq!(std::str::from_utf8(&made.bytes).unwrap(), expected);
@@ -220,18 +220,20 @@ mod tests {
     #[test]
     fn where_nothing_is_left_out_the_bytes_are_the_sources() {
         let (amd, arm) = (child("a", "linux/amd64"), child("b", "linux/arm64"));
-        let source = manifest(&format!("{{ \"mediaType\":\"{INDEX}\", \"manifests\":[{amd}, {arm}]}}"));
+        let source = manifest(&format!("{{ \"schemaVersion\":2, \"mediaType\":\"{INDEX}\", \"manifests\":[{amd}, {arm}]}}"));
         for all in [&[] as &[&str], &["linux/amd64", "linux/arm64", "linux/s390x"]] {
             assert_eq!(rewrite(&source, &filters(all)).unwrap().bytes, source.bytes);
         }
-        let image = manifest("{\"mediaType\":\"application/vnd.oci.image.manifest.v1+json\"}");
+        let image = manifest(
+            "{\"schemaVersion\":2,\"mediaType\":\"application/vnd.oci.image.manifest.v1+json\",\"config\":{\"digest\":\"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a\",\"size\":2},\"layers\":[]}",
+        );
         assert_eq!(rewrite(&image, &filters(&["linux/amd64"])).unwrap().digest, image.digest);
     }
 
     #[test]
     fn a_rewritten_index_of_a_rewritten_index_names_the_latter() {
         let (amd, arm, riscv) = (child("a", "linux/amd64"), child("b", "linux/arm64"), child("c", "linux/riscv64"));
-        let source = manifest(&format!("{{\"mediaType\":\"{INDEX}\",\"manifests\":[{amd},{arm},{riscv}]}}"));
+        let source = manifest(&format!("{{\"schemaVersion\":2,\"mediaType\":\"{INDEX}\",\"manifests\":[{amd},{arm},{riscv}]}}"));
         let first = rewrite(&source, &filters(&["linux/amd64", "linux/arm64"])).unwrap();
         let second = rewrite(&first, &filters(&["linux/amd64"])).unwrap();
         assert_eq!(source_of(&second), Some(first.digest));
@@ -241,7 +243,7 @@ mod tests {
     #[test]
     fn a_cut_index_tells_whether_it_is_still_what_is_asked_for_or_that_it_cannot() {
         let children = [child("a", "linux/amd64"), child("b", "linux/arm64"), child("c", "windows/amd64")].join(",");
-        let source = manifest(&format!("{{\"mediaType\":\"{INDEX}\",\"manifests\":[{children}]}}"));
+        let source = manifest(&format!("{{\"schemaVersion\":2,\"mediaType\":\"{INDEX}\",\"manifests\":[{children}]}}"));
         let held = rewrite(&source, &filters(&["linux/amd64", "linux/arm64"])).unwrap();
         let asked = |all: &[&str]| is_cut_of(&held, &source.digest, &filters(all)).unwrap();
         assert_eq!(asked(&["linux/amd64", "linux/arm64"]), Some(true));
@@ -265,6 +267,7 @@ mod tests {
         (children, space, annotations).prop_map(|(children, space, annotations)| {
             let children: Vec<String> = children.iter().map(|(seed, platform)| child(&seed.to_string(), platform)).collect();
             let mut members = vec![
+                format!("\"schemaVersion\":{space}2"),
                 format!("\"mediaType\":{space}\"{INDEX}\""),
                 format!("\"manifests\"{space}:[{}]", children.join(&format!("{space},{space}"))),
             ];

@@ -1,5 +1,6 @@
 //! `Sink`: where content is put.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -24,6 +25,15 @@ pub enum Presence {
 /// The annotation, on a layout's entry and on what [`Sink::published`] says of it, that names the platforms that are there, separated by
 /// commas: the children of others have been left out of the index on purpose.
 pub const SPARSE: &str = "dev.larder.platforms";
+
+/// The annotation, on a layout's entry, that names what its index lists and its upstream does not have: digests, separated by commas.
+pub(crate) const ABSENT: &str = "dev.larder.absent";
+
+/// What the upstream of an entry did not have, as the entry says.
+pub(crate) fn absent_from(entry: &Descriptor) -> HashSet<Digest> {
+    let text = entry.annotations.get(ABSENT).map(String::as_str).unwrap_or_default();
+    text.split(',').filter_map(|digest| Digest::parse(digest).ok()).collect()
+}
 
 /// A name to be given to a complete image.
 #[derive(Debug, Clone)]
@@ -94,8 +104,19 @@ pub trait Sink: Send + Sync {
     /// Stores a manifest by digest.
     async fn put_manifest(&self, place: &Place, manifest: &Manifest, charge: &Charge) -> Result<()>;
 
+    /// Says that the upstream itself does not have these manifests, which the index `root` lists: the image is whole without them.
+    fn accept_without(&self, _root: &Digest, _absent: &[Digest]) {}
+
     /// Gives a name; stores the manifest too if it is not there yet.
     async fn publish(&self, publication: &Publication, charge: &Charge) -> Result<()>;
+
+    /// Sees that a name which was just given is there, where the store's answer to that did not prove it; `always`: whatever it answered.
+    ///
+    /// # Errors
+    /// If it is not there, or means something else.
+    async fn confirm(&self, _publication: &Publication, _always: bool, _charge: &Charge) -> Result<()> {
+        Ok(())
+    }
 
     /// Stores manifests that refer to `subject` (their `subject` field), so that whoever asks for its referrers finds them. What they
     /// refer to must be there.

@@ -8,7 +8,8 @@ use super::engine::{Engine, Image, Survey};
 use super::graph::CHILDREN;
 use crate::Result;
 use crate::content::{
-    Choice, Descriptor, Digest, IndexMode, Manifest, ManifestKind, PlatformFilter, Policy, Presence as At, Referrer, kind_of, rewrite,
+    Choice, Descriptor, Digest, IndexMode, Manifest, ManifestKind, PlatformFilter, Policy, Presence as At, Referrer, is_blob_type, kind_of,
+    rewrite,
 };
 
 /// Children that an index nobody has seen has at most, for a plan: Docker's official images have 8 platforms with an
@@ -216,7 +217,7 @@ impl Engine {
     async fn children(&self, image: &Image, index: &Manifest) -> Result<u64> {
         self.at_hand.add_inline(index);
         let mut pulls = 0;
-        for child in wanted_of(&image.policy, index)? {
+        for child in wanted_of(&image.policy, index)?.into_iter().filter(|child| !is_blob_type(&child.media_type)) {
             if !self.is_free(image, &child).await? {
                 pulls += 1;
             }

@@ -11,7 +11,7 @@ use super::cost::{LIKELY_IN_INDEX, Seen};
 use super::listing::{Memory, Walk};
 use super::presence::{Locks, Presence};
 use super::recheck::Rechecked;
-use crate::content::{Charge, Descriptor, Digest, Place, Policy, Publication, Referrer, Sink, Source};
+use crate::content::{Charge, Descriptor, Digest, Place, Policy, Publication, Referrer, Sink, Source, is_schema1, schema1};
 use crate::name::Reference;
 use crate::report::{Reporter, Status};
 use crate::resume::Deliveries;
@@ -349,6 +349,7 @@ impl Engine {
                     image.upstream.resolve(&image.from, &image.wanted, &image.charge).await?.ok_or_else(|| not_found(image))
                 }
             }
+            .and_then(carried)
         };
         let target = self.target.sink.published(&image.to, &image.publish, &image.charge);
         let (wanted, held) = futures_util::future::try_join(upstream, target).await?;
@@ -363,6 +364,7 @@ impl Engine {
         }
         match self.target.sink.put_manifest(&image.to, &portion.manifest, &image.charge).await {
             Err(error) if !portion.sparse.is_empty() && error.http_status().is_some() => return Err(super::choose::no_sparse(error)),
+            Err(error) if error.kind() == Kind::ContentMissing && !job.absent().is_empty() => return Err(no_absent(error)),
             Err(error) if error.kind() == Kind::ContentMissing => {
                 self.refill(job, portion.links.clone()).await?;
                 self.target.sink.put_manifest(&image.to, &portion.manifest, &image.charge).await?;
@@ -385,14 +387,26 @@ impl Engine {
             sparse: portion.sparse.clone(),
         };
         match self.target.sink.publish(&publication, &image.charge).await {
-            Err(error) if !portion.sparse.is_empty() && error.http_status().is_some() => Err(super::choose::no_sparse(error)),
+            Err(error) if !portion.sparse.is_empty() && error.http_status().is_some() => return Err(super::choose::no_sparse(error)),
+            Err(error) if error.kind() == Kind::ContentMissing && !job.absent().is_empty() => return Err(no_absent(error)),
             Err(error) if error.kind() == Kind::ContentMissing => {
                 self.refill(job, portion.links.clone()).await?;
-                self.target.sink.publish(&publication, &image.charge).await
+                self.target.sink.publish(&publication, &image.charge).await?;
             }
-            done => done,
+            done => done?,
         }
+        self.target.sink.confirm(&publication, self.options.recheck, &image.charge).await
     }
+}
+
+/// What the upstream names, if it is of a kind that is carried: known from its HEAD, so that no pull is spent on it.
+fn carried(wanted: Descriptor) -> Result<Descriptor> {
+    if is_schema1(&wanted.media_type) { Err(schema1(Side::Upstream)) } else { Ok(wanted) }
+}
+
+/// What to do where the target takes no index without all that it lists, and the upstream does not have that.
+fn no_absent(error: Error) -> Error {
+    error.rather("the upstream lacks some of what its own index lists, and the target takes no such index: deliver the platforms that are there (`platforms` of the rule)")
 }
 
 fn not_found(image: &Image) -> Error {

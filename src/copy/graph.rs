@@ -9,8 +9,8 @@ use tokio::task::JoinSet;
 
 use super::choose::Portion;
 use super::engine::{Engine, Image};
-use crate::content::{Descriptor, Digest, ForeignLayers, Links, Manifest, ManifestKind, Presence as At};
-use crate::{Error, Kind, Result, Side};
+use crate::content::{Descriptor, Digest, ForeignLayers, Links, Manifest, ManifestKind, Presence as At, is_blob_type};
+use crate::{Error, Kind, Result, Side, internal};
 
 /// Children of one index that are worked on at once. Requests are limited by each registry's own concurrency; this bounds
 /// the manifests that one image holds in memory.
@@ -31,11 +31,21 @@ pub(super) struct Job<'a> {
     pub(super) referrers: u64,
     /// Manifests read for it, which a source may have kept until now.
     read: Mutex<Vec<Digest>>,
+    /// What its index lists, and the upstream does not have.
+    absent: Mutex<Vec<Descriptor>>,
 }
 
 impl<'a> Job<'a> {
     pub(super) fn new(image: &'a Image) -> Self {
-        Job { image, failed: Arc::default(), moved: AtomicBool::new(false), notes: Mutex::default(), referrers: 0, read: Mutex::default() }
+        Job {
+            image,
+            failed: Arc::default(),
+            moved: AtomicBool::new(false),
+            notes: Mutex::default(),
+            referrers: 0,
+            read: Mutex::default(),
+            absent: Mutex::default(),
+        }
     }
 
     pub(super) fn notes(&self) -> Vec<String> {
@@ -47,6 +57,11 @@ impl<'a> Job<'a> {
         if !notes.contains(&note) {
             notes.push(note);
         }
+    }
+
+    /// What its index lists, and the upstream does not have.
+    pub(super) fn absent(&self) -> Vec<Descriptor> {
+        self.absent.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// `manifest` was read for this image, now or in an earlier run.
@@ -76,9 +91,22 @@ fn both(one: Result<()>, other: Result<()>) -> Result<()> {
     }
 }
 
+/// A child as people know it: its platform, if it says one.
+fn called(child: &Descriptor) -> String {
+    match &child.platform {
+        Some(platform) if platform.os != "unknown" && !platform.os.is_empty() => format!("{platform} ({})", child.digest.short()),
+        _ => child.digest.to_string(),
+    }
+}
+
 /// An index may list blobs (BuildKit's cache does): what is no manifest, and of a type that is no manifest's, is looked for there.
 fn may_be_a_blob(child: &Descriptor, error: &Error) -> bool {
     error.kind() == Kind::NotFound && crate::content::kind_of(&child.media_type) == ManifestKind::Opaque
+}
+
+/// The upstream does not have a manifest that its own index lists: nothing can bring it.
+fn is_gone(error: &Error) -> bool {
+    error.kind() == Kind::NotFound && error.side() == Side::Upstream && error.http_status() == Some(404)
 }
 
 /// Whether `blob` is a foreign layer that is not to be fetched.
@@ -101,22 +129,53 @@ impl Engine {
             job.has_read(wanted);
             return Ok((Portion::whole(manifest)?, false));
         }
-        let manifest = self.read(job, wanted, &held).await?;
+        // A HEAD's Content-Length is a hint (of a compressed answer it is another): the digest decides.
+        let hinted = Descriptor { size: 0, ..wanted.clone() };
+        let manifest = self.read(job, &hinted, &held).await?;
         self.at_hand.add_inline(&manifest);
         let portion = self.portion(job, manifest).await?;
-        let children = portion.links.manifests.len() as u64;
+        let children = portion.links.manifests.iter().filter(|child| !is_blob_type(&child.media_type)).count() as u64;
         self.seen.add(children);
         if let Some(lease) = &image.charge.lease {
             // Now it is known how many pulls are still needed, at most: the rest is for others.
             lease.trim(children + job.referrers);
         }
         self.fill(job, portion.links.clone(), 0).await?;
+        let portion = self.without_absent(job, portion)?;
         Ok((portion, job.moved.load(Ordering::Relaxed)))
+    }
+
+    /// The portion as it could be brought: an index that lists what its upstream does not have is carried as it is.
+    fn without_absent(&self, job: &Job<'_>, mut portion: Portion) -> Result<Portion> {
+        let absent = job.absent();
+        if absent.is_empty() {
+            return Ok(portion);
+        }
+        let is_absent = |child: &Descriptor| absent.iter().any(|one| one.digest == child.digest);
+        let listed = portion.links.manifests.len();
+        portion.links.manifests.retain(|child| !is_absent(child));
+        let words: Vec<String> = absent.iter().map(called).collect();
+        let lacks = format!("the upstream does not have {}, which its own index lists", words.join(", "));
+        let policy = &job.image.policy;
+        if portion.links.manifests.is_empty() && listed > 0 || policy.platforms_required && !policy.platforms.is_empty() {
+            return Err(Error::new(Side::Upstream, "get manifest", Kind::NotFound, lacks).status(404));
+        }
+        let gone = crate::content::platforms_of(&absent);
+        let there = crate::content::platforms_of(&portion.links.manifests);
+        portion.platforms.retain(|platform| there.contains(platform) || !gone.contains(platform));
+        let digests: Vec<Digest> = absent.into_iter().map(|child| child.digest).collect();
+        self.target.sink.accept_without(&portion.manifest.digest, &digests);
+        job.note(format!("{lacks}: the index is carried as it is"));
+        Ok(portion)
     }
 
     /// Brings one child manifest with all it refers to.
     fn child<'a>(self: &'a Arc<Self>, job: &'a Job<'_>, child: Descriptor, depth: usize) -> BoxFuture<'a, Result<()>> {
         async move {
+            if is_blob_type(&child.media_type) {
+                job.note("its index lists layers, as a build cache does: they are carried as layers".to_owned());
+                return self.blobs(job, vec![child]).await;
+            }
             let place = &job.image.to;
             let holding = self.nodes.hold((place.clone(), child.digest.clone())).await;
             if job.failed.load(Ordering::Relaxed) {
@@ -131,6 +190,10 @@ impl Engine {
                 Err(error) if may_be_a_blob(&child, &error) => {
                     drop(holding);
                     return self.blobs(job, vec![child]).await;
+                }
+                Err(error) if is_gone(&error) && !self.options.warm => {
+                    job.absent.lock().unwrap_or_else(PoisonError::into_inner).push(child);
+                    return Ok(());
                 }
                 read => read?,
             };
@@ -188,7 +251,7 @@ impl Engine {
                 if failed.load(Ordering::Relaxed) {
                     return Err(Error::cancelled("copy blob"));
                 }
-                let done = engine.blob(&image, &blob).await;
+                let done = internal::caught("copy blob", engine.blob(&image, &blob)).await.and_then(|done| done);
                 if done.is_err() {
                     failed.store(true, Ordering::Relaxed);
                 }
@@ -197,7 +260,7 @@ impl Engine {
         }
         let mut all = Ok(());
         while let Some(done) = tasks.join_next().await {
-            let done = done.unwrap_or_else(|lost| Err(Error::local("copy blob", format!("the task ended early: {lost}"))));
+            let done = done.unwrap_or_else(|lost| Err(internal::lost("copy blob", lost)));
             if let Ok(moved) = done {
                 job.moved.fetch_or(moved, Ordering::Relaxed);
             }
@@ -288,6 +351,10 @@ impl Engine {
             }
             for child in manifests {
                 self.presence.forget(&job.image.to, &child.digest);
+                if is_blob_type(&child.media_type) {
+                    self.transfer(job.image, &child, None).await?;
+                    continue;
+                }
                 let manifest = match self.read(job, &child, &At::Absent).await {
                     Err(error) if may_be_a_blob(&child, &error) => {
                         self.transfer(job.image, &child, None).await?;

@@ -249,7 +249,9 @@ impl Engine {
             return Ok(One::There);
         }
         let held = self.holds_manifest(job, &referrer.manifest).await?;
-        let manifest = match self.read(job, &referrer.manifest, &held).await {
+        // Lists state sizes that are not the manifest's (Harbor before 2.11 adds those of its layers): the digest decides.
+        let listed = Descriptor { size: 0, ..referrer.manifest.clone() };
+        let manifest = match self.read(job, &listed, &held).await {
             Err(error) if error.kind() == Kind::NotFound => return Ok(One::Gone),
             read => read?,
         };
@@ -309,6 +311,7 @@ impl Engine {
             }
             done => done?,
         }
+        self.target.sink.confirm(&publication, self.options.recheck, &image.charge).await?;
         self.presence.add(&image.to, &manifest.digest);
         Ok(())
     }

@@ -7,7 +7,9 @@ use std::io::Read as _;
 use bytes::Bytes;
 
 use super::files::{self, Files};
-use crate::content::{Choice, Descriptor, Digest, Links, MAX_MANIFEST, Manifest, ManifestKind, PlatformFilter, kind_of};
+use crate::content::{
+    Choice, Descriptor, Digest, Links, MAX_MANIFEST, Manifest, ManifestKind, PlatformFilter, absent_from, is_blob_type, kind_of,
+};
 use crate::{Error, Kind, Result, Side};
 
 /// As what a node of the graph is referred to.
@@ -21,13 +23,17 @@ pub(super) enum Role {
 
 /// Visits everything that `root` reaches, each node once. The visitor returns what a node refers to, or `None` to end
 /// the walk; whether it came to its end. Subjects are not followed: an image does not need what it is about. Neither are the
-/// children that have been left out, if `root` is an entry that says so ([`SPARSE`](crate::content::SPARSE)).
+/// children that have been left out, if `root` is an entry that says so ([`SPARSE`](crate::content::SPARSE)), and what its upstream did
+/// not have.
 pub(super) fn walk(root: &Descriptor, mut visit: impl FnMut(&Descriptor, Role) -> Result<Option<Links>>) -> Result<bool> {
-    let filters = PlatformFilter::of_sparse(root);
+    let (filters, absent) = (PlatformFilter::of_sparse(root), absent_from(root));
     let mut visit = |node: &Descriptor, role| {
         let mut links = visit(node, role)?;
         if let Some(links) = links.as_mut().filter(|_| role == Role::Manifest && node.digest == root.digest) {
             links.manifests = Choice::of(&links.manifests, &filters).kept;
+        }
+        if let Some(links) = links.as_mut().filter(|_| !absent.is_empty()) {
+            links.manifests.retain(|child| !absent.contains(&child.digest));
         }
         Ok::<_, Error>(links)
     };
@@ -59,11 +65,18 @@ pub(super) enum Read {
 /// Reads a manifest with every check. What an index may refer to beside manifests (image-spec: "unknown media types must
 /// not generate an error") refers to nothing.
 pub(super) fn read(files: &Files, node: &Descriptor) -> Result<Read> {
+    read_as(files, node, is_manifest(&node.media_type))
+}
+
+/// As [`read()`]; `known`: it must be a manifest, whatever its media type says.
+fn read_as(files: &Files, node: &Descriptor, known: bool) -> Result<Read> {
     let Some(len) = files.blob_len(&node.digest)? else { return Ok(Read::Missing) };
     if len != node.size {
         return Ok(Read::Damaged(size_differs(len, node.size)));
     }
-    let known = is_manifest(&node.media_type);
+    if !known && is_blob_type(&node.media_type) {
+        return Ok(Read::Found(Box::default()));
+    }
     if len > MAX_MANIFEST as u64 {
         return Ok(if known { Read::Damaged(too_large(len)) } else { Read::Found(Box::default()) });
     }
@@ -75,10 +88,11 @@ pub(super) fn read(files: &Files, node: &Descriptor) -> Result<Read> {
     })
 }
 
-/// Whether everything below `root` is on disk: manifests by their hashes, blobs by their lengths. Foreign layers may be absent.
+/// Whether `root` is a manifest and everything below it is on disk: manifests by their hashes, blobs by their lengths. Foreign layers may
+/// be absent.
 pub(super) fn complete(files: &Files, root: &Descriptor) -> Result<bool> {
     walk(root, |node, role| match role {
-        Role::Manifest => Ok(match read(files, node)? {
+        Role::Manifest => Ok(match read_as(files, node, node.digest == root.digest || is_manifest(&node.media_type))? {
             Read::Found(links) => Some(*links),
             Read::Missing | Read::Damaged(_) => None,
         }),

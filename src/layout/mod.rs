@@ -30,12 +30,14 @@ mod source;
 mod testing;
 mod verify;
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::OnceCell;
 
+use crate::content::Digest;
 use crate::{Error, Kind, Result};
 pub use any_name::AnyName;
 pub(crate) use files::MAX_INDEX;
@@ -60,6 +62,8 @@ struct Inner {
     files: Files,
     index: Arc<IndexFile>,
     subjects: referrers::Subjects,
+    /// What the upstreams of images do not have, which those list: by the image, as its entry will say it.
+    absent: Mutex<HashMap<Digest, String>>,
     /// The shared lock that tells `gc` that somebody writes; taken at the first write, held until the last clone goes.
     writing: OnceCell<File>,
 }
@@ -78,7 +82,13 @@ impl Layout {
         files.check()?;
         let index = IndexFile::new(files.clone());
         index.read()?;
-        Ok(Layout(Arc::new(Inner { files, index: Arc::new(index), subjects: referrers::Subjects::default(), writing: OnceCell::new() })))
+        Ok(Layout(Arc::new(Inner {
+            files,
+            index: Arc::new(index),
+            subjects: referrers::Subjects::default(),
+            absent: Mutex::default(),
+            writing: OnceCell::new(),
+        })))
     }
 
     /// Opens a layout to write to it, and makes an empty one if `path` does not exist or is an empty folder. Waits while

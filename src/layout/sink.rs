@@ -1,11 +1,13 @@
 //! A layout as a [`Sink`]. Blobs belong to the whole layout: what one repository has, all have.
 
+use std::sync::PoisonError;
+
 use async_trait::async_trait;
 
 use super::files::{self, blocking};
 use super::ingest::{InMemory, ingest};
 use super::{Layout, damaged, graph};
-use crate::content::{Charge, Descriptor, Digest, Manifest, OpenBlob, Place, PlatformFilter, Presence, Publication, SPARSE, Sink};
+use crate::content::{ABSENT, Charge, Descriptor, Digest, Manifest, OpenBlob, Place, PlatformFilter, Presence, Publication, SPARSE, Sink};
 use crate::name::Reference;
 use crate::{Error, Kind, Result, Side};
 
@@ -78,12 +80,20 @@ impl Sink for Layout {
         ingest(&self.0.files, &manifest.descriptor(), &present, &InMemory(manifest.bytes.clone()), charge).await
     }
 
+    fn accept_without(&self, root: &Digest, absent: &[Digest]) {
+        let digests: Vec<&str> = absent.iter().map(Digest::as_str).collect();
+        self.0.absent.lock().unwrap_or_else(PoisonError::into_inner).insert(root.clone(), digests.join(","));
+    }
+
     async fn publish(&self, publication: &Publication, charge: &Charge) -> Result<()> {
         let Publication { place, reference, manifest, source, sparse } = publication;
         self.put_manifest(place, manifest, charge).await?;
         let mut root = manifest.descriptor();
         if !sparse.is_empty() {
             root.annotations.insert(SPARSE.to_owned(), PlatformFilter::joined(sparse));
+        }
+        if let Some(absent) = self.0.absent.lock().unwrap_or_else(PoisonError::into_inner).get(&root.digest) {
+            root.annotations.insert(ABSENT.to_owned(), absent.clone());
         }
         let name = full_name(place, reference);
         if !self.complete(root.clone()).await? {
@@ -109,7 +119,8 @@ impl Sink for Layout {
 /// A descriptor without what belongs to one entry only, but with what was left out below it.
 pub(super) fn bare(descriptor: &Descriptor) -> Descriptor {
     let mut bare = Descriptor::new(descriptor.media_type.clone(), descriptor.digest.clone(), descriptor.size);
-    bare.annotations.extend(descriptor.annotations.get_key_value(SPARSE).map(|(key, value)| (key.clone(), value.clone())));
+    let kept = [SPARSE, ABSENT].into_iter().filter_map(|key| descriptor.annotations.get_key_value(key));
+    bare.annotations.extend(kept.map(|(key, value)| (key.clone(), value.clone())));
     bare
 }
 
@@ -246,7 +257,7 @@ mod tests {
                 Some(crate::content::Platform { os: "linux".into(), architecture: architecture.into(), variant: None, os_version: None });
             child
         };
-        let value = serde_json::json!({"mediaType": super::super::testing::OCI_INDEX, "manifests": [of(&amd, "amd64"), of(&arm, "arm64")]});
+        let value = serde_json::json!({"schemaVersion": 2, "mediaType": super::super::testing::OCI_INDEX, "manifests": [of(&amd, "amd64"), of(&arm, "arm64")]});
         let bytes = Bytes::from(value.to_string());
         let manifest = Manifest::known(bytes.clone(), None, Digest::sha256(&bytes), Side::Upstream).unwrap();
         (Image { manifest, blobs: amd.blobs, children: vec![amd.manifest] }, arm)
@@ -260,7 +271,7 @@ mod tests {
         layer.media_type = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip".to_owned();
         let config = Bytes::from_static(b"{}");
         for (tag, value) in [
-            ("foreign", serde_json::json!({"mediaType": OCI_MANIFEST, "config": blob(&config), "layers": [layer]})),
+            ("foreign", serde_json::json!({"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": blob(&config), "layers": [layer]})),
             ("opaque", serde_json::json!({"mediaType": "application/vnd.example+json", "config": layer, "layers": []})),
         ] {
             let bytes = Bytes::from(value.to_string());

@@ -175,15 +175,18 @@ struct Check<'a> {
 impl Check<'_> {
     fn image(&mut self, entry: &IndexEntry) -> Result<()> {
         let image = entry.display_name();
+        // What has a name is an image; other files may be listed without one.
+        let named = entry.name.is_some() || entry.source.is_some();
         graph::walk(&entry.descriptor, |node, role| {
             self.reached.insert((node.digest.clone(), role));
-            Ok(Some(self.node(node, role, &image)?))
+            let must_be_manifest = graph::is_manifest(&node.media_type) || named && node.digest == entry.descriptor.digest;
+            Ok(Some(self.node(node, role, must_be_manifest, &image)?))
         })?;
         Ok(())
     }
 
     /// Notes what is wrong with a node, and returns what it refers to as far as that is known.
-    fn node(&mut self, node: &Descriptor, role: Role, image: &str) -> Result<Links> {
+    fn node(&mut self, node: &Descriptor, role: Role, must_be_manifest: bool, image: &str) -> Result<Links> {
         let Some(state) = self.states.get(&node.digest) else {
             if role == Role::Manifest || !node.is_foreign() {
                 let what = if role == Role::Manifest { "this manifest is not there" } else { "this blob is not there" };
@@ -204,6 +207,8 @@ impl Check<'_> {
         }
         match self.links_of(node)? {
             Ok(links) => Ok(Links::clone(&links)),
+            // An index may refer to what is no manifest; that refers to nothing.
+            Err(_) if !must_be_manifest => Ok(Links::default()),
             Err(why) => {
                 note(&mut self.damaged, &node.digest, &why, image);
                 Ok(Links::default())
@@ -217,8 +222,7 @@ impl Check<'_> {
         if let Some(known) = self.links.get(&key) {
             return Ok(known.clone());
         }
-        let is_manifest = graph::is_manifest(&node.media_type);
-        let read = if node.size > MAX_MANIFEST as u64 {
+        let links = if node.size > MAX_MANIFEST as u64 {
             Err(format!("it has {} bytes, more than a manifest may have ({MAX_MANIFEST})", node.size))
         } else {
             let bytes = Bytes::from(self.files.read(OP, &files::blob(&node.digest), node.size)?.unwrap_or_default());
@@ -226,8 +230,6 @@ impl Check<'_> {
             let manifest = parse(Some(node.media_type.as_str())).or_else(|_| parse(None));
             manifest.and_then(|manifest| manifest.links()).map(Arc::new).map_err(|error| error.message())
         };
-        // An index may refer to what is no manifest; that refers to nothing.
-        let links = read.or_else(|why| if is_manifest { Err(why) } else { Ok(Arc::default()) });
         self.links.insert(key, links.clone());
         Ok(links)
     }
@@ -343,6 +345,36 @@ mod tests {
         let report = verify(dir.path(), &|_| {}).unwrap();
         assert_eq!(report.damaged.len(), 1);
         assert!(report.damaged[0].why.ends_with("its descriptor says 1"), "{}", report.damaged[0].why);
+    }
+
+    #[tokio::test]
+    async fn a_name_on_what_is_not_a_manifest_is_damage() {
+        for (body, media_type, expected) in [
+            ("{}", super::super::testing::OCI_MANIFEST, "it is not a manifest (starts with `{}`): it has no `schemaVersion` 2"),
+            ("{\"errors\":[]}", "application/json", "it is not a manifest (starts with `{\"errors\":[]}`): it has no `schemaVersion` 2"),
+            ("<html>", "text/html", "it is not a manifest (starts with `<html>`) (a web page (HTML)"),
+        ] {
+            let dir = folder();
+            drop(Layout::open_or_create(dir.path()).await.unwrap());
+            let digest = Digest::sha256(body.as_bytes());
+            fs::write(dir.path().join("blobs/sha256").join(digest.encoded()), body).unwrap();
+            let entry = |name: Option<&str>| {
+                let annotations = name.map(|name| serde_json::json!({"org.opencontainers.image.ref.name": name}));
+                let entry = serde_json::json!({"mediaType": media_type, "digest": digest, "size": body.len(), "annotations": annotations});
+                let index = serde_json::json!({"schemaVersion": 2, "manifests": [entry]});
+                fs::write(dir.path().join("index.json"), index.to_string()).unwrap();
+            };
+            entry(Some("app:v1"));
+            let report = verify(dir.path(), &|_| {}).unwrap();
+            assert_eq!(report.damaged.len(), 1, "{body}");
+            assert!(report.damaged[0].why.starts_with(expected), "{}", report.damaged[0].why);
+            let layout = Layout::open(dir.path()).await.unwrap();
+            let named = crate::name::Reference::Tag("v1".to_owned());
+            assert!(layout.published(&Place::new("app"), &named, &charge()).await.unwrap().is_none());
+            // A file without a name may be anything that its type does not call a manifest.
+            entry(None);
+            assert_eq!(verify(dir.path(), &|_| {}).unwrap().ok(), media_type != super::super::testing::OCI_MANIFEST);
+        }
     }
 
     #[tokio::test]

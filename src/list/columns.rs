@@ -47,6 +47,21 @@ pub(super) fn parse(file: &Arc<str>, text: &str) -> Result<Parsed> {
     Ok(parsed)
 }
 
+/// What the first data line of a list is instead of a header, if it looks like one: what was read, and what to write.
+pub(super) fn misread(first: &str) -> Option<String> {
+    let is_image = |field: &str| field.trim().trim_matches('"').eq_ignore_ascii_case("image");
+    for (separator, name) in [(';', "`;`"), ('\t', "tabs"), ('|', "`|`")] {
+        if first.contains(separator) && first.split(separator).any(is_image) {
+            return Some(format!(
+                "the header's fields are separated by {name}: write `,` between them (`;` separates values in one field)"
+            ));
+        }
+    }
+    let fields = fields(first).ok()?;
+    let written = fields.iter().map(|field| field.trim()).find(|field| *field != "image" && is_image(field))?;
+    Some(format!("the header has a column `{written}`: write it in small letters, `image`"))
+}
+
 /// Whether a file's first data line makes it a CSV list.
 pub(super) fn is_header(first: &str) -> bool {
     fields(first).is_ok_and(|fields| fields.iter().any(|field| field.trim() == "image"))
@@ -55,6 +70,9 @@ pub(super) fn is_header(first: &str) -> bool {
 fn header(record: &Record<'_>) -> Result<Vec<Column>, String> {
     let names = COLUMNS.map(|(name, _)| name).join(", ");
     let fields = closed_fields(record)?;
+    if let Some(message) = misread(record.text) {
+        return Err(message);
+    }
     if !fields.iter().any(|field| field.trim() == "image") {
         return Err(format!("no column `image`: the first line of a CSV list names its columns (known: {names})"));
     }

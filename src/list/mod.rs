@@ -152,7 +152,15 @@ fn too_long(text: &str) -> String {
 pub fn parse(file: &str, text: &str) -> Result<Parsed> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let name: Arc<str> = file.into();
-    if is_csv(file, text) { columns::parse(&name, text) } else { Ok(text::parse(&name, text)) }
+    if is_csv(file, text) {
+        return columns::parse(&name, text);
+    }
+    if let Some(first) = records::records(text).next()
+        && let Some(message) = columns::misread(first.text).or_else(|| text::misread(first.text))
+    {
+        return Err(file_error(file, first.line, message));
+    }
+    Ok(text::parse(&name, text))
 }
 
 /// [`parse`] for bytes as they come from a file.

@@ -152,6 +152,28 @@ fn whoever_meant_columns_in_a_text_list_is_told_so() {
 }
 
 #[test]
+fn a_file_of_another_format_is_told_from_a_list() {
+    let yaml = "this is YAML, and a list is text or CSV: `larder list scan FILE` finds the images in it, and prints a list";
+    for (text, expected) in [
+        ("# images\n---\na: b\n", format!("l.txt:2: {yaml}")),
+        ("apiVersion: v1\nkind: Pod\n", format!("l.txt:1: {yaml}")),
+        ("services:\n  web:\n", format!("l.txt:1: {yaml}")),
+        ("- alpine\n- busybox\n", format!("l.txt:1: {yaml}")),
+        ("{\"images\": []}", format!("l.txt:1: {}", yaml.replace("YAML", "JSON"))),
+        (
+            "image;tags\nalpine;3.20\n",
+            "l.txt:1: the header's fields are separated by `;`: write `,` between them (`;` separates values in one field)".to_owned(),
+        ),
+        ("Image\nalpine\n", "l.txt:1: the header has a column `Image`: write it in small letters, `image`".to_owned()),
+    ] {
+        assert_eq!(parse("l.txt", text).unwrap_err().message(), expected, "{text}");
+    }
+    for text in ["localhost:5000/a:1 # images: some\n", "alpine:3.20\nquay.io/a/image\n", "library/image\n"] {
+        assert_eq!(parse("l.txt", text).unwrap().errors, [], "{text}");
+    }
+}
+
+#[test]
 fn name_or_header_decide_the_format() {
     let csv = "# c\n\n\"tags\",\"image\"\n1;2,alpine\n";
     for file in ["-", "l.txt", "l.csv", "L.CSV", "csv", ""] {
@@ -166,6 +188,15 @@ fn name_or_header_decide_the_format() {
 #[test]
 fn a_meaningless_file_is_an_error_that_names_the_line() {
     for (text, message) in [
+        (
+            "image;tags\nalpine;3.20\n",
+            "l.csv:1: the header's fields are separated by `;`: write `,` between them (`;` separates values in one field)",
+        ),
+        (
+            "image\ttags\nalpine\t3.20\n",
+            "l.csv:1: the header's fields are separated by tabs: write `,` between them (`;` separates values in one field)",
+        ),
+        ("# c\nImage,tags\nalpine,3.20\n", "l.csv:2: the header has a column `Image`: write it in small letters, `image`"),
         ("\n# c\nimage,arch\nalpine,amd64\n", "l.csv:3: unknown column `arch` (known: image, tags, exclude, platforms, target, priority)"),
         ("image,tags,\n", "l.csv:1: column 3 has no name (known: image, tags, exclude, platforms, target, priority)"),
         (

@@ -15,6 +15,18 @@ pub(super) fn parse(file: &Arc<str>, text: &str) -> Parsed {
     parsed
 }
 
+/// What a list's first line is instead, if it is of another format: what was read, and what to do.
+pub(super) fn misread(first: &str) -> Option<String> {
+    let first = without_comment(first.lines().next().unwrap_or_default()).trim_end();
+    let key = first.split_once(':').filter(|(key, rest)| !key.is_empty() && (rest.is_empty() || rest.starts_with(' ')));
+    let what = match first.chars().next() {
+        Some('{' | '[') => "JSON",
+        _ if first == "---" || first.starts_with("- ") || key.is_some() => "YAML",
+        _ => return None,
+    };
+    Some(format!("this is {what}, and a list is text or CSV: `larder list scan FILE` finds the images in it, and prints a list"))
+}
+
 fn without_comment(line: &str) -> &str {
     let starts_comment = |at: &usize| line[..*at].chars().next_back().is_none_or(char::is_whitespace);
     match line.match_indices('#').map(|(at, _)| at).find(starts_comment) {

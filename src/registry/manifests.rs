@@ -2,10 +2,11 @@
 //! docs/registries.md, "Manifests").
 
 use std::sync::PoisonError;
+use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::Method;
-use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
 
 use super::auth::Scopes;
 use super::counters::RequestKind;
@@ -14,12 +15,25 @@ use super::store::RegistryStore;
 use super::transport::{Answer, Call};
 use crate::content::{self, Charge, Descriptor, Digest, MAX_MANIFEST, Manifest, Place};
 use crate::name::Reference;
-use crate::{Kind, Result};
+use crate::{Error, Kind, Result};
+
+/// How long a name that was just put, and is not there, is waited for before it is asked for again: registries that answer from a replica
+/// need a moment.
+const NAME_WAITS: [Duration; 2] = [Duration::from_millis(300), Duration::from_secs(1)];
 
 /// Says what a manifest's bytes hash to.
 const CONTENT_DIGEST: &str = "docker-content-digest";
 /// Says that the registry has seen the `subject` of a manifest that was put.
 const SUBJECT: &str = "oci-subject";
+
+/// What the answer to a PUT of a manifest says.
+pub(super) struct Stored {
+    /// The subject that the registry says to have seen: it lists the manifest as its referrer (distribution-spec "Pushing Manifests with
+    /// Subject").
+    pub(super) subject: Option<Digest>,
+    /// The registry says where the manifest is now, and its right digest: it has looked at what it stored.
+    pub(super) proven: bool,
+}
 
 impl RegistryStore {
     pub(super) fn manifest_url(&self, place: &Place, reference: &str) -> url::Url {
@@ -102,11 +116,6 @@ impl RegistryStore {
             charge.tally.add_read(body.len() as u64);
         }
         let topic = self.transport.topic(&call);
-        if body.trim_ascii_start().starts_with(b"<") {
-            let message =
-                "what was served as a manifest is a web page (HTML): a login page, or a proxy's error, answers in the registry's place";
-            return Err(topic.error(Kind::Damaged, message));
-        }
         let said = said_digest(&answer, &topic)?;
         let expected = match (reference, said) {
             (Reference::Digest(digest), said) => {
@@ -117,7 +126,7 @@ impl RegistryStore {
             (Reference::Tag(_), _) => Digest::sha256(&body),
         };
         let content_type = answer.header(CONTENT_TYPE);
-        Manifest::verify(body, content_type, &expected, side).map(Some).map_err(|error| error.subject(topic.image))
+        Manifest::received(body, content_type, &expected, side, topic.host).map(Some).map_err(|error| error.subject(topic.image))
     }
 
     /// PUT, by digest or by tag. The registry must store these very bytes.
@@ -125,8 +134,7 @@ impl RegistryStore {
         self.put_manifest_if(place, reference, manifest, HeaderMap::new(), charge).await.map(drop)
     }
 
-    /// As [`RegistryStore::store_manifest`], under the conditions that `headers` say. Gives the subject that the registry says to have
-    /// seen: it lists the manifest as its referrer (distribution-spec "Pushing Manifests with Subject").
+    /// As [`RegistryStore::store_manifest`], under the conditions that `headers` say.
     pub(super) async fn put_manifest_if(
         &self,
         place: &Place,
@@ -134,7 +142,7 @@ impl RegistryStore {
         manifest: &Manifest,
         headers: HeaderMap,
         charge: &Charge,
-    ) -> Result<Option<Digest>> {
+    ) -> Result<Stored> {
         let url = self.manifest_url(place, reference.as_str());
         let scopes = Scopes::push(place.as_str());
         let mut call = Call::new((RequestKind::ManifestPut, "put manifest", Method::PUT), url, place, &scopes, charge);
@@ -149,22 +157,78 @@ impl RegistryStore {
             Err(error) => {
                 if error.kind() == Kind::ContentMissing {
                     self.held().forget(place);
+                    return Err(error);
                 }
                 self.manifest_refused(place, &error);
-                return Err(error);
+                return Err(oci_only(error, &manifest.media_type));
             }
         };
         charge.tally.add_written(manifest.bytes.len() as u64);
         let topic = self.transport.topic(&call);
-        if let Some(stored) = said_digest(&answer, &topic)?
+        let said = said_digest(&answer, &topic)?;
+        if let Some(stored) = &said
             && stored.algorithm() == manifest.digest.algorithm()
-            && stored != manifest.digest
+            && *stored != manifest.digest
         {
             return Err(topic.error(Kind::Damaged, format!("the target stored another manifest: {stored} instead of {}", manifest.digest)));
         }
         self.held().add(place, &manifest.digest);
         self.took_manifest(place);
-        Ok(answer.header(SUBJECT).and_then(|said| Digest::parse(said.trim()).ok()))
+        let place_of = |location: &str| location.split('?').next().and_then(|path| path.rsplit('/').next()).map(str::to_owned);
+        let location = answer.header(LOCATION).and_then(place_of);
+        let located = location.is_some_and(|last| last == manifest.digest.as_str() || last == reference.as_str());
+        let subject = answer.header(SUBJECT).and_then(|said| Digest::parse(said.trim()).ok());
+        Ok(Stored { subject, proven: located && said.as_ref() == Some(&manifest.digest) })
+    }
+
+    /// Asks by HEAD for a name that was just put: it must be there, and mean `digest`. A registry that does not answer HEADs of manifests
+    /// is believed.
+    ///
+    /// # Errors
+    /// If the name is not there, or means something else.
+    pub(super) async fn find_name(&self, place: &Place, reference: &Reference, digest: &Digest, charge: &Charge) -> Result<()> {
+        let scopes = Scopes::push(place.as_str());
+        let mut waits = NAME_WAITS.into_iter();
+        loop {
+            let url = self.manifest_url(place, reference.as_str());
+            let mut call = Call::new((RequestKind::ManifestHead, "check tag", Method::HEAD), url, place, &scopes, charge);
+            call.headers = accept();
+            let found = match self.transport.send(&call, &mut self.transport.host.patience()).await {
+                Ok(answer) => said_digest(&answer, &self.transport.topic(&call))?,
+                Err(error) if error.kind() == Kind::NotFound => {
+                    if let Some(wait) = waits.next() {
+                        tokio::time::sleep(wait).await;
+                        continue;
+                    }
+                    self.held().forget(place);
+                    let message = "the target accepted the manifest, and does not have it under this name";
+                    let error = self.transport.topic(&call).error(Kind::Damaged, message).status(404);
+                    return Err(error.remedy("look at the target's storage; larder puts it again in the next run"));
+                }
+                Err(error) if matches!(error.http_status(), Some(400 | 401 | 403 | 405 | 501)) => None,
+                Err(error) => return Err(error),
+            };
+            return match found {
+                Some(found) if found.algorithm() == digest.algorithm() && found != *digest => {
+                    self.held().forget(place);
+                    let message = format!("the target accepted {digest}, and has {found} under this name");
+                    Err(self.transport.topic(&call).error(Kind::Damaged, message))
+                }
+                _ => Ok(()),
+            };
+        }
+    }
+}
+
+/// Says of which type a manifest was that a registry refuses, if that may be why.
+fn oci_only(error: Error, media_type: &str) -> Error {
+    let docker = media_type.starts_with("application/vnd.docker.");
+    match error.http_status() {
+        Some(415) if docker => error.rather(format!("the manifest is of type {media_type}: this registry takes OCI types only")),
+        Some(400) if docker => {
+            error.rather(format!("the manifest is of type {media_type}: it may be that this registry takes OCI types only"))
+        }
+        _ => error,
     }
 }
 

@@ -203,7 +203,7 @@ impl RegistryStore {
     pub(super) async fn put_referrers(&self, place: &Place, subject: &Digest, referrers: &[Manifest], charge: &Charge) -> Result<()> {
         let puts = stream::iter(referrers.iter().cloned()).map(|referrer| async move {
             let reference = Reference::Digest(referrer.digest.clone());
-            let listed = self.put_manifest_if(place, &reference, &referrer, HeaderMap::new(), charge).await?;
+            let listed = self.put_manifest_if(place, &reference, &referrer, HeaderMap::new(), charge).await?.subject;
             Ok::<_, Error>(if listed.as_ref() == Some(subject) { None } else { Some(referrer.as_referrer()) })
         });
         let unlisted: Vec<Descriptor> = puts.buffered(PUTS).try_filter_map(|unlisted| async move { Ok(unlisted) }).try_collect().await?;

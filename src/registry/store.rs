@@ -1,9 +1,10 @@
 //! A registry as one account sees it: the two traits, in the API's terms.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use reqwest::header::HeaderMap;
 use tokio::sync::OnceCell;
 
 use super::auth::Scopes;
@@ -24,6 +25,8 @@ pub(crate) struct RegistryStore {
     pub(super) read: Mutex<Read>,
     /// Where pushes are known to be taken, or refused.
     pub(super) admissions: Admissions,
+    /// Names that were put, where the answer did not say that they are there.
+    unproven: Mutex<HashSet<(Place, Reference)>>,
     /// Of each repository that was looked through for them.
     pub(super) digest_tags: Mutex<HashMap<Place, Arc<OnceCell<Arc<DigestTags>>>>>,
     pub(super) index_locks: IndexLocks,
@@ -37,6 +40,7 @@ impl RegistryStore {
             held: Mutex::default(),
             read: Mutex::default(),
             admissions: Admissions::default(),
+            unproven: Mutex::default(),
             listed: Listed::default(),
             digest_tags: Mutex::default(),
             index_locks: IndexLocks::default(),
@@ -46,6 +50,10 @@ impl RegistryStore {
     /// The gate that its manifest GETs pass, if it is an upstream.
     pub(crate) fn gate(&self) -> Option<Arc<Gate>> {
         self.transport.toll.as_ref().map(|toll| Arc::clone(&toll.gate))
+    }
+
+    fn unproven(&self) -> MutexGuard<'_, HashSet<(Place, Reference)>> {
+        self.unproven.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is known to be there.
@@ -184,8 +192,19 @@ impl Sink for RegistryStore {
             // The digest is the name, and it is there.
             return Ok(());
         }
-        self.store_manifest(place, reference, manifest, charge).await
+        let stored = self.put_manifest_if(place, reference, manifest, HeaderMap::new(), charge).await?;
+        if !stored.proven {
+            self.unproven().insert((place.clone(), reference.clone()));
+        }
+        Ok(())
     }
+
+    async fn confirm(&self, publication: &Publication, always: bool, charge: &Charge) -> Result<()> {
+        let Publication { place, reference, manifest, .. } = publication;
+        let unproven = self.unproven().remove(&(place.clone(), reference.clone()));
+        if always || unproven { self.find_name(place, reference, &manifest.digest, charge).await } else { Ok(()) }
+    }
+
     async fn attach(&self, place: &Place, subject: &Digest, referrers: &[Manifest], charge: &Charge) -> Result<()> {
         self.put_referrers(place, subject, referrers, charge).await
     }

@@ -63,6 +63,14 @@ fn row(image: &Outcome) -> [String; 21] {
     ]
 }
 
+/// The columns of [`failed_list`].
+const FAILED_COLUMNS: [&str; 6] = ["image", "tags", "exclude", "platforms", "target", "priority"];
+
+/// Whether a list is what [`failed_list`] writes when nothing failed.
+pub(crate) fn is_empty_failed_list(list: &[u8]) -> bool {
+    list.trim_ascii() == FAILED_COLUMNS.join(",").as_bytes()
+}
+
 /// What was not delivered, as a CSV image list that can be given back.
 ///
 /// # Errors
@@ -71,7 +79,7 @@ pub fn failed_list(images: &[Outcome]) -> Result<Vec<u8>, String> {
     let mut writer = csv::WriterBuilder::new().has_headers(false).from_writer(vec![]);
     let undelivered = images.iter().filter(|image| matches!(image.status, Status::Failed | Status::Deferred));
     let written = writer
-        .write_record(["image", "tags", "exclude", "platforms", "target", "priority"])
+        .write_record(FAILED_COLUMNS)
         .and_then(|()| undelivered.map(|image| &image.again).try_for_each(|again| writer.serialize(again)));
     written.map_err(|error| error.to_string())?;
     writer.into_inner().map_err(|error| error.to_string())

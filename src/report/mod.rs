@@ -9,6 +9,7 @@ mod outcome;
 mod run;
 
 pub use self::csv::failed_list;
+pub(crate) use self::csv::is_empty_failed_list;
 pub use outcome::{Again, Held, Outcome, Status};
 pub use run::{PullRow, RegistryRow, Requests, RunReport, Totals};
 

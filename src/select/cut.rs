@@ -83,6 +83,8 @@ pub(super) struct Latest {
     pub(super) tags: Vec<String>,
     /// How many tags had no place in the order: those without a version, and where only plain versions are meant, the others.
     pub(super) unranked: usize,
+    /// Of these, the releases that look newer than all that is kept; the newest first.
+    pub(super) newer: Vec<String>,
 }
 
 /// The `count` latest of `tags`, by version. Tags without a version have none. `chosen`: whether globs, regexes or ranges chose the
@@ -90,15 +92,22 @@ pub(super) struct Latest {
 pub(super) fn latest(tags: Vec<String>, count: usize, chosen: bool) -> Latest {
     let all = tags.len();
     let mut ranked: Vec<(Rank, String)> = tags.into_iter().map(|tag| (Rank::of(&tag), tag)).filter(|(rank, _)| rank.is_some()).collect();
+    let mut variants = vec![];
     if !chosen {
         ranked.retain(|(rank, _)| rank.is(|version| !version.is_prerelease()));
         if ranked.iter().any(|(rank, _)| rank.is(Version::is_plain)) {
-            ranked.retain(|(rank, _)| rank.is(Version::is_plain));
+            (ranked, variants) = ranked.into_iter().partition(|(rank, _)| rank.is(Version::is_plain));
         }
     }
     let unranked = all - ranked.len();
-    ranked.sort_by(|(a, a_tag), (b, b_tag)| b.compare(a).then_with(|| b_tag.cmp(a_tag)));
-    Latest { tags: ranked.into_iter().take(count).map(|(_, tag)| tag).collect(), unranked }
+    let latest_first = |(a, a_tag): &(Rank, String), (b, b_tag): &(Rank, String)| b.compare(a).then_with(|| b_tag.cmp(a_tag));
+    ranked.sort_by(latest_first);
+    if let Some((Rank::Version(latest), _)) = ranked.first() {
+        variants.retain(|(rank, _)| rank.is(|version| version.is_newer_than(latest)));
+    }
+    variants.sort_by(latest_first);
+    let newer = variants.into_iter().map(|(_, tag)| tag).collect();
+    Latest { tags: ranked.into_iter().take(count).map(|(_, tag)| tag).collect(), unranked, newer }
 }
 
 /// Where a tag stands among versions: higher is later.
@@ -136,6 +145,7 @@ impl Rank {
                 .precedence(b)
                 .then_with(|| a.variant().is_empty().cmp(&b.variant().is_empty()))
                 .then_with(|| natural(a.variant(), b.variant()))
+                .then_with(|| natural(a.build(), b.build()))
                 .then_with(|| a.precision().cmp(&b.precision())),
             _ => self.class().cmp(&other.class()),
         }
@@ -175,6 +185,11 @@ mod tests {
         // Where every tag has a suffix, there is no plain version to prefer.
         assert_eq!(kept("v1.31.1-k3s1 v1.31.1-rc1-k3s1 v1.30.5-k3s1 v1.31.1-k3s2", 2, false), "v1.31.1-k3s2 v1.31.1-k3s1");
         assert_eq!(kept("3.5.15-0 3.5.16-0 3.5.9-0", 2, false), "3.5.16-0 3.5.15-0");
+        // A bare number behind the version is a revision: etcd's plain tags ended in 2017.
+        assert_eq!(kept("2.2.1 3.0.17 3.5.3-0 3.5.4-0 3.5.4-1 3.5.4-0-arm64", 2, false), "3.5.4-1 3.5.4-0");
+        assert_eq!(kept("2024-01-15 2024-02-01 2023-12-31", 1, false), "2024-02-01");
+        assert_eq!(kept("109.0.0_up1.0.0 109.0.1_up1.0.2 109.0.1_up1.0.10 108.0.0_up0.25.0", 2, false), "109.0.1_up1.0.10 109.0.1_up1.0.2");
+        assert_eq!(kept("1.2.3-rc1_abcdefgh 1.2.2_deadbeef 1.2.1", 1, false), "1.2.2_deadbeef");
         assert_eq!(kept("9.6 10 9.6.24 17beta1 16.4 17rc1", 2, false), "16.4 10");
         assert_eq!(kept("2024.01.15 2024.1.9 2023.12.31", 2, false), "2024.01.15 2024.1.9");
         assert_eq!(kept("99999999999999999999999 2 18446744073709551616", 2, false), "99999999999999999999999 18446744073709551616");
@@ -184,6 +199,14 @@ mod tests {
         assert_eq!(kept("edge-2 1.0", 1, true), "1.0");
         let minio = "RELEASE.2024-01-05T22-17-24Z RELEASE.2023-12-23T07-19-11Z RELEASE.2024-01-16T16-07-38Z";
         assert_eq!(kept(minio, 2, true), "RELEASE.2024-01-16T16-07-38Z RELEASE.2024-01-05T22-17-24Z");
+    }
+
+    #[test]
+    fn newer_looking_tags_outside_of_the_order_are_told() {
+        let newer = |tags: &str, chosen| latest(tags.split(' ').map(str::to_owned).collect(), 1, chosen).newer.join(" ");
+        assert_eq!(newer("1.0.0 1.0.0-alpine 2.0.0-alpine 2.1.0-slim 3.0.0-rc1", false), "2.1.0-slim 2.0.0-alpine");
+        assert_eq!(newer("1.0.0 1.0.0-alpine latest edge-7", false), "");
+        assert_eq!(newer("1.0.0 2.0.0-alpine", true), "", "chosen by name: then it is in the order");
     }
 
     #[test]

@@ -76,6 +76,23 @@ pub struct Selected {
     pub missing: Vec<String>,
     /// How many tags each stage left.
     pub attrition: Attrition,
+    /// Releases that `latest:N` does not order, and whose versions look newer than what it keeps; the newest first.
+    pub newer: Vec<String>,
+}
+
+impl Selected {
+    /// What is to be said of tags that look newer than those chosen.
+    pub fn note(&self) -> Option<String> {
+        /// They show what is meant; a repository may have thousands.
+        const NAMED: usize = 3;
+        let named: Vec<String> = self.newer.iter().take(NAMED).map(|tag| format!("`{tag}`")).collect();
+        let more = match self.newer.len().saturating_sub(NAMED) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let words = format!("latest:N chooses among plain versions, and leaves out tags that look newer: {}{more}", named.join(", "));
+        (!named.is_empty()).then_some(words)
+    }
 }
 
 impl Matched {
@@ -161,6 +178,12 @@ impl Selector {
         &self.exact
     }
 
+    /// Whether the terms could choose `tag`, if it is listed: a cut may still drop it.
+    pub fn may_select(&self, tag: &str) -> bool {
+        let by_name = || self.needs_listing() && is_candidate(tag) && self.choice.of(tag).is_some() && !self.exclude.matches(tag);
+        self.exact.iter().any(|exact| exact == tag) || by_name()
+    }
+
     /// The tag, if the terms can mean no other than this one.
     pub fn sole_tag(&self) -> Option<&str> {
         match self.exact.as_slice() {
@@ -220,16 +243,17 @@ impl Selector {
             tags = cut::newest(tags, count, dates);
             attrition.cut_by_newest = before - tags.len();
         }
+        let mut newer = vec![];
         if let Some(count) = self.cuts.latest {
             let before = tags.len();
             let latest = cut::latest(tags, count, !self.choice.is_empty());
-            (tags, attrition.unranked) = (latest.tags, latest.unranked);
+            (tags, attrition.unranked, newer) = (latest.tags, latest.unranked, latest.newer);
             attrition.cut_by_latest = before - tags.len();
         }
         let mut tags: BTreeSet<String> = tags.into_iter().collect();
         attrition.exact = self.exact.iter().filter(|tag| tags.insert((*tag).clone())).count();
         let missing = self.exact.iter().filter(|tag| !listed.contains(*tag)).cloned().collect();
-        Selected { tags: tags.into_iter().collect(), missing, attrition }
+        Selected { tags: tags.into_iter().collect(), missing, attrition, newer }
     }
 
     /// [`Selector::matched`] and [`Selector::cut`] in one.

@@ -8,7 +8,7 @@ use globset::GlobMatcher;
 use semver::{Comparator, Op, VersionReq};
 
 use super::globs;
-use super::version::{Bound, Version};
+use super::version::{Bound, Number, Version};
 
 /// More comparators than this are a mistake (the bound of the `semver` crate's own parser).
 const MOST_COMPARATORS: usize = 32;
@@ -30,6 +30,8 @@ const OPERATORS: [(&str, Op); 8] = [
 pub(super) struct Range {
     versions: VersionReq,
     variant: Variant,
+    /// Where a version is meant exactly, or with a wildcard, and one revision of it: which.
+    revision: Vec<Number>,
 }
 
 #[derive(Debug, Clone)]
@@ -46,6 +48,7 @@ impl Range {
         let wrong = |why: String| format!("`{term}`: {why}");
         let mut comparators = vec![];
         let mut variant: Option<String> = None;
+        let mut revision = vec![];
         for written in comparators_of(text) {
             let (op, bound) = comparator(&written).map_err(wrong)?;
             if let Some(other) = variant.as_ref().filter(|other| !bound.variant.is_empty() && **other != bound.variant) {
@@ -53,6 +56,9 @@ impl Range {
             }
             variant = variant.or_else(|| Some(bound.variant.clone()).filter(|variant| !variant.is_empty()));
             comparators.extend(compiled(op, &bound));
+            if op == Some(Op::Exact) || bound.wildcard {
+                revision = bound.revision;
+            }
             if comparators.len() > MOST_COMPARATORS {
                 return Err(wrong(format!("more than {MOST_COMPARATORS} comparators")));
             }
@@ -65,7 +71,7 @@ impl Range {
             true => Variant::Glob(globs::parse(&variant).map_err(wrong)?.compile_matcher()),
             false => Variant::Exact(variant),
         };
-        Ok(Range { versions: VersionReq { comparators }, variant })
+        Ok(Range { versions: VersionReq { comparators }, variant, revision })
     }
 
     /// Whether `version` is one of those meant.
@@ -74,7 +80,8 @@ impl Range {
             Variant::Exact(variant) => variant == version.variant(),
             Variant::Glob(glob) => !version.variant().is_empty() && glob.is_match(version.variant()),
         };
-        variant && version.to_semver().is_some_and(|version| self.versions.matches(&version))
+        let revision = self.revision.is_empty() || version.is_revision(&self.revision);
+        variant && revision && version.to_semver().is_some_and(|version| self.versions.matches(&version))
     }
 }
 
@@ -163,21 +170,21 @@ mod tests {
     #[test]
     fn ranges_choose_as_people_mean_them() {
         for (text, expected) in [
-            (">=1.25 <2", "1.25 v1.25.0 1.25.3 1.25.3.1 1.26.0"),
-            (">=1.25,<2", "1.25 v1.25.0 1.25.3 1.25.3.1 1.26.0"),
-            (" >= 1.25 , < 2 ", "1.25 v1.25.0 1.25.3 1.25.3.1 1.26.0"),
-            (">=v1.25.0 <v2.0.0", "1.25 v1.25.0 1.25.3 1.25.3.1 1.26.0"),
-            ("1.25", "1.25 v1.25.0 1.25.3 1.25.3.1 1.26.0"),
-            ("^1.25.1", "1.25.3 1.25.3.1 1.26.0"),
-            ("~1.25", "1.25 v1.25.0 1.25.3 1.25.3.1"),
-            ("1.25.*", "1.25 v1.25.0 1.25.3 1.25.3.1"),
+            (">=1.25 <2", "1.25 v1.25.0 1.25.3 1.25.3.1 1.26.0 1.25.3-0"),
+            (">=1.25,<2", "1.25 v1.25.0 1.25.3 1.25.3.1 1.26.0 1.25.3-0"),
+            (" >= 1.25 , < 2 ", "1.25 v1.25.0 1.25.3 1.25.3.1 1.26.0 1.25.3-0"),
+            (">=v1.25.0 <v2.0.0", "1.25 v1.25.0 1.25.3 1.25.3.1 1.26.0 1.25.3-0"),
+            ("1.25", "1.25 v1.25.0 1.25.3 1.25.3.1 1.26.0 1.25.3-0"),
+            ("^1.25.1", "1.25.3 1.25.3.1 1.26.0 1.25.3-0"),
+            ("~1.25", "1.25 v1.25.0 1.25.3 1.25.3.1 1.25.3-0"),
+            ("1.25.*", "1.25 v1.25.0 1.25.3 1.25.3.1 1.25.3-0"),
             ("1.x <1.25", "1 1.24 1.24.9"),
-            ("=1.25", "1.25 v1.25.0 1.25.3 1.25.3.1"),
+            ("=1.25", "1.25 v1.25.0 1.25.3 1.25.3.1 1.25.3-0"),
             ("==1.25.0", "1.25 v1.25.0"),
-            ("=1.25.3", "1.25.3 1.25.3.1"),
+            ("=1.25.3", "1.25.3 1.25.3.1 1.25.3-0"),
             (">1.26 <2000", "2.0.0"),
             ("<=1.24", "1 1.24 1.24.9"),
-            ("*", "1 1.24 1.24.9 1.25 v1.25.0 1.25.3 1.25.3.1 1.26.0 2.0.0 2024.01.15 99999999999999999999.1"),
+            ("*", "1 1.24 1.24.9 1.25 v1.25.0 1.25.3 1.25.3.1 1.26.0 2.0.0 2024.01.15 99999999999999999999.1 1.25.3-0"),
             (">=2024.01.01", "2024.01.15 99999999999999999999.1"),
             // Pre-releases of the version that is named, and of no other.
             (">=1.26.0-rc.0 <2", "1.26.0-rc1 1.26.0-rc.2 1.26.0"),
@@ -190,7 +197,10 @@ mod tests {
             ("1.25-alpine3.*", "1.25.3-alpine3.20"),
             (">=1.26.0-rc.0-alpine <2", "1.26.0rc1-alpine 1.26.0-alpine"),
             ("*-alpine", "1.26.0-alpine 1.25.3-alpine"),
+            // A bare number is a revision: one is meant where a version is.
             ("1.25.*-0", "1.25.3-0"),
+            ("=1.25.3-0", "1.25.3-0"),
+            ("=1.25.3-1", ""),
         ] {
             let range = range(text).unwrap();
             let chosen: Vec<&str> =

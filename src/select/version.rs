@@ -1,7 +1,8 @@
 //! Versions as tags write them: `1.27.3-alpine3.20`, `v1.31.0-rc.1`, `3.13.0rc1-slim`, `17`, `2024.01.15`.
 //!
-//! A version is numbers, perhaps a pre-release, perhaps a variant. Semver knows the first two only, and would take the variant
-//! (`-alpine3.20`) for a pre-release; so what follows the numbers is told apart by its words.
+//! A version is numbers, perhaps a revision, a pre-release, a variant, and build metadata. Semver would take revision (`-0`) and variant
+//! (`-alpine3.20`) for pre-releases; so what follows the numbers is told apart by its words. Semver's `+` is no legal character of a tag:
+//! Helm writes `_` for it.
 
 use std::cmp::Ordering;
 
@@ -18,14 +19,18 @@ const ATTACHED: [(&str, &str); 3] = [("a", "alpha"), ("b", "beta"), ("c", "rc")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Version {
     numbers: Vec<Number>,
+    /// Which build of the same version it is (`3.5.15-0`, `11.0.25_9`, `2024-01-15`); none, for most.
+    revision: Vec<Number>,
     /// Of a release, none.
     pre: Vec<Identifier>,
     variant: String,
+    /// Build metadata: it says nothing about the order of versions.
+    build: String,
 }
 
 /// A number of any length, without leading zeros; compared by value.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Number(String);
+pub(super) struct Number(String);
 
 /// A piece of a pre-release: numbers come before words (semver 2.0.0, 11.4).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -76,13 +81,23 @@ impl Version {
         if numbers.is_empty() {
             return None;
         }
-        let (pre, variant) = suffix(rest)?;
-        Some(Version { numbers, pre, variant })
+        let Suffix { revision, pre, variant, build } = suffix(rest)?;
+        Some(Version { numbers, revision, pre, variant, build })
     }
 
     /// What of the image this is (`alpine3.20`); empty: the plain one.
     pub(super) fn variant(&self) -> &str {
         &self.variant
+    }
+
+    /// Its build metadata; empty, for most.
+    pub(super) fn build(&self) -> &str {
+        &self.build
+    }
+
+    /// Whether it is this build of its version.
+    pub(super) fn is_revision(&self, revision: &[Number]) -> bool {
+        self.revision == revision
     }
 
     /// Whether it is not released yet.
@@ -93,6 +108,11 @@ impl Version {
     /// A released version without a variant.
     pub(super) fn is_plain(&self) -> bool {
         !self.is_prerelease() && self.variant.is_empty()
+    }
+
+    /// Whether its numbers are higher.
+    pub(super) fn is_newer_than(&self, other: &Self) -> bool {
+        self.compare_numbers(other).is_gt()
     }
 
     /// How exactly the tag says it: `1.27.3` says more than `1.27`, which moves.
@@ -131,11 +151,12 @@ impl Version {
         (0..most).map(|place| at(self, place).cmp(&at(other, place))).find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
     }
 
-    /// By numbers, any number of them, missing ones being 0; a pre-release comes before its release.
+    /// By numbers, any number of them, missing ones being 0; a pre-release comes before its release, a later revision after an earlier one.
     pub(super) fn precedence(&self, other: &Self) -> Ordering {
         self.compare_numbers(other)
             .then_with(|| (!self.is_prerelease()).cmp(&!other.is_prerelease()))
             .then_with(|| self.pre.cmp(&other.pre))
+            .then_with(|| self.revision.cmp(&other.revision))
     }
 }
 
@@ -156,30 +177,56 @@ fn numbers(text: &str) -> (Vec<Number>, &str) {
     }
 }
 
-/// Tells what follows the numbers apart: pieces between `-` and `_` that are pre-release words (with the numbers that follow them),
-/// and the rest, the variant. None if there is something that is neither: a separator with nothing behind it.
-fn suffix(rest: &str) -> Option<(Vec<Identifier>, String)> {
+/// What follows a version's numbers.
+#[derive(Default)]
+struct Suffix {
+    revision: Vec<Number>,
+    pre: Vec<Identifier>,
+    variant: String,
+    build: String,
+}
+
+/// Tells what follows the numbers apart, piece by piece between `-` and `_`: bare numbers at its beginning are a revision, pre-release
+/// words (with the numbers that follow them) a pre-release, what stands behind `_` and is neither is build metadata to the end, the rest
+/// is the variant. None if there is something that is none of these: a separator with nothing behind it.
+fn suffix(rest: &str) -> Option<Suffix> {
+    let mut found = Suffix::default();
     if rest.is_empty() {
-        return Some((vec![], String::new()));
+        return Some(found);
     }
     let separated = rest.strip_prefix(['-', '_', '.']);
-    let (mut pre, mut variant, mut in_pre) = (vec![], vec![], false);
-    for (at, piece) in separated.unwrap_or(rest).split(['-', '_']).enumerate() {
-        match prerelease(piece, at == 0 && separated.is_none()) {
-            Some(identifiers) if pre.is_empty() => {
-                pre = identifiers;
+    let (mut variant, mut in_pre) = (vec![], false);
+    let (mut text, mut first) = (separated.unwrap_or(rest), true);
+    let mut separator = if separated.is_some() { rest.chars().next() } else { None };
+    loop {
+        let end = text.find(['-', '_']).unwrap_or(text.len());
+        let piece = &text[..end];
+        let is_number = !piece.is_empty() && piece.bytes().all(|byte| byte.is_ascii_digit());
+        match prerelease(piece, first && separated.is_none()) {
+            Some(identifiers) if found.pre.is_empty() => {
+                found.pre = identifiers;
                 in_pre = true;
             }
             // `rc-1`, `ea-31`
-            _ if in_pre && piece.starts_with(|c: char| c.is_ascii_digit()) => pre.extend(identifiers(piece)),
+            _ if in_pre && piece.starts_with(|c: char| c.is_ascii_digit()) => found.pre.extend(identifiers(piece)),
+            _ if is_number && found.pre.is_empty() && variant.is_empty() && separator != Some('.') => {
+                found.revision.push(Number::new(piece));
+            }
+            _ if separator == Some('_') && variant.is_empty() && !piece.is_empty() => {
+                text.clone_into(&mut found.build);
+                break;
+            }
             _ => {
                 variant.push(piece);
                 in_pre = false;
             }
         }
+        let Some(next) = text[end..].chars().next() else { break };
+        (separator, text, first) = (Some(next), &text[end + 1..], false);
     }
-    let variant = variant.join("-");
-    (!pre.is_empty() || !variant.is_empty()).then_some((pre, variant))
+    found.variant = variant.join("-");
+    let says = !(found.pre.is_empty() && found.variant.is_empty() && found.revision.is_empty() && found.build.is_empty());
+    says.then_some(found)
 }
 
 /// `rc1`, `rc.1`, `beta`, `preview.3.24172.13`; `a1` where it is `attached` to the numbers.
@@ -225,6 +272,8 @@ pub(super) struct Bound {
     pub(super) wildcard: bool,
     pub(super) pre: semver::Prerelease,
     pub(super) variant: String,
+    /// Which build of the version is meant; none, for most.
+    pub(super) revision: Vec<Number>,
 }
 
 impl Bound {
@@ -252,13 +301,14 @@ impl Bound {
             return Err("has more than three numbers".to_owned());
         }
         let large = |number: &Number| number.0.parse().map_err(|_| format!("{} is too large a number", number.0));
-        let (pre, variant) = suffix(rest).ok_or("ends with a separator")?;
-        let version = Version { numbers, pre, variant };
+        let Suffix { revision, pre, variant, build } = suffix(rest).ok_or("ends with a separator")?;
+        let version = Version { numbers, revision, pre, variant, build };
         let pre = version.semver_pre().ok_or("has a pre-release that cannot be compared")?;
         if wildcard && version.is_prerelease() {
             return Err("has both a wildcard and a pre-release".to_owned());
         }
-        Ok(Bound { numbers: version.numbers.iter().map(large).collect::<Result<_, _>>()?, wildcard, pre, variant: version.variant })
+        let numbers = version.numbers.iter().map(large).collect::<Result<_, _>>()?;
+        Ok(Bound { numbers, wildcard, pre, variant: version.variant, revision: version.revision })
     }
 }
 
@@ -272,7 +322,9 @@ mod tests {
         let Some(version) = Version::parse(tag) else { return "none".to_owned() };
         let numbers: Vec<&str> = version.numbers.iter().map(|number| number.0.as_str()).collect();
         let pre = version.semver_pre().unwrap();
-        format!("{}|{pre}|{}", numbers.join("."), version.variant)
+        let revision: String = version.revision.iter().map(|number| format!("|r{}", number.0)).collect();
+        let build = if version.build.is_empty() { String::new() } else { format!("|+{}", version.build) };
+        format!("{}|{pre}|{}{revision}{build}", numbers.join("."), version.variant)
     }
 
     #[test]
@@ -305,7 +357,18 @@ mod tests {
             ("v1.31.0", "1.31.0||"),
             ("v1.31.1-rc1-k3s1", "1.31.1|rc.1|k3s1"),
             ("v1.30.4-eksbuild.1", "1.30.4||eksbuild.1"),
-            ("3.5.15-0", "3.5.15||0"),
+            ("3.5.15-0", "3.5.15|||r0"),
+            ("3.5.15-0-arm64", "3.5.15||arm64|r0"),
+            ("v1.2.3-4.5", "1.2.3||4.5"),
+            ("2024-01-15", "2024|||r1|r15"),
+            ("11.0.25_9-jdk-alpine", "11.0.25||jdk-alpine|r9"),
+            // Helm writes `_` for `+`.
+            ("109.0.1_up1.0.2", "109.0.1|||+up1.0.2"),
+            ("109.0.1_up1.0.2-rc.1", "109.0.1|||+up1.0.2-rc.1"),
+            ("0.20250616.4188_ref.2dec694", "0.20250616.4188|||+ref.2dec694"),
+            ("1.2.3-rc1_abcdefgh", "1.2.3|rc.1||+abcdefgh"),
+            ("1.2.2_3eadbeef", "1.2.2|||+3eadbeef"),
+            ("1.2-alpine_slim", "1.2||alpine-slim"),
             ("v3.22_rc1", "3.22|rc.1|"),
             // others
             ("9.0.0-preview.3.24172.13-alpine3.19", "9.0.0|preview.3.24172.13|alpine3.19"),

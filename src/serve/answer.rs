@@ -124,15 +124,10 @@ impl Shop {
         if is_known(headers, &found.digest) {
             return not_modified(&found.digest);
         }
-        let mut body = Body::empty();
-        // A source may know no more than the digest without reading the manifest.
-        if !head || found.media_type.is_empty() || found.size == 0 {
-            let manifest = self.source.manifest(place, &found.digest, &charge).await.map_err(failed)?.ok_or_else(unknown)?;
-            found = manifest.descriptor();
-            if !head {
-                body = manifest.bytes.into();
-            }
-        }
+        // Read for a HEAD, too: what is listed need not be a manifest, and a client that is told so only by its GET has no use for it.
+        let manifest = self.source.manifest(place, &found.digest, &charge).await.map_err(failed)?.ok_or_else(unknown)?;
+        found = manifest.descriptor();
+        let body = if head { Body::empty() } else { manifest.bytes.into() };
         let answer = tagged(ok(), &found.digest).header(CONTENT_TYPE, found.media_type).header(CONTENT_LENGTH, found.size);
         send(answer, body)
     }

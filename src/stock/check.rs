@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::claims::{Claims, merge};
+use super::claims::Claims;
 use super::{Item, SyncOptions};
 use crate::config::Target;
 use crate::list::{LineError, Parsed};
@@ -31,7 +31,7 @@ pub fn check(lists: Vec<Parsed>, rules: &RuleSet, unmatched: Unmatched, target: 
             let (origin, text) = (entry.origin.clone(), entry.text.clone());
             match Item::resolve(entry, order, rules, &options, target) {
                 Ok(item) => {
-                    for (_, error) in merge(&claims, Arc::new(item).wants()).1 {
+                    for (_, error) in claims.merge(Arc::new(item).wants()).refused {
                         let message = error.message();
                         let here = format!("{origin}: ");
                         problems.push(LineError::new(origin.clone(), &text, message.strip_prefix(&here).unwrap_or(&message)));

@@ -7,14 +7,15 @@ use futures_util::{StreamExt, stream};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::claims::{Merged, Settled};
 use super::expand::{Chooser, Expanded, Expansion};
 use super::found::Found;
 use super::run::{Slots, Unit, Worker, lock, of_its_own};
 use super::undecided::Undecided;
 use super::{Item, Want};
-use crate::Error;
 use crate::limits::Mode;
 use crate::report::Event;
+use crate::{Error, internal};
 
 /// What a unit has led to.
 pub(super) enum Open {
@@ -50,7 +51,7 @@ impl Parcel {
 
 impl Worker {
     fn chooser(&self) -> Chooser<'_> {
-        Chooser { supply: &self.supply, engines: &self.engines, claims: &self.claims, dates: &self.options.dates, limit: self.limit }
+        Chooser { supply: &self.supply, engines: &self.engines, dates: &self.options.dates, limit: self.limit }
     }
 
     /// What a unit asks for, as far as that can be said without a pull.
@@ -60,9 +61,12 @@ impl Worker {
             Unit::Expand(item) => item,
         };
         if self.engines.stop_requested() {
+            // Its row stays open: it is told at the end what became of it.
+            let settled = self.claims.settle(&item, Err(&Error::cancelled("list tags")));
+            self.dispatch((settled.released, settled.same));
             return vec![];
         }
-        match self.chooser().expand(&item).await {
+        match internal::caught("select tags", self.chooser().expand(&item)).await.and_then(|expansion| expansion) {
             Ok(Expansion::Chosen(expanded)) => self.take_in(&upstream, &item, expanded).into_iter().map(Open::Want).collect(),
             Ok(Expansion::Undecided(undecided)) => vec![Open::Choice(undecided)],
             Err(error) => {
@@ -101,15 +105,13 @@ impl Worker {
         let item = Arc::clone(&undecided.item);
         let key = (item.order, item.row(&self.target.target).source);
         lock(&self.under_way).insert(key.clone(), (undecided.charge(), Instant::now()));
-        let read = match self.in_time() {
-            Ok(()) => undecided.read(&self.chooser(), self.options.mode()).await,
-            Err(late) => Err(late),
-        };
-        let chosen = read.and_then(|()| {
+        let chosen = internal::caught("select tags", async {
+            self.in_time()?;
+            undecided.read(&self.chooser(), self.options.mode()).await?;
             let (matched, known) = undecided.known();
             self.chooser().choose(&item, matched, known)
         });
-        let wants = match chosen {
+        let wants = match chosen.await.and_then(|chosen| chosen) {
             Ok(expanded) => {
                 lock(&self.under_way).remove(&key);
                 self.take_in(&upstream, &item, expanded)
@@ -127,24 +129,60 @@ impl Worker {
         while tasks.join_next().await.is_some() {}
     }
 
-    /// The item's images take its place.
+    /// The item's images take its place: those that have their names are given back, the others wait for an earlier line or are refused.
     fn take_in(&self, upstream: &str, item: &Arc<Item>, expanded: Expanded) -> Vec<Want> {
         let row = item.row(&self.target.target);
         lock(&self.pending).remove(&(item.order, row.source));
-        if expanded.selected == 0 {
+        if expanded.wants.is_empty() {
             self.reporter.event(&Event::Empty { upstream, source: &item.entry.source.to_string(), explanation: &expanded.explanation });
         }
-        let images = (expanded.wants.len() + expanded.refused.len()).saturating_sub(1);
+        let Settled { own, released, same } = self.claims.settle(item, Ok(expanded.wants));
+        let images = (own.kept.len() + own.waiting.len() + own.refused.len()).saturating_sub(1);
         self.reporter.event(&Event::Wanted { upstream, images });
-        for (want, error) in expanded.refused {
-            self.finish(upstream, item.order, want.row(&self.target.target).failed(error));
+        own.kept.iter().chain(&own.waiting).for_each(|want| self.expect(&Unit::Want(want.clone())));
+        self.refuse(own.refused);
+        self.dispatch((released, same));
+        own.kept
+    }
+
+    /// Sends images on their way that have waited for an earlier line.
+    fn dispatch(&self, (released, same): (Merged, Vec<Want>)) {
+        for want in same {
+            lock(&self.pending).remove(&(want.item.order, want.source()));
         }
-        expanded.wants.iter().for_each(|want| self.expect(&Unit::Want(want.clone())));
-        expanded.wants
+        self.refuse(released.refused);
+        let mut late = lock(&self.late);
+        for want in released.kept {
+            if let Some(group) = late.get(&want.item.entry.source.host) {
+                // A group that has ended was interrupted: the image's row is told at the end.
+                let _ = group.send(want);
+            }
+        }
+        let open = self.claims.open();
+        late.retain(|upstream, _| open.contains(upstream));
+    }
+
+    /// Reports images whose names other lines have.
+    fn refuse(&self, refused: Vec<(Want, Error)>) {
+        for (want, error) in refused {
+            let mut row = self.unfinished(want.row(&self.target.target), error);
+            // What choosing has cost, if it was to be paid by this image.
+            if let Some(resolved) = &want.resolved {
+                (row.bytes, row.pulls) = (resolved.tally.bytes_read(), resolved.tally.pulls());
+            }
+            self.finish(&want.item.entry.source.host, want.item.order, row);
+        }
+    }
+
+    /// Whether images of other lines wait for this choice: it is not put off then.
+    pub(super) fn is_awaited(&self, parcel: &Parcel) -> bool {
+        matches!(parcel, Parcel::Choice(undecided) if self.claims.is_awaited(&undecided.item))
     }
 
     /// The item ends without a choice.
     fn close_item(&self, upstream: &str, item: &Arc<Item>, error: Error) {
+        let settled = self.claims.settle(item, Err(&error));
+        self.dispatch((settled.released, settled.same));
         let mut row = item.row(&self.target.target);
         self.settle(&(item.order, row.source.clone()), &mut row);
         self.finish(upstream, item.order, self.unfinished(row, error));

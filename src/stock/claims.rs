@@ -1,16 +1,34 @@
-//! Who may fill which name at the target: the first source that claims it; the same source again is no conflict.
+//! Who may fill which name at the target: the first line in file order that asks for it, whichever tag list arrives first; the same
+//! source again is no conflict.
+//!
+//! Most names need no waiting: two lines can only meet in one repository of the target. There, a name waits for those earlier lines whose
+//! terms could choose it, until their tags are known.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::Want;
+use super::{Item, Want};
 use crate::content::Place;
 use crate::name::Reference;
 use crate::{Error, Kind, Side};
 
-/// The names claimed so far.
+/// A name at the target.
+type Name = (Place, Reference);
+
+/// The names claimed so far, and the lines that may still claim some.
 #[derive(Debug, Default)]
-pub(super) struct Claims(Mutex<HashMap<(Place, Reference), Claim>>);
+pub(super) struct Claims(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    names: HashMap<Name, Claim>,
+    /// Lines whose tags must be listed, in repositories that other lines fill, too; in file order.
+    listings: HashMap<Place, Vec<Listing>>,
+    /// What waits for an earlier line, in file order.
+    waiting: Vec<Want>,
+    /// The names of lines without a listing that wait.
+    held: HashSet<Name>,
+}
 
 #[derive(Debug, Clone)]
 struct Claim {
@@ -18,9 +36,46 @@ struct Claim {
     origin: String,
 }
 
-/// What came of claiming a name.
+/// A line whose tags must be listed.
 #[derive(Debug)]
-pub(super) enum Claimed {
+struct Listing {
+    item: Arc<Item>,
+    known: Known,
+}
+
+/// Whether it is known what a line has chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Known {
+    NotYet,
+    Chosen,
+    /// It could not be found out; `true`: nothing is wrong, it only was not done in this run.
+    Never(bool),
+}
+
+/// What came of claiming names.
+#[derive(Debug, Default)]
+pub(super) struct Merged {
+    /// They have their names.
+    pub(super) kept: Vec<Want>,
+    /// Another line has the name, and why that is so.
+    pub(super) refused: Vec<(Want, Error)>,
+    /// They wait for an earlier line; [`Claims::settle`] releases them.
+    pub(super) waiting: Vec<Want>,
+}
+
+/// What follows when a line's tags are known.
+#[derive(Debug, Default)]
+pub(super) struct Settled {
+    /// The line's own.
+    pub(super) own: Merged,
+    /// Those of other lines that have waited for it, and wait no more.
+    pub(super) released: Merged,
+    /// Of those, the ones that an earlier line asks for in the same way.
+    pub(super) same: Vec<Want>,
+}
+
+/// What came of claiming a name.
+enum Claimed {
     /// It is this want's now.
     New,
     /// The same source has it already.
@@ -28,50 +83,261 @@ pub(super) enum Claimed {
 }
 
 impl Claims {
-    /// Claims the want's target name.
-    ///
-    /// # Errors
-    /// Another source has it; the error names both lines.
-    pub(super) fn claim(&self, want: &Want) -> Result<Claimed, Error> {
-        let claim = Claim { source: want.source(), origin: want.item.entry.origin.to_string() };
-        let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match names.get(&(want.item.to.clone(), want.publish.clone())) {
-            None => {
-                names.insert((want.item.to.clone(), want.publish.clone()), claim);
-                Ok(Claimed::New)
-            }
-            Some(first) if first.source == claim.source => Ok(Claimed::Again),
-            Some(first) => {
-                let name = format!("{}{}", want.item.to, want.publish.suffix());
-                let message = format!("{}: target name {name} is already filled from {} ({})", claim.origin, first.source, first.origin);
-                Err(Error::new(Side::Local, "merge lists", Kind::Local, message)
-                    .subject(claim.source)
-                    .remedy("remove one of the two lines, or give one of them another `target`"))
-            }
+    /// Claims of a run over these lines.
+    pub(super) fn new(items: &[Arc<Item>]) -> Self {
+        let mut lines: HashMap<&Place, usize> = HashMap::new();
+        items.iter().for_each(|item| *lines.entry(&item.to).or_default() += 1);
+        let mut state = State::default();
+        for item in items.iter().filter(|item| item.selector().is_some() && lines.get(&item.to).is_some_and(|count| *count > 1)) {
+            state.listings.entry(item.to.clone()).or_default().push(Listing { item: Arc::clone(item), known: Known::NotYet });
         }
+        state.listings.values_mut().for_each(|listings| listings.sort_by_key(|listing| listing.item.order));
+        Claims(Mutex::new(state))
+    }
+
+    /// Claims a name for each of `wants`, in order: duplicates become one want with the highest priority.
+    pub(super) fn merge(&self, wants: Vec<Want>) -> Merged {
+        self.state().merge(wants, false).0
+    }
+
+    /// It is known what the line of `item` has chosen, or that this will not be known.
+    pub(super) fn settle(&self, item: &Item, chosen: Result<Vec<Want>, &Error>) -> Settled {
+        let mut state = self.state();
+        let known = match &chosen {
+            Ok(_) => Known::Chosen,
+            Err(error) => Known::Never(matches!(error.kind(), Kind::Cancelled | Kind::Deferred)),
+        };
+        for listing in state.listings.get_mut(&item.to).into_iter().flatten().filter(|listing| listing.item.order == item.order) {
+            listing.known = known;
+        }
+        let (own, _) = state.merge(chosen.unwrap_or_default(), true);
+        let (free, waiting): (Vec<Want>, Vec<Want>) = std::mem::take(&mut state.waiting).into_iter().partition(|want| !state.blocked(want));
+        state.waiting = waiting;
+        let (released, same) = state.claim_all(free);
+        Settled { own, released, same }
+    }
+
+    /// Whether others may wait for what `item` chooses.
+    pub(super) fn is_awaited(&self, item: &Item) -> bool {
+        let state = self.state();
+        state.listings.get(&item.to).is_some_and(|all| all.iter().any(|one| one.item.order == item.order && one.known == Known::NotYet))
+    }
+
+    /// The upstreams of which something waits, or may have to.
+    pub(super) fn open(&self) -> HashSet<String> {
+        let state = self.state();
+        let listings = state.listings.values().flatten().filter(|listing| listing.known == Known::NotYet).map(|listing| &listing.item);
+        listings.chain(state.waiting.iter().map(|want| &want.item)).map(|item| item.entry.source.host.clone()).collect()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Claims a name for each of `wants`, in order: duplicates become one want with the highest priority; a want whose name
-/// another source has comes back with its error.
-pub(super) fn merge(claims: &Claims, wants: Vec<Want>) -> (Vec<Want>, Vec<(Want, Error)>) {
-    let mut kept: Vec<Want> = Vec::with_capacity(wants.len());
-    let mut index: HashMap<(Place, Reference), usize> = HashMap::new();
-    let mut refused = vec![];
-    for want in wants {
-        let key = (want.item.to.clone(), want.publish.clone());
-        match claims.claim(&want) {
-            Ok(Claimed::New) => {
-                index.insert(key, kept.len());
-                kept.push(want);
+impl State {
+    /// Claims names, or lets wants wait. Beside it, duplicates.
+    fn merge(&mut self, wants: Vec<Want>, listed: bool) -> (Merged, Vec<Want>) {
+        let (mut free, mut waiting) = (Vec::with_capacity(wants.len()), vec![]);
+        for want in wants {
+            if self.waits(&want, listed) {
+                waiting.push(want.clone());
+                self.waiting.push(want);
+            } else {
+                free.push(want);
             }
-            Ok(Claimed::Again) => {
-                if let Some(first) = index.get(&key).and_then(|at| kept.get_mut(*at)) {
-                    first.priority = first.priority.max(want.priority);
+        }
+        // The order among those of one line is theirs.
+        self.waiting.sort_by_key(|want| want.item.order);
+        let (merged, same) = self.claim_all(free);
+        (Merged { waiting, ..merged }, same)
+    }
+
+    /// Whether a want must wait for an earlier line. A line that needs no listing does not wait for one that could only choose the same
+    /// image, unless it might lose its name to a third.
+    fn waits(&mut self, want: &Want, listed: bool) -> bool {
+        let name = (want.item.to.clone(), want.publish.clone());
+        if listed {
+            return self.blocked(want);
+        }
+        let contested = self.held.contains(&name) || self.rivals(want).any(|rival| !is_same(&rival.item, want));
+        if contested && self.blocked(want) {
+            self.held.insert(name);
+            return true;
+        }
+        false
+    }
+
+    /// Earlier lines whose terms could choose the want's name.
+    fn rivals<'a>(&'a self, want: &'a Want) -> impl Iterator<Item = &'a Listing> {
+        let listings = self.listings.get(&want.item.to).into_iter().flatten();
+        listings.take_while(|listing| listing.item.order < want.item.order).filter(|listing| listing.item.may_publish(&want.publish))
+    }
+
+    fn blocked(&self, want: &Want) -> bool {
+        self.rivals(want).any(|rival| rival.known == Known::NotYet)
+    }
+
+    fn claim_all(&mut self, wants: Vec<Want>) -> (Merged, Vec<Want>) {
+        let (mut merged, mut same) = (Merged::default(), vec![]);
+        let mut index: HashMap<Name, usize> = HashMap::new();
+        for want in wants {
+            let key = (want.item.to.clone(), want.publish.clone());
+            match self.claim(&want) {
+                Ok(Claimed::New) => {
+                    index.insert(key, merged.kept.len());
+                    merged.kept.push(want);
                 }
+                Ok(Claimed::Again) => {
+                    if let Some(first) = index.get(&key).and_then(|at| merged.kept.get_mut(*at)) {
+                        first.priority = first.priority.max(want.priority);
+                    }
+                    same.push(want);
+                }
+                Err(error) => merged.refused.push((want, error)),
             }
-            Err(error) => refused.push((want, error)),
+        }
+        (merged, same)
+    }
+
+    /// Claims the want's target name; the error names both lines.
+    fn claim(&mut self, want: &Want) -> Result<Claimed, Error> {
+        let claim = Claim { source: want.source(), origin: want.item.entry.origin.to_string() };
+        let key = (want.item.to.clone(), want.publish.clone());
+        let name = format!("{}{}", want.item.to, want.publish.suffix());
+        match self.names.get(&key) {
+            None => {}
+            Some(first) if first.source == claim.source => return Ok(Claimed::Again),
+            Some(first) => {
+                let message = format!("{}: target name {name} is already filled from {} ({})", claim.origin, first.source, first.origin);
+                let error = Error::new(Side::Local, "merge lists", Kind::Local, message).subject(claim.source);
+                return Err(error.remedy("remove one of the two lines, or give one of them another `target`"));
+            }
+        }
+        let lost = self.rivals(want).find_map(|rival| match rival.known {
+            Known::Never(passing) if !is_same(&rival.item, want) => Some((Arc::clone(&rival.item), passing)),
+            _ => None,
+        });
+        if let Some((item, passing)) = lost {
+            // Taking the name now would give it to one line tonight, and to the other tomorrow.
+            let first = format!("{} ({})", item.entry.source, item.entry.origin);
+            let message = format!("{}: target name {name} may belong to {first}, whose tags are not known", claim.origin);
+            let kind = if passing { Kind::Deferred } else { Kind::Local };
+            let error = Error::new(Side::Local, "merge lists", kind, message).subject(claim.source);
+            return Err(error.remedy("give one of the two lines another `target`, so that neither needs the other"));
+        }
+        self.names.insert(key, claim);
+        Ok(Claimed::New)
+    }
+}
+
+/// Whether a line could choose under the want's name only what the want asks for.
+fn is_same(item: &Item, want: &Want) -> bool {
+    let renamed = item.entry.target.as_ref().is_some_and(|target| target.tag.is_some());
+    !renamed && item.entry.source == want.item.entry.source && want.wanted == want.publish
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Target};
+    use crate::stock::SyncOptions;
+
+    /// Lines `source tags`, all into the repository `app`.
+    fn lines(text: &[(&str, &str)]) -> Vec<Arc<Item>> {
+        let list: String = text.iter().map(|(image, tags)| format!("{image},{tags},app\n")).collect();
+        let parsed = crate::list::parse_bytes("list.csv", format!("image,tags,target\n{list}").as_bytes()).unwrap();
+        let (rules, options) = (Config::default().rules, SyncOptions::default());
+        let target = Target::Layout { path: "store".into() };
+        let items = parsed.entries.into_iter().map(|entry| {
+            let order = entry.origin.line;
+            Arc::new(Item::resolve(entry, order, &rules, &options, &target).unwrap())
+        });
+        items.collect()
+    }
+
+    fn chosen(item: &Arc<Item>, tags: &[&str]) -> Vec<Want> {
+        item.tagged(&tags.iter().map(ToString::to_string).collect::<Vec<_>>())
+    }
+
+    fn names(wants: &[Want]) -> Vec<String> {
+        wants.iter().map(Want::source).collect()
+    }
+
+    #[test]
+    fn the_first_line_wins_whichever_list_arrives_first() {
+        for arrival in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+            let items = lines(&[("a.test/x", "v*"), ("b.test/x", "v1*;w1"), ("c.test/x", "*")]);
+            let claims = Claims::new(&items);
+            let (mut kept, mut refused) = (vec![], vec![]);
+            let tags = [vec!["v1", "v2"], vec!["v1", "v10", "w1"], vec!["v1", "v3", "w1"]];
+            for at in arrival {
+                let Settled { own, released, same } = claims.settle(&items[at], Ok(chosen(&items[at], &tags[at])));
+                assert!(same.is_empty());
+                kept.extend([names(&own.kept), names(&released.kept)].concat());
+                refused.extend(own.refused.into_iter().chain(released.refused).map(|(_, error)| error.message()));
+            }
+            kept.sort();
+            refused.sort();
+            assert_eq!(kept, ["a.test/x:v1", "a.test/x:v2", "b.test/x:v10", "b.test/x:w1", "c.test/x:v3"], "{arrival:?}");
+            let starts = [
+                "list.csv:3: target name app:v1 is already filled from a.test/x:v1 (list.csv:2)",
+                "list.csv:4: target name app:v1 is already filled from a.test/x:v1 (list.csv:2)",
+                "list.csv:4: target name app:w1 is already filled from b.test/x:w1 (list.csv:3)",
+            ];
+            assert_eq!(refused.len(), 3, "{arrival:?}");
+            refused.iter().zip(starts).for_each(|(message, start)| assert!(message.starts_with(start), "{message}"));
+            assert!(claims.open().is_empty());
         }
     }
-    (kept, refused)
+
+    #[test]
+    fn only_names_that_an_earlier_line_could_choose_wait() {
+        let items = lines(&[("a.test/x", "v1*"), ("b.test/x", "*"), ("c.test/x", "v1"), ("c.test/x", "w"), ("a.test/x", "v12")]);
+        let claims = Claims::new(&items);
+        let exact = items.iter().flat_map(|item| item.wants()).collect();
+        let merged = claims.merge(exact);
+        // `a.test/x:v12` would lose its name to line 3 if line 2 did not choose it: it waits for both.
+        assert_eq!(
+            (names(&merged.kept).len(), names(&merged.waiting)),
+            (0, vec!["c.test/x:v1".to_owned(), "c.test/x:w".to_owned(), "a.test/x:v12".to_owned()])
+        );
+        // What line 2 cannot choose does not wait for it.
+        let settled = claims.settle(&items[1], Ok(chosen(&items[1], &["v1", "w"])));
+        assert_eq!(
+            (names(&settled.own.kept), names(&settled.own.waiting)),
+            (vec!["b.test/x:w".to_owned()], vec!["b.test/x:v1".to_owned()])
+        );
+        assert_eq!(settled.released.refused.len(), 1);
+        let settled = claims.settle(&items[0], Ok(chosen(&items[0], &["v12"])));
+        assert_eq!(names(&settled.own.kept), ["a.test/x:v12"]);
+        assert_eq!(
+            (names(&settled.released.kept), names(&settled.same)),
+            (vec!["b.test/x:v1".to_owned()], vec!["a.test/x:v12".to_owned()])
+        );
+        assert_eq!(settled.released.refused.len(), 1);
+        assert!(claims.open().is_empty());
+    }
+
+    #[test]
+    fn a_line_whose_tags_are_not_known_keeps_its_names_from_others() {
+        for (error, kind) in [(Error::local("list tags", "gone"), Kind::Local), (Error::cancelled("list tags"), Kind::Deferred)] {
+            let items = lines(&[("a.test/x", "v1*"), ("b.test/x", "*")]);
+            let claims = Claims::new(&items);
+            let settled = claims.settle(&items[1], Ok(chosen(&items[1], &["v1", "w"])));
+            assert_eq!(names(&settled.own.kept), ["b.test/x:w"]);
+            let settled = claims.settle(&items[0], Err(&error));
+            let (want, refused) = &settled.released.refused[0];
+            assert_eq!((want.source().as_str(), refused.kind()), ("b.test/x:v1", kind));
+            assert!(refused.message().starts_with("list.csv:3: target name app:v1 may belong to a.test/x (list.csv:2)"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn where_lines_do_not_meet_nothing_is_remembered() {
+        let items = lines(&[("a.test/x", "v1*")]);
+        let claims = Claims::new(&items);
+        assert!(claims.open().is_empty() && !claims.is_awaited(&items[0]));
+        assert_eq!(claims.settle(&items[0], Ok(chosen(&items[0], &["v1"]))).own.kept.len(), 1);
+    }
 }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::claims::{self, Claims};
 use super::item::Resolved;
 use super::undecided::Undecided;
 use super::warm::Engines;
@@ -17,10 +16,8 @@ use crate::{Error, Kind, Result, Side};
 
 /// An item whose tags have been chosen.
 pub(super) struct Expanded {
+    /// One for each tag that was chosen; some may be wanted by other lines already.
     pub(super) wants: Vec<Want>,
-    pub(super) refused: Vec<(Want, Error)>,
-    /// How many tags were chosen; some may be wanted by other lines already.
-    pub(super) selected: usize,
     /// How many tags each step left, for people.
     pub(super) explanation: String,
 }
@@ -66,12 +63,11 @@ pub(super) struct Known {
     pub(super) tally: Arc<Tally>,
 }
 
-/// Who chooses tags, and with whom it must agree.
+/// Who chooses tags.
 #[derive(Clone, Copy)]
 pub(super) struct Chooser<'a> {
     pub(super) supply: &'a Supply,
     pub(super) engines: &'a Engines,
-    pub(super) claims: &'a Claims,
     pub(super) dates: &'a KnownDates,
     /// Tags of one item that are asked about at once.
     pub(super) limit: usize,
@@ -83,7 +79,9 @@ impl Chooser<'_> {
     /// # Errors
     /// If the upstream cannot be asked, or too few tags are selected.
     pub(super) async fn expand(&self, item: &Arc<Item>) -> Result<Expansion> {
-        let Some(selector) = item.selector() else { return Ok(Expansion::Chosen(self.merged(item.wants(), String::new()))) };
+        let Some(selector) = item.selector() else {
+            return Ok(Expansion::Chosen(Expanded { wants: item.wants(), explanation: String::new() }));
+        };
         let source = &item.entry.source;
         let charge = Charge::new(source.to_string());
         let listed = match self.engines.lists_at_cache(item) {
@@ -110,7 +108,7 @@ impl Chooser<'_> {
     /// # Errors
     /// If too few tags are selected.
     pub(super) fn choose(&self, item: &Arc<Item>, matched: Matched, mut known: Known) -> Result<Expanded> {
-        let Some(selector) = item.selector() else { return Ok(self.merged(item.wants(), String::new())) };
+        let Some(selector) = item.selector() else { return Ok(Expanded { wants: item.wants(), explanation: String::new() }) };
         let selected = selector.cut(matched, &known.dates, Timestamp::now());
         check_count(item, selector, selected.tags.len(), selected.attrition.listed)?;
         let mut wants = item.tagged(&selected.tags);
@@ -118,19 +116,15 @@ impl Chooser<'_> {
             want.resolved =
                 known.resolved.remove(tag).map(|descriptor| Box::new(Resolved { descriptor: Some(descriptor), tally: Arc::default() }));
         }
-        let mut expanded = self.merged(wants, selected.attrition.to_string());
-        // What choosing has cost is paid by the first image.
-        if let Some(first) = expanded.wants.first_mut() {
+        let note = selected.note();
+        let explanation = format!("{}{}", selected.attrition, note.as_ref().map(|note| format!("; {note}")).unwrap_or_default());
+        // What choosing has cost is paid by the first image, which also says what is to be said of the choice.
+        if let Some(first) = wants.first_mut() {
             let descriptor = first.resolved.take().and_then(|resolved| resolved.descriptor);
             first.resolved = Some(Box::new(Resolved { descriptor, tally: known.tally }));
+            first.note = note;
         }
-        Ok(expanded)
-    }
-
-    fn merged(&self, wants: Vec<Want>, explanation: String) -> Expanded {
-        let selected = wants.len();
-        let (wants, refused) = claims::merge(self.claims, wants);
-        Expanded { wants, refused, selected, explanation }
+        Ok(Expanded { wants, explanation })
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
 
-use super::claims::{self, Claims};
+use super::claims::Claims;
 use super::{Item, SyncOptions, TargetStore, Want};
 use crate::config::Target;
 use crate::content::{Charge, Choice, Descriptor, Digest, ForeignLayers, IndexMode, Place, PlatformFilter, Policy};
@@ -108,9 +108,9 @@ pub async fn listed(lists: Vec<Parsed>, rules: &RuleSet, options: &SyncOptions, 
             Err(error) => failed.push(item.row(&target.target).failed(error)),
         }
     }
-    let (wants, refused) = claims::merge(&Claims::default(), all);
-    failed.extend(refused.into_iter().map(|(want, error)| want.row(&target.target).failed(error)));
-    (wants.iter().map(|want| Expected::of(want, &target.target)).collect(), failed)
+    let merged = Claims::default().merge(all);
+    failed.extend(merged.refused.into_iter().map(|(want, error)| want.row(&target.target).failed(error)));
+    (merged.kept.iter().map(|want| Expected::of(want, &target.target)).collect(), failed)
 }
 
 /// A line may name an image as the target knows it: that means the one which the rules put there.

@@ -40,6 +40,8 @@ pub struct Want {
     pub priority: i64,
     /// What was learnt about it when it was chosen.
     pub resolved: Option<Box<Resolved>>,
+    /// A remark on how it was chosen.
+    pub note: Option<String>,
 }
 
 /// What choosing a tag has taught: its image need not ask again.
@@ -105,6 +107,15 @@ impl Item {
         }
     }
 
+    /// Whether its terms could choose an image that gets this name at the target.
+    pub(super) fn may_publish(&self, name: &Reference) -> bool {
+        let (Some(selector), Reference::Tag(tag)) = (self.selector(), name) else { return false };
+        match self.entry.target.as_ref().and_then(|target| target.tag.as_ref()) {
+            Some(renamed) => renamed == tag,
+            None => selector.may_select(tag),
+        }
+    }
+
     /// A reference that the upstream may be asked about without listing its tags.
     pub fn probe(&self) -> Option<Reference> {
         match &self.entry.selection {
@@ -124,7 +135,7 @@ impl Item {
     }
 
     fn want(self: &Arc<Self>, wanted: Reference, publish: Reference) -> Want {
-        Want { item: Arc::clone(self), wanted, publish, priority: self.entry.priority, resolved: None }
+        Want { item: Arc::clone(self), wanted, publish, priority: self.entry.priority, resolved: None, note: None }
     }
 
     /// A row for the item as a whole, for when it is not known which images it means.

@@ -6,7 +6,7 @@ use futures_util::{StreamExt, stream};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use super::claims;
+use super::claims::{Claims, Merged, Settled};
 use super::expand::{Chooser, Expanded, Expansion};
 use super::run::{Prepared, Unit};
 use super::undecided::Undecided;
@@ -81,20 +81,22 @@ struct Planner<'a> {
     supply: &'a Supply,
     target: &'a TargetStore,
     chooser: Chooser<'a>,
+    claims: &'a Claims,
 }
 
 /// What an item has led to: its rows, or how it came to have none.
 enum Drawn {
     Rows(Vec<Planned>),
-    Empty(usize, String, String),
+    /// It chooses nothing; the rows are of lines that have waited for it.
+    Empty(Vec<Planned>, (usize, String, String)),
 }
 
 /// Compares both sides for every image of `prepared`, all upstreams at once.
 pub(super) async fn compare(supply: &Supply, target: &TargetStore, prepared: Prepared, options: &SyncOptions, limit: usize) -> Plan {
     let reporter: Arc<dyn Reporter> = Arc::new(Silent);
     let engines = &Engines::new(supply, target, options, &reporter, &CancellationToken::new());
-    let chooser = Chooser { supply, engines, claims: &prepared.claims, dates: &options.dates, limit };
-    let planner = &Planner { engines, supply, target, chooser };
+    let chooser = Chooser { supply, engines, dates: &options.dates, limit };
+    let planner = &Planner { engines, supply, target, chooser, claims: &prepared.claims };
     let groups = prepared.groups.into_values().map(|units| {
         stream::iter(units)
             .map(move |unit| async move {
@@ -110,7 +112,10 @@ pub(super) async fn compare(supply: &Supply, target: &TargetStore, prepared: Pre
     for drawn in drawn {
         match drawn {
             Drawn::Rows(rows) => images.extend(rows),
-            Drawn::Empty(order, source, explanation) => empty.push((order, source, explanation)),
+            Drawn::Empty(rows, nothing) => {
+                images.extend(rows);
+                empty.push(nothing);
+            }
         }
     }
     images.sort_by(|a, b| (a.order, &a.row.source).cmp(&(b.order, &b.row.source)));
@@ -121,23 +126,37 @@ pub(super) async fn compare(supply: &Supply, target: &TargetStore, prepared: Pre
 impl Planner<'_> {
     async fn item(&self, item: &Arc<Item>) -> Drawn {
         match self.chooser.expand(item).await {
-            Ok(Expansion::Chosen(expanded)) if expanded.selected == 0 => {
-                Drawn::Empty(item.order, item.entry.source.to_string(), expanded.explanation)
+            Ok(Expansion::Chosen(expanded)) if expanded.wants.is_empty() => {
+                let others = self.settled(self.claims.settle(item, Ok(vec![]))).await;
+                Drawn::Empty(others, (item.order, item.entry.source.to_string(), expanded.explanation))
             }
             Ok(Expansion::Chosen(expanded)) => Drawn::Rows(self.chosen(item, expanded).await),
             Ok(Expansion::Undecided(undecided)) => Drawn::Rows(self.undecided(&undecided).await),
-            Err(error) => Drawn::Rows(vec![unresolvable(item.order, item.row(&self.target.target).failed(error))]),
+            Err(error) => {
+                let mut rows = self.settled(self.claims.settle(item, Err(&error))).await;
+                rows.push(unresolvable(item.order, item.row(&self.target.target).failed(error)));
+                Drawn::Rows(rows)
+            }
         }
     }
 
     async fn chosen(&self, item: &Item, expanded: Expanded) -> Vec<Planned> {
-        let refused = expanded.refused.into_iter();
-        let refused = refused.map(|(want, error)| unresolvable(want.item.order, want.row(&self.target.target).failed(error)));
-        let wants = stream::iter(expanded.wants);
-        let mut rows: Vec<Planned> = wants.map(|want| self.one(want)).buffered(self.chooser.limit).collect().await;
-        rows.extend(refused);
-        if let Some(first) = rows.first_mut() {
+        let mut rows = self.settled(self.claims.settle(item, Ok(expanded.wants))).await;
+        if let Some(first) = rows.iter_mut().find(|row| row.order == item.order) {
             first.selection = Some(format!("{}: {}", item.entry.source, expanded.explanation));
+        }
+        rows
+    }
+
+    /// The rows of images that have their names now, or do not get them.
+    async fn settled(&self, settled: Settled) -> Vec<Planned> {
+        let Settled { own, released, .. } = settled;
+        let mut rows = vec![];
+        for Merged { kept, refused, .. } in [own, released] {
+            rows.extend(stream::iter(kept).map(|want| self.one(want)).buffered(self.chooser.limit).collect::<Vec<_>>().await);
+            rows.extend(
+                refused.into_iter().map(|(want, error)| unresolvable(want.item.order, want.row(&self.target.target).failed(error))),
+            );
         }
         rows
     }
@@ -157,9 +176,7 @@ impl Planner<'_> {
             ..unresolvable(item.order, item.row(&self.target.target))
         }];
         let exact = item.selector().map(|selector| item.tagged(selector.exact_tags())).unwrap_or_default();
-        let (wants, refused) = claims::merge(self.chooser.claims, exact);
-        rows.extend(stream::iter(wants).map(|want| self.one(want)).buffered(self.chooser.limit).collect::<Vec<_>>().await);
-        rows.extend(refused.into_iter().map(|(want, error)| unresolvable(item.order, want.row(&self.target.target).failed(error))));
+        rows.extend(self.settled(self.claims.settle(item, Ok(exact))).await);
         rows
     }
 

@@ -5,14 +5,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::choosing::Parcel;
-use super::claims::{self, Claims};
+use super::choosing::{Open, Parcel};
+use super::claims::{Claims, Merged};
 use super::expand::KnownDates;
 use super::found::Found;
 use super::warm::Engines;
@@ -23,7 +23,7 @@ use crate::limits::Mode;
 use crate::list::Parsed;
 use crate::report::{Event, Held, Outcome, Reporter, Status, Totals};
 use crate::rules::{Delivery, RuleSet, Unmatched};
-use crate::{Error, Kind, Result, Side};
+use crate::{Error, Kind, Result, Side, internal};
 
 /// Images of one upstream that are worked on at once, for each request that may be in flight to it: while one is
 /// resolved, another's blobs can move.
@@ -89,6 +89,8 @@ pub(super) struct Prepared {
     pub(super) groups: BTreeMap<String, Vec<Unit>>,
     /// Rows that have failed before anybody was asked, with their place among all lines.
     pub(super) failed: Vec<(usize, Outcome)>,
+    /// What waits until an earlier line's tags are known.
+    pub(super) waiting: Vec<Want>,
     pub(super) claims: Claims,
 }
 
@@ -117,6 +119,7 @@ impl Sync {
         stop: CancellationToken,
     ) -> (Vec<Outcome>, Totals) {
         let prepared = self.prepare(lists, rules);
+        let (late, mut receivers) = late(&prepared);
         let worker = Arc::new(Worker {
             engines: Engines::new(&self.supply, &self.target, &self.options, &reporter, &stop),
             supply: Arc::clone(&self.supply),
@@ -128,16 +131,22 @@ impl Sync {
             done: Mutex::default(),
             pending: Mutex::default(),
             under_way: Mutex::default(),
+            late: Mutex::new(late),
             written: std::sync::atomic::AtomicU64::new(0),
         });
         for (order, row) in prepared.failed {
             worker.finish("", order, row);
         }
+        for want in prepared.waiting {
+            worker.reporter.event(&Event::Wanted { upstream: &want.item.entry.source.host, images: 1 });
+            worker.expect(&Unit::Want(want));
+        }
         let mut groups = JoinSet::new();
         for (upstream, units) in prepared.groups {
             worker.reporter.event(&Event::Wanted { upstream: &upstream, images: units.len() });
             units.iter().for_each(|unit| worker.expect(unit));
-            groups.spawn(Arc::clone(&worker).group(upstream, units));
+            let late = receivers.remove(&upstream);
+            groups.spawn(Arc::clone(&worker).group(upstream, units, late));
         }
         tokio::select! {
             () = async { while groups.join_next().await.is_some() {} } => {}
@@ -160,8 +169,8 @@ impl Sync {
     }
 
     fn prepare(&self, lists: Vec<Parsed>, rules: &RuleSet) -> Prepared {
-        let mut prepared = Prepared { groups: BTreeMap::new(), failed: vec![], claims: Claims::default() };
-        let (mut wants, mut expand) = (vec![], vec![]);
+        let mut prepared = Prepared { groups: BTreeMap::new(), failed: vec![], waiting: vec![], claims: Claims::default() };
+        let mut items = vec![];
         let mut order = 0;
         for list in lists {
             for error in list.errors {
@@ -177,23 +186,24 @@ impl Sync {
                         let row = item.row(&self.target.target).failed(super::warm::into_cache(&self.target));
                         prepared.failed.push((at, row));
                     }
-                    Ok(item) => {
-                        let item = Arc::new(item);
-                        wants.extend(item.wants());
-                        expand.extend(item.selector().is_some().then(|| Arc::clone(&item)));
-                    }
+                    Ok(item) => items.push(Arc::new(item)),
                     Err(row) => prepared.failed.push((at, *row)),
                 }
             }
             // Lines are counted from 1; the next list's begin after the last one of this list, failed lines included.
             order = prepared.failed.iter().map(|(at, _)| *at).max().unwrap_or(0).max(order + last);
         }
-        let (wants, refused) = claims::merge(&prepared.claims, wants);
+        prepared.claims = Claims::new(&items);
+        let Merged { kept, refused, waiting } = prepared.claims.merge(items.iter().flat_map(Item::wants).collect());
         prepared.failed.extend(refused.into_iter().map(|(want, error)| (want.item.order, want.row(&self.target.target).failed(error))));
-        for want in wants {
+        for want in kept {
             prepared.groups.entry(want.item.entry.source.host.clone()).or_default().push(Unit::Want(want));
         }
-        for item in expand {
+        for want in &waiting {
+            prepared.groups.entry(want.item.entry.source.host.clone()).or_default();
+        }
+        prepared.waiting = waiting;
+        for item in items.into_iter().filter(|item| item.selector().is_some()) {
             prepared.groups.entry(item.entry.source.host.clone()).or_default().push(Unit::Expand(item));
         }
         for units in prepared.groups.values_mut() {
@@ -201,6 +211,18 @@ impl Sync {
         }
         prepared
     }
+}
+
+/// The ways by which images reach the group of their upstream when their names have been decided upon, both ends.
+type Senders = BTreeMap<String, mpsc::UnboundedSender<Want>>;
+type Receivers = BTreeMap<String, mpsc::UnboundedReceiver<Want>>;
+
+fn late(prepared: &Prepared) -> (Senders, Receivers) {
+    let ways = prepared.claims.open().into_iter().map(|upstream| {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        ((upstream.clone(), sender), (upstream, receiver))
+    });
+    ways.unzip()
 }
 
 impl Unit {
@@ -234,6 +256,8 @@ pub(super) struct Worker {
     pub(super) pending: Mutex<Rows>,
     /// What images that are being delivered cost, and since when: an image that is cut off has cost it too.
     pub(super) under_way: Mutex<BTreeMap<(usize, String), (Charge, Instant)>>,
+    /// By upstream: where images go whose names are decided upon late.
+    pub(super) late: Mutex<Senders>,
     written: std::sync::atomic::AtomicU64,
 }
 
@@ -241,7 +265,8 @@ pub(super) fn lock<T>(shared: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Runs `work` whether or not its result is asked for; aborted when that is dropped. Nothing, if it panicked.
+/// Runs `work` whether or not its result is asked for; aborted when that is dropped. It catches its own panics: nothing, if it was
+/// cut off.
 pub(super) async fn of_its_own<T: Default + Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
     AbortOnDropHandle::new(tokio::spawn(work)).await.unwrap_or_default()
 }
@@ -249,15 +274,17 @@ pub(super) async fn of_its_own<T: Default + Send + 'static>(work: impl Future<Ou
 impl Worker {
     /// All units of one upstream: listings and surveys as many at once as keep it busy, and what must be brought as soon as that
     /// is known; unless pulls are scarce: then all is surveyed first, and what is worth most goes first.
-    async fn group(self: Arc<Self>, upstream: String, units: Vec<Unit>) {
+    async fn group(self: Arc<Self>, upstream: String, units: Vec<Unit>, late: Option<mpsc::UnboundedReceiver<Want>>) {
         let mut known = units.len() as u64;
+        let late = stream::iter(late).flat_map(|late| stream::unfold(late, async |mut late| late.recv().await.map(|want| (want, late))));
         let host: Arc<str> = upstream.as_str().into();
         // Each in a task of its own: one that is not polled, while what was found is begun, would keep its permit from that.
+        let opened = stream::iter(units)
+            .map(|unit| of_its_own(Arc::clone(&self).expanded(Arc::clone(&host), unit)))
+            .buffered(UPSTREAM_CONCURRENCY)
+            .flat_map(stream::iter);
         let mut surveyed = std::pin::pin!(
-            stream::iter(units)
-                .map(|unit| of_its_own(Arc::clone(&self).expanded(Arc::clone(&host), unit)))
-                .buffered(UPSTREAM_CONCURRENCY)
-                .flat_map(stream::iter)
+            stream::select(opened, late.map(Open::Want))
                 .map(|open| of_its_own(Arc::clone(&self).looked_at(Arc::clone(&host), open)))
                 .buffer_unordered(self.limit)
         );
@@ -266,7 +293,7 @@ impl Worker {
         while let Some(parcel) = surveyed.next().await {
             known = known.saturating_sub(1);
             let Some(parcel) = parcel else { continue };
-            if parked.len() < WAITING && parcel.is_scarce(known + parked.len() as u64) {
+            if parked.len() < WAITING && !self.is_awaited(&parcel) && parcel.is_scarce(known + parked.len() as u64) {
                 parked.push(parcel);
             } else {
                 self.begin(&upstream, parcel, &slots, &mut tasks).await;
@@ -304,7 +331,7 @@ impl Worker {
         let (worker, upstream, bring) = (Arc::clone(self), upstream.to_owned(), Arc::clone(&slots.bring));
         tasks.spawn(async move {
             let _waiting = waiting;
-            let brought = worker.bring(&mut found, &bring).await;
+            let brought = internal::caught("copy image", worker.bring(&mut found, &bring)).await.and_then(|brought| brought);
             worker.close_row(&upstream, &found, brought);
         });
     }
@@ -343,6 +370,16 @@ impl Worker {
 
     /// Asks both sides of one image; what needs nothing (or cannot be) is finished here.
     pub(super) async fn survey(self: Arc<Self>, upstream: Arc<str>, want: Want) -> Option<Found> {
+        let surveyed = internal::caught("compare image", self.try_survey(Arc::clone(&upstream), want.clone())).await;
+        surveyed.unwrap_or_else(|error| {
+            let mut row = want.row(&self.target.target);
+            self.settle(&(want.item.order, row.source.clone()), &mut row);
+            self.finish(&upstream, want.item.order, row.failed(error));
+            None
+        })
+    }
+
+    async fn try_survey(&self, upstream: Arc<str>, want: Want) -> Option<Found> {
         if self.engines.stop_requested() {
             return None;
         }
@@ -391,7 +428,7 @@ impl Worker {
                 platforms: delivered.platforms,
                 referrers: delivered.referrers.len() as u64,
                 held: row.held.clone().map(|held| Held { referrers: delivered.referrers, ..held }),
-                notes: delivered.notes,
+                notes: found.want.note.iter().cloned().chain(delivered.notes).collect(),
                 ..row
             },
             Err(error) => self.unfinished(row, error),
@@ -453,10 +490,12 @@ impl Worker {
     /// All rows in list order, and their sums.
     fn close(&self) -> (Vec<Outcome>, Totals) {
         let mut rows = std::mem::take(&mut *lock(&self.done));
-        let reason = self.reason();
+        let (reason, stopped) = (self.reason(), self.engines.stop_requested());
         for (key, mut row) in std::mem::take(&mut *lock(&self.pending)) {
             self.settle(&key, &mut row);
-            rows.insert(key, row.deferred(reason.clone()));
+            // Without an interrupt nothing is left over, but for a fault of the program itself.
+            let row = if stopped { row.deferred(reason.clone()) } else { row.failed(internal::unknown("copy image")) };
+            rows.insert(key, row);
         }
         let rows: Vec<Outcome> = rows.into_values().collect();
         let mut totals = Totals {

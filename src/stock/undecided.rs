@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use super::expand::{Chooser, Known};
 use super::found::deferred;
 use super::{Item, Want};
-use crate::content::{Charge, Descriptor, Digest, Tally};
+use crate::content::{Charge, Descriptor, Digest, Tally, is_schema1};
 use crate::copy::{Engine, Image, most_pulls};
 use crate::limits::{AccountId, Claim, Gate, Lease, Mode};
 use crate::resume::CreatedDates;
@@ -213,7 +213,7 @@ async fn date(chooser: &Chooser<'_>, wanted: Descriptor, images: Vec<(String, Im
             return Ok((tags, Ok(date)));
         }
     }
-    let Some(mut image) = images.into_iter().next() else { return Ok((tags, Ok(None))) };
+    let Some(mut image) = images.into_iter().next().filter(|_| !is_schema1(&wanted.media_type)) else { return Ok((tags, Ok(None))) };
     image.charge.tally = Arc::clone(tally);
     let pulls = chooser.engines.push().pulls_for_date(&image, &wanted);
     let undated = Undated { tags: tags.clone(), image, wanted, pulls };

@@ -11,9 +11,9 @@ use tokio::sync::OnceCell;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::expected::Expected;
-use crate::content::{Charge, Descriptor, Digest, Links, ManifestKind, Place, Source, Verified, kind_of};
+use crate::content::{Charge, Descriptor, Digest, Links, ManifestKind, Place, Source, Verified, is_blob_type, kind_of};
 use crate::name::Reference;
-use crate::{Error, Kind, Result, Side};
+use crate::{Error, Kind, Result, Side, internal};
 
 /// Images that are worked on at once. Requests are limited by the registry's own concurrency (16); twice that keeps it busy while
 /// images wait for their manifests.
@@ -110,7 +110,15 @@ pub async fn prove(source: Arc<dyn Source>, expected: Vec<Expected>, depth: Dept
     });
     // Each in a task of its own, so that hashing uses all cores.
     stream::iter(expected)
-        .map(|image| AbortOnDropHandle::new(tokio::spawn(Arc::clone(&walk).image(image))))
+        .map(|image| {
+            let walk = Arc::clone(&walk);
+            let checked = async move {
+                let checked = internal::caught("verify", Arc::clone(&walk).image(&image)).await;
+                // What was not looked at to its end is not known to be right.
+                checked.unwrap_or_else(|error| walk.note(&image, Wrong::Unchecked, About::Name(image.name.clone()), error.to_string()));
+            };
+            AbortOnDropHandle::new(tokio::spawn(checked))
+        })
         .buffer_unordered(IMAGES)
         .for_each(async |_| {})
         .await;
@@ -179,11 +187,11 @@ fn cell<K: std::hash::Hash + Eq, V>(all: &Once<K, V>, key: K) -> Arc<OnceCell<V>
 }
 
 impl Walk {
-    async fn image(self: Arc<Self>, image: Expected) {
+    async fn image(self: Arc<Self>, image: &Expected) {
         let charge = Charge::new(&*image.name);
-        match self.root(&image, &charge).await {
-            Ok(root) => self.manifest(&image, root, &charge, 0).await,
-            Err(Fault(wrong, why)) => self.note(&image, wrong, About::Name(image.name.clone()), why),
+        match self.root(image, &charge).await {
+            Ok(root) => self.manifest(image, root, &charge, 0).await,
+            Err(Fault(wrong, why)) => self.note(image, wrong, About::Name(image.name.clone()), why),
         }
         (self.progress)(0);
     }
@@ -208,6 +216,9 @@ impl Walk {
     /// Checks a manifest and everything below it.
     fn manifest<'a>(self: &'a Arc<Self>, image: &'a Expected, node: Descriptor, charge: &'a Charge, depth: usize) -> BoxFuture<'a, ()> {
         async move {
+            if depth > 0 && is_blob_type(&node.media_type) {
+                return self.blob(image, node, charge).await;
+            }
             let checked = match self.read(&image.place, &node, charge).await {
                 // An index may list blobs (BuildKit's cache does).
                 Err(Fault(Wrong::Missing, _)) if depth > 0 && kind_of(&node.media_type) == ManifestKind::Opaque => {
@@ -263,7 +274,7 @@ impl Walk {
                 // In a task of its own: the blobs of one image are hashed on all cores, too.
                 let (walk, at, blob, charge) = (Arc::clone(self), place.clone(), blob.clone(), charge.clone());
                 let hashed = AbortOnDropHandle::new(tokio::spawn(async move { walk.hash(&at, &blob, &charge).await })).await;
-                (place.clone(), hashed.unwrap_or_else(|lost| Err(Fault(Wrong::Unchecked, format!("the work ended early: {lost}")))))
+                (place.clone(), hashed.unwrap_or_else(|why| Err(Fault(Wrong::Unchecked, internal::lost("verify", why).to_string()))))
             };
             let key = (blob.digest.clone(), blob.size);
             let (at, hashed) = cell(&self.hashes, key).get_or_init(hash).await.clone();

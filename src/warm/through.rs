@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::Cache;
 use super::proof::Proof;
-use crate::content::{BlobStream, Charge, Choice, Descriptor, Digest, DigestTags, Manifest, Place, Policy, Source};
+use crate::content::{BlobStream, Charge, Choice, Descriptor, Digest, DigestTags, Manifest, Place, Policy, Source, is_schema1, schema1};
 use crate::copy::{Delivered, Next, Survey};
 use crate::name::Reference;
 use crate::registry::RegistryStore;
@@ -174,6 +174,7 @@ impl Through {
         }
         let Some(upstream) = &self.upstream.store else { return Ok(None) };
         match upstream.resolve(&self.upstream.place, &self.reference, charge).await {
+            Ok(Some(named)) if is_schema1(&named.media_type) => Err(schema1(Side::Upstream)),
             Ok(Some(named)) => {
                 self.read().asked = true;
                 Ok(Some(Descriptor { size: 0, ..named }))

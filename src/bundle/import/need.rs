@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use crate::bundle::read::{Hand, Shelf};
-use crate::content::{Choice, Descriptor, Digest, Links, ManifestKind, Place, Presence, kind_of};
+use crate::content::{Choice, Descriptor, Digest, Links, ManifestKind, Place, Presence, absent_from, kind_of};
 use crate::copy::{self, Engine, Image};
 use crate::{Kind, Result};
 
@@ -54,13 +54,15 @@ impl Asker {
     /// If the target cannot be asked, or a manifest is of a kind that is not carried.
     pub(super) async fn need(&self, image: &Image, root: &Descriptor) -> Result<Need> {
         let mut need = Need::default();
-        let (mut seen, mut elsewhere) = (HashSet::new(), vec![]);
+        let (mut seen, mut elsewhere): (HashSet<Digest>, Vec<Descriptor>) = (HashSet::new(), vec![]);
+        // What the upstream did not have, no volume will bring.
+        seen.extend(absent_from(root));
         let mut stack = vec![root.clone()];
         while let Some(node) = stack.pop() {
             if !seen.insert(node.digest.clone()) {
                 continue;
             }
-            match self.links(image, &node).await? {
+            match self.links(image, &node, node.digest == root.digest).await? {
                 Found::Manifest(links) => {
                     need.all.push((node.clone(), true));
                     let is_root = node.digest == root.digest;
@@ -99,8 +101,9 @@ impl Asker {
     }
 
     /// What a manifest refers to: read here, else at the target.
-    async fn links(&self, image: &Image, node: &Descriptor) -> Result<Found> {
-        let damaged = match self.shelf.read_manifest(&node.digest).await {
+    async fn links(&self, image: &Image, node: &Descriptor, is_root: bool) -> Result<Found> {
+        let read = if is_root { self.shelf.read_root(&node.digest).await } else { self.shelf.read_manifest(&node.digest).await };
+        let damaged = match read {
             Ok(Some(manifest)) => {
                 return manifest.links().map(|links| Found::Manifest(Box::new(links)));
             }

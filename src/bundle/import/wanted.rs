@@ -6,7 +6,7 @@ use crate::Error;
 use crate::Result;
 use crate::bundle::read::{Entry, Shelf};
 use crate::config::Target;
-use crate::content::{Charge, Descriptor, Digest, IndexMode, Place, PlatformFilter, Policy, Recheck, Referrers, SPARSE};
+use crate::content::{ABSENT, Charge, Descriptor, Digest, IndexMode, Place, PlatformFilter, Policy, Recheck, Referrers, SPARSE};
 use crate::copy::{Delivered, Engine, Image, Next, Survey};
 use crate::name::{Reference, check_path, check_repository};
 use crate::report::{Outcome, Status};
@@ -66,7 +66,7 @@ impl Wanted {
             row = row.failed(Error::local("name image", why).subject(&source));
         }
         let mut root = entry.entry.descriptor;
-        root.annotations.retain(|key, _| key == SPARSE);
+        root.annotations.retain(|key, _| [SPARSE, ABSENT].contains(&key.as_str()));
         // Of an index that was carried in part, that part is brought.
         let platforms = root.annotations.get(SPARSE).map(|text| PlatformFilter::split(text)).unwrap_or_default();
         // Signatures come after their images; where none has come, nobody is asked about any.

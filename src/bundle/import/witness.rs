@@ -185,11 +185,19 @@ impl Sink for Witness {
         Ok(())
     }
 
+    fn accept_without(&self, root: &Digest, absent: &[Digest]) {
+        self.inner.accept_without(root, absent);
+    }
+
     async fn publish(&self, publication: &Publication, charge: &Charge) -> Result<()> {
         self.inner.publish(publication, charge).await?;
         let digest = &publication.manifest.digest;
         self.note(&publication.place, digest, How::Written, self.from(digest));
         Ok(())
+    }
+
+    async fn confirm(&self, publication: &Publication, always: bool, charge: &Charge) -> Result<()> {
+        self.inner.confirm(publication, always, charge).await
     }
 
     async fn attach(&self, place: &Place, subject: &Digest, referrers: &[Manifest], charge: &Charge) -> Result<()> {

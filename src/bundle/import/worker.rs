@@ -18,7 +18,7 @@ use crate::config::Target;
 use crate::content::Digest;
 use crate::copy::{Delivered, Engine, Survey};
 use crate::report::{Event, Outcome, Reporter, Totals};
-use crate::{Error, Kind, Result, Side};
+use crate::{Error, Kind, Result, Side, internal};
 
 /// Blobs of one incomplete image that are brought at once. Requests are limited by the target's own concurrency.
 const CARRIED_AT_ONCE: usize = 8;
@@ -94,7 +94,7 @@ impl Worker {
             return;
         }
         let started = Instant::now();
-        let ended = self.one(&wanted, survey).await;
+        let ended = internal::caught("import image", self.one(&wanted, survey)).await.and_then(|ended| ended);
         let tally = &wanted.image.charge.tally;
         let row = Outcome {
             bytes: tally.bytes_read(),
@@ -195,7 +195,7 @@ impl Worker {
         for (order, wanted) in wanted.iter().enumerate() {
             rows.entry(order).or_insert_with(|| {
                 let row = Outcome { bytes: wanted.image.charge.tally.bytes_read(), ..wanted.row.clone() };
-                row.deferred(self.cut_short())
+                if self.stop.is_cancelled() { row.deferred(self.cut_short()) } else { row.failed(internal::unknown("import image")) }
             });
         }
         let loose = self.carry_loose(&done.blind).await;

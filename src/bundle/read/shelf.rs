@@ -296,9 +296,22 @@ impl Shelf {
     /// # Errors
     /// `Kind::Damaged` if none is.
     pub(in crate::bundle) async fn read_manifest(&self, digest: &Digest) -> Result<Option<Manifest>> {
+        self.read_as(digest, self.is_opaque(digest)).await
+    }
+
+    /// As [`Shelf::read_manifest`], for what has an image's name: it is a manifest, whatever its media type says.
+    ///
+    /// # Errors
+    /// As [`Shelf::read_manifest`], and if it is not a manifest.
+    pub(in crate::bundle) async fn read_root(&self, digest: &Digest) -> Result<Option<Manifest>> {
+        self.read_as(digest, false).await
+    }
+
+    /// `opaque`: it need not be a manifest, and is `None` then.
+    async fn read_as(&self, digest: &Digest, opaque: bool) -> Result<Option<Manifest>> {
         while let Some((number, copy)) = self.copy(digest) {
             if copy.size > MAX_MANIFEST as u64 {
-                if self.is_opaque(digest) {
+                if opaque {
                     return Ok(None);
                 }
                 self.spoil(digest, number, format!("it has {} bytes, more than a manifest may have ({MAX_MANIFEST})", copy.size));
@@ -311,7 +324,7 @@ impl Shelf {
                 }
                 Ok(bytes) => match self.parse(bytes, digest) {
                     // An index may list what is no manifest (BuildKit's cache lists blobs): it is none, and nothing is wrong with it.
-                    Err(_) if self.is_opaque(digest) => return Ok(None),
+                    Err(_) if opaque => return Ok(None),
                     parsed => return parsed.map(Some),
                 },
                 Err(error) => self.spoil(digest, number, error.message()),

@@ -93,7 +93,7 @@ async fn a_file_that_ends_early_or_is_gone_gives_no_whole_blob() {
 async fn manifests_are_checked_and_their_types_known_from_who_refers_to_them() {
     let folder = tempfile::tempdir().unwrap();
     let text =
-        br#"{"schemaVersion":2,"config":{"digest":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","size":2}}"#;
+        br#"{"schemaVersion":2,"config":{"digest":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","size":2},"layers":[]}"#;
     let digest = Digest::sha256(text);
     let mut turned = text.to_vec();
     turned[10] ^= 1;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use super::hand::Hand;
 use super::volume::State;
 use super::{BundleReport, Content};
-use crate::content::{Choice, Descriptor, Digest, PlatformFilter, SPARSE};
+use crate::content::{Choice, Descriptor, Digest, PlatformFilter, SPARSE, absent_from};
 use crate::layout::Finding;
 
 /// The annotation that names an entry of `index.json` (image-spec annotations.md).
@@ -80,8 +80,12 @@ struct Image<'a> {
 impl Image<'_> {
     fn walk(&mut self, root: &Descriptor) {
         let filters = root.annotations.get(SPARSE).map(|text| PlatformFilter::split(text)).unwrap_or_default();
+        let absent = absent_from(root);
         let mut stack = vec![root.clone()];
         while let Some(node) = stack.pop() {
+            if absent.contains(&node.digest) {
+                continue;
+            }
             if node.is_foreign() && !self.content.places.contains_key(&node.digest) {
                 continue;
             }
@@ -92,7 +96,16 @@ impl Image<'_> {
                 self.lacking.push((node.digest.clone(), lack));
                 continue;
             }
-            if let Some(links) = self.content.links.get(&node.digest) {
+            let links = match self.content.links.get(&node.digest) {
+                // What an image's name points to must be a manifest; an index may list other things.
+                Some(Err(why)) if node.digest == root.digest => {
+                    self.lacking.push((node.digest.clone(), Lack::Damaged(why.clone())));
+                    None
+                }
+                Some(Ok(links)) => Some(links),
+                Some(Err(_)) | None => None,
+            };
+            if let Some(links) = links {
                 // Of a sparse index the children that were left out are not missing.
                 let children =
                     if node.digest == root.digest { Choice::of(&links.manifests, &filters).kept } else { links.manifests.clone() };

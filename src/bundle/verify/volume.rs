@@ -38,8 +38,11 @@ pub(super) struct Checked {
     /// The blobs that are in it as a whole.
     pub(super) states: HashMap<Digest, State>,
     /// What manifests in it that are right refer to.
-    pub(super) links: HashMap<Digest, Links>,
+    pub(super) links: HashMap<Digest, Read>,
 }
+
+/// What a manifest refers to, or why it is not a manifest.
+pub(super) type Read = std::result::Result<Links, String>;
 
 /// Reads the volume through.
 pub(super) fn check(sheet: &Sheet, path: &Path, sha256: Option<&str>, progress: &(dyn Fn(u64) + Sync)) -> Result<Checked> {
@@ -52,7 +55,7 @@ pub(super) fn check(sheet: &Sheet, path: &Path, sha256: Option<&str>, progress: 
         let padding = usize::try_from(tar::padding(member.size)).unwrap_or_default();
         sound &= volume.literal(&vec![0; padding])?;
         if let (State::Right, Some(bytes)) = (&state, bytes) {
-            links.extend(read(bytes, &member.digest).map(|links| (member.digest.clone(), links)));
+            links.insert(member.digest.clone(), read(bytes, &member.digest));
         }
         if member.part.is_none() {
             states.insert(member.digest.clone(), state);
@@ -69,7 +72,7 @@ pub(super) fn check(sheet: &Sheet, path: &Path, sha256: Option<&str>, progress: 
 }
 
 /// Hashes a blob over its parts; what it refers to, if it is a manifest.
-pub(super) fn join(hand: &Hand, digest: &Digest, parts: &[(u32, &Member)]) -> Result<(State, Option<Links>)> {
+pub(super) fn join(hand: &Hand, digest: &Digest, parts: &[(u32, &Member)]) -> Result<(State, Option<Read>)> {
     let Some(mut hasher) = digest.hasher() else { return Ok((unknown(digest), None)) };
     let manifest = parts.first().is_some_and(|(_, part)| part.kind == MemberKind::Manifest && part.whole_size() <= MAX_MANIFEST as u64);
     let mut bytes = vec![];
@@ -89,7 +92,7 @@ pub(super) fn join(hand: &Hand, digest: &Digest, parts: &[(u32, &Member)]) -> Re
     if found != *digest {
         return Ok((State::Wrong(format!("its parts hash to {found}")), None));
     }
-    Ok((State::Right, if manifest { read(bytes, digest) } else { None }))
+    Ok((State::Right, manifest.then(|| read(bytes, digest))))
 }
 
 /// Reads the bytes of a part.
@@ -110,10 +113,9 @@ fn part_of(sheet: &Sheet, path: &Path, part: &Member, mut see: impl FnMut(&[u8])
     Ok(())
 }
 
-/// What a manifest refers to; nothing for what is none.
-fn read(bytes: Vec<u8>, digest: &Digest) -> Option<Links> {
+fn read(bytes: Vec<u8>, digest: &Digest) -> Read {
     let manifest = Manifest::known(Bytes::from(bytes), None, digest.clone(), Side::Local);
-    Some(manifest.and_then(|manifest| manifest.links()).unwrap_or_default())
+    manifest.and_then(|manifest| manifest.links()).map_err(|error| error.message())
 }
 
 fn unknown(digest: &Digest) -> State {

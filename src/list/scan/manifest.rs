@@ -85,9 +85,15 @@ impl Walk<'_> {
         if let Some((line, reference)) = part("reference") {
             return self.reference(line, reference);
         }
-        let Some((line, repository)) = part("repository") else {
+        let chosen = ["tag", "digest"].iter().any(|key| value.get(key).is_some());
+        let name = || part("name").filter(|_| chosen);
+        let Some((line, repository)) = part("repository").or(part("repo")).or_else(name) else {
             if let Some((line, name)) = part("name").filter(|_| self.trust == Trust::Likely) {
                 self.reference(line, name);
+            } else if chosen || ["registry", "repository", "repo"].iter().any(|key| value.get(key).is_some()) {
+                let keys: Vec<&str> = value.entries().iter().map(|(key, _)| key.as_str()).collect();
+                let message = format!("this image cannot be read: it is a mapping without `repository` (it has {})", keys.join(", "));
+                self.finder.problem(value.line, &message);
             }
             return;
         };

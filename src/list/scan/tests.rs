@@ -241,6 +241,59 @@ fn what_other_mirrors_choose_is_understood_by_lists() {
 }
 
 #[test]
+fn ranges_of_other_tools_are_translated_or_reported() {
+    let text = r#"docker.io:
+  images-by-semver:
+    a1: "3.12 - 3.13"
+    a2: ">= 1.2, < 3.0.0, != 2.0.0"
+    a3: "!=1.5"
+    a4: "~>1.2 || =>3"
+    a5: "1.x || >=3 !=3.1"
+    a6: "newest"
+    a7: [1.2]
+  images:
+    b1: latest
+    b2: {tag: latest}
+    b3: [[x]]
+  images-by-tag-regex: everything
+"#;
+    assert_snapshot!(shown("sync.yaml", text), @r"
+    3: docker.io/library/a1 tags=semver:>=3.12 <=3.13 exclude=
+    4: docker.io/library/a2 tags=semver:>=1.2 <3.0.0 exclude=/^v?2[.]0[.]0$/
+    5: docker.io/library/a3 tags=semver:* exclude=/^v?1[.]5([.].*)?$/
+    6: docker.io/library/a4 tags=semver:~1.2;semver:>=3 exclude=
+    problem 7: the range `1.x || >=3 !=3.1` cannot be written as one line: what one alternative leaves out, the other may choose
+    problem 8: what `docker.io/a6` chooses cannot be written in a list: `semver:newest`: `newest` is no version: it begins with a number
+    problem 9: the version range of `docker.io/a7` is not a text
+    problem 11: the tags of `docker.io/b1` are not a list
+    problem 12: the tags of `docker.io/b2` are not a list
+    problem 13: a tag of `docker.io/b3` is not a text
+    problem 14: `images-by-tag-regex` of docker.io is not a mapping of repositories
+    ");
+}
+
+#[test]
+fn an_image_mapping_is_read_or_reported() {
+    let text = r"kind: App
+apiVersion: v1
+spec:
+  - image: {repo: quay.io/a/b, tag: 1.20}
+  - image: {name: c, tag: v2}
+  - image: {registry: quay.io, name: d/e, digest: sha256:dddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddd}
+  - image: {registry: quay.io, tag: v1}
+  - image: {repository: {name: x}, pullPolicy: Always}
+  - image: {width: 100, height: 200}
+";
+    assert_snapshot!(shown("app.yaml", text), @r"
+    4: quay.io/a/b:1.20
+    5: docker.io/library/c:v2
+    6: quay.io/d/e@sha256:dddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddd
+    problem 7: this image cannot be read: it is a mapping without `repository` (it has registry, tag)
+    problem 8: this image cannot be read: it is a mapping without `repository` (it has repository, pullPolicy)
+    ");
+}
+
+#[test]
 fn dockerfiles_name_what_is_not_a_stage() {
     let text = r#"# syntax=docker/dockerfile:1
 ARG GO=1.24

@@ -59,6 +59,14 @@ impl Node {
         self.entries().iter().find(|(name, _)| name == key).map(|(_, node)| node)
     }
 
+    pub(super) fn is_null(&self) -> bool {
+        matches!(self.content, Content::Null)
+    }
+
+    pub(super) fn is_list(&self) -> bool {
+        matches!(self.content, Content::List(_))
+    }
+
     pub(super) fn is_map(&self) -> bool {
         matches!(self.content, Content::Map(_))
     }

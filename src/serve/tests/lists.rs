@@ -38,7 +38,12 @@ impl Source for Known {
 async fn known(options: Options) -> (Running, Digest) {
     let (mut shelf, _, manifest) = shelf();
     for repository in ["docker.io/library/app", "library/app", "b/c"] {
-        let other = shelf.put_manifest(repository, MANIFEST_TYPE, format!("{{\"annotations\": {{\"of\": \"{repository}\"}}}}").into());
+        let members = "\"schemaVersion\": 2, \"manifests\": []";
+        let other = shelf.put_manifest(
+            repository,
+            "application/vnd.oci.image.index.v1+json",
+            format!("{{{members}, \"annotations\": {{\"of\": \"{repository}\"}}}}").into(),
+        );
         shelf.tag(repository, "1", &other);
     }
     let referrer = |n: u8, kind: &str| {

@@ -26,7 +26,8 @@ const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 fn shelf() -> (Shelf, Descriptor, Descriptor) {
     let mut shelf = Shelf::default();
     let blob = shelf.put_blob(REPOSITORY, "application/octet-stream", Bytes::from_static(BLOB));
-    let text = format!("{{ \"schemaVersion\": 2,\n \"mediaType\": \"{MANIFEST_TYPE}\", \"layers\": [ ] }}\n");
+    let config = format!("{{\"digest\": \"{}\", \"size\": {}}}", blob.digest, BLOB.len());
+    let text = format!("{{ \"schemaVersion\": 2,\n \"mediaType\": \"{MANIFEST_TYPE}\", \"config\": {config}, \"layers\": [ ] }}\n");
     let manifest = shelf.put_manifest(REPOSITORY, MANIFEST_TYPE, text.into());
     for tag in ["v3", "v1", "latest", "v2", "v10"] {
         shelf.tag(REPOSITORY, tag, &manifest);

@@ -62,6 +62,11 @@ impl Program {
         std::fs::read_to_string(self.path(name)).unwrap()
     }
 
+    /// The text of a file; empty if there is none.
+    pub fn read_if_there(&self, name: &str) -> String {
+        std::fs::read_to_string(self.path(name)).unwrap_or_default()
+    }
+
     /// Writes a `larder.toml` by which `target` (below `m/`) is filled from each of `upstreams`: `m/…` from the only one,
     /// `m/0/…`, `m/1/…` from several.
     pub fn configure(&self, target: &Fake, upstreams: &[&Fake]) {
