@@ -186,7 +186,8 @@ impl Shape {
     /// What it lacks to be a manifest of this type.
     fn lacks(&self, media_type: &str, stated: bool) -> Option<&'static str> {
         let versioned = self.schema_version == 2;
-        if !self.manifests.is_empty() && !(self.config.is_empty() && self.layers.is_empty() && self.fs_layers.is_empty()) {
+        let of_an_image = [self.config, self.layers, self.fs_layers].into_iter().any(|member| !member.is_empty());
+        if of_an_image && !self.manifests.is_empty() {
             return Some("it is an image and an index at once");
         }
         match kind_of(media_type) {

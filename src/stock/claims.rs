@@ -295,7 +295,7 @@ mod tests {
     fn only_names_that_an_earlier_line_could_choose_wait() {
         let items = lines(&[("a.test/x", "v1*"), ("b.test/x", "*"), ("c.test/x", "v1"), ("c.test/x", "w"), ("a.test/x", "v12")]);
         let claims = Claims::new(&items);
-        let exact = items.iter().flat_map(|item| item.wants()).collect();
+        let exact = items.iter().flat_map(Item::wants).collect();
         let merged = claims.merge(exact);
         // `a.test/x:v12` would lose its name to line 3 if line 2 did not choose it: it waits for both.
         assert_eq!(
