@@ -102,6 +102,11 @@ impl Folder {
         self.open_file(name, OFlags::RDWR | OFlags::CREATE)
     }
 
+    /// Opens a regular file to read it and to write at its end; makes an empty one if there is none.
+    pub(crate) fn append(&self, name: &Path) -> io::Result<File> {
+        self.open_file(name, OFlags::RDWR | OFlags::APPEND | OFlags::CREATE)
+    }
+
     /// Makes a file that does not exist yet.
     pub(crate) fn create_new(&self, name: &Path) -> io::Result<File> {
         self.open_file(name, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL)
@@ -303,7 +308,7 @@ mod tests {
         symlink(dir.path(), folder.path().join("way")).unwrap();
         symlink(dir.path().join("absent"), folder.path().join("dangling")).unwrap();
         for name in ["file", "way/outside", "dangling"].map(Path::new) {
-            let opened = [folder.read(name), folder.open_or_create(name)];
+            let opened = [folder.read(name), folder.open_or_create(name), folder.append(name)];
             for opened in opened {
                 assert!(opened.unwrap_err().to_string().contains("symbolic link"), "{}", name.display());
             }
@@ -374,6 +379,8 @@ mod tests {
         let mut names = folder.list(Path::new("a/b")).unwrap();
         names.sort();
         assert_eq!(names, ["file", "other"]);
+        folder.append(other).unwrap().write_all(b"+").unwrap();
+        assert_eq!(fs::read_to_string(folder.path().join(other)).unwrap(), "three+");
         folder.sync(Path::new("a")).unwrap();
         assert_eq!(folder.read(Path::new("a/none")).unwrap_err().kind(), io::ErrorKind::NotFound);
     }

@@ -295,10 +295,19 @@ fn report_file(path: PathBuf) -> Result<PathBuf, String> {
     }
 }
 
+/// What a volume of one small blob takes: the headers, index and record that it begins with, the blob and the end of the tar file.
+const SMALLEST_VOLUME: u64 = 4096;
+
 fn volume_size(text: &str) -> Result<u64, String> {
+    if text.chars().all(|c| c.is_ascii_digit() || c == '.') {
+        return Err(format!("`{text}` has no unit: write {text}GB, or {text}GiB"));
+    }
     match text.parse::<bytesize::ByteSize>() {
-        Ok(bytesize::ByteSize(0)) | Err(_) => Err("write it like 4GB or 4GiB".to_owned()),
-        Ok(bytesize::ByteSize(bytes)) => Ok(bytes),
+        Ok(bytesize::ByteSize(bytes)) if bytes >= SMALLEST_VOLUME => Ok(bytes),
+        Ok(_) => {
+            Err(format!("a volume of {text} has no room for content: what it begins with takes more (at least {SMALLEST_VOLUME} bytes)"))
+        }
+        Err(_) => Err("write it like 4GB or 4GiB".to_owned()),
     }
 }
 
@@ -324,8 +333,8 @@ pub(super) struct InventoryArgs {
 #[derive(Debug, Args)]
 pub(super) struct VerifyArgs {
     /// A layout's folder; a bundle: its folder, its .bundle.json, or some of its volumes; or a target as --to takes it: HOST[:PORT][/PREFIX]
-    /// or oci:DIR
-    #[arg(value_name = "PATH|TARGET", required_unless_present = "evidence")]
+    /// or oci:DIR. Default: the target of the configuration
+    #[arg(value_name = "PATH|TARGET")]
     pub(super) targets: Vec<String>,
     /// Check an import's evidence: its own digest, and that the target still has everything in it. Default target: the one it names
     #[arg(long, value_name = "FILE", conflicts_with_all = ["lists", "image", "lock", "deep"])]

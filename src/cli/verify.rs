@@ -24,8 +24,16 @@ pub(super) async fn run(file: Option<&Path>, args: VerifyArgs, printer: &Printer
         let target = args.targets.first().map(String::as_str);
         return super::evidence::verify(file, evidence, target, args.concurrency.map(usize::from), printer).await;
     }
+    let mut texts = args.targets.clone();
     // Several are the volumes of a bundle.
-    let target = match args.targets.as_slice() {
+    let target = match texts.as_slice() {
+        [] => {
+            let target = Config::load(file)?.target;
+            if let Target::Layout { path } = &target {
+                texts.push(path.display().to_string());
+            }
+            Some(target)
+        }
         [text] => named(text)?,
         _ => None,
     };
@@ -36,7 +44,7 @@ pub(super) async fn run(file: Option<&Path>, args: VerifyArgs, printer: &Printer
     }
     let on_disk = match &target {
         Some(Target::Registry { .. }) => Exit::Done,
-        Some(Target::Layout { .. }) | None => layout::verify(&args.targets, printer).await?,
+        Some(Target::Layout { .. }) | None => layout::verify(&texts, printer).await?,
     };
     match target {
         Some(target) if told || target.is_registry() => {

@@ -1,18 +1,17 @@
 //! When which image was first delivered, so that it is known how long its signatures are still looked for.
 //!
-//! One line of JSON an image and event, appended; the last line of an image counts, and one that is no JSON (the writer was killed)
-//! counts for nothing. Losing the file costs requests: images are taken to be delivered now.
+//! One line of JSON an image and event, appended; the last line of an image counts. Losing the file costs requests: images are taken to be
+//! delivered now.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::JsonLines;
 use crate::content::{Digest, Place};
 use crate::{Error, Result};
 
@@ -36,7 +35,7 @@ pub struct Delivery {
     pub gone: Vec<Digest>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Line {
     /// `target repository@digest`
     image: String,
@@ -52,7 +51,7 @@ struct Line {
 /// The deliveries into one target.
 #[derive(Debug)]
 pub struct Deliveries {
-    path: PathBuf,
+    journal: JsonLines<Line>,
     /// What the target is called in the file.
     target: String,
     /// Read when the first image is asked about.
@@ -66,7 +65,7 @@ impl Deliveries {
     /// If the folder cannot be made.
     pub fn open(state: &Path, target: &str) -> Result<Self> {
         std::fs::create_dir_all(state).map_err(|error| Error::io("open state", state, &error))?;
-        Ok(Deliveries { path: state.join(NAME), target: target.to_owned(), known: Mutex::default() })
+        Ok(Deliveries { journal: JsonLines::new(state, NAME), target: target.to_owned(), known: Mutex::default() })
     }
 
     /// What is known of an image there; `None` if this is the first time that anybody asks.
@@ -87,8 +86,7 @@ impl Deliveries {
         }
         let line = line(&key, &delivery, now);
         known.insert(key, (delivery, now));
-        let appended = File::options().create(true).append(true).open(&self.path).and_then(|mut file| file.write_all(line.as_bytes()));
-        if let Err(error) = appended {
+        if let Err(error) = self.journal.append(&line) {
             tracing::debug!(%error, "could not write down a delivery");
         }
     }
@@ -100,44 +98,49 @@ impl Deliveries {
     fn known(&self) -> MutexGuard<'_, Option<HashMap<String, (Delivery, Timestamp)>>> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.is_none() {
-            *known = Some(read(&self.path, Timestamp::now()));
+            *known = Some(read(&self.journal, Timestamp::now()));
         }
         known
     }
 }
 
-/// What the file says. One that is half full of what nobody needs is written anew.
-fn read(path: &Path, now: Timestamp) -> HashMap<String, (Delivery, Timestamp)> {
-    let text = std::fs::read_to_string(path).unwrap_or_default();
-    let mut known = HashMap::new();
-    for line in text.lines() {
-        let Ok(Line { image, at, seen, children, gone }) = serde_json::from_str(line) else { continue };
-        if let (Ok(at), Ok(seen)) = (at.parse(), seen.parse()) {
-            known.insert(image, (Delivery { at, children, gone }, seen));
+type Known = HashMap<String, (Delivery, Timestamp)>;
+
+/// What the journal says. One that is half full of what nobody needs is written anew.
+fn read(journal: &JsonLines<Line>, now: Timestamp) -> Known {
+    let read = journal.read().unwrap_or_else(|error| {
+        tracing::debug!(%error, "could not read the list of deliveries");
+        super::lines::Read::default()
+    });
+    let known = latest(read.values, now);
+    if read.lines > 2 * known.len() {
+        let rewritten = journal.rewrite(|lines| {
+            let mut lines: Vec<Line> = latest(lines, now).iter().map(|(image, (delivery, seen))| line(image, delivery, *seen)).collect();
+            lines.sort_by(|a, b| a.image.cmp(&b.image));
+            lines
+        });
+        if let Err(error) = rewritten {
+            tracing::debug!(%error, "could not shorten the list of deliveries");
         }
-    }
-    known.retain(|_, (_, seen): &mut (Delivery, Timestamp)| now.duration_since(*seen).unsigned_abs() < FORGOTTEN);
-    if text.lines().count() > 2 * known.len()
-        && let Err(error) = rewrite(path, &known)
-    {
-        tracing::debug!(%error, "could not shorten the list of deliveries");
     }
     known
 }
 
-fn rewrite(path: &Path, known: &HashMap<String, (Delivery, Timestamp)>) -> std::io::Result<()> {
-    let mut lines: Vec<String> = known.iter().map(|(image, (delivery, seen))| line(image, delivery, *seen)).collect();
-    lines.sort();
-    let mut file = tempfile::NamedTempFile::new_in(path.parent().unwrap_or(Path::new(".")))?;
-    file.write_all(lines.concat().as_bytes())?;
-    file.persist(path).map(drop).map_err(|error| error.error)
+/// The last line of each image that is not forgotten.
+fn latest(lines: Vec<Line>, now: Timestamp) -> Known {
+    let mut known = Known::new();
+    for Line { image, at, seen, children, gone } in lines {
+        if let (Ok(at), Ok(seen)) = (at.parse(), seen.parse()) {
+            known.insert(image, (Delivery { at, children, gone }, seen));
+        }
+    }
+    known.retain(|_, (_, seen)| now.duration_since(*seen).unsigned_abs() < FORGOTTEN);
+    known
 }
 
-fn line(image: &str, delivery: &Delivery, seen: Timestamp) -> String {
+fn line(image: &str, delivery: &Delivery, seen: Timestamp) -> Line {
     let Delivery { at, children, gone } = delivery.clone();
-    let line = Line { image: image.to_owned(), at: at.to_string(), seen: seen.to_string(), children, gone };
-    // Texts and times: nothing that could fail.
-    serde_json::to_string(&line).map(|text| text + "\n").unwrap_or_default()
+    Line { image: image.to_owned(), at: at.to_string(), seen: seen.to_string(), children, gone }
 }
 
 #[cfg(test)]
@@ -176,8 +179,9 @@ mod tests {
         let now = Timestamp::now();
         let at = |days: u64| now - Duration::from_secs(days * 86_400);
         let delivery = Delivery { at: at(200), children: vec![], gone: vec![] };
-        let kept = line(&format!("t a@{digest}"), &delivery, at(80));
-        let text = [line("t b@x", &delivery, at(95)), "{\"image\":\"t".to_owned() + "\n", kept.clone()].concat();
+        let text = |line: Line| serde_json::to_string(&line).unwrap() + "\n";
+        let kept = text(line(&format!("t a@{digest}"), &delivery, at(80)));
+        let text = [text(line("t b@x", &delivery, at(95))), "{\"image\":\"t".to_owned() + "\n", kept.clone()].concat();
         std::fs::write(folder.path().join(NAME), text).unwrap();
         let book = Deliveries::open(folder.path(), "t").unwrap();
         assert_eq!(book.of(&place, &digest).unwrap().at, at(200));

@@ -1,5 +1,6 @@
 //! Manifests kept until their image is delivered: each was a pull, and pulls are money.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +8,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::content::{BlobStream, Charge, Descriptor, Digest, DigestTags, Manifest, Place, Source};
+use crate::content::{BlobStream, Charge, Descriptor, Digest, DigestTags, MAX_MANIFEST, Manifest, Place, Source};
+use crate::folder;
 use crate::name::Reference;
 use crate::{Error, Result, Side};
 
@@ -29,7 +31,11 @@ impl Kept {
     pub fn open(folder: &Path) -> Result<Self> {
         std::fs::create_dir_all(folder).map_err(|error| Error::io("open state", folder, &error))?;
         let old = |entry: &std::fs::DirEntry| {
-            entry.metadata().and_then(|metadata| metadata.modified()).is_ok_and(|at| at.elapsed().is_ok_and(|age| age > KEEP))
+            // Only what this program has made.
+            let name = entry.file_name();
+            let digest = name.to_str().and_then(|name| name.split_once('-')).map(|(algorithm, encoded)| format!("{algorithm}:{encoded}"));
+            let ours = digest.is_some_and(|digest| Digest::parse(&digest).is_ok());
+            ours && entry.metadata().and_then(|metadata| metadata.modified()).is_ok_and(|at| at.elapsed().is_ok_and(|age| age > KEEP))
         };
         for entry in std::fs::read_dir(folder).map_err(|error| Error::io("open state", folder, &error))?.flatten().filter(old) {
             let _ = std::fs::remove_file(entry.path());
@@ -48,7 +54,11 @@ impl Kept {
 
     /// The manifest, if it is here and undamaged.
     fn load(&self, digest: &Digest) -> Option<Manifest> {
-        let bytes = Bytes::from(std::fs::read(self.path(digest)).ok()?);
+        let mut bytes = vec![];
+        // The line with the media type is short.
+        let most = MAX_MANIFEST as u64 + 1024;
+        folder::read_found(&self.path(digest)).ok()?.take(most).read_to_end(&mut bytes).ok()?;
+        let bytes = Bytes::from(bytes);
         let end = bytes.iter().position(|byte| *byte == b'\n')?;
         let media_type = std::str::from_utf8(&bytes[..end]).ok()?.to_owned();
         Manifest::verify(bytes.slice(end + 1..), Some(&media_type), digest, Side::Local).ok()
@@ -61,6 +71,7 @@ impl Kept {
             std::io::Write::write_all(&mut file, manifest.media_type.as_bytes())?;
             std::io::Write::write_all(&mut file, b"\n")?;
             std::io::Write::write_all(&mut file, &manifest.bytes)?;
+            // Not synced: what a power cut leaves of it is found out by its digest, and costs a pull.
             file.persist(self.path(&manifest.digest)).map(drop).map_err(|error| error.error)
         };
         if let Err(error) = write() {

@@ -1,17 +1,15 @@
 //! What was warmed when: which pulls through which cache were completed, for caches that do not say themselves what they have.
 //!
-//! One JSON line a pull, appended; of two lines for one name the later counts, a line that is torn or foreign is ignored. Processes
-//! that share the file see each other's lines from when they open it. Losing it costs pulling everything through once more.
+//! One JSON line a pull, appended; of two lines for one name the later counts. Processes that share the file see each other's lines from when they open it. Losing it costs pulling everything through once more.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use super::JsonLines;
 use crate::content::Digest;
 use crate::{Error, Result};
 
@@ -66,7 +64,7 @@ type Key = (String, String, String);
 #[derive(Debug, Default)]
 pub struct Warmed {
     /// Without: this run only.
-    file: Option<PathBuf>,
+    journal: Option<JsonLines<Pulled>>,
     known: Mutex<HashMap<Key, Pulled>>,
 }
 
@@ -83,12 +81,19 @@ impl Warmed {
     /// If it cannot be read, or the folder cannot be used.
     pub fn open(state: &Path, now: Timestamp) -> Result<Self> {
         std::fs::create_dir_all(state).map_err(|error| Error::io(OPERATION, state, &error))?;
-        let file = state.join("warmed.jsonl");
-        let (lines, known) = read(&file, now)?;
-        if lines > known.len() + WORTHLESS {
-            rewrite(&file, now)?;
+        let journal = JsonLines::new(state, "warmed.jsonl");
+        let path = journal.path();
+        let read = journal.read().map_err(|error| Error::io(OPERATION, &path, &error))?;
+        let known = latest(read.values, now);
+        if read.lines > known.len() + WORTHLESS {
+            let rewritten = journal.rewrite(|pulls| {
+                let mut kept: Vec<(Key, Pulled)> = latest(pulls, now).into_iter().collect();
+                kept.sort_by(|(a, _), (b, _)| a.cmp(b));
+                kept.into_iter().map(|(_, pulled)| pulled).collect()
+            });
+            rewritten.map_err(|error| Error::io("keep what was warmed", &path, &error))?;
         }
-        Ok(Warmed { file: Some(file), known: Mutex::new(known) })
+        Ok(Warmed { journal: Some(journal), known: Mutex::new(known) })
     }
 
     /// The last completed pull of `reference` at `place` through `cache`.
@@ -102,10 +107,9 @@ impl Warmed {
     /// # Errors
     /// If the file cannot be written: the image is pulled again by the next run.
     pub fn add(&self, pulled: Pulled) -> Result<()> {
-        let line = serde_json::to_string(&pulled).map_err(|error| Error::local("keep what was warmed", error.to_string()));
-        self.known().insert(pulled.key(), pulled);
-        let (Some(file), line) = (&self.file, line?) else { return Ok(()) };
-        append(file, &line).map_err(|error| Error::io("keep what was warmed", file, &error))
+        self.known().insert(pulled.key(), pulled.clone());
+        let Some(journal) = &self.journal else { return Ok(()) };
+        journal.append(&pulled).map_err(|error| Error::io("keep what was warmed", &journal.path(), &error))
     }
 
     fn known(&self) -> MutexGuard<'_, HashMap<Key, Pulled>> {
@@ -113,51 +117,10 @@ impl Warmed {
     }
 }
 
-/// Whoever appends shares this lock; whoever replaces the file has it alone. It goes with the handle, also if we are killed.
-fn lock(file: &Path) -> std::io::Result<File> {
-    File::options().create(true).truncate(false).write(true).open(file.with_extension("lock"))
-}
-
-/// One write, so that lines of two processes do not mingle; after a torn line (a kill), a new one is begun.
-fn append(file: &Path, line: &str) -> std::io::Result<()> {
-    let lock = lock(file)?;
-    lock.lock_shared()?;
-    let mut opened = File::options().create(true).append(true).open(file)?;
-    // An empty line in between is ignored as any torn line is.
-    opened.write_all(format!("\n{line}\n").as_bytes())
-}
-
-/// How many lines there are, and what they say.
-fn read(file: &Path, now: Timestamp) -> Result<(usize, HashMap<Key, Pulled>)> {
-    let text = match std::fs::read(file) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok((0, HashMap::new())),
-        Err(error) => return Err(Error::io(OPERATION, file, &error)),
-    };
-    let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-    let mut known = HashMap::new();
-    let mut count = 0;
-    for pulled in lines.inspect(|_| count += 1).filter_map(|line| serde_json::from_slice::<Pulled>(line).ok()) {
-        if now.duration_since(pulled.at) < KEEP {
-            known.insert(pulled.key(), pulled);
-        }
-    }
-    Ok((count, known))
-}
-
-/// Writes the file anew with what counts of it.
-fn rewrite(file: &Path, now: Timestamp) -> Result<()> {
-    let failed = |error: std::io::Error| Error::io("keep what was warmed", file, &error);
-    let lock = lock(file).map_err(failed)?;
-    lock.lock().map_err(failed)?;
-    // Read again: others may have added to it before we had the lock.
-    let (_, known) = read(file, now)?;
-    let mut lines: Vec<String> = known.values().filter_map(|pulled| serde_json::to_string(pulled).ok()).collect();
-    lines.sort();
-    let folder = file.parent().unwrap_or(Path::new("."));
-    let mut next = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
-    next.write_all((lines.join("\n") + "\n").as_bytes()).map_err(failed)?;
-    next.persist(file).map(drop).map_err(|error| failed(error.error))
+/// The last pull of each name that is not too old.
+fn latest(pulls: Vec<Pulled>, now: Timestamp) -> HashMap<Key, Pulled> {
+    let fresh = pulls.into_iter().filter(|pulled| now.duration_since(pulled.at) < KEEP);
+    fresh.map(|pulled| (pulled.key(), pulled)).collect()
 }
 
 #[cfg(test)]

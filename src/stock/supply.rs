@@ -118,7 +118,7 @@ impl Supply {
         let pushes = options.state.map(|state| Pushes::open(state, now)).unwrap_or_default();
         let accounts = Arc::new(Accounts::new(Clock::start(now), ledger));
         let limits = Limits { accounts: Arc::clone(&accounts), bandwidth: options.bandwidth.map(|rate| Arc::new(Bandwidth::new(rate))) };
-        let created = CreatedDates::new(options.state.map(|state| state.join("created.jsonl")).as_deref());
+        let created = CreatedDates::new(options.state);
         let registries = registries(config, options.concurrency, limits);
         Ok(Supply {
             registries,

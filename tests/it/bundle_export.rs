@@ -735,3 +735,24 @@ fn signatures_travel_with_their_images() {
     export(&room, &["--to", "again", "--name", "b"]).ended(0);
     assert!(files(&room.path("again")) == files(&room.path("out")));
 }
+
+#[test]
+fn a_volume_size_without_a_unit_or_without_room_is_refused_before_anything_is_asked() {
+    let fake = Fake::start();
+    let room = room(&fake);
+    corpus::simple(&fake, "app", "v1", 1);
+    room.list([fake.image("app:v1")]);
+    for (size, why) in [
+        ("4", "`4` has no unit: write 4GB, or 4GiB"),
+        ("4.7", "`4.7` has no unit"),
+        ("0", "`0` has no unit"),
+        ("4B", "a volume of 4B has no room for content"),
+        ("0GB", "a volume of 0GB has no room for content"),
+        ("many", "write it like 4GB or 4GiB"),
+    ] {
+        let refused = export(&room, &["--to", "out", "--volume-size", size]).ended(2);
+        assert!(refused.stderr.contains(why), "{}", refused.stderr);
+    }
+    assert_eq!(fake.requests().len(), 0);
+    assert!(!room.path("out").exists());
+}

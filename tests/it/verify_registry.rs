@@ -316,3 +316,25 @@ fn metrics_tell_of_the_last_run_and_the_last_success() {
     let run = program.sync(&["list.txt", "--metrics", "no/such/folder.prom"]).exits(2);
     assert!(run.stderr.contains("no/such/folder.prom: its folder does not exist"), "{}", run.stderr);
 }
+
+#[test]
+fn verify_alone_takes_the_target_of_the_configuration_with_its_prefix() {
+    let (upstream, target, program) = (Fake::start(), Fake::start(), Program::new());
+    simple(&upstream, "app", "1", 1);
+    let rule = format!("[[rule]]\nname = \"r\"\nsource = \"{}/*\"\ntarget = \"m/*\"\n", upstream.addr());
+    let configure = |target: &str| program.write("larder.toml", format!("version = 1\nlists = [\"list.txt\"]\n[target]\n{target}\n{rule}"));
+    program.list([upstream.image("app:1")]);
+    for place in [format!("registry = \"{}\"\nrepository_prefix = \"mirror/here\"", target.addr()), "layout = \"store\"".to_owned()] {
+        configure(&place);
+        program.sync(&["list.txt"]).exits(0);
+        program.run(&["verify"]).exits(0);
+    }
+    std::fs::remove_file(program.path(&format!("store/blobs/sha256/{}", upstream.digest("app", "1").unwrap().encoded()))).unwrap();
+    assert!(program.run(&["verify"]).exits(1).stdout.starts_with("missing sha256:"));
+    configure(&format!("registry = \"{}\"\nrepository_prefix = \"mirror/here\"", target.addr()));
+    target.untag("mirror/here/m/app", "1");
+    let run = program.run(&["verify"]).exits(1);
+    assert!(run.stdout.contains("mirror/here/m/app:1"), "{}", run.stdout);
+    configure("layout = \"nowhere\"");
+    assert!(program.run(&["verify"]).exits(2).stderr.contains("nowhere"));
+}

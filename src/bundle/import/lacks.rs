@@ -1,6 +1,7 @@
 //! What is missing and what would bring it; what is damaged, and what that keeps from being imported.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Mutex, PoisonError};
 
 use super::need::Lack;
 use crate::bundle::format::{Bundle, Member, volume_file};
@@ -17,6 +18,16 @@ pub(super) struct Bringer {
     /// Bundle and number.
     rank: (usize, u32),
     pub(super) what: String,
+    /// It says only that nothing can.
+    nothing: bool,
+}
+
+/// Why an image is not delivered.
+pub(super) enum Reason {
+    /// It waits for these.
+    Waits(String, BTreeSet<Bringer>),
+    /// Something of it can never come.
+    Never(Error),
 }
 
 /// Something that images wait for.
@@ -75,19 +86,23 @@ impl<'a> Bringers<'a> {
             let bundle = self.bundles.get(*at)?;
             let missing = !bundle.at_hand.contains(number);
             let what = format!("volume {number} of {} ({})", bundle.name, volume_file(&bundle.name, *number));
-            missing.then_some(Bringer { rank: (*at, *number), what })
+            missing.then_some(Bringer { rank: (*at, *number), what, nothing: false })
         };
         let missing: Vec<Bringer> = self.volumes.get(digest).into_iter().flatten().filter_map(named).collect();
-        if missing.is_empty() { vec![Bringer { rank: (usize::MAX, 0), what: self.beyond(digest, bundle) }] } else { missing }
+        if !missing.is_empty() {
+            return missing;
+        }
+        let (what, nothing) = self.beyond(digest, bundle);
+        vec![Bringer { rank: (usize::MAX, 0), what, nothing }]
     }
 
-    /// What brings content that is in no volume of the bundles known.
-    fn beyond(&self, digest: &Digest, bundle: Option<usize>) -> String {
+    /// What brings content that is in no volume of the bundles known, and whether that is nothing.
+    fn beyond(&self, digest: &Digest, bundle: Option<usize>) -> (String, bool) {
         match self.relied.get(digest) {
-            Some((by, Some(base))) => format!("bundle {}", self.bundle_name(*by, base)),
+            Some((by, Some(base))) => (format!("bundle {}", self.bundle_name(*by, base)), false),
             Some((by, None)) => {
                 let name = self.bundles.get(*by).map_or("the bundle", |bundle| bundle.name.as_str());
-                format!("the target was said to have it when {name} was made: export that again with a new inventory")
+                (format!("the target was said to have it when {name} was made: export that again with a new inventory"), false)
             }
             None => self.unknown(bundle),
         }
@@ -100,23 +115,26 @@ impl<'a> Bringers<'a> {
     }
 
     /// Of a bundle without its record nobody knows which volume has what, or what it builds on.
-    fn unknown(&self, bundle: Option<usize>) -> String {
-        let Some(bundle) = bundle.and_then(|bundle| self.bundles.get(bundle)) else { return "it was not carried along".to_owned() };
+    fn unknown(&self, bundle: Option<usize>) -> (String, bool) {
+        let Some(bundle) = bundle.and_then(|bundle| self.bundles.get(bundle)) else {
+            return ("it was not carried along, and the target does not have it".to_owned(), true);
+        };
         let missing: Vec<String> =
             (1..=bundle.volumes).filter(|number| !bundle.at_hand.contains(number)).map(|number| number.to_string()).collect();
-        match (bundle.record.is_some(), missing.as_slice()) {
-            (true, _) => format!("no volume of {} has it", bundle.name),
+        let what = match (bundle.record.is_some(), missing.as_slice()) {
+            (true, _) => return (format!("no volume of {} has it, and neither does the target", bundle.name), true),
             (false, []) => format!("what {} builds on; its .bundle.json says what that is", bundle.name),
             (false, missing) => format!(
                 "a volume of {} that is not here ({}), or what it builds on; its .bundle.json says which",
                 bundle.name,
                 missing.join(", ")
             ),
-        }
+        };
+        (what, false)
     }
 
-    /// Why an image is parked, and what it waits for.
-    pub(super) fn reason(&self, lacks: &[Lack], bundle: Option<usize>) -> (String, BTreeSet<Bringer>) {
+    /// Why an image is not delivered. If one piece of it can never come, it can never be complete.
+    pub(super) fn reason(&self, lacks: &[Lack], bundle: Option<usize>) -> Reason {
         let mut by: BTreeMap<Bringer, Vec<&Digest>> = BTreeMap::new();
         for lack in lacks {
             for bringer in self.of(&lack.descriptor.digest, bundle) {
@@ -130,8 +148,13 @@ impl<'a> Bringers<'a> {
             }
             format!("{what}: {}", named.join(", "))
         };
+        if by.keys().any(|bringer| bringer.nothing) {
+            let parts: Vec<String> = by.iter().filter(|(bringer, _)| bringer.nothing).map(part).collect();
+            let error = Error::new(Side::Local, "import", Kind::ContentMissing, parts.join("; "));
+            return Reason::Never(error.remedy("make or carry it again, whole"));
+        }
         let parts: Vec<String> = by.iter().map(part).collect();
-        (format!("not here yet: {}", parts.join("; ")), by.into_keys().collect())
+        Reason::Waits(format!("not here yet: {}", parts.join("; ")), by.into_keys().collect())
     }
 }
 
@@ -149,9 +172,29 @@ pub(super) fn called(shelf: &Shelf, bundles: &[Arrived], origin: usize) -> Strin
     }
 }
 
+/// Which volumes' hashes are wrong: each is read once, when it is first asked about.
+#[derive(Default)]
+pub(super) struct Verdicts(Mutex<HashMap<usize, bool>>);
+
+impl Verdicts {
+    /// Blocks, also while another thread reads a volume.
+    fn is_wrong(&self, shelf: &Shelf, bundles: &[Arrived], origin: usize) -> bool {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *known.entry(origin).or_insert_with(|| {
+            let volume = shelf.origin_of(origin).and_then(|found| Some((found, found.volume?)));
+            // A part that was kept is no volume, and was kept of one that was whole.
+            let volume = volume.filter(|(found, _)| found.path.extension().is_some_and(|extension| extension == "tar"));
+            volume.is_some_and(|(found, (bundle, number))| {
+                bundles.get(bundle).is_some_and(|bundle| bundle.record.is_some() && !whole(bundle, number, &found.path))
+            })
+        })
+    }
+}
+
 /// The files that damaged content was read from, each with the images that `affected` says need it. Blocks: where a blob was in
 /// parts, the volumes' own hashes tell which of them is wrong.
 pub(super) fn files(
+    verdicts: &Verdicts,
     shelf: &Shelf,
     bundles: &[Arrived],
     damage: &[Damage],
@@ -164,7 +207,7 @@ pub(super) fn files(
     }
     let mut files: BTreeMap<usize, Found> = BTreeMap::new();
     for damage in damage {
-        for origin in culprits(shelf, bundles, &damage.origins) {
+        for origin in culprits(verdicts, shelf, bundles, &damage.origins) {
             let file = files.entry(origin).or_default();
             file.content.push((damage.digest.clone(), damage.why.clone()));
             file.images.extend(affected.get(&damage.digest).into_iter().flatten().cloned());
@@ -181,19 +224,11 @@ pub(super) fn files(
 }
 
 /// Of several volumes those whose hash is wrong; all, if that tells nothing.
-fn culprits(shelf: &Shelf, bundles: &[Arrived], origins: &[usize]) -> Vec<usize> {
+fn culprits(verdicts: &Verdicts, shelf: &Shelf, bundles: &[Arrived], origins: &[usize]) -> Vec<usize> {
     if origins.len() < 2 {
         return origins.to_vec();
     }
-    let is_wrong = |origin: &usize| {
-        let volume = shelf.origin_of(*origin).and_then(|found| Some((found, found.volume?)));
-        // A part that was kept is no volume, and was kept of one that was whole.
-        let volume = volume.filter(|(found, _)| found.path.extension().is_some_and(|extension| extension == "tar"));
-        volume.is_some_and(|(found, (bundle, number))| {
-            bundles.get(bundle).is_some_and(|bundle| bundle.record.is_some() && !whole(bundle, number, &found.path))
-        })
-    };
-    let wrong: Vec<usize> = origins.iter().copied().filter(is_wrong).collect();
+    let wrong: Vec<usize> = origins.iter().copied().filter(|origin| verdicts.is_wrong(shelf, bundles, *origin)).collect();
     if wrong.is_empty() { origins.to_vec() } else { wrong }
 }
 
@@ -202,12 +237,12 @@ fn remedy(shelf: &Shelf, bundles: &[Arrived], origin: usize) -> Option<String> {
     Some(repair(&bundles.get(bundle)?.name, number))
 }
 
-/// The failure of an image that lacks damaged content.
-pub(super) fn failure(shelf: &Shelf, bundles: &[Arrived], lacks: &[Lack]) -> Error {
+/// The failure of an image that lacks damaged content; it names the same files as [`files`]. Blocks, as that.
+pub(super) fn failure(verdicts: &Verdicts, shelf: &Shelf, bundles: &[Arrived], lacks: &[Lack]) -> Error {
     let damage = shelf.damage();
     let of = |lack: &Lack| damage.iter().find(|damage| damage.digest == lack.descriptor.digest);
     let found: Vec<&Damage> = lacks.iter().filter(|lack| lack.damaged).filter_map(of).collect();
-    let files: BTreeSet<usize> = found.iter().flat_map(|damage| damage.origins.iter().copied()).collect();
+    let files: BTreeSet<usize> = found.iter().flat_map(|damage| culprits(verdicts, shelf, bundles, &damage.origins)).collect();
     let named: Vec<String> = files.iter().map(|origin| called(shelf, bundles, *origin)).collect();
     let digests: Vec<String> = found.iter().take(MOST_NAMED).map(|damage| damage.digest.to_string()).collect();
     let verb = if files.len() == 1 { "is damaged" } else { "are damaged, or one of them is" };

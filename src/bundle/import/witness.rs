@@ -1,9 +1,7 @@
 //! A sink that sees what is put through it: for the evidence, and to tell which bytes were wrong.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -13,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::bundle::read::Shelf;
 use crate::content::{Charge, Descriptor, Digest, Manifest, OpenBlob, Place, Presence, Publication, Sink};
 use crate::name::Reference;
+use crate::resume::JsonLines;
 use crate::{Error, Kind, Result, Side};
 
 /// How content came to be where it is.
@@ -42,11 +41,13 @@ pub struct Put {
     pub from: Option<String>,
 }
 
+/// When the journal is larger, its older half goes: some 80,000 lines, and evidence is made in the same month.
+const MOST_BYTES: u64 = 32 * 1024 * 1024;
+
 /// What earlier imports have put into a target: a line each, so that the evidence of an import that was interrupted is whole.
 #[derive(Debug)]
 pub struct Journal {
-    path: PathBuf,
-    file: Mutex<File>,
+    lines: JsonLines<Line>,
     target: String,
 }
 
@@ -54,7 +55,7 @@ pub struct Journal {
 pub(super) type Earlier = HashMap<(String, Digest), Put>;
 
 /// A line of the journal.
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Line {
     target: String,
     #[serde(flatten)]
@@ -67,25 +68,27 @@ impl Journal {
     /// # Errors
     /// If it cannot be written to.
     pub fn open(state: &Path, target: String) -> Result<Self> {
-        let (folder, path) = (state.join("import"), state.join("import/journal.jsonl"));
+        let folder = state.join("import");
         std::fs::create_dir_all(&folder).map_err(|error| Error::io("open state", &folder, &error))?;
-        let file = File::options().create(true).append(true).open(&path).map_err(|error| Error::io("open state", &path, &error))?;
-        Ok(Journal { path, file: Mutex::new(file), target })
+        let lines = JsonLines::new(&folder, "journal.jsonl");
+        let failed = |error: std::io::Error| Error::io("open state", &lines.path(), &error);
+        if lines.read().map_err(failed)?.bytes > MOST_BYTES {
+            lines.rewrite(|mut all: Vec<Line>| all.split_off(all.len() / 2)).map_err(failed)?;
+        }
+        Ok(Journal { lines, target })
     }
 
-    /// What it says of this target, the last of each. Torn lines are passed over.
+    /// What it says of this target, the last of each.
     pub(super) fn read(&self) -> Earlier {
-        let text = std::fs::read_to_string(&self.path).unwrap_or_default();
-        let lines = text.lines().filter_map(|line| serde_json::from_str::<Line>(line).ok()).filter(|line| line.target == self.target);
-        lines.map(|line| ((line.put.place.clone(), line.put.digest.clone()), line.put)).collect()
+        let lines = self.lines.read().map(|read| read.values).unwrap_or_default();
+        let ours = lines.into_iter().filter(|line| line.target == self.target);
+        ours.map(|line| ((line.put.place.clone(), line.put.digest.clone()), line.put)).collect()
     }
 
     fn write(&self, put: &Put) {
-        let line = Line { target: self.target.clone(), put: put.clone() };
-        if let Ok(mut text) = serde_json::to_vec(&line) {
-            text.push(b'\n');
-            // One call, so that lines of two processes do not mix. A line that is lost costs a time in the evidence.
-            let _ = self.file.lock().unwrap_or_else(PoisonError::into_inner).write_all(&text);
+        // A line that is lost costs a time in the evidence.
+        if let Err(error) = self.lines.append(&Line { target: self.target.clone(), put: put.clone() }) {
+            tracing::debug!(%error, "could not write down what was put");
         }
     }
 }

@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::lacks::{self, Bringer, Bringers, Waiting};
+use super::lacks::{self, Bringer, Bringers, Reason, Verdicts, Waiting};
 use super::need::{Asker, Lack, Need};
 use super::run::{Imported, UPSTREAM};
 use super::wanted::{Wanted, delivered_row};
@@ -40,6 +40,7 @@ pub(super) struct Worker {
     reporter: Arc<dyn Reporter>,
     stop: CancellationToken,
     slots: Semaphore,
+    verdicts: Arc<Verdicts>,
     done: Mutex<Done>,
 }
 
@@ -79,6 +80,7 @@ impl Worker {
             reporter,
             stop,
             slots: Semaphore::new(at_once),
+            verdicts: Arc::default(),
             done: Mutex::default(),
         })
     }
@@ -103,7 +105,7 @@ impl Worker {
         };
         let row = match ended {
             Ok(End::Delivered(delivered)) => delivered_row(&row, delivered),
-            Ok(End::Lacking(lacks)) => self.lacking(&wanted, row, &lacks),
+            Ok(End::Lacking(lacks)) => self.lacking(&wanted, row, lacks).await,
             Err(error) if error.kind() == Kind::Cancelled => row.deferred(self.cut_short()),
             Err(error) if error.kind() == Kind::Deferred => {
                 let until = error.until().map(|until| until.to_string());
@@ -150,22 +152,35 @@ impl Worker {
     }
 
     /// The row of an image of which something is missing or damaged.
-    fn lacking(&self, wanted: &Wanted, row: Outcome, lacks: &[Lack]) -> Outcome {
+    async fn lacking(&self, wanted: &Wanted, row: Outcome, lacks: Vec<Lack>) -> Outcome {
+        if self.note_lacks(wanted, &lacks) {
+            let (verdicts, shelf, bundles) = (Arc::clone(&self.verdicts), Arc::clone(&self.shelf), Arc::clone(&self.bundles));
+            let failure = blocking("read volume", move || Ok(lacks::failure(&verdicts, &shelf, &bundles, &lacks))).await;
+            return row.failed(failure.unwrap_or_else(|error| error).subject(&*wanted.image.charge.image));
+        }
+        match Bringers::new(&self.bundles).reason(&lacks, wanted.bundle) {
+            Reason::Never(error) => row.failed(error.subject(&*wanted.image.charge.image)),
+            Reason::Waits(reason, bringers) => {
+                let mut done = self.done();
+                for bringer in bringers {
+                    done.waiting.entry(bringer).or_default().push(wanted.title.clone());
+                }
+                row.deferred(reason)
+            }
+        }
+    }
+
+    /// Notes what an image lacks; whether something of that is damaged.
+    fn note_lacks(&self, wanted: &Wanted, lacks: &[Lack]) -> bool {
         let mut done = self.done();
         done.lacking.extend(lacks.iter().map(|lack| lack.descriptor.digest.clone()));
         done.blind.extend(wanted.bundle.filter(|_| lacks.iter().any(|lack| lack.manifest)));
-        if lacks.iter().any(|lack| lack.damaged) {
-            for lack in lacks.iter().filter(|lack| lack.damaged) {
-                done.affected.entry(lack.descriptor.digest.clone()).or_default().insert(wanted.title.clone());
-            }
-            drop(done);
-            return row.failed(lacks::failure(&self.shelf, &self.bundles, lacks).subject(&*wanted.image.charge.image));
+        let mut damaged = false;
+        for lack in lacks.iter().filter(|lack| lack.damaged) {
+            done.affected.entry(lack.descriptor.digest.clone()).or_default().insert(wanted.title.clone());
+            damaged = true;
         }
-        let (reason, bringers) = Bringers::new(&self.bundles).reason(lacks, wanted.bundle);
-        for bringer in bringers {
-            done.waiting.entry(bringer).or_default().push(wanted.title.clone());
-        }
-        row.deferred(reason)
+        damaged
     }
 
     fn finish(&self, order: usize, wanted: &Wanted, row: Outcome) {
@@ -219,7 +234,9 @@ impl Worker {
         };
         rows.iter().for_each(|row| totals.count(row));
         let (shelf, bundles, affected) = (Arc::clone(&self.shelf), Arc::clone(&self.bundles), done.affected);
-        let damaged = blocking("check volumes", move || Ok(lacks::files(&shelf, &bundles, &damage, &affected))).await.unwrap_or_default();
+        let verdicts = Arc::clone(&self.verdicts);
+        let damaged =
+            blocking("check volumes", move || Ok(lacks::files(&verdicts, &shelf, &bundles, &damage, &affected))).await.unwrap_or_default();
         let waiting = done.waiting.into_iter().map(|(Bringer { what, .. }, images)| Waiting { what, images }).collect();
         Imported { rows, totals, damaged, waiting, evidence }
     }

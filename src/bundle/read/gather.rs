@@ -293,6 +293,10 @@ impl<'a> Gathering<'a> {
                 Err(error) => self.troubles.push(error),
             }
         }
+        if let Some(note) = self.misplaced(path, &head) {
+            self.notes.push(note);
+            return;
+        }
         let bundle = self.bundle(&head.record.bundle, head.record.volumes, path);
         self.entries(bundle, path);
         if !self.groups.iter().any(|(of, _)| *of == Some(bundle)) {
@@ -313,6 +317,29 @@ impl<'a> Gathering<'a> {
             arrived.members.extend(head.record.members.iter().cloned());
         }
         self.volumes.push((path.to_owned(), bundle, head));
+    }
+
+    /// A volume under the name of a bundle whose record is here, and of another bundle: of last month, where each month's has the same name. It is
+    /// left out, so that its images do not take the place of those that were meant.
+    fn misplaced(&self, path: &Path, head: &Head) -> Option<String> {
+        let (name, _) = heads::named(path)?;
+        let meant = self.bundles.iter().find(|bundle| bundle.record.as_ref().is_some_and(|record| record.name == name))?;
+        (meant.id != head.record.bundle).then(|| {
+            let Head { record, .. } = head;
+            let (number, other, id) = (record.volume, record.bundle.short(), meant.id.short());
+            format!("{} is volume {number} of another bundle ({other}), not of {name} ({id}): it is left out", path.display())
+        })
+    }
+
+    /// What is said of bundles of which only volumes are here, beside bundles whose record is here.
+    fn strangers(&self) -> Vec<String> {
+        let meant: Vec<&str> = self.bundles.iter().filter_map(|bundle| bundle.record.as_ref()).map(|record| record.name.as_str()).collect();
+        let stray = |(path, of, head): &(PathBuf, usize, Head)| {
+            let bundle = self.bundles.get(*of).filter(|bundle| bundle.record.is_none() && !meant.is_empty())?;
+            let (number, name, id) = (head.record.volume, &bundle.name, bundle.id.short());
+            Some(format!("{} is volume {number} of another bundle ({name}, {id}) than {}", path.display(), meant.join(" and ")))
+        };
+        self.volumes.iter().filter_map(stray).collect()
     }
 
     /// The images of a layout or archive.
@@ -380,6 +407,8 @@ impl<'a> Gathering<'a> {
 
     /// Everything that was added. Blocks.
     pub fn done(mut self) -> Gathered {
+        let strangers = self.strangers();
+        self.notes.extend(strangers);
         self.shelve();
         for descriptor in std::mem::take(&mut self.nameless) {
             self.shelf.refer(&descriptor);

@@ -13,7 +13,13 @@ impl Gathering<'_> {
             self.groups.iter().enumerate().filter_map(|(group, (bundle, _))| Some((&self.bundles.get((*bundle)?)?.id, group))).collect();
         let mut order = vec![];
         let mut begun = BTreeSet::new();
-        for group in 0..self.groups.len() {
+        // Of a bundle without its record nobody knows what it builds on: a volume of last month must not win over this month's bundle.
+        let has_record = |group: &usize| {
+            let bundle = self.groups.get(*group).and_then(|(bundle, _)| self.bundles.get((*bundle)?));
+            bundle.is_none_or(|bundle| bundle.record.is_some())
+        };
+        let (known, unknown): (Vec<usize>, Vec<usize>) = (0..self.groups.len()).partition(has_record);
+        for group in unknown.into_iter().chain(known) {
             self.visit(group, &group_of, &mut begun, &mut order);
         }
         order

@@ -250,6 +250,12 @@ fn of_a_blob_in_parts_the_volumes_own_hashes_tell_which_is_wrong() {
     let named: Vec<&str> = run.stderr.lines().filter(|line| line.starts_with("error: volume ")).collect();
     assert_eq!(named.len(), 1, "{}", run.stderr);
     assert!(named[0].starts_with(&format!("error: volume {number} of jan")), "{named:?}");
+    // The row and the report say the same, and nothing of the other volumes that have a part of it.
+    let message = run.error()["message"].as_str().unwrap();
+    assert!(message.starts_with(&format!("volume {number} of jan (out/jan-000{number}.tar) is damaged: ")), "{message}");
+    assert!(message.contains(&format!("--volume {number} --to DIR")), "{message}");
+    let others = (1..=volumes.len()).filter(|other| *other != number).map(|other| format!("volume {other} of jan"));
+    assert!(others.into_iter().all(|other| !run.stderr.contains(&other)), "{}", run.stderr);
     sides.program.run(&["export", "--repair", "out/jan.bundle.json", "--volume", &number.to_string(), "--to", "again"]).exits(0);
     fs::remove_file(&volumes[at]).unwrap();
     sides.import(&["out", "again"]).exits(0);
@@ -329,6 +335,52 @@ fn bundles_come_in_any_order_and_name_the_one_they_wait_for() {
     sides.all_equal();
     assert!(run.stderr.contains("1 image is left out: a later bundle has another one of that name"), "{}", run.stderr);
     assert_eq!(run.images().len(), 3);
+}
+
+#[test]
+fn a_volume_of_last_month_is_named_and_what_can_be_delivered_is() {
+    let sides = sides(Options::default());
+    // Every month's bundle has the same name.
+    sides.export("monthly", &["--volume-size", "60kB"]);
+    let out = sides.program.path("out");
+    fs::rename(&out, sides.program.path("last")).unwrap();
+    image(&sides.near, "team/app", Some("1"), &ImageSpec::new([noise(1, LARGE).into(), noise(7, LARGE).into()]));
+    image(&sides.near, "team/multi", Some("2"), &ImageSpec::new([noise(8, LARGE).into()]));
+    sides.export("monthly", &["--volume-size", "60kB"]);
+    let count = volumes(&out).len();
+    assert!(count > 2 && volumes(&sides.program.path("last")).len() > count - 1);
+    let last = count;
+    let (name, kept) = (format!("monthly-000{last}.tar"), sides.program.path("kept.tar"));
+    fs::rename(out.join(&name), &kept).unwrap();
+    fs::copy(sides.program.path("last").join(&name), out.join(&name)).unwrap();
+    let run = sides.import(&["out"]).exits(3);
+    let told = format!("out/{name} is volume {last} of another bundle (");
+    assert!(run.stderr.contains(&told) && run.stderr.contains("not of monthly ("), "{}", run.stderr);
+    let deferred = run.with_status("deferred");
+    assert!(!deferred.is_empty() && deferred.len() < 3, "{}", run.report);
+    for row in &deferred {
+        assert!(row["reason"].as_str().unwrap().starts_with(&format!("not here yet: volume {last} of monthly ({name}): ")), "{row}");
+    }
+    assert_eq!(run.with_status("copied").len() + deferred.len(), 3, "{}", run.report);
+    fs::rename(&kept, out.join(&name)).unwrap();
+    sides.import(&["out"]).exits(0);
+    sides.all_equal();
+}
+
+#[test]
+fn a_stray_volume_of_another_bundle_takes_no_name_from_one_whose_record_is_here() {
+    let sides = sides(Options::default());
+    // By name it comes later.
+    sides.export("zulu", &["--volume-size", "60kB"]);
+    let out = sides.program.path("out");
+    fs::rename(out.join("zulu-0002.tar"), sides.program.path("zulu-0002.tar")).unwrap();
+    fs::remove_dir_all(&out).unwrap();
+    image(&sides.near, "team/app", Some("1"), &ImageSpec::new([noise(1, LARGE).into(), noise(7, LARGE).into()]));
+    sides.export("alpha", &[]);
+    fs::rename(sides.program.path("zulu-0002.tar"), out.join("zulu-0002.tar")).unwrap();
+    let run = sides.import(&["out"]).exits(0);
+    assert!(run.stderr.contains("out/zulu-0002.tar is volume 2 of another bundle (zulu, "), "{}", run.stderr);
+    sides.all_equal();
 }
 
 #[test]
