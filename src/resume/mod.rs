@@ -5,13 +5,13 @@
 mod created;
 mod delivered;
 mod kept;
-mod pushes;
 mod lines;
+mod pushes;
 mod warmed;
 
 pub use created::CreatedDates;
 pub use delivered::{Deliveries, Delivery};
 pub use kept::{Keeping, Kept};
-pub use pushes::Pushes;
 pub(crate) use lines::JsonLines;
+pub use pushes::Pushes;
 pub use warmed::{Pulled, Warmed};

@@ -1,17 +1,16 @@
 //! Which parts of which registries have taken a push, and when that was last seen: there, what a registry lists is its own, and not the
 //! answer of an upstream behind it.
 //!
-//! One JSON line a push that was remembered, appended; of two lines for one part the later counts, a line that is torn or foreign is
-//! ignored. Losing the file costs one upload, opened and cancelled, for each part.
+//! One JSON line a push that was remembered, appended; of two lines for one part the later counts. Losing the file costs one upload, opened and cancelled, for each part.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
+
+use super::JsonLines;
 
 /// The file's name in the state directory.
 const NAME: &str = "pushes.jsonl";
@@ -26,7 +25,7 @@ const RENEWED: SignedDuration = SignedDuration::from_hours(10 * 24);
 /// More lines than this, and those that no longer count are removed when the file is opened.
 const MOST_LINES: usize = 10_000;
 
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Line {
     /// The registry's host.
     registry: String,
@@ -40,21 +39,29 @@ struct Line {
 #[derive(Debug, Default)]
 pub struct Pushes {
     /// Without: this run only.
-    file: Option<PathBuf>,
-    known: Mutex<HashMap<(String, String), Timestamp>>,
+    kept: Option<(PathBuf, JsonLines<Line>)>,
+    known: Mutex<Known>,
 }
+
+type Known = HashMap<(String, String), Timestamp>;
 
 impl Pushes {
     /// Opens the file in this state folder. What cannot be read is not known.
     pub fn open(state: &Path, now: Timestamp) -> Self {
-        let file = state.join(NAME);
-        let (lines, known) = read(&file, now);
-        if lines > MOST_LINES.max(2 * known.len())
-            && let Err(error) = rewrite(&file, now)
+        let journal = JsonLines::new(state, NAME);
+        let read = journal.read().unwrap_or_default();
+        let known = latest(&read.values, now);
+        if read.lines > MOST_LINES.max(2 * known.len())
+            && let Err(error) = journal.rewrite(|lines| {
+                let latest = latest(&lines, now);
+                let mut kept: Vec<Line> = latest.into_iter().map(|((registry, part), at)| Line::new(&registry, &part, at)).collect();
+                kept.sort_by(|a, b| (&a.registry, &a.part).cmp(&(&b.registry, &b.part)));
+                kept
+            })
         {
             tracing::debug!(%error, "the pushes that were remembered could not be written anew");
         }
-        Pushes { file: Some(file), known: Mutex::new(known) }
+        Pushes { kept: Some((state.to_owned(), journal)), known: Mutex::new(known) }
     }
 
     /// Whether `part` of `registry` has taken a push not too long before `now`.
@@ -68,9 +75,8 @@ impl Pushes {
             return;
         }
         self.known().insert((registry.to_owned(), part.to_owned()), now);
-        let line = Line { registry: registry.to_owned(), part: part.to_owned(), at: now.to_string() };
-        let written = self.file.as_ref().map(|file| serde_json::to_string(&line).map_err(Into::into).and_then(|line| append(file, &line)));
-        if let Some(Err(error)) = written {
+        let Some((state, journal)) = &self.kept else { return };
+        if let Err(error) = std::fs::create_dir_all(state).and_then(|()| journal.append(&Line::new(registry, part, now))) {
             tracing::debug!(%error, "that a push was taken could not be written down");
         }
     }
@@ -79,7 +85,7 @@ impl Pushes {
         self.known().get(&(registry.to_owned(), part.to_owned())).copied()
     }
 
-    fn known(&self) -> MutexGuard<'_, HashMap<(String, String), Timestamp>> {
+    fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -89,48 +95,16 @@ fn is_within(at: Timestamp, now: Timestamp, length: SignedDuration) -> bool {
     at <= now && now.duration_since(at) < length
 }
 
-/// Who appends shares this lock; who replaces the file has it alone. It goes with the handle, also if we are killed.
-fn lock(file: &Path) -> std::io::Result<File> {
-    if let Some(folder) = file.parent() {
-        std::fs::create_dir_all(folder)?;
+impl Line {
+    fn new(registry: &str, part: &str, at: Timestamp) -> Self {
+        Line { registry: registry.to_owned(), part: part.to_owned(), at: at.to_string() }
     }
-    File::options().create(true).truncate(false).write(true).open(file.with_extension("lock"))
 }
 
-/// One write, so that lines of two processes do not mix; after a torn line (a kill), a new one is begun.
-fn append(file: &Path, line: &str) -> std::io::Result<()> {
-    let lock = lock(file)?;
-    lock.lock_shared()?;
-    File::options().create(true).append(true).open(file)?.write_all(format!("\n{line}\n").as_bytes())
-}
-
-/// How many lines there are, and what they say.
-fn read(file: &Path, now: Timestamp) -> (usize, HashMap<(String, String), Timestamp>) {
-    let text = std::fs::read(file).unwrap_or_default();
-    let (mut count, mut known) = (0, HashMap::new());
-    for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-        count += 1;
-        let Ok(Line { registry, part, at }) = serde_json::from_slice(line) else { continue };
-        if let Ok(at) = at.parse()
-            && is_within(at, now, KEEP)
-        {
-            known.insert((registry, part), at);
-        }
-    }
-    (count, known)
-}
-
-fn rewrite(file: &Path, now: Timestamp) -> std::io::Result<()> {
-    let lock = lock(file)?;
-    lock.lock()?;
-    // Read again: others may have added to it before we had the lock.
-    let (_, known) = read(file, now);
-    let line = |((registry, part), at): ((String, String), Timestamp)| serde_json::to_string(&Line { registry, part, at: at.to_string() });
-    let mut lines: Vec<String> = known.into_iter().filter_map(|entry| line(entry).ok()).collect();
-    lines.sort();
-    let mut next = tempfile::NamedTempFile::new_in(file.parent().unwrap_or(Path::new(".")))?;
-    next.write_all((lines.join("\n") + "\n").as_bytes())?;
-    next.persist(file).map(drop).map_err(|error| error.error)
+/// The last push of each part that is not too old.
+fn latest(lines: &[Line], now: Timestamp) -> Known {
+    let read = |line: &Line| Some(((line.registry.clone(), line.part.clone()), line.at.parse().ok()?));
+    lines.iter().filter_map(read).filter(|(_, at)| is_within(*at, now, KEEP)).collect()
 }
 
 #[cfg(test)]

@@ -107,9 +107,12 @@ impl Warmed {
     /// # Errors
     /// If the file cannot be written: the image is pulled again by the next run.
     pub fn add(&self, pulled: Pulled) -> Result<()> {
-        self.known().insert(pulled.key(), pulled.clone());
-        let Some(journal) = &self.journal else { return Ok(()) };
-        journal.append(&pulled).map_err(|error| Error::io("keep what was warmed", &journal.path(), &error))
+        let append = |journal: &JsonLines<Pulled>| {
+            journal.append(&pulled).map_err(|error| Error::io("keep what was warmed", &journal.path(), &error))
+        };
+        let written = self.journal.as_ref().map_or(Ok(()), append);
+        self.known().insert(pulled.key(), pulled);
+        written
     }
 
     fn known(&self) -> MutexGuard<'_, HashMap<Key, Pulled>> {
