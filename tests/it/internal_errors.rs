@@ -10,7 +10,7 @@ use crate::support::program::configuration;
 use larder::config::Config;
 use larder::list::parse_bytes;
 use larder::report::{Event, Outcome, Reporter, Status, Totals};
-use larder::stock::{KnownDates, Supply, SupplyOptions, Sync, SyncOptions, Wrong, listed, prove};
+use larder::stock::{Depth, KnownDates, Supply, SupplyOptions, Sync, SyncOptions, Wrong, listed, prove};
 use tokio_util::sync::CancellationToken;
 
 /// Panics when a blob of so many bytes is about to be moved.
@@ -83,7 +83,7 @@ async fn an_image_whose_check_panicked_is_not_proven() {
     let lists = vec![parse_bytes("list.csv", list.as_bytes()).unwrap()];
     let (expected, failed) = listed(lists, &config.rules, &SyncOptions::default(), &target).await;
     assert!(failed.is_empty() && expected.len() == 1);
-    let proof = prove(Arc::clone(&target.ends.source), expected, false, Arc::new(|_| panic!("the bar is gone"))).await;
+    let proof = prove(Arc::clone(&target.ends.source), expected, Depth::Asked, Arc::new(|_| panic!("the bar is gone"))).await;
     assert_eq!(proof.count(Wrong::Unchecked), 1);
     assert!(proof.findings[0].why.contains("internal error"), "{}", proof.findings[0].why);
 }
