@@ -3,6 +3,8 @@
 //! The upstream is the tests' own, with Docker Hub's headers and refusals; it counts. The list needs more pulls than one window has.
 //! Each night is a new window, and each tool has an upstream and a target of its own. `skopeo sync --all` is what comes closest to
 //! `larder sync`; it retries a refusal for a minute before it gives up, which is most of the time this takes.
+//!
+//! Before that: what it costs in CPU to write down every pull, where an upstream counts them.
 #![allow(unreachable_pub, clippy::unwrap_used)]
 
 // The other benches use the rest of it.
@@ -83,8 +85,43 @@ impl Contest {
     }
 }
 
+/// Images of one small layer, whose pulls are written down one by one.
+const SMALL: u64 = 800;
+/// Runs of each kind, in turn.
+const TURNS: usize = 5;
+
+/// CPU seconds of `larder sync` of small images into a registry that has none of them.
+fn cpu_of_small_images(upstream: &Fake) -> f64 {
+    let (target, program) = (Fake::start(), Program::new());
+    program.configure(&target, &[upstream]);
+    program.list(singles(upstream, SMALL));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_larder"));
+    command.args(["sync", "list.txt", "--state", "state"]).current_dir(program.path("."));
+    let cost = measure::run(&mut command);
+    assert_eq!(target.tags("m/app").len() as u64, SMALL);
+    cost.cpu
+}
+
+/// What it costs to write down every pull: at most a twentieth more.
+fn ledger() {
+    println!("\n{SMALL} small images, CPU seconds of larder, {TURNS} runs each in turn\n");
+    let (mut without, mut with): (Vec<f64>, Vec<f64>) =
+        (0..TURNS).map(|_| (cpu_of_small_images(&Fake::start()), cpu_of_small_images(&limited(10_000, LONG)))).unzip();
+    let median = |all: &mut Vec<f64>| {
+        all.sort_by(f64::total_cmp);
+        all[all.len() / 2]
+    };
+    println!("| upstream without headers | {:?} |\n| upstream with headers | {:?} |", without, with);
+    let (without, with) = (median(&mut without), median(&mut with));
+    println!("median {without:.2} s without, {with:.2} s with: {:+.1} %", (with / without - 1.0) * 100.0);
+}
+
 fn main() {
-    if measure::asked().is_none() || !require("skopeo") {
+    if measure::asked().is_none() {
+        return;
+    }
+    ledger();
+    if !require("skopeo") {
         return;
     }
     measure::machine(&["skopeo"]);

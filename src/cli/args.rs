@@ -68,7 +68,7 @@ pub(super) enum Command {
     /// Show what sync would do, spending no pull
     Plan(PlanArgs),
     /// Make the target hold the lists
-    Sync(SyncArgs),
+    Sync(SyncCommand),
     /// Write a bundle that can be carried across an air gap
     Export(ExportArgs),
     /// Put a bundle, or an OCI layout or archive, into a target
@@ -163,7 +163,7 @@ pub(super) struct PlanArgs {
     #[arg(long)]
     pub(super) explain: bool,
     /// Where larder keeps what outlives a run: manifests at hand and pulls already spent make the plan exact. Default:
-    /// $XDG_STATE_HOME/larder, else ~/.local/state/larder
+    /// $XDG_STATE_HOME/larder, else ~/.local/state/larder; `none` keeps nothing
     #[arg(long, value_name = "DIR")]
     pub(super) state: Option<PathBuf>,
 }
@@ -176,7 +176,8 @@ pub(super) struct LimitsArgs {
     /// How the answer is printed
     #[arg(long, value_enum, default_value_t = PlanFormat::Table)]
     pub(super) format: PlanFormat,
-    /// Where larder keeps what outlives a run. Default: $XDG_STATE_HOME/larder, else ~/.local/state/larder
+    /// Where larder keeps what outlives a run. Default: $XDG_STATE_HOME/larder, else ~/.local/state/larder.
+    /// `none`: nothing outlives the run, and pulls are counted within it
     #[arg(long, value_name = "DIR")]
     pub(super) state: Option<PathBuf>,
 }
@@ -185,6 +186,15 @@ pub(super) struct LimitsArgs {
 pub(super) enum PlanFormat {
     Table,
     Json,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SyncCommand {
+    #[command(flatten)]
+    pub(super) args: SyncArgs,
+    /// Only say what would be done and what it would cost, as `larder plan` does; no report, lock or metrics are written
+    #[arg(long)]
+    pub(super) dry_run: bool,
 }
 
 #[derive(Debug, Args)]
@@ -213,7 +223,8 @@ pub(super) struct SyncArgs {
     /// Take nothing for granted: ask the target for every piece of every image, and fetch what it has lost
     #[arg(long)]
     pub(super) recheck: bool,
-    /// Where larder keeps what outlives a run. Default: $XDG_STATE_HOME/larder, else ~/.local/state/larder
+    /// Where larder keeps what outlives a run. Default: $XDG_STATE_HOME/larder, else ~/.local/state/larder.
+    /// `none`: nothing outlives the run, and pulls are counted within it
     #[arg(long, value_name = "DIR")]
     pub(super) state: Option<PathBuf>,
     /// Wait for spent pull windows, and start no image after this: a local time (06:00, its next occurrence) or RFC 3339
@@ -253,7 +264,7 @@ pub(super) struct ImportArgs {
     #[arg(long, value_name = "RATE")]
     pub(super) bandwidth: Option<crate::limits::Rate>,
     /// Where larder keeps what outlives a run: parts of blobs and manifests of images that wait for other volumes. Default:
-    /// $XDG_STATE_HOME/larder, else ~/.local/state/larder
+    /// $XDG_STATE_HOME/larder, else ~/.local/state/larder; `none` keeps nothing
     #[arg(long, value_name = "DIR")]
     pub(super) state: Option<PathBuf>,
 }
@@ -297,6 +308,14 @@ fn report_file(path: PathBuf) -> Result<PathBuf, String> {
 
 /// What a volume of one small blob takes: the headers, index and record that it begins with, the blob and the end of the tar file.
 const SMALLEST_VOLUME: u64 = 4096;
+
+impl SyncArgs {
+    /// The plan for these: a lock is compared with, if it is there.
+    pub(super) fn planned(self) -> PlanArgs {
+        let lock = self.lock.filter(|lock| self.frozen || lock.exists());
+        PlanArgs { selection: self.selection, format: PlanFormat::Table, lock, explain: false, state: self.state }
+    }
+}
 
 fn volume_size(text: &str) -> Result<u64, String> {
     if text.chars().all(|c| c.is_ascii_digit() || c == '.') {

@@ -46,9 +46,9 @@ pub(super) async fn run(file: Option<&Path>, mut args: ExportArgs, printer: &Pri
 
 /// Where images are copied to first.
 fn cache(args: &ExportArgs) -> Result<PathBuf, Refusal> {
-    let default = || state::folder(args.sync.state.as_deref()).map(|state| state.join("cache"));
-    args.cache.clone().or_else(default).ok_or_else(|| {
-        let error = Error::local("open cache", "there is no home folder to keep it in");
+    let default = state::folder(args.sync.state.as_deref()).map(|state| state.join("cache"));
+    args.cache.clone().or(default).ok_or_else(|| {
+        let error = Error::local("open cache", "there is no state folder to keep it in");
         Refusal::usage(error.remedy("give a folder with --cache DIR"))
     })
 }

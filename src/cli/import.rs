@@ -25,7 +25,7 @@ pub(super) async fn run(file: Option<&Path>, args: ImportArgs, printer: &Printer
     };
     check_outputs(&args)?;
     let concurrency = args.concurrency.map(usize::from);
-    let options = SupplyOptions { concurrency, bandwidth: args.bandwidth, state: args.state.as_deref() };
+    let options = SupplyOptions { concurrency, bandwidth: args.bandwidth, state: args.state.as_deref(), ..SupplyOptions::default() };
     let supply = Arc::new(state::supply(&config, options, printer)?);
     let folder = state::folder(args.state.as_deref());
     let stage = folder.as_deref().map(Stage::new);

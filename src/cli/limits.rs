@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::args::{LimitsArgs, PlanFormat};
 use super::printer::Printer;
-use super::{Exit, Refusal, inputs, state};
+use super::{Exit, Refusal, inputs, state, times};
 use crate::config::Config;
 use crate::limits::{AccountId, Standing};
 use crate::name;
@@ -36,7 +36,7 @@ pub(super) async fn run(file: Option<&Path>, args: LimitsArgs, printer: &Printer
     let asked = hosts.iter().map(|host| async { row(host, supply.look(host, known.get(host)).await) });
     let rows: Vec<Row> = futures_util::future::join_all(asked).await;
     match args.format {
-        PlanFormat::Table => printer.data(&rows.iter().map(line).collect::<String>()),
+        PlanFormat::Table => printer.data(&rows.iter().map(|row| line(row, printer.is_terminal())).collect::<String>()),
         PlanFormat::Json => {
             let json = serde_json::json!({"version": 1, "accounts": rows});
             printer.data(&(serde_json::to_string_pretty(&json).unwrap_or_default() + "\n"));
@@ -97,7 +97,7 @@ fn row(host: &str, looked: Result<(AccountId, Standing)>) -> Row {
             account: Some(account.name),
             source: standing.source,
             limit: standing.limit,
-            remaining: standing.remaining,
+            remaining: standing.told.or(standing.remaining),
             window_seconds: standing.window.map(|window| window.as_secs()),
             closes: standing.closes.map(|closes| closes.to_string()),
             unlimited: standing.unlimited,
@@ -107,14 +107,20 @@ fn row(host: &str, looked: Result<(AccountId, Standing)>) -> Row {
     }
 }
 
-fn line(row: &Row) -> String {
+/// The length of a window: `6.0 h`, `30 min`.
+fn window(seconds: u64) -> String {
+    if seconds >= 3600 { format!("{:.1} h", seconds as f64 / 3600.0) } else { times::span(seconds as f64) }
+}
+
+fn line(row: &Row, terminal: bool) -> String {
     let account = row.account.as_deref().unwrap_or("?");
     let text = match (&row.error, row.limit, row.remaining) {
         (Some(_), ..) => "could not be asked".to_owned(),
         (None, Some(limit), Some(remaining)) => {
-            let window = row.window_seconds.map(|seconds| format!(" per {:.1} h", seconds as f64 / 3600.0)).unwrap_or_default();
+            let window = row.window_seconds.map(|seconds| format!(" per {}", window(seconds))).unwrap_or_default();
             let source = row.source.as_ref().map(|source| format!(", counted for {source}")).unwrap_or_default();
-            let closes = row.closes.as_ref().map(|closes| format!(", window ends {closes} at the latest")).unwrap_or_default();
+            let shown = |closes: &String| format!(", window ends {} at the latest", times::moment_of(closes, terminal));
+            let closes = row.closes.as_ref().map(shown).unwrap_or_default();
             format!("{remaining} of {limit} pulls left{window}{source}{closes}")
         }
         _ => "no pull limit is told".to_owned(),

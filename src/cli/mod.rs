@@ -28,6 +28,7 @@ mod signals;
 mod state;
 mod summary;
 mod sync;
+mod times;
 mod until;
 mod verify;
 
@@ -35,7 +36,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches};
 
-use args::{Cli, Command};
+use args::{Cli, Command, SyncCommand};
 use printer::Printer;
 
 /// The exit statuses of the contract.
@@ -138,10 +139,12 @@ fn parse(arguments: impl Iterator<Item = std::ffi::OsString>) -> Result<Cli, Exi
 }
 
 async fn dispatch(cli: Cli, printer: &Printer) -> Result<Exit, Refusal> {
+    signals::survive_large_files();
     let file = cli.global.config.as_deref();
     match cli.command {
         Command::Plan(args) => plan::run(file, args, printer).await,
-        Command::Sync(args) => sync::run(file, args, printer).await,
+        Command::Sync(SyncCommand { args, dry_run: true }) => plan::run(file, args.planned(), printer).await,
+        Command::Sync(SyncCommand { args, .. }) => sync::run(file, args, printer).await,
         Command::Import(args) => import::run(file, args, printer).await,
         Command::Inventory(args) => inventory::run(file, args, printer).await,
         Command::Export(args) => export::run(file, args, printer).await,

@@ -9,7 +9,8 @@ use super::args::{PlanArgs, PlanFormat};
 use super::inputs::{self, Inputs};
 use super::locked::{self, LockFile};
 use super::printer::Printer;
-use super::{Exit, Refusal, state};
+use super::{Exit, Refusal, progress, state, times};
+use crate::content::Descriptor;
 use crate::lock::Drift;
 use crate::report::Outcome;
 use crate::stock::{AccountPlan, Plan, Planned, State, SupplyOptions, Sync, SyncOptions, forecast};
@@ -56,7 +57,10 @@ struct Row<'a> {
     source_digest: Option<&'a str>,
     target_digest: Option<&'a str>,
     pulls: Option<u64>,
+    pulls_at_most: Option<u64>,
     pulls_exact: Option<bool>,
+    bytes: Option<u64>,
+    bytes_unknown: u64,
     error: Option<String>,
 }
 
@@ -67,7 +71,7 @@ pub(super) async fn run(file: Option<&Path>, args: PlanArgs, printer: &Printer) 
         _ => inputs::lists(config, &args.selection),
     })?;
     let concurrency = args.selection.concurrency.map(usize::from);
-    let options = SupplyOptions { concurrency, bandwidth: None, state: args.state.as_deref() };
+    let options = SupplyOptions { concurrency, bandwidth: None, state: args.state.as_deref(), ..SupplyOptions::default() };
     let supply = Arc::new(state::supply(&inputs.config, options, printer)?);
     let target = supply.target(&inputs.target, false).await.map_err(Refusal::failed)?;
     let warm = args.selection.to.is_none();
@@ -80,7 +84,10 @@ pub(super) async fn run(file: Option<&Path>, args: PlanArgs, printer: &Printer) 
         dates,
         ..SyncOptions::default()
     };
-    let Plan { images: planned, empty } = Sync::new(Arc::clone(&supply), target, options).plan(inputs.lists, &inputs.config.rules).await;
+    let reporter = progress::planning(printer);
+    let sync = Sync::new(Arc::clone(&supply), target, options);
+    let Plan { images: planned, empty } = sync.plan_and_tell(inputs.lists, &inputs.config.rules, reporter).await;
+    printer.end_bars();
     let counts = count(&planned);
     let drift = lock.as_ref().map(|lock| lock.drift(&planned, &inputs.target));
     let accounts = forecast(&planned, &supply.standings(), jiff::Timestamp::now());
@@ -102,7 +109,11 @@ pub(super) async fn run(file: Option<&Path>, args: PlanArgs, printer: &Printer) 
         "{} images: {} current, {} missing, {} moved, {} unresolvable{undecided}; no pull was spent",
         counts.images, counts.current, counts.missing, counts.moved, counts.unresolvable
     ));
-    accounts.iter().filter(|account| account.images > 0).for_each(|account| printer.say(&told(account)));
+    accounts
+        .iter()
+        .filter(|account| account.images > 0)
+        .flat_map(|account| told(account, printer.is_terminal()))
+        .for_each(|line| printer.say(&line));
     if let (Some(path), Some(drift)) = (&args.lock, &drift) {
         let differs = match drift.len() {
             0 => "nothing differs".to_owned(),
@@ -115,21 +126,57 @@ pub(super) async fn run(file: Option<&Path>, args: PlanArgs, printer: &Printer) 
     Ok(if counts.unresolvable > 0 || differs { Exit::Failed } else { Exit::Done })
 }
 
-/// What one account will spend, in a line.
-fn told(account: &AccountPlan) -> String {
-    let most = if account.exact { "" } else { "at most " };
-    let mut text = format!("{} ({}): {most}{} pulls for {} images", account.host, account.account, account.pulls, account.images);
+/// Windows of one account that are told; the JSON has all.
+const MOST_TOLD: usize = 8;
+
+/// What one account will spend: a line, and another one for its windows, if it takes several.
+fn told(account: &AccountPlan, terminal: bool) -> Vec<String> {
+    let name = format!("{} ({})", account.host, account.account);
+    let pulls = match (account.pulls, account.pulls_at_most) {
+        (pulls, _) if account.exact => pulls.to_string(),
+        (about, most) if about == most => format!("at most {most}"),
+        (about, most) => format!("about {about} (at most {most})"),
+    };
+    let mut text = format!("{name}: {pulls} pulls for {} images", account.images);
     match (account.left, account.limit, account.windows) {
         (Some(left), Some(limit), Some(windows)) => {
             text += &format!("; {left} of {limit} left");
             text += &match windows {
                 1 => ", all can be pulled now".to_owned(),
-                windows => format!(": {windows} windows, {} h; now {} images, later {}", account.hours, account.tonight, account.later),
+                n => format!(
+                    ": {n} windows, {}; now {} images, later {}",
+                    times::span(account.hours * 3600.0),
+                    account.tonight,
+                    account.later
+                ),
             };
         }
         _ => text += "; not counted there, as far as is known",
     }
-    crate::error::printable(&text)
+    text += &match (account.bytes, account.bytes_unknown) {
+        // Nothing is known of any of them.
+        (0, _) => String::new(),
+        (bytes, 0) => format!("; {}", progress::size(bytes)),
+        (bytes, unknown) => format!("; {} known, and {} more", progress::size(bytes), times::images(unknown)),
+    };
+    let mut lines = vec![text];
+    if account.windows.is_some_and(|windows| windows > 1) {
+        let shown = account.schedule.iter().take(MOST_TOLD).enumerate().map(|(nth, opening)| {
+            let opens = opening.opens.as_ref().and_then(|at| at.parse().ok());
+            let when = opens.map_or_else(|| "now".to_owned(), |at| times::soon(at, terminal));
+            if nth == 0 { format!("{when} {}", times::images(opening.images)) } else { format!("{when} {}", opening.images) }
+        });
+        let more = account.windows.unwrap_or(0).saturating_sub(MOST_TOLD as u64);
+        let more = if more > 0 { format!(", and {more} windows more") } else { String::new() };
+        lines.push(format!("{name}: {}{more}", shown.collect::<Vec<_>>().join(", ")));
+    }
+    lines.iter().map(|line| crate::error::printable(line)).collect()
+}
+
+/// The bytes of these, each counted once.
+fn bytes(blobs: &[Descriptor]) -> u64 {
+    let mut seen = std::collections::HashSet::new();
+    blobs.iter().filter(|blob| seen.insert(&blob.digest)).map(|blob| blob.size).sum()
 }
 
 fn count(planned: &[Planned]) -> Counts {
@@ -183,7 +230,7 @@ fn json(
 ) -> String {
     let images = planned
         .iter()
-        .map(|Planned { row, state, cost, .. }| Row {
+        .map(|Planned { row, state, cost, blobs, .. }| Row {
             source: &row.source,
             target: &row.target,
             rule: row.rule.as_deref(),
@@ -193,7 +240,10 @@ fn json(
             source_digest: row.source_digest.as_ref().map(crate::content::Digest::as_str),
             target_digest: row.digest.as_ref().map(crate::content::Digest::as_str),
             pulls: cost.map(|cost| cost.pulls),
+            pulls_at_most: cost.map(|cost| cost.at_most),
             pulls_exact: cost.map(|cost| cost.exact),
+            bytes: blobs.as_deref().map(bytes),
+            bytes_unknown: u64::from(cost.is_some() && blobs.is_none()),
             error: row.error.as_ref().map(ToString::to_string),
         })
         .collect();

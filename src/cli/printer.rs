@@ -22,6 +22,7 @@ struct Inner {
     color: bool,
     /// Begins a colour in a text on its way to the terminal. Nobody outside can guess it, so that a name cannot colour anything.
     mark: String,
+    terminal: bool,
     bars: Option<MultiProgress>,
 }
 
@@ -48,7 +49,7 @@ impl Printer {
         let bars = bars.then(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr()));
         // The standard library's hash keys are random.
         let mark = format!("\u{fdd0}{:016x}:", std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0));
-        Printer(Arc::new(Inner { json, quiet: global.quiet, verbose: global.verbose, color, mark, bars }))
+        Printer(Arc::new(Inner { json, quiet: global.quiet, verbose: global.verbose, color, mark, terminal: terminal && !json, bars }))
     }
 
     /// Lets the library's log lines through to standard error, as far as the verbosity asks for them.
@@ -64,6 +65,11 @@ impl Printer {
         let builder = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(move || Lines(printer.clone()));
         // A second initialisation (tests in one process) keeps the first.
         let _ = if self.0.json { builder.json().try_init() } else { builder.with_target(false).try_init() };
+    }
+
+    /// People read this on a terminal.
+    pub(super) fn is_terminal(&self) -> bool {
+        self.0.terminal
     }
 
     /// The bars, if there are any to draw; for a new beginning after [`Printer::end_bars`].

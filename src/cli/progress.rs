@@ -7,8 +7,9 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use super::printer::{Paint, Printer};
+use super::times;
 use crate::limits::Standing;
-use crate::report::{Event, Outcome, Reporter, Status};
+use crate::report::{Event, Outcome, Reporter, Silent, Status};
 use crate::stock::Supply;
 
 /// The reporter that suits the terminal.
@@ -61,19 +62,60 @@ pub(super) fn watch(supply: &Arc<Supply>, reporter: &Arc<dyn Reporter>) -> tokio
     })
 }
 
-/// What a person wants to know of a budget: what is left, and how long it is until there is more.
-pub(super) fn budget(standing: &Standing, now: jiff::Timestamp) -> Option<String> {
+/// How often a log is told that a window is still waited for.
+const REMIND: std::time::Duration = std::time::Duration::from_secs(5 * 60);
+
+/// What a person wants to know of a budget: what is left; or, while nothing goes on, how long it is until there is more. Short enough
+/// for a line of 60 columns.
+fn budget(standing: &Standing, now: jiff::Timestamp) -> Option<String> {
     let (limit, left) = (standing.limit?, standing.remaining?);
-    let mut text = format!("{left} of {limit} pulls left");
-    if let Some(closes) = standing.closes.filter(|_| left == 0 || standing.waiting > 0) {
-        let seconds = closes.duration_since(now).as_secs().max(0);
-        let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-        text += &format!(", the window opens in {hours}:{minutes:02}:{seconds:02} at the latest");
+    Some(match (standing.waiting_for_window, standing.closes) {
+        (0, _) => format!("{left} of {limit} left"),
+        (n, Some(closes)) => format!("waiting {}, {}", times::countdown(closes, now), waiting(n)),
+        (n, None) => format!("waiting, {}", waiting(n)),
+    })
+}
+
+/// The same for a log, where something is waited for.
+fn long_wait(standing: &Standing, now: jiff::Timestamp) -> Option<String> {
+    let (limit, left) = (standing.limit?, standing.remaining?);
+    let opens = standing.closes.map(|closes| format!(", the window opens in {} at the latest", times::countdown(closes, now)));
+    Some(format!("{left} of {limit} pulls left{}, {}", opens.unwrap_or_default(), waiting(standing.waiting_for_window)))
+}
+
+fn waiting(n: usize) -> String {
+    if n == 1 { "1 image waits".to_owned() } else { format!("{n} images wait") }
+}
+
+/// Shows how far a plan has come: on a terminal only.
+pub(super) fn planning(printer: &Printer) -> Arc<dyn Reporter> {
+    match printer.bars() {
+        Some(bars) => {
+            let bar =
+                bars.add(ProgressBar::new(0).with_style(style("{prefix:<8} [{bar:30}] {pos}/{len}  {elapsed}")).with_prefix("compared"));
+            bar.enable_steady_tick(std::time::Duration::from_millis(200));
+            Arc::new(Planning(bar))
+        }
+        None => Arc::new(Silent),
     }
-    if standing.waiting > 0 {
-        text += &format!(", {} images wait", standing.waiting);
+}
+
+struct Planning(ProgressBar);
+
+impl Reporter for Planning {
+    fn event(&self, event: &Event<'_>) {
+        match event {
+            Event::Wanted { images, .. } => self.0.inc_length(*images as u64),
+            Event::Compared { .. } => {
+                self.0.inc(1);
+                // A line whose tags are listed turns out to be several images.
+                if self.0.length().is_some_and(|length| self.0.position() > length) {
+                    self.0.set_length(self.0.position());
+                }
+            }
+            _ => {}
+        }
     }
-    Some(text)
 }
 
 /// A failed row in one line, `file:line` first. Messages about the line itself begin with it already.
@@ -96,8 +138,8 @@ pub(super) fn counting(printer: &Printer, word: &str) -> Option<ProgressBar> {
 
 struct Plain {
     printer: Printer,
-    /// Upstreams that were said to be waited for.
-    waiting: Mutex<std::collections::HashSet<String>>,
+    /// When it was last said of an upstream that it is waited for.
+    waiting: Mutex<HashMap<String, tokio::time::Instant>>,
 }
 
 impl Reporter for Plain {
@@ -112,14 +154,15 @@ impl Reporter for Plain {
 }
 
 impl Plain {
-    /// One line when waiting begins, not one a second: this goes into logs.
+    /// A line when waiting begins and every five minutes, not one a second: this goes into logs.
     fn waits(&self, upstream: &str, standing: &Standing) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if standing.waiting == 0 {
+        if standing.waiting_for_window == 0 {
             waiting.remove(upstream);
-        } else if waiting.insert(upstream.to_owned())
-            && let Some(text) = budget(standing, jiff::Timestamp::now())
+        } else if waiting.get(upstream).is_none_or(|said| said.elapsed() >= REMIND)
+            && let Some(text) = long_wait(standing, jiff::Timestamp::now())
         {
+            waiting.insert(upstream.to_owned(), tokio::time::Instant::now());
             self.printer.say(&format!("{:<8} {upstream}: {text}", "waiting"));
         }
     }
@@ -140,12 +183,17 @@ struct Upstream {
     done: u64,
     pulls: u64,
     budget: Option<String>,
+    waits: bool,
 }
 
 impl Upstream {
     fn show(&self) {
-        let budget = self.budget.as_ref().map(|budget| format!("; {budget}")).unwrap_or_default();
-        self.bar.set_message(format!("{}/{} images, {} pulls spent{budget}", self.done, self.wanted, self.pulls));
+        let budget = match &self.budget {
+            Some(budget) if self.waits => budget.clone(),
+            Some(budget) => format!("{} pulls, {budget}", self.pulls),
+            None => format!("{} pulls", self.pulls),
+        };
+        self.bar.set_message(format!("{}/{}, {budget}", self.done, self.wanted));
     }
 }
 
@@ -177,6 +225,7 @@ impl Bars {
             done: 0,
             pulls: 0,
             budget: None,
+            waits: false,
         });
         change(upstream);
         upstream.show();
@@ -193,8 +242,9 @@ impl Reporter for Bars {
             Event::Budget { upstream, standing } => {
                 // What a cache spends is shown with the upstream that it spends it at.
                 let host = upstream.split_once(" via ").map_or(*upstream, |(host, _)| host);
-                if let Some(text) = budget(standing, jiff::Timestamp::now()) {
-                    self.upstream(host, |upstream| upstream.budget = Some(text));
+                if let Some(budget) = budget(standing, jiff::Timestamp::now()) {
+                    let waits = standing.waiting_for_window > 0;
+                    self.upstream(host, |upstream| (upstream.budget, upstream.waits) = (Some(budget), waits));
                 }
             }
             Event::Empty { upstream, source, explanation } => {
@@ -202,6 +252,8 @@ impl Reporter for Bars {
                 self.images.inc(1);
                 self.upstream(upstream, |upstream| upstream.done += 1);
             }
+            // Only plans compare.
+            Event::Compared { .. } => {}
             Event::Expected { bytes } => self.bytes.inc_length(*bytes),
             Event::Moved { bytes } => self.bytes.inc(*bytes),
             Event::Finished { upstream, outcome } => {

@@ -8,6 +8,15 @@ use super::printer::Printer;
 /// The exit status after a second interrupt.
 const STOPPED: i32 = 130;
 
+/// The signal of a write beyond `ulimit -f`, on Linux and macOS.
+const FILE_TOO_LARGE: i32 = 25;
+
+/// A file that grows beyond `ulimit -f` is an error of that write, as a full disk is, and does not end the process.
+pub(super) fn survive_large_files() {
+    // Whoever handles the signal, even by doing nothing, gets the error. Without it the process is only as it was before.
+    let _ = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::from_raw(FILE_TOO_LARGE));
+}
+
 /// The number of SIGHUP (POSIX).
 const SIGHUP: u32 = 1;
 

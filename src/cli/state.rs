@@ -8,25 +8,31 @@ use crate::Error;
 use crate::config::Config;
 use crate::stock::{Supply, SupplyOptions};
 
-/// `--state`, else `$XDG_STATE_HOME/larder`, else `~/.local/state/larder`; none where there is no home.
+/// The value of `--state` that keeps nothing.
+const NONE: &str = "none";
+
+/// `--state`, else `$XDG_STATE_HOME/larder`, else `~/.local/state/larder`; none where there is no home, and for `--state none`.
 pub(super) fn folder(given: Option<&Path>) -> Option<PathBuf> {
     let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    given
-        .map(Path::to_owned)
-        .or_else(|| absolute("XDG_STATE_HOME").map(|base| base.join("larder")))
-        .or_else(|| absolute("HOME").map(|home| home.join(".local/state/larder")))
+    match given {
+        Some(given) => Some(given.to_owned()).filter(|given| given != Path::new(NONE)),
+        None => absolute("XDG_STATE_HOME")
+            .map(|base| base.join("larder"))
+            .or_else(|| absolute("HOME").map(|home| home.join(".local/state/larder"))),
+    }
 }
 
-/// The supply of a run. A state folder that cannot be used is refused if it was asked for, else done without: it saves requests, nothing
-/// more.
+/// The supply of a run. A state folder that cannot be made is refused if it was asked for. One that cannot be written is done
+/// without: it saves requests, nothing more; but where pulls are counted, none is spent that is not written down.
 pub(super) fn supply(config: &Config, options: SupplyOptions<'_>, printer: &Printer) -> Result<Supply, Refusal> {
-    let refuse = |error: Error| Refusal::usage(error.remedy("give a writable folder with --state DIR"));
+    let refuse = |error: Error| Refusal::usage(error.remedy("give a writable folder with --state DIR, or none"));
     let folder = folder(options.state);
-    match Supply::new(config, &SupplyOptions { state: folder.as_deref(), ..options }) {
-        Err(error) if options.state.is_none() => {
-            printer.warn(&format!("{error}; going on without state: pulls of an interrupted run are spent again"));
-            Supply::new(config, &SupplyOptions { state: None, ..options }).map_err(refuse)
+    let asked = options.state.is_some();
+    match (Supply::new(config, &SupplyOptions { state: folder.as_deref(), ..options }), &folder) {
+        (Err(error), Some(state)) if !asked || state.is_dir() => {
+            printer.warn(&format!("{error}; going on without it: where pulls are counted, none is spent (see --state none)"));
+            Supply::new(config, &SupplyOptions { state: Some(state), read_only: true, ..options }).map_err(refuse)
         }
-        opened => opened.map_err(refuse),
+        (opened, _) => opened.map_err(refuse),
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::printer::{Paint, Printer};
 use super::progress::size;
+use super::times;
 use crate::report::{Outcome, RegistryRow, RunReport, Status, Totals};
 
 /// How many different reasons for unfinished images are told; the report has all.
@@ -18,7 +19,8 @@ pub(super) fn print(report: &RunReport, seconds: f64, printer: &Printer) {
     report.registries.iter().filter_map(budget).for_each(|line| printer.say(&line));
     if report.totals.deferred > 0 {
         let reason = |image: &Outcome| {
-            let until = image.until.as_ref().map(|until| format!(", until {until} at the latest")).unwrap_or_default();
+            let shown = |until: &String| format!(", until {} at the latest", times::moment_of(until, printer.is_terminal()));
+            let until = image.until.as_ref().map(shown).unwrap_or_default();
             image.reason.as_ref().map(|reason| format!("{reason}{until}"))
         };
         let reasons: std::collections::BTreeSet<String> = report.images.iter().filter_map(reason).collect();

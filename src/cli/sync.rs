@@ -52,7 +52,7 @@ pub(super) async fn deliver(
 ) -> Result<RunReport, Refusal> {
     let concurrency = args.selection.concurrency.map(usize::from);
     let until = until::limits(args)?;
-    let options = SupplyOptions { concurrency, bandwidth: args.bandwidth, state: args.state.as_deref() };
+    let options = SupplyOptions { concurrency, bandwidth: args.bandwidth, state: args.state.as_deref(), ..SupplyOptions::default() };
     let supply = Arc::new(state::supply(&inputs.config, options, printer)?);
     let target = supply.target(&inputs.target, true).await.map_err(Refusal::failed)?;
     let options = SyncOptions {
@@ -83,12 +83,14 @@ pub(super) async fn deliver(
         Some(lock) => lock.update(&images, &ends.source, &inputs.target, &supply).await.err(),
         None => None,
     };
+    // Where it cannot be written what is spent, going on later does not help.
+    let blocked = totals.deferred > 0 && supply.pulls_blocked();
     let report = RunReport {
         version: 1,
         command: command.to_owned(),
         started: started.to_string(),
         finished: jiff::Timestamp::now().to_string(),
-        exit: if unwritten.is_some() { Exit::Failed as u8 } else { totals.exit() },
+        exit: if unwritten.is_some() || blocked { Exit::Failed as u8 } else { totals.exit() },
         target: inputs.target.to_string(),
         totals,
         images,

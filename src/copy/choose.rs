@@ -178,6 +178,7 @@ impl Engine {
     /// for platforms, that takes a look at the target's index; the upstream is not asked.
     pub(super) async fn weigh(&self, image: &Image, wanted: Descriptor, held: Option<Descriptor>) -> Result<Survey> {
         let held = held.filter(|held| fits(&image.policy, held));
+        self.seen.note(&image.to, &wanted, held.as_ref());
         let mut survey = Survey::of(wanted, held.as_ref().map(|held| held.digest.clone()));
         if let Some(held) = held
             && !image.policy.platforms.is_empty()

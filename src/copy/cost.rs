@@ -1,28 +1,29 @@
-//! What an image would cost in pulls, before one is spent: exact where its index is at hand, else an upper bound.
+//! What an image would cost in pulls, before one is spent: exact where its index is at hand, else an estimate and an upper bound, from
+//! what a HEAD says of the index's size.
 
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::engine::{Engine, Image, Survey};
 use super::graph::CHILDREN;
+use super::listing::Unread;
+use super::predict::{self, Known};
 use crate::Result;
 use crate::content::{
-    Choice, Descriptor, Digest, IndexMode, Manifest, ManifestKind, PlatformFilter, Policy, Presence as At, Referrer, is_blob_type, kind_of,
-    rewrite,
+    Choice, Descriptor, Digest, IndexMode, Manifest, ManifestKind, Place, PlatformFilter, Policy, Presence as At, Referrer, is_blob_type,
+    kind_of, rewrite,
 };
 
-/// Children that an index nobody has seen has at most, for a plan: Docker's official images have 8 platforms with an
-/// attestation each.
-const MOST_CHILDREN: u64 = 16;
-
-/// Children that the first index of a run is taken to have: two platforms with their attestations, as what people build
-/// themselves mostly has. After it, what the run has seen tells. An image that turns out to be smaller gives the rest back; one
-/// that is larger goes on before those not begun, and what was read of it is kept.
+/// Children that the first index of a run is taken to have if nothing says how large it is: two platforms with their attestations, as
+/// what people build themselves mostly has. After it, what the run has seen tells. An image that turns out to be smaller gives the rest
+/// back; one that is larger goes on before those not begun, and what was read of it is kept.
 const LIKELY_CHILDREN: u64 = 4;
 
 /// Manifests that an index of referrers nobody has read lists: mostly a signature; and at most, for a plan, a signature, an SBOM,
-/// a provenance, and signatures of both.
+/// a provenance, and signatures of both, if nothing says how large it is.
 pub(super) const LIKELY_IN_INDEX: u64 = 1;
 const MOST_IN_INDEX: u64 = 5;
 /// Children that one platform asked for has at most, for a plan: the platform and its attestation; of arm without a variant, or Windows
@@ -30,13 +31,24 @@ const MOST_IN_INDEX: u64 = 5;
 const MOST_OF_ONE: u64 = 2;
 const MOST_OF_SEVERAL: u64 = 8;
 
-/// The children that an index nobody has seen has at most, of those that `policy` asks for.
-fn most(policy: &Policy) -> u64 {
+/// The children that an index of `size` bytes has at most, of those that `policy` asks for.
+fn most(policy: &Policy, size: u64) -> u64 {
+    let all = predict::most_children(size);
     if policy.platforms.is_empty() {
-        return MOST_CHILDREN;
+        return all;
     }
     let of = |filter: &PlatformFilter| if filter.is_narrow() { MOST_OF_ONE } else { MOST_OF_SEVERAL };
-    policy.platforms.iter().map(of).sum::<u64>().min(MOST_CHILDREN)
+    policy.platforms.iter().map(of).sum::<u64>().min(all)
+}
+
+/// Of the children that are expected in an index nobody has seen, those that `policy` asks for.
+fn asked_for(policy: &Policy, expected: predict::Expected) -> u64 {
+    if policy.platforms.is_empty() {
+        return expected.children;
+    }
+    // A filter that may mean several platforms mostly means one or two.
+    let of = |filter: &PlatformFilter| expected.per_platform * if filter.is_narrow() { 1 } else { 2 };
+    policy.platforms.iter().map(of).sum::<u64>().min(expected.children)
 }
 
 /// How many children of `index` are asked for.
@@ -47,10 +59,11 @@ fn wanted_of(policy: &Policy, index: &Manifest) -> Result<Vec<Descriptor>> {
 /// Manifest GETs at the upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cost {
-    /// How many, at most.
+    /// How many are expected. So many are reserved before an image is begun: reserving the most would leave the end of each window unused
+    /// by images that would fit.
     pub pulls: u64,
-    /// How many are likely, as far as this image tells: see [`Engine::likely`].
-    pub likely: Option<u64>,
+    /// How many, at most.
+    pub at_most: u64,
     /// Whether that is known, not estimated.
     pub exact: bool,
 }
@@ -60,15 +73,27 @@ impl Cost {
     pub const NOTHING: Cost = Cost::known(0);
 
     const fn known(pulls: u64) -> Self {
-        Cost { pulls, likely: Some(pulls), exact: true }
+        Cost { pulls, at_most: pulls, exact: true }
     }
 }
 
-/// How many children the indexes of a run had.
+/// How many children the indexes of a run had, and what is known of each repository's.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     indexes: AtomicU64,
     children: AtomicU64,
+    repositories: Mutex<HashMap<Place, Repository>>,
+}
+
+/// The indexes of one repository of the target.
+#[derive(Debug, Default)]
+struct Repository {
+    /// The sizes of those that nobody has read, by their digests.
+    sizes: BTreeMap<Digest, u64>,
+    /// One that the target has, unread.
+    held: Option<Digest>,
+    /// One that was read.
+    read: Option<Manifest>,
 }
 
 impl Seen {
@@ -79,6 +104,30 @@ impl Seen {
         }
     }
 
+    /// What both sides said of an image, by HEAD.
+    pub(super) fn note(&self, to: &Place, wanted: &Descriptor, held: Option<&Descriptor>) {
+        let is_index = |descriptor: &&Descriptor| kind_of(&descriptor.media_type) == ManifestKind::Index;
+        let (unread, held) = (Some(wanted).filter(is_index).filter(|wanted| wanted.size > 0), held.filter(is_index));
+        if unread.is_none() && held.is_none() {
+            return;
+        }
+        let mut repositories = self.repositories();
+        let repository = repositories.entry(to.clone()).or_default();
+        unread.map(|wanted| repository.sizes.insert(wanted.digest.clone(), wanted.size));
+        repository.held = held.map(|held| held.digest.clone()).or(repository.held.take());
+    }
+
+    /// An index of the repository was read.
+    pub(super) fn learn(&self, to: &Place, index: &Manifest) {
+        if index.kind() == ManifestKind::Index {
+            self.repositories().entry(to.clone()).or_default().read = Some(index.clone());
+        }
+    }
+
+    fn repositories(&self) -> MutexGuard<'_, HashMap<Place, Repository>> {
+        self.repositories.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn likely(&self) -> u64 {
         match self.indexes.load(Ordering::Relaxed) {
             0 => LIKELY_CHILDREN,
@@ -87,9 +136,19 @@ impl Seen {
     }
 }
 
-/// What an image costs at most, if nothing but its type is known.
-pub fn most_pulls(wanted: &Descriptor) -> u64 {
-    if kind_of(&wanted.media_type) == ManifestKind::Image { 1 } else { 1 + MOST_CHILDREN }
+/// What an image costs if nothing but its descriptor is known, expected and at most.
+pub fn unread_pulls(wanted: &Descriptor) -> (u64, u64) {
+    if kind_of(&wanted.media_type) == ManifestKind::Image {
+        return (1, 1);
+    }
+    let expected = predict::expected(&wanted.media_type, wanted.size, &[]).filter(|_| wanted.size > 0);
+    (1 + expected.map_or(LIKELY_CHILDREN, |expected| expected.children), 1 + predict::most_children(wanted.size))
+}
+
+/// What these lists and what is in them cost at most.
+fn most_listed(unread: &[Unread]) -> u64 {
+    let of = |unread: &Unread| if unread.index.size > 0 { predict::most_children(unread.index.size) } else { MOST_IN_INDEX };
+    unread.iter().map(|unread| 1 + of(unread)).sum()
 }
 
 impl Engine {
@@ -100,11 +159,11 @@ impl Engine {
     pub async fn cost(&self, image: &Image, survey: &Survey) -> Result<Cost> {
         if let Some(rechecked) = &survey.rechecked {
             let read = self.not_free(image, &rechecked.missing).await?;
-            let unread = rechecked.walk.unread.len() as u64;
+            let unread = &rechecked.walk.unread;
             return Ok(Cost {
-                pulls: read + unread * (1 + MOST_IN_INDEX),
-                likely: Some(read + unread * (1 + LIKELY_IN_INDEX)),
-                exact: unread == 0,
+                pulls: read + unread.len() as u64 * (1 + LIKELY_IN_INDEX),
+                at_most: read + most_listed(unread),
+                exact: unread.is_empty(),
             });
         }
         let cost = self.image_cost(image, survey).await?;
@@ -118,17 +177,16 @@ impl Engine {
         self.list_referrers(image, &mut walk, &subjects).await?;
         let found: Vec<Referrer> = walk.found.iter().map(|found| found.referrer.clone()).collect();
         let read = self.not_free(image, &found).await?;
-        let unread = walk.unread.len() as u64;
-        if read + unread == 0 {
+        let unread = &walk.unread;
+        if read == 0 && unread.is_empty() {
             return Ok(cost);
         }
         // The children of an index that nobody has seen have as many, as where `cosign sign --recursive` was used.
-        let unseen = if cost.exact { 0 } else { cost.pulls.saturating_sub(1) };
-        let likely = read + unread * (1 + LIKELY_IN_INDEX);
+        let unseen = if cost.exact { 0 } else { cost.at_most.saturating_sub(1) };
         Ok(Cost {
-            pulls: cost.pulls + (read + unread * (1 + MOST_IN_INDEX)) * (1 + unseen),
-            likely: Some(self.likely(cost) + likely),
-            exact: cost.exact && unread == 0,
+            pulls: cost.pulls + read + unread.len() as u64 * (1 + LIKELY_IN_INDEX),
+            at_most: cost.at_most + (read + most_listed(unread)) * (1 + unseen),
+            exact: cost.exact && unread.is_empty(),
         })
     }
 
@@ -148,39 +206,74 @@ impl Engine {
     async fn image_cost(&self, image: &Image, survey: &Survey) -> Result<Cost> {
         let wanted = &survey.wanted;
         if let Some(index) = survey.look.index.as_ref().filter(|index| index.digest == wanted.digest) {
-            return Ok(Cost::known(self.children(image, index).await?));
+            return self.cost_of_children(image, index).await;
         }
         if survey.held.as_ref() == Some(&wanted.digest) || self.elsewhere(&image.to, &wanted.digest).is_some() {
             return Ok(Cost::NOTHING);
         }
         if let Some(index) = self.manifest_at_hand(image, wanted) {
-            return Ok(Cost::known(self.children(image, &index).await?));
+            return self.cost_of_children(image, &index).await;
         }
         match self.target.sink.holds_manifest(&image.to, wanted, &image.charge).await? {
             At::Absent => {}
             // Of an index without all of its children, those asked for may be missing.
             At::Here | At::Incomplete if !image.policy.platforms.is_empty() => {
                 let index = self.target.source.manifest(&image.to, &wanted.digest, &image.charge).await?;
-                return Ok(Cost::known(match index {
-                    Some(index) => self.children(image, &index).await?,
-                    None => 0,
-                }));
+                return match index {
+                    Some(index) => self.cost_of_children(image, &index).await,
+                    None => Ok(Cost::NOTHING),
+                };
             }
             At::Here | At::Incomplete | At::At(_) => return Ok(Cost::NOTHING),
         }
         if kind_of(&wanted.media_type) == ManifestKind::Image {
             return Ok(Cost::known(1));
         }
-        let (before, most) = (self.children_of_before(image, survey).await, most(&image.policy));
-        // What the run's other indexes had says little of an image of which fewer are asked for.
-        let likely = before.or_else(|| (most < MOST_CHILDREN).then(|| most.min(self.seen.likely())));
-        Ok(Cost { pulls: 1 + before.unwrap_or(most), likely: likely.map(|children| 1 + children), exact: false })
+        let at_most = most(&image.policy, survey.size);
+        let children = self.expected_children(image, survey).await.min(at_most);
+        Ok(Cost { pulls: 1 + children, at_most: 1 + at_most, exact: false })
     }
 
-    /// How many pulls are reserved before an image of this cost is begun: those that are likely, now. Reserving the most would
-    /// leave the end of each window unused by images that would fit.
-    pub fn likely(&self, cost: Cost) -> u64 {
-        cost.likely.unwrap_or_else(|| 1 + self.seen.likely())
+    /// How many children, of those asked for, an index is expected to have that nobody has read: as many as the target's present image
+    /// of that name; else as one of the repository that was read; else as its size says; else as those that the run has read.
+    async fn expected_children(&self, image: &Image, survey: &Survey) -> u64 {
+        let (policy, size) = (&image.policy, survey.size);
+        let known = match self.index_before(image, survey).await {
+            Some(before) => Some(before),
+            None => self.seen.repositories().get(&image.to).and_then(|known| known.read.clone()),
+        };
+        if let Some(index) = known {
+            let count = |wanted: Result<Vec<Descriptor>>| wanted.map_or(0, |wanted| wanted.len() as u64);
+            let wanted = count(wanted_of(policy, &index));
+            return match index.links() {
+                Ok(links) if policy.platforms.is_empty() => {
+                    predict::alike(Known { size: index.bytes.len() as u64, children: links.manifests.len() as u64 }, size)
+                }
+                _ => wanted,
+            };
+        }
+        let sizes: Vec<u64> =
+            self.seen.repositories().get(&image.to).map(|known| known.sizes.values().copied().collect()).unwrap_or_default();
+        let expected = if size > 0 { predict::expected(&survey.wanted.media_type, size, &sizes) } else { None };
+        expected.map_or_else(|| self.seen.likely(), |expected| asked_for(policy, expected))
+    }
+
+    /// The blobs of an image that must be brought, where everything that tells is at hand; `None` where it is not.
+    pub async fn known_blobs(&self, image: &Image, survey: &Survey) -> Option<Vec<Descriptor>> {
+        let top = self.manifest_at_hand(image, &survey.wanted).or_else(|| {
+            let index = survey.look.index.as_ref()?;
+            (index.digest == survey.wanted.digest).then(|| index.clone())
+        })?;
+        let mut blobs = top.links().ok()?.blobs;
+        for child in wanted_of(&image.policy, &top).ok()? {
+            match self.manifest_at_hand(image, &child) {
+                Some(manifest) => blobs.extend(manifest.links().ok()?.blobs),
+                // The target has it, with all its blobs.
+                None if self.is_free(image, &child).await.ok()? => {}
+                None => return None,
+            }
+        }
+        Some(blobs)
     }
 
     /// Reads the manifest that `survey` names, for a source that keeps it: what `image` costs is exact then.
@@ -199,30 +292,51 @@ impl Engine {
         let index = read.map_err(|error| error.subject(&*image.charge.image))?;
         if let Some(index) = &index {
             self.seen.add(wanted_of(&image.policy, index)?.len() as u64);
+            self.seen.learn(&image.to, index);
         }
         Ok(())
     }
 
-    /// How many manifests the target's present image of that name has, of those asked for: the next one will be alike.
-    async fn children_of_before(&self, image: &Image, survey: &Survey) -> Option<u64> {
+    /// The target's present index of that name: the next one will be alike.
+    async fn index_before(&self, image: &Image, survey: &Survey) -> Option<Manifest> {
         let held = survey.held.as_ref()?;
         let index = match &survey.look.index {
             Some(index) => index.clone(),
             None => self.target.source.manifest(&image.to, held, &image.charge).await.ok()??,
         };
-        Some(wanted_of(&image.policy, &index).ok()?.len() as u64)
+        (index.kind() == ManifestKind::Index).then_some(index)
     }
 
-    /// How many of an index's children the upstream must be asked for: those that are asked for and neither at hand nor at the target.
-    async fn children(&self, image: &Image, index: &Manifest) -> Result<u64> {
-        self.at_hand.add_inline(index);
-        let mut pulls = 0;
-        for child in wanted_of(&image.policy, index)?.into_iter().filter(|child| !is_blob_type(&child.media_type)) {
-            if !self.is_free(image, &child).await? {
-                pulls += 1;
+    /// As [`Engine::cost`], for a plan: of a repository of which the target has another index, that one is read first, once. A run asks
+    /// for nothing that it does not bring.
+    ///
+    /// # Errors
+    /// As [`Engine::cost`].
+    pub async fn estimate(&self, image: &Image, survey: &Survey) -> Result<Cost> {
+        if kind_of(&survey.wanted.media_type) == ManifestKind::Index && survey.held.is_none() {
+            let held = self.seen.repositories().get_mut(&image.to).filter(|known| known.read.is_none()).and_then(|known| known.held.take());
+            if let Some(held) = held
+                && let Ok(Some(index)) = self.target.source.manifest(&image.to, &held, &image.charge).await
+            {
+                self.seen.learn(&image.to, &index);
             }
         }
-        Ok(pulls)
+        self.cost(image, survey).await
+    }
+
+    /// What an index costs that is at hand: its children that are asked for and neither at hand nor at the
+    /// target. Those that are indexes themselves have children of which only the number is bounded.
+    async fn cost_of_children(&self, image: &Image, index: &Manifest) -> Result<Cost> {
+        self.at_hand.add_inline(index);
+        let mut cost = Cost::known(0);
+        for child in wanted_of(&image.policy, index)?.into_iter().filter(|child| !is_blob_type(&child.media_type)) {
+            if self.is_free(image, &child).await? {
+                continue;
+            }
+            let (likely, most) = if kind_of(&child.media_type) == ManifestKind::Index { unread_pulls(&child) } else { (1, 1) };
+            cost = Cost { pulls: cost.pulls + likely, at_most: cost.at_most + most, exact: cost.exact && most == 1 };
+        }
+        Ok(cost)
     }
 
     /// How many of these referrers the upstream must be asked for.

@@ -75,6 +75,8 @@ pub struct Delivered {
 pub struct Survey {
     /// What the upstream names.
     pub wanted: Descriptor,
+    /// The bytes of its manifest, as far as a HEAD has said; 0: it has not. A hint: what is read may differ.
+    pub(crate) size: u64,
     /// What the target has under the image's name, complete.
     pub held: Option<Digest>,
     /// Whether that is what the image's policy makes of what the upstream names.
@@ -421,7 +423,16 @@ impl Survey {
     /// What both sides said, before anybody has looked closer.
     pub(crate) fn of(wanted: Descriptor, held: Option<Digest>) -> Self {
         let current = held.as_ref() == Some(&wanted.digest);
-        Survey { wanted, made_from: held.clone(), held, current, look: Box::default(), walk: Arc::default(), rechecked: None }
+        Survey {
+            size: wanted.size,
+            wanted,
+            made_from: held.clone(),
+            held,
+            current,
+            look: Box::default(),
+            walk: Arc::default(),
+            rechecked: None,
+        }
     }
 
     /// What there is to say of an image that the target has, under `held`.

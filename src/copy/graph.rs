@@ -133,6 +133,7 @@ impl Engine {
         let hinted = Descriptor { size: 0, ..wanted.clone() };
         let manifest = self.read(job, &hinted, &held).await?;
         self.at_hand.add_inline(&manifest);
+        self.seen.learn(&image.to, &manifest);
         let portion = self.portion(job, manifest).await?;
         let children = portion.links.manifests.iter().filter(|child| !is_blob_type(&child.media_type)).count() as u64;
         self.seen.add(children);

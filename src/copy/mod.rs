@@ -10,13 +10,14 @@ mod engine;
 mod graph;
 mod listing;
 mod piece;
+mod predict;
 mod presence;
 mod recheck;
 mod referrers;
 #[cfg(test)]
 mod tests;
 
-pub use cost::{Cost, most_pulls};
+pub use cost::{Cost, unread_pulls};
 pub use engine::{Counts, Delivered, Engine, Image, Next, Options, Standing, Survey, Target};
 
 #[allow(unused_imports, reason = "named in the text above")]

@@ -75,6 +75,8 @@ pub struct Standing {
     pub limit: Option<u64>,
     /// Left in this window.
     pub remaining: Option<u64>,
+    /// What the upstream itself has said to be left, in this run.
+    pub told: Option<u64>,
     /// Its length.
     pub window: Option<Duration>,
     /// Whom the upstream counts.
@@ -85,8 +87,10 @@ pub struct Standing {
     pub unlimited: bool,
     /// How long anybody waited for pulls.
     pub waited: Duration,
-    /// How many wait now.
+    /// How many wait now, if only for what others may give back.
     pub waiting: usize,
+    /// How many wait for a window to open, while nothing else goes on.
+    pub waiting_for_window: usize,
 }
 
 /// All accounts of a run.
@@ -107,6 +111,18 @@ impl Accounts {
         let mut gates = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
         let made = || Gate::open(account.clone(), configured, probe, self.clock, self.ledger.clone());
         Arc::clone(gates.entry(account.clone()).or_insert_with(made))
+    }
+
+    /// Tells other processes, and later runs, what of the pulls is over. Call it at the end of a run.
+    pub async fn tell(&self) {
+        let gates: Vec<_> = self.gates.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        // Files are written: not by a thread of the runtime. If it panics, the leases end as those of a dead process do.
+        let _ = tokio::task::spawn_blocking(move || gates.iter().for_each(|gate| gate.tell_now())).await;
+    }
+
+    /// The ledger cannot be written, waiting does not help, and some account needed it.
+    pub fn blocked(&self) -> bool {
+        self.gates.lock().unwrap_or_else(PoisonError::into_inner).values().any(|gate| gate.is_blocked())
     }
 
     /// What is known of each account used so far, in their order.

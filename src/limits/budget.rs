@@ -15,6 +15,9 @@ const LOOKS_PER_WINDOW: u32 = 24;
 /// Looking more often than this is no longer rare; shorter windows end by themselves soon enough.
 const LOOK_AT_MOST_EVERY: Duration = Duration::from_secs(10);
 
+/// A request that is sent so much after a moment was not sent before it.
+const JUST_AFTER: Duration = Duration::from_millis(1);
+
 /// `pulls = { limit = 200, window = "6h", reserve = 20 }` of a `[registry]` table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pulls {
@@ -145,9 +148,13 @@ impl Budget {
     /// Goes on with what an earlier run knew. What the upstream says from now on counts more.
     pub(super) fn recall(&mut self, window: Window<Instant>, now: Instant) {
         if let State::Counted(known) = &mut self.state {
-            let (unheard, unheard_at) = (window.unheard, window.unheard_at);
+            let (unheard, unheard_at, configured) = (window.unheard, window.unheard_at, (known.limit, known.left, known.length));
             if known.merge(&window, now) {
                 (known.unheard, known.unheard_at) = (unheard, unheard_at);
+            }
+            if known.heard.is_none() {
+                // The configuration may have changed since.
+                (known.limit, known.left, known.length) = configured;
             }
         } else {
             self.state = State::Counted(window);
@@ -164,10 +171,19 @@ impl Budget {
         }
     }
 
-    /// Takes in what another process found out about the same account.
-    pub(super) fn merge(&mut self, window: &Window<Instant>, now: Instant) {
-        if let State::Counted(known) = &mut self.state {
-            known.merge(window, now);
+    /// Takes in what all processes together know about the account. Of pulls of which nobody has said that they were counted, `untold`
+    /// are ours and not among theirs.
+    pub(super) fn learn(&mut self, window: &Window<Instant>, untold: u64, now: Instant) {
+        match &mut self.state {
+            State::Counted(known) => {
+                if known.merge(window, now) && known.heard.is_none() && window.heard.is_none() {
+                    known.unheard = window.unheard.saturating_add(untold);
+                    known.unheard_at = known.unheard_at.max(window.unheard_at);
+                }
+            }
+            // Another process has asked first.
+            State::Unknown if window.limit < u64::MAX || window.heard.is_some() => self.state = State::Counted(window.clone()),
+            State::Unknown | State::Unlimited => {}
         }
     }
 
@@ -282,7 +298,8 @@ impl Budget {
         let known = self.window();
         let limit = quota.limit.or(known.map(|window| window.limit)).unwrap_or(remaining).max(remaining);
         let length = quota.window.or(known.map(|window| window.length)).unwrap_or_else(|| self.usual_window());
-        let reading = Reading { limit, length, left: remaining, source: quota.source.clone(), heard: Heard { sent, arrived: now } };
+        let reading =
+            Reading { limit, length, left: remaining, source: quota.source.clone(), heard: Heard { sent, arrived: now, ours: true } };
         // The run before was counted under another address: its window is not ours.
         let moved = std::mem::take(&mut self.recalled)
             && quota.source.is_some()
@@ -380,6 +397,24 @@ impl Budget {
         self.room_with(0)
     }
 
+    /// The same, if no pull of which nobody has said so was counted either.
+    pub(super) fn room_if_nothing_unheard_was_counted(&self) -> Room {
+        match &self.state {
+            State::Counted(window) => {
+                let heard = Window { unheard: 0, ..window.clone() };
+                Budget { state: State::Counted(heard), ..self.clone() }.room_with(0)
+            }
+            State::Unknown | State::Unlimited => self.room_with(0),
+        }
+    }
+
+    /// When a look tells whether pulls were counted of which nobody has said so. `None`: there are none, or it was looked at since.
+    pub(super) fn unheard_look(&self) -> Option<Instant> {
+        let window = self.window().filter(|window| window.unheard > 0 && window.heard.is_some())?;
+        let after = window.unheard_at? + JUST_AFTER;
+        self.looked.is_none_or(|looked| looked < after).then_some(after)
+    }
+
     /// When to look at a spent window again, by HEAD: now, if nothing is known of the account at all. `None` where looking
     /// tells nothing.
     pub fn look_due(&self, now: Instant) -> Option<Instant> {
@@ -391,7 +426,7 @@ impl Budget {
                 let every = (window.length / LOOKS_PER_WINDOW).max(LOOK_AT_MOST_EVERY);
                 let due = self.looked.map_or(heard.arrived, |looked| looked.max(heard.arrived)) + every;
                 let asked = self.look_at.filter(|at| self.looked.is_none_or(|looked| looked < *at));
-                Some(asked.map_or(due, |asked| asked.min(due)))
+                [Some(due), asked, self.unheard_look()].into_iter().flatten().min()
             }
         }
     }
@@ -422,6 +457,11 @@ impl Budget {
     /// Pulls left in this window: the account's, before `reserve` is taken off. `None`: unknown or unlimited.
     pub fn remaining(&self) -> Option<u64> {
         self.window().map(|window| window.left().saturating_sub(window.limit - self.effective(window)).saturating_sub(self.in_flight))
+    }
+    /// What the upstream itself said is left, whatever may have been spent since. `None`: it has said nothing in this run.
+    pub fn told(&self) -> Option<u64> {
+        let window = self.window().filter(|window| window.heard.is_some() && !self.recalled)?;
+        Some(window.left.saturating_sub(window.limit - self.effective(window)))
     }
     /// Pulls per window. `None`: unknown or unlimited.
     pub fn limit(&self) -> Option<u64> {

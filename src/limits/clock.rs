@@ -23,6 +23,11 @@ impl Moment for Timestamp {
     }
 }
 
+/// Both clocks are read so close together, usually at the first attempt.
+const CLOSE_TOGETHER: Duration = Duration::from_millis(1);
+/// Attempts after which the best reading has to do.
+const MOST_READINGS: u32 = 20;
+
 /// Ties the steady clock to the wall clock, once, so that a run sees one consistent time. A machine that sleeps makes
 /// this wall clock run late: windows then seem to open later than they do, which costs time and never a refusal.
 #[derive(Debug, Clone, Copy)]
@@ -37,9 +42,25 @@ impl Clock {
         Clock { steady: Instant::now(), wall }
     }
 
-    /// The wall time it was started with.
-    pub fn began(&self) -> Timestamp {
-        self.wall
+    /// From now on, with the machine's time. Processes that share a ledger compare their times, so both clocks are read within a
+    /// millisecond, or as close together as a busy machine lets us.
+    pub fn of_system() -> Self {
+        let read = || {
+            let steady = Instant::now();
+            let wall = Timestamp::now();
+            (steady.elapsed(), Clock { steady, wall })
+        };
+        let mut best = read();
+        for _ in 0..MOST_READINGS {
+            if best.0 < CLOSE_TOGETHER {
+                break;
+            }
+            let next = read();
+            if next.0 < best.0 {
+                best = next;
+            }
+        }
+        best.1
     }
 
     /// The wall time now.

@@ -14,12 +14,14 @@ use super::budget::{Budget, Grant, Outcome, Pulls};
 use super::clock::Clock;
 use super::headers::Quota;
 use super::lease::Lease;
-use super::ledger::{Ledger, Stamp};
+use super::ledger::{Failure, Ledger, Settled, Stamp};
 use super::order::{Job, Queue};
 use super::pause::Stopwatch;
 use super::window::Window;
 
 mod shared;
+
+use shared::Entering;
 
 impl std::fmt::Debug for Gate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -52,8 +54,19 @@ struct State {
     next: Option<Instant>,
     /// A look is under way.
     looking: bool,
-    /// Pulls that are over, that nobody has said to be counted, and of which the ledger does not know yet.
-    untold: u64,
+    /// Granted, and not written into the ledger yet.
+    unconfirmed: u64,
+    /// Those on their way there, and those that are being decided about.
+    entering: Vec<Entering>,
+    deciding: Vec<Entering>,
+    /// Pulls that are over, and of which the ledger does not know yet.
+    untold: Settled,
+    /// The window was found to be spent, which the ledger does not know yet.
+    news: bool,
+    /// The pulls that the ledger takes us to hold.
+    written: u64,
+    /// Somebody will tell it soon.
+    telling: bool,
     waited: Stopwatch,
 }
 
@@ -68,7 +81,23 @@ impl Waiter {
     }
 }
 
-/// Other processes have what is left. When the time has come to ask the ledger again, one waiter asks for all.
+impl State {
+    /// Granted, written into the ledger, and not over.
+    fn held(&self) -> u64 {
+        self.budget.outstanding().saturating_sub(self.unconfirmed)
+    }
+
+    /// Everything that was granted may still be given back before the ledger knew of it.
+    fn give_back(&mut self, hold: &mut Hold) {
+        self.budget.refund(hold.pulls);
+        if !hold.confirmed {
+            self.unconfirmed = self.unconfirmed.saturating_sub(hold.pulls);
+        }
+        hold.gate = None;
+    }
+}
+
+/// Other processes have what is left, or the ledger cannot be used. When the time has come to ask it again, one waiter asks for all.
 struct Refusal {
     /// When the ledger is worth asking again.
     again: Instant,
@@ -77,19 +106,26 @@ struct Refusal {
     closes: Option<Instant>,
     /// Somebody is asking.
     asking: bool,
+    /// The ledger cannot be used.
+    failure: Option<Failure>,
+}
+
+impl Refusal {
+    /// Waiting is of no use.
+    fn is_final(&self) -> bool {
+        self.failure.as_ref().is_some_and(|failure| failure.permanent)
+    }
 }
 
 /// Pulls granted; given back when dropped, unless kept.
 pub(super) struct Hold {
     gate: Option<Arc<Gate>>,
     pulls: u64,
+    /// The ledger knows of them.
+    confirmed: bool,
 }
 
 impl Hold {
-    pub(super) fn pulls(&self) -> u64 {
-        self.pulls
-    }
-
     /// They are somebody else's to give back now.
     pub(super) fn keep(mut self) -> u64 {
         self.gate = None;
@@ -100,7 +136,9 @@ impl Hold {
 impl Drop for Hold {
     fn drop(&mut self) {
         if let Some(gate) = self.gate.take() {
-            gate.refund(self.pulls);
+            let mut state = gate.lock();
+            state.give_back(self);
+            gate.returned(state);
         }
     }
 }
@@ -114,10 +152,8 @@ impl Gate {
         ledger: Option<Arc<Ledger>>,
     ) -> Arc<Self> {
         let mut budget = Budget::new(configured);
-        match ledger.as_ref().map(|ledger| ledger.recall(&account, clock.now())) {
-            Some(Ok(Some(window))) => budget.recall(window.map(|at| clock.steady(at.0)), Instant::now()),
-            Some(Err(error)) => tracing::warn!("{error}"),
-            Some(Ok(None)) | None => {}
+        if let Some(window) = ledger.as_ref().and_then(|ledger| ledger.recall(&account, clock.now())) {
+            budget.recall(window.map(|at| clock.steady(at.0)), Instant::now());
         }
         let state = State {
             budget,
@@ -126,7 +162,13 @@ impl Gate {
             deadline: None,
             next: None,
             looking: false,
-            untold: 0,
+            unconfirmed: 0,
+            entering: Vec::new(),
+            deciding: Vec::new(),
+            untold: Settled::default(),
+            news: false,
+            written: 0,
+            telling: false,
             waited: Stopwatch::default(),
         };
         Arc::new_cyclic(|me| Gate {
@@ -161,7 +203,7 @@ impl Gate {
     pub fn observe(&self, quota: &Quota, sent: Instant) {
         let mut state = self.lock();
         let now = Instant::now();
-        if state.budget.observe(quota, sent, now) {
+        if state.budget.observe(quota, sent, now) && state.refusal.as_ref().is_some_and(|refusal| refusal.failure.is_none()) {
             // What the ledger said may be outdated.
             state.refusal = None;
         }
@@ -173,6 +215,8 @@ impl Gate {
         let mut state = self.lock();
         let now = Instant::now();
         state.budget.closed(sent, now, retry_after);
+        state.news = true;
+        self.tell_soon(&mut state);
         self.pump(&mut state, now);
     }
 
@@ -188,6 +232,11 @@ impl Gate {
         quota.is_some()
     }
 
+    /// The ledger cannot be written, waiting does not help, and somebody wanted pulls.
+    pub fn is_blocked(&self) -> bool {
+        self.lock().refusal.as_ref().is_some_and(Refusal::is_final)
+    }
+
     /// What is known.
     pub fn standing(&self) -> Standing {
         let mut state = self.lock();
@@ -199,12 +248,18 @@ impl Gate {
             refused: budget.refused(),
             limit: budget.limit(),
             remaining: budget.limit().and(budget.remaining()),
+            told: budget.limit().and(budget.told()),
             window: budget.window_length(),
             source: budget.source().map(str::to_owned),
             closes: budget.closes().map(|at| self.clock.wall(at)),
             unlimited: budget.is_unlimited(),
             waited: state.waited.total(now),
             waiting: state.queue.len(),
+            waiting_for_window: if budget.outstanding() > 0 {
+                0
+            } else {
+                state.queue.count(|job| matches!(job.who.mode, Mode::WaitUntil(_)))
+            },
         }
     }
 
@@ -216,10 +271,16 @@ impl Gate {
     pub(super) fn refund(&self, pulls: u64) {
         let mut state = self.lock();
         state.budget.refund(pulls);
+        self.returned(state);
+    }
+
+    /// Pulls came back.
+    fn returned(&self, mut state: MutexGuard<'_, State>) {
         if let Some(refusal) = &mut state.refusal {
             // Whoever was asking may have gone away.
             refusal.asking = false;
         }
+        self.tell_soon(&mut state);
         self.pump(&mut state, Instant::now());
     }
 
@@ -238,25 +299,31 @@ impl Gate {
         self.lock().budget.unsend();
     }
 
-    /// A pull sent at `sent` is over. True if the upstream's numbers count it.
-    pub(super) fn settle(&self, outcome: Outcome<'_>, sent: Instant) -> bool {
+    /// A pull sent at `sent` is over.
+    pub(super) fn settle(&self, outcome: Outcome<'_>, sent: Instant) {
         let mut state = self.lock();
         let now = Instant::now();
         let heard = state.budget.settle(outcome, sent, now);
-        state.untold += u64::from(!heard);
+        match outcome {
+            Outcome::Refused(_) => state.news = true,
+            // Nobody needs to know of what is not counted.
+            _ if state.budget.is_unlimited() => {}
+            Outcome::Answered(_) | Outcome::Unheard if heard => state.untold.heard += 1,
+            Outcome::Answered(_) | Outcome::Unheard => state.untold.unheard += 1,
+        }
         if let Some(refusal) = state.refusal.as_mut().filter(|refusal| refusal.in_use) {
             // It may have been this one that stood in the way: until its answer, a pull in flight may be counted twice.
             refusal.again = now;
         }
+        self.tell_soon(&mut state);
         self.pump(&mut state, now);
-        heard
     }
 
     /// Waits for `claim`, here and then in the ledger.
-    pub(super) async fn hold(&self, claim: Claim, continuing: bool, mode: Mode, lease: &str) -> Result<Hold, Deferred> {
+    pub(super) async fn hold(&self, claim: Claim, continuing: bool, mode: Mode) -> Result<Hold, Deferred> {
         loop {
             let hold = self.wait(claim, continuing, mode).await?;
-            if self.enter(lease, hold.pulls()).await {
+            if let Some(hold) = self.enter(hold).await {
                 return Ok(hold);
             }
         }
@@ -372,9 +439,10 @@ impl Gate {
                 state.queue.push(job);
                 break;
             };
-            if let Err(Ok(unwanted)) = job.who.tell.send(Ok(Hold { gate: self.me.upgrade(), pulls })) {
+            state.unconfirmed += pulls;
+            if let Err(Ok(mut unwanted)) = job.who.tell.send(Ok(Hold { gate: self.me.upgrade(), pulls, confirmed: false })) {
                 // Its drop would lock what is locked here.
-                state.budget.refund(unwanted.keep());
+                state.give_back(&mut unwanted);
                 continue;
             }
             granted += 1;
@@ -389,15 +457,18 @@ impl Gate {
     /// Answers those who would have to wait for a window longer than they want to.
     fn defer(&self, state: &mut State, now: Instant) {
         let late = state.deadline.is_some_and(|deadline| deadline <= now);
-        let hope = state.budget.room_if_all_came_back();
-        let spent_elsewhere = state.refusal.as_ref().is_some_and(|refusal| !refusal.in_use && refusal.again > now);
-        let unknown = state.budget.is_unknown();
+        // A look will tell soon whether pulls were counted of which nobody has said so.
+        let looks = self.probe.is_some() && (state.looking || state.budget.unheard_look().is_some());
+        let hope = if looks { state.budget.room_if_nothing_unheard_was_counted() } else { state.budget.room_if_all_came_back() };
+        let elsewhere = state.refusal.as_ref().filter(|refusal| !refusal.in_use && refusal.again > now);
+        let (spent_elsewhere, hopeless) = (elsewhere.is_some(), elsewhere.is_some_and(Refusal::is_final));
+        let unknown = state.budget.is_unknown() && !spent_elsewhere;
         let closes = state.budget.closes().filter(|_| state.budget.closes_exactly() && !spent_elsewhere);
         let mut deadline = None;
         let out = state.queue.extract(if late || spent_elsewhere { 0 } else { hope.left }, |job| {
             let hopeful = unknown || (!spent_elsewhere && hope.grant(job.pulls).is_some());
             match job.who.mode {
-                _ if job.who.is_late(now) || hope.per_window == 0 => true,
+                _ if hopeless || job.who.is_late(now) || hope.per_window == 0 => true,
                 Mode::Defer => !hopeful,
                 Mode::WaitUntil(end) => {
                     deadline = Some(deadline.map_or(end, |known: Instant| known.min(end)));
@@ -427,6 +498,9 @@ impl Gate {
         let room = state.budget.room_if_all_came_back();
         let reserve = state.budget.configured().map_or(0, |pulls| pulls.reserve);
         let account = &self.account;
+        if let Some(failure) = state.refusal.as_ref().and_then(|refusal| refusal.failure.as_ref()) {
+            return format!("{account}: {}", failure.message);
+        }
         if room.per_window == 0 {
             return format!("{account}: `pulls.reserve` ({reserve}) leaves nothing of a window");
         }
@@ -453,6 +527,13 @@ impl Gate {
     /// The window, on the ledger's clock.
     fn window(&self, state: &State) -> Option<Window<Stamp>> {
         state.budget.window().map(|window| window.map(|at| Stamp(self.clock.wall(at))))
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        // The end of the run, if nobody has seen to it before.
+        self.tell_now();
     }
 }
 

@@ -9,7 +9,6 @@ use super::accounts::{Claim, Deferred, Mode};
 use super::budget::Outcome;
 use super::gate::Gate;
 use super::headers::Quota;
-use super::ledger::Settled;
 
 /// The pulls of one image. What was not spent goes back when it is dropped: drop it as soon as all manifests are read.
 #[derive(Clone)]
@@ -25,8 +24,6 @@ struct Inner {
     gate: Arc<Gate>,
     priority: i64,
     mode: Mode,
-    /// What the ledger calls it.
-    name: String,
     held: Mutex<Held>,
     /// One of an image's requests asks for more, for all of them.
     more: tokio::sync::Mutex<()>,
@@ -38,20 +35,12 @@ struct Held {
     granted: u64,
     /// Wanted and not granted: of a graph larger than a window, or taken away because others spent it.
     owed: u64,
-    in_flight: u64,
-    settled: Settled,
 }
 
 impl Lease {
     pub(super) async fn begin(gate: &Arc<Gate>, claim: Claim, first: Mode, mode: Mode) -> Result<Lease, Deferred> {
-        let inner = Inner {
-            gate: Arc::clone(gate),
-            priority: claim.priority,
-            mode,
-            name: gate.lease_name(),
-            held: Mutex::default(),
-            more: tokio::sync::Mutex::new(()),
-        };
+        let inner =
+            Inner { gate: Arc::clone(gate), priority: claim.priority, mode, held: Mutex::default(), more: tokio::sync::Mutex::new(()) };
         inner.take_more(claim.pulls, false, first).await?;
         Ok(Lease(Arc::new(inner)))
     }
@@ -71,7 +60,6 @@ impl Lease {
             surplus
         };
         if surplus > 0 {
-            self.0.leave(false);
             self.0.gate.refund(surplus);
         }
     }
@@ -92,7 +80,6 @@ impl Lease {
                 }
                 held.owed.max(1)
             };
-            self.0.leave(false);
             self.0.take_more(owed, true, self.0.mode).await?;
         }
     }
@@ -106,7 +93,6 @@ impl Lease {
             }
             if self.0.gate.send(now) {
                 held.granted -= 1;
-                held.in_flight += 1;
                 return Some(Flight { lease: Some(Arc::clone(&self.0)), sent: now });
             }
             let lost = std::mem::take(&mut held.granted);
@@ -124,29 +110,18 @@ impl Inner {
     }
 
     async fn take_more(&self, pulls: u64, continuing: bool, mode: Mode) -> Result<(), Deferred> {
-        let hold = self.gate.hold(Claim { pulls, priority: self.priority }, continuing, mode, &self.name).await?;
+        let hold = self.gate.hold(Claim { pulls, priority: self.priority }, continuing, mode).await?;
         let granted = hold.keep();
         let mut held = self.lock();
         held.granted += granted;
         held.owed = pulls - granted;
         Ok(())
     }
-
-    /// Tells the ledger what is over.
-    fn leave(&self, all: bool) {
-        let settled = {
-            let mut held = self.lock();
-            let keep = if all { 0 } else { held.in_flight + held.granted };
-            Settled { keep, ..std::mem::take(&mut held.settled) }
-        };
-        self.gate.leave(&self.name, settled);
-    }
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
         let granted = std::mem::take(&mut self.lock().granted);
-        self.leave(true);
         if granted > 0 {
             self.gate.refund(granted);
         }
@@ -181,7 +156,6 @@ impl Flight {
         let Some(lease) = self.lease.take() else { return };
         let mut held = lease.lock();
         lease.gate.unsend();
-        held.in_flight = held.in_flight.saturating_sub(1);
         held.granted += 1;
     }
 
@@ -189,12 +163,6 @@ impl Flight {
     pub fn free(mut self) {
         let Some(lease) = self.lease.take() else { return };
         lease.gate.unsend();
-        let idle = {
-            let mut held = lease.lock();
-            held.in_flight = held.in_flight.saturating_sub(1);
-            held.in_flight == 0 && held.granted == 0
-        };
-        lease.leave(idle);
         lease.gate.refund(1);
     }
 
@@ -205,22 +173,10 @@ impl Flight {
 
     fn over(&mut self, outcome: Outcome<'_>) {
         let Some(lease) = self.lease.take() else { return };
-        let refused = matches!(outcome, Outcome::Refused(_));
-        let heard = lease.gate.settle(outcome, self.sent);
-        let idle = {
-            let mut held = lease.lock();
-            held.in_flight = held.in_flight.saturating_sub(1);
-            match (refused, heard) {
-                // It still has to be read.
-                (true, _) => held.owed += 1,
-                (_, true) => held.settled.heard += 1,
-                (_, false) => held.settled.unheard += 1,
-            }
-            held.in_flight == 0 && held.granted == 0
-        };
-        if idle {
-            // The image may go on for long with its blobs: other processes need not think that it still holds pulls.
-            lease.leave(true);
+        lease.gate.settle(outcome, self.sent);
+        if matches!(outcome, Outcome::Refused(_)) {
+            // It still has to be read.
+            lease.lock().owed += 1;
         }
     }
 }

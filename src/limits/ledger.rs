@@ -1,12 +1,18 @@
 //! The ledger: what outlives a run, and what several processes share. One small JSON file per state directory.
 //!
-//! Each account has its window and the leases on it. A process takes a lease on the pulls of one image before it sends them, and
-//! settles it when they are over. What a dead process held counts as spent until an answer to a later request says what is
-//! really left. Losing the file costs a HEAD, never correctness; so it is replaced atomically, but not synced to the disk.
+//! Each account has its window and the leases on it, one for each process: the pulls it was granted that are not over. A process
+//! writes down what it is about to send before it sends it. What a dead process held counts as spent until an answer to a later
+//! request says what is really left. Losing the file costs a HEAD, never correctness; so it is replaced atomically, but not
+//! synced to the disk: it survives a kill, not a power cut.
+//!
+//! All that images ask for while the file is being written goes into the next transaction together. One thread writes at a time.
+//! What cannot be written is not granted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -15,7 +21,6 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::accounts::AccountId;
 use super::clock::Moment;
 use super::window::Window;
-use crate::{Error, Result};
 
 mod owner;
 use owner::Owner;
@@ -28,6 +33,10 @@ const LEASE_TERM: Duration = Duration::from_secs(30 * 60);
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 /// Between two attempts to get the lock.
 const LOCK_RETRY: Duration = Duration::from_millis(5);
+/// A request that a process had sent when it was killed reaches the upstream, and is counted, within this time.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+/// The clocks of two processes differ by less.
+const CLOCKS_DIFFER: Duration = Duration::from_secs(1);
 /// Windows that ended longer ago than this are forgotten.
 const FORGET_AFTER: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
@@ -66,6 +75,7 @@ struct Row {
     window: Window<Stamp>,
     /// Pulls of this window that were spent by larder, in any process.
     spent: u64,
+    /// One for each process. (Files of earlier versions have one for each image.)
     leases: Vec<LeaseRow>,
 }
 
@@ -78,62 +88,113 @@ struct LeaseRow {
     expires: Stamp,
 }
 
-/// What a process wants to send.
+/// What a process tells and asks about one account.
 #[derive(Debug)]
-pub(super) struct Ask<'a> {
-    pub account: &'a AccountId,
-    /// The lease that grows by `pulls`, or is made.
-    pub lease: &'a str,
-    pub pulls: u64,
-    /// What the process has granted and not heard to be counted, these pulls included. Its leases may say more: the answer that
-    /// counts a pull comes before its lease is settled.
-    pub outstanding: u64,
-    /// What the process knows of the window.
-    pub window: Window<Stamp>,
+pub(super) struct Ask {
+    pub account: AccountId,
+    /// What the process knows of the window; `None`: nothing yet.
+    pub window: Option<Window<Stamp>>,
+    /// Pulls that it was granted before, and that are not over.
+    pub held: u64,
+    /// Pulls that are over since it last told.
+    pub settled: Settled,
+    /// Pulls it wants to send, a number for each image: first come, first served.
+    pub wants: Vec<u64>,
     /// The configured limit, if there is one.
     pub limit: Option<u64>,
     /// Pulls left to others.
     pub reserve: u64,
+    /// The time.
+    pub now: Timestamp,
 }
 
 /// The answer to it.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Leased {
-    Granted {
-        /// What all processes together know.
-        window: Window<Stamp>,
-    },
-    Denied {
-        /// What is left would do, but for pulls that are held, by other processes or by this one, and may come back.
-        in_use: bool,
-        window: Window<Stamp>,
-    },
+pub(super) struct Answer {
+    /// What all processes together know.
+    pub window: Window<Stamp>,
+    /// One for each of [`Ask::wants`].
+    pub decisions: Vec<Decision>,
 }
 
-/// How the pulls of a lease ended.
+/// Whether pulls may be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Decision {
+    Granted,
+    /// What is left would do, but for pulls that are held, by other processes or by this one, and may come back.
+    InUse,
+    /// There are not that many left.
+    Spent,
+}
+
+/// How pulls ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Settled {
     /// Answered, and counted by the numbers in the window that comes along.
     pub heard: u64,
     /// Sent, and nobody knows.
     pub unheard: u64,
-    /// Still to come: the lease goes on with these.
-    pub keep: u64,
+}
+
+/// An account of this process, which takes part in transactions.
+pub(super) trait Party: Send + Sync {
+    /// What it tells and asks, taken when the file is locked. `None`: nothing.
+    fn ask(&self) -> Option<Ask>;
+    /// Its question is answered, or could not be asked. An unanswered [`Ask`] comes back.
+    fn answered(&self, answer: Result<Answer, (Option<Ask>, Failure)>);
+}
+
+/// Why the ledger could not be read or written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// One line, with a remedy.
+    pub message: String,
+    /// Waiting does not help.
+    pub permanent: bool,
 }
 
 /// The file and who we are in it.
-#[derive(Debug)]
 pub struct Ledger {
     file: PathBuf,
     lock: PathBuf,
     me: Owner,
+    /// The name of this process's rows.
+    id: String,
+    /// The file as it was when this was opened.
+    opened: Book,
+    queue: Mutex<Queue>,
+    /// When dead processes were first seen to be dead, by the names of their rows.
+    dead: Mutex<HashMap<String, Stamp>>,
+    /// What has gone wrong last.
+    failure: Mutex<Option<Failure>>,
+}
+
+/// Who takes part in the next transaction.
+#[derive(Default)]
+struct Queue {
+    parties: Vec<Arc<dyn Party>>,
+    /// A thread is writing, and will take them.
+    writing: bool,
+}
+
+impl std::fmt::Debug for Ledger {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ledger").field("file", &self.file).finish_non_exhaustive()
+    }
 }
 
 impl Ledger {
-    /// The ledger in this state directory, which is made if it is missing.
-    pub fn open(state: &Path) -> Result<Self> {
-        std::fs::create_dir_all(state).map_err(|error| Error::io("open the pull ledger", state, &error))?;
-        Ok(Self::owned_by(state, Owner::this_process()))
+    /// The ledger in this state folder. What is wrong with it is met by the first account that needs it.
+    pub fn open(state: &Path) -> Self {
+        Self::owned_by(state, Owner::this_process())
+    }
+
+    /// The ledger in a state folder that was found not to be writable, which has been said.
+    pub fn unwritable(state: &Path) -> Self {
+        let ledger = Self::open(state);
+        let failure = Failure::new("the state folder cannot be used", "make it writable; or --state none", true);
+        *lock(&ledger.failure) = Some(failure);
+        ledger
     }
 
     /// As another process that lives.
@@ -143,89 +204,186 @@ impl Ledger {
     }
 
     fn owned_by(state: &Path, me: Owner) -> Self {
-        Ledger { file: state.join("pulls.json"), lock: state.join("pulls.lock"), me }
+        // A name that no other process has, not even one of the same number in another container, nor an earlier run of this one.
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let began = Timestamp::now().as_millisecond();
+        let id = format!("{}-{began}-{}", me.pid, NEXT.fetch_add(1, Ordering::Relaxed));
+        let file = state.join("pulls.json");
+        // The file is replaced as a whole: reading needs no lock. A damaged one is dealt with by the first transaction.
+        let opened = std::fs::read(&file).ok().and_then(|text| serde_json::from_slice(&text).ok());
+        let opened = opened.filter(|book: &Book| book.version <= VERSION).unwrap_or_else(Book::empty);
+        let lock = state.join("pulls.lock");
+        Ledger { file, lock, me, id, opened, queue: Mutex::default(), dead: Mutex::default(), failure: Mutex::default() }
     }
 
-    /// What is known of an account: its latest window that is not over.
-    pub(super) fn recall(&self, account: &AccountId, now: Timestamp) -> Result<Option<Window<Stamp>>> {
-        self.transact(Stamp(now), |book, now| {
-            let prefix = key(account, "");
-            let rows = book.accounts.iter_mut().filter(|(name, _)| name.starts_with(&prefix));
-            rows.filter_map(|(_, row)| {
-                row.freshen(now);
-                row.window.closes.map(|closes| (closes, row.window.clone()))
-            })
-            .max_by_key(|(closes, _)| *closes)
-            .map(|(_, window)| window)
+    /// What was known of an account when this was opened: its latest window that is not over.
+    pub(super) fn recall(&self, account: &AccountId, now: Timestamp) -> Option<Window<Stamp>> {
+        let (prefix, now) = (key(account, ""), Stamp(now));
+        let rows = self.opened.accounts.iter().filter(|(name, _)| name.starts_with(&prefix));
+        rows.filter_map(|(_, row)| {
+            let mut row = row.clone();
+            self.freshen(&mut row, now);
+            row.window.closes.map(|closes| (closes, row.window))
         })
+        .max_by_key(|(closes, _)| *closes)
+        .map(|(_, window)| window)
     }
 
-    /// Takes `pulls`, or none.
-    pub(super) fn lease(&self, ask: &Ask<'_>, now: Timestamp) -> Result<Leased> {
-        self.transact(Stamp(now), |book, now| {
-            let row = book.row(ask.account, &ask.window);
-            row.freshen(now);
-            row.window.merge(&ask.window, now);
-            let window = &row.window;
-            let limit = ask.limit.map_or(window.limit, |limit| limit.min(window.limit));
-            let usable = window.left().saturating_sub(window.limit - limit).saturating_sub(ask.reserve);
-            let others: u64 = row.leases.iter().filter(|lease| lease.owner != self.me).map(|lease| lease.pulls).sum();
-            let leased: u64 = row.leases.iter().map(|lease| lease.pulls).sum();
-            let ours = (leased - others).saturating_add(ask.pulls).min(ask.outstanding);
-            if others.saturating_add(ours) > usable {
-                return Leased::Denied { in_use: ask.pulls <= usable, window: window.clone() };
+    /// What has gone wrong last, if the ledger cannot be used.
+    pub(super) fn failure(&self) -> Option<Failure> {
+        lock(&self.failure).clone()
+    }
+
+    /// Lets `party` take part in the next transaction: at once, or after the one that is being written. Those who come meanwhile
+    /// share it. Nothing here blocks the caller, if there is a runtime.
+    pub(super) fn exchange(self: &Arc<Self>, party: Arc<dyn Party>) {
+        let idle = {
+            let mut queue = lock(&self.queue);
+            if !queue.parties.iter().any(|waiting| Arc::ptr_eq(waiting, &party)) {
+                queue.parties.push(party);
             }
-            let expires = now.plus(LEASE_TERM);
-            match row.leases.iter_mut().find(|lease| lease.id == ask.lease) {
-                Some(lease) => (lease.pulls, lease.expires) = (lease.pulls + ask.pulls, expires),
-                None => {
-                    let (id, owner) = (ask.lease.to_owned(), self.me.clone());
-                    row.leases.push(LeaseRow { id, owner, pulls: ask.pulls, expires });
+            !std::mem::replace(&mut queue.writing, true)
+        };
+        if idle {
+            let ledger = Arc::clone(self);
+            match tokio::runtime::Handle::try_current() {
+                Ok(runtime) => drop(runtime.spawn_blocking(move || ledger.write_for_all())),
+                Err(_) => self.write_for_all(),
+            }
+        }
+    }
+
+    /// Writes until nobody waits.
+    fn write_for_all(&self) {
+        loop {
+            let parties = {
+                let mut queue = lock(&self.queue);
+                let parties = std::mem::take(&mut queue.parties);
+                queue.writing = !parties.is_empty();
+                parties
+            };
+            if parties.is_empty() {
+                return;
+            }
+            self.write_for(&parties);
+        }
+    }
+
+    /// One transaction for all of these.
+    pub(super) fn write_for(&self, parties: &[Arc<dyn Party>]) {
+        let mut asked = Vec::with_capacity(parties.len());
+        let answers = self.transact(|book| {
+            asked.extend(parties.iter().map(|party| party.ask()));
+            let answers: Vec<_> = asked.iter().map(|ask| ask.as_ref().map(|ask| self.decide(book, ask))).collect();
+            answers.iter().any(Option::is_some).then_some(answers)
+        });
+        match answers {
+            Ok(answers) => {
+                *lock(&self.failure) = None;
+                let answers = answers.into_iter().flatten();
+                for (party, answer) in parties.iter().zip(answers) {
+                    answer.into_iter().for_each(|answer| party.answered(Ok(answer)));
                 }
             }
-            Leased::Granted { window: row.window.clone() }
-        })
+            Err(failure) => {
+                self.warn(&failure);
+                let asked = asked.into_iter().chain(std::iter::repeat_with(|| None));
+                parties.iter().zip(asked).for_each(|(party, ask)| party.answered(Err((ask, failure.clone()))));
+            }
+        }
     }
 
-    /// Ends a lease, or what is over of it.
-    pub(super) fn settle(&self, account: &AccountId, lease: &str, settled: Settled, window: &Window<Stamp>, now: Timestamp) -> Result<()> {
-        self.transact(Stamp(now), |book, now| {
-            let row = book.row(account, window);
-            row.freshen(now);
-            let same = row.window.merge(window, now);
-            row.spent += settled.heard + settled.unheard;
-            let Some(at) = row.leases.iter().position(|row| row.id == lease) else {
-                // It has expired, and all of it was taken for spent then.
-                return;
-            };
-            row.window.unheard(settled.unheard + if same { 0 } else { settled.heard }, now);
-            if settled.heard > 0 {
+    /// The last transaction of an account: what is over is told, from where it may block.
+    pub(super) fn settle(&self, ask: &Ask) {
+        if let Err(failure) = self.transact(|book| Some(self.decide(book, ask))) {
+            self.warn(&failure);
+        }
+    }
+
+    /// Says once what is wrong.
+    fn warn(&self, failure: &Failure) {
+        let before = lock(&self.failure).replace(failure.clone());
+        if before.is_none() {
+            tracing::warn!("{}", failure.message);
+        }
+    }
+
+    /// Takes in what a process tells, and decides about what it asks.
+    fn decide(&self, book: &mut Book, ask: &Ask) -> Answer {
+        let now = Stamp(ask.now);
+        book.forget(now);
+        let row = book.row(&ask.account, ask.window.as_ref(), now);
+        self.freshen(row, now);
+        let same = ask.window.as_ref().is_none_or(|window| row.window.merge(window, now));
+        if !row.is_unknown() {
+            row.spent += ask.settled.heard + ask.settled.unheard;
+            row.window.unheard(ask.settled.unheard + if same { 0 } else { ask.settled.heard }, now);
+            if ask.settled.heard > 0 {
                 row.window.counted(now);
             }
-            if settled.keep == 0 {
-                row.leases.swap_remove(at);
-            } else if let Some(lease) = row.leases.get_mut(at) {
-                (lease.pulls, lease.expires) = (settled.keep, now.plus(LEASE_TERM));
-            }
-        })
+        }
+        let others: u64 = row.leases.iter().filter(|lease| lease.id != self.id).map(|lease| lease.pulls).sum();
+        let mut held = ask.held;
+        let decisions = ask
+            .wants
+            .iter()
+            .map(|pulls| {
+                let decision = row.decide(ask, *pulls, others.saturating_add(held));
+                held += if decision == Decision::Granted { *pulls } else { 0 };
+                decision
+            })
+            .collect();
+        row.leases.retain(|lease| lease.id != self.id);
+        if held > 0 {
+            row.leases.push(LeaseRow { id: self.id.clone(), owner: self.me.clone(), pulls: held, expires: now.plus(LEASE_TERM) });
+        }
+        Answer { window: row.window.clone(), decisions }
     }
 
-    /// Reads, changes and replaces the file while nobody else does.
-    fn transact<T>(&self, now: Stamp, change: impl FnOnce(&mut Book, Stamp) -> T) -> Result<T> {
+    /// Ends the window if its time is over, and the leases of those who will not come back.
+    fn freshen(&self, row: &mut Row, now: Stamp) {
+        row.correct(now);
+        let closed = row.window.closes;
+        let rolled = row.window.roll(now);
+        if rolled {
+            row.spent = 0;
+        }
+        let unknown = row.is_unknown();
+        let Row { window, leases, .. } = row;
+        leases.retain(|lease| {
+            if lease.id == self.id {
+                return true;
+            }
+            let expired = lease.expires <= now;
+            if !expired && !lease.owner.is_gone() {
+                return true;
+            }
+            // It ended with the window before: what it spent was that window's.
+            if unknown || (rolled && closed.is_some_and(|closed| lease.expires <= closed)) {
+                return false;
+            }
+            let told_from = if expired { now } else { lock(&self.dead).entry(lease.id.clone()).or_insert(now).plus(LAST_WORDS) };
+            window.counted(now);
+            window.unheard = window.unheard.saturating_add(lease.pulls);
+            window.unheard_at = window.unheard_at.max(Some(told_from));
+            false
+        });
+    }
+
+    /// Reads, changes and replaces the file while nobody else does; `None` is no change.
+    fn transact<T>(&self, change: impl FnOnce(&mut Book) -> Option<T>) -> Result<Option<T>, Failure> {
         let _lock = self.locked()?;
         let mut book = self.read()?;
-        book.accounts.retain(|_, row| {
-            let over = row.window.closes.is_some_and(|closes| closes.plus(FORGET_AFTER) <= now);
-            !(over && row.leases.iter().all(|lease| lease.expires <= now))
-        });
-        let answer = change(&mut book, now);
-        self.write(&book)?;
+        let answer = change(&mut book);
+        if answer.is_some() {
+            self.write(&book)?;
+        }
         Ok(answer)
     }
 
     /// The lock goes with the file handle: the system frees it even if we are killed.
-    fn locked(&self) -> Result<File> {
-        let failed = |error: &std::io::Error| Error::io("lock the pull ledger", &self.lock, error);
+    fn locked(&self) -> Result<File, Failure> {
+        let failed = |error: &std::io::Error| Failure::io("lock", &self.lock, error);
         let file = File::options().create(true).truncate(false).write(true).open(&self.lock).map_err(|error| failed(&error))?;
         let start = std::time::Instant::now();
         loop {
@@ -234,39 +392,42 @@ impl Ledger {
                 Err(std::fs::TryLockError::Error(error)) => return Err(failed(&error)),
                 Err(std::fs::TryLockError::WouldBlock) if start.elapsed() < LOCK_PATIENCE => std::thread::sleep(LOCK_RETRY),
                 Err(std::fs::TryLockError::WouldBlock) => {
-                    let message = format!("{}: another process has held it for {} s", self.lock.display(), LOCK_PATIENCE.as_secs());
-                    return Err(Error::local("lock the pull ledger", message).remedy("see whether another larder is stopped"));
+                    let held = format!("another process has held {} for {} s", self.lock.display(), LOCK_PATIENCE.as_secs());
+                    return Err(Failure::new(&held, "see whether another larder is stopped", false));
                 }
             }
         }
     }
 
-    fn read(&self) -> Result<Book> {
+    fn read(&self) -> Result<Book, Failure> {
         let text = match std::fs::read(&self.file) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Book::empty()),
-            Err(error) => return Err(Error::io("read the pull ledger", &self.file, &error)),
+            Err(error) => return Err(Failure::io("read", &self.file, &error)),
         };
         #[derive(Deserialize)]
         struct Head {
             version: u32,
         }
+        match serde_json::from_slice(&text) {
+            Ok(book @ Book { version: ..=VERSION, .. }) => return Ok(book),
+            Ok(_) | Err(_) => {}
+        }
         match serde_json::from_slice::<Head>(&text) {
             Ok(Head { version }) if version > VERSION => {
-                let message = format!("{}: version {version}, this larder knows {VERSION}", self.file.display());
-                Err(Error::local("read the pull ledger", message).remedy("use the newer larder, or another --state"))
+                let newer = format!("{} has version {version}, and this larder reads {VERSION}", self.file.display());
+                Err(Failure::new(&newer, "use the newer larder, another --state DIR, or --state none", true))
             }
-            Ok(_) => Ok(serde_json::from_slice(&text).unwrap_or_else(|error| self.put_aside(&error))),
-            Err(error) => Ok(self.put_aside(&error)),
+            _ => Ok(self.put_aside()),
         }
     }
 
     /// A torn or foreign file is kept for whoever wants to look, and the accounts are unknown again.
-    fn put_aside(&self, error: &serde_json::Error) -> Book {
+    fn put_aside(&self) -> Book {
         let aside = self.file.with_extension("json.damaged");
         let moved = std::fs::rename(&self.file, &aside);
         tracing::warn!(
-            "{} is damaged ({error}); {}; what is left of pull windows is asked of the upstreams again",
+            "{} is damaged; {}; what is left of pull windows is asked of the upstreams again",
             self.file.display(),
             match &moved {
                 Ok(()) => format!("moved to {}", aside.display()),
@@ -276,14 +437,29 @@ impl Ledger {
         Book::empty()
     }
 
-    fn write(&self, book: &Book) -> Result<()> {
-        let failed = |error: &std::io::Error| Error::io("write the pull ledger", &self.file, error);
-        let text = serde_json::to_vec_pretty(book).map_err(|error| Error::local("write the pull ledger", error.to_string()))?;
+    fn write(&self, book: &Book) -> Result<(), Failure> {
         // Under the lock nobody else writes this name, and what a kill leaves behind is overwritten.
         let next = self.file.with_extension("json.new");
-        std::fs::write(&next, text).map_err(|error| failed(&error))?;
-        std::fs::rename(&next, &self.file).map_err(|error| failed(&error))
+        let written = serde_json::to_vec_pretty(book).map_err(std::io::Error::from).and_then(|text| std::fs::write(&next, text));
+        written.and_then(|()| std::fs::rename(&next, &self.file)).map_err(|error| Failure::io("write", &self.file, &error))
     }
+}
+
+impl Failure {
+    fn new(what: &str, remedy: &str, permanent: bool) -> Self {
+        Failure { message: format!("no pull can be reserved: {what} ({remedy})"), permanent }
+    }
+
+    fn io(operation: &str, path: &Path, error: &std::io::Error) -> Self {
+        use std::io::ErrorKind::{IsADirectory, NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem};
+        let what = format!("could not {operation} {}: {error}", path.display());
+        let permanent = matches!(error.kind(), IsADirectory | NotADirectory | NotFound | PermissionDenied | ReadOnlyFilesystem);
+        Self::new(&what, "make the state folder writable; or --state none, which counts within this run only", permanent)
+    }
+}
+
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Book {
@@ -291,11 +467,20 @@ impl Book {
         Book { version: VERSION, accounts: BTreeMap::new() }
     }
 
+    /// Forgets accounts that nobody has used for long, or of which nothing became known.
+    fn forget(&mut self, now: Stamp) {
+        self.accounts.retain(|_, row| {
+            let over = row.window.closes.is_some_and(|closes| closes.plus(FORGET_AFTER) <= now);
+            let nothing = row.window.limit == u64::MAX && row.window.closes.is_none();
+            !((over || nothing) && row.leases.iter().all(|lease| lease.expires <= now))
+        });
+    }
+
     /// The account's row, made if need be. Who does not know the source yet uses the row that is there; a row whose source was
     /// not known becomes that of the source.
-    fn row(&mut self, account: &AccountId, window: &Window<Stamp>) -> &mut Row {
+    fn row(&mut self, account: &AccountId, window: Option<&Window<Stamp>>, now: Stamp) -> &mut Row {
         let unnamed = key(account, "");
-        let name = match &window.source {
+        let name = match window.and_then(|window| window.source.as_ref()) {
             Some(source) => key(account, source),
             None => {
                 let rows = self.accounts.iter().filter(|(name, _)| name.starts_with(&unnamed));
@@ -304,32 +489,66 @@ impl Book {
         };
         let before = if name == unnamed { None } else { self.accounts.remove(&unnamed) };
         let row = self.accounts.entry(name).or_insert_with(|| Row {
-            window: before.as_ref().map_or_else(|| Window::fresh(window.limit, window.length, None), |before| before.window.clone()),
-            spent: before.as_ref().map_or(0, |before| before.spent),
+            window: window.map_or_else(Row::unknown, |window| Window::fresh(window.limit, window.length, None)),
+            spent: 0,
             leases: Vec::new(),
         });
-        row.leases.extend(before.into_iter().flat_map(|before| before.leases));
+        if let Some(before) = before {
+            row.window.merge(&before.window, now);
+            row.window.unheard(before.window.unheard, before.window.unheard_at.unwrap_or(now));
+            row.spent += before.spent;
+            row.leases.extend(before.leases);
+        }
         row
     }
 }
 
 impl Row {
-    /// Ends the window if its time is over, and the leases of those who will not come back.
-    fn freshen(&mut self, now: Stamp) {
-        let closed = self.window.closes;
-        let rolled = self.window.roll(now);
-        if rolled {
-            self.spent = 0;
+    /// The window of an account of which nobody knows anything.
+    fn unknown() -> Window<Stamp> {
+        Window::fresh(u64::MAX, Duration::from_secs(6 * 60 * 60), None)
+    }
+
+    /// Nobody has heard how many pulls there are, or configured it.
+    fn is_unknown(&self) -> bool {
+        self.window.limit == u64::MAX && self.window.heard.is_none()
+    }
+
+    /// Whether `pulls` more may be sent when `held` are out already.
+    fn decide(&self, ask: &Ask, pulls: u64, held: u64) -> Decision {
+        let window = &self.window;
+        if self.is_unknown() {
+            // One pull at a time, of all processes: its answer tells.
+            return if held == 0 || pulls == 0 { Decision::Granted } else { Decision::InUse };
         }
-        let mut lost = 0;
-        self.leases.retain(|lease| {
-            let over = lease.expires <= now || lease.owner.is_gone();
-            // It ended with the window before: what it spent was that window's.
-            let before = rolled && closed.is_some_and(|closed| lease.expires <= closed);
-            lost += if over && !before { lease.pulls } else { 0 };
-            !over
-        });
-        self.window.unheard(lost, now);
+        let limit = ask.limit.map_or(window.limit, |limit| limit.min(window.limit));
+        let usable = window.left().saturating_sub(window.limit - limit).saturating_sub(ask.reserve);
+        match held.checked_add(pulls) {
+            Some(sum) if sum <= usable => Decision::Granted,
+            _ if pulls <= usable => Decision::InUse,
+            _ => Decision::Spent,
+        }
+    }
+
+    /// Takes nothing for true that lies ahead: it was written while a clock was wrong. What was spent stays spent, until an
+    /// answer of the upstream says otherwise.
+    fn correct(&mut self, now: Stamp) {
+        let (window, soon) = (&mut self.window, now.plus(CLOCKS_DIFFER));
+        let latest = soon.plus(window.length);
+        if window.closes.is_some_and(|closes| closes > latest) {
+            (window.closes, window.exact) = (Some(now.plus(window.length)), false);
+        }
+        if window.since.is_some_and(|since| since > soon) {
+            window.since = None;
+        }
+        let told_ahead = window.unheard_at.is_some_and(|at| at > soon.plus(LAST_WORDS));
+        if told_ahead || window.heard.is_some_and(|heard| heard.arrived > soon) {
+            window.unheard = window.unheard.saturating_add(window.limit.saturating_sub(window.left));
+            (window.left, window.heard, window.unheard_at) = (window.limit, None, Some(Stamp(Timestamp::UNIX_EPOCH)));
+        }
+        for lease in &mut self.leases {
+            lease.expires = lease.expires.min(soon.plus(LEASE_TERM));
+        }
     }
 }
 

@@ -39,7 +39,7 @@ pub use clock::Clock;
 pub use gate::Gate;
 pub use headers::{Quota, Throttle, classify, go_duration, retry_after, retry_after_in_message};
 pub use lease::{Flight, Lease};
-pub use ledger::Ledger;
+pub use ledger::{Failure, Ledger};
 pub use order::{Job, Queue};
 pub use pace::Pace;
 pub use pause::{Pause, Verdict};

@@ -48,6 +48,12 @@ impl<T> Queue<T> {
         self.len == 0
     }
 
+    /// How many of those who wait are picked.
+    pub fn count(&self, pick: impl Fn(&Job<T>) -> bool) -> usize {
+        let waiting = self.classes.values().flat_map(BTreeMap::values).flatten();
+        self.begun.iter().chain(waiting).filter(|job| pick(job)).count()
+    }
+
     /// Adds a job.
     pub fn push(&mut self, job: Job<T>) {
         self.len += 1;

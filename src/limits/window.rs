@@ -7,7 +7,8 @@
 //!   been heard. What it may not count is exactly what is still in flight: the caller subtracts that.
 //! - A pull that was answered without a number, or not at all, may or may not be counted: it is taken for counted (*unheard*)
 //!   until a request sent after it tells.
-//! - A higher number is a new window only if its request was sent after the lower number had arrived; otherwise it is late.
+//! - A higher number is a new window only if its request was sent after the lower number had arrived; otherwise it is late. The lower
+//!   number may be another process's, whose clock differs a little: so it must have been sent well after.
 //! - A window whose beginning was not seen ends, at the latest, one length after it was first noticed.
 
 use std::time::Duration;
@@ -15,6 +16,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::clock::Moment;
+
+/// What two processes take for the same moment differs by less: both read the machine's clock once, at their start, within a millisecond.
+const CLOCKS_DIFFER: Duration = Duration::from_millis(10);
 
 /// What is known of the current window.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +53,9 @@ pub(super) struct Heard<T> {
     pub sent: T,
     /// When it arrived.
     pub arrived: T,
+    /// By the clock of this process; of another one's, and the ledger's, the clock differs a little.
+    #[serde(skip)]
+    pub ours: bool,
 }
 
 /// A number heard from the upstream.
@@ -108,7 +115,7 @@ impl<T: Moment> Window<T> {
 
     /// Takes in what an answer said. False: it may be the window before's, and says nothing about this one.
     pub(super) fn hear(&mut self, reading: &Reading<T>) -> bool {
-        let Heard { sent, arrived } = reading.heard;
+        let Heard { sent, arrived, ours } = reading.heard;
         self.roll(arrived);
         if self.since.is_some_and(|since| sent < since) {
             return false;
@@ -116,14 +123,22 @@ impl<T: Moment> Window<T> {
         match self.heard {
             None => self.adopt(reading),
             Some(known) => {
-                let later = sent > known.arrived;
+                let differ = if ours && known.ours { Duration::ZERO } else { CLOCKS_DIFFER };
+                let later = sent > known.arrived.plus(differ);
+                let earlier = known.sent > arrived.plus(differ);
                 let stranger = matches!((&self.source, &reading.source), (Some(a), Some(b)) if a != b);
                 if stranger {
                     // Two addresses take turns, each with a window of its own: the lower number is safe for both.
                     self.left = self.left.min(reading.left);
+                } else if earlier && reading.left < self.left {
+                    // The window before's, told by somebody who has not heard of this one.
+                    return false;
                 } else if reading.left < self.left || (later && reading.limit != self.limit) {
                     // Later by its number; or the account itself has changed.
                     self.adopt(reading);
+                } else if reading.left == self.left && sent > known.sent {
+                    // The same number, said later: it counts what is over by now.
+                    self.heard = Some(reading.heard);
                 } else if reading.left > self.left && later {
                     *self = Window { unheard: self.unheard, unheard_at: self.unheard_at, ..self.next(arrived) };
                     self.adopt(reading);
@@ -156,7 +171,7 @@ impl<T: Moment> Window<T> {
         // An upstream that sends numbers is asked again (by HEAD) at `Retry-After`; one that does not is believed.
         let counts = self.heard.is_some() || self.source.is_some();
         self.left = 0;
-        self.heard = Some(Heard { sent, arrived: now });
+        self.heard = Some(Heard { sent, arrived: now, ours: true });
         let asked = retry_after.map(|wait| now.plus(wait));
         (self.closes, self.exact) = match (self.closes, asked) {
             (Some(known), Some(asked)) if counts => (Some(known.max(asked)), self.exact && asked <= known),
@@ -200,7 +215,7 @@ impl<T: Moment> Window<T> {
             limit: self.limit,
             length: self.length,
             left: self.left,
-            heard: self.heard.map(|heard| Heard { sent: clock(heard.sent), arrived: clock(heard.arrived) }),
+            heard: self.heard.map(|heard| Heard { sent: clock(heard.sent), arrived: clock(heard.arrived), ours: false }),
             source: self.source.clone(),
             unheard: self.unheard,
             unheard_at: self.unheard_at.map(&clock),

@@ -108,12 +108,14 @@ mod tests {
             refused: 1,
             limit: Some(100),
             remaining: Some(97),
+            told: None,
             window: Some(Duration::from_secs(21_600)),
             source: Some("192.0.2.1".to_owned()),
             closes: None,
             unlimited: false,
             waited: Duration::from_secs(20),
             waiting: 0,
+            waiting_for_window: 0,
         };
         let counters = Counters::default();
         counters.waited(Duration::from_secs(1));

@@ -23,6 +23,11 @@ pub enum Event<'a> {
         /// How many.
         images: usize,
     },
+    /// A plan has asked both sides about an image.
+    Compared {
+        /// The upstream's host.
+        upstream: &'a str,
+    },
     /// A blob is about to be moved, or the rest of one.
     Expected {
         /// How many bytes of it are to come.

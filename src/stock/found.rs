@@ -55,7 +55,7 @@ impl Found {
         let Some(gate) = self.gate.clone().filter(|_| self.image.charge.lease.is_none()) else { return Ok(()) };
         let mut cost = self.cost(engine).await?;
         if !cost.exact && self.image.upstream.keeps_manifests() {
-            if let Ok(lease) = gate.acquire_now(self.claim(engine.likely(cost)), mode).await {
+            if let Ok(lease) = gate.acquire_now(self.claim(cost.pulls), mode).await {
                 self.image.charge.lease = Some(lease);
                 return Ok(());
             }
@@ -66,7 +66,7 @@ impl Found {
                 cost = self.look_inside(engine).await?;
             }
         }
-        let pulls = engine.likely(cost);
+        let pulls = cost.pulls;
         if pulls > 0 {
             let lease = gate.acquire(self.claim(pulls), mode).await.map_err(deferred)?;
             self.image.charge.lease = Some(lease);

@@ -19,7 +19,7 @@ mod warm;
 pub use check::{Checked, check};
 pub use expand::KnownDates;
 pub use expected::{Children, Expected, listed, locked};
-pub use forecast::{AccountPlan, forecast};
+pub use forecast::{AccountPlan, Opening, forecast};
 pub use item::{Item, Resolved, Want};
 pub use plan::{Plan, Planned, State};
 pub use run::{Sync, SyncOptions};

@@ -13,10 +13,11 @@ use super::undecided::Undecided;
 use super::warm::Engines;
 use super::{Item, Supply, SyncOptions, TargetStore, Want};
 use crate::Result;
-use crate::content::Digest;
-use crate::copy::{Cost, Standing};
+use crate::content::{Descriptor, Digest};
+use crate::copy::{Cost, Image, Standing, Survey};
 use crate::limits::AccountId;
-use crate::report::{Outcome, Reporter, Silent};
+use crate::report::{Event, Outcome, Reporter};
+use crate::warm::Through;
 
 /// How an image stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -60,6 +61,8 @@ pub struct Planned {
     pub selection: Option<String>,
     /// What it would cost, where it is missing or moved, or lacks referrers.
     pub cost: Option<Cost>,
+    /// The blobs that would be read, where that is known; none for what needs nothing.
+    pub blobs: Option<Vec<Descriptor>>,
     /// Who would pay.
     pub account: Option<AccountId>,
     /// Its priority.
@@ -82,21 +85,28 @@ struct Planner<'a> {
     target: &'a TargetStore,
     chooser: Chooser<'a>,
     claims: &'a Claims,
+    reporter: &'a dyn Reporter,
 }
 
 /// What an item has led to: its rows, or how it came to have none.
 enum Drawn {
-    Rows(Vec<Planned>),
+    Rows(Vec<Compared>),
     /// It chooses nothing; the rows are of lines that have waited for it.
-    Empty(Vec<Planned>, (usize, String, String)),
+    Empty(Vec<Compared>, (usize, String, String)),
 }
 
 /// Compares both sides for every image of `prepared`, all upstreams at once.
-pub(super) async fn compare(supply: &Supply, target: &TargetStore, prepared: Prepared, options: &SyncOptions, limit: usize) -> Plan {
-    let reporter: Arc<dyn Reporter> = Arc::new(Silent);
-    let engines = &Engines::new(supply, target, options, &reporter, &CancellationToken::new());
+pub(super) async fn compare(
+    supply: &Supply,
+    target: &TargetStore,
+    prepared: Prepared,
+    options: &SyncOptions,
+    limit: usize,
+    reporter: &Arc<dyn Reporter>,
+) -> Plan {
+    let engines = &Engines::new(supply, target, options, reporter, &CancellationToken::new());
     let chooser = Chooser { supply, engines, dates: &options.dates, limit };
-    let planner = &Planner { engines, supply, target, chooser, claims: &prepared.claims };
+    let planner = &Planner { engines, supply, target, chooser, claims: &prepared.claims, reporter: &**reporter };
     let groups = prepared.groups.into_values().map(|units| {
         stream::iter(units)
             .map(move |unit| async move {
@@ -107,17 +117,20 @@ pub(super) async fn compare(supply: &Supply, target: &TargetStore, prepared: Pre
             })
             .buffer_unordered(limit)
     });
-    let drawn: Vec<Drawn> = stream::select_all(groups.map(StreamExt::boxed)).collect().await;
+    let compared: Vec<Drawn> = stream::select_all(groups.map(StreamExt::boxed)).collect().await;
     let (mut images, mut empty) = (prepared.failed.into_iter().map(|(order, row)| unresolvable(order, row)).collect::<Vec<_>>(), vec![]);
-    for drawn in drawn {
+    let mut priced = vec![];
+    for drawn in compared {
         match drawn {
-            Drawn::Rows(rows) => images.extend(rows),
+            Drawn::Rows(rows) => priced.extend(rows),
             Drawn::Empty(rows, nothing) => {
-                images.extend(rows);
+                priced.extend(rows);
                 empty.push(nothing);
             }
         }
     }
+    // All images of a repository tell together how many manifests one of them has: so nothing is priced before all were asked about.
+    images.extend(stream::iter(priced).map(|compared| planner.price(compared)).buffer_unordered(limit).collect::<Vec<_>>().await);
     images.sort_by(|a, b| (a.order, &a.row.source).cmp(&(b.order, &b.row.source)));
     empty.sort();
     Plan { images, empty: empty.into_iter().map(|(_, source, explanation)| (source, explanation)).collect() }
@@ -134,77 +147,104 @@ impl Planner<'_> {
             Ok(Expansion::Undecided(undecided)) => Drawn::Rows(self.undecided(&undecided).await),
             Err(error) => {
                 let mut rows = self.settled(self.claims.settle(item, Err(&error))).await;
-                rows.push(unresolvable(item.order, item.row(&self.target.target).failed(error)));
+                rows.push(unresolvable(item.order, item.row(&self.target.target).failed(error)).into());
                 Drawn::Rows(rows)
             }
         }
     }
 
-    async fn chosen(&self, item: &Item, expanded: Expanded) -> Vec<Planned> {
+    async fn chosen(&self, item: &Item, expanded: Expanded) -> Vec<Compared> {
         let mut rows = self.settled(self.claims.settle(item, Ok(expanded.wants))).await;
-        if let Some(first) = rows.iter_mut().find(|row| row.order == item.order) {
-            first.selection = Some(format!("{}: {}", item.entry.source, expanded.explanation));
+        if let Some(first) = rows.iter_mut().find(|row| row.planned.order == item.order) {
+            first.planned.selection = Some(format!("{}: {}", item.entry.source, expanded.explanation));
         }
         rows
     }
 
     /// The rows of images that have their names now, or do not get them.
-    async fn settled(&self, settled: Settled) -> Vec<Planned> {
+    async fn settled(&self, settled: Settled) -> Vec<Compared> {
         let Settled { own, released, .. } = settled;
         let mut rows = vec![];
         for Merged { kept, refused, .. } in [own, released] {
             rows.extend(stream::iter(kept).map(|want| self.one(want)).buffered(self.chooser.limit).collect::<Vec<_>>().await);
             rows.extend(
-                refused.into_iter().map(|(want, error)| unresolvable(want.item.order, want.row(&self.target.target).failed(error))),
+                refused.into_iter().map(|(want, error)| unresolvable(want.item.order, want.row(&self.target.target).failed(error)).into()),
             );
         }
         rows
     }
 
     /// A row for the choice and what it may lead to, and one for each exact tag.
-    async fn undecided(&self, undecided: &Undecided) -> Vec<Planned> {
+    async fn undecided(&self, undecided: &Undecided) -> Vec<Compared> {
         let item = &undecided.item;
-        let settled = stream::iter(undecided.settled()).map(|want| self.one(want)).buffered(self.chooser.limit);
-        let settled: Vec<u64> = settled.map(|planned| planned.cost.map_or(0, |cost| cost.pulls)).collect().await;
-        let pulls = undecided.pulls() + undecided.pulls_to_deliver(&settled);
-        let mut rows = vec![Planned {
+        let settled = stream::iter(undecided.settled()).map(|want| async { self.price(self.one(want).await).await });
+        let settled: Vec<Cost> = settled.buffered(self.chooser.limit).filter_map(|planned| async move { planned.cost }).collect().await;
+        let mut rows = vec![Compared::from(Planned {
             state: State::Undecided,
             selection: Some(format!("{}: {}", item.entry.source, undecided.explanation())),
-            cost: Some(Cost { pulls, likely: None, exact: false }),
+            cost: Some(undecided.cost(&settled)),
+            blobs: None,
             account: undecided.account(),
             priority: item.entry.priority,
             ..unresolvable(item.order, item.row(&self.target.target))
-        }];
+        })];
         let exact = item.selector().map(|selector| item.tagged(selector.exact_tags())).unwrap_or_default();
         rows.extend(self.settled(self.claims.settle(item, Ok(exact))).await);
         rows
     }
 
-    async fn one(&self, want: Want) -> Planned {
+    /// Asks both sides about one image.
+    async fn one(&self, want: Want) -> Compared {
         let planned = unresolvable(want.item.order, want.row(&self.target.target));
-        match compare_one(self.engines, self.supply, &want).await {
-            Ok((standing, at_upstream, cost, account)) => {
+        let upstream = want.item.entry.source.host.clone();
+        let compared = match self.compare_one(&want).await {
+            Ok((standing, at_upstream, unpriced, account)) => {
                 let (state, at_target) = at_target(standing);
                 let row = Outcome { digest: at_target, source_digest: at_upstream, ..planned.row };
-                Planned { row, state, cost, account, priority: want.priority, ..planned }
+                let planned = Planned { row, state, blobs: Some(vec![]), account, priority: want.priority, ..planned };
+                Compared { planned, unpriced: unpriced.map(Box::new) }
             }
-            Err(error) => Planned { row: planned.row.failed(error), ..planned },
+            Err(error) => Planned { row: planned.row.failed(error), ..planned }.into(),
+        };
+        self.reporter.event(&Event::Compared { upstream: &upstream });
+        compared
+    }
+
+    async fn compare_one(&self, want: &Want) -> Result<(Standing, Option<Digest>, Option<Unpriced>, Option<AccountId>)> {
+        let (image, gate, through) = self.engines.image(self.supply, want).await?;
+        let (standing, at_upstream, survey) = self.engines.compare(&image, through.as_ref()).await?;
+        let needs_nothing = |survey: &Survey| matches!(standing, Standing::Current(_)) && !survey.lacks_referrers();
+        let unpriced = survey.filter(|survey| !needs_nothing(survey)).map(|survey| Unpriced { image, through, survey });
+        Ok((standing, at_upstream, unpriced, gate.map(|gate| gate.account().clone())))
+    }
+
+    /// What an image costs, in pulls and bytes.
+    async fn price(&self, Compared { planned, unpriced }: Compared) -> Planned {
+        let Some(Unpriced { image, through, survey }) = unpriced.map(|unpriced| *unpriced) else { return planned };
+        let engine = self.engines.of(through.as_ref());
+        match engine.estimate(&image, &survey).await {
+            Ok(cost) => Planned { cost: Some(cost), blobs: engine.known_blobs(&image, &survey).await, ..planned },
+            Err(error) => unresolvable(planned.order, planned.row.failed(error)),
         }
     }
 }
 
-/// How an image stands, its digest at the upstream, its cost and who pays.
-type Compared = (Standing, Option<Digest>, Option<Cost>, Option<AccountId>);
+/// An image that both sides were asked about, and what of it is still to be priced.
+struct Compared {
+    planned: Planned,
+    unpriced: Option<Box<Unpriced>>,
+}
 
-async fn compare_one(engines: &Engines, supply: &Supply, want: &Want) -> Result<Compared> {
-    let (image, gate, through) = engines.image(supply, want).await?;
-    let (standing, at_upstream, survey) = engines.compare(&image, through.as_ref()).await?;
-    let cost = match (&standing, survey) {
-        (Standing::Current(_), Some(survey)) if !survey.lacks_referrers() => None,
-        (_, Some(survey)) => Some(engines.of(through.as_ref()).cost(&image, &survey).await?),
-        (_, None) => None,
-    };
-    Ok((standing, at_upstream, cost, gate.map(|gate| gate.account().clone())))
+struct Unpriced {
+    image: Image,
+    through: Option<Arc<Through>>,
+    survey: Survey,
+}
+
+impl From<Planned> for Compared {
+    fn from(planned: Planned) -> Self {
+        Compared { planned, unpriced: None }
+    }
 }
 
 fn at_target(standing: Standing) -> (State, Option<Digest>) {
@@ -216,5 +256,5 @@ fn at_target(standing: Standing) -> (State, Option<Digest>) {
 }
 
 fn unresolvable(order: usize, row: Outcome) -> Planned {
-    Planned { order, row, state: State::Unresolvable, selection: None, cost: None, account: None, priority: 0 }
+    Planned { order, row, state: State::Unresolvable, selection: None, cost: None, blobs: None, account: None, priority: 0 }
 }

@@ -21,7 +21,7 @@ use crate::content::{Charge, PlatformFilter};
 use crate::copy::{Counts, Delivered, Next};
 use crate::limits::Mode;
 use crate::list::Parsed;
-use crate::report::{Event, Held, Outcome, Reporter, Status, Totals};
+use crate::report::{Event, Held, Outcome, Reporter, Silent, Status, Totals};
 use crate::rules::{Delivery, RuleSet, Unmatched};
 use crate::{Error, Kind, Result, Side, internal};
 
@@ -105,8 +105,16 @@ impl Sync {
 
     /// How every image stands, in list order; spends no pull.
     pub async fn plan(&self, lists: Vec<Parsed>, rules: &RuleSet) -> Plan {
+        self.plan_and_tell(lists, rules, Arc::new(Silent)).await
+    }
+
+    /// As [`Sync::plan`]; `reporter` is told of each image that was compared.
+    pub async fn plan_and_tell(&self, lists: Vec<Parsed>, rules: &RuleSet, reporter: Arc<dyn Reporter>) -> Plan {
         let prepared = self.prepare(lists, rules);
-        super::plan::compare(&self.supply, &self.target, prepared, &self.options, self.images()).await
+        for (upstream, units) in &prepared.groups {
+            reporter.event(&Event::Wanted { upstream, images: units.len() });
+        }
+        super::plan::compare(&self.supply, &self.target, prepared, &self.options, self.images(), &reporter).await
     }
 
     /// Delivers every image. When `stop` is cancelled (or the disk is full) nothing new is begun, and what is under way
@@ -155,6 +163,7 @@ impl Sync {
         if !stop.is_cancelled() {
             self.target.ends.sink.close().await;
         }
+        self.supply.accounts.tell().await;
         worker.close()
     }
 
@@ -305,7 +314,7 @@ impl Worker {
 
     /// Under scarcity: priority first, then images that cost fewer pulls.
     async fn bring_parked(self: &Arc<Self>, upstream: &str, mut parked: Vec<Parcel>, slots: &Slots, tasks: &mut JoinSet<()>) {
-        parked.sort_by_key(|parcel| parcel.rank(|found| found.cost.map(|cost| self.engines.of(found.through.as_ref()).likely(cost))));
+        parked.sort_by_key(|parcel| parcel.rank(|found| found.cost.map(|cost| cost.pulls)));
         for parcel in parked {
             self.begin(upstream, parcel, slots, tasks).await;
         }

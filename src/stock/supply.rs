@@ -48,6 +48,8 @@ pub struct SupplyOptions<'a> {
     pub bandwidth: Option<Rate>,
     /// The folder for what outlives a run; `None` keeps nothing.
     pub state: Option<&'a Path>,
+    /// It cannot be written: it is not used, except that no counted pull is spent without it.
+    pub read_only: bool,
 }
 
 /// A target that has been opened.
@@ -111,12 +113,13 @@ impl Supply {
     /// # Errors
     /// If the state folder cannot be used.
     pub fn new(config: &Config, options: &SupplyOptions<'_>) -> Result<Self> {
+        let ledger = options.state.map(if options.read_only { Ledger::unwritable } else { Ledger::open });
+        let options = &SupplyOptions { state: options.state.filter(|_| !options.read_only), ..*options };
         let kept = options.state.map(|state| Kept::open(&state.join("manifests"))).transpose()?.map(Arc::new);
-        let ledger = options.state.map(Ledger::open).transpose()?;
         let now = jiff::Timestamp::now();
         let warmed = options.state.map(|state| Warmed::open(state, now)).transpose()?.unwrap_or_default();
         let pushes = options.state.map(|state| Pushes::open(state, now)).unwrap_or_default();
-        let accounts = Arc::new(Accounts::new(Clock::start(now), ledger));
+        let accounts = Arc::new(Accounts::new(Clock::of_system(), ledger));
         let limits = Limits { accounts: Arc::clone(&accounts), bandwidth: options.bandwidth.map(|rate| Arc::new(Bandwidth::new(rate))) };
         let created = CreatedDates::new(options.state);
         let registries = registries(config, options.concurrency, limits);
@@ -223,6 +226,11 @@ impl Supply {
         };
         // Without it, images are looked at once more.
         Deliveries::open(self.state.as_ref()?, &name).ok().map(Arc::new)
+    }
+
+    /// No pulls of some account can be spent, now or later, because the state folder cannot be written.
+    pub fn pulls_blocked(&self) -> bool {
+        self.accounts.blocked()
     }
 
     /// What is known of each account's pulls.

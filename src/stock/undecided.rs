@@ -11,7 +11,7 @@ use super::expand::{Chooser, Known};
 use super::found::deferred;
 use super::{Item, Want};
 use crate::content::{Charge, Descriptor, Digest, Tally, is_schema1};
-use crate::copy::{Engine, Image, most_pulls};
+use crate::copy::{Cost, Engine, Image, unread_pulls};
 use crate::limits::{AccountId, Claim, Gate, Lease, Mode};
 use crate::resume::CreatedDates;
 use crate::select::Matched;
@@ -89,13 +89,18 @@ impl Undecided {
         self.unknown.iter().map(|undated| undated.pulls).sum()
     }
 
-    /// What delivering may cost at most, if what the dates that are known would choose costs `settled`.
-    pub(super) fn pulls_to_deliver(&self, settled: &[u64]) -> u64 {
+    /// What choosing and then delivering costs, if what the dates that are known would choose costs `settled`: the most that any choice
+    /// costs, and what one costs on average.
+    pub(super) fn cost(&self, settled: &[Cost]) -> Cost {
         let most = self.item.selector().map_or(0, |selector| selector.most(&self.matched));
-        let images = self.unknown.iter().flat_map(|undated| undated.tags.iter().map(|_| most_pulls(&undated.wanted)));
-        let mut costs: Vec<u64> = images.chain(settled.iter().copied()).collect();
-        costs.sort_unstable_by(|a, b| b.cmp(a));
-        costs.into_iter().take(most).sum()
+        let images = self.unknown.iter().flat_map(|undated| undated.tags.iter().map(|_| unread_pulls(&undated.wanted)));
+        let costs: Vec<(u64, u64)> = images.chain(settled.iter().map(|cost| (cost.pulls, cost.at_most))).collect();
+        let (chosen, of) = (most.min(costs.len()) as u64, costs.len().max(1) as u64);
+        let expected = (costs.iter().map(|(expected, _)| expected).sum::<u64>() * chosen).div_ceil(of);
+        let mut largest: Vec<u64> = costs.into_iter().map(|(_, at_most)| at_most).collect();
+        largest.sort_unstable_by(|a, b| b.cmp(a));
+        let at_most: u64 = largest.into_iter().take(most).sum();
+        Cost { pulls: self.pulls() + expected, at_most: self.pulls() + at_most, exact: false }
     }
 
     /// What the dates that are known would choose, if all others were older.

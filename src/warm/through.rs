@@ -49,6 +49,8 @@ pub(super) struct Read {
     pub(super) notes: Vec<String>,
     /// The upstream has said what the name means.
     pub(super) asked: bool,
+    /// How many bytes the manifest has, as a HEAD said; 0: none has.
+    size: u64,
     /// The tags by which manifests beside the image were found.
     pub(super) tags: HashMap<Digest, String>,
     /// When the first manifest was asked for.
@@ -123,7 +125,12 @@ impl Through {
         // Asked of the cache, it is the cache's digest that is named; asked of the upstream, the upstream's.
         match proof {
             Some(proof) if proof.source == wanted.digest || proof.digest == wanted.digest => Ok(Next::Nothing(self.current(proof))),
-            proof => Ok(Next::Bring(Box::new(Survey::of(wanted, proof.map(|proof| proof.digest))))),
+            proof => {
+                let size = self.read().size;
+                let mut survey = Survey::of(wanted, proof.map(|proof| proof.digest));
+                survey.size = size;
+                Ok(Next::Bring(Box::new(survey)))
+            }
         }
     }
 
@@ -162,6 +169,7 @@ impl Through {
             // The name has moved, and the cache has fetched the new manifest to be able to say so.
             self.cache.spent_another(charge).await;
         }
+        self.read().size = looked.descriptor.size;
         // No size: what is pulled may have moved again.
         Ok(Descriptor { size: 0, ..looked.descriptor })
     }
@@ -169,14 +177,16 @@ impl Through {
     /// What the upstream says, if it is asked and lets us.
     async fn at_upstream(&self, charge: &Charge) -> Result<Option<Descriptor>> {
         if let Some(resolved) = &self.upstream.resolved {
-            self.read().asked = true;
+            let mut read = self.read();
+            (read.asked, read.size) = (true, resolved.size);
             return Ok(Some(Descriptor { size: 0, ..resolved.clone() }));
         }
         let Some(upstream) = &self.upstream.store else { return Ok(None) };
         match upstream.resolve(&self.upstream.place, &self.reference, charge).await {
             Ok(Some(named)) if is_schema1(&named.media_type) => Err(schema1(Side::Upstream)),
             Ok(Some(named)) => {
-                self.read().asked = true;
+                let mut read = self.read();
+                (read.asked, read.size) = (true, named.size);
                 Ok(Some(Descriptor { size: 0, ..named }))
             }
             Ok(None) => Err(Error::new(Side::Upstream, "resolve tag", Kind::NotFound, "the upstream has no such tag or repository")

@@ -13,6 +13,8 @@ fn filters() -> Vec<(&'static str, &'static str)> {
         (r"\d{4}-\d\d-\d\dT[0-9:.]+Z", "[time]"),
         (r"\b[0-9a-f]{12}\b", "[digest]"),
         (r"[0-9.]+ h\b", "[hours] h"),
+        (r"\b(59|60) min\b", "[hours] h"),
+        (r"[A-Z][a-z][a-z] \d\d:\d\dZ", "[opens]"),
         (r"[0-9.]+ [kM]?B (read|written)", "[size] $1"),
         (r"in [0-9.]+ s;", "in [seconds] s;"),
     ]
@@ -40,7 +42,8 @@ fn a_plan_tells_pulls_windows_and_hours_and_spends_none() {
         ");
         insta::assert_snapshot!(plan.stderr, @r"
         6 images: 1 current, 5 missing, 0 moved, 0 unresolvable; no pull was spent
-        [registry] (anonymous): at most 37 pulls for 5 images; 9 of 10 left: 4 windows, [hours] h; now 3 images, later 2
+        [registry] (anonymous): about 11 (at most 13) pulls for 5 images; 9 of 10 left: 2 windows, [hours] h; now 4 images, later 1
+        [registry] (anonymous): now 4 images, [opens] 1
         ");
     });
     assert_eq!((upstream.pulls(ANONYMOUS), upstream.count(Kind::ManifestGet)), (1, 0));
@@ -48,22 +51,31 @@ fn a_plan_tells_pulls_windows_and_hours_and_spends_none() {
     let plan = program.run(&["plan", "list.txt", "--format", "json"]).exits(0);
     let plan: Value = serde_json::from_str(&plan.stdout).unwrap();
     assert_eq!(plan["totals"], serde_json::json!({"images": 6, "current": 1, "missing": 5, "moved": 0, "unresolvable": 0}));
-    let images: Vec<_> =
-        plan["images"].as_array().unwrap().iter().map(|image| (image["pulls"].as_u64(), image["pulls_exact"].as_bool())).collect();
-    let (one, unseen) = ((Some(1), Some(true)), (Some(17), Some(false)));
-    assert_eq!(images, [(None, None), one, one, one, unseen, unseen]);
+    let images: Vec<_> = plan["images"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|image| ["pulls", "pulls_at_most", "bytes_unknown"].map(|key| image[key].as_u64()))
+        .collect();
+    // An index of three platforms has 750 bytes or so: four children at most.
+    let (one, unseen) = ([Some(1), Some(1), Some(1)], [Some(4), Some(5), Some(1)]);
+    assert_eq!(images, [[None, None, Some(0)], one, one, one, unseen, unseen]);
     let mut account = plan["accounts"][0].clone();
     let closes: jiff::Timestamp = account["closes"].as_str().unwrap().parse().unwrap();
     let hours = account["hours"].as_f64().unwrap();
-    // What is left of this window, and two more.
-    assert!((2.9..=3.0).contains(&hours), "{hours}");
+    // What is left of this window.
+    assert!((0.9..=1.0).contains(&hours), "{hours}");
+    let schedule = account["schedule"].as_array().unwrap();
+    let told: Vec<_> = schedule.iter().map(|window| (window["images"].as_u64(), window["pulls"].as_u64())).collect();
+    assert_eq!((told, &schedule[0]["opens"]), (vec![(Some(4), Some(7)), (Some(1), Some(4))], &Value::Null));
+    assert_eq!(schedule[1]["opens"], account["closes"]);
     assert!((3400..=3600).contains(&closes.duration_since(jiff::Timestamp::now()).as_secs()), "{closes}");
-    account.as_object_mut().unwrap().retain(|key, _| key != "closes" && key != "hours");
+    account.as_object_mut().unwrap().retain(|key, _| !["closes", "hours", "schedule"].contains(&key.as_str()));
     assert_eq!(
         account,
         serde_json::json!({
-            "host": upstream.addr(), "account": "anonymous", "source": "127.0.0.1", "images": 5, "pulls": 37, "exact": false,
-            "limit": 10, "left": 9, "window_seconds": 3600, "windows": 4, "tonight": 3, "later": 2,
+            "host": upstream.addr(), "account": "anonymous", "source": "127.0.0.1", "images": 5, "pulls": 11, "pulls_at_most": 13, "exact": false,
+            "bytes": 0, "bytes_unknown": 5, "limit": 10, "left": 9, "window_seconds": 3600, "windows": 2, "tonight": 4, "later": 1,
         })
     );
     assert_eq!((upstream.pulls(ANONYMOUS), upstream.count(Kind::ManifestGet)), (1, 0));

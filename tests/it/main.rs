@@ -19,6 +19,7 @@ mod internal_errors;
 mod kill;
 mod later;
 mod layout_interop;
+mod ledger;
 mod limits_behaviour;
 mod limits_told;
 mod limits_windows;

@@ -156,14 +156,15 @@ fn a_plan_spends_no_pull_and_says_what_choosing_would_cost() {
     ---
     error: list.csv:2: upstream: resolve tag UPSTREAM/app:1.99: 404 MANIFEST_UNKNOWN the upstream has no such tag or repository (check the name and tag in the list)
     2 images: 0 current, 1 missing, 0 moved, 1 unresolvable, 1 undecided; no pull was spent
-    UPSTREAM (anonymous): at most 66 pulls for 2 images; 100 of 100 left, all can be pulled now
+    UPSTREAM (anonymous): about 23 (at most 27) pulls for 2 images; 100 of 100 left, all can be pulled now
     exit 1
     ");
     assert_eq!((upstream.count(Kind::ManifestGet), upstream.count(Kind::BlobGet)), (0, 0));
     let json = program.run(&["plan", "list.csv", "--format", "json"]);
     let json: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
     assert_eq!(json["totals"], serde_json::json!({"images": 2, "current": 0, "missing": 1, "moved": 0, "unresolvable": 1, "undecided": 1}));
-    assert_eq!((&json["images"][2]["state"], &json["images"][2]["pulls"]), (&"undecided".into(), &49.into()), "{json:#}");
+    let pulls = |key| [0, 2].map(|at| json["images"][at][key].as_u64().unwrap()).iter().sum::<u64>();
+    assert_eq!((&json["images"][2]["state"], pulls("pulls"), pulls("pulls_at_most")), (&"undecided".into(), 23, 27), "{json:#}");
 
     // Once somebody has read them, a plan decides.
     program.write("list.csv", format!("image,tags\n{},newest:2\n", upstream.image("app")));

@@ -186,7 +186,7 @@ fn what_was_recalled_of_another_address_is_not_ours() {
         length: 6 * HOUR,
         left: 0,
         source: Some("192.0.2.1".into()),
-        heard: Heard { sent: now, arrived: now },
+        heard: Heard { sent: now, arrived: now, ours: true },
     });
     let mut budget = Budget::new(None);
     budget.recall(window, now);

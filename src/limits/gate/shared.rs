@@ -1,89 +1,213 @@
 //! The gate's side of the ledger: what processes on one account tell each other.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::{Gate, Refusal};
-use crate::limits::ledger::{Ask, Leased, Settled};
+use super::{Gate, Hold, Refusal, State};
+use crate::limits::ledger::{Answer, Ask, Decision, Failure, Party, Settled};
 
 /// How soon the ledger is asked again for what another process holds: its images take seconds.
 const IN_USE_AGAIN: Duration = Duration::from_secs(1);
 /// How soon it is asked again about a spent window: another process may learn that it opened early.
 const SPENT_AGAIN: Duration = Duration::from_secs(5 * 60);
+/// How soon it is tried again if it could not be written: a disk is freed by people, and a lock held by whoever is stopped.
+const FAILED_AGAIN: Duration = Duration::from_secs(30);
+/// How long pulls that are over may go untold: other processes wait for what comes back, and the next reservation tells it anyway.
+const TELL_AFTER: Duration = Duration::from_millis(100);
+
+/// A grant on its way into the ledger.
+pub(super) struct Entering {
+    hold: Hold,
+    tell: oneshot::Sender<Option<Hold>>,
+}
 
 impl Gate {
-    /// A name for a lease that no other process has, not even one of the same number in another container.
-    pub(in crate::limits) fn lease_name(&self) -> String {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let began = self.clock.began().as_millisecond();
-        format!("{}-{began}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
-    }
-
-    /// Writes granted pulls into the ledger. False: other processes have them. A ledger that cannot be used is warned of
-    /// and gone without.
-    pub(super) async fn enter(&self, lease: &str, pulls: u64) -> bool {
-        let Some(ledger) = &self.ledger else { return true };
-        // What is not counted needs no lease.
-        let (Some(window), configured, outstanding) = ({
-            let state = self.lock();
-            (self.window(&state), state.budget.configured(), state.budget.outstanding() + state.untold)
-        }) else {
-            return true;
+    /// Writes granted pulls into the ledger, before any of them is sent. `None`: other processes have them, or they could not be
+    /// written; what is to be done is in the state's [`Refusal`].
+    pub(super) async fn enter(&self, mut hold: Hold) -> Option<Hold> {
+        let (Some(ledger), Some(me)) = (&self.ledger, self.me.upgrade()) else {
+            self.confirm(&mut self.lock(), &mut hold);
+            return Some(hold);
         };
         let (tell, told) = oneshot::channel();
-        let (ledger, account, lease, now) = (Arc::clone(ledger), self.account.clone(), lease.to_owned(), self.clock.now());
-        tokio::task::spawn_blocking(move || {
-            let (limit, reserve) = (configured.and_then(|pulls| pulls.limit), configured.map_or(0, |pulls| pulls.reserve));
-            let ask = Ask { account: &account, lease: &lease, pulls, outstanding, window: window.clone(), limit, reserve };
-            let answer = ledger.lease(&ask, now);
-            if tell.send(answer).is_err()
-                && let Err(error) = ledger.settle(&account, &lease, Settled::default(), &window, now)
-            {
-                // Whoever asked is gone. The lease ends with its term.
-                tracing::debug!("{error}");
+        {
+            let mut state = self.lock();
+            if state.budget.is_unlimited() {
+                // What is not counted needs no lease.
+                self.confirm(&mut state, &mut hold);
+                return Some(hold);
+            }
+            state.entering.push(Entering { hold, tell });
+        }
+        ledger.exchange(me);
+        // If the runtime is shutting down, nobody answers, and nothing may be sent.
+        told.await.ok().flatten()
+    }
+
+    /// From now on the ledger, where there is one, knows of these pulls.
+    fn confirm(&self, state: &mut State, hold: &mut Hold) {
+        state.unconfirmed = state.unconfirmed.saturating_sub(hold.pulls);
+        hold.confirmed = true;
+    }
+
+    /// Sees to it that the ledger is told soon what is over.
+    pub(super) fn tell_soon(&self, state: &mut State) {
+        let failing = state.refusal.as_ref().is_some_and(|refusal| refusal.failure.is_some());
+        if self.ledger.is_none() || state.telling || failing || !self.is_untold(state) {
+            return;
+        }
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        state.telling = true;
+        let me = self.me.clone();
+        runtime.spawn(async move {
+            tokio::time::sleep(TELL_AFTER).await;
+            let Some(gate) = me.upgrade() else { return };
+            let untold = {
+                let mut state = gate.lock();
+                state.telling = false;
+                gate.is_untold(&state)
+            };
+            if let Some(ledger) = gate.ledger.as_ref().filter(|_| untold) {
+                ledger.exchange(Arc::clone(&gate) as _);
             }
         });
-        match told.await {
-            Ok(Ok(Leased::Granted { window })) => {
-                let (mut state, now) = (self.lock(), Instant::now());
-                state.budget.merge(&window.map(|at| self.clock.steady(at.0)), now);
-                if state.refusal.as_ref().is_some_and(|refusal| refusal.asking) {
-                    state.refusal = None;
-                }
-                self.pump(&mut state, now);
-                true
-            }
-            Ok(Ok(Leased::Denied { in_use, window })) => {
-                let (mut state, now) = (self.lock(), Instant::now());
-                let window = window.map(|at| self.clock.steady(at.0));
-                state.budget.merge(&window, now);
-                let again = now + if in_use { IN_USE_AGAIN } else { SPENT_AGAIN };
-                let again = window.closes.map_or(again, |closes| again.min(closes.max(now + Duration::from_millis(1))));
-                state.refusal = Some(Refusal { again, in_use, closes: window.closes, asking: false });
-                false
-            }
-            Ok(Err(error)) => {
-                tracing::warn!("{error}");
-                true
-            }
-            // The runtime is shutting down.
-            Err(_) => true,
+    }
+
+    /// Tells the ledger what is over, now. It may block: not for a thread of the runtime.
+    pub(in crate::limits) fn tell_now(&self) {
+        let ask = {
+            let state = self.lock();
+            if self.is_untold(&state) { self.question(&state, vec![]) } else { None }
+        };
+        if let (Some(ledger), Some(ask)) = (&self.ledger, ask)
+            && ledger.failure().is_none()
+        {
+            ledger.settle(&ask);
+            let mut state = self.lock();
+            state.written = ask.held;
+            state.news = false;
+            state.untold.heard = state.untold.heard.saturating_sub(ask.settled.heard);
+            state.untold.unheard = state.untold.unheard.saturating_sub(ask.settled.unheard);
         }
     }
 
-    /// Settles a lease in the ledger. Short file work, done at once: at the end of a run nothing may be left to a task.
-    pub(in crate::limits) fn leave(&self, lease: &str, settled: Settled) {
-        let window = self.window(&self.lock());
-        if let (Some(ledger), Some(window)) = (&self.ledger, &window)
-            && let Err(error) = ledger.settle(&self.account, lease, settled, window, self.clock.now())
-        {
-            tracing::warn!("{error}");
+    /// The ledger has told this run, or been told by it, something else than what is true now.
+    fn is_untold(&self, state: &State) -> bool {
+        state.news || state.untold != Settled::default() || state.written != state.held()
+    }
+
+    fn question(&self, state: &State, wants: Vec<u64>) -> Option<Ask> {
+        let window = self.window(state);
+        if state.budget.is_unlimited() && wants.is_empty() && state.written == 0 {
+            return None;
         }
+        let configured = state.budget.configured();
+        Some(Ask {
+            account: self.account.clone(),
+            window,
+            held: if state.budget.is_unlimited() { 0 } else { state.held() },
+            settled: state.untold,
+            wants,
+            limit: configured.and_then(|pulls| pulls.limit),
+            reserve: configured.map_or(0, |pulls| pulls.reserve),
+            now: self.clock.now(),
+        })
+    }
+
+    /// What the ledger has decided: the grants that it wrote down are told to those who asked, the others are given back.
+    fn decided(&self, mut state: MutexGuard<'_, State>, answer: &Answer) {
+        let now = Instant::now();
+        let (window, closes) = (answer.window.map(|at| self.clock.steady(at.0)), answer.window.closes);
+        let untold = state.untold.unheard;
+        state.budget.learn(&window, untold, now);
+        let entered = std::mem::take(&mut state.deciding);
+        let mut granted = 0;
+        let outcomes: Vec<(Entering, bool)> = entered
+            .into_iter()
+            .zip(&answer.decisions)
+            .map(|(mut entering, decision)| {
+                let closes = closes.map(|at| self.clock.steady(at.0));
+                let again = now + if *decision == Decision::InUse { IN_USE_AGAIN } else { SPENT_AGAIN };
+                let again = closes.map_or(again, |closes| again.min(closes.max(now + Duration::from_millis(1))));
+                match decision {
+                    Decision::Granted => {
+                        granted += entering.hold.pulls;
+                        self.confirm(&mut state, &mut entering.hold);
+                        if state.refusal.as_ref().is_some_and(|refusal| refusal.asking) {
+                            state.refusal = None;
+                        }
+                    }
+                    // What the budget has learnt itself by now needs no word of the ledger.
+                    Decision::Spent if state.budget.room_if_all_came_back().grant(entering.hold.pulls).is_none() => {}
+                    Decision::InUse | Decision::Spent => {
+                        let in_use = *decision == Decision::InUse;
+                        state.refusal = Some(Refusal { again, in_use, closes, asking: false, failure: None });
+                    }
+                }
+                (entering, *decision == Decision::Granted)
+            })
+            .collect();
+        state.written += granted;
+        self.pump(&mut state, now);
+        drop(state);
+        for (Entering { hold, tell }, granted) in outcomes {
+            // Dropping a hold gives it back, also where nobody listens any more.
+            let _ = tell.send(granted.then_some(hold));
+        }
+    }
+
+    fn failed(&self, mut state: MutexGuard<'_, State>, failure: Failure) {
+        let now = Instant::now();
+        let entered: Vec<_> = std::mem::take(&mut state.deciding).into_iter().chain(std::mem::take(&mut state.entering)).collect();
+        if !entered.is_empty() {
+            let again = now + FAILED_AGAIN;
+            state.refusal = Some(Refusal { again, in_use: false, closes: None, asking: false, failure: Some(failure) });
+        }
+        drop(state);
+        entered.into_iter().for_each(|Entering { tell, .. }| drop(tell.send(None)));
+        self.pump(&mut self.lock(), now);
+    }
+}
+
+impl Party for Gate {
+    fn ask(&self) -> Option<Ask> {
         let mut state = self.lock();
-        state.untold = state.untold.saturating_sub(settled.unheard);
+        if state.budget.is_unlimited() {
+            let mut free = std::mem::take(&mut state.entering);
+            free.iter_mut().for_each(|entering| self.confirm(&mut state, &mut entering.hold));
+            drop(state);
+            free.into_iter().for_each(|Entering { hold, tell }| drop(tell.send(Some(hold))));
+            state = self.lock();
+        }
+        state.deciding = std::mem::take(&mut state.entering);
+        let wants = state.deciding.iter().map(|entering| entering.hold.pulls).collect();
+        if state.deciding.is_empty() && !self.is_untold(&state) {
+            return None;
+        }
+        let ask = self.question(&state, wants)?;
+        // Told by this; it comes back if it could not be.
+        state.untold = Settled::default();
+        state.news = false;
+        state.written = ask.held;
+        Some(ask)
+    }
+
+    fn answered(&self, answer: Result<Answer, (Option<Ask>, Failure)>) {
+        let mut state = self.lock();
+        match answer {
+            Ok(answer) => self.decided(state, &answer),
+            Err((ask, failure)) => {
+                if let Some(Ask { settled, .. }) = ask {
+                    state.untold.heard += settled.heard;
+                    state.untold.unheard += settled.unheard;
+                    // What the file says is not known: it is told again.
+                    state.written = u64::MAX;
+                }
+                self.failed(state, failure);
+            }
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! Who holds a lease, and whether he still lives.
 
+use std::sync::OnceLock;
+
 use serde::{Deserialize, Serialize};
 
 /// A process: its number, and where that number means something.
@@ -21,8 +23,10 @@ impl Owner {
 
     /// Certain to be dead. Where nothing is certain (another machine, container or boot; no `/proc`), the lease's term decides.
     pub(super) fn is_gone(&self) -> bool {
-        let here = place();
-        !here.is_empty() && self.place == here && started(self.pid) != Some(self.started)
+        // Where we are does not change while we run.
+        static HERE: OnceLock<String> = OnceLock::new();
+        let here = HERE.get_or_init(place);
+        !here.is_empty() && self.place == *here && started(self.pid) != Some(self.started)
     }
 }
 
