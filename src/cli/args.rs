@@ -99,6 +99,12 @@ pub(super) enum Command {
     /// Validate the configuration, or show what is in effect
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Ask every registry of the configuration, and look at files and folders: everything that a run would need
+    Doctor {
+        /// Where larder keeps what outlives a run. Default: $XDG_STATE_HOME/larder, else ~/.local/state/larder
+        #[arg(long, value_name = "DIR")]
+        state: Option<PathBuf>,
+    },
     /// The whole story on loopback: an embedded upstream, a cold run, a run with nothing to do
     Demo {
         /// Where the demo's files go
@@ -492,8 +498,12 @@ pub(super) enum ListFormat {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ConfigCommand {
-    /// Validate the configuration without asking anybody
-    Check,
+    /// Validate the configuration, and read what a run would read: lists, certificates, secrets
+    Check {
+        /// Ask every registry too, as larder doctor does
+        #[arg(long)]
+        online: bool,
+    },
     /// Print what is in effect, with secrets redacted
     Show,
 }

@@ -6,6 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::args::ExportArgs;
 use super::inputs::{Inputs, lock_entries};
+use super::outputs::Asked;
 use super::printer::Printer;
 use super::progress::{counting, size};
 use super::{Exit, Refusal, locked, repair, signals, state, sync};
@@ -15,7 +16,13 @@ use crate::layout::Layout;
 use crate::report::{Outcome, RunReport, Status};
 use crate::{Error, Kind, Result, internal};
 
-pub(super) async fn run(file: Option<&Path>, mut args: ExportArgs, printer: &Printer) -> Result<Exit, Refusal> {
+pub(super) async fn run(file: Option<&Path>, args: ExportArgs, printer: &Printer) -> Result<Exit, Refusal> {
+    let sync = &args.sync;
+    let asked = Asked::new("export", sync.selection.to.as_deref(), &sync.report, sync.metrics.as_deref());
+    begin(file, args, printer).await.inspect_err(|refusal| asked.refused(refusal, printer))
+}
+
+async fn begin(file: Option<&Path>, mut args: ExportArgs, printer: &Printer) -> Result<Exit, Refusal> {
     // Required: without it the arguments were refused.
     let to = PathBuf::from(args.sync.selection.to.take().unwrap_or_default());
     let cache = cache(&args)?;

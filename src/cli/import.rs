@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::args::ImportArgs;
+use super::outputs::Asked;
 use super::printer::Printer;
 use super::{Exit, Refusal, progress, signals, state, summary};
 use crate::bundle::import::{Import, ImportOptions, Imported, Journal};
@@ -18,12 +19,17 @@ use crate::{Error, Result, internal};
 const IMAGES: usize = 5;
 
 pub(super) async fn run(file: Option<&Path>, args: ImportArgs, printer: &Printer) -> Result<Exit, Refusal> {
+    let asked = Asked::new("import", args.to.as_deref(), &args.report, None);
+    begin(file, &args, printer).await.inspect_err(|refusal| asked.refused(refusal, printer))
+}
+
+async fn begin(file: Option<&Path>, args: &ImportArgs, printer: &Printer) -> Result<Exit, Refusal> {
     let config = Config::load(file)?;
     let target = match &args.to {
         Some(to) => Target::parse(to).map_err(|why| Refusal::usage(Error::local("read --to", why)))?,
         None => config.target.clone(),
     };
-    check_outputs(&args)?;
+    check_outputs(args)?;
     let concurrency = args.concurrency.map(usize::from);
     let options = SupplyOptions { concurrency, bandwidth: args.bandwidth, state: args.state.as_deref(), ..SupplyOptions::default() };
     let supply = Arc::new(state::supply(&config, options, printer)?);
@@ -37,7 +43,7 @@ pub(super) async fn run(file: Option<&Path>, args: ImportArgs, printer: &Printer
         return Err(Refusal::usage(Error::local("import", "there is no image in what was named")));
     }
     let far = Far { supply, target, stage, state: folder };
-    let (report, imported) = import(gathered, far, &args, printer).await?;
+    let (report, imported) = import(gathered, far, args, printer).await?;
     tell(&imported, printer);
     let mut exit = Exit::of(report.exit);
     let evidence = imported.evidence.iter().zip(&args.evidence).map(|(evidence, path)| evidence.write(path));

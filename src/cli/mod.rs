@@ -4,7 +4,9 @@ mod args;
 mod bundle;
 mod config;
 mod demo;
+mod doctor;
 mod evidence;
+mod examples;
 mod export;
 mod import;
 mod inputs;
@@ -13,7 +15,9 @@ mod later;
 mod layout;
 mod limits;
 mod list;
+mod local;
 mod locked;
+mod outputs;
 mod plan;
 mod printer;
 mod progress;
@@ -116,6 +120,11 @@ pub fn main() -> ExitCode {
     ExitCode::from(exit as u8)
 }
 
+/// The definition of the command line, for parsing, help, completions and the man page.
+fn command() -> clap::Command {
+    examples::with_examples(Cli::command())
+}
+
 /// The arguments; what cannot be parsed, and what only later versions know, is refused with exit status 2.
 fn parse(arguments: impl Iterator<Item = std::ffi::OsString>) -> Result<Cli, ExitCode> {
     let refuse = |why: String| {
@@ -130,12 +139,12 @@ fn parse(arguments: impl Iterator<Item = std::ffi::OsString>) -> Result<Cli, Exi
             ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Exit::Usage as u8))
         }
     };
-    let command = Cli::command();
-    let matches = command.clone().try_get_matches_from(arguments).map_err(explain)?;
-    if let Some(why) = later::address(&command, &matches) {
+    let known = command();
+    let matches = known.clone().try_get_matches_from(arguments).map_err(explain)?;
+    if let Some(why) = later::address(&known, &matches) {
         return Err(refuse(crate::error::printable(&why)));
     }
-    Cli::from_arg_matches(&matches).map_err(|error| explain(error.format(&mut Cli::command())))
+    Cli::from_arg_matches(&matches).map_err(|error| explain(error.format(&mut command())))
 }
 
 async fn dispatch(cli: Cli, printer: &Printer) -> Result<Exit, Refusal> {
@@ -154,7 +163,8 @@ async fn dispatch(cli: Cli, printer: &Printer) -> Result<Exit, Refusal> {
         Command::Limits(args) => limits::run(file, args, printer).await,
         Command::Rules(command) => rules::run(file, command, printer).await,
         Command::List(command) => list::run(file, command, printer),
-        Command::Config(command) => config::run(file, &command, printer),
+        Command::Config(command) => config::run(file, &command, printer).await,
+        Command::Doctor { state } => doctor::run(file, state.as_deref(), printer).await,
         Command::Demo { dir } => demo::run(&dir, printer).await,
         Command::Completions { shell } => shell::completions(shell, printer),
         Command::Man => shell::man(printer),

@@ -1,14 +1,11 @@
 //! `larder completions` and `larder man`, from the same definition as the help.
 
-use clap::CommandFactory;
-
-use super::args::Cli;
 use super::printer::Printer;
 use super::{Exit, Refusal};
 
 pub(super) fn completions(shell: clap_complete::Shell, printer: &Printer) -> Result<Exit, Refusal> {
     let mut script = vec![];
-    clap_complete::generate(shell, &mut Cli::command(), "larder", &mut script);
+    clap_complete::generate(shell, &mut super::command(), "larder", &mut script);
     printer.data(&String::from_utf8_lossy(&script));
     Ok(Exit::Done)
 }
@@ -16,7 +13,7 @@ pub(super) fn completions(shell: clap_complete::Shell, printer: &Printer) -> Res
 /// The page of the program, and after it one section for each command.
 pub(super) fn man(printer: &Printer) -> Result<Exit, Refusal> {
     let mut page = vec![];
-    let mut command = Cli::command();
+    let mut command = super::command();
     command.build();
     let render = |command: &clap::Command, page: &mut Vec<u8>| {
         clap_mangen::Man::new(command.clone())

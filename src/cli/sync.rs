@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::args::SyncArgs;
 use super::inputs::{Inputs, lock_entries};
 use super::locked::{self, LockFile};
+use super::outputs::Asked;
 use super::printer::Printer;
 use super::{Exit, Refusal, progress, signals, state, summary, until};
 use crate::report::{self, RunReport};
@@ -15,14 +16,19 @@ use crate::stock::{SupplyOptions, Sync, SyncOptions};
 use crate::{Error, Result};
 
 pub(super) async fn run(file: Option<&Path>, args: SyncArgs, printer: &Printer) -> Result<Exit, Refusal> {
+    let asked = Asked::new("sync", args.selection.to.as_deref(), &args.report, args.metrics.as_deref());
+    begin(file, &args, printer).await.inspect_err(|refusal| asked.refused(refusal, printer))
+}
+
+async fn begin(file: Option<&Path>, args: &SyncArgs, printer: &Printer) -> Result<Exit, Refusal> {
     let lock = args.lock.as_deref().map(|path| locked::open(path, args.frozen)).transpose()?;
     let inputs = match &lock {
         Some(lock) if args.frozen => Inputs::with(file, &args.selection, |_| lock_entries(lock.frozen(), &args.selection))?,
         _ => Inputs::read(file, &args.selection)?,
     };
-    check_outputs(&args)?;
-    let report = sync(inputs, &args, lock.as_ref(), printer).await?;
-    Ok(write_outputs(&args, &report, printer))
+    check_outputs(args)?;
+    let report = sync(inputs, args, lock.as_ref(), printer).await?;
+    Ok(write_outputs(args, &report, printer))
 }
 
 /// Writes what was asked to be written about a run; the exit status, which a file that cannot be written makes 1.

@@ -13,6 +13,7 @@ mod catalog;
 mod counters;
 mod error;
 mod http;
+mod knock;
 mod known;
 mod link;
 mod manifests;
@@ -34,7 +35,7 @@ mod transport;
 mod uploads;
 
 pub(crate) use counters::pull_row;
-pub(crate) use http::{HttpSettings, install_crypto};
+pub(crate) use http::{HttpSettings, check_files, install_crypto};
 pub(crate) use probe::CACHE_REMEDY;
 pub(crate) use registries::{Concurrency, HostSettings, Limits, Registries};
 pub(crate) use store::RegistryStore;

@@ -38,7 +38,7 @@ impl RunReport {
         };
         let images = STATUSES.map(|status| (vec![("status", status.as_str())], count(status)));
         text.family("images", Kind::Gauge, "Images of the last run, by what became of them.", images);
-        text.single("exit_status", Kind::Gauge, "Exit status of the last run: 0 done, 1 failed, 3 unfinished.", self.exit);
+        text.single("exit_status", Kind::Gauge, "Exit status of the last run: 0 done, 1 failed, 2 not begun, 3 unfinished.", self.exit);
         if let (Some(started), Some(finished)) = (started, finished) {
             let duration = ((finished - started) * 1000.0).round() / 1000.0;
             text.single("duration_seconds", Kind::Gauge, "How long the last run took.", duration);
@@ -131,7 +131,7 @@ mod tests {
         larder_images{status="deferred"} 0
         larder_images{status="failed"} 1
         # TYPE larder_exit_status gauge
-        # HELP larder_exit_status Exit status of the last run: 0 done, 1 failed, 3 unfinished.
+        # HELP larder_exit_status Exit status of the last run: 0 done, 1 failed, 2 not begun, 3 unfinished.
         larder_exit_status 0
         # TYPE larder_duration_seconds gauge
         # HELP larder_duration_seconds How long the last run took.

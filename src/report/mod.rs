@@ -11,6 +11,7 @@ mod run;
 pub use self::csv::failed_list;
 pub(crate) use self::csv::is_empty_failed_list;
 pub use outcome::{Again, Held, Outcome, Status};
+pub(crate) use run::is_csv;
 pub use run::{PullRow, RegistryRow, Requests, RunReport, Totals};
 
 /// Something worth telling while a run goes on.

@@ -145,7 +145,7 @@ impl RunReport {
     /// # Errors
     /// A local error that names the file.
     pub fn write(&self, path: &Path) -> Result<()> {
-        let csv = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv"));
+        let csv = is_csv(path);
         let bytes = if csv { super::csv::rows(&self.images) } else { serde_json::to_vec_pretty(self).map_err(|error| error.to_string()) };
         let mut bytes = bytes.map_err(|error| Error::local("write report", format!("{}: {error}", path.display())))?;
         if !csv {
@@ -153,6 +153,11 @@ impl RunReport {
         }
         super::file::replace(path, &bytes).map_err(|error| Error::io("write report", path, &error))
     }
+}
+
+/// Whether a report of this name is CSV.
+pub(crate) fn is_csv(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv"))
 }
 
 #[cfg(test)]

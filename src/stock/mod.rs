@@ -4,6 +4,7 @@
 mod check;
 mod choosing;
 mod claims;
+mod examine;
 mod expand;
 mod expected;
 mod forecast;
@@ -17,11 +18,12 @@ mod verify;
 mod warm;
 
 pub use check::{Checked, check};
+pub use examine::Examined;
 pub use expand::KnownDates;
 pub use expected::{Children, Expected, listed, locked};
 pub use forecast::{AccountPlan, Opening, forecast};
 pub use item::{Item, Resolved, Want};
 pub use plan::{Plan, Planned, State};
 pub use run::{Sync, SyncOptions};
-pub use supply::{Supply, SupplyOptions, TargetStore};
+pub use supply::{Supply, SupplyOptions, TargetStore, check_certificates};
 pub use verify::{Depth, Finding, Proof, Wrong, prove};

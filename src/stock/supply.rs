@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
 
-use crate::config::{Config, CredentialStore, Profile, TARGET_CONCURRENCY, Target, UPSTREAM_CONCURRENCY};
+use crate::config::{Config, CredentialStore, Profile, RegistrySettings, TARGET_CONCURRENCY, Target, UPSTREAM_CONCURRENCY};
 use crate::content::{Charge, Digest, Place, Source};
 use crate::copy::{self, Image};
 use crate::layout::Layout;
 use crate::limits::{AccountId, Accounts, Bandwidth, Clock, Gate, Ledger, Rate, Standing};
 use crate::name::Reference;
-use crate::registry::{Concurrency, HostSettings, HttpSettings, Limits, Registries, RegistryStore, RetryPolicy};
+use crate::registry::{Concurrency, HostSettings, HttpSettings, Limits, Registries, RegistryStore, RetryPolicy, check_files};
 use crate::report::RegistryRow;
 use crate::resume::{CreatedDates, Deliveries, Kept, Pushes, Warmed};
 use crate::stock::{Item, Want};
@@ -23,8 +23,8 @@ const PLACES: usize = 16;
 
 /// The registries and credentials of a run.
 pub struct Supply {
-    registries: Registries,
-    credentials: CredentialStore,
+    pub(super) registries: Registries,
+    pub(super) credentials: CredentialStore,
     /// Where manifests of undelivered images are kept; none when a command delivers nothing.
     kept: Option<Arc<Kept>>,
     /// When images were created, as far as anybody has read it.
@@ -279,6 +279,23 @@ impl Supply {
     }
 }
 
+fn http_settings(settings: &RegistrySettings) -> HttpSettings {
+    HttpSettings {
+        ca: settings.ca.clone(),
+        client_cert: settings.client_cert.clone(),
+        client_key: settings.client_key.clone(),
+        insecure_skip_verify: settings.insecure_skip_verify,
+    }
+}
+
+/// Reads the certificate and key files that the configuration names for `host`.
+///
+/// # Errors
+/// Which of them is at fault, and why.
+pub fn check_certificates(config: &Config, host: &str) -> Result<()> {
+    check_files(&http_settings(&config.registry(host)))
+}
+
 /// Registries as `config` describes them; `concurrency`, if given, is what the command line says for all of them.
 fn registries(config: &Config, concurrency: Option<usize>, limits: Limits) -> Registries {
     let defaults = Concurrency { upstream: concurrency.unwrap_or(UPSTREAM_CONCURRENCY), target: concurrency.unwrap_or(TARGET_CONCURRENCY) };
@@ -286,14 +303,9 @@ fn registries(config: &Config, concurrency: Option<usize>, limits: Limits) -> Re
     let settings = move |host: &str| {
         let settings = config.registry(host);
         HostSettings {
-            endpoint: settings.endpoint.map(|endpoint| endpoint.to_string()),
+            endpoint: settings.endpoint.as_ref().map(ToString::to_string),
             plain_http: settings.plain_http,
-            http: HttpSettings {
-                ca: settings.ca,
-                client_cert: settings.client_cert,
-                client_key: settings.client_key,
-                insecure_skip_verify: settings.insecure_skip_verify,
-            },
+            http: http_settings(&settings),
             concurrency: concurrency.or(settings.concurrency),
             allow_private: settings.allow_private,
             profile: settings.profile,

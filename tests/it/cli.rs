@@ -205,6 +205,7 @@ fn every_command_has_help() {
         "rules",
         "list",
         "config",
+        "doctor",
         "demo",
         "completions",
         "man",
@@ -219,6 +220,7 @@ fn every_command_has_help() {
         let help = program.run(&command).exits(0);
         assert!(help.stdout.contains("Usage: larder") && help.stderr.is_empty(), "{command:?}");
         assert!(!help.stdout.contains("TODO"));
+        assert!(help.stdout.contains("Examples:\n  larder ") || command[0] == "list", "{command:?}: {}", help.stdout);
     }
     // Blank lines of clap's long help hold spaces.
     let help: Vec<String> = program.run(&["--help"]).stdout.lines().map(|line| line.trim_end().to_owned()).collect();
@@ -243,6 +245,8 @@ fn every_command_has_help() {
       rules        Validate cache rules, show how an image resolves, read and write other caches' rules
       list         Find image references in other tools' files, or validate lists
       config       Validate the configuration, or show what is in effect
+      doctor       Ask every registry of the configuration, and look at files and folders: everything
+                   that a run would need
       demo         The whole story on loopback: an embedded upstream, a cold run, a run with nothing to
                    do
       completions  Print a completion script
@@ -280,6 +284,11 @@ fn every_command_has_help() {
 
           --no-progress
               No progress bars, even on a terminal
+
+    Examples:
+      larder demo
+      larder sync --image quay.io/prometheus/busybox:latest
+      larder sync lists/base.csv --report report.json
 
     Exit status: 0 the target holds everything asked for; 1 something failed; 2 usage or configuration,
     nothing was attempted; 3 nothing failed, but unfinished; 130 stopped by a second interrupt.

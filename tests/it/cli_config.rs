@@ -191,6 +191,9 @@ fn config_show_keeps_secrets_to_itself() {
     ---
     exit 0
     "#);
+    program.write("a.txt", "alpine\n");
+    program
+        .write("larder.toml", program.read("larder.toml") + "[[rule]]\nname = \"a\"\nsource = \"docker.io/library/*\"\ntarget = \"*\"\n");
     assert_snapshot!(program.run(&["config", "check"]).shown(&[]), @"
     ---
     larder.toml: nothing to complain of

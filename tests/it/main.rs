@@ -10,6 +10,8 @@ mod cli;
 mod cli_config;
 mod demo;
 mod disk_full;
+mod docs;
+mod doctor;
 mod empty_lists;
 mod fake_and_real;
 mod fake_registry;

@@ -264,3 +264,34 @@ fn nothing_failed_leaves_a_list_of_nothing() {
     let run = program.sync(&["failed.csv"]).exits(0);
     assert_eq!((run.total("images"), run.stderr.contains("0 images: nothing was asked for")), (0, true));
 }
+
+/// What ends a run before its first request is written down too: a monitor that looks at files must see it.
+#[test]
+fn a_run_that_is_refused_writes_its_report_and_its_metrics() {
+    let (upstream, target, program) = (Fake::start(), Fake::start(), Program::new());
+    program.configure(&target, &[&upstream]);
+    let configuration = program.read("larder.toml");
+    for command in [&["sync", "list.txt"][..], &["export", "list.txt", "--to", "out"]] {
+        for (text, named) in [(format!("{configuration}nonsense = 1\n"), "nonsense"), (configuration.clone(), "list.txt")] {
+            program.write("larder.toml", text);
+            let written = ["--report", "report.json", "--report", "report.csv", "--metrics", "larder.prom"];
+            let run = program.run(&[command, &written].concat()).exits(2);
+            assert_eq!(
+                (&run.report["exit"], &run.report["command"], &run.report["images"]),
+                (&2.into(), &command[0].into(), &serde_json::json!([]))
+            );
+            let errors = run.report["errors"].as_array().unwrap();
+            assert!(errors.len() == 1 && errors[0].as_str().unwrap().contains(named), "{}", run.report);
+            assert!(program.read("larder.prom").contains("larder_exit_status 2\n"), "{}", program.read("larder.prom"));
+            assert!(program.read("report.csv").starts_with("source,target,"));
+        }
+    }
+    let run = program.run(&["import", "nothing-here", "--to", "oci:far", "--report", "report.json"]).exits(2);
+    assert_eq!((&run.report["exit"], &run.report["target"]), (&2.into(), &"oci:far".into()));
+    // Where a target cannot be opened, something was attempted.
+    program.write("file", "");
+    program.list([upstream.image("app:v1")]);
+    let run = program.sync(&["list.txt", "--to", "oci:file", "--metrics", "larder.prom"]).exits(1);
+    assert_eq!(run.report["exit"], 1);
+    assert!(program.read("larder.prom").contains("larder_exit_status 1\n"));
+}

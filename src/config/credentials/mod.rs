@@ -85,6 +85,16 @@ pub struct CredentialSet {
     pub(in crate::config) password: ValueSource,
 }
 
+impl CredentialSet {
+    /// What is wrong with where its values are, without running any command: a variable that is not set, a file that cannot be read or is
+    /// empty, a program that is not there. Nothing of the values is said.
+    pub(crate) fn problems(&self, environment: &Environment) -> Vec<String> {
+        let values = [("username", &self.username), ("password", &self.password)];
+        let wrong = values.into_iter().filter_map(|(what, source)| Some((what, source.problem(environment)?)));
+        wrong.map(|(what, why)| format!("credential set \"{}\": {what}: {why}", self.name)).collect()
+    }
+}
+
 impl fmt::Debug for CredentialSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CredentialSet").field("name", &self.name).field("login_server", &self.login_server).finish_non_exhaustive()
@@ -131,6 +141,27 @@ impl ValueSource {
         match value.trim_end_matches(['\r', '\n']) {
             "" => Err(format!("{from} is empty")),
             value => Ok(SecretString::from(value)),
+        }
+    }
+
+    fn problem(&self, environment: &Environment) -> Option<String> {
+        let empty = |text: &str| text.trim_end_matches(['\r', '\n']).is_empty();
+        match self {
+            ValueSource::Plain(_) => None,
+            ValueSource::Env(name) => match environment.text(name) {
+                Ok(value) => empty(&value).then(|| format!("environment variable {name} is empty")),
+                Err(why) => Some(format!("{why} (set it where larder runs)")),
+            },
+            ValueSource::File(path) => match std::fs::read_to_string(path) {
+                Ok(text) => empty(&text).then(|| format!("file {} is empty", path.display())),
+                Err(error) => Some(format!("{}: {error}", path.display())),
+            },
+            ValueSource::Command { program, .. } => {
+                let known = environment.path("PATH").map(|path| std::env::split_paths(&path).collect::<Vec<_>>()).unwrap_or_default();
+                let here =
+                    if program.components().count() > 1 { program.is_file() } else { known.iter().any(|dir| dir.join(program).is_file()) };
+                (!here).then(|| format!("command {} was not found", program.display()))
+            }
         }
     }
 

@@ -78,6 +78,15 @@ fn finish(tls: &tls::Material, builder: impl Fn() -> ClientBuilder) -> Result<Cl
     client.map_err(|error| Error::local("set up HTTP", causes(&error)))
 }
 
+/// Reads the files that `settings` names, as [`build`] will.
+///
+/// # Errors
+/// Which of them is at fault, and why.
+pub(crate) fn check_files(settings: &HttpSettings) -> Result<()> {
+    install_crypto();
+    tls::Material::read(settings).map(drop)
+}
+
 /// Makes ring the process's TLS provider. Calling it again, or after somebody else did so, changes nothing.
 pub(crate) fn install_crypto() {
     // The error says that a provider is installed already, which is what is wanted.

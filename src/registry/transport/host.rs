@@ -1,7 +1,7 @@
 //! What all who speak to one host share: its addresses and clients, its permits, its pauses, and what was learnt about it.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use reqwest::header::{ETAG, HeaderMap};
@@ -59,6 +59,8 @@ pub(crate) struct Host {
     /// An answer had an ETag without quotes.
     bare_etag: AtomicBool,
     mounts_refused: AtomicU32,
+    /// How far our clock is ahead of the `Date` of its first answer.
+    clock_skew: OnceLock<jiff::SignedDuration>,
 }
 
 impl Host {
@@ -93,7 +95,23 @@ impl Host {
                 Mount::Yes => 0,
                 Mount::IfSwitchedOn => MOUNT_REFUSALS - 1,
             }),
+            clock_skew: OnceLock::new(),
         })
+    }
+
+    /// Takes note of what time it is there (RFC 9110, section 6.6.1), at the first answer that says so.
+    pub(super) fn compare_clocks(&self, headers: &HeaderMap) {
+        if self.clock_skew.get().is_none()
+            && let Some(date) = headers.get(reqwest::header::DATE).and_then(|date| date.to_str().ok())
+            && let Ok(there) = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(date)
+        {
+            let _ = self.clock_skew.set(jiff::Timestamp::now().duration_since(there));
+        }
+    }
+
+    /// How far this machine's clock is ahead of the host's; negative: behind. `None`: it has not said.
+    pub(crate) fn clock_skew(&self) -> Option<jiff::SignedDuration> {
+        self.clock_skew.get().copied()
     }
 
     /// Lets at least so many requests be in flight.

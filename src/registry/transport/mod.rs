@@ -393,8 +393,12 @@ impl Transport {
                 call.charge.tally.add_pull();
             }
         }
-        let (method, host, path) =
-            (request.method().clone(), request.url().host_str().unwrap_or("").to_owned(), request.url().path().to_owned());
+        let url = request.url().clone();
+        let (method, host, path) = (
+            request.method().clone(),
+            url[url::Position::BeforeHost..url::Position::AfterPort].to_owned(),
+            request.url().path().to_owned(),
+        );
         let client = match call.lane {
             Lane::Small => &self.host.clients.api,
             Lane::Bulk => &self.host.clients.bulk,
@@ -411,6 +415,9 @@ impl Transport {
             && let Ok(response) = &answered
         {
             self.observe(response.status(), sent);
+            if self.host.is_home(&url) {
+                self.host.compare_clocks(response.headers());
+            }
         }
         let status = answered.as_ref().map_or(0, |response| response.status().as_u16());
         tracing::debug!(%method, host, path, status, account = self.payer(call.charge), image = &*call.charge.image, "request");

@@ -1,0 +1,60 @@
+//! `--report` and `--metrics` of a run that ended before its work began: what ends a run that was asked for is written down.
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::Refusal;
+use super::printer::Printer;
+use crate::report::{self, RunReport, Totals};
+
+/// What a command was asked to write, kept from before it looks at anything else.
+pub(super) struct Asked {
+    command: &'static str,
+    started: jiff::Timestamp,
+    target: String,
+    reports: Vec<PathBuf>,
+    metrics: Option<PathBuf>,
+}
+
+/// A report of a run without images, and why.
+#[derive(Serialize)]
+struct Refused<'a> {
+    #[serde(flatten)]
+    report: &'a RunReport,
+    errors: Vec<String>,
+}
+
+impl Asked {
+    pub(super) fn new(command: &'static str, target: Option<&str>, reports: &[PathBuf], metrics: Option<&Path>) -> Self {
+        let target = target.unwrap_or_default().to_owned();
+        Asked { command, started: jiff::Timestamp::now(), target, reports: reports.to_vec(), metrics: metrics.map(Path::to_owned) }
+    }
+
+    /// The run was refused, or ended before any image was looked at.
+    pub(super) fn refused(&self, refusal: &Refusal, printer: &Printer) {
+        let report = RunReport {
+            version: 1,
+            command: self.command.to_owned(),
+            started: self.started.to_string(),
+            finished: jiff::Timestamp::now().to_string(),
+            exit: refusal.exit as u8,
+            target: self.target.clone(),
+            totals: Totals::default(),
+            images: vec![],
+            registries: vec![],
+        };
+        let errors = refusal.errors.iter().map(ToString::to_string).collect();
+        let json = serde_json::to_vec_pretty(&Refused { report: &report, errors });
+        // A file that cannot be written is among the reasons already.
+        let writable = |path: &&PathBuf| report::file::check(path).is_ok();
+        let written = self.reports.iter().filter(writable).map(|path| match &json {
+            Ok(json) if !report::is_csv(path) => {
+                report::file::replace(path, json).map_err(|error| crate::Error::io("write report", path, &error))
+            }
+            _ => report.write(path),
+        });
+        let metrics = self.metrics.iter().filter(writable).map(|path| report.write_metrics(path));
+        written.chain(metrics).filter_map(Result::err).for_each(|error| printer.error(&error));
+    }
+}

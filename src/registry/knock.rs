@@ -1,0 +1,37 @@
+//! `GET /v2/`: whether a registry answers, and takes a login.
+
+use reqwest::Method;
+
+use super::auth::Scopes;
+use super::counters::RequestKind;
+use super::store::RegistryStore;
+use super::transport::{Call, Credentials, Outcome, Patience};
+use crate::Result;
+use crate::content::{Charge, Place};
+
+/// How often it is tried. A person waits for the answer.
+const ATTEMPTS: u32 = 2;
+
+impl RegistryStore {
+    /// Asks for the root of the API. `anonymous`: any answer will do, since a registry may well want a login there.
+    pub(crate) async fn knock(&self, anonymous: bool, charge: &Charge) -> Result<()> {
+        let (root, scopes) = (Place::new(""), Scopes::none());
+        let url = self.transport.host.url("");
+        let mut call = Call::new((RequestKind::Token, "ask for the API", Method::GET), url, &root, &scopes, charge);
+        call.place = None;
+        if anonymous {
+            call.credentials = Credentials::Given(None);
+        }
+        let mut attempts = Patience::new(self.transport.host.retry, ATTEMPTS);
+        match self.transport.deliver(&call, &mut attempts).await? {
+            Outcome::Answer(_) => Ok(()),
+            Outcome::Refused(refusal, _) if anonymous && matches!(refusal.status, 401 | 403) => Ok(()),
+            Outcome::Refused(refusal, _) => Err(super::error::refused(&self.transport.topic(&call), &refusal)),
+        }
+    }
+
+    /// How far this machine's clock is ahead of the registry's (behind it: negative), as its first answer said.
+    pub(crate) fn clock_skew(&self) -> Option<jiff::SignedDuration> {
+        self.transport.host.clock_skew()
+    }
+}
