@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
 
@@ -63,6 +65,21 @@ pub enum Kind {
     Deferred,
 }
 
+/// The time in which a host answers nobody. All errors that it causes share it.
+#[derive(Debug, Clone, Default)]
+pub struct Outage(Arc<AtomicBool>);
+
+impl Outage {
+    /// The host has answered.
+    pub fn end(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+    /// Whether the host has answered since.
+    pub fn is_over(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// A failure: one line a person can act on.
 ///
 /// Everything that came from a registry has passed [`printable`] on its way in, so that printing it is safe.
@@ -80,6 +97,10 @@ struct Inner {
     code: Option<String>,
     remedy: Option<String>,
     until: Option<jiff::Timestamp>,
+    host: Option<String>,
+    outage: Option<Outage>,
+    /// What failures of several images have in common, where their words differ.
+    cause: Option<String>,
 }
 
 impl Error {
@@ -95,6 +116,9 @@ impl Error {
             code: None,
             remedy: None,
             until: None,
+            host: None,
+            outage: None,
+            cause: None,
         }))
     }
 
@@ -129,6 +153,57 @@ impl Error {
     #[must_use]
     pub fn subject(mut self, subject: impl AsRef<str>) -> Self {
         self.0.subject.get_or_insert_with(|| printable(subject.as_ref()));
+        self
+    }
+
+    /// The registry it happened at.
+    #[must_use]
+    pub fn host(mut self, host: impl AsRef<str>) -> Self {
+        self.0.host.get_or_insert_with(|| printable(host.as_ref()));
+        self
+    }
+
+    /// It happened because the host answers nobody.
+    #[must_use]
+    pub fn in_outage(mut self, outage: Outage) -> Self {
+        self.0.outage = Some(outage);
+        self
+    }
+
+    /// It has the same cause as all failures with this `cause`.
+    #[must_use]
+    pub(crate) fn with_cause(mut self, cause: Option<String>) -> Self {
+        self.0.cause = cause;
+        self
+    }
+
+    /// What [`Error::with_cause`] has set.
+    pub(crate) fn cause(&self) -> Option<String> {
+        self.0.cause.clone()
+    }
+
+    /// The outage that caused it, if one did.
+    pub fn outage(&self) -> Option<&Outage> {
+        self.0.outage.as_ref()
+    }
+
+    /// The registry it happened at, where that is known.
+    pub fn at_host(&self) -> Option<&str> {
+        self.0.host.as_deref()
+    }
+
+    /// The same failure, met at `operation` for `subject`.
+    #[must_use]
+    pub fn met_again(mut self, operation: &'static str, subject: &str) -> Self {
+        self.0.operation = Cow::Borrowed(operation);
+        self.0.subject = Some(printable(subject));
+        self
+    }
+
+    /// The same failure, with `what` it is about in front of its message: a blob.
+    #[must_use]
+    pub fn about(mut self, what: impl AsRef<str>) -> Self {
+        self.0.message = format!("{}: {}", printable(what.as_ref()), self.0.message);
         self
     }
 
@@ -214,6 +289,37 @@ impl Error {
     pub(crate) fn remedy_text(&self) -> Option<&str> {
         self.0.remedy.as_deref()
     }
+    /// What two failures with one cause have in common, whichever image met them. A host that is down is one cause, whatever was asked.
+    pub(crate) fn cause_key(&self) -> String {
+        let Inner { side, operation, host, status, code, message, .. } = &*self.0;
+        match (&self.0.outage, &self.0.cause) {
+            (Some(_), _) => format!("{side} {host:?} is down"),
+            (None, Some(cause)) => format!("{side} {cause}"),
+            (None, None) => format!("{side} {host:?} {operation} {status:?} {code:?} {message}"),
+        }
+    }
+
+    /// The failure in one line for several images: without the image.
+    pub(crate) fn without_subject(&self) -> String {
+        let mut line = self.clone();
+        // A login is about the registry, not about an image.
+        let about_host = self.0.subject.as_ref().is_some_and(|subject| !subject.contains('/'));
+        if !about_host {
+            line.0.subject = None;
+        }
+        if self.0.outage.is_none() {
+            return line.to_string();
+        }
+        let host = self.0.host.as_ref().map(|host| format!(" {host}")).unwrap_or_default();
+        let status = self.0.status.map(|status| format!("{status} ")).unwrap_or_default();
+        format!("{}{host}: {status}{}", self.0.side, self.message())
+    }
+
+    /// Whether the image that it is about is an image of `host`.
+    fn names(&self, host: &str) -> bool {
+        self.0.subject.as_ref().and_then(|subject| subject.strip_prefix(host)).is_some_and(|rest| rest.starts_with('/'))
+    }
+
     /// Message and remedy without side, operation and image: what a report's `message` holds.
     pub fn message(&self) -> String {
         match &self.0.remedy {
@@ -225,7 +331,11 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.0.side, self.0.operation)?;
+        write!(f, "{}", self.0.side)?;
+        if let Some(host) = self.0.host.as_ref().filter(|host| !self.names(host)) {
+            write!(f, " {host}")?;
+        }
+        write!(f, ": {}", self.0.operation)?;
         if let Some(subject) = &self.0.subject {
             write!(f, " {subject}")?;
         }

@@ -2,6 +2,7 @@
 
 mod args;
 mod bundle;
+mod causes;
 mod config;
 mod demo;
 mod doctor;

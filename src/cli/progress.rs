@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::json;
 
+use super::causes;
 use super::printer::{Paint, Printer};
 use super::times;
 use crate::limits::Standing;
@@ -25,6 +26,7 @@ fn line(printer: &Printer, outcome: &Outcome) {
     let facts = serde_json::to_value(outcome).unwrap_or_else(|_| json!({}));
     let arrow = if outcome.target.is_empty() { String::new() } else { format!(" -> {}", outcome.target) };
     match (&outcome.error, outcome.status) {
+        (Some(error), _) if causes::is_shared(error) => {}
         (Some(error), _) => printer.fail(&failure(outcome, error), &facts),
         (None, status) => {
             let (paint, detail) = match status {
@@ -174,6 +176,7 @@ struct Bars {
     bars: MultiProgress,
     images: ProgressBar,
     bytes: ProgressBar,
+    unfinished: Mutex<Unfinished>,
     upstreams: Mutex<HashMap<String, Upstream>>,
 }
 
@@ -181,6 +184,7 @@ struct Upstream {
     bar: ProgressBar,
     wanted: u64,
     done: u64,
+    unfinished: Unfinished,
     pulls: u64,
     budget: Option<String>,
     waits: bool,
@@ -193,7 +197,31 @@ impl Upstream {
             Some(budget) => format!("{} pulls, {budget}", self.pulls),
             None => format!("{} pulls", self.pulls),
         };
-        self.bar.set_message(format!("{}/{}, {budget}", self.done, self.wanted));
+        self.bar.set_message(format!("{}/{}{}, {budget}", self.done, self.wanted, self.unfinished));
+    }
+}
+
+/// Images that are done, and not delivered.
+#[derive(Debug, Clone, Copy, Default)]
+struct Unfinished {
+    failed: u64,
+    deferred: u64,
+}
+
+impl Unfinished {
+    fn count(&mut self, status: Status) {
+        self.failed += u64::from(status == Status::Failed);
+        self.deferred += u64::from(status == Status::Deferred);
+    }
+}
+
+/// `, 3 failed, 2 deferred`; nothing where there are none.
+impl std::fmt::Display for Unfinished {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (number, word) in [(self.failed, "failed"), (self.deferred, "deferred")].into_iter().filter(|(number, _)| *number > 0) {
+            write!(f, ", {number} {word}")?;
+        }
+        Ok(())
     }
 }
 
@@ -204,7 +232,8 @@ fn style(template: &str) -> ProgressStyle {
 
 impl Bars {
     fn new(printer: Printer, bars: MultiProgress) -> Self {
-        let images = bars.add(ProgressBar::new(0).with_style(style("{prefix:<8} [{bar:30}] {pos}/{len}  {elapsed}")).with_prefix("images"));
+        let template = "{prefix:<8} [{bar:20}] {pos}/{len}{msg}  {elapsed}, {eta} left";
+        let images = bars.add(ProgressBar::new(0).with_style(style(template)).with_prefix("images"));
         let bytes = bars.add(
             ProgressBar::new(0)
                 .with_style(style("{prefix:<8} [{bar:30}] {decimal_bytes}/{decimal_total_bytes}  {decimal_bytes_per_sec}"))
@@ -212,7 +241,7 @@ impl Bars {
         );
         let redraw = std::time::Duration::from_millis(200);
         images.enable_steady_tick(redraw);
-        Bars { printer, bars, images, bytes, upstreams: Mutex::default() }
+        Bars { printer, bars, images, bytes, unfinished: Mutex::default(), upstreams: Mutex::default() }
     }
 
     fn upstream(&self, host: &str, change: impl FnOnce(&mut Upstream)) {
@@ -223,6 +252,7 @@ impl Bars {
                 .add(ProgressBar::new_spinner().with_style(style("  {prefix}: {msg}")).with_prefix(crate::error::printable(host))),
             wanted: 0,
             done: 0,
+            unfinished: Unfinished::default(),
             pulls: 0,
             budget: None,
             waits: false,
@@ -261,9 +291,14 @@ impl Reporter for Bars {
                     self.images.inc(1);
                     self.upstream(upstream, |upstream| {
                         upstream.done += 1;
+                        upstream.unfinished.count(outcome.status);
                         upstream.pulls += outcome.pulls;
                     });
                 }
+                let mut unfinished = self.unfinished.lock().unwrap_or_else(PoisonError::into_inner);
+                unfinished.count(outcome.status);
+                self.images.set_message(unfinished.to_string());
+                drop(unfinished);
                 // Bars show what goes well; lines stay for what a person must read.
                 if outcome.status == Status::Failed || !outcome.notes.is_empty() {
                     line(&self.printer, outcome);

@@ -25,6 +25,7 @@ pub(super) fn folder(given: Option<&Path>) -> Option<PathBuf> {
 /// The supply of a run. A state folder that cannot be made is refused if it was asked for. One that cannot be written is done
 /// without: it saves requests, nothing more; but where pulls are counted, none is spent that is not written down.
 pub(super) fn supply(config: &Config, options: SupplyOptions<'_>, printer: &Printer) -> Result<Supply, Refusal> {
+    crate::registry::check_proxies().map_err(Refusal::usage)?;
     let refuse = |error: Error| Refusal::usage(error.remedy("give a writable folder with --state DIR, or none"));
     let folder = folder(options.state);
     let asked = options.state.is_some();

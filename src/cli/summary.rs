@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::causes;
 use super::printer::{Paint, Printer};
 use super::progress::size;
 use super::times;
@@ -12,6 +13,7 @@ const REASONS: usize = 3;
 
 /// Prints what a run did: images, bytes, blobs, and pulls spent per upstream.
 pub(super) fn print(report: &RunReport, seconds: f64, printer: &Printer) {
+    causes::print(&report.images, printer);
     let facts = serde_json::json!({"totals": report.totals, "exit": report.exit, "registries": report.registries});
     printer.tell(&images(&report.totals, printer), &facts);
     printer.say(&bytes(&report.totals, seconds));
@@ -31,6 +33,7 @@ pub(super) fn print(report: &RunReport, seconds: f64, printer: &Printer) {
 
 /// Prints what an import did: nobody's pulls are spent by it.
 pub(super) fn import(report: &RunReport, seconds: f64, printer: &Printer) {
+    causes::print(&report.images, printer);
     let facts = serde_json::json!({"totals": report.totals, "exit": report.exit, "registries": report.registries});
     printer.tell(&images(&report.totals, printer), &facts);
     printer.say(&bytes(&report.totals, seconds));

@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub(crate) use credentials::READ_CREDENTIALS;
 pub use credentials::{Account, CredentialSet, CredentialStore, Environment, Login};
 pub use settings::{Profile, Pulls, Rate, RegistrySettings, TARGET_CONCURRENCY, UPSTREAM_CONCURRENCY, profiles};
 pub(crate) use target::not_a_path;

@@ -30,4 +30,4 @@ pub(crate) use sink::{ABSENT, absent_from};
 pub use sink::{Presence, Publication, SPARSE, Sink};
 pub use source::{BlobStream, Charge, OpenBlob, Place, Source, Tally};
 pub use verify::Verified;
-pub(crate) use verify::{checkable, hasher};
+pub(crate) use verify::{CHECK_BLOB, checkable, hasher};

@@ -48,12 +48,14 @@ pub struct Charge {
     /// The pulls that are reserved for it: each manifest GET at an upstream takes one. `None`: nobody has reserved any, and the
     /// transport asks the account's gate for each.
     pub lease: Option<Lease>,
+    /// On connections of its own: what came on another was damaged.
+    pub fresh: bool,
 }
 
 impl Charge {
     /// A fresh charge for `image`, paid by the account the requests are sent with.
     pub fn new(image: impl Into<Arc<str>>) -> Self {
-        Charge { image: image.into(), account: None, tally: Arc::default(), lease: None }
+        Charge { image: image.into(), account: None, tally: Arc::default(), lease: None, fresh: false }
     }
 }
 
@@ -164,6 +166,11 @@ pub trait Source: Send + Sync {
     /// The manifest, if reading it here asks nobody: one that was kept from an earlier attempt.
     fn at_hand(&self, _manifest: &Digest) -> Option<Manifest> {
         None
+    }
+
+    /// Whether content comes over a network, which may damage it on the way: reading it again may help.
+    fn is_remote(&self) -> bool {
+        false
     }
 
     /// Whether manifests read here are at hand afterwards, also for later runs.

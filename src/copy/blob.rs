@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 
 use super::engine::{Engine, Image};
-use crate::content::{BlobStream, Charge, Descriptor, OpenBlob, Place, Presence as At, Source};
+use crate::content::{self, BlobStream, Charge, Descriptor, OpenBlob, Place, Presence as At, Source};
 use crate::report::{Event, Reporter};
 use crate::{Error, Kind, Result, Side};
 
@@ -83,7 +83,7 @@ impl Engine {
         let mut sources: Vec<(Arc<dyn Source>, Place)> = Vec::with_capacity(2);
         sources.extend(other.map(|place| (Arc::clone(&self.target.source), place.clone())));
         sources.push((Arc::clone(&image.upstream), image.from.clone()));
-        let opener = Opener {
+        let mut opener = Opener {
             sources,
             blob: blob.clone(),
             inline: self.at_hand.get(&blob.digest),
@@ -91,11 +91,27 @@ impl Engine {
             reporter: Arc::clone(&self.reporter),
             announced: AtomicBool::new(false),
         };
-        self.target.sink.write_blob(&image.to, blob, &opener, &image.charge).await?;
+        let mut damaged = 0;
+        while let Err(error) = self.target.sink.write_blob(&image.to, blob, &opener, &image.charge).await {
+            damaged += 1;
+            if damaged >= MOST_DAMAGED || !was_damaged_on_its_way(&error) || !image.upstream.is_remote() {
+                return Err(error);
+            }
+            tracing::warn!(%error, "a blob was damaged on its way; reading it again on another connection");
+            opener.charge.fresh = true;
+        }
         self.counts.copied.fetch_add(1, Ordering::Relaxed);
         self.presence.add(&image.to, &blob.digest);
         Ok(())
     }
+}
+
+/// A proxy or a line damages now this and now that; bytes that are wrong three times, on three connections, are wrong at the upstream.
+const MOST_DAMAGED: u32 = 3;
+
+/// Whether the bytes that came are not the ones that the upstream should have.
+fn was_damaged_on_its_way(error: &Error) -> bool {
+    error.kind() == Kind::Damaged && error.side() == Side::Upstream && error.operation() == content::CHECK_BLOB
 }
 
 /// Opens a blob at the first of several sources that has it.

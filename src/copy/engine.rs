@@ -354,7 +354,8 @@ impl Engine {
             .and_then(carried)
         };
         let target = self.target.sink.published(&image.to, &image.publish, &image.charge);
-        let (wanted, held) = futures_util::future::try_join(upstream, target).await?;
+        // The target first: while it is down, nothing is asked of the upstream.
+        let (held, wanted) = futures_util::future::try_join(target, upstream).await?;
         self.weigh(image, wanted, held).await
     }
 

@@ -46,9 +46,10 @@ impl Aimd {
         self.cap.min(2)
     }
 
-    fn congested(&mut self, epoch: u64) {
+    /// Half as many at once, but not fewer than `least`.
+    fn congested(&mut self, epoch: u64, least: usize) {
         if epoch == self.epoch {
-            self.limit = (self.limit / 2).max(self.floor());
+            self.limit = (self.limit / 2).max(self.floor()).max(least.min(self.limit));
             self.epoch += 1;
             (self.reached, self.good) = (false, 0);
         }
@@ -201,7 +202,17 @@ impl Permit {
     /// The host answered 429 or 503: fewer at once.
     pub fn congested(&self) {
         if let Some(shared) = &self.shared {
-            lock(shared).aimd.congested(self.epoch);
+            lock(shared).aimd.congested(self.epoch, 0);
+        }
+    }
+
+    /// The host answered 429 or 503 and said how long to wait. It is left alone for that long, so what may be under way at once
+    /// shrinks to half of the cap and no further: with fewer, a host that asks everybody to wait a second serves two requests a second.
+    pub fn asked_to_wait(&self) {
+        if let Some(shared) = &self.shared {
+            let mut state = lock(shared);
+            let least = state.aimd.cap / 2;
+            state.aimd.congested(self.epoch, least);
         }
     }
 

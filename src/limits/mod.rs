@@ -8,7 +8,8 @@
 //! | pulls per window | `window`, `budget`, `order`, `gate`, `lease` | an account |
 //! | the same, beyond this run and across processes | `ledger` | an account |
 //! | `Retry-After` | `pause` | a host |
-//! | requests per second | `pace` | a host |
+//! | requests per second, as configured | `pace` | a host |
+//! | requests per second, found from refusals | `adaptive_pace` | a host |
 //! | requests at once | `adaptive` | a host |
 //! | bytes per second | `bandwidth` | a host, or the program |
 //!
@@ -16,6 +17,7 @@
 
 mod accounts;
 mod adaptive;
+mod adaptive_pace;
 mod bandwidth;
 mod budget;
 mod clock;
@@ -33,6 +35,7 @@ mod simulation;
 
 pub use accounts::{AccountId, Accounts, Claim, Deferred, Mode, Probe, Standing};
 pub use adaptive::{Adaptive, Class, Permit};
+pub use adaptive_pace::AdaptivePace;
 pub use bandwidth::{Bandwidth, Rate};
 pub use budget::{Budget, Grant, Outcome, Pulls, Room, Wait};
 pub use clock::Clock;

@@ -39,7 +39,7 @@ pub(crate) struct Topic<'a> {
 impl Topic<'_> {
     /// An error about this.
     pub(crate) fn error(&self, kind: Kind, message: impl AsRef<str>) -> Error {
-        Error::new(self.side, self.operation, kind, message).subject(self.image)
+        Error::new(self.side, self.operation, kind, message).subject(self.image).host(self.host)
     }
 }
 
@@ -59,6 +59,8 @@ pub(crate) struct Refusal {
     pub(crate) pulls_spent: bool,
     /// The host that answered, if the registry redirected to another.
     pub(crate) foreign: Option<String>,
+    /// The host that answered, if it is not the registry itself, however we came to it.
+    pub(crate) elsewhere: Option<String>,
 }
 
 impl Refusal {
@@ -76,7 +78,8 @@ impl Refusal {
         // GHCR says how long in the message (docs/registries.md, "GitHub").
         let retry_after = retry_after.or_else(|| if throttled { limits::retry_after_in_message(&message) } else { None });
         let pulls_spent = throttled && foreign.is_none() && is_spent(headers, body);
-        Refusal { status, code: codes.first().cloned(), codes, message, retry_after, pulls_spent, foreign }
+        let elsewhere = foreign.clone();
+        Refusal { status, code: codes.first().cloned(), codes, message, retry_after, pulls_spent, foreign, elsewhere }
     }
 
     fn has(&self, code: &str) -> bool {
@@ -177,7 +180,8 @@ fn detailed(topic: &Topic<'_>, refusal: &Refusal, message: String) -> Error {
 
 /// The error of a 401 that no login helps against: what the registry said, and what the login said.
 pub(crate) fn unauthorized(topic: &Topic<'_>, refusal: &Refusal, login: &Error) -> Error {
-    let error = topic.error(Kind::Unauthorized, format!("{}; {}", refusal.words(), login.message())).status(refusal.status);
+    let message = format!("{}; {}", refusal.words(), login.message());
+    let error = topic.error(Kind::Unauthorized, message).status(refusal.status).with_cause(login.cause());
     let error = match refusal.code.as_deref().or(login.registry_code()) {
         Some(code) => error.code(code),
         None => error,
@@ -195,6 +199,7 @@ pub(crate) fn exhausted(topic: &Topic<'_>, patience: &Patience, trouble: &Troubl
         format!("{attempts} attempt{} in {:.1} s", if attempts == 1 { "" } else { "s" }, patience.started().elapsed().as_secs_f64());
     match trouble {
         Trouble::Broken(cause) => topic.error(Kind::Unavailable, format!("no answer after {after}: {cause}")),
+        Trouble::BrokenElsewhere(host, cause) => topic.error(Kind::Unavailable, format!("no answer from {host} after {after}: {cause}")),
         Trouble::Lost(cause) => topic.error(Kind::Unavailable, format!("still so after {after}: {cause}")),
         Trouble::Answer(refusal) => detailed(topic, refusal, format!("still so after {after}: {}", refusal.words())),
     }
@@ -235,6 +240,7 @@ fn kind_of(operation: &str, refusal: &Refusal) -> Kind {
         429 => Kind::Limited,
         _ if refusal.has("TOOMANYREQUESTS") => Kind::Limited,
         401 => Kind::Unauthorized,
+        501 => Kind::Refused,
         404 | 410 if !is_push(operation) => Kind::NotFound,
         500..=599 | 408 | 499 => Kind::Unavailable,
         _ => Kind::Refused,
@@ -313,6 +319,7 @@ mod tests {
             ("get manifest", 403, "TOOMANYREQUESTS", "", Kind::Limited),
             ("get manifest", 503, "UNAVAILABLE", "", Kind::Unavailable),
             ("list tags", 500, "", "", Kind::Unavailable),
+            ("list tags", 501, "", "", Kind::Refused),
         ] {
             assert_eq!(kind_of(operation, &refusal(status, &envelope(code, message))), kind, "{operation} {status} {code}");
         }

@@ -21,6 +21,9 @@ use crate::{Error, Kind, Result};
 /// need a moment.
 const NAME_WAITS: [Duration; 2] = [Duration::from_millis(300), Duration::from_secs(1)];
 
+/// A proxy or a line damages now this and now that; bytes that are wrong three times, on three connections, are wrong at the upstream.
+const MOST_DAMAGED: u32 = 3;
+
 /// Says what a manifest's bytes hash to.
 const CONTENT_DIGEST: &str = "docker-content-digest";
 /// Says that the registry has seen the `subject` of a manifest that was put.
@@ -104,29 +107,46 @@ impl RegistryStore {
         let url = self.manifest_url(place, reference.as_str());
         let mut call = Call::new((RequestKind::ManifestGet, "get manifest", Method::GET), url, place, scopes, charge);
         call.headers = accept();
-        let (answer, body) = match self.transport.fetch(&call, MAX_MANIFEST, &mut self.transport.host.patience()).await {
-            Ok(fetched) => fetched,
-            Err(error) if error.kind() == Kind::NotFound => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let side = self.transport.side;
-        // Noted by the host, which is a cache then.
-        let _ = self.is_passed_on(&answer);
-        if self.transport.reads_upstream(charge) {
-            charge.tally.add_read(body.len() as u64);
-        }
-        let topic = self.transport.topic(&call);
-        let said = said_digest(&answer, &topic)?;
-        let expected = match (reference, said) {
-            (Reference::Digest(digest), said) => {
-                agree(digest, said.as_ref(), &topic)?;
-                digest.clone()
+        let mut damaged = 0;
+        loop {
+            let (answer, body) = match self.transport.fetch(&call, MAX_MANIFEST, &mut self.transport.host.patience()).await {
+                Ok(fetched) => fetched,
+                Err(error) if error.kind() == Kind::NotFound => return Ok(None),
+                Err(error) => return Err(error),
+            };
+            let side = self.transport.side;
+            // Noted by the host, which is a cache then.
+            let _ = self.is_passed_on(&answer);
+            if self.transport.reads_upstream(charge) {
+                charge.tally.add_read(body.len() as u64);
             }
-            (Reference::Tag(_), Some(said)) if said.hasher().is_some() => said,
-            (Reference::Tag(_), _) => Digest::sha256(&body),
-        };
-        let content_type = answer.header(CONTENT_TYPE);
-        Manifest::received(body, content_type, &expected, side, topic.host).map(Some).map_err(|error| error.subject(topic.image))
+            let topic = self.transport.topic(&call);
+            let said = said_digest(&answer, &topic)?;
+            let expected = match (reference, said) {
+                (Reference::Digest(digest), said) => {
+                    agree(digest, said.as_ref(), &topic)?;
+                    digest.clone()
+                }
+                (Reference::Tag(_), Some(said)) if said.hasher().is_some() => said,
+                (Reference::Tag(_), _) => Digest::sha256(&body),
+            };
+            damaged += 1;
+            // A web page in the manifest's place is no damage.
+            let was_damaged = body.trim_ascii_start().starts_with(b"{") && expected.hasher().is_some() && !expected.matches(&body);
+            if was_damaged && damaged < MOST_DAMAGED {
+                tracing::warn!(
+                    host = topic.host,
+                    image = topic.image,
+                    "a manifest was damaged on its way; reading it again on another connection"
+                );
+                call.fresh = true;
+                continue;
+            }
+            let content_type = answer.header(CONTENT_TYPE);
+            return Manifest::received(body, content_type, &expected, side, topic.host)
+                .map(Some)
+                .map_err(|error| error.subject(topic.image).host(topic.host));
+        }
     }
 
     /// PUT, by digest or by tag. The registry must store these very bytes.

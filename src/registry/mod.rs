@@ -41,3 +41,11 @@ pub(crate) use registries::{Concurrency, HostSettings, Limits, Registries};
 pub(crate) use store::RegistryStore;
 pub(crate) use through::{BlobSeen, Looked};
 pub(crate) use transport::RetryPolicy;
+
+/// Whether the environment's proxies can be used.
+///
+/// # Errors
+/// If one of them is no address.
+pub(crate) fn check_proxies() -> crate::Result<()> {
+    address::ProxyVariables::of_process().map(drop)
+}

@@ -316,6 +316,9 @@ fn is_final(error: &Error) -> bool {
 /// A refusal that is kept for other images names none.
 fn anonymous(error: &Error) -> Error {
     let mut kept = Error::new(error.side(), error.operation().to_owned(), error.kind(), error.bare_message());
+    if let Some(host) = error.at_host() {
+        kept = kept.host(host);
+    }
     if let Some(status) = error.http_status() {
         kept = kept.status(status);
     }

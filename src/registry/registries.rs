@@ -120,6 +120,9 @@ impl Registries {
             Arc::new(Account { name, counters: Counters::default(), authenticator, pace })
         });
         let account = Arc::clone(account);
+        if side == Side::Upstream && account.pace.is_none() {
+            shared.begin_slowly();
+        }
         // Only what is read from an upstream is a pull.
         let toll = (side == Side::Upstream).then(|| Toll::new(&self.limits.accounts, &shared, &account, settings.pulls));
         let transport = Transport { side, host: shared, account, toll };

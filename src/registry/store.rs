@@ -64,6 +64,10 @@ impl RegistryStore {
 
 #[async_trait]
 impl Source for RegistryStore {
+    fn is_remote(&self) -> bool {
+        true
+    }
+
     async fn ready(&self) {
         // A pause that nobody waits for is met, and reported, by the request itself.
         let _ = self.transport.host.clear().await;

@@ -2,21 +2,24 @@
 //!
 //! A blob of known length goes in two requests, POST and PUT. Where a single PUT of the whole is refused (Azure; whoever
 //! answered 413 before) it goes in three: POST, one streaming PATCH, an empty PUT. A transfer that fails starts again with a
-//! new session and a freshly opened source; all its turns share one retry budget.
+//! new session and a freshly opened source; all its turns share one retry budget, and a small one is not read from its source again.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
 use reqwest::header::{CONTENT_TYPE, HeaderValue, LOCATION};
 use reqwest::{Method, StatusCode};
 use tokio::time::Instant;
 use url::Url;
 
 use super::auth::Scopes;
+use super::blobs::named;
 use super::counters::RequestKind;
 use super::error;
 use super::store::RegistryStore;
-use super::transport::{Answer, Attempt, Call, Claim, Feed, Lane, Patience, Progress, Trouble, commit_time};
-use crate::content::{self, Charge, Descriptor, Digest, OpenBlob, Place, Verified};
+use super::transport::{Answer, Attempt, Call, Claim, EMPTY, Feed, Lane, Patience, Progress, Trouble, commit_time};
+use crate::content::{self, BlobStream, Charge, Descriptor, Digest, OpenBlob, Place, Verified};
 use crate::{Kind, Result, Side};
 
 pub(super) const START: &str = "start upload";
@@ -35,7 +38,16 @@ struct Upload<'a> {
     blob: &'a Descriptor,
     open: &'a dyn OpenBlob,
     charge: &'a Charge,
+    /// The bytes of a small blob, once they have come: sent again, they are not read again.
+    kept: Kept,
 }
+
+/// Blobs up to this size are kept in memory until they are uploaded: configs and most layers of small images, of which a target that
+/// fails now and then would else be sent every failed one's bytes twice by the upstream. 1 MiB for each upload under way is 16 MiB.
+const SMALL: u64 = 1024 * 1024;
+
+/// The bytes that a source has given, as far as they are kept.
+type Kept = Arc<Mutex<Vec<Bytes>>>;
 
 /// What one turn came to.
 enum Turn {
@@ -53,34 +65,8 @@ impl RegistryStore {
     pub(super) async fn upload(&self, place: &Place, blob: &Descriptor, open: &dyn OpenBlob, charge: &Charge) -> Result<()> {
         // No session is opened for what cannot be checked on the way.
         content::checkable(blob, Side::Upstream).map_err(|error| error.subject(&*charge.image))?;
-        let upload = Upload { store: self, place, scopes: Scopes::push(place.as_str()), blob, open, charge };
-        let mut patience = self.transport.host.patience();
-        let mut logins = 0;
-        let mut hold = false;
-        loop {
-            let by_patch = self.transport.host.patches();
-            match upload.turn(by_patch, hold, &mut patience).await? {
-                Turn::Done => return Ok(()),
-                Turn::TooLarge => self.transport.host.patch_from_now_on(),
-                Turn::LoggedIn if logins < MOST_LOGINS => logins += 1,
-                Turn::LoggedIn => {
-                    let topic = self.transport.topic_of(UPLOAD, Some(place), charge);
-                    return Err(topic.error(Kind::Unauthorized, "the registry refuses each login as soon as it is used").status(401));
-                }
-                Turn::Again(trouble, sent, all_left) => {
-                    // Perhaps it was answered and closed while the body was still on its way (413 of a proxy), and the break
-                    // was seen before the answer. Next time the body waits for such an answer, as curl's does after
-                    // `Expect: 100-continue`.
-                    hold = matches!(trouble, Trouble::Broken(_)) && !all_left;
-                    let topic = self.transport.topic_of(UPLOAD, Some(place), charge);
-                    self.transport.stumble(&topic, &mut patience, trouble, sent).await?;
-                    // If only the answer was lost, the blob is there, and is not read from the upstream a second time.
-                    if all_left && self.head_blob(place, &blob.digest, charge).await? {
-                        return Ok(());
-                    }
-                }
-            }
-        }
+        let upload = Upload { store: self, place, scopes: Scopes::push(place.as_str()), blob, open, charge, kept: Kept::default() };
+        upload.run().await.map_err(|error| if error.side() == self.transport.side { named(error, &blob.digest) } else { error })
     }
 
     /// Asks for a blob of `from` to be had in `to` too. `false`: not so; it has to be copied.
@@ -141,17 +127,78 @@ impl RegistryStore {
 }
 
 impl Upload<'_> {
-    /// One session from its POST to its end.
-    async fn turn(&self, by_patch: bool, hold: bool, patience: &mut Patience) -> Result<Turn> {
+    /// Turns, until one succeeds or the retry budget is spent. The short requests of a turn have budgets of their own: that a session
+    /// took three attempts to open says nothing about the bytes.
+    async fn run(&self) -> Result<()> {
         let transport = &self.store.transport;
-        let session = self.start(patience).await?;
+        let mut patience = transport.host.patience();
+        let mut logins = 0;
+        let mut hold = false;
+        loop {
+            let by_patch = transport.host.patches();
+            match self.turn(by_patch, hold).await? {
+                Turn::Done => return Ok(()),
+                Turn::TooLarge => transport.host.patch_from_now_on(),
+                Turn::LoggedIn if logins < MOST_LOGINS => logins += 1,
+                Turn::LoggedIn => {
+                    let topic = transport.topic_of(UPLOAD, Some(self.place), self.charge);
+                    return Err(topic.error(Kind::Unauthorized, "the registry refuses each login as soon as it is used").status(401));
+                }
+                Turn::Again(trouble, sent, all_left) => {
+                    // Perhaps it was answered and closed while the body was still on its way (413 of a proxy), and the break
+                    // was seen before the answer. Next time the body waits for such an answer, as curl's does after
+                    // `Expect: 100-continue`.
+                    hold = trouble.is_broken() && !all_left;
+                    let topic = transport.topic_of(UPLOAD, Some(self.place), self.charge);
+                    transport.stumble(&topic, &mut patience, trouble, sent).await?;
+                    // If only the answer was lost, the blob is there, and is not read from the upstream a second time.
+                    if all_left && self.store.head_blob(self.place, &self.blob.digest, self.charge).await? {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    /// The blob's bytes: from the source, or, if all of a small blob came before, from memory.
+    async fn source(&self) -> Result<BlobStream> {
+        let chunks = std::mem::take(&mut *self.kept());
+        if self.blob.size > 0 && chunks.iter().map(|chunk| chunk.len() as u64).sum::<u64>() == self.blob.size {
+            self.kept().clone_from(&chunks);
+            return Ok(stream::iter(chunks.into_iter().map(Ok)).boxed());
+        }
+        let source = self.open.open(0).await?;
+        if self.blob.size > SMALL {
+            return Ok(source);
+        }
+        let (kept, mut room) = (Arc::clone(&self.kept), self.blob.size);
+        let keeping = source.inspect(move |item| {
+            // A source that gives too much is refused by who checks it; here it only must not be kept.
+            if let Ok(chunk) = item
+                && chunk.len() as u64 <= room
+            {
+                room -= chunk.len() as u64;
+                kept.lock().unwrap_or_else(PoisonError::into_inner).push(chunk.clone());
+            }
+        });
+        Ok(keeping.boxed())
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Vec<Bytes>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One session from its POST to its end.
+    async fn turn(&self, by_patch: bool, hold: bool) -> Result<Turn> {
+        let transport = &self.store.transport;
+        let session = self.start().await?;
         if self.blob.size == 0 {
-            return self.put_empty(session, patience).await;
+            return self.put_empty(session).await;
         }
         // The source is opened when its bytes can go: an open source whose target is paused would time out.
         let topic = transport.topic_of(UPLOAD, Some(self.place), self.charge);
         transport.host.clear().await.map_err(|pause| error::told_to_wait(&topic, pause))?;
-        let source = match self.open.open(0).await.and_then(|source| Verified::whole(source, self.blob, Side::Upstream)) {
+        let source = match self.source().await.and_then(|source| Verified::whole(source, self.blob, Side::Upstream)) {
             Ok(source) => source,
             Err(error) => {
                 self.give_back(session).await;
@@ -174,7 +221,7 @@ impl Upload<'_> {
             return Err(error.subject(&*self.charge.image));
         }
         match attempt {
-            Attempt::Answer(answer) if by_patch => self.commit(*answer, &call, patience).await,
+            Attempt::Answer(answer) if by_patch => self.commit(*answer, &call).await,
             Attempt::Answer(answer) if progress.complete() => self.stored(&answer).map(|()| Turn::Done),
             // Stored without all of its bytes: perhaps it had them. Then it says so when asked; if not, this has failed.
             Attempt::Answer(answer) => Ok(Turn::Again(lost("the registry answered before it had the whole blob"), answer.sent, true)),
@@ -194,17 +241,17 @@ impl Upload<'_> {
     }
 
     /// The last request of an upload by PATCH.
-    async fn commit(&self, answer: Answer, patched: &Call<'_>, patience: &mut Patience) -> Result<Turn> {
+    async fn commit(&self, answer: Answer, patched: &Call<'_>) -> Result<Turn> {
         let session = self.store.location(&answer, patched).await?;
         drop(answer);
-        self.put_empty(session, patience).await
+        self.put_empty(session).await
     }
 
     /// PUT without a body: ends the session.
-    async fn put_empty(&self, session: Url, patience: &mut Patience) -> Result<Turn> {
+    async fn put_empty(&self, session: Url) -> Result<Turn> {
         let mut call = self.call(UPLOAD, Method::PUT, with_digest(session, &self.blob.digest));
         call.grace = commit_time(self.blob.size);
-        match self.store.transport.send(&call, patience).await {
+        match self.store.transport.send(&call, &mut self.store.transport.host.patience()).await {
             Ok(answer) => self.stored(&answer).map(|()| Turn::Done),
             // An earlier attempt of this very request may have ended the session: then the blob is there.
             Err(error) if error.kind() == Kind::UploadLost => {
@@ -215,14 +262,24 @@ impl Upload<'_> {
     }
 
     /// Opens a session.
-    async fn start(&self, patience: &mut Patience) -> Result<Url> {
+    async fn start(&self) -> Result<Url> {
         // Opened to find out whether the registry takes it.
         if let Some(session) = self.store.admissions.take(self.place) {
             return Ok(session);
         }
-        let call = self.call(START, Method::POST, self.store.transport.host.url(&format!("{}/blobs/uploads/", self.place)));
-        let answer = self.store.transport.send(&call, patience).await?;
-        self.store.location(&answer, &call).await
+        let transport = &self.store.transport;
+        let call = self.call(START, Method::POST, transport.host.url(&format!("{}/blobs/uploads/", self.place)));
+        let mut patience = transport.host.patience();
+        loop {
+            let answer = transport.send(&call, &mut patience).await?;
+            if answer.status != StatusCode::OK || answer.header(LOCATION).is_some() {
+                return self.store.location(&answer, &call).await;
+            }
+            // A session is opened with 202; a bare 200 is something else's answer.
+            let (trouble, sent) = (answer.broken(EMPTY), answer.sent);
+            drop(answer);
+            transport.stumble(&transport.topic(&call), &mut patience, trouble, sent).await?;
+        }
     }
 
     async fn give_back(&self, session: Url) {

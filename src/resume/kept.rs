@@ -89,6 +89,10 @@ pub struct Keeping<S> {
 
 #[async_trait]
 impl<S: Source> Source for Keeping<S> {
+    fn is_remote(&self) -> bool {
+        self.source.is_remote()
+    }
+
     async fn resolve(&self, place: &Place, reference: &Reference, charge: &Charge) -> Result<Option<Descriptor>> {
         self.source.resolve(place, reference, charge).await
     }

@@ -140,6 +140,8 @@ impl Sync {
             pending: Mutex::default(),
             under_way: Mutex::default(),
             late: Mutex::new(late),
+            failed_once: Mutex::default(),
+            spent: Mutex::default(),
             written: std::sync::atomic::AtomicU64::new(0),
         });
         for (order, row) in prepared.failed {
@@ -267,6 +269,10 @@ pub(super) struct Worker {
     pub(super) under_way: Mutex<BTreeMap<(usize, String), (Charge, Instant)>>,
     /// By upstream: where images go whose names are decided upon late.
     pub(super) late: Mutex<Senders>,
+    /// Images that failed for a reason that may pass, by upstream: each is tried once more when all others are done.
+    failed_once: Mutex<BTreeMap<String, Vec<(Want, Error)>>>,
+    /// What such images have cost the first time.
+    spent: Mutex<BTreeMap<(usize, String), Outcome>>,
     written: std::sync::atomic::AtomicU64,
 }
 
@@ -281,9 +287,27 @@ pub(super) async fn of_its_own<T: Default + Send + 'static>(work: impl Future<Ou
 }
 
 impl Worker {
+    /// All units of one upstream, and then once more those images that failed for a reason that may have passed.
+    async fn group(self: Arc<Self>, upstream: String, units: Vec<Unit>, late: Option<mpsc::UnboundedReceiver<Want>>) {
+        Arc::clone(&self).pass(upstream.clone(), units, late).await;
+        let failed = lock(&self.failed_once).remove(&upstream).unwrap_or_default();
+        // While a host is down, its images would fail again.
+        let is_down = |error: &Error| error.outage().is_some_and(|outage| !outage.is_over());
+        let (down, again): (Vec<_>, Vec<_>) = failed.into_iter().partition(|(_, error)| is_down(error));
+        for (want, error) in down {
+            let mut row = want.row(&self.target.target);
+            self.settle(&(want.item.order, row.source.clone()), &mut row);
+            self.finish(&upstream, want.item.order, row.failed(error));
+        }
+        if !again.is_empty() {
+            tracing::info!(upstream, images = again.len(), "trying once more what failed for a reason that may have passed");
+            self.pass(upstream, again.into_iter().map(|(want, _)| Unit::Want(want)).collect(), None).await;
+        }
+    }
+
     /// All units of one upstream: listings and surveys as many at once as keep it busy, and what must be brought as soon as that
     /// is known; unless pulls are scarce: then all is surveyed first, and what is worth most goes first.
-    async fn group(self: Arc<Self>, upstream: String, units: Vec<Unit>, late: Option<mpsc::UnboundedReceiver<Want>>) {
+    async fn pass(self: Arc<Self>, upstream: String, units: Vec<Unit>, late: Option<mpsc::UnboundedReceiver<Want>>) {
         let mut known = units.len() as u64;
         let late = stream::iter(late).flat_map(|late| stream::unfold(late, async |mut late| late.recv().await.map(|want| (want, late))));
         let host: Arc<str> = upstream.as_str().into();
@@ -424,8 +448,31 @@ impl Worker {
         }
     }
 
+    /// Whether an image that failed with `error` is put aside, to be tried once more at the end.
+    fn is_put_aside(&self, upstream: &str, found: &Found, error: &Error) -> bool {
+        let may_pass = matches!(error.kind(), Kind::Unavailable | Kind::Limited | Kind::UploadLost);
+        if !may_pass || self.engines.stop_requested() || self.in_time().is_err() {
+            return false;
+        }
+        let mut row = found.want.row(&self.target.target);
+        let key = (found.want.item.order, row.source.clone());
+        if lock(&self.spent).contains_key(&key) {
+            return false;
+        }
+        tracing::info!(%error, image = row.source, "failed; it is tried once more at the end");
+        self.settle(&key, &mut row);
+        lock(&self.spent).insert(key, row);
+        lock(&self.failed_once).entry(upstream.to_owned()).or_default().push((found.want.clone(), error.clone()));
+        true
+    }
+
     /// Reports what became of an image.
     fn close_row(&self, upstream: &str, found: &Found, delivered: Result<Delivered>) {
+        if let Err(error) = &delivered
+            && self.is_put_aside(upstream, found, error)
+        {
+            return;
+        }
         let order = found.want.item.order;
         let mut row = found.want.row(&self.target.target);
         self.settle(&(order, row.source.clone()), &mut row);
@@ -459,11 +506,17 @@ impl Worker {
 
     /// Writes down what the image has cost, if it was begun.
     pub(super) fn settle(&self, key: &(usize, String), row: &mut Outcome) {
-        let Some((Charge { tally, .. }, started)) = lock(&self.under_way).remove(key) else { return };
-        row.bytes = tally.bytes_read();
-        row.pulls = tally.pulls();
-        row.seconds = (started.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
-        self.written.fetch_add(tally.bytes_written(), std::sync::atomic::Ordering::Relaxed);
+        if let Some((Charge { tally, .. }, started)) = lock(&self.under_way).remove(key) {
+            row.bytes = tally.bytes_read();
+            row.pulls = tally.pulls();
+            row.seconds = (started.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
+            self.written.fetch_add(tally.bytes_written(), std::sync::atomic::Ordering::Relaxed);
+        }
+        if let Some(before) = lock(&self.spent).get(key) {
+            row.bytes += before.bytes;
+            row.pulls += before.pulls;
+            row.seconds += before.seconds;
+        }
     }
 
     /// Notes that `unit` is wanted.

@@ -324,6 +324,10 @@ pub(super) fn charge_nobody(charge: &Charge) -> Charge {
 /// The engine asks for the image by the digest that the survey found; it is pulled by its name all the same.
 #[async_trait]
 impl Source for Through {
+    fn is_remote(&self) -> bool {
+        true
+    }
+
     async fn ready(&self) {
         self.cache.store.ready().await;
     }

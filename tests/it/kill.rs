@@ -80,8 +80,8 @@ fn check_requests(fake: &Fake, whole: &BTreeMap<String, u64>, begun: &BTreeMap<S
     for request in blob_gets(fake) {
         let hex = hex(&request);
         assert!(!whole.contains_key(&hex), "{hex} was there, and was read again");
-        let from = begun.get(&hex).copied().filter(|len| *len > 0).map(|len| format!("bytes={len}-"));
-        assert_eq!(request.range(), from.as_deref(), "{hex}");
+        let from = begun.get(&hex).copied().filter(|len| *len > 0).map(|len| format!("bytes={len}"));
+        assert_eq!(request.range().and_then(|range| range.split('-').next()), from.as_deref(), "{hex}");
         continued += usize::from(from.is_some());
     }
     continued

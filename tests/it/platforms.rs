@@ -562,9 +562,9 @@ fn a_registry_that_refuses_sparse_indexes_is_told_from_one_that_lost_something()
     assert_eq!(upstream.count(Kind::BlobGet), 3, "nothing is read twice for it");
     assert_eq!((&run.error()["side"], &run.error()["code"]), (&json!("target"), &json!("MANIFEST_BLOB_UNKNOWN")));
     assert!(target.tags("m/app").is_empty());
-    let said = run.stderr.lines().next().unwrap().replace(&upstream.addr(), "UPSTREAM");
+    let said = run.stderr.lines().next().unwrap().replace(&upstream.addr(), "UPSTREAM").replace(&target.addr(), "TARGET");
     let (before, after) = (said.find("sha256:").unwrap(), said.find(" (it takes").unwrap());
-    assert_snapshot!(format!("{}DIGEST{}", &said[..before], &said[after..]), @r#"error: list.txt:1: target: put manifest UPSTREAM/app:v1: 404 MANIFEST_BLOB_UNKNOWN blob unknown to registry: DIGEST (it takes no index without all of its platforms: set index = "rewrite" for the rule; where it is distribution's own registry, `validation.manifests.indexes.platforms: none` (or `list`) in its configuration lets it take one)"#);
+    assert_snapshot!(format!("{}DIGEST{}", &said[..before], &said[after..]), @r#"error: list.txt:1: target TARGET: put manifest UPSTREAM/app:v1: 404 MANIFEST_BLOB_UNKNOWN blob unknown to registry: DIGEST (it takes no index without all of its platforms: set index = "rewrite" for the rule; where it is distribution's own registry, `validation.manifests.indexes.platforms: none` (or `list`) in its configuration lets it take one)"#);
 }
 
 #[test]

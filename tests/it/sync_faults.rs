@@ -158,7 +158,8 @@ fn a_body_that_breaks_off_goes_on_from_the_byte_it_had_reached() {
     copy.upstream.fault(of_large(), 1, Fault::CutBody { after: 50_000 });
     let run = copy.arrives();
     let ranges: Vec<Option<String>> = copy.of_large(Kind::BlobGet).iter().map(|request| request.range().map(str::to_owned)).collect();
-    assert_eq!(ranges, [None, Some("bytes=100000-".to_owned()), Some("bytes=150000-".to_owned())]);
+    let last = layer(1, LARGE).len() - 1;
+    assert_eq!(ranges, [None, Some(format!("bytes=100000-{last}")), Some(format!("bytes=150000-{last}"))]);
     assert_eq!(run.total("bytes_read"), copy.upstream.bytes_sent(), "no byte is read twice");
 }
 

@@ -29,6 +29,9 @@ pub use store::CredentialStore;
 
 use secrecy::{ExposeSecret, SecretString};
 
+/// The operation that errors about credentials name.
+pub(crate) const READ_CREDENTIALS: &str = files::OPERATION;
+
 /// What is shown to a registry.
 #[derive(Clone)]
 pub enum Login {

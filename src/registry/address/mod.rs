@@ -19,6 +19,7 @@ use url::{Host, Url};
 pub(crate) use guard::{Guard, blocked};
 use guard::{Names, System};
 use proxy::Proxies;
+pub(crate) use proxy::Variables as ProxyVariables;
 use ranges::{Reach, reach};
 
 /// Names under which clouds serve a machine's credentials, for the case that no lookup shows the address (a proxy resolves).
@@ -47,7 +48,7 @@ pub(crate) struct AddressPolicy {
 impl AddressPolicy {
     /// The policy for the registry at `endpoint`; `allow_private` is its setting of that name.
     pub(crate) fn new(endpoint: &Url, allow_private: bool) -> Self {
-        Self::with(endpoint, allow_private, Proxies::from_system(), Box::new(System))
+        Self::with(endpoint, allow_private, Proxies::from_environment(), Box::new(System))
     }
 
     fn with(endpoint: &Url, allow_private: bool, proxies: Proxies, names: Box<dyn Names>) -> Self {
@@ -107,6 +108,11 @@ impl AddressPolicy {
             return Vec::new();
         }
         self.names.lookup(name).await.unwrap_or_default()
+    }
+
+    /// Host and port of the proxy that requests to `url` go through, if they do.
+    pub(crate) fn proxy_of(&self, url: &Url) -> Option<String> {
+        self.proxies.of(url)
     }
 
     /// The DNS resolver for this registry's clients.

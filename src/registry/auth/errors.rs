@@ -54,7 +54,8 @@ impl Authenticator {
     pub(super) fn condemn(&self, what: &str, said: &str, status: u16) -> Error {
         let name = self.account.name();
         let error = self.error(Kind::Unauthorized, format!("{what} the credentials `{name}`{said}")).status(status);
-        let error = error.remedy(format!("check the credential set `{name}`"));
+        let cause = Some(format!("the credentials {name} at {}", self.host));
+        let error = error.remedy(format!("check the credential set `{name}`")).host(&self.host).with_cause(cause);
         self.state().refused = Some(error.clone());
         error
     }

@@ -128,6 +128,11 @@ impl Authenticator {
         }
     }
 
+    /// A request that was sent with `header` for `scopes` was not answered 401.
+    pub(crate) fn served(&self, scopes: &Scopes, header: &HeaderValue) {
+        self.state().tokens.served(scopes, header);
+    }
+
     /// Chooses among what the registry offers: a token before the password itself.
     fn learn(&self, offers: &[Challenge]) -> Result<Way> {
         let mut state = self.state();

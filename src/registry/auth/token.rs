@@ -32,6 +32,8 @@ pub(super) struct Token {
     from: Arc<Bearer>,
     /// Whether it was asked for because the registry had refused the one before.
     replacement: bool,
+    /// Whether the registry has accepted it: a later refusal means that it has ended early.
+    served: bool,
 }
 
 impl Token {
@@ -45,7 +47,7 @@ impl Token {
         header.set_sensitive(true);
         let life = answer.get("expires_in").and_then(seconds).unwrap_or(SHORTEST).clamp(SHORTEST, LONGEST);
         // Counted from before the request, not from the server's `issued_at`: clocks differ.
-        Ok(Token { header, issued: asked, until: asked + life - EARLY.min(life / 10), from: Arc::clone(from), replacement })
+        Ok(Token { header, issued: asked, until: asked + life - EARLY.min(life / 10), from: Arc::clone(from), replacement, served: false })
     }
 
     fn is_fresh(&self) -> bool {
@@ -90,11 +92,19 @@ impl Tokens {
         self.0.insert(scopes, token);
     }
 
+    /// The registry has accepted `header` for `scopes`.
+    pub(super) fn served(&mut self, scopes: &Scopes, header: &HeaderValue) {
+        if let Some(token) = self.0.get_mut(scopes).filter(|token| token.header == *header) {
+            token.served = true;
+        }
+    }
+
     /// Drops the token for `scopes` if it is the one that was refused. `insufficient`: the registry says that it is genuine, but
     /// grants too little.
     pub(super) fn refuse(&mut self, scopes: &Scopes, refused: &HeaderValue, from: &Bearer, insufficient: bool) -> AfterRefusal {
         let Some(token) = self.0.get(scopes).filter(|token| token.header == *refused) else { return AfterRefusal::AskAgain };
-        let same_again = *token.from == *from && (insufficient || (token.replacement && token.issued.elapsed() < SHORTEST));
+        let never_good = token.replacement && !token.served && token.issued.elapsed() < SHORTEST;
+        let same_again = *token.from == *from && (insufficient || never_good);
         if same_again {
             return AfterRefusal::Hopeless;
         }

@@ -4,6 +4,8 @@ mod foreign;
 mod range;
 mod read;
 
+pub(super) use read::named;
+
 use reqwest::Method;
 use reqwest::header::HeaderMap;
 

@@ -1,5 +1,6 @@
 //! Reading a blob: a stream that mends itself. A body that breaks off is asked for again from the byte it had reached, at the
-//! registry's own address (what it redirected to may have expired), out of the same retry budget as the request was. Through a
+//! registry's own address (what it redirected to may have expired), out of the same retry budget as the request was. A registry that
+//! gives no parts is asked for the whole, of which what is known is passed over. Through a
 //! cache it is read again from its beginning, because a part may never fill the cache.
 
 use bytes::Bytes;
@@ -9,13 +10,13 @@ use reqwest::{Method, StatusCode};
 use tokio::time::Instant;
 
 use super::range;
-use crate::content::{BlobStream, Charge, Descriptor, Place};
+use crate::content::{BlobStream, Charge, Descriptor, Digest, Place};
 use crate::error::Kind;
 use crate::registry::auth::Scopes;
 use crate::registry::counters::RequestKind;
 use crate::registry::error::{self, Topic};
 use crate::registry::store::RegistryStore;
-use crate::registry::transport::{Answer, Call, Claim, Credentials, Lane, Outcome, Patience, Reader, Transport, Trouble};
+use crate::registry::transport::{Answer, Call, Claim, Credentials, EMPTY, Lane, Outcome, Patience, Reader, Transport, Trouble};
 use crate::{Error, Result, Side};
 
 const OPERATION: &str = "get blob";
@@ -69,6 +70,7 @@ impl RegistryStore {
             charge: charge.clone(),
             at: offset,
             whole: self.transport.through(charge).is_some(),
+            gives_no_part: false,
             skip: 0,
             body: None,
             patience: self.transport.host.patience(),
@@ -93,6 +95,8 @@ pub(super) struct Reading {
     pub(super) at: u64,
     /// No part of it is asked for, even if it breaks off.
     whole: bool,
+    /// Where it is asked for, no part of it is given.
+    gives_no_part: bool,
     /// How many bytes of the present body the reader has had already.
     skip: u64,
     body: Option<Answer>,
@@ -104,7 +108,7 @@ impl Reading {
     /// From now on it is asked for at `url`, with a fresh retry budget.
     pub(super) fn turn_to(&mut self, url: url::Url, stranger: bool) {
         self.body = None;
-        (self.url, self.stranger) = (url, stranger);
+        (self.url, self.stranger, self.gives_no_part) = (url, stranger, false);
         self.patience = self.transport.host.patience();
     }
 
@@ -115,7 +119,7 @@ impl Reading {
                 self.open(Claim::Continued).await?;
                 continue;
             };
-            let sent = body.sent;
+            let (sent, cut) = (body.sent, body.broken(format!("the body ended after {} of {} bytes", self.at, self.blob.size)));
             match body.chunk().await {
                 Ok(Some(chunk)) => {
                     if let Some(chunk) = self.take(chunk)? {
@@ -126,10 +130,7 @@ impl Reading {
                     self.body = None;
                     return Ok(None);
                 }
-                Ok(None) => {
-                    let cause = format!("the body ended after {} of {} bytes", self.at, self.blob.size);
-                    self.mend(Trouble::Broken(cause), sent).await?;
-                }
+                Ok(None) => self.mend(cut, sent).await?,
                 Err(trouble) => self.mend(trouble, sent).await?,
             }
         }
@@ -158,11 +159,31 @@ impl Reading {
         self.body = None;
         let trouble = if self.stranger { trouble.of_a_stranger() } else { trouble };
         let topic = self.transport.topic_of(OPERATION, Some(&self.place), &self.charge);
-        self.transport.stumble(&topic, &mut self.patience, trouble, sent).await
+        self.transport.stumble(&topic, &mut self.patience, trouble, sent).await.map_err(|error| named(error, &self.blob.digest))
     }
 
-    /// Asks for the bytes from `at` on.
-    pub(super) async fn open(&mut self, claim: Claim) -> Result<()> {
+    /// Asks for the bytes from `at` on; for all of them where the registry does not give a part.
+    pub(super) async fn open(&mut self, mut claim: Claim) -> Result<()> {
+        loop {
+            match self.ask(claim).await? {
+                Asked::Body(answer) if answer.content_length() == Some(0) && self.at < self.blob.size => {
+                    let (trouble, sent) = (answer.broken(EMPTY), answer.sent);
+                    drop(answer);
+                    self.mend(trouble, sent).await?;
+                    claim = Claim::Continued;
+                }
+                Asked::Body(answer) => {
+                    self.body = Some(*answer);
+                    return Ok(());
+                }
+                // Once: without a part to ask for there is no such answer.
+                Asked::NoPart => self.gives_no_part = true,
+            }
+        }
+    }
+
+    /// Asks once, with the retries of the transport.
+    async fn ask(&mut self, claim: Claim) -> Result<Asked> {
         let url = self.url.clone();
         let mut call = Call::new((RequestKind::BlobGet, OPERATION, Method::GET), url, &self.place, &self.scopes, &self.charge);
         call.lane = Lane::Bulk;
@@ -171,27 +192,54 @@ impl Reading {
             call.stranger = true;
             call.credentials = Credentials::Given(None);
         }
-        if self.at > 0 && !self.whole {
-            let range = HeaderValue::from_str(&format!("bytes={}-", self.at));
+        let part = self.at > 0 && !self.whole && !self.gives_no_part;
+        if part {
+            // Closed, because go-containerregistry's server knows no other ranges.
+            let range = HeaderValue::from_str(&format!("bytes={}-{}", self.at, self.blob.size.saturating_sub(1)));
             call.headers.extend(range.ok().map(|range| (RANGE, range)));
         }
-        let answer = match self.transport.deliver(&call, &mut self.patience).await? {
-            Outcome::Answer(answer) => *answer,
-            Outcome::Refused(refusal, _) if self.stranger => {
+        let answer = match self.transport.deliver(&call, &mut self.patience).await {
+            Ok(Outcome::Answer(answer)) => answer,
+            Ok(Outcome::Refused(refusal, _)) if part && !matches!(refusal.status, 401 | 403 | 404 | 410) => return Ok(Asked::NoPart),
+            Ok(Outcome::Refused(refusal, _)) if self.stranger => {
                 return Err(self.transport.topic(&call).error(Kind::Refused, refusal.plain_words()));
             }
-            Outcome::Refused(refusal, _) => return Err(error::refused(&self.transport.topic(&call), &refusal)),
+            Ok(Outcome::Refused(refusal, _)) => return Err(error::refused(&self.transport.topic(&call), &refusal)),
+            // It fails at the range, as far as we know: the last attempt goes without.
+            Err(error) if part && error.outage().is_none() && error.http_status().is_some_and(|status| status >= 500) => {
+                self.patience = Patience::new(self.transport.host.retry, 1);
+                return Ok(Asked::NoPart);
+            }
+            Err(error) => return Err(named(error, &self.blob.digest)),
         };
-        self.skip = begins_at(&answer, self.at, self.blob.size)
-            .map(|first| self.at - first)
-            .map_err(|why| self.transport.topic(&call).error(Kind::Damaged, format!("{}: {why}", self.blob.digest)))?;
-        self.body = Some(answer);
-        Ok(())
+        match begins_at(&answer, self.at, self.blob.size) {
+            Ok(first) => self.skip = self.at - first,
+            Err(_) if answer.content_length() == Some(0) => {}
+            Err(_) if part => return Ok(Asked::NoPart),
+            Err(why) => return Err(self.transport.topic(&call).error(Kind::Damaged, format!("{}: {why}", self.blob.digest))),
+        }
+        Ok(Asked::Body(answer))
     }
 
     fn damaged(&self, message: String) -> Error {
         let topic: Topic<'_> = self.transport.topic_of(OPERATION, Some(&self.place), &self.charge);
         topic.error(Kind::Damaged, message)
+    }
+}
+
+/// What a question for a blob has led to.
+enum Asked {
+    /// A body, from a byte that is not after the one that was asked for.
+    Body(Box<Answer>),
+    /// The registry gives no part of the blob, or not the part that was asked for.
+    NoPart,
+}
+
+/// A failure that is about one blob names it.
+pub(in crate::registry) fn named(error: Error, digest: &Digest) -> Error {
+    match error.kind() {
+        Kind::Unavailable | Kind::Limited => error.about(format!("blob {}", digest.short())),
+        _ => error,
     }
 }
 

@@ -6,7 +6,8 @@
 mod tests;
 mod tls;
 
-use std::sync::Arc;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use reqwest::{Client, ClientBuilder};
@@ -14,7 +15,7 @@ use url::{Host, Url};
 
 pub(crate) use tls::HttpSettings;
 
-use super::address::{AddressPolicy, is_loopback_name, trim_dot};
+use super::address::{AddressPolicy, ProxyVariables, is_loopback_name, trim_dot};
 use super::profiles;
 use crate::error::{Error, Result};
 
@@ -34,21 +35,45 @@ const IDLE_API: usize = 16;
 
 /// The clients of one registry. Cloning shares their connections. None has reqwest's `read_timeout`: it takes a slow reader for
 /// a silent server, and the time that sending a body takes too; the transport watches silence itself.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Clients {
     /// Manifests, tags, HEADs, tokens: small bodies, HTTP/2 where offered.
     pub(crate) api: Client,
     /// Blobs, down and up. HTTP/1.1 only: HTTP/2 puts all transfers to a host on one connection, whose window then limits them
     /// together (reqwest#2777, zot#4333).
     pub(crate) bulk: Client,
+    /// Keeps no connection, so that each request has one of its own. Made when it is first needed: when bytes came damaged.
+    fresh: Arc<OnceLock<Client>>,
+    make_fresh: Arc<dyn Fn() -> Result<Client> + Send + Sync>,
+}
+
+impl Clients {
+    /// For a request that needs a connection of its own.
+    pub(crate) fn fresh(&self) -> &Client {
+        if self.fresh.get().is_none()
+            && let Ok(client) = (self.make_fresh)()
+        {
+            let _ = self.fresh.set(client);
+        }
+        self.fresh.get().unwrap_or(&self.bulk)
+    }
+}
+
+impl fmt::Debug for Clients {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Clients").finish_non_exhaustive()
+    }
 }
 
 /// Makes the clients of one registry. Errors name the file of the configuration that is at fault.
 pub(crate) fn build(settings: &HttpSettings, policy: &Arc<AddressPolicy>) -> Result<Clients> {
     install_crypto();
     let tls = tls::Material::read(settings)?;
-    let common = || {
-        Client::builder()
+    let policy = Arc::clone(policy);
+    let proxies = ProxyVariables::of_process()?;
+    let common = move || {
+        proxies
+            .apply(Client::builder())
             .user_agent(concat!("larder/", env!("CARGO_PKG_VERSION")))
             .redirect(reqwest::redirect::Policy::none())
             // reqwest would replay requests that HTTP/2 refused; none may leave uncounted.
@@ -61,6 +86,8 @@ pub(crate) fn build(settings: &HttpSettings, policy: &Arc<AddressPolicy>) -> Res
     Ok(Clients {
         api: finish(&tls, || common().pool_max_idle_per_host(IDLE_API))?,
         bulk: finish(&tls, || common().http1_only().pool_max_idle_per_host(IDLE_BULK))?,
+        fresh: Arc::default(),
+        make_fresh: Arc::new(move || finish(&tls, || common().http1_only().pool_max_idle_per_host(0))),
     })
 }
 

@@ -121,7 +121,7 @@ async fn refusals_and_tricks_are_errors_that_say_what_can_be_done() {
         let (_, store) = store(&server, Side::Upstream);
         let error = list(&store, None).await.unwrap_err();
         assert!(error.kind() == kind && error.message().contains(word), "{word}: {error:?}");
-        assert!(error.to_string().starts_with("upstream: list referrers image:1: "), "{error}");
+        assert!(error.to_string().starts_with(&format!("upstream {}: list referrers image:1: ", server.host)), "{error}");
         let hint = matches!(kind, Kind::Refused | Kind::Damaged | Kind::Untrusted);
         assert!(!hint || error.message().contains("`referrers = false`"), "{error}");
     }

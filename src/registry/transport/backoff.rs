@@ -9,6 +9,9 @@ use std::time::Duration;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use tokio::time::Instant;
 
+use crate::Error;
+use crate::error::Outage;
+
 /// How often, how soon and how long. The defaults are for the Internet; tests set milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct RetryPolicy {
@@ -43,27 +46,60 @@ impl Default for RetryPolicy {
     }
 }
 
-/// So many new bytes of a body give it all its attempts back. A line that brings 1 MiB between two breaks is bad, but it
-/// brings the blob; one that brings less, seven times in a row, does not, in any night's time.
-pub(crate) const PROGRESS: u64 = 1024 * 1024;
+/// So many new bytes of a body give it all its attempts back. An upstream that cuts every answer after 300 kB is slow, but it brings the
+/// blob; one that brings less than this, seven times in a row, does not.
+pub(crate) const PROGRESS: u64 = 64 * 1024;
 
-/// While a host answers nobody, the pause between two attempts is at most this: each request tries once, so a list of a
-/// thousand images of a dead registry is through in minutes, and a registry that comes back is noticed.
-const FAILING_CAP: Duration = Duration::from_secs(1);
+/// While a host answers nobody, its images fail at once with the cause that is known, and one request in this time tries it anew. 30 s:
+/// a registry that comes back is noticed within a run, and a list of thousands of images of a dead one is through in seconds.
+const TRIED_ANEW: Duration = Duration::from_secs(30);
+
+/// The first pause of a host that refuses all (429, 503) and does not say for how long. One second: limiters count by the second.
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
+
+/// The longest pause of such a host.
+const LONGEST_REST: Duration = Duration::from_secs(8);
+
+/// A host that refuses all for their pace is given so many times the attempts of one that does not answer: it is alive, and its window of
+/// a minute will open again.
+const REFUSALS: u32 = 2;
+
+/// The longest wait of one request that was refused for its pace while the host answers others: the host's pace is what slows it down.
+const THROTTLED_CAP: Duration = Duration::from_secs(2);
+
+/// How long ago a host may have answered for the first refusal of a request to be about the pace alone.
+const RECENTLY: Duration = Duration::from_secs(60);
+
+/// So many refusals for its pace in a row are free for one request while the host answers others. A host that refuses 60 % at random
+/// does that once in 10^14 requests; one that refuses this request for ever ends it.
+const MOST_FREE: u32 = 64;
 
 type Delays = <ExponentialBuilder as BackoffBuilder>::Backoff;
 
 impl RetryPolicy {
+    fn delays(&self) -> Delays {
+        self.delays_within(self.base, self.cap)
+    }
+
+    fn rests(&self) -> Delays {
+        self.delays_within(self.second(), self.cap.min(LONGEST_REST))
+    }
+
     /// Exponential waits, each between half of its value and all of it: spread, so that requests that failed together do
     /// not come back together. (backon adds up to as much again; so it is given the halves.)
-    fn delays(&self) -> Delays {
+    fn delays_within(&self, base: Duration, cap: Duration) -> Delays {
         ExponentialBuilder::new()
-            .with_min_delay(self.base / 2)
-            .with_max_delay(self.cap / 2)
+            .with_min_delay(base / 2)
+            .with_max_delay(cap / 2)
             .with_factor(self.factor)
             .without_max_times()
             .with_jitter()
             .build()
+    }
+
+    /// [`SECOND`], or less where tests have shorter waits.
+    pub(crate) fn second(&self) -> Duration {
+        SECOND.min(self.cap)
     }
 }
 
@@ -75,31 +111,59 @@ pub(crate) struct Patience {
     delays: Delays,
     allowed: u32,
     failures: u32,
+    /// Refusals for the pace: while the host answered others, and while it did not.
+    free: u32,
+    refusals: u32,
     attempts: u32,
     gained: u64,
     started: Instant,
+    /// When the first of the present failures happened.
+    first_failure: Option<Instant>,
 }
 
 impl Patience {
     pub(crate) fn new(policy: RetryPolicy, allowed: u32) -> Self {
-        Patience { policy, delays: policy.delays(), allowed, failures: 0, attempts: 0, gained: 0, started: Instant::now() }
+        let (delays, started) = (policy.delays(), Instant::now());
+        Patience { policy, delays, allowed, failures: 0, free: 0, refusals: 0, attempts: 0, gained: 0, started, first_failure: None }
     }
 
     /// One more attempt failed. How long this work itself should wait before the next, or `None` if there is none left.
     pub(crate) fn failed(&mut self) -> Option<Duration> {
-        self.attempts += 1;
+        self.note();
         self.failures += 1;
-        self.gained = 0;
         if self.failures >= self.allowed { None } else { self.delays.next() }
+    }
+
+    /// One more attempt was refused for its pace (429, 503). That costs no attempt while the host answers others.
+    pub(crate) fn throttled(&mut self, answers_others: bool) -> Option<Duration> {
+        self.note();
+        let (count, most) = match answers_others {
+            true => (&mut self.free, MOST_FREE),
+            false => (&mut self.refusals, self.allowed * REFUSALS),
+        };
+        *count += 1;
+        if *count >= most || self.allowed == 1 { None } else { self.delays.next().map(|delay| delay.min(THROTTLED_CAP)) }
+    }
+
+    fn note(&mut self) {
+        self.attempts += 1;
+        self.gained = 0;
+        self.first_failure.get_or_insert_with(Instant::now);
     }
 
     /// `bytes` that nobody had before have arrived.
     pub(crate) fn progressed(&mut self, bytes: u64) {
         self.gained += bytes;
-        if self.gained >= PROGRESS && self.failures > 0 {
-            self.failures = 0;
+        if self.gained >= PROGRESS && self.first_failure.is_some() {
+            (self.failures, self.free, self.refusals, self.first_failure) = (0, 0, 0, None);
             self.delays = self.policy.delays();
         }
+    }
+
+    /// Whether a host that last answered at `answered` has answered others while this work failed.
+    pub(crate) fn sees_alive(&self, answered: Option<Instant>) -> bool {
+        let now = Instant::now();
+        answered.is_some_and(|answered| self.first_failure.map_or(answered + RECENTLY >= now, |first| answered >= first))
     }
 
     /// Failed attempts in all.
@@ -110,28 +174,55 @@ impl Patience {
     pub(crate) fn started(&self) -> Instant {
         self.started
     }
+    /// If the whole budget of the policy is used up: since when it failed.
+    pub(crate) fn spent_since(&self) -> Option<Instant> {
+        let spent = self.failures >= self.policy.attempts || self.refusals >= self.policy.attempts * REFUSALS;
+        self.first_failure.filter(|_| spent)
+    }
 }
 
-/// The state of one host's trouble.
+/// The state of one host's trouble. A host is failing only if it has answered nobody since the first failure, for a whole retry budget:
+/// where some requests fail and others do not, each waits for itself.
 #[derive(Debug)]
 pub(crate) struct Backoff {
     policy: RetryPolicy,
     delays: Delays,
+    rests: Delays,
     /// When the present pause was ordered. What was sent before that and fails too tells nothing new.
     epoch: Option<Instant>,
     until: Option<Instant>,
     last_success: Option<Instant>,
-    /// Pauses in a row after which nobody had an answer.
+    /// Pauses in a row during which nobody had an answer.
     rounds: u32,
     /// A piece of work used up its budget, or as many pauses passed as a budget has attempts, and in all that time nobody
     /// had an answer. (Of many who wait for a pause's end only the first few get to try before one's failure begins the next:
     /// their own budgets would last for as many pauses as there are of them.)
     failing: bool,
+    /// What all its images fail with meanwhile, and when it is tried anew.
+    down: Option<Down>,
+}
+
+/// A host that answers nobody.
+#[derive(Debug)]
+struct Down {
+    cause: Error,
+    outage: Outage,
+    tried_anew: Instant,
 }
 
 impl Backoff {
     pub(crate) fn new(policy: RetryPolicy) -> Self {
-        Backoff { policy, delays: policy.delays(), epoch: None, until: None, last_success: None, rounds: 0, failing: false }
+        Backoff {
+            policy,
+            delays: policy.delays(),
+            rests: policy.rests(),
+            epoch: None,
+            until: None,
+            last_success: None,
+            rounds: 0,
+            failing: false,
+            down: None,
+        }
     }
 
     /// How long the host is still to be left alone.
@@ -144,34 +235,48 @@ impl Backoff {
         if self.failing { 1 } else { self.policy.attempts }
     }
 
-    /// A request that was sent at `sent` was answered at `now`.
-    pub(crate) fn succeeded(&mut self, now: Instant, sent: Instant) {
+    /// When the host last answered.
+    pub(crate) fn last_success(&self) -> Option<Instant> {
+        self.last_success
+    }
+
+    /// A request was answered at `now`, whenever it was sent: the host is alive. A pause that was ordered goes on.
+    pub(crate) fn succeeded(&mut self, now: Instant) {
         self.last_success = Some(now);
-        if self.epoch.is_none_or(|epoch| sent >= epoch) {
-            self.failing = false;
-            self.rounds = 0;
-            if self.epoch.take().is_some() {
-                self.delays = self.policy.delays();
-            }
+        self.failing = false;
+        self.rounds = 0;
+        if let Some(down) = self.down.take() {
+            down.outage.end();
+        }
+        if self.epoch.take().is_some() {
+            self.delays = self.policy.delays();
+            self.rests = self.policy.rests();
         }
     }
 
-    /// A request that was sent at `sent` failed at `now`. Returns by how much that makes the pause longer.
-    pub(crate) fn failed(&mut self, now: Instant, sent: Instant) -> Duration {
+    /// A request that was sent at `sent` failed at `now`; `throttled`: it was refused for its pace. Returns by how much that makes the
+    /// pause longer.
+    pub(crate) fn failed(&mut self, now: Instant, sent: Instant, throttled: bool) -> Duration {
         let known = self.epoch.is_some_and(|epoch| sent < epoch);
-        let own = if known { Duration::ZERO } else { self.next_round() };
-        let before = self.until.unwrap_or(now).max(now);
-        let until = before.max(now + own);
+        // Who waits for a host that is down waits for nothing.
+        let own = if known || self.down.is_some() { Duration::ZERO } else { self.next_round(throttled) };
         if !known {
             self.epoch = Some(now);
         }
+        self.hold(own, now)
+    }
+
+    /// Nothing is sent for `pause` from `now` on. Returns by how much that makes the pause longer.
+    pub(crate) fn hold(&mut self, pause: Duration, now: Instant) -> Duration {
+        let before = self.until.unwrap_or(now).max(now);
+        let until = before.max(now + pause);
         self.until = Some(until);
         until - before
     }
 
-    /// Work that began at `since` used up its budget.
+    /// Work that has failed since `since` used up its budget.
     pub(crate) fn gave_up(&mut self, since: Instant) {
-        self.failing = self.last_success.is_none_or(|success| success < since);
+        self.failing |= self.last_success.is_none_or(|success| success < since);
     }
 
     /// Whether the host answers nobody: work that it fails now has no further attempt.
@@ -179,11 +284,37 @@ impl Backoff {
         self.failing
     }
 
-    fn next_round(&mut self) -> Duration {
+    /// The host is failing, with `cause`: what all others fail with from now on, and the outage that they share.
+    pub(crate) fn goes_down(&mut self, cause: &Error, now: Instant) -> Outage {
+        let tried_anew = now + TRIED_ANEW;
+        if let Some(down) = &mut self.down {
+            down.tried_anew = tried_anew;
+            return down.outage.clone();
+        }
+        let outage = Outage::default();
+        self.until = None;
+        self.down = Some(Down { cause: cause.clone(), outage: outage.clone(), tried_anew });
+        outage
+    }
+
+    /// What a request fails with at once, unsent, because the host is down. One in [`TRIED_ANEW`] is sent nevertheless: the one that
+    /// `leaves` now.
+    pub(crate) fn refuses(&mut self, now: Instant, leaves: bool) -> Option<(Error, Outage)> {
+        let down = self.down.as_mut()?;
+        if down.tried_anew > now {
+            return Some((down.cause.clone(), down.outage.clone()));
+        }
+        if leaves {
+            down.tried_anew = now + TRIED_ANEW;
+        }
+        None
+    }
+
+    fn next_round(&mut self, throttled: bool) -> Duration {
         self.rounds = self.rounds.saturating_add(1);
-        self.failing |= self.rounds >= self.policy.attempts;
-        let delay = self.delays.next().unwrap_or(self.policy.cap);
-        if self.failing { delay.min(FAILING_CAP) } else { delay }
+        self.failing |= self.rounds >= self.policy.attempts * if throttled { REFUSALS } else { 1 };
+        let delays = if throttled { &mut self.rests } else { &mut self.delays };
+        delays.next().unwrap_or(self.policy.cap)
     }
 }
 
@@ -209,7 +340,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_budget_is_spent_and_a_mebibyte_of_progress_refills_it() {
+    async fn a_budget_is_spent_and_progress_refills_it() {
         let mut patience = Patience::new(policy(), 3);
         assert!(patience.failed().is_some() && patience.failed().is_some() && patience.failed().is_none());
         let mut patience = Patience::new(policy(), 3);
@@ -232,32 +363,28 @@ mod tests {
         let mut host = Backoff::new(policy());
         let sent = Instant::now();
         tokio::time::advance(Duration::from_millis(10)).await;
-        let first = host.failed(Instant::now(), sent);
+        let first = host.failed(Instant::now(), sent, false);
         assert!(first >= Duration::from_millis(125) && first <= Duration::from_millis(250));
         for _ in 0..7 {
-            assert_eq!(host.failed(Instant::now(), sent), Duration::ZERO);
+            assert_eq!(host.failed(Instant::now(), sent, false), Duration::ZERO);
         }
         tokio::time::advance(first).await;
         assert_eq!(host.pause(Instant::now()), None);
         // The next epoch's pause is longer; a success ends the matter.
         let sent = Instant::now();
-        assert!(host.failed(Instant::now(), sent) >= Duration::from_millis(250));
+        assert!(host.failed(Instant::now(), sent, false) >= Duration::from_millis(250));
         tokio::time::advance(Duration::from_secs(1)).await;
-        host.succeeded(Instant::now(), Instant::now());
-        assert!(host.failed(Instant::now(), Instant::now()) <= Duration::from_millis(250));
+        host.succeeded(Instant::now());
+        assert!(host.failed(Instant::now(), Instant::now(), false) <= Duration::from_millis(250));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_late_success_does_not_end_a_pause_that_began_after_it_was_sent() {
         let mut host = Backoff::new(policy());
-        let early = Instant::now();
         tokio::time::advance(Duration::from_millis(1)).await;
-        let pause = host.failed(Instant::now(), Instant::now());
-        host.succeeded(Instant::now(), early);
+        let pause = host.failed(Instant::now(), Instant::now(), false);
+        host.succeeded(Instant::now());
         assert_eq!(host.pause(Instant::now()), Some(pause));
-        // Nor does the next failure begin with the shortest wait again.
-        tokio::time::advance(pause).await;
-        assert!(host.failed(Instant::now(), Instant::now()) >= Duration::from_millis(250));
     }
 
     #[tokio::test(start_paused = true)]
@@ -268,41 +395,89 @@ mod tests {
             let sent = Instant::now();
             // Two that fail together are one round.
             tokio::time::advance(Duration::from_millis(1)).await;
-            let pause = host.failed(Instant::now(), sent);
-            host.failed(Instant::now(), sent);
+            let pause = host.failed(Instant::now(), sent, false);
+            host.failed(Instant::now(), sent, false);
             tokio::time::advance(pause).await;
         }
         assert!(host.is_failing());
-        host.succeeded(Instant::now(), Instant::now());
+        host.succeeded(Instant::now());
         assert!(!host.is_failing());
         // An answer in between, and the count begins again.
         for round in 0..20 {
             let sent = Instant::now();
-            tokio::time::advance(host.failed(sent, sent)).await;
+            tokio::time::advance(host.failed(sent, sent, false)).await;
             if round % 6 == 5 {
-                host.succeeded(Instant::now(), Instant::now());
+                host.succeeded(Instant::now());
             }
             assert!(!host.is_failing());
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_dead_host_is_tried_once_by_each_and_recovers() {
+    async fn a_host_that_answers_between_failures_is_never_failing_whenever_the_answered_requests_were_sent() {
+        let mut host = Backoff::new(policy());
+        for _ in 0..50 {
+            // Sent together: one fails, which orders a pause, and the other is answered.
+            let sent = Instant::now();
+            tokio::time::advance(Duration::from_millis(1)).await;
+            let pause = host.failed(Instant::now(), sent, false);
+            host.succeeded(Instant::now());
+            assert!(pause <= Duration::from_millis(250) && !host.is_failing() && host.attempts() == 7, "{pause:?}");
+            tokio::time::advance(pause).await;
+        }
+        // One piece of work may use up its budget meanwhile.
+        let since = Instant::now();
+        host.succeeded(Instant::now());
+        host.gave_up(since);
+        assert!(!host.is_failing());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_dead_host_fails_its_work_at_once_is_tried_anew_every_30_s_and_recovers() {
         let mut host = Backoff::new(policy());
         let began = Instant::now();
         for _ in 0..7 {
             let sent = Instant::now();
-            tokio::time::advance(host.failed(sent, sent)).await;
+            tokio::time::advance(host.failed(sent, sent, false)).await;
         }
         host.gave_up(began);
         assert_eq!(host.attempts(), 1);
-        let sent = Instant::now();
-        assert!(host.failed(sent, sent) <= FAILING_CAP);
-        tokio::time::advance(Duration::from_secs(1)).await;
-        host.succeeded(Instant::now(), Instant::now());
+        let outage = host.goes_down(&Error::local("get manifest", "no answer"), Instant::now());
+        for _ in 0..3 {
+            for _ in 0..30 {
+                assert_eq!(host.refuses(Instant::now(), true).unwrap().0.message(), "no answer");
+                tokio::time::advance(Duration::from_secs(1)).await;
+            }
+            assert!(host.refuses(Instant::now(), false).is_none() && host.refuses(Instant::now(), true).is_none(), "one is sent");
+        }
+        assert!(!outage.is_over());
+        host.succeeded(Instant::now());
+        assert!(outage.is_over() && host.refuses(Instant::now(), true).is_none());
         assert_eq!(host.attempts(), 7);
         // Work that fails while others are answered says nothing about the host.
         host.gave_up(began);
         assert_eq!(host.attempts(), 7);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn refusals_for_the_pace_cost_no_attempt_while_others_are_answered_and_end_all_the_same() {
+        let mut patience = Patience::new(policy(), 3);
+        let answered = Some(Instant::now());
+        assert!(patience.sees_alive(answered) && !patience.sees_alive(None));
+        for _ in 1..MOST_FREE {
+            assert!(patience.throttled(true).unwrap() <= THROTTLED_CAP);
+        }
+        assert!(patience.throttled(true).is_none());
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(patience.sees_alive(Some(Instant::now())));
+        // Nobody has been answered since this work failed first.
+        let mut patience = Patience::new(policy(), 3);
+        for _ in 1..3 * REFUSALS {
+            assert!(patience.throttled(false).is_some());
+        }
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(!patience.sees_alive(answered) && patience.throttled(false).is_none());
+        // A single try is a single try.
+        assert!(Patience::new(policy(), 1).throttled(true).is_none());
     }
 }

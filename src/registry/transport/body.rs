@@ -30,6 +30,8 @@ pub(crate) struct Answer {
     pub(crate) url: Url,
     /// When it was asked for.
     pub(crate) sent: Instant,
+    /// The host that gave it, if that is not the registry.
+    pub(crate) elsewhere: Option<String>,
     /// What the registry itself (not who it redirected to) said about pulls.
     pub(crate) quota: Quota,
     pub(super) response: Response,
@@ -68,9 +70,14 @@ impl Answer {
                 Ok(Some(chunk))
             }
             Ok(Ok(None)) => Ok(None),
-            Ok(Err(error)) => Err(Trouble::Broken(cause::words(&error))),
-            Err(_) => Err(silence(self.idle)),
+            Ok(Err(error)) => Err(self.broken(cause::words(&error))),
+            Err(_) => Err(self.broken(silence(self.idle))),
         }
+    }
+
+    /// The failure of this answer's body.
+    pub(crate) fn broken(&self, cause: impl Into<String>) -> Trouble {
+        Trouble::broken(self.elsewhere.as_deref(), cause)
     }
 
     /// The whole body, of at most `most` bytes.
@@ -86,8 +93,8 @@ impl Answer {
     }
 }
 
-pub(super) fn silence(idle: Duration) -> Trouble {
-    Trouble::Broken(format!("no byte came for {} s", idle.as_secs_f32()))
+pub(super) fn silence(idle: Duration) -> String {
+    format!("no byte came for {} s", idle.as_secs_f32())
 }
 
 /// After an upload's last byte the registry may still hash and move it before it answers. 20 MB/s is what an object store's
@@ -134,7 +141,7 @@ impl Progress {
     }
 
     /// Comes back when the registry has taken nothing, and said nothing, for too long.
-    pub(super) async fn silence(&self, idle: Duration) -> Trouble {
+    pub(super) async fn silence(&self, idle: Duration) -> String {
         loop {
             let since = *self.waiting_since.lock().unwrap_or_else(PoisonError::into_inner);
             let allowed = if self.complete() { idle + commit_time(self.size) } else { idle };

@@ -23,41 +23,69 @@ pub(crate) enum Verdict {
 pub(crate) enum Trouble {
     /// An answer that says: not now.
     Answer(Refusal),
-    /// No answer, or not all of it; the cause in words.
+    /// No answer of the registry, or not all of it; the cause in words.
     Broken(String),
+    /// The same at another host, to which the registry sent us: that host, and the cause.
+    BrokenElsewhere(String, String),
     /// It went wrong in a way that is about this piece of work alone; how, in words.
     Lost(String),
 }
 
 impl Trouble {
-    /// Whether it says something about the host, so that all who speak to it should wait. A redirect that has expired and
-    /// an upload session that is gone do not.
+    /// A connection that broke: to the registry, or to the host that it sent us to.
+    pub(crate) fn broken(elsewhere: Option<&str>, cause: impl Into<String>) -> Self {
+        match elsewhere {
+            Some(host) => Trouble::BrokenElsewhere(host.to_owned(), cause.into()),
+            None => Trouble::Broken(cause.into()),
+        }
+    }
+    /// Whether the connection broke.
+    pub(crate) fn is_broken(&self) -> bool {
+        matches!(self, Trouble::Broken(_) | Trouble::BrokenElsewhere(..))
+    }
+    /// Whether it says something about the host that it happened at, so that all who speak to it should know. A redirect that has
+    /// expired and an upload session that is gone do not.
     pub(crate) fn is_the_hosts(&self) -> bool {
         match self {
             Trouble::Answer(refusal) => matches!(classify(refusal.status, refusal.code.as_deref(), false), Verdict::Retry { .. }),
-            Trouble::Broken(_) => true,
+            Trouble::Broken(_) | Trouble::BrokenElsewhere(..) => true,
             Trouble::Lost(_) => false,
+        }
+    }
+    /// The host that it happened at, if that is not the registry.
+    pub(crate) fn elsewhere(&self) -> Option<&str> {
+        match self {
+            Trouble::Answer(refusal) => refusal.elsewhere.as_deref(),
+            Trouble::BrokenElsewhere(host, _) => Some(host),
+            Trouble::Broken(_) | Trouble::Lost(_) => None,
+        }
+    }
+    /// Whether the host said that we ask too much.
+    pub(crate) fn is_throttled(&self) -> bool {
+        match self {
+            Trouble::Answer(refusal) => classify(refusal.status, refusal.code.as_deref(), false) == (Verdict::Retry { throttled: true }),
+            _ => false,
         }
     }
     /// The same at a host that is not the registry: the work that met it waits, and nobody else.
     pub(crate) fn of_a_stranger(self) -> Self {
         match self {
             Trouble::Answer(refusal) => Trouble::Lost(refusal.plain_words()),
-            Trouble::Broken(cause) | Trouble::Lost(cause) => Trouble::Lost(cause),
+            Trouble::Broken(cause) | Trouble::BrokenElsewhere(_, cause) | Trouble::Lost(cause) => Trouble::Lost(cause),
         }
     }
     /// What the host asked for.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self {
             Trouble::Answer(refusal) => refusal.retry_after,
-            Trouble::Broken(_) | Trouble::Lost(_) => None,
+            _ => None,
         }
     }
     /// The status, where there was an answer.
     pub(crate) fn status(&self) -> Option<u16> {
         match self {
             Trouble::Answer(refusal) => Some(refusal.status),
-            Trouble::Broken(_) | Trouble::Lost(_) => None,
+            _ => None,
         }
     }
 }
@@ -65,13 +93,15 @@ impl Trouble {
 /// Judges an answer by its status and the registry's error code; `foreign`: it came from a host that the registry
 /// redirected to.
 ///
-/// Retried are 408, 429, 499 (nginx: the client closed the request, which happens to a proxy's upstream side) and 5xx;
+/// Retried are 408, 429, 499 (nginx: the client closed the request, which happens to a proxy's upstream side) and 5xx but 501;
 /// whatever says `TOOMANYREQUESTS` or `UNAVAILABLE` (docs/registries.md, "Errors"), as some gateways do with other statuses; and 400, 401 and 403 of
 /// a redirect's target, because signed addresses expire (403 at S3 and Azure, 400 `ExpiredToken` at Google) and the registry gives a fresh one.
 pub(crate) fn classify(status: u16, code: Option<&str>, foreign: bool) -> Verdict {
     match (status, code) {
         (200..=299, _) => Verdict::Done,
         (429 | 503, _) | (_, Some("TOOMANYREQUESTS")) => Verdict::Retry { throttled: true },
+        // The server does not have this method, and will not have it in a minute (RFC 9110, 15.6.2).
+        (501, _) => Verdict::Fail,
         (408 | 499 | 500..=599, _) | (_, Some("UNAVAILABLE")) => Verdict::Retry { throttled: false },
         (400 | 401 | 403, _) if foreign => Verdict::Retry { throttled: false },
         _ => Verdict::Fail,
@@ -112,6 +142,7 @@ mod tests {
             (400, Some("UNAVAILABLE"), false, RETRY),
             (499, None, false, RETRY),
             (500, Some("UNKNOWN"), false, RETRY),
+            (501, None, false, Verdict::Fail),
             (502, None, false, RETRY),
             (503, None, false, THROTTLED),
             (504, None, true, RETRY),

@@ -1,10 +1,12 @@
 //! What all who speak to one host share: its addresses and clients, its permits, its pauses, and what was learnt about it.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use reqwest::header::{ETAG, HeaderMap};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use url::Url;
 
@@ -12,14 +14,15 @@ use super::Lane;
 use super::backoff::{Backoff, Patience, RetryPolicy};
 use super::permit::{Claim, Permits, Reader};
 use super::pipes::Pipes;
-use crate::Result;
 use crate::content::Digest;
-use crate::limits::{Bandwidth, Pace, Pause, Permit, Verdict};
+use crate::error::Outage;
+use crate::limits::{AdaptivePace, Bandwidth, Pace, Pause, Permit, Verdict};
 use crate::registry::HostSettings;
 use crate::registry::address::AddressPolicy;
 use crate::registry::http::{self, Clients};
 use crate::registry::profiles::{self, Caching, Mount, Profile, Upload};
 use crate::registry::referrers::ReferrersApi;
+use crate::{Error, Result};
 
 /// After so many mounts refused in a row, none is asked for any more. A refusal may be about one pair of repositories (no
 /// pull right on the other), so one proves nothing; three different ones mean a registry that does not mount (ECR without its
@@ -29,6 +32,10 @@ const MOUNT_REFUSALS: u32 = 3;
 /// Requests leave one by one, at even intervals: an upstream that counts by the second sees no second with more, and over any
 /// longer time nothing is lost by it.
 pub(crate) const BURST: u32 = 1;
+
+/// Of so many hosts that a registry sends us to (token server, storage, upload) it is remembered whether they answer. Real registries have
+/// three or four; beyond this we assume a hostile one.
+const MOST_ELSEWHERE: usize = 64;
 
 /// One host of a run.
 pub(crate) struct Host {
@@ -53,6 +60,11 @@ pub(crate) struct Host {
     pause: Pause,
     /// How long it is left alone because it fails.
     backoff: Mutex<Backoff>,
+    /// The same of the hosts that it sends us to, by host and port.
+    elsewhere: Mutex<HashMap<String, Backoff>>,
+    went_down: Notify,
+    /// How many requests a second it takes, as its refusals tell.
+    adaptive_pace: AdaptivePace,
     patches: AtomicBool,
     /// It was seen to say that an answer came from its upstream.
     says_origin: AtomicBool,
@@ -88,6 +100,9 @@ impl Host {
             permits: Permits::new(concurrency),
             pause: Pause::new(retry.longest_pause),
             backoff: Mutex::new(Backoff::new(retry)),
+            elsewhere: Mutex::default(),
+            went_down: Notify::new(),
+            adaptive_pace: AdaptivePace::new(retry.second()),
             patches: AtomicBool::new(profile.upload == Upload::Patch),
             says_origin: AtomicBool::new(false),
             bare_etag: AtomicBool::new(false),
@@ -128,28 +143,113 @@ impl Host {
         Patience::new(self.retry, self.backoff().attempts())
     }
 
+    /// Lets its first requests leave one by one: an upstream whose limits nobody knows.
+    pub(crate) fn begin_slowly(&self) {
+        self.adaptive_pace.begin_slowly();
+    }
+
+    /// The host and port of `url`, if it does not lead to the registry itself.
+    pub(super) fn elsewhere(&self, url: &Url) -> Option<String> {
+        if self.is_home(url) {
+            return None;
+        }
+        let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+        Some(format!("{}{port}", url.host_str().unwrap_or("another host")))
+    }
+
+    /// The state of the registry, or of the host `elsewhere` that it sent us to.
+    fn state<R>(&self, elsewhere: Option<&str>, ask: impl FnOnce(&mut Backoff) -> R) -> R {
+        let Some(host) = elsewhere else { return ask(&mut self.backoff()) };
+        let mut known = self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= MOST_ELSEWHERE && !known.contains_key(host) {
+            return ask(&mut Backoff::new(self.retry));
+        }
+        ask(known.entry(host.to_owned()).or_insert_with(|| Backoff::new(self.retry)))
+    }
+
+    /// A request that was sent at `sent` was answered.
+    pub(super) fn answered(&self, elsewhere: Option<&str>, sent: Instant) {
+        let now = Instant::now();
+        self.state(elsewhere, |state| state.succeeded(now));
+        if elsewhere.is_none() {
+            self.adaptive_pace.accepted(sent, now);
+        }
+    }
+
+    /// When it last answered.
+    pub(super) fn last_answer(&self, elsewhere: Option<&str>) -> Option<Instant> {
+        self.state(elsewhere, |state| state.last_success())
+    }
+
+    /// What a request fails with at once, because nobody is answered there; `leaves`: it would be sent now.
+    pub(super) fn refuses(&self, elsewhere: Option<&str>, leaves: bool) -> Option<(Error, Outage)> {
+        self.state(elsewhere, |state| state.refuses(Instant::now(), leaves))
+    }
+
+    /// Whether nobody is answered there.
+    pub(super) fn is_failing(&self, elsewhere: Option<&str>) -> bool {
+        self.state(elsewhere, |state| state.is_failing())
+    }
+
+    /// Work ended with `error`. `since`: it used up its whole budget, and had no answer since then. The outage that it is part of, if
+    /// nobody is answered there.
+    pub(super) fn gave_up(&self, elsewhere: Option<&str>, since: Option<Instant>, error: &Error) -> Option<Outage> {
+        let outage = self.state(elsewhere, |state| {
+            if let Some(since) = since {
+                state.gave_up(since);
+            }
+            state.is_failing().then(|| state.goes_down(error, Instant::now()))
+        });
+        if outage.is_some() {
+            self.went_down.notify_waiters();
+        }
+        outage
+    }
+
+    /// A request to another host failed: nobody waits for that but the request itself.
+    pub(super) fn troubled_elsewhere(&self, host: &str, sent: Instant, throttled: bool) {
+        self.state(Some(host), |state| state.failed(Instant::now(), sent, throttled));
+    }
+
     /// Waits until the host may be spoken to, holding nothing. `Err`: the pause that is left, if it is longer than anybody waits.
     pub(crate) async fn clear(&self) -> Result<(), Duration> {
         loop {
             self.pause.passed().await.map_err(|until| until.duration_since(Instant::now()))?;
+            let went_down = self.went_down.notified();
             // The guard must not live as long as the sleep.
             let pause = self.backoff().pause(Instant::now());
-            match pause {
-                Some(pause) => tokio::time::sleep(pause).await,
-                None => return Ok(()),
+            let Some(pause) = pause else { return Ok(()) };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                // Nobody waits any more: all fail.
+                () = went_down => {}
             }
         }
     }
 
-    /// A request sent at `sent` failed; `asked`: for so long the host wants to be left alone. By how much that makes the pause
-    /// longer that everybody waits for.
-    pub(super) fn troubled(&self, sent: Instant, asked: Option<Duration>) -> Duration {
+    /// A request sent at `sent` failed; `throttled`: it was refused for its pace; `asked`: for so long the host wants to be left alone.
+    /// By how much that makes the pause longer that everybody waits for.
+    ///
+    /// A host that refuses some for their pace, and answers others, is slowed down by its pace and not paused.
+    pub(super) fn troubled(&self, sent: Instant, throttled: bool, asked: Option<Duration>) -> Duration {
         let now = Instant::now();
         let before = self.left(now);
         if let Some(asked) = asked {
             self.pause.hold(asked, now);
         }
-        self.backoff().failed(now, sent);
+        let unspoken = throttled && asked.is_none();
+        let patience = self.adaptive_pace.patience();
+        let rest = if unspoken { self.adaptive_pace.refused(sent, now) } else { None };
+        {
+            let mut backoff = self.backoff();
+            if let Some(rest) = rest {
+                backoff.hold(rest, now);
+            }
+            let answers_others = backoff.last_success().is_some_and(|answered| answered + patience >= now);
+            if !throttled || !answers_others {
+                backoff.failed(now, sent, throttled);
+            }
+        }
         self.left(now).saturating_sub(before)
     }
 
@@ -181,6 +281,7 @@ impl Host {
             if let Some(pace) = pace {
                 pace.turn().await;
             }
+            self.adaptive_pace.turn().await;
             if self.is_paused() {
                 continue;
             }
@@ -358,13 +459,13 @@ mod tests {
     async fn who_waits_for_a_pause_waits_for_all_of_it_and_a_long_one_is_refused() {
         let host = host("https://registry.example");
         let began = Instant::now();
-        assert_eq!(host.troubled(began, Some(Duration::from_secs(90))), Duration::from_secs(90));
+        assert_eq!(host.troubled(began, false, Some(Duration::from_secs(90))), Duration::from_secs(90));
         // A shorter wish changes nothing, a longer one counts from now.
-        assert_eq!(host.troubled(began, Some(Duration::from_secs(10))), Duration::ZERO);
+        assert_eq!(host.troubled(began, false, Some(Duration::from_secs(10))), Duration::ZERO);
         assert!(host.admit(Claim::Fresh, Lane::Small, None).await.is_ok());
         assert_eq!(began.elapsed().as_secs(), 90);
         let now = Instant::now();
-        assert_eq!(host.troubled(now, Some(Duration::from_secs(3600))), host.backoff().pause(now).unwrap());
+        assert_eq!(host.troubled(now, false, Some(Duration::from_secs(3600))), host.backoff().pause(now).unwrap());
         assert_eq!(host.admit(Claim::Fresh, Lane::Small, None).await.unwrap_err().as_secs(), 3600);
     }
 
@@ -378,7 +479,7 @@ mod tests {
             async move { host.admit(Claim::Fresh, Lane::Small, None).await.map(|_| Instant::now()) }
         });
         tokio::task::yield_now().await;
-        host.troubled(began, Some(Duration::from_secs(7)));
+        host.troubled(began, false, Some(Duration::from_secs(7)));
         drop(held);
         assert_eq!(waiting.await.unwrap().unwrap() - began, Duration::from_secs(7));
     }
@@ -388,9 +489,9 @@ mod tests {
         let settings = HostSettings { retry_after_max: Some(Duration::from_millis(1)), ..HostSettings::default() };
         let host = Host::new("registry.example", &settings, 1, RetryPolicy::default(), None).unwrap();
         let began = Instant::now();
-        host.troubled(began, None);
+        host.troubled(began, false, None);
         assert!(host.clear().await.is_ok() && began.elapsed() > Duration::from_millis(1));
-        host.troubled(Instant::now(), Some(Duration::from_secs(60)));
+        host.troubled(Instant::now(), false, Some(Duration::from_secs(60)));
         for second in 0..60 {
             assert_eq!(host.clear().await.unwrap_err().as_secs(), 60 - second);
             tokio::time::advance(Duration::from_secs(1)).await;
@@ -412,7 +513,7 @@ mod tests {
             })
             .collect();
         tokio::time::sleep(Duration::from_millis(600)).await;
-        host.troubled(Instant::now(), Some(Duration::from_secs(10)));
+        host.troubled(Instant::now(), false, Some(Duration::from_secs(10)));
         let mut times = Vec::new();
         for task in left.drain(..) {
             times.push(task.await.unwrap().unwrap());

@@ -44,6 +44,9 @@ use crate::{Error, Kind, Result, Side};
 /// expired, and the secret that was renewed (`command` runs again).
 const LOGINS: u32 = 2;
 
+/// What is said of a 200 that brings nothing.
+pub(crate) const EMPTY: &str = "an empty answer";
+
 /// A pause of this length is worth a line: an operator who looks on would wonder.
 const WORTH_SAYING: Duration = Duration::from_secs(5);
 
@@ -105,6 +108,8 @@ pub(crate) struct Call<'a> {
     /// It goes where a descriptor's `urls` lead, not to the registry: it is not counted, and what comes of it says nothing about
     /// the registry.
     pub(crate) stranger: bool,
+    /// On a connection of its own: what came on another was damaged.
+    pub(crate) fresh: bool,
     /// How much longer than usual the answer may take.
     pub(crate) grace: Duration,
     pub(crate) charge: &'a Charge,
@@ -132,6 +137,7 @@ impl<'a> Call<'a> {
             claim: Claim::Fresh,
             abroad: true,
             stranger: false,
+            fresh: charge.fresh,
             grace: Duration::ZERO,
             charge,
         }
@@ -193,6 +199,12 @@ impl Transport {
             let mut answer = self.send(call, patience).await?;
             let sent = answer.sent;
             match answer.whole(most).await {
+                // A manifest or a list of tags is never empty. (A list of referrers that is means that there is none.)
+                Ok(body) if body.is_empty() && matches!(call.kind, RequestKind::ManifestGet | RequestKind::Tags) => {
+                    let trouble = answer.broken(EMPTY);
+                    drop(answer);
+                    self.stumble(&self.topic(call), patience, trouble, sent).await?;
+                }
                 Ok(body) => return Ok((answer, body)),
                 Err(Unread::TooLong) => {
                     return Err(self.topic(call).error(Kind::Untrusted, format!("the answer is longer than the {most} bytes it may have")));
@@ -212,6 +224,7 @@ impl Transport {
         let mut pull = None;
         let mut spent = 0;
         loop {
+            self.reachable(call, self.host.elsewhere(&call.url).as_deref(), false)?;
             if pull.is_none() {
                 pull = self.pull(call).await?;
             }
@@ -231,7 +244,8 @@ impl Transport {
                     self.turned_away(call, &refusal, pull.take(), sent, spent)?;
                 }
                 Attempt::Trouble(trouble, sent) => {
-                    pull = None;
+                    // Nothing was given for the pull of a request that was refused for its pace.
+                    pull = pull.filter(|_| trouble.is_throttled());
                     self.stumble(&self.topic(call), patience, trouble, sent).await?;
                 }
                 // The pull goes back; another one is waited for, or the image is deferred.
@@ -272,6 +286,8 @@ impl Transport {
     /// # Errors
     /// What no further attempt can mend: the host must be left alone for too long, or no login can be had.
     pub(crate) async fn stream(&self, call: &Call<'_>, feed: Feed, progress: &Progress, size: u64) -> Result<Attempt> {
+        let elsewhere = self.host.elsewhere(&call.url);
+        self.reachable(call, elsewhere.as_deref(), false)?;
         let authorization = self.authorization(call).await?;
         let permit = self.admit(call).await?;
         let sent = Instant::now();
@@ -281,11 +297,11 @@ impl Transport {
         progress.begin();
         let answered = tokio::select! {
             answered = self.leave(Some(call.kind), call, request) => answered,
-            trouble = progress.silence(self.host.retry.idle) => Err(Hitch::Trouble(trouble)),
+            cause = progress.silence(self.host.retry.idle) => Err(Hitch::Trouble(Trouble::broken(elsewhere.as_deref(), cause))),
         };
         match answered {
             Ok(response) => {
-                let reply = Reply { response, url: call.url.clone(), quota: Quota::default(), foreign: None };
+                let reply = Reply { response, url: call.url.clone(), quota: Quota::default(), foreign: None, elsewhere };
                 self.judge(call, reply, authorization.as_ref(), true, (permit, sent)).await
             }
             Err(Hitch::Trouble(trouble)) => Ok(Attempt::Trouble(trouble, sent)),
@@ -299,6 +315,7 @@ impl Transport {
             .admit(call.claim, call.lane, self.account.pace.as_deref())
             .await
             .map_err(|pause| error::told_to_wait(&self.topic(call), pause))
+            .and_then(|permit| self.reachable(call, self.host.elsewhere(&call.url).as_deref(), true).map(|()| permit))
     }
 
     /// What an answer means for `call`; a refusal's body is read, and a 401 answered with a login, if one `may` be tried.
@@ -310,20 +327,27 @@ impl Transport {
         may_log_in: bool,
         (permit, sent): (Permit, Instant),
     ) -> Result<Attempt> {
-        let Reply { mut response, url, quota, foreign } = reply;
+        let Reply { mut response, url, quota, foreign, elsewhere } = reply;
         let (status, headers) = (response.status(), response.headers().clone());
+        if let (Credentials::Of(scopes), Some(header), None) = (call.credentials, authorization, &elsewhere)
+            && status != StatusCode::UNAUTHORIZED
+        {
+            self.account.authenticator.served(scopes, header);
+        }
         if status.is_success() {
             permit.fine();
             let (idle, pipes) = (self.host.retry.idle, self.host.pipes.clone());
-            let answer = Answer { status, headers, url, sent, quota, response, idle, pipes, permit };
+            let answer = Answer { status, headers, url, sent, elsewhere, quota, response, idle, pipes, permit };
             return Ok(Attempt::Answer(Box::new(answer)));
         }
         let body = self.error_body(&mut response).await;
         drop(response);
-        let refusal = Refusal::read(status.as_u16(), &headers, &body, foreign, Timestamp::now());
+        let refusal = Refusal { elsewhere, ..Refusal::read(status.as_u16(), &headers, &body, foreign, Timestamp::now()) };
         match classify(refusal.status, refusal.code.as_deref(), false) {
-            // A spent window is nobody's haste.
-            Verdict::Retry { throttled: true } if !refusal.pulls_spent => permit.congested(),
+            // A spent window is nobody's haste, and another host's refusal is not about this one.
+            Verdict::Retry { throttled: true } if refusal.pulls_spent || refusal.elsewhere.is_some() => {}
+            Verdict::Retry { throttled: true } if refusal.retry_after.is_some() => permit.asked_to_wait(),
+            Verdict::Retry { throttled: true } => permit.congested(),
             Verdict::Retry { .. } => {}
             Verdict::Done | Verdict::Fail => permit.fine(),
         }
@@ -355,33 +379,50 @@ impl Transport {
     /// # Errors
     /// The final error, if `patience` is at its end or the host asks for more than anybody waits.
     pub(crate) async fn stumble(&self, topic: &Topic<'_>, patience: &mut Patience, trouble: Trouble, sent: Instant) -> Result<()> {
-        if let Trouble::Answer(refusal) = &trouble
-            && classify(refusal.status, refusal.code.as_deref(), false) == (Verdict::Retry { throttled: true })
-        {
+        let (throttled, hosts, elsewhere) = (trouble.is_throttled(), trouble.is_the_hosts(), trouble.elsewhere());
+        if throttled {
             self.account.counters.throttled();
         }
         tracing::debug!(host = topic.host, operation = topic.operation, image = topic.image, ?trouble, "attempt failed");
-        let hosts = trouble.is_the_hosts();
-        if hosts {
-            let longer = self.host.troubled(sent, trouble.retry_after());
+        let answers_others = patience.sees_alive(self.host.last_answer(elsewhere));
+        let mut asked = None;
+        if let Some(host) = elsewhere {
+            self.host.troubled_elsewhere(host, sent, throttled);
+            asked = trouble.retry_after();
+        } else if hosts {
+            let longer = self.host.troubled(sent, throttled, trouble.retry_after());
             self.account.counters.waited(longer);
-            if let Some(pause) = trouble.retry_after().filter(|pause| *pause > self.host.retry.longest_pause) {
-                return Err(told_to_wait_by(topic, pause, &trouble));
-            }
             if longer >= WORTH_SAYING {
                 tracing::info!(host = topic.host, seconds = longer.as_secs(), "the registry asks to be left alone; waiting");
             }
         }
-        let hopeless = hosts && self.host.backoff().is_failing();
-        let Some(delay) = patience.failed().filter(|_| !hopeless) else {
-            if hosts {
-                self.host.backoff().gave_up(patience.started());
-            }
-            return Err(error::exhausted(topic, patience, &trouble));
+        if let Some(pause) = trouble.retry_after().filter(|pause| *pause > self.host.retry.longest_pause) {
+            return Err(told_to_wait_by(topic, pause, &trouble));
+        }
+        let delay = if throttled { patience.throttled(answers_others) } else { patience.failed() };
+        let hopeless = hosts && self.host.is_failing(elsewhere);
+        let Some(delay) = delay.filter(|_| !hopeless) else {
+            let error = error::exhausted(topic, patience, &trouble);
+            let outage = if hosts { self.host.gave_up(elsewhere, patience.spent_since(), &error) } else { None };
+            return Err(match outage {
+                Some(outage) => error.in_outage(outage),
+                None => error,
+            });
         };
-        tokio::time::sleep(delay).await;
+        tokio::time::sleep(delay.max(asked.unwrap_or_default())).await;
         self.account.counters.retried();
         Ok(())
+    }
+
+    /// Whether `call` is worth sending to the registry, or to the host `elsewhere` that it sent us to; `leaves`: it is sent now.
+    ///
+    /// # Errors
+    /// What all requests to a host fail with that answers nobody.
+    fn reachable(&self, call: &Call<'_>, elsewhere: Option<&str>, leaves: bool) -> Result<()> {
+        match self.host.refuses(elsewhere, leaves).filter(|_| !call.stranger) {
+            Some((cause, outage)) => Err(cause.met_again(call.operation, &call.charge.image).on_side(self.side).in_outage(outage)),
+            None => Ok(()),
+        }
     }
 
     /// Lets one request go. Nothing else in larder sends one.
@@ -400,21 +441,26 @@ impl Transport {
             request.url().path().to_owned(),
         );
         let client = match call.lane {
+            _ if call.fresh => self.host.clients.fresh(),
             Lane::Small => &self.host.clients.api,
             Lane::Bulk => &self.host.clients.bulk,
         };
+        let elsewhere = self.host.elsewhere(&url);
         let sent = Instant::now();
         let answered = client.execute(request).await.map_err(|error| match address::blocked(&error) {
             Some(why) => Hitch::Fatal(self.topic(call).error(Kind::Untrusted, format!("the registry may not send us there: {why}"))),
             None => match cause::certificate(&error) {
                 Some(why) => Hitch::Fatal(distrusted(&self.topic(call), &host, &why)),
-                None => Hitch::Trouble(Trouble::Broken(cause::words(&error))),
+                None => {
+                    let through = self.host.policy.proxy_of(&url).map(|proxy| format!(" (through the proxy {proxy})")).unwrap_or_default();
+                    Hitch::Trouble(Trouble::broken(elsewhere.as_deref(), format!("{}{through}", cause::words(&error))))
+                }
             },
         });
-        if counted.is_some()
+        if !call.stranger
             && let Ok(response) = &answered
         {
-            self.observe(response.status(), sent);
+            self.observe(response.status(), elsewhere.as_deref(), sent);
             if self.host.is_home(&url) {
                 self.host.compare_clocks(response.headers());
             }
@@ -424,10 +470,10 @@ impl Transport {
         answered
     }
 
-    /// Sees every answer of the registry itself (what a redirect's target says is not about the registry).
-    fn observe(&self, status: StatusCode, sent: Instant) {
+    /// Sees every answer, of the registry itself or of the host `elsewhere` that it sent us to.
+    fn observe(&self, status: StatusCode, elsewhere: Option<&str>, sent: Instant) {
         if !matches!(classify(status.as_u16(), None, false), Verdict::Retry { .. }) {
-            self.host.backoff().succeeded(Instant::now(), sent);
+            self.host.answered(elsewhere, sent);
         }
     }
 

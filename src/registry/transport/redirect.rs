@@ -21,8 +21,10 @@ pub(super) struct Reply {
     pub(super) url: Url,
     /// What the registry's own answer, or redirect, said about pulls.
     pub(super) quota: Quota,
-    /// The host that gave it, if it is not the registry.
+    /// The host that gave it, if the registry redirected there.
     pub(super) foreign: Option<String>,
+    /// The host that gave it, if it is not the registry itself.
+    pub(super) elsewhere: Option<String>,
 }
 
 /// Why there is no answer.
@@ -52,17 +54,21 @@ impl Transport {
                 request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(call.body.len()));
                 *request.body_mut() = Some(call.body.clone().into());
             }
+            let elsewhere = self.host.elsewhere(&url);
+            if !home {
+                self.reachable(call, elsewhere.as_deref(), true).map_err(Hitch::Fatal)?;
+            }
             let idle = self.host.retry.idle + call.grace;
             let response = match tokio::time::timeout(idle, self.leave(home.then_some(call.kind), call, request)).await {
                 Ok(answered) => answered?,
-                Err(_) => return Err(silence(idle).into()),
+                Err(_) => return Err(Trouble::broken(elsewhere.as_deref(), silence(idle)).into()),
             };
             if home {
                 said = quota(response.headers());
             }
             let Some(next) = self.next(call, &url, &response).await? else {
                 let foreign = (!home).then(|| url.host_str().unwrap_or("another host").to_owned());
-                return Ok(Reply { response, url, quota: said, foreign });
+                return Ok(Reply { response, url, quota: said, foreign, elsewhere });
             };
             url = next;
         }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use reqwest::Method;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 
-use super::{Call, Claim, Credentials, Lane, Outcome, Transport, Unread};
+use super::{Call, Claim, Credentials, EMPTY, Lane, Outcome, Transport, Unread};
 use crate::content::Charge;
 use crate::registry::auth::{TokenAnswer, TokenRequest, TokenSender};
 use crate::registry::counters::RequestKind;
@@ -48,6 +48,7 @@ impl TokenSender for Sender<'_> {
             claim: Claim::Continued,
             abroad: true,
             stranger: false,
+            fresh: false,
             grace: Duration::ZERO,
             charge: self.charge,
         };
@@ -58,6 +59,7 @@ impl TokenSender for Sender<'_> {
                 Outcome::Answer(answer) => answer,
             };
             let trouble = match answer.whole(MAX_TOKEN).await {
+                Ok(body) if body.is_empty() => answer.broken(EMPTY),
                 Ok(body) => return Ok(TokenAnswer { status: answer.status.as_u16(), body }),
                 Err(Unread::TooLong) => {
                     let message = format!("the token server's answer is longer than the {MAX_TOKEN} bytes it may have");

@@ -431,8 +431,8 @@ fn nothing_is_written_unless_all_can_be() {
     let run = sides.import(&["out"]).exits(1);
     insta::assert_snapshot!(sides.without_hosts(&run.shown(&[])), @"
     ---
-    error: target: start upload NEAR/team/app:1: 404 NAME_UNKNOWN repository name not known to registry: team/app (create the repository `team/app` at FAR first, if it does not make one by itself)
-    error: target: start upload NEAR/team/multi:2: 404 NAME_UNKNOWN repository name not known to registry: team/multi (create the repository `team/multi` at FAR first, if it does not make one by itself)
+    error: target FAR: start upload NEAR/team/app:1: 404 NAME_UNKNOWN repository name not known to registry: team/app (create the repository `team/app` at FAR first, if it does not make one by itself)
+    error: target FAR: start upload NEAR/team/multi:2: 404 NAME_UNKNOWN repository name not known to registry: team/multi (create the repository `team/multi` at FAR first, if it does not make one by itself)
     exit 1
     ");
     assert_eq!((sides.far.count(Kind::UploadPut), sides.far.count(Kind::ManifestPut), sides.far.open_uploads()), (0, 0, 0));
@@ -451,7 +451,7 @@ fn a_target_that_does_not_answer_is_told_once() {
     sides.far.stop();
     let run = sides.import(&["out"]).exits(1);
     assert_eq!(run.stderr.lines().count(), 1, "{}", run.stderr);
-    assert!(run.stderr.starts_with("error: target: resolve tag "), "{}", run.stderr);
+    assert!(run.stderr.starts_with(&format!("error: target {}: resolve tag ", sides.far.addr())), "{}", run.stderr);
 }
 
 #[test]

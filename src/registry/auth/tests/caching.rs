@@ -86,6 +86,22 @@ async fn a_refused_token_is_replaced_once_not_in_circles() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_token_that_served_and_ended_early_is_replaced_however_soon() {
+    let (auth, _) = hub(vec![password("pw")]);
+    let server = Server::generous();
+    let alpine = one(0);
+    let mut token = challenged(&auth, HUB, &alpine, None, &server).await.unwrap();
+    for _ in 0..4 {
+        auth.served(&alpine, &token);
+        let next = challenged(&auth, HUB, &alpine, Some(&token), &server).await.unwrap();
+        assert_ne!(next, token);
+        token = next;
+    }
+    // One that never served is not replaced in circles.
+    assert_eq!(challenged(&auth, HUB, &alpine, Some(&token), &server).await.unwrap_err().kind(), Kind::Unauthorized);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_genuine_token_that_grants_too_little_is_not_replaced() {
     let (auth, _) = hub(vec![Login::Anonymous]);
     let server = Server::generous();

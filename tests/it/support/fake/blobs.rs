@@ -42,6 +42,10 @@ pub(super) fn send(exchange: &Exchange, digest: &Digest, content: &Content) -> R
     }
     let len = content.len();
     let asked = exchange.header("range").filter(|_| exchange.options.ranges);
+    let open_end = asked.is_some_and(|asked| asked.ends_with('-'));
+    if asked.is_some() && exchange.options.refuse_ranges || open_end && exchange.options.closed_ranges_only {
+        return error(416, "RANGE_INVALID", "we don't understand your Range");
+    }
     let (status, range) = match asked.and_then(|asked| parse_range(asked, len)) {
         None => (200, 0..len),
         Some(Ok(range)) => (206, range),

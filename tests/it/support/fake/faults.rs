@@ -136,9 +136,46 @@ pub(super) enum Ending {
     Unseen,
 }
 
-/// The faults on order.
+/// Which of the requests that it fits a sporadic fault meets.
+#[derive(Debug, Clone, Copy)]
+pub enum Chance {
+    /// Every so many.
+    Every(u64),
+    /// So many of 100, at random; the same ones in every run that sends the same requests.
+    Percent(u64),
+}
+
+/// A fault that happens now and then.
+struct Sporadic {
+    matching: Match,
+    chance: Chance,
+    fault: Fault,
+    /// Requests that fitted, or the state of the random numbers.
+    state: u64,
+}
+
+impl Sporadic {
+    fn meets(&mut self, request: &Request) -> bool {
+        if !self.matching.fits(request) {
+            return false;
+        }
+        match self.chance {
+            Chance::Every(n) => {
+                self.state += 1;
+                self.state.is_multiple_of(n)
+            }
+            Chance::Percent(percent) => {
+                // Knuth's linear congruential generator; its high bits are good enough.
+                self.state = self.state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                (self.state >> 33) % 100 < percent
+            }
+        }
+    }
+}
+
+/// The faults on order, and those that happen now and then.
 #[derive(Default)]
-pub(super) struct Faults(Mutex<Vec<(Match, usize, Fault)>>);
+pub(super) struct Faults(Mutex<Vec<(Match, usize, Fault)>>, Mutex<Vec<Sporadic>>);
 
 impl Faults {
     pub(super) fn add(&self, matching: Match, times: usize, fault: Fault) {
@@ -147,8 +184,18 @@ impl Faults {
         }
     }
 
+    pub(super) fn add_sporadic(&self, matching: Match, chance: Chance, fault: Fault) {
+        let mut sporadic = self.1.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = match chance {
+            Chance::Every(_) => 0,
+            Chance::Percent(_) => sporadic.len() as u64 + 1,
+        };
+        sporadic.push(Sporadic { matching, chance, fault, state });
+    }
+
     pub(super) fn clear(&self) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.1.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     pub(super) fn pending(&self) -> usize {
@@ -158,7 +205,10 @@ impl Faults {
     /// The first fault that fits, used once more.
     pub(super) fn take(&self, request: &Request) -> Option<Fault> {
         let mut faults = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let index = faults.iter().position(|(matching, ..)| matching.fits(request))?;
+        let Some(index) = faults.iter().position(|(matching, ..)| matching.fits(request)) else {
+            let mut sporadic = self.1.lock().unwrap_or_else(PoisonError::into_inner);
+            return sporadic.iter_mut().find_map(|sporadic| sporadic.meets(request).then(|| sporadic.fault.clone()));
+        };
         let (_, times, fault) = &mut faults[index];
         let fault = fault.clone();
         if *times != FOREVER {

@@ -34,7 +34,7 @@ use tokio::sync::oneshot;
 
 pub use acr::{Acr, PROXY_PROJECT};
 pub use auth::{Auth, BASIC_AND_BEARER, EMPTY_SCOPE, LOWER_CASE, NO_SCOPE, NO_SERVICE, QUOTED, Tokens, UNQUOTED};
-pub use faults::{FOREVER, Fault, Gate, Match};
+pub use faults::{Chance, FOREVER, Fault, Gate, Match};
 pub use log::{Kind, Request};
 pub use options::{Link, Options, Pulls, Rate, Redirect};
 pub use reply::{Reply, error, reply, with};
@@ -133,6 +133,10 @@ impl Fake {
     /// were given; they meet requests that have passed rate limits and credentials.
     pub fn fault(&self, matching: Match, times: usize, fault: Fault) {
         self.registry.faults.add(matching, times, fault);
+    }
+    /// Lets requests that `matching` fits go wrong now and then, if no ordered fault fits them.
+    pub fn sporadic_fault(&self, matching: Match, chance: Chance, fault: Fault) {
+        self.registry.faults.add_sporadic(matching, chance, fault);
     }
     pub fn clear_faults(&self) {
         self.registry.faults.clear();

@@ -22,6 +22,10 @@ pub struct Options {
     pub auto_create: bool,
     /// Whether `Range` of a blob GET is honoured.
     pub ranges: bool,
+    /// Whether ranges with an open end (`bytes=5-`) are answered 416, as by go-containerregistry's server.
+    pub closed_ranges_only: bool,
+    /// Whether every `Range` of a blob GET is answered 416.
+    pub refuse_ranges: bool,
     /// Whether upload `Location`s are absolute URLs.
     pub location_absolute: bool,
     /// Whether upload `Location`s have a query, which must come back with the next step.
@@ -80,6 +84,8 @@ impl Default for Options {
             max_manifest: 4 << 20,
             auto_create: true,
             ranges: true,
+            closed_ranges_only: false,
+            refuse_ranges: false,
             location_absolute: false,
             location_query: false,
             mount: true,

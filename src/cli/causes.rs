@@ -1,0 +1,44 @@
+//! One cause, one line: a dead registry, a wrong password, a variable that is not set or a refused push fail many images. They are told
+//! once, at the end, with the number of images; the report has a row for each.
+
+use std::collections::HashMap;
+
+use serde_json::json;
+
+use super::printer::Printer;
+use super::progress::failure;
+use crate::report::Outcome;
+use crate::{Error, Kind, Side};
+
+/// Whether other images may fail with the same cause, so that it is told at the end.
+pub(super) fn is_shared(error: &Error) -> bool {
+    let refused_push =
+        error.side() == Side::Target && error.kind() == Kind::Refused && matches!(error.http_status(), Some(401 | 403 | 405));
+    let no_secret = error.kind() == Kind::Local && error.operation() == crate::config::READ_CREDENTIALS;
+    error.outage().is_some() || error.kind() == Kind::Unauthorized || refused_push || no_secret
+}
+
+/// Prints the causes of `rows` that [`is_shared`] left for the end: one line each.
+pub(super) fn print(rows: &[Outcome], printer: &Printer) {
+    let mut groups: Vec<Vec<(&Outcome, &Error)>> = vec![];
+    let mut known: HashMap<String, usize> = HashMap::new();
+    for row in rows {
+        let Some(error) = row.error.as_ref().filter(|error| is_shared(error)) else { continue };
+        let group = *known.entry(error.cause_key()).or_insert(groups.len());
+        match groups.get_mut(group) {
+            Some(group) => group.push((row, error)),
+            None => groups.push(vec![(row, error)]),
+        }
+    }
+    for group in groups {
+        let Some((row, error)) = group.first() else { continue };
+        let facts = json!({
+            "images": group.len(), "side": error.side(), "operation": error.operation(),
+            "status": error.http_status(), "code": error.registry_code(), "host": error.at_host(),
+        });
+        match group.len() {
+            1 => printer.fail(&failure(row, error), &facts),
+            many => printer.fail(&format!("{many} images failed: {}", error.without_subject()), &facts),
+        }
+    }
+}
