@@ -129,7 +129,7 @@ impl Error {
 
     /// A local input or output failure; a full disk is told apart.
     pub fn io(operation: impl Into<Cow<'static, str>>, path: &std::path::Path, error: &std::io::Error) -> Self {
-        if error.kind() == std::io::ErrorKind::FileTooLarge {
+        if error.kind() == std::io::ErrorKind::FileTooLarge && error.raw_os_error().is_some() {
             let message = format!("{}: the file system or a limit of the process takes no file that large", path.display());
             return Self::new(Side::Local, operation, Kind::Local, message)
                 .remedy("write to another file system (FAT takes 4 GiB a file), or in smaller volumes");
