@@ -409,9 +409,8 @@ impl Ledger {
         struct Head {
             version: u32,
         }
-        match serde_json::from_slice(&text) {
-            Ok(book @ Book { version: ..=VERSION, .. }) => return Ok(book),
-            Ok(_) | Err(_) => {}
+        if let Ok(book @ Book { version: ..=VERSION, .. }) = serde_json::from_slice(&text) {
+            return Ok(book);
         }
         match serde_json::from_slice::<Head>(&text) {
             Ok(Head { version }) if version > VERSION => {
