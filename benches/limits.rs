@@ -111,7 +111,7 @@ fn ledger() {
         all.sort_by(f64::total_cmp);
         all[all.len() / 2]
     };
-    println!("| upstream without headers | {:?} |\n| upstream with headers | {:?} |", without, with);
+    println!("| upstream without headers | {without:?} |\n| upstream with headers | {with:?} |");
     let (without, with) = (median(&mut without), median(&mut with));
     println!("median {without:.2} s without, {with:.2} s with: {:+.1} %", (with / without - 1.0) * 100.0);
 }
