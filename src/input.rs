@@ -46,7 +46,7 @@ pub(crate) fn read_from(stream: impl Read, most: u64) -> io::Result<Vec<u8>> {
     let mut bytes = vec![];
     stream.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > most {
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it has more than {}", size(most))));
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("it has more than {}", size(most))));
     }
     Ok(bytes)
 }

@@ -2,20 +2,26 @@
 //! volumes; a `docker save` archive has no manifests, so they are made.
 
 mod docker;
+pub(super) mod found;
 mod names;
+mod present;
 mod tarball;
+mod unpack;
 
+use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::format::INDEX_PATH;
-use super::read::{Gathering, Origin, Piece, Where};
+use super::format::{INDEX_PATH, RECORD_PATH};
+use super::read::{Gathering, OpenPart, Origin, Piece, Where};
 use crate::content::Digest;
 use crate::folder::{Folder, Status};
 use crate::layout::{IndexEntry, MAX_INDEX};
 use crate::{Error, Kind, Result, Side};
-pub use names::{Named, Naming, stem};
+pub use names::{Given, Named, Naming, stem};
+pub use present::Present;
+pub(super) use present::present;
 use tarball::Tarball;
 
 const OP: &str = "read archive";
@@ -47,32 +53,67 @@ pub(super) fn layout(gathering: &mut Gathering<'_>, path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Reads an archive: of a layout, or of `docker save`. `false`: it is neither.
-pub(super) fn archive(gathering: &mut Gathering<'_>, path: &Path) -> Result<bool> {
-    let tarball = match Tarball::scan(path) {
-        Ok(Some(tarball)) => tarball,
-        Ok(None) => return Ok(false),
-        Err(error) => return Err(error),
+/// How a file is compressed, if it is one that is read.
+pub(super) fn is_compressed(path: &Path) -> Result<bool> {
+    let file = crate::input::open(path).map_err(|error| Error::io(OP, path, &error))?;
+    let (first, _) = unpack::peek(file).map_err(|error| Error::io(OP, path, &error))?;
+    Ok(unpack::Compression::of(&first).is_some())
+}
+
+/// Reads an archive that can be read once only, or is compressed: it is unpacked into `folder`. `path` is what messages call it.
+pub(super) fn stream(gathering: &mut Gathering<'_>, stream: impl std::io::Read, path: &Path, folder: &Path) -> Result<Contents> {
+    let (first, stream) = unpack::peek(stream).map_err(|error| Error::io(OP, path, &error))?;
+    if first.is_empty() {
+        return Ok(Contents::Other("empty".to_owned()));
+    }
+    let compression = unpack::Compression::of(&first);
+    let file = unpack::unpack(stream, compression, path, folder)?;
+    Ok(match archive(gathering, path, &Arc::new(file))? {
+        Contents::Other(what) => Contents::Other(match compression {
+            Some(compression) => format!("{what}, compressed by {}", compression.name()),
+            None => what,
+        }),
+        Contents::Images => Contents::Images,
+    })
+}
+
+/// What was found in a file.
+pub(super) enum Contents {
+    /// Images: they are on the shelf.
+    Images,
+    /// Something else; what, for a person.
+    Other(String),
+}
+
+/// Reads an archive: of a layout, or of `docker save`.
+pub(super) fn archive(gathering: &mut Gathering<'_>, path: &Path, file: &Arc<File>) -> Result<Contents> {
+    let Some(tarball) = Tarball::scan(path, file)? else {
+        let mut first = vec![];
+        let part = OpenPart { file: Arc::clone(file), at: 0, left: found::LOOK as u64 };
+        std::io::Read::read_to_end(&mut { part }, &mut first).map_err(|error| Error::io(OP, path, &error))?;
+        return Ok(Contents::Other(found::described(&first)));
     };
     let origin = gathering.shelf.origin(Origin { path: path.to_owned(), volume: None });
-    let shared: Arc<Path> = path.into();
     if tarball.has("oci-layout") && tarball.has(INDEX_PATH) {
         for (name, member) in tarball.files() {
             if let Some(digest) = blob(name) {
-                let piece = Piece { origin, at: Where::File { path: Arc::clone(&shared), offset: member.offset }, len: member.len };
-                gathering.shelf.add(digest, piece);
+                gathering.shelf.add(digest, Piece { origin, at: tarball.at(member), len: member.len });
             }
         }
         let entries = entries(&tarball.read(INDEX_PATH, MAX_INDEX)?, path)?;
         gathering.others(path, entries);
-        return Ok(true);
+        return Ok(Contents::Images);
+    }
+    if tarball.has(RECORD_PATH) {
+        return Ok(Contents::Other("a volume of a bundle".to_owned()));
     }
     if !tarball.has(docker::LIST) {
-        return Ok(false);
+        let what = format!("a tar file without `oci-layout` or `{}` (it has {})", docker::LIST, tarball.some_names());
+        return Ok(Contents::Other(what));
     }
     let entries = docker::read(gathering, &tarball, origin)?;
     gathering.others(path, entries);
-    Ok(true)
+    Ok(Contents::Images)
 }
 
 /// The entries of an `index.json`.

@@ -23,4 +23,5 @@ pub use base::Bases;
 pub use carry::{Cargo, Delivered, gather};
 pub use pack::{Packed, Packing, Repaired, pack, repair};
 pub use plan::{Piece, Plan, Sheet};
-pub use verify::{BundleReport, VolumeFinding, is_at, verify};
+pub use read::is_archive;
+pub use verify::{BundleReport, VolumeFinding, is_at, verify, verify_archives};

@@ -48,7 +48,7 @@ fn too_little(needs: &[&Need], free: u64) -> Option<Error> {
 }
 
 /// How many bytes an ordinary process may still write to the file system of `folder`.
-fn free(folder: &Path) -> Result<u64> {
+pub(super) fn free(folder: &Path) -> Result<u64> {
     let stat = rustix::fs::statvfs(folder).map_err(|error| Error::io(OP, folder, &error.into()))?;
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }

@@ -13,10 +13,10 @@ mod stage;
 
 use crate::Result;
 
-pub use gather::{Arrived, Entry, Gathered, Gathering};
+pub use gather::{Arrived, Entry, Gathered, Gathering, is_archive};
 pub(super) use gather::{repair, whole};
 pub use shelf::{Damage, Hand, Origin, Shelf};
-pub(super) use shelf::{Piece, Where};
+pub(super) use shelf::{OpenPart, Piece, Where};
 pub use stage::Stage;
 
 /// Work on files, off the runtime's threads.

@@ -1,6 +1,7 @@
 //! Checking bundles: every byte of the volumes at hand is hashed, on all cores, then every image's graph is walked. Works with some of the volumes, and
 //! without the record.
 
+mod archive;
 mod graph;
 mod hand;
 mod volume;
@@ -14,6 +15,7 @@ use super::format::Member;
 use crate::Result;
 use crate::content::Digest;
 use crate::layout::Finding;
+pub use archive::verify_archives;
 pub use hand::is_at;
 use hand::{Hand, at_hand};
 use volume::{Checked, State};

@@ -247,12 +247,19 @@ pub(super) struct SyncArgs {
 #[derive(Debug, Args)]
 pub(super) struct ImportArgs {
     /// What was carried: a folder of volumes, NAME.bundle.json with the volumes beside it, volumes, an OCI layout, an OCI archive, or a
-    /// `docker save` archive; from several places, in any order, as they arrive
+    /// `docker save` archive, also compressed (gzip, zstd, xz, bzip2); - is an archive from standard input; from several places, in any order,
+    /// as they arrive
     #[arg(value_name = "BUNDLE", required = true)]
     pub(super) bundles: Vec<PathBuf>,
     /// Where to, instead of the configuration's target: HOST[:PORT][/PREFIX] or oci:DIR
     #[arg(long, value_name = "TARGET")]
     pub(super) to: Option<String>,
+    /// The name of images that say no repository: REPOSITORY or REPOSITORY:TAG
+    #[arg(long, value_name = "REF")]
+    pub(super) name: Option<String>,
+    /// Bring these platforms of images only (linux/amd64); repeatable. Default: all that was carried
+    #[arg(long = "platform", value_name = "P")]
+    pub(super) platforms: Vec<crate::content::PlatformFilter>,
     /// Write what was put where, when it was hashed and from which volume it came, with a digest over the whole; as CSV if its name ends in
     /// .csv, else as JSON
     #[arg(long, value_name = "FILE")]
@@ -357,8 +364,8 @@ pub(super) struct InventoryArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct VerifyArgs {
-    /// A layout's folder; a bundle: its folder, its .bundle.json, or some of its volumes; or a target as --to takes it: HOST[:PORT][/PREFIX]
-    /// or oci:DIR. Default: the target of the configuration
+    /// A layout's folder; a bundle: its folder, its .bundle.json, or some of its volumes; an archive, as import takes it; or a target as --to
+    /// takes it: HOST[:PORT][/PREFIX] or oci:DIR. Default: the target of the configuration
     #[arg(value_name = "PATH|TARGET")]
     pub(super) targets: Vec<String>,
     /// Check an import's evidence: its own digest, and that the target still has everything in it. Default target: the one it names
@@ -449,6 +456,9 @@ pub(super) enum RulesCommand {
         /// Write files below this folder instead of printing them
         #[arg(long, value_name = "DIR")]
         dir: Option<PathBuf>,
+        /// Clients are never sent to the upstream: what the target does not have is not pulled
+        #[arg(long)]
+        no_fallback: bool,
     },
 }
 

@@ -8,9 +8,10 @@ use super::outputs::Asked;
 use super::printer::Printer;
 use super::{Exit, Refusal, progress, signals, state, summary};
 use crate::bundle::import::{Import, ImportOptions, Imported, Journal};
-use crate::bundle::interchange::Naming;
+use crate::bundle::interchange::{Given, Naming};
 use crate::bundle::read::{Gathered, Gathering, Stage};
 use crate::config::{Config, TARGET_CONCURRENCY, Target};
+use crate::content::PlatformFilter;
 use crate::report::{self, RunReport};
 use crate::stock::{Supply, SupplyOptions};
 use crate::{Error, Result, internal};
@@ -35,7 +36,11 @@ async fn begin(file: Option<&Path>, args: &ImportArgs, printer: &Printer) -> Res
     let supply = Arc::new(state::supply(&config, options, printer)?);
     let folder = state::folder(args.state.as_deref());
     let stage = folder.as_deref().map(Stage::new);
-    let gathered = gather(args.bundles.clone(), config, &target, stage.clone()).await?;
+    let given = args.name.as_deref().map(Given::parse).transpose();
+    let given = given.map_err(|why| Refusal::usage(Error::local("read --name", why)))?;
+    let carried =
+        Carried { paths: args.bundles.clone(), given, platforms: args.platforms.clone(), unpack: unpack_folder(folder.as_deref()) };
+    let gathered = gather(carried, config, &target, stage.clone()).await?;
     gathered.notes.iter().for_each(|note| printer.warn(note));
     gathered.troubles.iter().for_each(|trouble| printer.error(trouble));
     let troubled = !gathered.troubles.is_empty();
@@ -54,15 +59,37 @@ async fn begin(file: Option<&Path>, args: &ImportArgs, printer: &Printer) -> Res
     Ok(exit)
 }
 
+/// What was named on the command line.
+struct Carried {
+    paths: Vec<PathBuf>,
+    /// `--name`.
+    given: Option<Given>,
+    platforms: Vec<PlatformFilter>,
+    /// Where archives are unpacked.
+    unpack: PathBuf,
+}
+
+/// Where archives are unpacked: `TMPDIR`, where that is set; else beside the state, which is on a disk where `/tmp` may be in memory.
+pub(super) fn unpack_folder(state: Option<&Path>) -> PathBuf {
+    match state {
+        Some(state) if std::env::var_os("TMPDIR").is_none() => state.join("import"),
+        _ => std::env::temp_dir(),
+    }
+}
+
 /// Reads what was named on the command line.
-async fn gather(paths: Vec<PathBuf>, config: Config, target: &Target, stage: Option<Stage>) -> Result<Gathered, Refusal> {
+async fn gather(carried: Carried, config: Config, target: &Target, stage: Option<Stage>) -> Result<Gathered, Refusal> {
     let registry = target.is_registry();
     let work = move || {
-        let naming = Naming { rules: &config.rules, registry };
+        let naming = Naming { rules: &config.rules, registry, given: carried.given };
         let names = |entry: &crate::layout::IndexEntry, stem: &str| naming.name(entry, stem);
-        let mut gathering = Gathering::new(stage.as_ref(), &names);
-        gathering.add_all(&paths)?;
-        Ok(gathering.done())
+        let mut gathering = Gathering::new(stage.as_ref(), &names).unpacking_into(carried.unpack).of_platforms(carried.platforms);
+        gathering.add_all(&carried.paths)?;
+        let gathered = gathering.done();
+        if let Some(given) = &naming.given {
+            given.check().map_err(|why| Error::local("read --name", why))?;
+        }
+        Ok(gathered)
     };
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|lost| Refusal::failed(internal::lost("read bundle", lost)))?.map_err(Refusal::usage)
@@ -82,7 +109,7 @@ async fn import(gathered: Gathered, far: Far, args: &ImportArgs, printer: &Print
     let Far { supply, target, stage, state } = far;
     let troubled = !gathered.troubles.is_empty();
     let at_once = args.concurrency.map_or(TARGET_CONCURRENCY, usize::from);
-    let options = ImportOptions { recheck: args.recheck, at_once, evidence: args.evidence.is_some() };
+    let options = ImportOptions { recheck: args.recheck, at_once, evidence: args.evidence.is_some(), platforms: args.platforms.clone() };
     let (started, clock) = (jiff::Timestamp::now(), std::time::Instant::now());
     let reporter = progress::reporter(printer);
     let mut import = Import::new(gathered, target.clone(), stage, options, reporter, signals::listen(printer));
@@ -97,7 +124,7 @@ async fn import(gathered: Gathered, far: Far, args: &ImportArgs, printer: &Print
     let journal = state.map(|state| Journal::open(&state, target.to_string())).and_then(|journal| {
         journal.map_err(|error| printer.warn(&format!("{error}; the evidence of a later import will not know of this one"))).ok()
     });
-    let imported = import.run(store.ends.clone(), journal).await;
+    let mut imported = import.run(store.ends.clone(), journal).await;
     printer.end_bars();
     let report = RunReport {
         version: 1,
@@ -107,7 +134,7 @@ async fn import(gathered: Gathered, far: Far, args: &ImportArgs, printer: &Print
         exit: if troubled || imported.damaged.iter().any(|file| !file.mended) { Exit::Failed as u8 } else { imported.totals.exit() },
         target: target.to_string(),
         totals: imported.totals,
-        images: imported.rows.clone(),
+        images: std::mem::take(&mut imported.rows),
         registries: supply.rows(),
     };
     summary::import(&report, clock.elapsed().as_secs_f64(), printer);

@@ -6,9 +6,13 @@ use super::printer::Printer;
 use super::progress::{counting, size};
 use super::{Exit, Refusal};
 use crate::bundle;
+use crate::bundle::interchange::Naming;
+use crate::bundle::read::Gathering;
 use crate::config::Target;
+use crate::content::Place;
 use crate::error::printable;
 use crate::layout::{self, Finding, VerifyReport};
+use crate::name::Reference;
 use crate::{Error, Result, internal};
 
 /// The layout that `text` names: an existing path, else as `--to`.
@@ -31,16 +35,79 @@ pub(super) async fn blocking<T: Send + 'static>(
     done.unwrap_or_else(|lost| Err(internal::lost(command, lost))).map_err(Refusal::failed)
 }
 
-/// Verifies a layout, or bundles: what a path is, is seen there.
+/// Verifies layouts, bundles and archives: what a path is, is seen there.
 pub(super) async fn verify(targets: &[String], printer: &Printer) -> Result<Exit, Refusal> {
-    let mut paths = vec![];
+    let (mut layouts, mut archives, mut bundles) = (vec![], vec![], vec![]);
     for text in targets {
-        paths.push(path_of(text, "verify")?);
+        let path = if text == "-" { PathBuf::from(text) } else { path_of(text, "verify")? };
+        if bundle::is_archive(&path).map_err(Refusal::usage)? {
+            archives.push(path);
+        } else if path.is_dir() && !bundle::is_at(&path) {
+            layouts.push((path, text));
+        } else {
+            bundles.push(path);
+        }
     }
-    match (paths.as_slice(), targets) {
-        ([path], [text]) if path.is_dir() && !bundle::is_at(path) => verify_layout(path.clone(), text, printer).await,
-        _ => super::bundle::verify(paths, printer).await,
+    let mut exits = vec![];
+    for (path, text) in layouts {
+        exits.push(verify_layout(path, text, printer).await?);
     }
+    for path in archives {
+        exits.push(verify_archive(path, printer).await?);
+    }
+    if !bundles.is_empty() {
+        exits.push(super::bundle::verify(bundles, printer).await?);
+    }
+    Ok(if exits.iter().all(|exit| *exit == Exit::Done) { Exit::Done } else { Exit::Failed })
+}
+
+/// Verifies an archive as it would be imported.
+async fn verify_archive(path: PathBuf, printer: &Printer) -> Result<Exit, Refusal> {
+    let unpack = super::import::unpack_folder(super::state::folder(None).as_deref());
+    let gathered = blocking("verify", {
+        let path = path.clone();
+        move || {
+            let rules = crate::rules::RuleSet::default();
+            let naming = Naming { rules: &rules, registry: false, given: None };
+            // Whether it says a repository makes no difference to whether it is whole.
+            let names = |entry: &crate::layout::IndexEntry, stem: &str| match entry.states_repository() {
+                true => naming.name(entry, stem),
+                false => Ok((Place::new(stem), Reference::Digest(entry.descriptor.digest.clone()), None)),
+            };
+            let mut gathering = Gathering::new(None, &names).unpacking_into(unpack);
+            gathering.add(&path)?;
+            Ok(gathering.done())
+        }
+    })
+    .await
+    .map_err(|refusal| Refusal { exit: Exit::Usage, ..refusal })?;
+    gathered.notes.iter().for_each(|note| printer.warn(note));
+    for entry in &gathered.entries {
+        entry.present.iter().for_each(|present| printer.say(&format!("{:<8} {}: {}", "note", entry.source(), present.note)));
+    }
+    let bar = counting(printer, "verified");
+    let report = blocking("verify", {
+        let bar = bar.clone();
+        move || Ok(bundle::verify_archives(&gathered, &|bytes| bar.iter().for_each(|bar| bar.inc(bytes))))
+    })
+    .await?;
+    bar.iter().for_each(indicatif::ProgressBar::finish_and_clear);
+    printer.data(&findings(&report));
+    printer.say(&format!("{}: {}", path.display(), counts(&report)));
+    Ok(if report.ok() { Exit::Done } else { Exit::Failed })
+}
+
+fn counts(report: &VerifyReport) -> String {
+    format!(
+        "{} names, {} manifests, {} blobs, {} hashed: {} damaged, {} missing, {} unreferenced",
+        report.entries,
+        report.manifests,
+        report.blobs,
+        size(report.bytes),
+        report.damaged.len(),
+        report.missing.len(),
+        report.unreferenced.len()
+    )
 }
 
 async fn verify_layout(path: PathBuf, text: &str, printer: &Printer) -> Result<Exit, Refusal> {
@@ -60,16 +127,7 @@ async fn verify_layout(path: PathBuf, text: &str, printer: &Printer) -> Result<E
         bar.finish_and_clear();
     }
     printer.data(&findings(&report));
-    printer.say(&format!(
-        "{} names, {} manifests, {} blobs, {} hashed: {} damaged, {} missing, {} unreferenced",
-        report.entries,
-        report.manifests,
-        report.blobs,
-        size(report.bytes),
-        report.damaged.len(),
-        report.missing.len(),
-        report.unreferenced.len()
-    ));
+    printer.say(&counts(&report));
     if !report.damaged.is_empty() {
         printer.say(&format!("to mend it: remove the damaged files (blobs/<algorithm>/<hex> in {text}) and sync again"));
     }

@@ -14,7 +14,7 @@ pub(super) async fn run(file: Option<&Path>, command: RulesCommand, printer: &Pr
         RulesCommand::Check { online } => rules_check::run(file, online, printer).await,
         RulesCommand::Explain { image } => explain(file, &image, printer),
         RulesCommand::Import { files, to } => rules_import::run(&files, to.as_deref(), printer),
-        RulesCommand::Export { format, dir } => rules_export::run(file, format, dir.as_deref(), printer),
+        RulesCommand::Export { format, dir, no_fallback } => rules_export::run(file, format, dir.as_deref(), no_fallback, printer),
     }
 }
 

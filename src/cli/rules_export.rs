@@ -12,9 +12,18 @@ use crate::rules::export::{Exported, Format, View, export};
 /// How errors name what was being done.
 const OPERATION: &str = "export rules";
 
-pub(super) fn run(file: Option<&Path>, format: ExportFormat, dir: Option<&Path>, printer: &Printer) -> Result<Exit, Refusal> {
+pub(super) fn run(
+    file: Option<&Path>,
+    format: ExportFormat,
+    dir: Option<&Path>,
+    no_fallback: bool,
+    printer: &Printer,
+) -> Result<Exit, Refusal> {
     let config = Config::load(file)?;
     let refuse = |message: String, remedy: &str| Refusal::usage(Error::local(OPERATION, message).remedy(remedy));
+    if no_fallback && !of(format).is_for_clients() {
+        return Err(refuse("--no-fallback is for files of clients that pull".to_owned(), "leave it out: a cache always asks its upstream"));
+    }
     let Target::Registry { host, prefix } = &config.target else {
         return Err(refuse(format!("the target {} is a layout, which nobody pulls from", config.target), "set `registry` in [target]"));
     };
@@ -22,6 +31,8 @@ pub(super) fn run(file: Option<&Path>, format: ExportFormat, dir: Option<&Path>,
         return Err(refuse("there are no rules".to_owned(), "write a [[rule]] into larder.toml"));
     }
     let settings = config.registry(host);
+    let file_of = |settings: &RegistrySettings| settings.ca.as_ref().map(|file| file.display().to_string());
+    let ca = file_of(&settings);
     let view = View {
         rules: &config.rules,
         host,
@@ -29,7 +40,9 @@ pub(super) fn run(file: Option<&Path>, format: ExportFormat, dir: Option<&Path>,
         // What `endpoint` says is how larder gets there; nodes use the name.
         plain_http: RegistrySettings { endpoint: None, ..settings.clone() }.is_plain(host),
         insecure: settings.insecure_skip_verify,
-        own_ca: settings.ca.is_some(),
+        ca: ca.as_deref(),
+        upstream_ca: &|host| file_of(&config.registry(host)),
+        fallback: !no_fallback,
         credentials: &|host| config.credential_set_for(host).map(|set| set.name.clone()),
         endpoint: &|host| endpoint(&config, host),
     };

@@ -58,6 +58,9 @@ pub(super) async fn run(file: Option<&Path>, args: VerifyArgs, printer: &Printer
 /// The target that `text` names: an existing layout, else as `--to`. Nothing: it is a bundle.
 fn named(text: &str) -> Result<Option<Target>, Refusal> {
     let path = Path::new(text);
+    if text == "-" {
+        return Ok(None);
+    }
     if path.exists() {
         let is_layout = path.is_dir() && !bundle::is_at(path);
         return Ok(is_layout.then(|| Target::Layout { path: path.to_owned() }));

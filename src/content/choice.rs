@@ -46,6 +46,9 @@ impl Choice {
     ///
     /// Without `filters`, and of an index that names no platform at all, everything is kept.
     pub fn of(children: &[Descriptor], filters: &[PlatformFilter]) -> Self {
+        let bare = PlatformFilter::without_attestations();
+        let without_attestations = filters.contains(&bare);
+        let filters: Vec<PlatformFilter> = filters.iter().filter(|filter| **filter != bare).cloned().collect();
         let whole = filters.is_empty() || children.iter().all(|child| platform(child).is_none());
         let runs = |child: &Descriptor| match platform(child) {
             Some(platform) => filters.iter().any(|filter| filter.matches(platform)),
@@ -55,6 +58,7 @@ impl Choice {
             children.iter().filter(|child| attests(child).is_none() && runs(child)).map(|child| child.digest.as_str()).collect();
         let is_kept = |child: &Descriptor| match attests(child) {
             _ if whole => true,
+            Some(_) if without_attestations => false,
             Some(about) => kept.contains(about),
             None => runs(child),
         };
@@ -63,10 +67,10 @@ impl Choice {
             left_out: children.len() - positions.len(),
             kept: positions.iter().filter_map(|at| children.get(*at).cloned()).collect(),
             positions,
-            missing: filters.to_vec(),
+            missing: filters.clone(),
             offered: vec![],
             delivered: vec![],
-            filters: filters.to_vec(),
+            filters,
         };
         let named = |child: &Descriptor| platform(child).cloned();
         choice.offer(children.iter().filter_map(named));
@@ -199,6 +203,15 @@ mod tests {
         let windows = "windows/amd64:10.0.17763.1 windows/amd64:10.0.20348.2 linux/amd64";
         assert_eq!(choose(windows, "windows/amd64:10.0.20348").0, [1]);
         assert_eq!(choose(windows, "windows/amd64").0, [0, 1]);
+    }
+
+    #[test]
+    fn attestations_can_be_left_out() {
+        let children = "linux/amd64 about:linux/amd64 linux/arm64 about:linux/arm64 -";
+        assert_eq!(choose(children, "linux/amd64 no/attestations"), (vec![0, 4], Verdict::Good));
+        assert_eq!(choose(children, "no/attestations linux/amd64 linux/arm64"), (vec![0, 2, 4], Verdict::Good));
+        let (kept, verdict) = choose(children, "linux/s390x no/attestations");
+        assert_eq!((kept, matches!(verdict, Verdict::Nothing(words) if words.contains("(linux/s390x)"))), (vec![4], true));
     }
 
     #[test]

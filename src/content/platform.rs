@@ -70,6 +70,16 @@ impl PlatformFilter {
 }
 
 impl PlatformFilter {
+    /// Of the platforms asked for, what they run alone: attestations are left out. It is one of several filters, and matches no platform.
+    pub(crate) fn without_attestations() -> Self {
+        PlatformFilter { os: "no".to_owned(), architecture: "attestations".to_owned(), variant: None, os_version: None }
+    }
+
+    /// The platform as one to ask for; `None` if it has a name that cannot be asked for.
+    pub(crate) fn of(platform: &Platform) -> Option<Self> {
+        Self::parse(&platform.to_string()).ok().filter(|filter| filter.matches(platform))
+    }
+
     /// Whether it means one platform. Of arm without a variant there are several; of Windows as many as it has versions, whose
     /// full number has four parts (`10.0.20348.2527`).
     pub(crate) fn is_narrow(&self) -> bool {

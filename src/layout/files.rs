@@ -73,7 +73,11 @@ impl Files {
     pub(super) fn open(path: &Path) -> Result<Self> {
         const OP: &str = "open layout";
         let opened = found(Folder::open(path)).map_err(|error| Error::io(OP, path, &error))?;
-        let folder = opened.ok_or_else(|| Error::new(Side::Local, OP, Kind::NotFound, format!("{} does not exist", path.display())))?;
+        let missing = || {
+            let why = if path.exists() { "is no OCI layout: it is not a folder" } else { "does not exist" };
+            Error::new(Side::Local, OP, Kind::NotFound, format!("{} {why}", path.display()))
+        };
+        let folder = opened.ok_or_else(missing)?;
         Ok(Files { folder })
     }
 

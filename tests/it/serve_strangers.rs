@@ -88,7 +88,7 @@ async fn a_bare_tag_does_not_answer_for_other_repositories() {
     // Bytes are who they are under any name.
     assert_eq!(nobody.get(&format!("/v2/library/redis/manifests/{web}")).await.status(), 200);
     assert_eq!(nobody.get(&format!("/v2/library/redis/blobs/{layer}")).await.status(), 200);
-    for name in ["Team/Web", "a/b:1", "a b", "http://x/y", ""] {
+    for name in ["Team/Web", "a/b:1", "a b", ""] {
         let ran = store.room.larder(["serve", "store", "--name", name]).ended(2);
         assert!(ran.stderr.contains("local: read --name: "), "{name}: {}", ran.stderr);
     }

@@ -146,7 +146,11 @@ fn an_index_of_a_layout_has_its_bounds() {
         [&["verify", "store"][..], &["import", "store", "--to", "oci:other"], &["serve", "store"], &["inventory", "--of", "store"]]
     {
         let run = program.run(arguments);
-        assert!(run.code != 0 && run.stderr.contains("index.json: it has more than 64.0 MiB"), "{arguments:?}: {}", run.stderr);
+        assert!(
+            run.code != 0 && run.stderr.contains("index.json") && run.stderr.contains("has more than"),
+            "{arguments:?}: {}",
+            run.stderr
+        );
     }
     program.write("store/index.json", format!("{{\"manifests\":[{}{{}}]}}", "{},".repeat(500_000)));
     for arguments in [&["serve", "store"][..], &["inventory", "--of", "store"], &["gc", "store"]] {

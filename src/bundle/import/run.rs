@@ -19,7 +19,7 @@ use crate::bundle::format::Bundle;
 use crate::bundle::preflight;
 use crate::bundle::read::{Arrived, Gathered, Shelf, Stage};
 use crate::config::Target;
-use crate::content::{Charge, Descriptor, Digest, Place, Presence};
+use crate::content::{Charge, Descriptor, Digest, Place, PlatformFilter, Presence};
 use crate::copy::{self, Engine, Options};
 use crate::report::{Event, Outcome, Reporter, Totals};
 use crate::{Error, Result};
@@ -39,6 +39,8 @@ pub struct ImportOptions {
     pub at_once: usize,
     /// Whether what was put where is to be told.
     pub evidence: bool,
+    /// The platforms to bring; none: all.
+    pub platforms: Vec<PlatformFilter>,
 }
 
 /// An import, of what is at hand into one target.
@@ -79,7 +81,7 @@ impl Import {
         stop: CancellationToken,
     ) -> Self {
         let shelf = Arc::new(gathered.shelf);
-        let wanted = gathered.entries.into_iter().map(|entry| Wanted::new(entry, &shelf, &target)).collect();
+        let wanted = gathered.entries.into_iter().map(|entry| Wanted::new(entry, &shelf, &target, &options.platforms)).collect();
         Import { shelf, bundles: gathered.bundles, wanted, target, stage, options, reporter, stop }
     }
 
@@ -174,11 +176,16 @@ impl Import {
             self.options.at_once,
         );
         let mut tasks = JoinSet::new();
-        for (order, wanted) in wanted.iter().enumerate() {
-            tasks.spawn(Arc::clone(&worker).import(order, Arc::clone(wanted)));
-        }
+        let all = async {
+            for (order, wanted) in wanted.iter().enumerate() {
+                // A task takes several KB: there are as many as are worked on.
+                while tasks.len() >= self.options.at_once && tasks.join_next().await.is_some() {}
+                tasks.spawn(Arc::clone(&worker).import(order, Arc::clone(wanted)));
+            }
+            while tasks.join_next().await.is_some() {}
+        };
         tokio::select! {
-            () = async { while tasks.join_next().await.is_some() {} } => {}
+            () = all => {}
             () = async { self.stop.cancelled().await; tokio::time::sleep(DRAIN).await } => tasks.shutdown().await,
         }
         worker.close(&wanted, self.options.evidence.then_some((&*witness, &earlier))).await

@@ -21,6 +21,8 @@ pub(super) struct Wanted {
     /// Its name at the target.
     pub(super) title: String,
     pub(super) row: Outcome,
+    /// What is delivered instead if the target does not have all of it: what is there, with a note.
+    part: Option<(Policy, String)>,
     /// What the target said, unless nothing is to be done.
     pub(super) survey: Option<Survey>,
 }
@@ -50,7 +52,8 @@ fn is_of(reference: &Reference, content: &Digest) -> Result<(), String> {
 }
 
 impl Wanted {
-    pub(super) fn new(entry: Entry, shelf: &Arc<Shelf>, target: &Target) -> Self {
+    /// `asked` are the platforms to bring; none: all.
+    pub(super) fn new(entry: Entry, shelf: &Arc<Shelf>, target: &Target, asked: &[PlatformFilter]) -> Self {
         let source = entry.source();
         let place = place_at(target, entry.place.as_str());
         let suffix = entry.reference.suffix();
@@ -68,10 +71,19 @@ impl Wanted {
         let mut root = entry.entry.descriptor;
         root.annotations.retain(|key, _| [SPARSE, ABSENT].contains(&key.as_str()));
         // Of an index that was carried in part, that part is brought.
-        let platforms = root.annotations.get(SPARSE).map(|text| PlatformFilter::split(text)).unwrap_or_default();
+        // A registry gets an index of what is brought, a layout may leave children out.
+        let cut = if target.is_registry() { IndexMode::Rewrite } else { IndexMode::Sparse };
+        let (platforms, index) = match asked {
+            [] => (PlatformFilter::of_sparse(&root), IndexMode::Sparse),
+            asked => (asked.to_vec(), cut),
+        };
         // Signatures come after their images; where none has come, nobody is asked about any.
         let referrers = if shelf.has_referrers() { Referrers::All } else { Referrers::No };
-        let policy = Policy { platforms, index: IndexMode::Sparse, referrers, referrers_recheck: Recheck::Always, ..Policy::default() };
+        let policy = Policy { platforms, index, referrers, referrers_recheck: Recheck::Always, ..Policy::default() };
+        let part = entry.present.map(|present| {
+            let policy = Policy { platforms: present.platforms, index: cut, ..policy.clone() };
+            (policy, format!("{}: {}", entry.file, present.note))
+        });
         let image = Image {
             name: source.as_str().into(),
             upstream: Arc::clone(shelf) as _,
@@ -84,7 +96,7 @@ impl Wanted {
             policy: Arc::new(policy),
             resolved: None,
         };
-        Wanted { image, root, bundle: entry.bundle, also: entry.also, title, row, survey: None }
+        Wanted { image, root, bundle: entry.bundle, also: entry.also, title, row, part, survey: None }
     }
 
     /// Asks the target whether it has the image.
@@ -94,7 +106,14 @@ impl Wanted {
         }
         match engine.survey(&self.image).await? {
             Next::Nothing(delivered) => self.row = delivered_row(&self.row, delivered),
-            Next::Bring(survey) => self.survey = Some(*survey),
+            Next::Bring(survey) => match self.part.take() {
+                None => self.survey = Some(*survey),
+                Some((policy, note)) => {
+                    self.image.policy = Arc::new(policy);
+                    self.row.notes.push(note);
+                    return Box::pin(self.survey(engine)).await;
+                }
+            },
         }
         Ok(())
     }

@@ -23,6 +23,10 @@ use crate::{Error, Kind, Result, Side, internal};
 /// Blobs of one incomplete image that are brought at once. Requests are limited by the target's own concurrency.
 const CARRIED_AT_ONCE: usize = 8;
 
+/// The remedy for an archive without the manifests of an image.
+const SAVE_AGAIN: &str =
+    "save it again with these (docker save --platform P, ctr images export --platform P), or choose with --platform what it has";
+
 /// What became of an image.
 enum End {
     Delivered(Delivered),
@@ -159,7 +163,12 @@ impl Worker {
             return row.failed(failure.unwrap_or_else(|error| error).subject(&*wanted.image.charge.image));
         }
         match Bringers::new(&self.bundles).reason(&lacks, wanted.bundle) {
-            Reason::Never(error) => row.failed(error.subject(&*wanted.image.charge.image)),
+            Reason::Never(error) => {
+                // What saves images can leave out whole platforms.
+                let is_part = wanted.bundle.is_none() && lacks.iter().any(|lack| lack.manifest);
+                let error = if is_part { error.rather(SAVE_AGAIN) } else { error };
+                row.failed(error.subject(&*wanted.image.charge.image))
+            }
             Reason::Waits(reason, bringers) => {
                 let mut done = self.done();
                 for bringer in bringers {

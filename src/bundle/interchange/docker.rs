@@ -4,7 +4,6 @@
 
 use std::collections::HashMap;
 use std::io::Read as _;
-use std::sync::Arc;
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -85,8 +84,7 @@ fn make(
     image: &Saved,
     compressed: &HashMap<u64, Layer>,
 ) -> Result<Descriptor> {
-    let path: Arc<std::path::Path> = tarball.path().into();
-    let piece = |member: Member| Piece { origin, at: Where::File { path: Arc::clone(&path), offset: member.offset }, len: member.len };
+    let piece = |member: Member| Piece { origin, at: tarball.at(member), len: member.len };
     let bytes = tarball.read(&image.config, MAX_MANIFEST as u64)?;
     let config = Descriptor::new(CONFIG, Digest::sha256(&bytes), bytes.len() as u64);
     let parsed: Config = serde_json::from_slice(&bytes)
@@ -144,7 +142,7 @@ fn member(tarball: &Tarball, name: &str) -> Result<Member> {
 
 fn hash(tarball: &Tarball, member: Member) -> Result<Option<(u64, Layer)>> {
     let io = |error: std::io::Error| Error::io(super::OP, tarball.path(), &error);
-    let mut file = tarball.open(member).map_err(io)?.take(member.len);
+    let mut file = tarball.open(member);
     let mut buffer = vec![0; 1024 * 1024];
     let mut read = file.read(&mut buffer).map_err(io)?;
     // RFC 1952 2.3.1 and RFC 8878 3.1.1.

@@ -17,6 +17,44 @@ pub struct Naming<'a> {
     pub rules: &'a RuleSet,
     /// Whether the target is a registry.
     pub registry: bool,
+    /// The name of images that say no repository.
+    pub given: Option<Given>,
+}
+
+/// A name that the user gives to what has none: `team/app`, `quay.io/team/app:1`.
+#[derive(Debug)]
+pub struct Given {
+    /// As it was written.
+    text: String,
+    name: ImageName,
+    /// How many images were named by it.
+    used: std::cell::Cell<usize>,
+}
+
+impl Given {
+    /// Reads it. The error is for a person.
+    ///
+    /// # Errors
+    /// If it is no image name, or has a digest.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let name = ImageName::parse(text)?;
+        if name.digest.is_some() {
+            return Err(format!("`{text}`: a digest is what the image has; write a repository, or a repository and a tag"));
+        }
+        Ok(Given { text: text.to_owned(), name, used: std::cell::Cell::new(0) })
+    }
+
+    /// What is wrong once everything has been named, for a person: it named nothing, or several images by one tag.
+    ///
+    /// # Errors
+    /// Just that.
+    pub fn check(&self) -> Result<(), String> {
+        match (self.used.get(), &self.name.tag) {
+            (0, _) => Err(format!("`{}` is for images that say no repository, and these do", self.text)),
+            (2.., Some(_)) => Err(format!("`{}` is the name of one image, and {} say no repository", self.text, self.used.get())),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Naming<'_> {
@@ -37,7 +75,7 @@ impl Naming<'_> {
                 entry.title().map(|(place, reference)| (place, reference, None)).ok_or_else(|| format!("`{name}` is no image name"))
             }
             (None, Some(source)) => self.foreign(source, entry),
-            (None, None) => bare(entry, stem),
+            (None, None) => self.given.as_ref().map_or_else(|| bare(entry, stem), |given| self.given(given, entry)),
         }
     }
 
@@ -54,6 +92,19 @@ impl Naming<'_> {
         Ok((self.place(&repository), reference, None))
     }
 
+    /// An image that says no repository, by the name that the user has given it.
+    fn given(&self, given: &Given, entry: &IndexEntry) -> Named {
+        given.used.set(given.used.get() + 1);
+        let own = entry.name.clone().filter(|tag| crate::name::check_tag(tag).is_ok());
+        let tag = given.name.tag.clone().or(own).unwrap_or_else(|| "latest".to_owned());
+        let place = match split_host(&given.text).0 {
+            Some(_) => self.place(&given.name.repository),
+            // As a repository of the target is written.
+            None => Place::new(given.text.strip_suffix(&format!(":{tag}")).unwrap_or(&given.text)),
+        };
+        Ok((place, Reference::Tag(tag), None))
+    }
+
     fn place(&self, repository: &Repository) -> Place {
         let resolved = self.rules.resolve(repository, Unmatched::Fail, self.registry);
         resolved.map_or_else(|_| Place::new(repository.path.as_str()), |resolution| resolution.target)
@@ -62,7 +113,7 @@ impl Naming<'_> {
 
 /// An entry that does not say which repository it belongs to.
 fn bare(entry: &IndexEntry, stem: &str) -> Named {
-    check_path(stem).map_err(|_| format!("the image says no repository, and `{stem}` cannot be one; rename the folder or file"))?;
+    check_path(stem).map_err(|_| format!("the image says no repository, and `{stem}` cannot be one; give it a name with --name REF"))?;
     let reference = match &entry.name {
         Some(tag) if crate::name::check_tag(tag).is_ok() => Reference::Tag(tag.clone()),
         Some(tag) => return Err(format!("`{tag}` is no tag")),
@@ -76,7 +127,8 @@ fn bare(entry: &IndexEntry, stem: &str) -> Named {
 pub fn stem(path: &Path) -> String {
     let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let name = path.file_name().map(|name| name.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
-    let name = [".tar", ".oci", ".docker"].iter().fold(name.as_str(), |name, ending| name.strip_suffix(ending).unwrap_or(name));
+    let endings = [".gz", ".zst", ".xz", ".bz2", ".tgz", ".tzst", ".txz", ".tbz2", ".tar", ".oci", ".docker"];
+    let name = endings.iter().fold(name.as_str(), |name, ending| name.strip_suffix(ending).unwrap_or(name));
     name.to_owned()
 }
 
@@ -88,7 +140,7 @@ mod tests {
     fn named(name: Option<&str>, source: Option<&str>, stem: &str) -> Result<String, String> {
         let rules = "version = 1\n[[rule]]\nname = \"quay\"\nsource = \"quay.io/*\"\ntarget = \"mirror/*\"\n";
         let config = crate::config::Config::parse(rules, Path::new("larder.toml")).unwrap();
-        let naming = Naming { rules: &config.rules, registry: true };
+        let naming = Naming { rules: &config.rules, registry: true, given: None };
         let descriptor = Descriptor::new("", Digest::sha256(b"x"), 1);
         let entry = IndexEntry { descriptor, name: name.map(str::to_owned), source: source.map(str::to_owned) };
         naming.name(&entry, stem).map(|(place, reference, _)| format!("{place}{}", reference.suffix()))
@@ -124,10 +176,48 @@ mod tests {
     }
 
     #[test]
+    fn a_given_name_is_for_what_has_none() {
+        let rules = "version = 1\n[[rule]]\nname = \"quay\"\nsource = \"quay.io/*\"\ntarget = \"mirror/*\"\n";
+        let config = crate::config::Config::parse(rules, Path::new("larder.toml")).unwrap();
+        let entry = |name: Option<&str>, source: Option<&str>| {
+            let descriptor = Descriptor::new("", Digest::sha256(b"x"), 1);
+            IndexEntry { descriptor, name: name.map(str::to_owned), source: source.map(str::to_owned) }
+        };
+        for (given, name, source, expected) in [
+            ("team/app:1", None, None, "team/app:1"),
+            ("team/app:1", Some("7"), None, "team/app:1"),
+            ("team/app", Some("7"), None, "team/app:7"),
+            ("team/app", None, None, "team/app:latest"),
+            ("app", None, None, "app:latest"),
+            ("quay.io/a/b:2", None, None, "mirror/a/b:2"),
+            ("ghcr.io/a/b:2", None, None, "a/b:2"),
+            ("team/app:1", Some("library/redis:7"), None, "library/redis:7"),
+        ] {
+            let naming = Naming { rules: &config.rules, registry: true, given: Some(Given::parse(given).unwrap()) };
+            let (place, reference, _) = naming.name(&entry(name, source), "-").unwrap();
+            assert_eq!(format!("{place}{}", reference.suffix()), expected, "{given} {name:?}");
+            assert_eq!(naming.given.unwrap().check().is_ok(), name != Some("library/redis:7"));
+        }
+        let naming = Naming { rules: &config.rules, registry: true, given: Some(Given::parse("team/app:1").unwrap()) };
+        naming.name(&entry(None, None), "-").unwrap();
+        naming.name(&entry(Some("2"), None), "-").unwrap();
+        assert!(naming.given.unwrap().check().unwrap_err().contains("the name of one image, and 2 say no repository"));
+        for text in ["", "a b", "Team/App", "x@sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"] {
+            assert!(Given::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn a_stem_is_a_files_name_without_the_endings_of_archives() {
-        for (path, expected) in
-            [("/a/My-App.tar", "my-app"), ("/a/app.oci.tar", "app"), ("/a/b/layout", "layout"), ("/x/app-1.2", "app-1.2")]
-        {
+        for (path, expected) in [
+            ("/a/My-App.tar", "my-app"),
+            ("/a/app.oci.tar", "app"),
+            ("/a/app.tar.gz", "app"),
+            ("/a/app.tgz", "app"),
+            ("/a/app.tar.zst", "app"),
+            ("/a/b/layout", "layout"),
+            ("/x/app-1.2", "app-1.2"),
+        ] {
             assert_eq!(stem(Path::new(path)), expected);
         }
     }

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::io::{self, Read, Seek as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use crate::folder;
+use crate::bundle::read::{OpenPart, Where};
 use crate::{Error, Kind, Result, Side};
 
 /// Members of an archive: the largest `docker save` archives have a few thousand. More is a trap.
@@ -25,20 +26,21 @@ pub(super) struct Member {
 #[derive(Debug)]
 pub(super) struct Tarball {
     path: PathBuf,
+    file: Arc<File>,
     files: BTreeMap<String, Member>,
     links: BTreeMap<String, String>,
 }
 
 impl Tarball {
-    /// Goes through the headers of the file at `path`. `None`: it is no tar file.
+    /// Goes through the headers of `file`, which messages call `path`. `None`: it is no tar file.
     ///
     /// # Errors
     /// If it cannot be read, or is a tar file that breaks off.
-    pub(super) fn scan(path: &Path) -> Result<Option<Self>> {
+    pub(super) fn scan(path: &Path, file: &Arc<File>) -> Result<Option<Self>> {
         let io = |error: io::Error| Error::io(super::OP, path, &error);
-        let file = folder::read_found(path).map_err(io)?;
-        let mut tarball = Tarball { path: path.to_owned(), files: BTreeMap::new(), links: BTreeMap::new() };
-        let mut archive = tar::Archive::new(file);
+        let mut tarball = Tarball { path: path.to_owned(), file: Arc::clone(file), files: BTreeMap::new(), links: BTreeMap::new() };
+        (&**file).rewind().map_err(io)?;
+        let mut archive = tar::Archive::new(&**file);
         let Ok(entries) = archive.entries_with_seek() else { return Ok(None) };
         for entry in entries {
             let entry = match entry {
@@ -99,17 +101,27 @@ impl Tarball {
             return Err(damaged(&self.path, &format!("`{name}` has {} bytes", member.len)));
         }
         let mut bytes = vec![];
-        self.open(member)
-            .and_then(|file| file.take(member.len).read_to_end(&mut bytes))
-            .map_err(|error| Error::io(super::OP, &self.path, &error))?;
+        self.open(member).read_to_end(&mut bytes).map_err(|error| Error::io(super::OP, &self.path, &error))?;
         if bytes.len() as u64 == member.len { Ok(bytes) } else { Err(damaged(&self.path, &format!("it ends within `{name}`"))) }
     }
 
-    /// The file, from the member's first byte on.
-    pub(super) fn open(&self, member: Member) -> io::Result<File> {
-        let mut file = folder::read_found(&self.path)?;
-        file.seek(SeekFrom::Start(member.offset))?;
-        Ok(file)
+    /// The member's bytes.
+    pub(super) fn open(&self, member: Member) -> impl Read + use<> {
+        OpenPart { file: Arc::clone(&self.file), at: member.offset, left: member.len }
+    }
+
+    /// Where the member's bytes are.
+    pub(super) fn at(&self, member: Member) -> Where {
+        Where::Open { file: Arc::clone(&self.file), offset: member.offset }
+    }
+
+    /// Some of its files, for a person.
+    pub(super) fn some_names(&self) -> String {
+        let mut names: Vec<&str> = self.files.keys().map(String::as_str).take(3).collect();
+        if self.files.len() > names.len() {
+            names.push("...");
+        }
+        names.join(", ")
     }
 }
 
@@ -144,7 +156,7 @@ mod tests {
     fn scan(bytes: &[u8]) -> Result<Option<Tarball>> {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), bytes).unwrap();
-        Tarball::scan(file.path())
+        Tarball::scan(file.path(), &Arc::new(File::open(file.path()).unwrap()))
     }
 
     fn archive() -> Vec<u8> {

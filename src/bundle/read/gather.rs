@@ -10,8 +10,8 @@ use super::stage::Stage;
 use sha2::Digest as _;
 
 use crate::bundle::format::{BUNDLE_SUFFIX, Bundle, Member, default_name};
-use crate::bundle::interchange;
-use crate::content::{Descriptor, Digest, Manifest, Place};
+use crate::bundle::interchange::{self, Contents};
+use crate::content::{Descriptor, Digest, Manifest, Place, PlatformFilter, SPARSE};
 use crate::folder;
 use crate::layout::IndexEntry;
 use crate::name::Reference;
@@ -57,6 +57,8 @@ pub struct Entry {
     pub line: usize,
     /// A remark on its name.
     pub note: Option<String>,
+    /// What of its index is there, where that is not all.
+    pub present: Option<interchange::Present>,
 }
 
 impl Entry {
@@ -83,6 +85,10 @@ pub struct Gathered {
 /// What is being found.
 pub struct Gathering<'a> {
     stage: Option<&'a Stage>,
+    /// Where archives are unpacked that cannot be read where they lie.
+    unpack: PathBuf,
+    /// The platforms that are asked for; none: all.
+    platforms: Vec<PlatformFilter>,
     names: &'a dyn Fn(&IndexEntry, &str) -> interchange::Named,
     pub(in crate::bundle) shelf: Shelf,
     pub(super) bundles: Vec<Arrived>,
@@ -105,6 +111,8 @@ impl<'a> Gathering<'a> {
     pub fn new(stage: Option<&'a Stage>, names: &'a dyn Fn(&IndexEntry, &str) -> interchange::Named) -> Self {
         Gathering {
             stage,
+            unpack: std::env::temp_dir(),
+            platforms: vec![],
             names,
             shelf: Shelf::default(),
             bundles: vec![],
@@ -119,6 +127,18 @@ impl<'a> Gathering<'a> {
         }
     }
 
+    /// Unpacks what is compressed, or comes through a pipe, into `folder`.
+    #[must_use]
+    pub fn unpacking_into(self, folder: PathBuf) -> Self {
+        Gathering { unpack: folder, ..self }
+    }
+
+    /// Looks for these platforms only, where an archive has not all of an index.
+    #[must_use]
+    pub fn of_platforms(self, platforms: Vec<PlatformFilter>) -> Self {
+        Gathering { platforms, ..self }
+    }
+
     /// Adds what is at these paths, records first: what they say is checked, which a volume's own head cannot be. Blocks.
     ///
     /// # Errors
@@ -128,13 +148,22 @@ impl<'a> Gathering<'a> {
         records.into_iter().chain(others).try_for_each(|path| self.add(path))
     }
 
-    /// Adds what is at `path`: a folder of bundles, a bundle's record with the volumes beside it, a volume, a layout, or an archive. Blocks.
+    /// Adds what is at `path`: a folder of bundles, a bundle's record with the volumes beside it, a volume, a layout, or an archive, also
+    /// a compressed one; `-` is an archive from standard input. Blocks.
     ///
     /// # Errors
     /// If it is none of these.
     pub fn add(&mut self, path: &Path) -> Result<()> {
+        let io = |error: std::io::Error| Error::io(OP, path, &error);
+        if path == Path::new("-") {
+            return if self.known(path) { Ok(()) } else { self.stream(std::io::stdin().lock(), path) };
+        }
+        let meta = std::fs::metadata(path).map_err(io)?;
+        if let Some(why) = crate::input::unsuitable(path, &meta).filter(|_| !meta.is_dir()) {
+            return Err(io(std::io::Error::new(std::io::ErrorKind::InvalidInput, why)));
+        }
         let path = &folder::named(path);
-        let meta = std::fs::metadata(path).map_err(|error| Error::io(OP, path, &error))?;
+        let io = |error: std::io::Error| Error::io(OP, path, &error);
         if meta.is_dir() {
             return if folder::is_file(&path.join("oci-layout")) { interchange::layout(self, path) } else { self.folder(path) };
         }
@@ -147,6 +176,12 @@ impl<'a> Gathering<'a> {
         if self.known(path) {
             return Ok(());
         }
+        if !meta.is_file() {
+            return self.stream(std::fs::File::open(path).map_err(io)?, path);
+        }
+        if interchange::is_compressed(path)? {
+            return self.stream(folder::read_found(path).map_err(io)?, path);
+        }
         match Head::read(path) {
             Ok(head) => {
                 self.volume(path, head);
@@ -158,16 +193,25 @@ impl<'a> Gathering<'a> {
                     self.volume(path, head);
                     Ok(())
                 }
-                None => match interchange::archive(self, path) {
-                    Ok(true) => Ok(()),
-                    Ok(false) | Err(_) if heads::named(path).is_some() => {
+                None => match interchange::archive(self, path, &Arc::new(folder::read_found(path).map_err(io)?)) {
+                    Ok(Contents::Images) => Ok(()),
+                    Ok(Contents::Other(_)) | Err(_) if heads::named(path).is_some() => {
                         self.trouble(path, &error);
                         Ok(())
                     }
-                    Ok(false) => Err(no_bundle(path)),
+                    Ok(Contents::Other(what)) => Err(no_bundle(path, &what)),
                     Err(error) => Err(error),
                 },
             },
+        }
+    }
+
+    /// An archive that is read from its beginning to its end.
+    fn stream(&mut self, stream: impl std::io::Read, path: &Path) -> Result<()> {
+        let folder = self.unpack.clone();
+        match interchange::stream(self, stream, path, &folder)? {
+            Contents::Images => Ok(()),
+            Contents::Other(what) => Err(no_bundle(path, &what)),
         }
     }
 
@@ -184,7 +228,7 @@ impl<'a> Gathering<'a> {
         let (records, others): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| is_record(file));
         let volumes: Vec<PathBuf> = others.into_iter().filter(|file| heads::named(file).is_some()).collect();
         if records.is_empty() && volumes.is_empty() {
-            return Err(no_bundle(path));
+            return Err(no_bundle(path, interchange::found::folder(path)));
         }
         for file in &records {
             match heads::record(file) {
@@ -258,7 +302,17 @@ impl<'a> Gathering<'a> {
                 Some((place, Reference::Tag(tag))) if is_about(&tag) => self.about.push((place, tag, entry.descriptor)),
                 Some((place, reference)) => {
                     let file = path.display().to_string();
-                    entries.push(Entry { entry, place, reference, bundle: Some(bundle), also: vec![], file, line: at + 1, note: None });
+                    entries.push(Entry {
+                        entry,
+                        place,
+                        reference,
+                        bundle: Some(bundle),
+                        also: vec![],
+                        file,
+                        line: at + 1,
+                        note: None,
+                        present: None,
+                    });
                 }
                 None if entry.states_repository() => {
                     let file = path.display();
@@ -362,10 +416,13 @@ impl<'a> Gathering<'a> {
                     continue;
                 }
             }
+            // What a strange entry says beside its name is of no use, and of many names it would be much.
+            let mut entry = entry;
+            entry.descriptor.annotations.retain(|key, _| key == SPARSE);
             let file = path.display().to_string();
             match (self.names)(&entry, &stem) {
                 Ok((place, reference, note)) => {
-                    named.push(Entry { entry, place, reference, bundle: None, also: vec![], file, line: at + 1, note });
+                    named.push(Entry { entry, place, reference, bundle: None, also: vec![], file, line: at + 1, note, present: None });
                 }
                 Err(why) => self.troubles.push(Error::local(OP, format!("{file}:{}: {why}", at + 1))),
             }
@@ -417,12 +474,24 @@ impl<'a> Gathering<'a> {
             self.shelf.tag(place, tag, descriptor);
         }
         let order = self.order();
-        let (entries, superseded) = self.settle(&order);
+        let (mut entries, superseded) = self.settle(&order);
+        self.look_for_parts(&mut entries);
         if superseded > 0 {
             let plural = if superseded == 1 { "image is" } else { "images are" };
             self.notes.push(format!("{superseded} {plural} left out: a later bundle has another one of that name"));
         }
         Gathered { shelf: self.shelf, bundles: self.bundles, entries, troubles: self.troubles, notes: self.notes }
+    }
+
+    /// Sees what of the indexes of layouts and archives is there. What a bundle lacks may come with its other volumes.
+    fn look_for_parts(&self, entries: &mut [Entry]) {
+        let mut known: HashMap<Digest, Option<interchange::Present>> = HashMap::new();
+        let of_others = entries.iter_mut().filter(|entry| entry.bundle.is_none());
+        for entry in of_others.filter(|entry| !entry.entry.descriptor.annotations.contains_key(SPARSE)) {
+            let root = &entry.entry.descriptor;
+            let present = known.entry(root.digest.clone()).or_insert_with(|| interchange::present(&self.shelf, root, &self.platforms));
+            entry.present.clone_from(present);
+        }
     }
 
     /// Puts volumes, and what was kept of earlier ones, on the shelf.
@@ -514,11 +583,34 @@ fn stands_in(path: &Path) -> String {
     format!("{}: what it begins with is damaged; the bundle's record stands in for it", path.display())
 }
 
+/// Whether what is at `path` is read as an archive: `-`, or a file that is neither a bundle's record nor a volume.
+///
+/// # Errors
+/// If it cannot be looked at, or is a file that does not end.
+pub fn is_archive(path: &Path) -> Result<bool> {
+    let io = |error: std::io::Error| Error::io(OP, path, &error);
+    if path == Path::new("-") {
+        return Ok(true);
+    }
+    let meta = std::fs::metadata(path).map_err(io)?;
+    if meta.is_dir() {
+        return Ok(false);
+    }
+    if let Some(why) = crate::input::unsuitable(path, &meta) {
+        return Err(io(std::io::Error::new(std::io::ErrorKind::InvalidInput, why)));
+    }
+    if is_record(path) {
+        return Ok(false);
+    }
+    Ok(!meta.is_file() || interchange::is_compressed(path)? || (Head::read(path).is_err() && heads::named(path).is_none()))
+}
+
 fn is_record(path: &Path) -> bool {
     path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.ends_with(BUNDLE_SUFFIX))
 }
 
-fn no_bundle(path: &Path) -> Error {
-    let error = Error::local(OP, format!("{} is no bundle, volume, OCI layout or archive", path.display()));
+fn no_bundle(path: &Path, what: &str) -> Error {
+    let name = if path == Path::new("-") { "standard input".to_owned() } else { path.display().to_string() };
+    let error = Error::local(OP, format!("{name} is no bundle, volume, OCI layout or archive: it is {what}"));
     error.remedy("name a folder with volumes, NAME.bundle.json, volumes, an OCI layout, or a tar of a layout or of `docker save`")
 }

@@ -48,7 +48,15 @@ pub(in crate::bundle) struct Piece {
 /// Where bytes are.
 #[derive(Debug, Clone)]
 pub(in crate::bundle) enum Where {
-    File { path: Arc<Path>, offset: u64 },
+    File {
+        path: Arc<Path>,
+        offset: u64,
+    },
+    /// Of a file that is open: it may have no name.
+    Open {
+        file: Arc<std::fs::File>,
+        offset: u64,
+    },
     Memory(Bytes),
 }
 
@@ -210,6 +218,12 @@ impl Shelf {
     pub(in crate::bundle) fn refers(&self, manifest: &Descriptor) -> bool {
         let read = self.peek(&manifest.digest).and_then(|bytes| Manifest::known(bytes, None, manifest.digest.clone(), Side::Local).ok());
         manifest.annotations.contains_key(SUBJECT) || read.and_then(|read| read.links().ok()).is_some_and(|links| links.subject.is_some())
+    }
+
+    /// What is wrong with the bytes of `digest` that would be read, if anything is. Blocks.
+    pub(in crate::bundle) fn check(&self, digest: &Digest, progress: &dyn Fn(u64)) -> Option<String> {
+        let (_, copy) = self.copy(digest)?;
+        check(&copy.pieces, digest, progress).unwrap_or_else(|error| Some(error.message()))
     }
 
     /// The bytes of a manifest, if they are right. Blocks.
@@ -378,6 +392,55 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Error {
     Error::new(Side::Local, OP, Kind::Damaged, format!("{}: {error}", path.display()))
 }
 
+/// A part of an open file, read without moving the file's own position, which others share.
+pub(in crate::bundle) struct OpenPart {
+    pub(in crate::bundle) file: Arc<std::fs::File>,
+    pub(in crate::bundle) at: u64,
+    pub(in crate::bundle) left: u64,
+}
+
+impl std::io::Read for OpenPart {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
+        let read = std::os::unix::fs::FileExt::read_at(&*self.file, buffer.get_mut(..most).unwrap_or_default(), self.at)?;
+        self.at += read as u64;
+        self.left -= read as u64;
+        Ok(read)
+    }
+}
+
+/// The digest's problem, if the bytes of these pieces have another one. Blocks.
+fn check(pieces: &[Piece], digest: &Digest, progress: &dyn Fn(u64)) -> Result<Option<String>> {
+    let Some(mut hasher) = digest.hasher() else { return Ok(Some(format!("larder cannot compute {} digests", digest.algorithm()))) };
+    let mut buffer = vec![0; 1024 * 1024];
+    let (mut read_in_all, mut said) = (0, 0);
+    for piece in pieces {
+        said += piece.len;
+        let mut bytes: Box<dyn std::io::Read> = match &piece.at {
+            Where::Memory(bytes) => Box::new(std::io::Cursor::new(bytes.clone())),
+            Where::Open { file, offset } => Box::new(OpenPart { file: Arc::clone(file), at: *offset, left: piece.len }),
+            Where::File { path, offset } => {
+                let file = folder::read_found(path).map_err(|error| unreadable(path, &error))?;
+                Box::new(OpenPart { file: Arc::new(file), at: *offset, left: piece.len })
+            }
+        };
+        loop {
+            let read = bytes.read(&mut buffer).map_err(|error| unreadable(Path::new("archive"), &error))?;
+            if read == 0 {
+                break;
+            }
+            hasher.update(buffer.get(..read).unwrap_or_default());
+            progress(read as u64);
+            read_in_all += read as u64;
+        }
+    }
+    if read_in_all != said {
+        return Ok(Some(format!("it ends after {read_in_all} of {said} bytes")));
+    }
+    let found = hasher.finish();
+    Ok((found != *digest).then(|| format!("the bytes hash to {found}")))
+}
+
 /// All bytes of these pieces. Blocks.
 fn read(pieces: &[Piece]) -> Result<Bytes> {
     let mut all = vec![];
@@ -392,6 +455,10 @@ fn read(pieces: &[Piece]) -> Result<Bytes> {
                 };
                 append().map_err(|error| unreadable(path, &error))?;
             }
+            Where::Open { file, offset } => {
+                let part = OpenPart { file: Arc::clone(file), at: *offset, left: piece.len };
+                part.take(piece.len).read_to_end(&mut all).map_err(|error| unreadable(Path::new("archive"), &error))?;
+            }
         }
     }
     Ok(all.into())
@@ -403,6 +470,19 @@ async fn open(piece: Piece, skip: u64) -> Result<BlobStream> {
         Where::Memory(bytes) => {
             let start = usize::try_from(skip).unwrap_or(usize::MAX).min(bytes.len());
             Ok(stream::iter([Ok(bytes.slice(start..))]).boxed())
+        }
+        Where::Open { file, offset } => {
+            let part = OpenPart { file, at: offset.saturating_add(skip), left: piece.len.saturating_sub(skip) };
+            Ok(stream::try_unfold(part, |mut part| async move {
+                let read = blocking(OP, move || {
+                    let mut chunk = vec![0; CHUNK];
+                    let read = part.read(&mut chunk).map_err(|error| unreadable(Path::new("archive"), &error))?;
+                    chunk.truncate(read);
+                    Ok((Bytes::from(chunk), part))
+                });
+                read.await.map(|(chunk, part)| (!chunk.is_empty()).then_some((chunk, part)))
+            })
+            .boxed())
         }
         Where::File { path, offset } => {
             let opened = blocking(OP, {

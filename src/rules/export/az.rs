@@ -10,12 +10,13 @@ pub(super) fn write(view: &View<'_>) -> Exported {
     let mut unsaid: Vec<String> = pushed(view.rules).into_iter().collect();
     let mut body = String::from("set -eu\n");
     let registry = registry(view.host, &mut body, &mut unsaid);
-    let (mut sets, mut commands) = (BTreeSet::new(), String::new());
+    let (mut sets, mut left_out, mut commands) = (BTreeSet::new(), BTreeSet::new(), String::new());
     let mut targets: Vec<(Pattern, &str)> = Vec::new();
     for rule in view.rules.rules() {
         let target = view.full_target(rule);
-        let refused = refusal(rule, &target, &targets);
+        let mut refused = refusal(rule, &target, &targets);
         let set = set(view, rule, &mut unsaid);
+        refused = refused.or_else(|| set_refusal(rule, set.as_deref()));
         let mut command = format!(
             "az acr cache create -r {registry} -n {} -s {} -t {}",
             shell::word(&rule.name),
@@ -35,18 +36,21 @@ pub(super) fn write(view: &View<'_>) -> Exported {
                 let line = format!("rule \"{}\": {why}", rule.name);
                 commands += &format!("# {line}\n# {command}\n");
                 unsaid.push(line);
+                // Of a set that only such rules have, there is nothing to make.
+                left_out.extend(set.map(|set| (set, rule.source.host.clone())));
             }
         }
     }
-    let sets: Vec<(String, String)> = sets.into_iter().collect();
-    sets.iter().for_each(|(set, _)| body += &required(set));
-    for (set, host) in &sets {
+    let create = |(set, host): &(String, String)| {
         let [username, password] = variables(set);
-        body += &format!(
-            "az acr credential-set create -r {registry} -n {} -l {} -u \"${username}\" -p \"${password}\"\n",
-            shell::word(set),
-            shell::word(host)
-        );
+        let (name, host) = (shell::word(set), shell::word(host));
+        format!("az acr credential-set create -r {registry} -n {name} -l {host} -u \"${username}\" -p \"${password}\"\n")
+    };
+    sets.iter().for_each(|(set, _)| body += &required(set));
+    sets.iter().for_each(|set| body += &create(set));
+    for set in left_out.difference(&sets) {
+        let why = acr::name_problem(&set.0).unwrap_or_else(|| "no rule that Azure takes has it".to_owned());
+        body += &format!("# credential set \"{}\": {why}\n# {}", set.0, create(set));
     }
     single(Format::Az, "az.sh", &(body + &commands), unsaid)
 }
@@ -71,25 +75,29 @@ fn refusal(rule: &Rule, target: &Pattern, earlier: &[(Pattern, &str)]) -> Option
     in_the_way.map(|(other, name)| format!("Azure takes no wildcard within another: {target} and {other} of rule \"{name}\""))
 }
 
+/// Why Azure would not take the rule for its credentials.
+fn set_refusal(rule: &Rule, set: Option<&str>) -> Option<String> {
+    let host = &rule.source.host;
+    match set {
+        None if authentication(host) == Some(Authentication::Required) => {
+            Some(format!("Azure pulls from {host} with credentials only, and there is no set for it"))
+        }
+        None => None,
+        Some(set) => acr::name_problem(set).map(|why| format!("credential set \"{set}\": {why}")),
+    }
+}
+
 /// The set that Azure is to use, by the upstream's policy (docs/registries.md, "Azure: upstreams").
 fn set(view: &View<'_>, rule: &Rule, unsaid: &mut Vec<String>) -> Option<String> {
     let (name, host) = (&rule.name, &rule.source.host);
     let set = view.set_of(rule);
     match (authentication(host), &set) {
-        (Some(Authentication::Required), None) => {
-            unsaid.push(format!("rule \"{name}\": Azure pulls from {host} with credentials only, and there is no set for it"));
-        }
         (Some(Authentication::Refused), Some(set)) => {
             unsaid.push(format!("rule \"{name}\": Azure pulls from {host} without credentials only: set \"{set}\" is left out"));
             return None;
         }
         (None, _) => unsaid.push(format!("rule \"{name}\": {host} is not among the upstreams that Azure documents")),
         _ => {}
-    }
-    if let Some(set) = &set
-        && let Some(why) = acr::name_problem(set)
-    {
-        unsaid.push(format!("credential set \"{set}\": {why}"));
     }
     set
 }

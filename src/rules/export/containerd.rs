@@ -8,10 +8,12 @@ use super::{Exported, ExportedFile, Format, View, head};
 pub(super) fn write(view: &View<'_>) -> Exported {
     let mut unsaid = Vec::new();
     let mirrors = mirror::mirrors(view, &mut unsaid);
-    unsaid.extend(mirror::nodes(view));
+    unsaid.extend(mirror::authority(view));
     let mut exported = Exported { files: Vec::new(), unsaid: unsaid.clone() };
     for host in mirror::hosts(&mirrors) {
-        let of_host: Vec<&Mirror<'_>> = mirrors.iter().filter(|mirror| mirror.rule.source.host == host).collect();
+        let mut of_host: Vec<&Mirror<'_>> = mirrors.iter().filter(|mirror| mirror.rule.source.host == host).collect();
+        // Hosts are asked in their order.
+        mirror::by_specificity(&mut of_host);
         let (file, of_file) = file(view, host, &of_host, &unsaid);
         exported.files.push(file);
         exported.unsaid.extend(of_file);
@@ -31,10 +33,19 @@ fn file(view: &View<'_>, host: &str, mirrors: &[&Mirror<'_>], of_all: &[String])
                 }
                 unsaid.extend(mirror.holes.iter().map(|hole| mirror::hole_told(mirror, hole)));
             }
-            None => unsaid.push(format!(
-                "rule \"{}\": hosts.toml cannot turn {} into {}: it keeps the whole path; pull these by the target's own name",
-                mirror.rule.name, mirror.rule.source, mirror.target
-            )),
+            None => {
+                unsaid.push(format!(
+                    "rule \"{}\": hosts.toml cannot turn {} into {}: it keeps the whole path; pull these by the target's own name",
+                    mirror.rule.name, mirror.rule.source, mirror.target
+                ));
+                let around = mirrors.iter().find(|other| other.rule.source.path.relative(&mirror.rule.source.path).is_some());
+                unsaid.extend(around.map(|around| {
+                    format!(
+                        "rule \"{}\": under the upstream's name these are asked where rule \"{}\" puts its images",
+                        mirror.rule.name, around.rule.name
+                    )
+                }));
+            }
         }
     }
     for base in &bases {
@@ -44,18 +55,50 @@ fn file(view: &View<'_>, host: &str, mirrors: &[&Mirror<'_>], of_all: &[String])
         unsaid.extend((!strays.is_empty()).then(|| mirror::strays_told(&[host], &strays)));
     }
     let mut text = head(Format::Containerd, &[of_all, &unsaid].concat());
-    text += &format!("server = {}\n", Value::from((view.endpoint)(host)));
+    text += &server(view, host, bases.first().copied());
     for base in bases {
-        let (url, override_path) = match base {
-            "" => (view.url(), ""),
-            base => (format!("{}/v2/{base}", view.url()), "override_path = true\n"),
-        };
+        let (url, override_path) = address(view, base);
         text += &format!("\n[host.{}]\ncapabilities = [\"pull\", \"resolve\"]\n{override_path}", Value::from(url));
-        if view.insecure {
-            text += "skip_verify = true\n";
-        }
+        text += &trust(view, view.ca.into_iter().map(str::to_owned).collect());
     }
     (ExportedFile { path: format!("{}/hosts.toml", folder(host)), text }, unsaid)
+}
+
+/// Where images below `base` are at the target.
+fn address(view: &View<'_>, base: &str) -> (String, &'static str) {
+    match base {
+        "" => (view.url(), ""),
+        base => (format!("{}/v2/{base}", view.url()), "override_path = true\n"),
+    }
+}
+
+/// Who is asked last: the upstream, or the target once more. What the top level says of certificates is for this one only.
+fn server(view: &View<'_>, host: &str, base: Option<&str>) -> String {
+    if view.fallback {
+        let authorities = view.ca.map(str::to_owned).into_iter().chain((view.upstream_ca)(host)).collect();
+        return format!("server = {}\n{}", Value::from((view.endpoint)(host)), authority(authorities));
+    }
+    // Where nothing of the upstream can be mirrored, a place that no image has: another image of the same path is at the target's root.
+    let (url, override_path) = address(view, base.unwrap_or(NOWHERE));
+    let trust = trust(view, view.ca.into_iter().map(str::to_owned).collect());
+    format!("server = {}\n{override_path}{trust}", Value::from(url))
+}
+
+/// A path below which there are no images.
+const NOWHERE: &str = "larder-no-fallback";
+
+fn trust(view: &View<'_>, authorities: Vec<String>) -> String {
+    format!("{}{}", authority(authorities), if view.insecure { "skip_verify = true\n" } else { "" })
+}
+
+/// containerd adds these to what the system trusts.
+fn authority(mut files: Vec<String>) -> String {
+    files.dedup();
+    match files.as_slice() {
+        [] => String::new(),
+        [file] => format!("ca = {}\n", Value::from(file.as_str())),
+        files => format!("ca = {}\n", Value::from(files.to_vec())),
+    }
 }
 
 /// `localhost:5000` has the folder `localhost_5000_`, which containerd looks for first on every system.

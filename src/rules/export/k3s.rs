@@ -1,6 +1,8 @@
 //! `registries.yaml` of k3s and RKE2: mirrors by upstream, and rewriting of paths by regular expressions
-//! (docs.k3s.io/installation/private-registry, "Rewrites"). They are a map: no order among them is defined, so that of two that
-//! match one name only one may be written.
+//! (docs.k3s.io/installation/private-registry, "Rewrites"). They are a map: no order among them is defined, so that no two may match one
+//! name. A wildcard's expression leaves out the names of the rules within it.
+
+use std::collections::BTreeMap;
 
 use super::mirror::{self, Mirror};
 use super::{Exported, Format, View, single};
@@ -8,14 +10,15 @@ use super::{Exported, Format, View, single};
 pub(super) fn write(view: &View<'_>) -> Exported {
     let mut unsaid = Vec::new();
     let mirrors = mirror::mirrors(view, &mut unsaid);
-    unsaid.extend(mirror::nodes(view));
+    unsaid.extend(mirror::authority(view));
+    unsaid.extend((!view.fallback).then(|| NO_FALLBACK.to_owned()));
     let mut body = String::from("mirrors:\n");
     let mut astray: Vec<(Vec<&str>, Vec<String>)> = Vec::new();
     for host in mirror::hosts(&mirrors) {
         let of_host: Vec<&Mirror<'_>> = mirrors.iter().filter(|mirror| mirror.rule.source.host == host).collect();
         body += &format!("  \"{host}\":\n    endpoint:\n      - \"{}\"\n", view.url());
-        let written = written(&of_host, &mut unsaid);
-        let rewrites: String = written.iter().filter_map(|mirror| rewrite(mirror)).collect();
+        let written = written(&of_host);
+        let rewrites: String = written.iter().filter_map(|mirror| rewrite(mirror, &written)).collect();
         if !rewrites.is_empty() {
             body += &format!("    rewrite:\n{rewrites}");
         }
@@ -28,34 +31,30 @@ pub(super) fn write(view: &View<'_>) -> Exported {
     }
     let astray = astray.iter().filter(|(_, strays)| !strays.is_empty());
     unsaid.extend(astray.map(|(hosts, strays)| mirror::strays_told(hosts, strays)));
-    if view.insecure {
-        body += &format!("configs:\n  \"{}\":\n    tls:\n      insecure_skip_verify: true\n", view.host);
+    let ca = view.ca.map(|file| format!("      ca_file: {}\n", serde_json::Value::from(file))).unwrap_or_default();
+    let insecure = if view.insecure { "      insecure_skip_verify: true\n" } else { "" };
+    if view.insecure || view.ca.is_some() {
+        body += &format!("configs:\n  \"{}\":\n    tls:\n{ca}{insecure}", view.host);
     }
     single(Format::K3s, "registries.yaml", &body, unsaid)
 }
 
-/// The mirrors whose rewrites do not get into each other's way: of a rule within another, only the outer one. Where both say the same
-/// nothing is lost.
-fn written<'m, 'a>(mirrors: &[&'m Mirror<'a>], unsaid: &mut Vec<String>) -> Vec<&'m Mirror<'a>> {
-    let outer = |inner: &Mirror<'_>| mirrors.iter().find(|other| other.rule.source.path.relative(&inner.rule.source.path).is_some());
-    let mut kept = Vec::new();
-    for mirror in mirrors {
-        let Some(outer) = outer(mirror) else {
-            kept.push(*mirror);
-            continue;
-        };
-        let region = outer.rule.source.path.relative(&mirror.rule.source.path);
-        if region.map(|region| outer.target.extended(&region)).as_ref() != Some(&mirror.target) {
-            unsaid.push(format!(
-                "rule \"{}\": {} lies within {} of rule \"{}\", and k3s does not say which rewrite goes first: pull these by the target's own name",
-                mirror.rule.name, mirror.rule.source, outer.rule.source, outer.rule.name
-            ));
-        }
-    }
-    kept
+/// What the file cannot say.
+const NO_FALLBACK: &str = "k3s asks the upstream after its mirrors: start it with --disable-default-registry-endpoint";
+
+/// The mirrors that need an expression of their own: all but those whose names go where the next wildcard around them puts them anyway.
+fn written<'m, 'a>(mirrors: &[&'m Mirror<'a>]) -> Vec<&'m Mirror<'a>> {
+    let goes_along = |inner: &Mirror<'_>| {
+        let around = mirrors.iter().filter(|other| other.rule.source.path.relative(&inner.rule.source.path).is_some());
+        let nearest = around.max_by_key(|other| other.rule.source.path.prefix().len())?;
+        let region = nearest.rule.source.path.relative(&inner.rule.source.path)?;
+        (nearest.target.extended(&region) == inner.target).then_some(())
+    };
+    mirrors.iter().filter(|mirror| goes_along(mirror).is_none()).copied().collect()
 }
 
-fn rewrite(mirror: &Mirror<'_>) -> Option<String> {
+/// The expression that turns a mirror's names, without those of the rules in `written` within it, into the target's.
+fn rewrite(mirror: &Mirror<'_>, written: &[&Mirror<'_>]) -> Option<String> {
     let (source, target) = (&mirror.rule.source.path, &mirror.target);
     if source == target {
         return None;
@@ -63,7 +62,76 @@ fn rewrite(mirror: &Mirror<'_>) -> Option<String> {
     let pattern = regex::escape(source.prefix());
     // In single quotes a backslash is itself (YAML 1.2.2, 7.3.2).
     Some(match source.is_wildcard() {
-        true => format!("      '^{pattern}(.*)$': '{}$1'\n", target.prefix()),
+        true => {
+            let mut within = Names::default();
+            for inner in written.iter().filter_map(|other| source.relative(&other.rule.source.path)) {
+                within.add(inner.prefix(), inner.is_wildcard());
+            }
+            format!("      '^{pattern}({})$': '{}$1'\n", within.all_others().unwrap_or_default(), target.prefix())
+        }
         false => format!("      '^{pattern}$': '{}'\n", target.prefix()),
     })
+}
+
+/// Names, and beginnings of names, letter by letter.
+#[derive(Default)]
+struct Names {
+    next: BTreeMap<char, Names>,
+    /// A name ends here.
+    name: bool,
+    /// Whatever goes on from here is one.
+    beginning: bool,
+}
+
+impl Names {
+    fn add(&mut self, name: &str, beginning: bool) {
+        let mut at = self;
+        for letter in name.chars() {
+            at = at.next.entry(letter).or_default();
+        }
+        at.name |= !beginning;
+        at.beginning |= beginning;
+    }
+
+    /// An expression for everything that is none of them (Go's expressions cannot say "not"); `None`: there is nothing else.
+    fn all_others(&self) -> Option<String> {
+        if self.beginning {
+            return None;
+        }
+        if self.next.is_empty() {
+            return Some(if self.name { ".+" } else { ".*" }.to_owned());
+        }
+        let goes_on = |(letter, next): (&char, &Names)| Some(format!("{}{}", regex::escape(&letter.to_string()), next.all_others()?));
+        let mut others: Vec<String> = self.next.iter().filter_map(goes_on).collect();
+        // A hyphen means itself at the end.
+        let letters: String = self.next.keys().filter(|letter| **letter != '-').collect();
+        others.push(format!("[^{letters}{}].*", if self.next.contains_key(&'-') { "-" } else { "" }));
+        if !self.name {
+            others.push(String::new());
+        }
+        Some(format!("(?:{})", others.join("|")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Every name is matched by exactly one expression.
+        #[test]
+        fn all_others_are_all_others(
+            names in proptest::collection::vec("[ab.-]{1,4}", 0..4),
+            beginnings in proptest::collection::vec("[ab.-]{1,3}/", 0..3),
+            asked in "[ab./-]{1,6}",
+        ) {
+            let mut known = Names::default();
+            names.iter().for_each(|name| known.add(name, false));
+            beginnings.iter().for_each(|beginning| known.add(beginning, true));
+            let is_known = names.contains(&asked) || beginnings.iter().any(|beginning| asked.starts_with(beginning.as_str()));
+            let others = regex::Regex::new(&format!("^({})$", known.all_others().unwrap())).unwrap();
+            prop_assert_eq!(others.is_match(&asked), !is_known, "{}", others);
+        }
+    }
 }

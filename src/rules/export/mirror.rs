@@ -174,7 +174,20 @@ pub(super) fn hosts<'m>(mirrors: &'m [Mirror<'_>]) -> Vec<&'m str> {
     hosts
 }
 
+/// What is to be seen to at the nodes, where the file says where the certificate authority is.
+pub(super) fn authority(view: &View<'_>) -> Option<String> {
+    view.ca.map(|file| format!("the certificate authority of {} must be at {file} on the nodes", view.host))
+}
+
+/// Those with special names before those with wildcards, and long ones before short ones, as names are resolved.
+pub(super) fn by_specificity(mirrors: &mut [&Mirror<'_>]) {
+    mirrors.sort_by_key(|mirror| {
+        let source = &mirror.rule.source.path;
+        (source.is_wildcard(), std::cmp::Reverse(source.prefix().len()))
+    });
+}
+
 /// What is to be seen to at the nodes, in any format.
 pub(super) fn nodes(view: &View<'_>) -> Option<String> {
-    view.own_ca.then(|| format!("the certificate authority of {} must be trusted on the nodes", view.host))
+    view.ca.map(|_| format!("the certificate authority of {} must be trusted on the nodes", view.host))
 }

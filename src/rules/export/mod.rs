@@ -5,6 +5,8 @@
 //! sets only names are known.
 
 mod az;
+#[cfg(test)]
+mod client_tests;
 mod containerd;
 mod ecr;
 mod k3s;
@@ -62,8 +64,12 @@ pub struct View<'a> {
     pub plain_http: bool,
     /// The target's certificate is not checked.
     pub insecure: bool,
-    /// The target's certificate authority is the user's own.
-    pub own_ca: bool,
+    /// The file of the target's certificate authority, if that is the user's own.
+    pub ca: Option<&'a str>,
+    /// The file of an upstream's certificate authority, if that is the user's own.
+    pub upstream_ca: &'a dyn Fn(&str) -> Option<String>,
+    /// Whether clients may ask the upstream for what the target does not have.
+    pub fallback: bool,
     /// The credential set that a source host gets when its rule names none.
     pub credentials: &'a dyn Fn(&str) -> Option<String>,
     /// Where the API of an upstream is: scheme and host.
@@ -109,6 +115,13 @@ pub struct Exported {
     pub files: Vec<ExportedFile>,
     /// What the format cannot say, and what its user must see to, a line each. The files have it as comments.
     pub unsaid: Vec<String>,
+}
+
+impl Format {
+    /// Whether it is for clients that pull: they can be kept from the upstream.
+    pub fn is_for_clients(self) -> bool {
+        !matches!(self, Format::Az | Format::Ecr)
+    }
 }
 
 /// Writes the rules in `format`.

@@ -31,6 +31,9 @@ pub(super) fn write(view: &View<'_>) -> Exported {
         let mut out = format!("apiVersion: config.openshift.io/v1\nkind: {kind}\nmetadata:\n  name: larder\nspec:\n  {field}:\n");
         for (source, location) in &pairs {
             out += &format!("  - source: \"{source}\"\n    mirrors:\n    - \"{location}\"\n");
+            if !view.fallback {
+                out += "    mirrorSourcePolicy: NeverContactSource\n";
+            }
         }
         out
     };

@@ -40,8 +40,11 @@ pub(super) fn write(view: &View<'_>) -> Exported {
             continue;
         }
         body += &format!(
-            "\n# At the target {} would be images of rule \"{}\", not of \"{}\": all of this prefix comes from the upstream.",
-            hole.source, hole.owner, mirror.rule.name
+            "\n# At the target {} would be images of rule \"{}\", not of \"{}\": {}.",
+            hole.source,
+            hole.owner,
+            mirror.rule.name,
+            if view.fallback { "all of this prefix comes from the upstream" } else { "nothing of this prefix is pulled" }
         );
         body += &entry(view, &prefix, None);
         taken.push((prefix, String::new()));
@@ -56,6 +59,16 @@ fn prefix(source: &SourcePattern) -> String {
 
 fn entry(view: &View<'_>, prefix: &str, mirror: Option<&str>) -> String {
     let prefix = Value::from(prefix);
+    if !view.fallback {
+        // Without a mirror, `location` is the only place that is asked.
+        return match mirror {
+            Some(location) => {
+                let insecure = if view.plain_http || view.insecure { "insecure = true\n" } else { "" };
+                format!("\n[[registry]]\nprefix = {prefix}\nlocation = {}\n{insecure}", Value::from(location))
+            }
+            None => format!("\n[[registry]]\nprefix = {prefix}\nlocation = {prefix}\nblocked = true\n"),
+        };
+    }
     let mut out = format!("\n[[registry]]\nprefix = {prefix}\nlocation = {prefix}\n");
     if let Some(location) = mirror {
         out += &format!("\n[[registry.mirror]]\nlocation = {}\n", Value::from(location));

@@ -1,5 +1,6 @@
 //! The far side of an air gap: what a target holds, and putting there what was carried.
 
+mod archives;
 mod bundles;
 mod interchange;
 mod inventory;
