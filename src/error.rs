@@ -224,14 +224,14 @@ impl Error {
     /// What the reader can do about it; the first remedy stays.
     #[must_use]
     pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
-        self.0.remedy.get_or_insert_with(|| remedy.into());
+        self.0.remedy.get_or_insert_with(|| without_userinfo(&remedy.into()).into_owned());
         self
     }
 
     /// As [`Error::remedy`], in the place of any other: for who knows better why it was asked.
     #[must_use]
     pub(crate) fn rather(mut self, remedy: impl Into<String>) -> Self {
-        self.0.remedy = Some(remedy.into());
+        self.0.remedy = Some(without_userinfo(&remedy.into()).into_owned());
         self
     }
 
@@ -379,9 +379,11 @@ fn escaped(text: &str, escape: impl Fn(char, &mut String)) -> Cow<'_, str> {
 }
 
 /// Text from a registry or a list, made safe for a terminal and a log: control and format characters become visible
-/// escapes, line breaks become spaces, and it ends after 1,000 characters (an error is one line, not a web page).
+/// escapes, line breaks become spaces, user names and passwords of URLs are left out, and it ends after 1,000 characters (an error is
+/// one line, not a web page).
 pub fn printable(text: &str) -> String {
     const MOST: usize = 1000;
+    let text = &*without_userinfo(text);
     let mut out = String::with_capacity(text.len().min(MOST));
     for (count, c) in text.chars().enumerate() {
         if count == MOST {
@@ -395,6 +397,50 @@ pub fn printable(text: &str) -> String {
         }
     }
     out
+}
+
+/// What stands in the place of a user name and password.
+const REDACTED: &str = "[redacted]";
+
+/// `text` without the user names and passwords of URLs in it: `https://user:password@host` and `user:password@host`.
+///
+/// A reference (`name:tag@sha256:…`) has the same shape as the second; a digest after the `@` tells.
+pub(crate) fn without_userinfo(text: &str) -> Cow<'_, str> {
+    if !text.contains('@') {
+        return Cow::Borrowed(text);
+    }
+    let ends = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '`' | ',' | ';' | '<' | '>' | '(' | ')' | '[' | ']');
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while !rest.is_empty() {
+        let (word, after) = rest.split_at(rest.find(ends).unwrap_or(rest.len()));
+        out.push_str(&redacted_word(word));
+        let separator = after.chars().next().map_or(0, char::len_utf8);
+        out.push_str(&after[..separator]);
+        rest = &after[separator..];
+    }
+    Cow::Owned(out)
+}
+
+fn redacted_word(word: &str) -> Cow<'_, str> {
+    let (scheme, rest) = word.find("//").map_or(("", word), |at| word.split_at(at + 2));
+    let Some(end) = rest.rfind('@') else { return Cow::Borrowed(word) };
+    let authority = &rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())];
+    // A password may hold a slash that should have been written as %2F. What stands before it is no host and port then.
+    let torn = || authority.split_once(':').is_some_and(|(_, port)| port.is_empty() || !port.bytes().all(|byte| byte.is_ascii_digit()));
+    let secret = match authority.rfind('@') {
+        Some(at) if !scheme.is_empty() || (rest[..at].contains(':') && !is_digest(&rest[at + 1..])) => at,
+        None if torn() && !is_digest(&rest[end + 1..]) => end,
+        _ => return Cow::Borrowed(word),
+    };
+    Cow::Owned(format!("{scheme}{REDACTED}{}", &rest[secret..]))
+}
+
+/// Whether text begins as a digest does: an algorithm, and hex digits.
+fn is_digest(text: &str) -> bool {
+    let Some((algorithm, hex)) = text.split_once(':') else { return false };
+    // Messages show the first digits only.
+    algorithm.starts_with("sha") && hex.bytes().take(8).all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// Control characters, and the invisible ones that reorder or hide text (Unicode's Cf class in the ranges that terminals
@@ -435,6 +481,47 @@ mod tests {
         let shown = visible_json(&line);
         assert!(!shown.chars().any(is_unprintable), "{shown}");
         assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap()["name"], hostile);
+    }
+
+    #[test]
+    fn user_names_and_passwords_of_urls_are_left_out() {
+        for (text, expected) in [
+            ("read https://ann:hunter2@quay.io/a failed", "read https://[redacted]@quay.io/a failed"),
+            ("`https://ann:hun@ter2@quay.io:5000/a`", "`https://[redacted]@quay.io:5000/a`"),
+            ("https://ann:hun/ter2@quay.io/a", "https://[redacted]@quay.io/a"),
+            ("https://hunter2@quay.io/a", "https://[redacted]@quay.io/a"),
+            ("`//ann:hunter2@quay.io`", "`//[redacted]@quay.io`"),
+            ("http://ann:hunter2@proxy.corp:3128", "http://[redacted]@proxy.corp:3128"),
+            ("socks5h://ann:hunter2@[::1]:1080,x", "socks5h://[redacted]@[::1]:1080,x"),
+            ("\"ann:hunter2@quay.io/a:1\"", "\"[redacted]@quay.io/a:1\""),
+            ("ann:hunter2@quay.io/a@sha256:0011223344", "[redacted]@quay.io/a@sha256:0011223344"),
+            // What is none stays.
+            ("quay.io/a:1@sha256:0011223344556677", "quay.io/a:1@sha256:0011223344556677"),
+            ("a:1@sha256:00112233…", "a:1@sha256:00112233…"),
+            ("localhost:5000/a/b:1@sha512:0011223344", "localhost:5000/a/b:1@sha512:0011223344"),
+            ("https://quay.io/v2/a/manifests/x@y", "https://quay.io/v2/a/manifests/x@y"),
+            ("https://quay.io:443/v2/a@b", "https://quay.io:443/v2/a@b"),
+            ("ann@example.com", "ann@example.com"),
+            ("a@b: c", "a@b: c"),
+        ] {
+            assert_eq!(without_userinfo(text), expected);
+        }
+        let error = Error::local("read list", "`https://ann:hunter2@quay.io` is no name").subject("ann:hunter2@quay.io");
+        assert_eq!(error.to_string(), "local: read list [redacted]@quay.io: `https://[redacted]@quay.io` is no name");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_password_survives_in_a_url(password in "[a-zA-Z0-9!$&*+=~._-]{6,20}", before in "[a-z ]{0,10}", after in "[a-z/:.]{0,20}") {
+            let text = format!("{before} https://ann:{password}@quay.io/{after}");
+            let shown = printable(&text);
+            let secret = format!(":{password}");
+            proptest::prop_assert!(!shown.contains(&secret), "{}", shown);
+        }
+        #[test]
+        fn any_text_is_survived(text in "\\PC{0,80}|[a-z:@/\"` é]{0,40}") {
+            let _ = without_userinfo(&text);
+        }
     }
 
     #[test]

@@ -305,6 +305,7 @@ impl Check<'_> {
             pulls: table.pulls.as_ref().and_then(|pulls| self.pulls(pulls, what)),
             requests_per_second: self.take(table.requests_per_second.as_ref(), &format!("{what}requests_per_second "), limits::rate),
             bandwidth: self.take(table.bandwidth.as_ref(), &format!("{what}bandwidth: "), limits::bandwidth),
+            min_rate: self.take(table.min_rate.as_ref(), &format!("{what}min_rate: "), |text| limits::min_rate(text)),
             retry_after_max: self.take(table.retry_after_max.as_ref(), &format!("{what}retry_after_max: "), |text| limits::duration(text)),
         }
     }

@@ -62,6 +62,7 @@ allow_private = true
 pulls = { limit = 200, reserve = 20 }
 requests_per_second = 10
 bandwidth = "20MB/s"
+min_rate = "2KiB/s"
 retry_after_max = "10m"
 
 [registry."mirror.corp"]
@@ -88,7 +89,7 @@ fn a_whole_file_is_read() {
     assert_eq!((hub.concurrency, hub.insecure_skip_verify, hub.allow_private), (Some(3), true, true));
     assert_eq!(hub.pulls, Some(Pulls { limit: Some(200), window: Duration::from_secs(6 * 3600), reserve: 20 }));
     assert_eq!((hub.requests_per_second, hub.retry_after_max), (Some(10.0), Some(Duration::from_secs(600))));
-    assert_eq!(hub.bandwidth.unwrap().per_second(), 20_000_000);
+    assert_eq!((hub.bandwidth.unwrap().per_second(), hub.min_rate.unwrap().per_second()), (20_000_000, 2048));
     let profile = |host: &str| config.registry(host).profile(host).map(|profile| profile.name);
     assert_eq!((profile("docker.io"), profile("mirror.corp"), profile("a.corp")), (Some("docker-hub"), Some("harbor"), None));
     let immutable = &config.rules.rules()[0].immutable_tags;
@@ -314,6 +315,7 @@ fn wrong_values_are_told_with_their_line() {
         ("[registry.\"a.io\"]\npulls = { per_day = 5 }", 3, "unknown key `per_day` (known here: limit, window, reserve)"),
         ("[registry.\"a.io\"]\nrequests_per_second = 0", 3, "greater than 0"),
         ("[registry.\"a.io\"]\nbandwidth = \"20MB\"", 3, "is not a bandwidth"),
+        ("[registry.\"a.io\"]\nmin_rate = \"0B/s\"", 3, "min_rate: `0B/s` is not a rate: write it like 1KiB/s"),
         ("[registry.\"a.io\"]\nretry_after_max = \"0s\"", 3, "longer than 0"),
     ] {
         let message = errors(&format!("version = 1\n{body}\n"));
@@ -471,6 +473,7 @@ fn show_prints_what_is_in_effect_without_secrets() {
     pulls = { limit = 200, reserve = 20, window = "6h" }
     requests_per_second = 10.0
     bandwidth = "20MB/s"
+    min_rate = "2KiB/s"
     retry_after_max = "10m"
 
     [registry."mirror.corp"]

@@ -48,6 +48,11 @@ pub(super) fn bandwidth(value: &Value) -> Result<Rate, String> {
     }
 }
 
+/// The slowest that a transfer may be: `1KiB/s`.
+pub(super) fn min_rate(text: &str) -> Result<Rate, String> {
+    text.parse().map_err(|_| format!("`{text}` is not a rate: write it like 1KiB/s; 1B/s is the smallest"))
+}
+
 /// A number of pulls, at least `least`.
 pub(super) fn count(number: i64, least: u64) -> Result<u64, String> {
     u64::try_from(number).ok().filter(|number| *number >= least).ok_or_else(|| format!("must be {least} or more"))

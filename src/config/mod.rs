@@ -97,6 +97,21 @@ impl Config {
         one == other || endpoint(one).as_deref() == Some(other) || endpoint(other).as_deref() == Some(one)
     }
 
+    /// All hosts that the file names, as keys of tables, endpoints and login servers, with their ports.
+    pub fn named_ports(&self) -> Vec<(String, u16)> {
+        let endpoints = self.registries.values().filter_map(|settings| settings.endpoint.as_ref()).map(ToString::to_string);
+        let hosts = self.registries.keys().chain(self.credentials.iter().map(|set| &set.login_server));
+        let urls = hosts.map(|host| {
+            let scheme = if self.registry(host).is_plain(host) { "http" } else { "https" };
+            format!("{scheme}://{host}")
+        });
+        let port = |url: String| {
+            let url = url::Url::parse(&url).ok()?;
+            Some((url.host_str()?.to_owned(), url.port_or_known_default()?))
+        };
+        urls.chain(endpoints).filter_map(port).collect()
+    }
+
     /// The credential set of this name.
     pub fn credential_set(&self, name: &str) -> Option<&CredentialSet> {
         self.credentials.iter().find(|set| set.name == name)

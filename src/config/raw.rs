@@ -85,6 +85,7 @@ pub(super) struct Registry {
     pub(super) requests_per_second: Option<Spanned<toml::Value>>,
     /// A text; read as any value, because later versions take a list.
     pub(super) bandwidth: Option<Spanned<toml::Value>>,
+    pub(super) min_rate: Option<Spanned<String>>,
     pub(super) retry_after_max: Option<Spanned<String>>,
 }
 

@@ -42,6 +42,8 @@ pub struct RegistrySettings {
     pub requests_per_second: Option<f64>,
     /// Bytes a second, read and written together.
     pub bandwidth: Option<Rate>,
+    /// A blob that comes slower than this over a minute is broken off and continued.
+    pub min_rate: Option<Rate>,
     /// The longest `Retry-After` that is waited for.
     pub retry_after_max: Option<Duration>,
 }

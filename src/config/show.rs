@@ -168,6 +168,7 @@ impl Toml {
         }
         self.optional("requests_per_second", settings.requests_per_second);
         self.optional("bandwidth", settings.bandwidth.map(limits::bandwidth_in_words));
+        self.optional("min_rate", settings.min_rate.map(limits::bandwidth_in_words));
         self.key("retry_after_max", limits::in_words(settings.retry_after_max.unwrap_or(Pause::DEFAULT_MOST)));
     }
 }

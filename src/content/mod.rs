@@ -24,7 +24,7 @@ pub use manifest::{Descriptor, Links, MAX_MANIFEST, Manifest, ManifestKind, Plat
 pub use platform::PlatformFilter;
 pub use policy::{ForeignLayers, IndexMode, Policy, Recheck, Referrers};
 pub(crate) use referrers::with_referrers;
-pub use referrers::{DigestTags, Referrer, fallback_tag};
+pub use referrers::{DigestTags, Referrer, ReferrerList, fallback_tag};
 pub use rewrite::{SOURCE_DIGEST, is_cut_of, rewrite, source_of};
 pub(crate) use sink::{ABSENT, absent_from};
 pub use sink::{Presence, Publication, SPARSE, Sink};

@@ -5,6 +5,7 @@
 //! (cosign specs/SIGNATURE_SPEC.md), whose manifests need not have a `subject`.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 use oci_client::manifest::OCI_IMAGE_INDEX_MEDIA_TYPE as OCI_INDEX;
 use serde::Deserialize;
@@ -29,6 +30,16 @@ pub struct Referrer {
     pub subject: Digest,
     /// The tag it is found by, where that is how it is found (`sha256-….sig`).
     pub tag: Option<String>,
+}
+
+/// What a store says when it is asked for a list of what refers to a manifest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReferrerList {
+    /// The list.
+    Listed(Vec<Descriptor>),
+    /// It has no such list; an index under a tag may stand for it (distribution-spec "Unavailable Referrers API"). Why, where that is
+    /// worth a note.
+    Missing(Option<Arc<str>>),
 }
 
 impl Referrers {
@@ -68,7 +79,11 @@ pub fn fallback_tag(subject: &Digest) -> String {
 
 /// The tags of a repository that say a digest (`sha256-<hex>`, `sha256-<hex>.sig`), by what they say.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct DigestTags(HashMap<String, Vec<&'static str>>);
+pub struct DigestTags {
+    found: HashMap<String, Vec<&'static str>>,
+    /// Nobody could list the tags: any of them may be there.
+    unlisted: bool,
+}
 
 /// What stands behind the digest in a fallback tag.
 const NOTHING: &str = "";
@@ -86,21 +101,32 @@ impl DigestTags {
             }
         }
         found.values_mut().for_each(|suffixes| suffixes.sort_unstable());
-        DigestTags(found)
+        DigestTags { found, unlisted: false }
     }
 
-    /// The tag of the index of what refers to `subject`, if it is there.
+    /// Those of a repository whose tags cannot be listed: each may be there, and has to be looked for by its name.
+    pub fn unlisted() -> Self {
+        DigestTags { found: HashMap::new(), unlisted: true }
+    }
+
+    /// Whether the tags are only those that may be there.
+    pub fn are_unlisted(&self) -> bool {
+        self.unlisted
+    }
+
+    /// The tag of the index of what refers to `subject`, if it is there, or may be.
     pub fn fallback(&self, subject: &Digest) -> Option<String> {
         let tag = fallback_tag(subject);
-        self.0.get(&tag).filter(|suffixes| suffixes.contains(&NOTHING))?;
-        Some(tag)
+        let there = self.found.get(&tag).is_some_and(|suffixes| suffixes.contains(&NOTHING));
+        (there || self.unlisted).then_some(tag)
     }
 
-    /// cosign's tags about `subject` that are there, each with the artifact type that it counts as.
+    /// cosign's tags about `subject` that are there, or may be, each with the artifact type that it counts as.
     pub fn cosign(&self, subject: &Digest) -> Vec<(String, &'static str)> {
         let stem = format!("{}-{}", subject.algorithm(), subject.encoded());
-        let Some(suffixes) = self.0.get(&stem) else { return vec![] };
-        let there = COSIGN.iter().filter(|(suffix, _)| suffixes.contains(suffix));
+        let suffixes = self.found.get(&stem);
+        let is_there = |suffix: &&str| self.unlisted || suffixes.is_some_and(|suffixes| suffixes.contains(suffix));
+        let there = COSIGN.iter().filter(|(suffix, _)| is_there(suffix));
         there.map(|(suffix, of)| (format!("{stem}{suffix}"), *of)).collect()
     }
 }
@@ -220,6 +246,10 @@ mod tests {
             ]
         );
         assert!(found.cosign(&long).is_empty() && found.cosign(&Digest::sha256(b"other")).is_empty());
+        let unlisted = DigestTags::unlisted();
+        let names: Vec<String> = unlisted.cosign(&digest()).into_iter().map(|(tag, _)| tag).collect();
+        assert_eq!(names, [".sig", ".att", ".sbom"].map(|suffix| format!("sha256-{HEX}{suffix}")));
+        assert_eq!(unlisted.fallback(&digest()), Some(format!("sha256-{HEX}")));
     }
 
     #[test]

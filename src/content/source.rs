@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_util::TryStreamExt;
 use futures_util::stream::BoxStream;
 
-use super::{Descriptor, Digest, DigestTags, Manifest};
+use super::{Descriptor, Digest, DigestTags, Manifest, ReferrerList};
 use crate::Result;
 use crate::limits::{Gate, Lease};
 use crate::name::Reference;
@@ -130,19 +130,23 @@ pub trait Source: Send + Sync {
         Ok(vec![])
     }
 
-    /// As [`Source::referrers`], for who knows what he wants: those of `artifact_type`, if one is named (others may come along). `None`:
-    /// the store has no such list, and an index under a tag may stand for it (distribution-spec "Unavailable Referrers API").
+    /// As [`Source::referrers`], but only what a list says: those of `artifact_type`, if one is named (others may come along).
     async fn listed_referrers(
         &self,
         place: &Place,
         subject: &Digest,
         _artifact_type: Option<&str>,
         charge: &Charge,
-    ) -> Result<Option<Vec<Descriptor>>> {
-        self.referrers(place, subject, charge).await.map(Some)
+    ) -> Result<ReferrerList> {
+        self.referrers(place, subject, charge).await.map(ReferrerList::Listed)
     }
 
-    /// The repository's tags that say a digest, by what they say; none where tags cannot be listed.
+    /// As [`Source::resolve`], for a tag that nobody has said to be there: costs nothing if it is not.
+    async fn find_tag(&self, place: &Place, tag: &str, charge: &Charge) -> Result<Option<Descriptor>> {
+        self.resolve(place, &Reference::Tag(tag.to_owned()), charge).await
+    }
+
+    /// The repository's tags that say a digest, by what they say.
     async fn digest_tags(&self, place: &Place, charge: &Charge) -> Result<Arc<DigestTags>> {
         Ok(Arc::new(DigestTags::of(self.tags(place, charge).await?)))
     }

@@ -1,6 +1,6 @@
 //! What refers to an image, what refers to that, and so on: found out by lists, which cost no pull.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -8,7 +8,7 @@ use tokio::sync::OnceCell;
 
 use super::engine::{Engine, Image};
 use super::presence::Locks;
-use crate::content::{Descriptor, Digest, Manifest, ManifestKind, Place, Referrer, Referrers};
+use crate::content::{Descriptor, Digest, DigestTags, Manifest, ManifestKind, Place, Referrer, ReferrerList, Referrers};
 use crate::name::Reference;
 use crate::{Error, Kind, Result, Side};
 
@@ -33,6 +33,8 @@ pub(super) struct Walk {
     pub(super) found: Vec<Found>,
     /// What must be read to know more.
     pub(super) unread: Vec<Unread>,
+    /// Remarks on what could not be looked for, each once.
+    pub(super) notes: BTreeSet<String>,
     /// What was asked about.
     asked: HashSet<Digest>,
     seen: HashSet<Referrer>,
@@ -58,6 +60,7 @@ pub(super) struct Unread {
 pub(super) struct Listed {
     referrers: Vec<Referrer>,
     index: Option<Descriptor>,
+    notes: Vec<String>,
 }
 
 /// The upstream's host, its repository, the subject, and what is wanted of it.
@@ -172,6 +175,7 @@ impl Engine {
                 stream::iter(level.clone()).map(|(subject, _)| self.list(image, subject)).buffered(LISTS).try_collect().await?;
             let mut next = vec![];
             for ((subject, depth), listed) in level.into_iter().zip(lists) {
+                walk.notes.extend(listed.notes.iter().cloned());
                 next.extend(walk.take(listed.referrers.iter().cloned(), depth)?);
                 walk.unread.extend(listed.index.clone().map(|index| Unread { subject, index, depth }));
             }
@@ -191,16 +195,22 @@ impl Engine {
             return Err(Error::cancelled(OPERATION));
         }
         let (upstream, from, charge, wanted) = (&image.upstream, &image.from, &image.charge, &image.policy.referrers);
-        let listed = upstream.listed_referrers(from, subject, wanted.only_type(), charge).await?;
         let mut found = Listed::default();
+        let listed = match upstream.listed_referrers(from, subject, wanted.only_type(), charge).await? {
+            ReferrerList::Listed(listed) => Some(listed),
+            ReferrerList::Missing(why) => {
+                found.notes.extend(why.map(|why| why.to_string()));
+                None
+            }
+        };
         if listed.is_none() || wanted.wants_tags() {
             let tags = upstream.digest_tags(from, charge).await?;
             if let Some(tag) = tags.fallback(subject).filter(|_| listed.is_none()) {
-                found.index = upstream.resolve(from, &Reference::Tag(tag), charge).await?;
+                found.index = self.tag_about(image, &tags, &tag, &mut found.notes).await?;
             }
             for (tag, artifact_type) in tags.cosign(subject).into_iter().filter(|(_, of)| wanted.wants(Some(of))) {
                 // A tag that has gone meanwhile is none.
-                if let Some(manifest) = upstream.resolve(from, &Reference::Tag(tag.clone()), charge).await? {
+                if let Some(manifest) = self.tag_about(image, &tags, &tag, &mut found.notes).await? {
                     let manifest = Descriptor { artifact_type: Some(artifact_type.to_owned()), ..manifest };
                     found.referrers.push(Referrer { manifest, subject: subject.clone(), tag: Some(tag) });
                 }
@@ -219,6 +229,32 @@ impl Engine {
         found.referrers.splice(0..0, by_subject);
         Ok(found)
     }
+}
+
+impl Engine {
+    /// What a tag about a manifest names. Where tags could not be listed, one that may not be looked at either is a note.
+    async fn tag_about(&self, image: &Image, tags: &DigestTags, tag: &str, notes: &mut Vec<String>) -> Result<Option<Descriptor>> {
+        let (upstream, from, charge) = (&image.upstream, &image.from, &image.charge);
+        if !tags.are_unlisted() {
+            return upstream.resolve(from, &Reference::Tag(tag.to_owned()), charge).await;
+        }
+        match upstream.find_tag(from, tag, charge).await {
+            Err(error) if matches!(error.kind(), Kind::Unauthorized | Kind::Refused | Kind::Unavailable) => {
+                let why = error.http_status().map_or_else(|| error.message(), |status| status.to_string());
+                notes.push(format!(
+                    "could not look for signatures: the tags of {} can neither be listed nor looked at ({why})",
+                    repository(image)
+                ));
+                Ok(None)
+            }
+            found => found,
+        }
+    }
+}
+
+/// The repository that an image is from, by its canonical name.
+fn repository(image: &Image) -> String {
+    format!("{}/{}", host(image), image.from)
 }
 
 /// Whether `referrer` is wanted, as far as what lists say of it tells.

@@ -45,6 +45,7 @@ impl Engine {
             return Ok(Next::Bring(Box::new(Survey { rechecked: Some(Arc::new(rechecked)), ..survey })));
         }
         self.remember(image, &delivered.digest, rechecked.children, rechecked.gone);
+        delivered.notes.extend(rechecked.walk.notes);
         delivered.referrers = rechecked.walk.found.into_iter().map(|found| found.referrer).collect();
         Ok(Next::Nothing(delivered))
     }
@@ -117,6 +118,7 @@ impl Engine {
         job.release();
         let mut delivered = survey.current(digest.clone());
         delivered.notes.extend(job.notes());
+        delivered.notes.extend(walk.notes);
         delivered.notes.extend(new_referrers(carried.new));
         delivered.referrers = carried.referrers;
         self.remember(image, &digest, rechecked.children.clone(), [carried.gone, rechecked.gone.clone()].concat());

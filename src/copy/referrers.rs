@@ -132,12 +132,14 @@ impl Engine {
         let children = self.subjects(image, &delivered.children).await?;
         self.list_referrers(image, &mut walk, &children).await?;
         if walk.found.is_empty() && walk.unread.is_empty() {
+            delivered.notes.extend(walk.notes);
             return Ok((children, vec![]));
         }
         self.put_by_digest(job, portion).await?;
         *holding = None;
         let _carrying = self.referrers.carrying.hold((image.to.clone(), digest.clone())).await;
         self.read_indexes(job, &mut walk).await?;
+        delivered.notes.append(&mut std::mem::take(&mut walk.notes).into_iter().collect());
         let carried = self.carry_referrers(job, &walk, was_there).await?;
         if delivered.status == Status::Current {
             delivered.notes.extend(new_referrers(carried.new));

@@ -71,8 +71,16 @@ pub fn retry_after(value: &str, now: Timestamp) -> Option<Duration> {
     if value.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
         return Duration::try_from_secs_f64(value.parse().ok()?).ok().map(|wait| wait.min(LONGEST));
     }
-    let date = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(value).ok()?;
+    let parser = jiff::fmt::rfc2822::DateTimeParser::new().relaxed_weekday(true);
+    let Ok(date) = parser.parse_timestamp(value) else { return is_far_away(value, now).then_some(LONGEST) };
     Some(Duration::try_from(date.duration_since(now)).unwrap_or(Duration::ZERO).min(LONGEST))
+}
+
+/// Whether a date that cannot be read names a year to come: the last day of the year 9999 is beyond what the parser takes.
+fn is_far_away(value: &str, now: Timestamp) -> bool {
+    let this_year = now.to_zoned(jiff::tz::TimeZone::UTC).year();
+    let years = value.split_ascii_whitespace().filter(|word| word.len() >= 4 && word.bytes().all(|byte| byte.is_ascii_digit()));
+    value.contains(',') && years.map(|year| year.parse::<i64>().unwrap_or(i64::MAX)).any(|year| year > i64::from(this_year))
 }
 
 /// GHCR puts the delay into the message (docs/registries.md, "GitHub"): `retry-after: 10.305464ms, allowed: 2000/minute`.
@@ -222,6 +230,10 @@ pub(super) mod tests {
             ("99999999999999999999999", Some(LONGEST.as_secs())),
             ("Sun, 01 Mar 2026 12:01:30 GMT", Some(90)),
             ("Sun, 01 Mar 2026 11:00:00 GMT", Some(0)),
+            ("Mon, 01 Mar 2026 12:01:30 GMT", Some(90)),
+            ("Fri, 31 Dec 9999 23:59:59 GMT", Some(LONGEST.as_secs())),
+            ("Fri, 31 Dec 99999 23:59:59 GMT", Some(LONGEST.as_secs())),
+            ("Fri, 31 Foo 1999 23:59:59 GMT", None),
             ("", None),
             ("soon", None),
             ("-5", None),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use oci_client::errors::{OciEnvelope, OciError};
-use reqwest::header::{HeaderMap, RETRY_AFTER};
+use reqwest::header::{HeaderMap, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use serde::Deserialize;
 
 use super::profiles::Profile;
@@ -61,6 +61,35 @@ pub(crate) struct Refusal {
     pub(crate) foreign: Option<String>,
     /// The host that answered, if it is not the registry itself, however we came to it.
     pub(crate) elsewhere: Option<String>,
+    /// How the host wants us to log in.
+    pub(crate) challenges: Vec<HeaderValue>,
+    /// What it says of the connection, beside HTTP.
+    pub(crate) hint: Option<Hint>,
+}
+
+/// What servers say of a connection that is not what they expect, in a 400 (nginx, Go, Apache).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hint {
+    /// It got plain HTTP where it speaks TLS.
+    SpeaksTls,
+    /// It wants a client certificate.
+    WantsCertificate,
+}
+
+impl Hint {
+    fn read(status: u16, body: &[u8]) -> Option<Self> {
+        let text = String::from_utf8_lossy(body).to_ascii_lowercase();
+        let says = |words: &[&str]| words.iter().any(|words| text.contains(words));
+        if status != 400 {
+            None
+        } else if says(&["http request to an https server", "plain http request was sent to https port", "plain http to an ssl-enabled"]) {
+            Some(Hint::SpeaksTls)
+        } else if says(&["no required ssl certificate was sent", "ssl certificate error"]) {
+            Some(Hint::WantsCertificate)
+        } else {
+            None
+        }
+    }
 }
 
 impl Refusal {
@@ -78,8 +107,10 @@ impl Refusal {
         // GHCR says how long in the message (docs/registries.md, "GitHub").
         let retry_after = retry_after.or_else(|| if throttled { limits::retry_after_in_message(&message) } else { None });
         let pulls_spent = throttled && foreign.is_none() && is_spent(headers, body);
+        let challenges = headers.get_all(WWW_AUTHENTICATE).iter().cloned().collect();
+        let hint = Hint::read(status, body);
         let elsewhere = foreign.clone();
-        Refusal { status, code: codes.first().cloned(), codes, message, retry_after, pulls_spent, foreign, elsewhere }
+        Refusal { status, code: codes.first().cloned(), codes, message, retry_after, pulls_spent, foreign, elsewhere, challenges, hint }
     }
 
     fn has(&self, code: &str) -> bool {
@@ -200,6 +231,7 @@ pub(crate) fn exhausted(topic: &Topic<'_>, patience: &Patience, trouble: &Troubl
     match trouble {
         Trouble::Broken(cause) => topic.error(Kind::Unavailable, format!("no answer after {after}: {cause}")),
         Trouble::BrokenElsewhere(host, cause) => topic.error(Kind::Unavailable, format!("no answer from {host} after {after}: {cause}")),
+        Trouble::Hopeless(cause) => topic.error(Kind::Unavailable, cause),
         Trouble::Lost(cause) => topic.error(Kind::Unavailable, format!("still so after {after}: {cause}")),
         Trouble::Answer(refusal) => detailed(topic, refusal, format!("still so after {after}: {}", refusal.words())),
     }
@@ -250,7 +282,6 @@ fn kind_of(operation: &str, refusal: &Refusal) -> Kind {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use reqwest::header::HeaderValue;
 
     fn refusal(status: u16, body: &str) -> Refusal {
         Refusal::read(status, &HeaderMap::new(), body.as_bytes(), None, Timestamp::UNIX_EPOCH)

@@ -1,4 +1,17 @@
-//! The `Link` header (RFC 8288), as far as paging needs it.
+//! The `Link` header (RFC 8288), as far as paging needs it, and addresses in headers.
+
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+
+/// All values of a header as one text. Bytes that are not ASCII are percent-encoded: such an address is read as the bytes that it
+/// was written in, as browsers do.
+pub(crate) fn text(headers: &HeaderMap, name: HeaderName) -> String {
+    headers.get_all(name).iter().map(address).collect::<Vec<_>>().join(", ")
+}
+
+/// One value as text, as [`text`] does it.
+pub(crate) fn address(value: &HeaderValue) -> String {
+    value.as_bytes().iter().map(|byte| if byte.is_ascii() { char::from(*byte).to_string() } else { format!("%{byte:02X}") }).collect()
+}
 
 /// The target of the link whose relation is `next`. Several links in one header, several headers' worth joined by commas,
 /// commas and semicolons within the target, and any case and quoting of the parameters are understood.
@@ -68,6 +81,16 @@ mod tests {
         ] {
             assert_eq!(next(header), expected, "{header}");
         }
+    }
+
+    #[test]
+    fn bytes_that_are_not_ascii_are_kept() {
+        let mut headers = HeaderMap::new();
+        headers.append("link", HeaderValue::from_bytes("</v2/a/tags/list?last=ü>; rel=\"next\"".as_bytes()).unwrap());
+        headers.append("link", HeaderValue::from_bytes(b"</\xff>; rel=first").unwrap());
+        let text = text(&headers, reqwest::header::LINK);
+        assert_eq!(text, "</v2/a/tags/list?last=%C3%BC>; rel=\"next\", </%FF>; rel=first");
+        assert_eq!(next(&text), Some("/v2/a/tags/list?last=%C3%BC"));
     }
 
     proptest! {

@@ -43,8 +43,8 @@ impl RegistryStore {
         self.transport.host.url(&format!("{place}/manifests/{reference}"))
     }
 
-    /// What `reference` names now, by HEAD. A registry that does not say the digest is asked by GET, which counts as a
-    /// pull; what came is kept for [`RegistryStore::get_manifest`].
+    /// What `reference` names now, by HEAD. A registry that does not say the digest, or refuses HEADs, is asked by GET, which counts as
+    /// a pull; what came is kept for [`RegistryStore::get_manifest`].
     pub(super) async fn head_manifest(
         &self,
         place: &Place,
@@ -53,14 +53,23 @@ impl RegistryStore {
         scopes: &Scopes,
         charge: &Charge,
     ) -> Result<Option<Descriptor>> {
+        if self.transport.host.refuses_heads() {
+            return self.read_to_resolve(place, reference, scopes, charge).await;
+        }
         let url = self.manifest_url(place, reference.as_str());
         let mut call = Call::new((RequestKind::ManifestHead, operation, Method::HEAD), url, place, scopes, charge);
         call.headers = accept();
         let answer = match self.transport.send(&call, &mut self.transport.host.patience()).await {
             Ok(answer) => answer,
             Err(error) if error.kind() == Kind::NotFound => return Ok(None),
-            // A registry without HEAD for manifests (405): as one that does not say the digest.
-            Err(error) if error.http_status() == Some(405) => return self.read_to_resolve(place, reference, scopes, charge).await,
+            Err(error) if is_head_refused(&error) => {
+                // Should it be refused too, its answer has a body that says why.
+                let found = self.read_to_resolve(place, reference, scopes, charge).await?;
+                if found.is_some() {
+                    self.transport.host.refused_head();
+                }
+                return Ok(found);
+            }
             Err(error) => return Err(error),
         };
         if self.is_passed_on(&answer) {
@@ -79,6 +88,29 @@ impl RegistryStore {
             }
         };
         Ok(Some(Descriptor::new(media_type(&answer), digest, answer.content_length().unwrap_or(0))))
+    }
+
+    /// As [`RegistryStore::head_manifest`], for a tag that may not be there: by HEAD alone, unless that says that it is there and not
+    /// what it is.
+    pub(super) async fn look_for_tag(&self, place: &Place, tag: &str, charge: &Charge) -> Result<Option<Descriptor>> {
+        let (reference, scopes) = (Reference::Tag(tag.to_owned()), Scopes::pull(place.as_str()));
+        let url = self.manifest_url(place, tag);
+        let mut call = Call::new((RequestKind::ManifestHead, "resolve tag", Method::HEAD), url, place, &scopes, charge);
+        call.headers = accept();
+        let answer = match self.transport.send(&call, &mut self.transport.host.patience()).await {
+            Ok(answer) => answer,
+            Err(error) if error.kind() == Kind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        match said_digest(&answer, &self.transport.topic(&call))? {
+            Some(digest) if digest.hasher().is_some() => {
+                Ok(Some(Descriptor::new(media_type(&answer), digest, answer.content_length().unwrap_or(0))))
+            }
+            _ => {
+                drop(answer);
+                self.read_to_resolve(place, &reference, &scopes, charge).await
+            }
+        }
     }
 
     async fn read_to_resolve(&self, place: &Place, reference: &Reference, scopes: &Scopes, charge: &Charge) -> Result<Option<Descriptor>> {
@@ -250,6 +282,20 @@ fn oci_only(error: Error, media_type: &str) -> Error {
         }
         _ => error,
     }
+}
+
+/// What a target answers to who would put something there: one that refuses to say whether it has it may take it all the same (GHCR and
+/// Artifactory answer 403 for what is absent).
+pub(super) fn unless_refused(found: Result<Option<Descriptor>>) -> Result<Option<Descriptor>> {
+    match found {
+        Err(error) if is_head_refused(&error) => Ok(None),
+        found => found,
+    }
+}
+
+/// Whether a registry refuses a HEAD as such, which says nothing of what it asks for.
+pub(super) fn is_head_refused(error: &crate::Error) -> bool {
+    matches!(error.http_status(), Some(400 | 403 | 405 | 501)) && !matches!(error.kind(), Kind::Limited | Kind::Deferred)
 }
 
 /// All in one line: there are proxies that pass on only one of several.

@@ -21,6 +21,7 @@ mod pages;
 mod probe;
 pub mod profiles;
 mod referrers;
+mod referrers_api;
 mod registries;
 mod remedy;
 mod store;

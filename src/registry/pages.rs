@@ -85,7 +85,7 @@ impl RegistryStore {
             let what = if body.trim_ascii_start().starts_with(b"<") { "a web page (HTML)".to_owned() } else { error.to_string() };
             topic.error(Kind::Damaged, format!("what was served as a {called} is none: {what}"))
         })?;
-        let links = answer.headers.get_all(LINK).iter().filter_map(|value| value.to_str().ok()).collect::<Vec<_>>().join(", ");
+        let links = link::text(&answer.headers, LINK);
         let next = link::next(&links).map(|target| self.transport.host.resolve(&answer.url, target)).transpose();
         let refuse =
             |topic: &Topic<'_>, why: String| topic.error(Kind::Untrusted, format!("the next page of {things} is not asked for: {why}"));

@@ -1,35 +1,29 @@
-//! Referrers: listed by the API, page by page (distribution-spec "Listing Referrers"), or by an index under a tag where a registry
-//! has no API ("Referrers Tag Schema"); and put so that they are listed (docs/registries.md, "Referrers").
+//! Referrers: listed by the API, or by an index under a tag where a registry has no API (distribution-spec "Referrers Tag Schema"); and
+//! put so that they are listed (docs/registries.md, "Referrers").
 
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::{Arc, OnceLock, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use oci_client::manifest::OCI_IMAGE_INDEX_MEDIA_TYPE as OCI_INDEX;
 use reqwest::Method;
-use reqwest::header::{ETAG, HeaderMap, HeaderValue, LINK};
+use reqwest::header::{ETAG, HeaderMap, HeaderValue};
 use serde::Deserialize;
-use url::Url;
 
 use super::auth::Scopes;
 use super::counters::RequestKind;
-use super::link;
-use super::manifests::media_type;
-use super::profiles::Support;
 use super::store::RegistryStore;
 use super::transport::Call;
-use crate::content::{self, Charge, Descriptor, Digest, DigestTags, MAX_MANIFEST, Manifest, ManifestKind, Place, fallback_tag};
+use crate::content::{
+    self, Charge, Descriptor, Digest, DigestTags, MAX_MANIFEST, Manifest, ManifestKind, Place, ReferrerList, fallback_tag,
+};
 use crate::name::Reference;
 use crate::{Error, Kind, Result, Side};
 
 /// An image that is signed anew every night for ten years has 3,650 signatures. More than this are a registry that invents them.
-const MOST_REFERRERS: usize = 10_000;
-/// Registries give 100 and more in a page; where each page has one, this still is [`MOST_REFERRERS`].
-const MOST_PAGES: usize = MOST_REFERRERS;
-
-const OPERATION: &str = "list referrers";
+pub(super) const MOST_REFERRERS: usize = 10_000;
+pub(super) const OPERATION: &str = "list referrers";
 
 /// Manifests of one subject that are put at once.
 const PUTS: usize = 4;
@@ -40,23 +34,6 @@ const TURNS: usize = 8;
 
 /// How many different indexes may be changed at once: enough that images do not wait for each other but by chance.
 const LOCKS: usize = 64;
-
-/// Whether a registry has the referrers API. Its first answer tells, and nobody else asks before that has come.
-#[derive(Debug, Default)]
-pub(crate) struct ReferrersApi {
-    known: OnceLock<bool>,
-    asking: tokio::sync::Mutex<()>,
-}
-
-impl ReferrersApi {
-    pub(crate) fn new(support: Support) -> Self {
-        let api = ReferrersApi::default();
-        if support == Support::No {
-            let _ = api.known.set(false);
-        }
-        api
-    }
-}
 
 /// One of these is held while an index under a tag is changed; which one, the index tells.
 #[derive(Debug)]
@@ -80,96 +57,17 @@ impl IndexLocks {
     }
 }
 
-/// A page of the list.
+/// An index of referrers.
 #[derive(Deserialize)]
-struct Page {
+pub(super) struct Page {
     /// Go writes no referrers as `null`.
-    manifests: Option<Vec<Descriptor>>,
+    pub(super) manifests: Option<Vec<Descriptor>>,
 }
 
 impl RegistryStore {
-    /// The referrers of `subject` as the API lists them, those of `artifact_type` if one is named and the registry filters; `None`
-    /// where there is no API.
-    pub(super) async fn ask_referrers(
-        &self,
-        place: &Place,
-        subject: &Digest,
-        artifact_type: Option<&str>,
-        charge: &Charge,
-    ) -> Result<Option<Vec<Descriptor>>> {
-        let api = &self.transport.host.referrers;
-        if api.known.get().is_none() {
-            let _first = api.asking.lock().await;
-            if api.known.get().is_none() {
-                let listed = self.referrer_pages(place, subject, artifact_type, charge).await?;
-                let _ = api.known.set(listed.is_some());
-                return Ok(listed);
-            }
-        }
-        if api.known.get() == Some(&false) {
-            return Ok(None);
-        }
-        self.referrer_pages(place, subject, artifact_type, charge).await
-    }
-
-    async fn referrer_pages(
-        &self,
-        place: &Place,
-        subject: &Digest,
-        artifact_type: Option<&str>,
-        charge: &Charge,
-    ) -> Result<Option<Vec<Descriptor>>> {
-        let mut url = self.transport.host.url(&format!("{place}/referrers/{subject}"));
-        if let Some(wanted) = artifact_type {
-            url.query_pairs_mut().append_pair("artifactType", wanted);
-        }
-        let mut seen = HashSet::from([url.clone()]);
-        let mut all: Vec<Descriptor> = vec![];
-        for number in 0..MOST_PAGES {
-            let Some((page, next)) = self.referrer_page(place, url, charge).await? else {
-                let broken = |api: &str| self.about(place, charge, Kind::Damaged, api);
-                return if number == 0 { Ok(None) } else { Err(broken("the registry does not give the next page of referrers")) };
-            };
-            all.extend(page.manifests.unwrap_or_default());
-            if all.len() > MOST_REFERRERS {
-                return Err(self.invented(place, charge, &format!("more than {MOST_REFERRERS} referrers of {subject}")));
-            }
-            let Some(next) = next else { return Ok(Some(all)) };
-            if !seen.insert(next.clone()) {
-                return Err(self.invented(place, charge, "a next page of referrers that was there before"));
-            }
-            url = next;
-        }
-        Err(self.invented(place, charge, &format!("more than {MOST_PAGES} pages of referrers")))
-    }
-
-    /// One page, and where the next one is; `None` where the answer shows that there is no API.
-    async fn referrer_page(&self, place: &Place, url: Url, charge: &Charge) -> Result<Option<(Page, Option<Url>)>> {
-        let scopes = Scopes::pull(place.as_str());
-        let mut call = Call::new((RequestKind::Referrers, OPERATION, Method::GET), url, place, &scopes, charge);
-        // GHCR redirects to a web page elsewhere (docs/registries.md, "GitHub").
-        call.abroad = false;
-        let (answer, body) = match self.transport.fetch(&call, MAX_MANIFEST, &mut self.transport.host.patience()).await {
-            Ok((answer, _)) if media_type(&answer) != OCI_INDEX => return Ok(None),
-            Ok(fetched) => fetched,
-            Err(error) if is_missing(&error) => return Ok(None),
-            Err(error) => return Err(remedied(error)),
-        };
-        let topic = self.transport.topic(&call);
-        let page = serde_json::from_slice(&body)
-            .map_err(|error| remedied(topic.error(Kind::Damaged, format!("what was served as a list of referrers is none: {error}"))))?;
-        let links = answer.headers.get_all(LINK).iter().filter_map(|value| value.to_str().ok()).collect::<Vec<_>>().join(", ");
-        let astray = |why: String| remedied(topic.error(Kind::Untrusted, format!("the next page of referrers is not asked for: {why}")));
-        let next = link::next(&links).map(|target| self.transport.host.resolve(&answer.url, target)).transpose().map_err(astray)?;
-        match next {
-            Some(next) if !self.transport.host.is_home(&next) => Err(astray("it is at another host".to_owned())),
-            next => Ok(Some((page, next))),
-        }
-    }
-
     /// The referrers of `subject`, by the API or by the index under its tag.
     pub(super) async fn all_referrers(&self, place: &Place, subject: &Digest, charge: &Charge) -> Result<Vec<Descriptor>> {
-        if let Some(listed) = self.ask_referrers(place, subject, None, charge).await? {
+        if let ReferrerList::Listed(listed) = self.ask_referrers(place, subject, None, charge).await? {
             return Ok(listed);
         }
         let tag = match self.transport.side {
@@ -178,9 +76,12 @@ impl RegistryStore {
             Side::Target | Side::Local => Some(fallback_tag(subject)),
         };
         let Some(tag) = tag else { return Ok(vec![]) };
-        match self.fetch_manifest(place, &Reference::Tag(tag), &Scopes::pull(place.as_str()), charge).await? {
-            Some(index) if index.kind() == ManifestKind::Index => Ok(index.links()?.manifests),
-            _ => Ok(vec![]),
+        match self.fetch_manifest(place, &Reference::Tag(tag), &Scopes::pull(place.as_str()), charge).await {
+            Ok(Some(index)) if index.kind() == ManifestKind::Index => Ok(index.links()?.manifests),
+            Ok(_) => Ok(vec![]),
+            // A target that refuses to say that something is not there.
+            Err(error) if self.transport.side == Side::Target && error.kind() == Kind::Refused => Ok(vec![]),
+            Err(error) => Err(error),
         }
     }
 
@@ -190,8 +91,12 @@ impl RegistryStore {
         let listed = cell.get_or_try_init(|| async {
             match content::Source::tags(self, place, charge).await {
                 Ok(tags) => Ok(Arc::new(DigestTags::of(tags))),
-                // No tag, or no listing at all: then nothing can be found by a tag either.
-                Err(error) if is_missing(&error) => Ok(Arc::default()),
+                // Many registries let one pull that do not let one list (ECR without `ecr:ListImages`, tokens of Azure without
+                // `metadata/read`), and some have no lists. What is there can still be looked for by its name.
+                Err(error) if is_unlistable(&error) => {
+                    tracing::debug!(%error, "tags cannot be listed; signatures are looked for by their names");
+                    Ok(Arc::new(DigestTags::unlisted()))
+                }
                 Err(error) => Err(remedied(error)),
             }
         });
@@ -203,10 +108,13 @@ impl RegistryStore {
     pub(super) async fn put_referrers(&self, place: &Place, subject: &Digest, referrers: &[Manifest], charge: &Charge) -> Result<()> {
         let puts = stream::iter(referrers.iter().cloned()).map(|referrer| async move {
             let reference = Reference::Digest(referrer.digest.clone());
-            let listed = self.put_manifest_if(place, &reference, &referrer, HeaderMap::new(), charge).await?.subject;
-            Ok::<_, Error>(if listed.as_ref() == Some(subject) { None } else { Some(referrer.as_referrer()) })
+            let seen = self.put_manifest_if(place, &reference, &referrer, HeaderMap::new(), charge).await?.subject;
+            Ok::<_, Error>((referrer.as_referrer(), seen.as_ref() == Some(subject)))
         });
-        let unlisted: Vec<Descriptor> = puts.buffered(PUTS).try_filter_map(|unlisted| async move { Ok(unlisted) }).try_collect().await?;
+        let put: Vec<(Descriptor, bool)> = puts.buffered(PUTS).try_collect().await?;
+        // Some say that they have seen the subject, and have no list to show it in.
+        let listed = put.iter().any(|(_, seen)| *seen) && self.has_referrers_api(place, subject, charge).await?;
+        let unlisted: Vec<Descriptor> = put.into_iter().filter(|(_, seen)| !(*seen && listed)).map(|(referrer, _)| referrer).collect();
         if unlisted.is_empty() {
             return Ok(());
         }
@@ -247,6 +155,8 @@ impl RegistryStore {
         match self.transport.fetch(&call, MAX_MANIFEST, &mut self.transport.host.patience()).await {
             Ok((answer, body)) => Ok((Some(body), answer.headers.get(ETAG).cloned())),
             Err(error) if error.kind() == Kind::NotFound => Ok((None, None)),
+            // A target that refuses to say that something is not there.
+            Err(error) if error.http_status() == Some(403) => Ok((None, None)),
             Err(error) => Err(error),
         }
     }
@@ -275,23 +185,23 @@ impl RegistryStore {
         looks.buffered(PUTS).try_filter_map(|absent| async move { Ok(absent) }).try_collect().await
     }
 
-    fn about(&self, place: &Place, charge: &Charge, kind: Kind, message: &str) -> Error {
+    pub(super) fn about(&self, place: &Place, charge: &Charge, kind: Kind, message: &str) -> Error {
         remedied(self.transport.topic_of(OPERATION, Some(place), charge).error(kind, message))
     }
 
-    fn invented(&self, place: &Place, charge: &Charge, what: &str) -> Error {
+    pub(super) fn invented(&self, place: &Place, charge: &Charge, what: &str) -> Error {
         self.about(place, charge, Kind::Untrusted, &format!("the registry lists {what}"))
     }
 }
 
-/// Whether an answer means that there is no such list: the statuses of a registry that does not know the request, and a redirect to
-/// another host.
-fn is_missing(error: &Error) -> bool {
-    matches!(error.kind(), Kind::NotFound | Kind::Refused) && matches!(error.http_status(), Some(300..=399 | 400 | 404 | 405 | 406))
+/// Whether a registry does not list the tags of a repository, whatever else it lets us do there.
+fn is_unlistable(error: &Error) -> bool {
+    let refused = matches!(error.kind(), Kind::NotFound | Kind::Refused | Kind::Unauthorized);
+    refused || matches!(error.http_status(), Some(500 | 501)) || error.kind() == Kind::Damaged
 }
 
 /// Says what can be done where a registry will not have its referrers listed.
-fn remedied(error: Error) -> Error {
+pub(super) fn remedied(error: Error) -> Error {
     match error.kind() {
         Kind::Refused | Kind::Unauthorized | Kind::Damaged | Kind::Untrusted => {
             error.rather("`referrers = false` in the rule copies its images without signatures and the like")

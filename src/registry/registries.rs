@@ -36,6 +36,10 @@ pub(crate) struct HostSettings {
     pub(crate) requests_per_second: Option<f64>,
     /// Bytes a second, read and written together.
     pub(crate) bandwidth: Option<Rate>,
+    /// The slowest that a blob may come; `None`: the default.
+    pub(crate) min_rate: Option<Rate>,
+    /// Hosts and ports that the configuration names: a registry's password may go to those of its own host.
+    pub(crate) named: Arc<[(String, u16)]>,
     /// The longest `Retry-After` that is waited for; `None`: the retry policy's.
     pub(crate) retry_after_max: Option<Duration>,
 }
@@ -114,7 +118,7 @@ impl Registries {
         let shared = self.host(&mut known, side, host, &settings)?;
         let account = known.accounts.entry((host.to_owned(), name.clone())).or_insert_with(|| {
             let policy = Arc::clone(&shared.policy);
-            let authenticator = Authenticator::new(host, shared.endpoint.clone(), side, account, policy);
+            let authenticator = Authenticator::new(host, shared.endpoint.clone(), side, account, policy, settings.named.clone());
             let usual = || shared.profile.requests_per_second(name == ANONYMOUS).and_then(|rate| Pace::new(rate, BURST)).map(Arc::new);
             let pace = shared.pace.clone().or_else(usual);
             Arc::new(Account { name, counters: Counters::default(), authenticator, pace })

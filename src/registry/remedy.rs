@@ -1,6 +1,6 @@
 //! What the reader of a refusal can do about it: the registries' ways of saying it, and the command that helps.
 
-use super::error::{Refusal, Topic, is_push};
+use super::error::{Hint, Refusal, Topic, is_push};
 use super::probe::{CACHE_REMEDY, is_said_by_a_cache};
 use super::profiles::Creation;
 use super::uploads::START;
@@ -25,6 +25,12 @@ pub(crate) fn of(topic: &Topic<'_>, refusal: &Refusal) -> Option<String> {
     }
     if push && is_said_by_a_cache(&refusal.message) {
         return Some(format!("a cache rule that owns the repository, or a proxy project, refuses pushes: {CACHE_REMEDY}"));
+    }
+    let table = format!("[registry.\"{}\"]", topic.host);
+    match refusal.hint {
+        Some(Hint::SpeaksTls) => return Some(format!("it speaks TLS: set `plain_http = false` in {table}")),
+        Some(Hint::WantsCertificate) => return Some(format!("set `client_cert` and `client_key` in {table}")),
+        None => {}
     }
     match refusal.status {
         405 | 501 if topic.operation == START => {

@@ -9,12 +9,15 @@ use tokio::sync::OnceCell;
 
 use super::auth::Scopes;
 use super::known::{Held, Read};
+use super::manifests::unless_refused;
 use super::probe::Admissions;
 use super::referrers::IndexLocks;
 use super::tags::Listed;
 use super::transport::Transport;
 use crate::Result;
-use crate::content::{BlobStream, Charge, Descriptor, Digest, DigestTags, Manifest, OpenBlob, Place, Presence, Publication, Sink, Source};
+use crate::content::{
+    BlobStream, Charge, Descriptor, Digest, DigestTags, Manifest, OpenBlob, Place, Presence, Publication, ReferrerList, Sink, Source,
+};
 use crate::limits::Gate;
 use crate::name::Reference;
 
@@ -95,8 +98,12 @@ impl Source for RegistryStore {
         subject: &Digest,
         artifact_type: Option<&str>,
         charge: &Charge,
-    ) -> Result<Option<Vec<Descriptor>>> {
+    ) -> Result<ReferrerList> {
         self.ask_referrers(place, subject, artifact_type, charge).await
+    }
+
+    async fn find_tag(&self, place: &Place, tag: &str, charge: &Charge) -> Result<Option<Descriptor>> {
+        self.look_for_tag(place, tag, charge).await
     }
 
     async fn digest_tags(&self, place: &Place, charge: &Charge) -> Result<Arc<DigestTags>> {
@@ -124,7 +131,7 @@ impl Source for RegistryStore {
 #[async_trait]
 impl Sink for RegistryStore {
     async fn published(&self, place: &Place, reference: &Reference, charge: &Charge) -> Result<Option<Descriptor>> {
-        self.head_manifest(place, reference, "resolve tag", &Scopes::pull(place.as_str()), charge).await
+        unless_refused(self.head_manifest(place, reference, "resolve tag", &Scopes::pull(place.as_str()), charge).await)
     }
 
     async fn admits(&self, place: &Place, charge: &Charge) -> Result<()> {
@@ -163,7 +170,8 @@ impl Sink for RegistryStore {
             return Ok(Presence::Here);
         }
         let reference = Reference::Digest(manifest.digest.clone());
-        let found = self.head_manifest(place, &reference, "head manifest", &Scopes::push(place.as_str()), charge).await?;
+        let found = self.head_manifest(place, &reference, "head manifest", &Scopes::push(place.as_str()), charge).await;
+        let found = unless_refused(found)?;
         if found.is_none() {
             return Ok(Presence::Absent);
         }

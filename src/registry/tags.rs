@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::Deserialize;
 use tokio::sync::OnceCell;
 
-use super::auth::Scopes;
+use super::auth::{Purpose, Scopes};
 use super::pages::Listing;
 use super::store::RegistryStore;
 use crate::content::{Charge, Place};
@@ -59,7 +59,7 @@ impl RegistryStore {
             url: self.transport.host.url(&format!("{place}/tags/list")),
             page: self.transport.host.profile.tag_page,
             place: Some(place),
-            scopes: Scopes::pull(place.as_str()),
+            scopes: Scopes::pull(place.as_str()).to(Purpose::Tags),
             charge,
         };
         let tags = |page: Page| page.tags.unwrap_or_default().into_iter().filter(|tag| check_tag(tag).is_ok()).collect();

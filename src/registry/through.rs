@@ -68,7 +68,7 @@ impl RegistryStore {
         call.headers = accept();
         let answer = match self.transport.send(&call, &mut self.transport.host.patience()).await {
             Ok(answer) => answer,
-            Err(error) if error.kind() == Kind::NotFound || error.http_status() == Some(405) => return Ok(None),
+            Err(error) if error.kind() == Kind::NotFound || matches!(error.http_status(), Some(405 | 501)) => return Ok(None),
             Err(error) => return Err(error),
         };
         let said = said_digest(&answer, &self.transport.topic(&call))?;

@@ -17,6 +17,7 @@ use super::auth::Scopes;
 use super::blobs::named;
 use super::counters::RequestKind;
 use super::error;
+use super::link;
 use super::store::RegistryStore;
 use super::transport::{Answer, Attempt, Call, Claim, EMPTY, Feed, Lane, Patience, Progress, Trouble, commit_time};
 use crate::content::{self, BlobStream, Charge, Descriptor, Digest, OpenBlob, Place, Verified};
@@ -107,10 +108,10 @@ impl RegistryStore {
     /// Where the answer says to go on: relative to what was asked, and only where a registry may send us.
     pub(super) async fn location(&self, answer: &Answer, call: &Call<'_>) -> Result<Url> {
         let topic = self.transport.topic(call);
-        let location =
-            answer.header(LOCATION).ok_or_else(|| topic.error(Kind::Refused, "the registry opened an upload, but said no Location"))?;
+        let location = answer.headers.get(LOCATION).map(link::address);
+        let location = location.ok_or_else(|| topic.error(Kind::Refused, "the registry opened an upload, but said no Location"))?;
         let refuse = |why: String| topic.error(Kind::Untrusted, format!("the registry's upload Location is not followed: {why}"));
-        let url = self.transport.host.resolve(&answer.url, location).map_err(refuse)?;
+        let url = self.transport.host.resolve(&answer.url, &location).map_err(refuse)?;
         self.transport.allowed(&url).await.map_err(refuse)?;
         Ok(url)
     }

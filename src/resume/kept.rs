@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::content::{BlobStream, Charge, Descriptor, Digest, DigestTags, MAX_MANIFEST, Manifest, Place, Source};
+use crate::content::{BlobStream, Charge, Descriptor, Digest, DigestTags, MAX_MANIFEST, Manifest, Place, ReferrerList, Source};
 use crate::folder;
 use crate::name::Reference;
 use crate::{Error, Result, Side};
@@ -111,8 +111,12 @@ impl<S: Source> Source for Keeping<S> {
         subject: &Digest,
         artifact_type: Option<&str>,
         charge: &Charge,
-    ) -> Result<Option<Vec<Descriptor>>> {
+    ) -> Result<ReferrerList> {
         self.source.listed_referrers(place, subject, artifact_type, charge).await
+    }
+
+    async fn find_tag(&self, place: &Place, tag: &str, charge: &Charge) -> Result<Option<Descriptor>> {
+        self.source.find_tag(place, tag, charge).await
     }
 
     async fn digest_tags(&self, place: &Place, charge: &Charge) -> Result<Arc<DigestTags>> {

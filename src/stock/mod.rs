@@ -1,6 +1,7 @@
 //! From list entries to a stocked target: entries meet rules and become items, items become wanted images, and images
 //! stream through the engine, each upstream on its own.
 
+mod by_account;
 mod check;
 mod choosing;
 mod claims;

@@ -14,6 +14,7 @@ use crate::name::Reference;
 use crate::registry::{Concurrency, HostSettings, HttpSettings, Limits, Registries, RegistryStore, RetryPolicy, check_files};
 use crate::report::RegistryRow;
 use crate::resume::{CreatedDates, Deliveries, Kept, Pushes, Warmed};
+use crate::stock::by_account::ByAccount;
 use crate::stock::{Item, Want};
 use crate::warm::WritableCache;
 use crate::{Error, Kind, Result, Side};
@@ -23,8 +24,8 @@ const PLACES: usize = 16;
 
 /// The registries and credentials of a run.
 pub struct Supply {
-    pub(super) registries: Registries,
-    pub(super) credentials: CredentialStore,
+    pub(super) registries: Arc<Registries>,
+    pub(super) credentials: Arc<CredentialStore>,
     /// Where manifests of undelivered images are kept; none when a command delivers nothing.
     kept: Option<Arc<Kept>>,
     /// When images were created, as far as anybody has read it.
@@ -122,10 +123,10 @@ impl Supply {
         let accounts = Arc::new(Accounts::new(Clock::of_system(), ledger));
         let limits = Limits { accounts: Arc::clone(&accounts), bandwidth: options.bandwidth.map(|rate| Arc::new(Bandwidth::new(rate))) };
         let created = CreatedDates::new(options.state);
-        let registries = registries(config, options.concurrency, limits);
+        let registries = Arc::new(registries(config, options.concurrency, limits));
         Ok(Supply {
             registries,
-            credentials: CredentialStore::new(config),
+            credentials: Arc::new(CredentialStore::new(config)),
             kept,
             created,
             warmed: Arc::new(warmed),
@@ -155,6 +156,9 @@ impl Supply {
                 registry = Some(Arc::clone(&store));
                 if self.is_writable_cache(target) {
                     copy::Target { sink: WritableCache::new(Arc::clone(&store), Arc::clone(&self.warmed)), source: store }
+                } else if self.credentials.depends_on_path(host).await {
+                    let each = Arc::new(ByAccount::new(host, &self.registries, &self.credentials, store, &self.pushes));
+                    copy::Target { sink: Arc::clone(&each) as _, source: each }
                 } else {
                     copy::Target { sink: Arc::clone(&store) as _, source: store }
                 }
@@ -299,6 +303,7 @@ pub fn check_certificates(config: &Config, host: &str) -> Result<()> {
 /// Registries as `config` describes them; `concurrency`, if given, is what the command line says for all of them.
 fn registries(config: &Config, concurrency: Option<usize>, limits: Limits) -> Registries {
     let defaults = Concurrency { upstream: concurrency.unwrap_or(UPSTREAM_CONCURRENCY), target: concurrency.unwrap_or(TARGET_CONCURRENCY) };
+    let named: std::sync::Arc<[(String, u16)]> = config.named_ports().into();
     let config = config.clone();
     let settings = move |host: &str| {
         let settings = config.registry(host);
@@ -312,6 +317,8 @@ fn registries(config: &Config, concurrency: Option<usize>, limits: Limits) -> Re
             pulls: settings.pulls,
             requests_per_second: settings.requests_per_second,
             bandwidth: settings.bandwidth,
+            min_rate: settings.min_rate,
+            named: std::sync::Arc::clone(&named),
             retry_after_max: settings.retry_after_max,
         }
     };

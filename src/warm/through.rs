@@ -8,7 +8,9 @@ use jiff::Timestamp;
 
 use super::Cache;
 use super::proof::Proof;
-use crate::content::{BlobStream, Charge, Choice, Descriptor, Digest, DigestTags, Manifest, Place, Policy, Source, is_schema1, schema1};
+use crate::content::{
+    BlobStream, Charge, Choice, Descriptor, Digest, DigestTags, Manifest, Place, Policy, ReferrerList, Source, is_schema1, schema1,
+};
 use crate::copy::{Delivered, Next, Survey};
 use crate::name::Reference;
 use crate::registry::RegistryStore;
@@ -368,18 +370,28 @@ impl Source for Through {
     }
 
     /// What the cache lists itself: whoever asks it later finds nothing else. Where it lists nothing, tags may stand for it.
-    async fn listed_referrers(
-        &self,
-        _: &Place,
-        subject: &Digest,
-        artifact_type: Option<&str>,
-        charge: &Charge,
-    ) -> Result<Option<Vec<Descriptor>>> {
+    async fn listed_referrers(&self, _: &Place, subject: &Digest, artifact_type: Option<&str>, charge: &Charge) -> Result<ReferrerList> {
         if !self.cache.store.lists_referrers() {
-            return Ok(None);
+            return Ok(ReferrerList::Missing(None));
         }
         let listed = self.cache.store.listed_referrers(&self.place, subject, artifact_type, &charge_nobody(charge)).await?;
-        Ok(listed.filter(|listed| !listed.is_empty()))
+        Ok(match listed {
+            ReferrerList::Listed(listed) if listed.is_empty() => ReferrerList::Missing(None),
+            listed => listed,
+        })
+    }
+
+    async fn find_tag(&self, place: &Place, tag: &str, charge: &Charge) -> Result<Option<Descriptor>> {
+        match self.asked() {
+            Some(upstream) => {
+                let found = upstream.find_tag(&self.upstream.place, tag, charge).await?;
+                if let Some(found) = &found {
+                    self.read().tags.insert(found.digest.clone(), tag.to_owned());
+                }
+                Ok(found)
+            }
+            None => self.resolve(place, &Reference::Tag(tag.to_owned()), charge).await,
+        }
     }
 
     async fn manifest(&self, _: &Place, digest: &Digest, charge: &Charge) -> Result<Option<Manifest>> {

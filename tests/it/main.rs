@@ -53,6 +53,7 @@ mod sync_counts;
 mod sync_faults;
 mod sync_report;
 mod tag_confirmation;
+mod untidy_registries;
 mod verify_registry;
 mod warm_fake;
 mod warm_push;

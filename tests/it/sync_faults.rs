@@ -277,7 +277,7 @@ fn a_repository_that_must_exist_first_is_named() {
 
 #[test]
 fn what_will_not_pass_is_asked_once() {
-    for (kind, code) in [(Kind::ManifestHead, 403), (Kind::ManifestGet, 400), (Kind::ManifestGet, 404), (Kind::BlobGet, 403)] {
+    for (kind, code) in [(Kind::ManifestHead, 402), (Kind::ManifestGet, 400), (Kind::ManifestGet, 404), (Kind::BlobGet, 403)] {
         let copy = plain();
         copy.upstream.fault(Match::kind(kind), FOREVER, Fault::error(code, "DENIED", "requested access is denied"));
         let run = copy.program.sync_list().exits(1);

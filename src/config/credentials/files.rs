@@ -105,6 +105,12 @@ impl AuthFile {
         steps
     }
 
+    /// Whether a key is about a part of `host`.
+    pub(super) fn has_paths(&self, host: &str) -> bool {
+        let below = |key: &String| key.strip_prefix(host).is_some_and(|rest| rest.starts_with('/'));
+        self.auths.keys().chain(self.helpers.keys()).any(below)
+    }
+
     /// The user's name (for reports) and login of an entry.
     pub(super) fn decode(&self, key: &str, entry: &Value) -> Result<(String, Login)> {
         let entry_alone = |entry: &Value| serde_json::json!({ "auths": { "entry": entry } }).to_string();

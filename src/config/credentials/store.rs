@@ -64,7 +64,7 @@ impl CredentialStore {
         }
         let endpoint = self.config.registry(host).endpoint_host();
         for path in files::candidates(&self.environment) {
-            let Some(file) = self.files.get(&path, || async { Ok(AuthFile::read(&path).await?.map(Arc::new)) }).await? else { continue };
+            let Some(file) = self.file(&path).await? else { continue };
             for host in [Some(host), endpoint.as_deref()].into_iter().flatten() {
                 if let Some(account) = self.in_file(&file, host, &repository.path).await? {
                     return Ok(account);
@@ -77,6 +77,26 @@ impl CredentialStore {
     /// The account to use towards `path` at `host` (normal form) without a rule: what a target has.
     pub async fn account_for_host(&self, host: &str, path: &str) -> Result<Account> {
         self.account_for(&Repository { host: host.to_owned(), path: path.to_owned() }, None).await
+    }
+
+    /// Whether the account towards `host` may differ by repository: a file has a key with a path there.
+    pub async fn depends_on_path(&self, host: &str) -> bool {
+        if self.config.credential_set_for(host).is_some() {
+            return false;
+        }
+        let endpoint = self.config.registry(host).endpoint_host();
+        for path in files::candidates(&self.environment) {
+            // One that cannot be read is an error where it is needed.
+            let Ok(Some(file)) = self.file(&path).await else { continue };
+            if [Some(host), endpoint.as_deref()].into_iter().flatten().any(|host| file.has_paths(host)) {
+                return true;
+            }
+        }
+        false
+    }
+
+    async fn file(&self, path: &PathBuf) -> Result<Option<Arc<AuthFile>>> {
+        self.files.get(path, || async { Ok(AuthFile::read(path).await?.map(Arc::new)) }).await
     }
 
     /// A set is used only towards its login server, also where a list's `target` column bypasses the rule's own check.

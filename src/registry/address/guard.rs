@@ -46,20 +46,22 @@ impl Resolve for Guard {
 
 impl AddressPolicy {
     /// The addresses of `name` that may be connected to; none left is [`Blocked`].
-    async fn permitted(&self, name: &str) -> Result<Vec<IpAddr>, Box<dyn std::error::Error + Send + Sync>> {
+    pub(super) async fn permitted(&self, name: &str) -> Result<Vec<IpAddr>, Box<dyn std::error::Error + Send + Sync>> {
+        // What the registry's own name means is settled by the first lookup of the run, before any other is made.
+        let private = self.private_allowed().await;
         let all = self.names.lookup(name).await?;
         let name = trim_dot(name).to_ascii_lowercase();
         if self.proxies.named(&name) {
             return Ok(all);
         }
-        // The registry's own name may lead to its own network. Should it turn from public to private between two lookups,
-        // https still proves whom we reach, and plain http was the user's decision.
-        let private = self.is_own_name(&name) || self.private_allowed().await;
+        // A registry may be at a public and a private address. One that was not there at first is where somebody else's DNS
+        // answer leads us (rebinding).
+        let known = if self.is_own_name(&name) { self.first_addresses().await } else { &[] };
         let mut permitted = Vec::with_capacity(all.len());
         let mut worst = None;
         for ip in all {
             match reach(ip) {
-                Reach::Private(what) if !private => worst = Some((ip, what)),
+                Reach::Private(what) if !private && !known.contains(&ip) => worst = Some((ip, what)),
                 Reach::Never(what) => worst = Some((ip, what)),
                 Reach::Private(_) | Reach::Public => permitted.push(ip),
             }

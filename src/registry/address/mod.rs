@@ -10,7 +10,7 @@ mod ranges;
 #[cfg(test)]
 mod tests;
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use tokio::sync::OnceCell;
@@ -42,7 +42,8 @@ pub(crate) struct AddressPolicy {
     allow_private: bool,
     proxies: Proxies,
     names: Box<dyn Names>,
-    private: OnceCell<bool>,
+    /// What the registry's own name meant at first.
+    first: OnceCell<Vec<IpAddr>>,
 }
 
 impl AddressPolicy {
@@ -52,7 +53,7 @@ impl AddressPolicy {
     }
 
     fn with(endpoint: &Url, allow_private: bool, proxies: Proxies, names: Box<dyn Names>) -> Self {
-        AddressPolicy { endpoint: endpoint.clone(), allow_private, proxies, names, private: OnceCell::new() }
+        AddressPolicy { endpoint: endpoint.clone(), allow_private, proxies, names, first: OnceCell::new() }
     }
 
     /// Whether this registry may send us to `url`; the error says why not, without the URL's query (which may be a secret).
@@ -103,8 +104,8 @@ impl AddressPolicy {
         if is_loopback_name(name) {
             return vec![IpAddr::V4(Ipv4Addr::LOCALHOST)];
         }
-        let resolved_elsewhere = self.proxies.carry(url) && !self.proxies.named(name);
-        if self.is_own_name(name) || resolved_elsewhere {
+        if self.proxies.carry(url) && !self.proxies.named(name) {
+            // Resolved elsewhere.
             return Vec::new();
         }
         self.names.lookup(name).await.unwrap_or_default()
@@ -123,22 +124,39 @@ impl AddressPolicy {
     /// Whether the registry itself is on this machine or its own network. One whose name does not resolve, or is resolved by a
     /// proxy, counts as public.
     pub(crate) async fn registry_is_private(&self) -> bool {
-        // Only an answer is kept: a resolver that failed once may not brand a private registry as public for the whole run.
-        let found = self.private.get_or_try_init(|| async {
-            let private = |ip: IpAddr| matches!(reach(ip), Reach::Private(_));
+        let first = self.first_addresses().await;
+        !first.is_empty() && first.iter().all(|ip| matches!(reach(*ip), Reach::Private(_)))
+    }
+
+    /// What the registry's own name, or address, meant at first; nothing where a proxy resolves it, or nobody could so far.
+    async fn first_addresses(&self) -> &[IpAddr] {
+        // Only an answer is kept: a resolver that failed once may not make a private registry public for the whole run.
+        let found = self.first.get_or_try_init(|| async {
             match self.endpoint.host() {
-                None => Ok(false),
-                Some(Host::Ipv4(ip)) => Ok(private(ip.into())),
-                Some(Host::Ipv6(ip)) => Ok(private(ip.into())),
-                Some(Host::Domain(name)) if is_loopback_name(trim_dot(name)) => Ok(true),
-                Some(Host::Domain(_)) if self.proxies.carry(&self.endpoint) => Ok(false),
+                None => Ok(vec![]),
+                Some(Host::Ipv4(ip)) => Ok(vec![ip.into()]),
+                Some(Host::Ipv6(ip)) => Ok(vec![ip.into()]),
+                Some(Host::Domain(name)) if is_loopback_name(trim_dot(name)) => Ok(vec![Ipv4Addr::LOCALHOST.into()]),
+                Some(Host::Domain(_)) if self.proxies.carry(&self.endpoint) => Ok(vec![]),
                 Some(Host::Domain(name)) => match self.names.lookup(trim_dot(name)).await {
-                    Ok(addresses) if !addresses.is_empty() => Ok(addresses.into_iter().all(private)),
+                    Ok(addresses) if !addresses.is_empty() => Ok(addresses),
                     _ => Err(()),
                 },
             }
         });
-        found.await.copied().unwrap_or(false)
+        found.await.map_or(&[], Vec::as_slice)
+    }
+
+    /// Where `url` would be connected to directly; nothing where a proxy carries it, or it may not be connected to.
+    pub(crate) async fn direct_addresses(&self, url: &Url) -> Vec<SocketAddr> {
+        let Some(port) = url.port_or_known_default().filter(|_| !self.proxies.carry(url)) else { return vec![] };
+        let ips = match url.host() {
+            None => vec![],
+            Some(Host::Ipv4(ip)) => vec![ip.into()],
+            Some(Host::Ipv6(ip)) => vec![ip.into()],
+            Some(Host::Domain(name)) => self.permitted(name).await.unwrap_or_default(),
+        };
+        ips.into_iter().map(|ip| SocketAddr::new(ip, port)).collect()
     }
 
     async fn private_allowed(&self) -> bool {

@@ -158,10 +158,45 @@ async fn a_registry_is_private_only_if_all_its_addresses_are() {
 }
 
 #[tokio::test]
-async fn its_own_name_may_be_anywhere() {
-    let policy = policy("https://dual.corp", false, no_proxy());
-    assert_eq!(verdict(&policy, "https://dual.corp:8443/token").await, Ok(()));
-    assert_eq!(verdict(&policy, "https://DUAL.corp./token").await, Ok(()));
+async fn another_port_of_its_own_name_is_judged_as_any_other_address() {
+    let dual = policy("https://dual.corp", false, no_proxy());
+    for url in ["https://dual.corp:8443/token", "https://DUAL.corp./token"] {
+        assert!(verdict(&dual, url).await.unwrap_err().contains("a public registry may not send us"), "{url}");
+    }
+    assert_eq!(verdict(&policy("https://dual.corp", true, no_proxy()), "https://dual.corp:8443/token").await, Ok(()));
+    assert_eq!(verdict(&policy("https://harbor.corp", false, no_proxy()), "https://harbor.corp:8443/token").await, Ok(()));
+    assert_eq!(verdict(&policy("https://registry.example", false, no_proxy()), "https://registry.example:8443/t").await, Ok(()));
+}
+
+/// A name that is public at first, and on our own network from the second lookup on.
+#[derive(Debug, Default)]
+struct Rebinding(std::sync::atomic::AtomicUsize);
+
+#[async_trait]
+impl Names for Rebinding {
+    async fn lookup(&self, _: &str) -> std::io::Result<Vec<IpAddr>> {
+        let before = self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        Ok(vec![if before == 0 { "198.51.100.7" } else { "10.0.0.5" }.parse().unwrap()])
+    }
+}
+
+#[tokio::test]
+async fn a_registrys_own_name_that_turns_private_is_refused() {
+    for endpoint in ["https://rebinds.example", "http://rebinds.example"] {
+        let rebinding = |allow_private| {
+            let url = Url::parse(endpoint).unwrap();
+            Arc::new(AddressPolicy::with(&url, allow_private, no_proxy(), Box::new(Rebinding::default())))
+        };
+        let strict = rebinding(false);
+        let blocked = "blocked: `rebinds.example` is at 10.0.0.5 (private)";
+        assert_eq!(resolved(&strict, "rebinds.example").await, Err(blocked.to_owned()), "{endpoint}");
+        assert!(!strict.registry_is_private().await);
+        assert!(verdict(&strict, &format!("{endpoint}:8443/")).await.is_err());
+        let lenient = rebinding(true);
+        for expected in ["198.51.100.7", "10.0.0.5"] {
+            assert_eq!(resolved(&lenient, "rebinds.example").await.unwrap(), [expected]);
+        }
+    }
 }
 
 #[tokio::test]
@@ -247,7 +282,7 @@ async fn the_guard_leaves_out_what_may_not_be_reached() {
         let expected = expected.map(|ips| ips.into_iter().map(str::to_owned).collect()).map_err(str::to_owned);
         assert_eq!(resolved(&public, name).await, expected, "{name}");
     }
-    // The registry's own name keeps its private addresses, and loses link-local ones.
+    // The registry's own name keeps the private addresses that it had at first, and loses link-local ones.
     assert_eq!(resolved(&policy("https://dual.corp", false, no_proxy()), "dual.corp").await.unwrap().len(), 2);
     assert_eq!(resolved(&policy("https://self.imds", true, no_proxy()), "self.imds").await.unwrap(), ["198.51.100.1"]);
     assert_eq!(resolved(&policy("https://harbor.corp", false, no_proxy()), "inside.example").await.unwrap(), ["10.1.2.3"]);

@@ -54,6 +54,8 @@ pub(crate) struct TokenAnswer {
     pub(crate) status: u16,
     /// The body, which the sender bounds.
     pub(crate) body: Bytes,
+    /// How it wants us to log in, where it refuses.
+    pub(crate) challenges: Vec<HeaderValue>,
 }
 
 /// Without the body, which may hold a token.
@@ -106,7 +108,7 @@ pub(super) fn post(bearer: &Bearer, scopes: &Scopes, login: &Login) -> Option<To
 
 /// Ours first: some servers look at the first scope only.
 fn all<'a>(bearer: &'a Bearer, scopes: &'a Scopes) -> impl Iterator<Item = String> + 'a {
-    scopes.iter().map(ToString::to_string).chain(bearer.extra.iter().cloned())
+    scopes.texts().chain(bearer.extra.iter().cloned())
 }
 
 /// What a token server's answer means.

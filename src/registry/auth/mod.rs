@@ -8,6 +8,7 @@ mod basic;
 mod challenge;
 mod errors;
 mod exchange;
+mod foreign;
 mod login;
 mod realm;
 mod scope;
@@ -15,7 +16,7 @@ mod scope;
 mod tests;
 mod token;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -25,8 +26,9 @@ use tokio::time::Instant;
 use url::Url;
 
 pub(crate) use exchange::{TokenAnswer, TokenRequest, TokenSender};
+pub(crate) use foreign::{anonymous_request, anonymous_token};
 pub(crate) use login::{Login, Logins};
-pub(crate) use scope::Scopes;
+pub(crate) use scope::{Purpose, Scopes};
 
 use super::address::{AddressPolicy, shown};
 use account::{Account, Held};
@@ -49,6 +51,10 @@ pub(crate) struct Authenticator {
     side: Side,
     account: Account,
     policy: Arc<AddressPolicy>,
+    /// Hosts and ports that the configuration names: where one of them is this registry's host, its password may go there.
+    named: Arc<[(String, u16)]>,
+    /// Whether the API's root was seen to ask for a login, where nothing else did.
+    root_asked: OnceCell<bool>,
     /// Whether the token server takes no POST.
     no_post: AtomicBool,
     /// Held by who tries a login that nobody has seen accepted: were it wrong, it should be sent once, not once an image.
@@ -68,6 +74,10 @@ struct State {
     denied: HashMap<Scopes, Error>,
     /// The login is wrong: nothing more is sent.
     refused: Option<Error>,
+    /// Actions that the registry asked for beyond ours, by kind of request.
+    actions: HashMap<(Purpose, bool), BTreeSet<String>>,
+    /// Scopes of other repositories that it asked for, by what we asked.
+    given: HashMap<Scopes, BTreeSet<String>>,
 }
 
 #[derive(Debug, Clone)]
@@ -77,14 +87,23 @@ enum Way {
 }
 
 impl Authenticator {
-    /// For the registry called `host`, whose API is at `endpoint`.
-    pub(crate) fn new(host: &str, endpoint: Url, side: Side, logins: Arc<dyn Logins>, policy: Arc<AddressPolicy>) -> Self {
+    /// For the registry called `host`, whose API is at `endpoint`. `named`: all hosts and ports of the configuration.
+    pub(crate) fn new(
+        host: &str,
+        endpoint: Url,
+        side: Side,
+        logins: Arc<dyn Logins>,
+        policy: Arc<AddressPolicy>,
+        named: Arc<[(String, u16)]>,
+    ) -> Self {
         Authenticator {
             host: host.to_owned(),
             endpoint,
             side,
             account: Account::new(logins),
             policy,
+            named,
+            root_asked: OnceCell::new(),
             no_post: AtomicBool::new(false),
             trial: tokio::sync::Mutex::default(),
             state: Mutex::default(),
@@ -96,15 +115,16 @@ impl Authenticator {
     /// None until the registry has asked for one: those that need none cost no extra request. Once it has, later scopes get their
     /// token before the request, not after its 401. For the registry's endpoint only: it must not go anywhere a redirect leads.
     pub(crate) async fn authorization(&self, scopes: &Scopes, sender: &dyn TokenSender) -> Result<Option<HeaderValue>> {
-        let way = {
+        let (way, needed) = {
             let state = self.state();
-            state.check(scopes)?;
-            state.way.clone()
+            let needed = state.needed(scopes);
+            state.check(&needed)?;
+            (state.way.clone(), needed)
         };
         match way {
             None => Ok(None),
-            Some(Way::Basic) => self.basic(scopes, sender).await,
-            Some(Way::Bearer(bearer)) => self.token(&bearer, scopes, None, false, sender).await.map(Some),
+            Some(Way::Basic) => self.basic(&needed, sender).await,
+            Some(Way::Bearer(bearer)) => self.token(&bearer, &needed, None, false, sender).await.map(Some),
         }
     }
 
@@ -122,10 +142,25 @@ impl Authenticator {
     ) -> Result<HeaderValue> {
         let offers = challenge::parse(www_authenticate);
         let insufficient = offers.iter().any(|offer| offer.error.as_deref() == Some("insufficient_scope"));
-        match self.learn(&offers)? {
-            Way::Basic => self.after_basic(scopes, refused, sender).await,
-            Way::Bearer(bearer) => self.token(&bearer, scopes, refused, insufficient, sender).await,
+        let way = self.learn(&offers)?;
+        let needed = self.state().asked_for(&offers, scopes);
+        match way {
+            Way::Basic => self.after_basic(&needed, refused, sender).await,
+            Way::Bearer(bearer) => self.token(&bearer, &needed, refused, insufficient, sender).await,
         }
+    }
+
+    /// After a refusal that asked for no login: what to try once more with, if there is a login and the API's root asks for one. Some
+    /// registries hide what only others may see (404), or answer as if nobody could be let in.
+    pub(crate) async fn unasked(&self, scopes: &Scopes, sender: &dyn TokenSender) -> Result<Option<HeaderValue>> {
+        if self.state().way.is_some() || matches!(self.account.login().await?.login, Login::Anonymous) {
+            return Ok(None);
+        }
+        let asked = self.root_asked.get_or_try_init(|| async {
+            let answer = self.root(&Login::Anonymous, sender).await?;
+            Ok::<_, Error>(answer.status == 401 && self.learn(&challenge::parse(&answer.challenges)).is_ok())
+        });
+        if *asked.await? { self.authorization(scopes, sender).await } else { Ok(None) }
     }
 
     /// A request that was sent with `header` for `scopes` was not answered 401.
@@ -137,7 +172,7 @@ impl Authenticator {
     fn learn(&self, offers: &[Challenge]) -> Result<Way> {
         let mut state = self.state();
         let bearer = offers.iter().find(|offer| offer.scheme == Scheme::Bearer);
-        let way = match bearer.and_then(|offer| Some((offer, Url::parse(offer.realm.as_deref()?).ok()?))) {
+        let way = match bearer.and_then(|offer| Some((offer, realm::url(offer.realm.as_deref()?, &self.endpoint)?))) {
             Some((offer, realm)) => Way::Bearer(merged(state.way.as_ref(), offer, realm)),
             None if offers.iter().any(|offer| offer.scheme == Scheme::Basic) => Way::Basic,
             None => match state.way.clone() {
@@ -314,7 +349,13 @@ impl Authenticator {
             .map_err(|why| self.error(Kind::Untrusted, format!("the registry names a token server where it may not send us: {why}")))?;
         let realm = bearer.realm.host_str().unwrap_or_default();
         let own = [host_of(&self.host), self.endpoint.host_str().unwrap_or_default()];
-        if login::secret(login).is_none() || own.iter().any(|own| realm::belongs(own, realm)) || self.policy.registry_is_private().await {
+        if login::secret(login).is_none() {
+            return Ok(());
+        }
+        if own.contains(&realm) {
+            return self.check_port(bearer, realm);
+        }
+        if own.iter().any(|own| realm::belongs(own, realm)) || self.policy.registry_is_private().await {
             return Ok(());
         }
         let message =
@@ -326,12 +367,51 @@ impl Authenticator {
         Err(self.error(Kind::Untrusted, message).remedy(remedy))
     }
 
+    /// A token server on the registry's own host: another port may be another program, of somebody else.
+    fn check_port(&self, bearer: &Bearer, realm: &str) -> Result<()> {
+        let port = bearer.realm.port_or_known_default().unwrap_or_default();
+        let named = self.named.iter().any(|(host, named)| host == realm && *named == port);
+        if self.endpoint.port_or_known_default() == Some(port) || self.own_port() == Some(port) || named {
+            return Ok(());
+        }
+        let message =
+            format!("the registry asks for the password of {} at {}, another port of its host; not sent", self.host, shown(&bearer.realm));
+        let remedy = format!("if its token server is there, name it in the configuration: [registry.\"{realm}:{port}\"]");
+        Err(self.error(Kind::Untrusted, message).remedy(remedy))
+    }
+
+    /// The port that is part of the registry's name, if the name has one.
+    fn own_port(&self) -> Option<u16> {
+        let (host, port) = self.host.rsplit_once(':')?;
+        if host.is_empty() { None } else { port.parse().ok() }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
+    /// `scopes`, and what the registry is known to want beyond them.
+    fn needed(&self, scopes: &Scopes) -> Scopes {
+        let wider = self.actions.get(&scopes.kind()).map_or_else(|| scopes.clone(), |actions| scopes.with_actions(actions));
+        wider.with_given(self.given.get(scopes).into_iter().flatten())
+    }
+
+    /// As [`State::needed`], after a challenge that may want more.
+    fn asked_for(&mut self, offers: &[Challenge], scopes: &Scopes) -> Scopes {
+        for scope in offers.iter().filter_map(|offer| offer.scope.as_deref()) {
+            let (actions, given) = scopes.missing(scope);
+            if !actions.is_empty() {
+                self.actions.entry(scopes.kind()).or_default().extend(actions);
+            }
+            if !given.is_empty() {
+                self.given.entry(scopes.clone()).or_default().extend(given);
+            }
+        }
+        self.needed(scopes)
+    }
+
     /// Fails at once with what was found out before.
     fn check(&self, scopes: &Scopes) -> Result<()> {
         match self.refused.as_ref().or_else(|| self.denied.get(scopes)) {

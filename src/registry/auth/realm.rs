@@ -6,6 +6,8 @@
 
 use std::net::IpAddr;
 
+use url::Url;
+
 /// Domains below which strangers live side by side: what `a.azurecr.io` is told is not for `b.azurecr.io`. Registries'
 /// clouds, and the places where anybody gets a host name in a minute. Mostly from the private part of publicsuffix.org's list;
 /// the whole of it (over 10,000 lines) would be a dependency to update for a rule whose error costs a clear message.
@@ -114,6 +116,17 @@ const FAMILIES: &[(&str, &[&str])] = &[
     ("nvcr.io", &["authn.nvidia.com"]),
 ];
 
+/// The address of a token server as a challenge writes it: whole, or relative to the registry at `base`. A word without a slash is a
+/// name for people.
+pub(super) fn url(realm: &str, base: &Url) -> Option<Url> {
+    let relative = || if realm.contains('/') && !realm.contains(char::is_whitespace) { base.join(realm).ok() } else { None };
+    match Url::parse(realm) {
+        Ok(url) => Some(url),
+        Err(url::ParseError::RelativeUrlWithoutBase) => relative(),
+        Err(_) => None,
+    }
+}
+
 /// Whether the token server at `realm` belongs to the registry at `registry`: both host names, without port.
 pub(super) fn belongs(registry: &str, realm: &str) -> bool {
     let (registry, realm) = (normal(registry), normal(realm));
@@ -187,6 +200,22 @@ mod tests {
             ("[2001:db8::1]", "[2001:db8::1]"),
         ] {
             assert!(belongs(registry, realm), "{registry} {realm}");
+        }
+    }
+
+    #[test]
+    fn a_relative_realm_is_resolved_against_the_registry() {
+        let base = Url::parse("https://r.example:5000/hub/").unwrap();
+        for (realm, expected) in [
+            ("https://auth.example/token", Some("https://auth.example/token")),
+            ("/token?x=1", Some("https://r.example:5000/token?x=1")),
+            ("v2/token", Some("https://r.example:5000/hub/v2/token")),
+            ("//auth.example/token", Some("https://auth.example/token")),
+            ("nonsense", None),
+            ("Artifactory / Realm", None),
+            ("https://", None),
+        ] {
+            assert_eq!(url(realm, &base).as_ref().map(Url::as_str), expected, "{realm}");
         }
     }
 

@@ -50,6 +50,11 @@ impl Token {
         Ok(Token { header, issued: asked, until: asked + life - EARLY.min(life / 10), from: Arc::clone(from), replacement, served: false })
     }
 
+    /// How long it is good from `now` on.
+    pub(super) fn life(&self, now: Instant) -> Duration {
+        self.until.saturating_duration_since(now)
+    }
+
     fn is_fresh(&self) -> bool {
         Instant::now() < self.until
     }

@@ -12,6 +12,7 @@ use reqwest::header::HeaderMap;
 use super::auth::Scopes;
 use super::counters::RequestKind;
 use super::error;
+use super::manifests::is_head_refused;
 use super::store::RegistryStore;
 use super::transport::{Call, Outcome};
 use crate::content::{Charge, Digest, Place};
@@ -22,9 +23,13 @@ impl RegistryStore {
         self.transport.host.url(&format!("{place}/blobs/{digest}"))
     }
 
-    /// Whether `place` has the blob, by HEAD.
+    /// Whether `place` has the blob, by HEAD, for who would put it there: a target that refuses the HEAD may take the blob, and the
+    /// upload tells.
     pub(super) async fn head_blob(&self, place: &Place, digest: &Digest, charge: &Charge) -> Result<bool> {
-        Ok(self.ask_blob(place, digest, &Scopes::push(place.as_str()), charge).await? != Asked::Absent)
+        match self.ask_blob(place, digest, &Scopes::push(place.as_str()), charge).await {
+            Err(error) if is_head_refused(&error) => Ok(false),
+            asked => Ok(asked? != Asked::Absent),
+        }
     }
 
     /// How many bytes `place`'s blob has, by HEAD; by a GET whose body is not read where the HEAD does not say.

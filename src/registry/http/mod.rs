@@ -2,17 +2,22 @@
 //!
 //! Redirects and retries are not done here: the transport does both itself, because each is a request somebody counts.
 
+mod handshake;
 #[cfg(test)]
-mod tests;
+pub(in crate::registry) mod tests;
 mod tls;
+mod validity;
+mod verify;
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use reqwest::{Client, ClientBuilder};
+use reqwest::Client;
+use rustls::ClientConfig;
 use url::{Host, Url};
 
+pub(crate) use handshake::{Handshake, shake_hands};
 pub(crate) use tls::HttpSettings;
 
 use super::address::{AddressPolicy, ProxyVariables, is_loopback_name, trim_dot};
@@ -42,6 +47,8 @@ pub(crate) struct Clients {
     /// Blobs, down and up. HTTP/1.1 only: HTTP/2 puts all transfers to a host on one connection, whose window then limits them
     /// together (reqwest#2777, zot#4333).
     pub(crate) bulk: Client,
+    /// What their TLS connections begin with.
+    pub(crate) tls: Arc<ClientConfig>,
     /// Keeps no connection, so that each request has one of its own. Made when it is first needed: when bytes came damaged.
     fresh: Arc<OnceLock<Client>>,
     make_fresh: Arc<dyn Fn() -> Result<Client> + Send + Sync>,
@@ -68,12 +75,16 @@ impl fmt::Debug for Clients {
 /// Makes the clients of one registry. Errors name the file of the configuration that is at fault.
 pub(crate) fn build(settings: &HttpSettings, policy: &Arc<AddressPolicy>) -> Result<Clients> {
     install_crypto();
-    let tls = tls::Material::read(settings)?;
+    let tls = tls::config(settings)?;
+    let shared = Arc::new(tls.clone());
     let policy = Arc::clone(policy);
     let proxies = ProxyVariables::of_process()?;
-    let common = move || {
+    let common = move |protocols: &[&[u8]]| {
+        let mut tls = tls.clone();
+        tls.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
         proxies
             .apply(Client::builder())
+            .tls_backend_preconfigured(tls)
             .user_agent(concat!("larder/", env!("CARGO_PKG_VERSION")))
             .redirect(reqwest::redirect::Policy::none())
             // reqwest would replay requests that HTTP/2 refused; none may leave uncounted.
@@ -83,26 +94,14 @@ pub(crate) fn build(settings: &HttpSettings, policy: &Arc<AddressPolicy>) -> Res
             .tcp_nodelay(true)
             .dns_resolver(policy.resolver())
     };
+    let unusable = |error: reqwest::Error| Error::local("set up HTTP", causes(&error));
     Ok(Clients {
-        api: finish(&tls, || common().pool_max_idle_per_host(IDLE_API))?,
-        bulk: finish(&tls, || common().http1_only().pool_max_idle_per_host(IDLE_BULK))?,
+        api: common(&[b"h2", b"http/1.1"]).pool_max_idle_per_host(IDLE_API).build().map_err(unusable)?,
+        bulk: common(&[b"http/1.1"]).http1_only().pool_max_idle_per_host(IDLE_BULK).build().map_err(unusable)?,
         fresh: Arc::default(),
-        make_fresh: Arc::new(move || finish(&tls, || common().http1_only().pool_max_idle_per_host(0))),
+        make_fresh: Arc::new(move || common(&[b"http/1.1"]).http1_only().pool_max_idle_per_host(0).build().map_err(unusable)),
+        tls: shared,
     })
-}
-
-/// Builds with the system's certificate authorities; where there are none (a bare container), with the configured ones alone, so
-/// that plain http and registries with their own `ca` still work, and others fail by an error about their certificate.
-fn finish(tls: &tls::Material, builder: impl Fn() -> ClientBuilder) -> Result<Client> {
-    let merged = match tls.with_system_roots(builder()).build() {
-        Ok(client) => return Ok(client),
-        Err(error) => error,
-    };
-    let client = tls.with_own_roots_only(builder()).build();
-    if client.is_ok() {
-        tracing::warn!(reason = %causes(&merged), "this machine's certificate authorities could not be read; only a configured `ca` is trusted");
-    }
-    client.map_err(|error| Error::local("set up HTTP", causes(&error)))
 }
 
 /// Reads the files that `settings` names, as [`build`] will.
@@ -111,7 +110,7 @@ fn finish(tls: &tls::Material, builder: impl Fn() -> ClientBuilder) -> Result<Cl
 /// Which of them is at fault, and why.
 pub(crate) fn check_files(settings: &HttpSettings) -> Result<()> {
     install_crypto();
-    tls::Material::read(settings).map(drop)
+    tls::config(settings).map(drop)
 }
 
 /// Makes ring the process's TLS provider. Calling it again, or after somebody else did so, changes nothing.

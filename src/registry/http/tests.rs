@@ -9,7 +9,7 @@ use rustls::{RootCertStore, ServerConfig, ServerConnection};
 
 use super::*;
 
-fn data(name: &str) -> PathBuf {
+pub(in crate::registry) fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src/registry/http/testdata").join(name)
 }
 
@@ -23,7 +23,12 @@ fn clients(settings: &HttpSettings) -> Result<Clients> {
 }
 
 /// A TLS server on loopback that answers each of `count` connections with 204; with `mutual` it wants our certificate.
-fn server(mutual: bool, count: usize) -> u16 {
+pub(in crate::registry) fn server(mutual: bool, count: usize) -> u16 {
+    served_with("server", mutual, count)
+}
+
+/// As [`server`], with the certificate `<name>.pem` and its key.
+pub(in crate::registry) fn served_with(name: &str, mutual: bool, count: usize) -> u16 {
     install_crypto();
     let certs = |name: &str| CertificateDer::pem_file_iter(data(name)).unwrap().collect::<Result<Vec<_>, _>>().unwrap();
     let builder = ServerConfig::builder();
@@ -34,8 +39,8 @@ fn server(mutual: bool, count: usize) -> u16 {
     } else {
         builder.with_no_client_auth()
     };
-    let key = PrivateKeyDer::from_pem_file(data("server-key.pem")).unwrap();
-    let config = Arc::new(builder.with_single_cert(certs("server.pem"), key).unwrap());
+    let key = PrivateKeyDer::from_pem_file(data(&format!("{name}-key.pem"))).unwrap();
+    let config = Arc::new(builder.with_single_cert(certs(&format!("{name}.pem")), key).unwrap());
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
@@ -70,6 +75,25 @@ async fn a_private_authority_is_trusted_only_where_configured() {
     }
     let insecure = clients(&HttpSettings { insecure_skip_verify: true, ..settings() }).unwrap();
     assert_eq!(status(&insecure.api, port).await, Ok(204));
+}
+
+/// `openssl req -x509` makes a certificate that says to be an authority; curl and skopeo trust it where it is named.
+#[tokio::test]
+async fn a_registrys_own_self_signed_certificate_is_trusted_where_it_is_named() {
+    let port = served_with("own", false, 4);
+    let with = |ca: &str| clients(&HttpSettings { ca: Some(data(ca)), ..settings() }).unwrap();
+    for client in [&with("own.pem").api, &with("own.pem").bulk] {
+        assert_eq!(status(client, port).await, Ok(204));
+    }
+    assert!(status(&with("ca.pem").api, port).await.is_err(), "another one is not");
+    // Not for another name.
+    let elsewhere = reqwest::Url::parse(&format!("https://localhost.localdomain:{port}/")).unwrap();
+    let pinned = reqwest::Client::builder().no_proxy().tls_backend_preconfigured((*with("own.pem").tls).clone());
+    let pinned = pinned.resolve("localhost.localdomain", std::net::SocketAddr::from(([127, 0, 0, 1], port))).build().unwrap();
+    assert!(causes(&pinned.get(elsewhere).send().await.unwrap_err()).contains("not valid for name"));
+    // Nor for ever.
+    let expired = served_with("expired", false, 1);
+    assert!(status(&with("expired.pem").api, expired).await.unwrap_err().contains("xpired"));
 }
 
 #[tokio::test]

@@ -1,13 +1,14 @@
 //! Certificates and keys from files, checked one by one so that an error names the file and what is wrong with it.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use reqwest::{Certificate, ClientBuilder, Identity};
-use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
+use rustls::{ClientConfig, RootCertStore};
 
+use super::verify;
 use crate::error::{Error, Result};
 
 /// The part of a registry's settings that shapes its connections.
@@ -23,74 +24,51 @@ pub(crate) struct HttpSettings {
     pub(crate) insecure_skip_verify: bool,
 }
 
-/// What was read from those files.
-pub(super) struct Material {
-    authorities: Vec<Certificate>,
-    identity: Option<Identity>,
-    insecure: bool,
-}
-
-impl Material {
-    /// Reads and checks the files.
-    pub(super) fn read(settings: &HttpSettings) -> Result<Self> {
-        let authorities = settings.ca.as_deref().map_or(Ok(Vec::new()), authorities)?;
-        let identity = match (&settings.client_cert, &settings.client_key) {
-            (Some(cert), key) => Some(identity(cert, key.as_deref().unwrap_or(cert))?),
-            (None, Some(key)) => return Err(bad("read client_key", key, "there is no client_cert to go with it")),
-            (None, None) => None,
-        };
-        Ok(Material { authorities, identity, insecure: settings.insecure_skip_verify })
-    }
-
-    /// The system's authorities and the configured ones.
-    pub(super) fn with_system_roots(&self, builder: ClientBuilder) -> ClientBuilder {
-        self.rest(builder.tls_certs_merge(self.authorities.iter().cloned()))
-    }
-
-    /// The configured authorities, and no others.
-    pub(super) fn with_own_roots_only(&self, builder: ClientBuilder) -> ClientBuilder {
-        self.rest(builder.tls_certs_only(self.authorities.iter().cloned()))
-    }
-
-    fn rest(&self, builder: ClientBuilder) -> ClientBuilder {
-        let builder = builder.tls_danger_accept_invalid_certs(self.insecure);
-        match &self.identity {
-            Some(identity) => builder.identity(identity.clone()),
-            None => builder,
-        }
+/// Reads and checks the files; gives what all connections to the registry begin with.
+pub(super) fn config(settings: &HttpSettings) -> Result<ClientConfig> {
+    let authorities = settings.ca.as_deref().map_or(Ok(Vec::new()), authorities)?;
+    let identity = match (&settings.client_cert, &settings.client_key) {
+        (Some(cert), key) => Some(identity(cert, key.as_deref().unwrap_or(cert))?),
+        (None, Some(key)) => return Err(bad("read client_key", key, "there is no client_cert to go with it")),
+        (None, None) => None,
+    };
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = match settings.insecure_skip_verify {
+        true => Arc::new(verify::Always { trusted: true, provider: Arc::clone(&provider) }),
+        false => verify::verifier(&authorities, &provider),
+    };
+    let unusable = |error: rustls::Error| Error::local("set up HTTP", error.to_string());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(unusable)?;
+    let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
+    match identity {
+        Some((chain, key)) => builder.with_client_auth_cert(chain, key).map_err(unusable),
+        None => Ok(builder.with_no_client_auth()),
     }
 }
 
-fn authorities(path: &Path) -> Result<Vec<Certificate>> {
+fn authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
     const OPERATION: &str = "read ca";
     let ders = certificates(OPERATION, path, &load(OPERATION, path)?)?;
     let mut store = RootCertStore::empty();
     ders.into_iter()
         .enumerate()
         .map(|(at, der)| {
-            let unusable =
-                |error: &dyn std::fmt::Display| bad(OPERATION, path, &format!("its certificate {} cannot be used: {error}", at + 1));
-            store.add(der.clone()).map_err(|error| unusable(&error))?;
-            Certificate::from_der(&der).map_err(|error| unusable(&error))
+            // The library says why by the names of its types.
+            store.add(der.clone()).map_err(|_| bad(OPERATION, path, &format!("its certificate {} cannot be used", at + 1)))?;
+            Ok(der)
         })
         .collect()
 }
 
-fn identity(cert: &Path, key: &Path) -> Result<Identity> {
+fn identity(cert: &Path, key: &Path) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
     let cert_pem = load("read client_cert", cert)?;
     let key_pem = load("read client_key", key)?;
     let chain = certificates("read client_cert", cert, &cert_pem)?;
     let private = PrivateKeyDer::from_pem_slice(&key_pem)
         .map_err(|_| bad("read client_key", key, "it holds no unencrypted private key in PEM (`-----BEGIN PRIVATE KEY-----`)"))?;
-    // reqwest would find a key of another certificate too, but could not say which files do not fit.
-    CertifiedKey::from_der(chain, private, &rustls::crypto::ring::default_provider())
-        .map_err(|error| bad("read client_cert", cert, &format!("it does not go with the key in {}: {error}", key.display())))?;
-    let mut both = cert_pem;
-    if key != cert {
-        both.push(b'\n');
-        both.extend_from_slice(&key_pem);
-    }
-    Identity::from_pem(&both).map_err(|error| bad("read client_cert", cert, &super::causes(&error)))
+    CertifiedKey::from_der(chain.clone(), private.clone_key(), &rustls::crypto::ring::default_provider())
+        .map_err(|_| bad("read client_cert", cert, &format!("it does not go with the key in {}", key.display())))?;
+    Ok((chain, private))
 }
 
 fn certificates(operation: &'static str, path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>> {

@@ -6,5 +6,6 @@ mod limits;
 mod manifests;
 mod referrers;
 mod tags;
+mod tls;
 mod transport;
 mod uploads;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use serde_json::json;
 
-use crate::content::{Descriptor, Digest, Source};
-use crate::registry::RegistryStore;
-use crate::registry::testing::{Server, answer, charge, endless, place, refuse, store};
+use crate::content::{Descriptor, Digest, Place, ReferrerList, Source};
+use crate::registry::testing::{Nobody, Server, answer, charge, endless, limits, place, refuse, store};
+use crate::registry::{Concurrency, HostSettings, Registries, RegistryStore, RetryPolicy, profiles};
 use crate::{Kind, Result, Side};
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -29,8 +29,18 @@ fn page(entries: impl IntoIterator<Item = u32>) -> String {
 }
 
 async fn list(store: &Arc<RegistryStore>, artifact_type: Option<&str>) -> Result<Option<Vec<u64>>> {
-    let listed = store.listed_referrers(&place(), &subject(), artifact_type, &charge()).await?;
-    Ok(listed.map(|listed| listed.iter().map(|found| found.size).collect()))
+    Ok(match store.listed_referrers(&place(), &subject(), artifact_type, &charge()).await? {
+        ReferrerList::Listed(listed) => Some(listed.iter().map(|found| found.size).collect()),
+        ReferrerList::Missing(_) => None,
+    })
+}
+
+/// Why there is no list, as a note says it.
+async fn missing(store: &Arc<RegistryStore>, repository: &str) -> Option<String> {
+    match store.listed_referrers(&Place::new(repository), &subject(), None, &charge()).await.unwrap() {
+        ReferrerList::Listed(_) => panic!("there is a list"),
+        ReferrerList::Missing(why) => why.map(|why| why.replace(store.host(), "HOST")),
+    }
 }
 
 #[tokio::test]
@@ -68,6 +78,13 @@ async fn what_shows_that_there_is_no_api_is_asked_for_once() {
         Box::new(|| answer(200, &[("content-type", "text/html")], "<html>log in</html>")),
         Box::new(|| answer(200, &[("content-type", "application/json")], "{\"manifests\":[]}")),
         Box::new(|| answer(200, &[], page([1]))),
+        Box::new(|| answer(200, &[("content-type", INDEX)], "")),
+        Box::new(|| answer(200, &[("content-type", INDEX)], "<html>")),
+        Box::new(|| answer(200, &[("content-type", INDEX)], "{\"manifests\":[{\"digest\":\"../x\",\"size\":1}]}")),
+        Box::new(|| answer(401, &[], "")),
+        Box::new(|| refuse(403, "DENIED")),
+        Box::new(|| refuse(424, "UNKNOWN")),
+        Box::new(|| refuse(501, "UNSUPPORTED")),
         Box::new(move || answer(303, &[("location", &away)], "")),
         Box::new(|| answer(302, &[], "")),
     ];
@@ -101,15 +118,8 @@ async fn refusals_and_tricks_are_errors_that_say_what_can_be_done() {
     let far = |page: String, link: &'static str| move || answer(200, &[("content-type", INDEX), ("link", link)], page.clone());
     type Made = Box<dyn Fn() -> axum::response::Response + Send + Sync>;
     let cases: Vec<(Made, Kind, &str)> = vec![
-        (Box::new(|| refuse(403, "DENIED")), Kind::Refused, "no"),
         (Box::new(|| refuse(429, "TOOMANYREQUESTS")), Kind::Limited, "no"),
-        (Box::new(|| refuse(500, "UNKNOWN")), Kind::Unavailable, "no"),
-        (Box::new(|| answer(200, &[("content-type", INDEX)], "<html>")), Kind::Damaged, "is none"),
-        (
-            Box::new(|| answer(200, &[("content-type", INDEX)], "{\"manifests\":[{\"digest\":\"../x\",\"size\":1}]}")),
-            Kind::Damaged,
-            "is none",
-        ),
+        (Box::new(|| refuse(502, "UNKNOWN")), Kind::Unavailable, "no"),
         (Box::new(|| endless(200, &[("content-type", INDEX)])), Kind::Untrusted, "longer than"),
         (Box::new(far(page([1]), "<http://127.0.0.2:9/v2/>; rel=next")), Kind::Untrusted, "another host"),
         (Box::new(far(page([1]), "<file:///etc/passwd>; rel=next")), Kind::Untrusted, "scheme"),
@@ -141,13 +151,79 @@ async fn a_list_that_breaks_off_is_no_list() {
 }
 
 #[tokio::test]
-async fn where_tags_cannot_be_listed_nothing_is_found_by_them() {
-    for (status, expected) in [(404, true), (405, true), (403, false)] {
+async fn why_there_is_no_list_is_a_note_unless_the_registry_does_not_know_the_request() {
+    for (status, content_type, body, expected) in [
+        (404, "", "404 page not found", None),
+        (401, "", "", Some("401")),
+        (424, "", "", Some("424")),
+        (500, "", "", Some("500")),
+        (200, INDEX, "", Some("an empty answer")),
+        (200, "text/html", "<html>log in</html>", Some("a web page")),
+        (200, "application/json", "{}", Some("an answer that is no index")),
+    ] {
+        let server = Server::start(move |_| answer(status, &[("content-type", content_type)], body)).await;
+        let (_, store) = store(&server, Side::Upstream);
+        let note = expected.map(|why| format!("HOST has no list of referrers ({why}): signatures were looked for by tag"));
+        assert_eq!(missing(&store, "a/b").await, note, "{status} {body}");
+        assert_eq!(missing(&store, "a/b").await, note, "it is said of each image");
+    }
+}
+
+#[tokio::test]
+async fn a_cache_has_lists_for_some_of_its_upstreams_only() {
+    let server = Server::start(|seen| match seen.path().starts_with("/v2/ghcr/") {
+        true => refuse(424, "UNKNOWN"),
+        false => answer(200, &[("content-type", INDEX)], page([])),
+    })
+    .await;
+    let settings = |_: &str| HostSettings { profile: Some(profiles::named("acr").unwrap()), ..HostSettings::default() };
+    let registries = Registries::new(settings, Concurrency::default(), RetryPolicy::default(), limits());
+    let store = registries.store(Side::Upstream, &server.host, Arc::new(Nobody)).unwrap();
+    for _ in 0..2 {
+        assert!(missing(&store, "ghcr/org/a").await.unwrap().contains("424"));
+        assert!(missing(&store, "ghcr/org/b").await.is_some());
+        assert_eq!(list(&store, None).await.unwrap(), Some(vec![]));
+    }
+    let asked = server.lines().into_iter().filter(|line| line.contains("/ghcr/")).count();
+    assert_eq!((asked, server.seen().len()), (1, 3), "a rule is asked once, where it has no list");
+}
+
+#[tokio::test]
+async fn a_list_that_fails_now_and_then_is_asked_for_again_and_a_broken_one_is_none() {
+    let server = Server::start(|seen| match seen.nth {
+        0 | 1 => refuse(500, "UNKNOWN"),
+        2 => answer(200, &[("content-type", INDEX)], page([1])),
+        _ => refuse(500, "UNKNOWN"),
+    })
+    .await;
+    let (_, of_some) = store(&server, Side::Upstream);
+    assert_eq!(list(&of_some, None).await.unwrap(), Some(vec![1]));
+    // It has lists: that this one does not come is a failure.
+    assert_eq!(list(&of_some, None).await.unwrap_err().kind(), Kind::Unavailable);
+    let broken = Server::start(|_| refuse(500, "UNKNOWN")).await;
+    let (_, of_none) = store(&broken, Side::Upstream);
+    assert!(missing(&of_none, "a/b").await.is_some());
+    assert_eq!(broken.seen().len(), 4);
+}
+
+#[tokio::test]
+async fn where_tags_cannot_be_listed_they_are_looked_for_by_name() {
+    for (status, expected) in [(400, true), (401, true), (403, true), (404, true), (405, true), (501, true), (429, false)] {
         let server = Server::start(move |_| refuse(status, "UNSUPPORTED")).await;
         let (_, store) = store(&server, Side::Upstream);
         let (place, charge) = (place(), charge());
         let found = join_all((0..3).map(|_| store.digest_tags(&place, &charge))).await;
-        assert!(found.iter().all(|found| found.is_ok() == expected), "{status}: {found:?}");
-        assert_eq!(server.seen().len(), 1, "one listing for all");
+        assert!(found.iter().all(|found| found.as_ref().is_ok_and(|tags| tags.are_unlisted()) == expected), "{status}: {found:?}");
+        let lists = server.lines().len();
+        assert!(if status == 400 { lists == 2 } else { status == 429 || lists == 1 }, "{status}: one listing for all, not {lists}");
     }
+}
+
+#[tokio::test]
+async fn a_tag_that_may_be_there_is_looked_for_by_head_alone() {
+    let server = Server::start(|seen| if seen.path().ends_with(".sig") { refuse(403, "DENIED") } else { refuse(404, "UNKNOWN") }).await;
+    let (_, store) = store(&server, Side::Upstream);
+    assert_eq!(store.find_tag(&place(), "sha256-1.sig", &charge()).await.unwrap_err().http_status(), Some(403));
+    assert_eq!(store.find_tag(&place(), "sha256-1.att", &charge()).await.unwrap(), None);
+    assert_eq!(server.lines(), ["HEAD /v2/a/b/manifests/sha256-1.sig", "HEAD /v2/a/b/manifests/sha256-1.att"]);
 }

@@ -1,6 +1,7 @@
 //! Retries, pauses, logins and permits, seen from the registry.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::content::{Place, Sink, Source};
@@ -22,7 +23,7 @@ fn found() -> axum::response::Response {
 async fn trouble_is_tried_again_and_a_final_no_is_not() {
     // 429 and 503 come from a host that is alive: it is given twice the attempts.
     let transient = [(408, 4), (429, 8), (499, 4), (500, 4), (502, 4), (503, 8), (504, 4)];
-    for (status, attempts) in transient.into_iter().chain([(400, 1), (403, 1), (405, 2), (418, 1), (501, 1)]) {
+    for (status, attempts) in transient.into_iter().chain([(400, 2), (403, 2), (405, 2), (418, 1), (501, 2)]) {
         let server = Server::start(move |_| refuse(status, "X")).await;
         let (_, store) = store(&server, Side::Upstream);
         let error = store.resolve(&place(), &tag(), &charge()).await.unwrap_err();
@@ -201,4 +202,166 @@ async fn a_registry_that_falls_silent_is_asked_again_and_then_given_up() {
     let error = store.tags(&place(), &charge()).await.unwrap_err();
     assert!(error.kind() == Kind::Unavailable && error.message().contains("no byte came for 0.02 s"), "{error}");
     assert_eq!(server.seen().len(), 2);
+}
+
+/// A server that answers each connection's first request by `first`, and then by `says` again and again; how many connections it got.
+async fn babbling(first: &'static [u8], says: &'static [u8]) -> (String, Arc<AtomicUsize>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (host, count) = (listener.local_addr().unwrap().to_string(), Arc::new(AtomicUsize::new(0)));
+    let counted = Arc::clone(&count);
+    tokio::spawn(async move {
+        loop {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            counted.fetch_add(1, Ordering::SeqCst);
+            tokio::spawn(async move {
+                use tokio::io::{AsyncReadExt, AsyncWriteExt};
+                let _ = socket.read(&mut [0; 4096]).await;
+                let _ = socket.write_all(first).await;
+                if says.is_empty() {
+                    std::future::pending::<()>().await;
+                }
+                while socket.write_all(says).await.is_ok() {}
+            });
+        }
+    });
+    (host, count)
+}
+
+#[tokio::test]
+async fn answers_that_never_begin_end_after_one_deadline() {
+    for (says, expected) in [
+        (&b""[..], "no answer came within 0.2 s"),
+        (b"HTTP/1.1 100 Continue\r\n\r\n", "no answer came within 0.2 s"),
+        (b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n", "no answer came within 0.2 s"),
+    ] {
+        let (host, connections) = babbling(b"", says).await;
+        let retry = RetryPolicy { base: Duration::from_millis(1), idle: Duration::from_millis(200), ..RetryPolicy::default() };
+        let registries = Registries::new(|_| HostSettings::default(), Concurrency::default(), retry, limits());
+        let store = registries.store(Side::Upstream, &host, Arc::new(Nobody)).unwrap();
+        let error = store.tags(&place(), &charge()).await.unwrap_err();
+        assert!(error.kind() == Kind::Unavailable && error.message() == expected, "{error}");
+        assert_eq!(connections.load(Ordering::SeqCst), 1);
+    }
+}
+
+#[tokio::test]
+async fn headers_without_end_are_an_error_at_once() {
+    let server = babbling(b"HTTP/1.1 200 OK\r\n", b"X-A: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n").await;
+    let registries = Registries::new(|_| HostSettings::default(), Concurrency::default(), RetryPolicy::default(), limits());
+    let store = registries.store(Side::Upstream, &server.0, Arc::new(Nobody)).unwrap();
+    let error = store.tags(&place(), &charge()).await.unwrap_err();
+    assert!(error.message().starts_with("the answer's headers are larger"), "{error}");
+}
+
+/// Somebody.
+struct Ann;
+
+#[async_trait::async_trait]
+impl crate::registry::auth::Logins for Ann {
+    async fn login(&self) -> crate::Result<crate::registry::auth::Login> {
+        Ok(crate::registry::auth::Login::Basic { username: "ann".to_owned(), password: "pw".to_owned().into() })
+    }
+    async fn renew(&self, _: &crate::registry::auth::Login) -> crate::Result<Option<crate::registry::auth::Login>> {
+        Ok(None)
+    }
+    fn name(&self) -> &str {
+        "ann"
+    }
+}
+
+#[tokio::test]
+async fn credentials_that_nobody_asked_for_are_tried_if_the_root_asks_for_them() {
+    for hidden in [401, 403, 404] {
+        let server = Server::start(move |seen| match (seen.path(), seen.header("authorization")) {
+            ("/v2/", None) => answer(401, &[("www-authenticate", "Basic realm=x")], ""),
+            (_, None) => refuse(hidden, "NAME_UNKNOWN"),
+            _ => found(),
+        })
+        .await;
+        let registries = Registries::new(|_| HostSettings::default(), Concurrency::default(), RetryPolicy::default(), limits());
+        let store = registries.store(Side::Upstream, &server.host, Arc::new(Ann)).unwrap();
+        for _ in 0..2 {
+            assert!(store.resolve(&place(), &tag(), &charge()).await.unwrap().is_some(), "{hidden}");
+        }
+        let head = "HEAD /v2/a/b/manifests/1";
+        // Without a login, the root without and with one, and then with it.
+        assert_eq!(server.lines(), [head, "GET /v2/", "GET /v2/", head, head], "{hidden}");
+    }
+    // A root that lets everybody in has nothing to offer.
+    let server = Server::start(|seen| if seen.path() == "/v2/" { answer(200, &[], "{}") } else { refuse(404, "NAME_UNKNOWN") }).await;
+    let registries = Registries::new(|_| HostSettings::default(), Concurrency::default(), RetryPolicy::default(), limits());
+    let store = registries.store(Side::Upstream, &server.host, Arc::new(Ann)).unwrap();
+    for _ in 0..3 {
+        assert!(store.resolve(&place(), &tag(), &charge()).await.unwrap().is_none());
+    }
+    assert_eq!(server.lines().iter().filter(|line| *line == "GET /v2/").count(), 1);
+}
+
+#[tokio::test]
+async fn a_host_that_the_registry_redirects_to_gets_a_token_of_its_own() {
+    let other = Server::start(|seen| {
+        let host = seen.header("host").unwrap().to_owned();
+        match (seen.path(), seen.header("authorization")) {
+            ("/token", None) => answer(200, &[], "{\"token\":\"theirs\",\"expires_in\":300}"),
+            ("/token", Some(_)) => answer(500, &[], "a login of another registry"),
+            (_, Some("Bearer theirs")) => found(),
+            _ => {
+                let challenge = format!("Bearer realm=\"http://{host}/token\",service=\"{host}\",scope=\"repository:a/b:pull\"");
+                answer(401, &[("www-authenticate", &challenge)], "")
+            }
+        }
+    })
+    .await;
+    let to = format!("http://{}/v2/a/b/manifests/1", other.host);
+    let server = Server::start(move |seen| match seen.header("authorization") {
+        Some("Bearer ours") => answer(307, &[("location", &to)], ""),
+        _ if seen.path() == "/token" => answer(200, &[], "{\"token\":\"ours\"}"),
+        _ => answer(401, &[("www-authenticate", "Bearer realm=\"/token\"")], ""),
+    })
+    .await;
+    let registries = Registries::new(|_| HostSettings::default(), Concurrency::default(), RetryPolicy::default(), limits());
+    let store = registries.store(Side::Upstream, &server.host, Arc::new(Ann)).unwrap();
+    for _ in 0..2 {
+        assert!(store.resolve(&place(), &tag(), &charge()).await.unwrap().is_some());
+    }
+    assert_eq!(other.lines().iter().filter(|line| *line == "GET /token").count(), 1, "its token is kept");
+    assert!(other.seen().iter().all(|seen| seen.header("authorization").is_none_or(|said| said == "Bearer theirs")));
+    assert!(server.seen().iter().all(|seen| seen.header("authorization") != Some("Bearer theirs")));
+}
+
+#[tokio::test]
+async fn a_host_that_gives_no_token_is_asked_once() {
+    let other = Server::start(|_| answer(401, &[("www-authenticate", "Bearer realm=\"http://127.0.0.2:1/token\"")], "")).await;
+    let to = format!("http://{}/v2/a/b/manifests/1", other.host);
+    let server = Server::start(move |_| answer(307, &[("location", &to)], "")).await;
+    let (_, store) = store(&server, Side::Upstream);
+    assert_eq!(store.resolve(&place(), &tag(), &charge()).await.unwrap_err().http_status(), Some(401));
+    assert_eq!((server.seen().len(), other.seen().len()), (1, 1));
+}
+
+#[tokio::test]
+async fn plain_http_that_leads_to_https_says_what_to_set_at_once() {
+    // The https side: as far as this test goes, any that asks for a login.
+    let server = Server::start(|seen| {
+        let host = seen.header("host").unwrap().to_owned();
+        answer(308, &[("location", &format!("https://{host}{}", seen.path()))], "")
+    })
+    .await;
+    let (_, store) = store(&server, Side::Target);
+    let manifest = crate::content::Manifest::known("{}".into(), None, crate::content::Digest::sha256(b"{}"), Side::Target).unwrap();
+    let error = store.put_manifest(&place(), &manifest, &charge()).await.unwrap_err();
+    let expected = format!("set endpoint = \"https://{0}\" in [registry.\"{0}\"]", server.host);
+    assert!(error.message().contains("redirects plain HTTP to https") && error.message().contains(&expected), "{error}");
+    assert_eq!(server.seen().len(), 1);
+}
+
+#[tokio::test]
+async fn an_upload_location_that_cannot_be_connected_to_is_named() {
+    let server = Server::start(|_| answer(202, &[("location", "http://127.0.0.1:1/upload")], "")).await;
+    let (_, store) = store(&server, Side::Target);
+    let bytes = crate::registry::testing::bytes(10);
+    let blob = crate::registry::testing::descriptor(&bytes);
+    let source = crate::registry::testing::AtHand::new(&bytes);
+    let error = store.write_blob(&place(), &blob, &source, &charge()).await.unwrap_err();
+    assert!(error.message().contains("127.0.0.1:1: no connection"), "{error}");
 }

@@ -1,4 +1,4 @@
-//! Bodies and their silences: reading an answer with a limit on silence, and watching an upload's progress.
+//! Bodies and their time limits: reading an answer with limits on silence and slowness, and watching an upload's progress.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -16,6 +16,7 @@ use url::Url;
 
 use super::cause;
 use super::classify::Trouble;
+use super::floor::Meter;
 use super::pipes::Pipes;
 use crate::Error;
 use crate::content::{Tally, Verified};
@@ -36,6 +37,8 @@ pub(crate) struct Answer {
     pub(crate) quota: Quota,
     pub(super) response: Response,
     pub(super) idle: Duration,
+    /// How fast the body comes.
+    pub(super) meter: Meter,
     pub(super) pipes: Pipes,
     #[expect(dead_code, reason = "held for its drop")]
     pub(super) permit: Permit,
@@ -48,6 +51,8 @@ pub(crate) enum Unread {
     TooLong,
     /// It broke off.
     Trouble(Trouble),
+    /// It kept coming, and did not end in time.
+    Slow(String),
 }
 
 impl Answer {
@@ -61,11 +66,14 @@ impl Answer {
         self.header(reqwest::header::CONTENT_LENGTH).and_then(|value| value.trim().parse().ok())
     }
 
-    /// The next piece of the body. The clock of silence runs only while somebody waits here: a slow reader is not a silent
-    /// registry (which is why reqwest's own `read_timeout` is not used; it would also end every upload after its time).
+    /// The next piece of a blob. The clocks of silence and slowness run only while somebody waits here: a slow reader is not a
+    /// slow registry (which is why reqwest's own `read_timeout` is not used; it would also end every upload after its time).
     pub(crate) async fn chunk(&mut self) -> Result<Option<Bytes>, Trouble> {
+        let asked = Instant::now();
         match tokio::time::timeout(self.idle, self.response.chunk()).await {
             Ok(Ok(Some(chunk))) => {
+                // It is about this connection alone: the host answers others.
+                self.meter.came(chunk.len() as u64, asked.elapsed()).map_err(Trouble::Lost)?;
                 self.pipes.take(chunk.len() as u64).await;
                 Ok(Some(chunk))
             }
@@ -80,16 +88,31 @@ impl Answer {
         Trouble::broken(self.elsewhere.as_deref(), cause)
     }
 
-    /// The whole body, of at most `most` bytes.
+    /// The whole body, of at most `most` bytes. It has as long in all as silence may last: what has to be read whole is small.
     pub(crate) async fn whole(&mut self, most: usize) -> Result<Bytes, Unread> {
         let mut body = BytesMut::new();
-        while let Some(chunk) = self.chunk().await.map_err(Unread::Trouble)? {
-            if body.len() + chunk.len() > most {
-                return Err(Unread::TooLong);
+        let mut left = self.idle;
+        loop {
+            let asked = Instant::now();
+            match tokio::time::timeout(left, self.response.chunk()).await {
+                Ok(Ok(Some(chunk))) => {
+                    left = left.saturating_sub(asked.elapsed());
+                    if body.len() + chunk.len() > most {
+                        return Err(Unread::TooLong);
+                    }
+                    body.extend_from_slice(&chunk);
+                    self.pipes.take(chunk.len() as u64).await;
+                }
+                Ok(Ok(None)) => return Ok(body.freeze()),
+                Ok(Err(error)) => return Err(Unread::Trouble(self.broken(cause::words(&error)))),
+                // Nothing came for most of the time: the connection is dead, and another may be better.
+                Err(_) if left > self.idle / 2 => return Err(Unread::Trouble(self.broken(silence(left)))),
+                Err(_) => {
+                    let seconds = self.idle.as_secs_f32();
+                    return Err(Unread::Slow(format!("the answer did not end within {seconds} s; {} bytes came", body.len())));
+                }
             }
-            body.extend_from_slice(&chunk);
         }
-        Ok(body.freeze())
     }
 }
 
@@ -220,10 +243,65 @@ impl Stream for Feed {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Lane;
+    use super::super::floor::Floor;
+    use super::super::permit::{Claim, Permits};
     use super::*;
     use crate::content::{Descriptor, Digest};
     use crate::{Kind, Side};
     use futures_util::{StreamExt, stream};
+
+    /// An answer whose body is `bytes` bytes, one every `every`.
+    async fn trickle(bytes: usize, every: Duration) -> Answer {
+        let drops = stream::iter(0..bytes).then(move |_| async move {
+            tokio::time::sleep(every).await;
+            Ok::<_, std::io::Error>(Bytes::from_static(b"x"))
+        });
+        let response = axum::http::Response::new(reqwest::Body::wrap_stream(drops));
+        Answer {
+            status: StatusCode::OK,
+            headers: HeaderMap::new(),
+            url: Url::parse("https://registry.example/").unwrap(),
+            sent: Instant::now(),
+            quota: Quota::default(),
+            response: Response::from(response),
+            idle: Duration::from_secs(60),
+            elsewhere: None,
+            meter: Meter::new(Floor::default()),
+            pipes: Pipes::new(None, None),
+            permit: Permits::new(1).take(Claim::Fresh, Lane::Small).await,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_small_answer_that_trickles_ends_after_a_minute() {
+        let began = Instant::now();
+        let mut answer = trickle(usize::MAX, Duration::from_secs(11)).await;
+        let Err(Unread::Slow(why)) = answer.whole(1 << 20).await else { panic!("it was read") };
+        assert_eq!((why.as_str(), began.elapsed().as_secs()), ("the answer did not end within 60 s; 5 bytes came", 60));
+        // Within its time, it may come as it likes.
+        assert_eq!(trickle(5, Duration::from_secs(10)).await.whole(1 << 20).await.unwrap().len(), 5);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_small_answer_that_falls_silent_is_told_from_one_that_trickles() {
+        let mut answer = trickle(2, Duration::from_secs(61)).await;
+        assert!(matches!(answer.whole(1 << 20).await, Err(Unread::Trouble(Trouble::Broken(_)))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_blob_that_trickles_is_broken_off_after_a_minute() {
+        let began = Instant::now();
+        let mut answer = trickle(usize::MAX, Duration::from_secs(10)).await;
+        let trouble = loop {
+            if let Err(trouble) = answer.chunk().await {
+                break trouble;
+            }
+        };
+        assert_eq!(began.elapsed().as_secs(), 60);
+        let Trouble::Lost(why) = trouble else { panic!("{trouble:?}") };
+        assert_eq!(why, "only 6 bytes came in 60 s, which is slower than min_rate (1.0 KiB/s)");
+    }
 
     fn feed(progress: &Arc<Progress>, chunks: Vec<crate::Result<Bytes>>) -> Feed {
         let blob = Descriptor::new("x", Digest::sha256(b"abcd"), 4);

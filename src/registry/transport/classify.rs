@@ -27,6 +27,8 @@ pub(crate) enum Trouble {
     Broken(String),
     /// The same at another host, to which the registry sent us: that host, and the cause.
     BrokenElsewhere(String, String),
+    /// No usable answer, and another attempt would go the same way; the cause in words.
+    Hopeless(String),
     /// It went wrong in a way that is about this piece of work alone; how, in words.
     Lost(String),
 }
@@ -48,7 +50,7 @@ impl Trouble {
     pub(crate) fn is_the_hosts(&self) -> bool {
         match self {
             Trouble::Answer(refusal) => matches!(classify(refusal.status, refusal.code.as_deref(), false), Verdict::Retry { .. }),
-            Trouble::Broken(_) | Trouble::BrokenElsewhere(..) => true,
+            Trouble::Broken(_) | Trouble::BrokenElsewhere(..) | Trouble::Hopeless(_) => true,
             Trouble::Lost(_) => false,
         }
     }
@@ -57,7 +59,7 @@ impl Trouble {
         match self {
             Trouble::Answer(refusal) => refusal.elsewhere.as_deref(),
             Trouble::BrokenElsewhere(host, _) => Some(host),
-            Trouble::Broken(_) | Trouble::Lost(_) => None,
+            Trouble::Broken(_) | Trouble::Hopeless(_) | Trouble::Lost(_) => None,
         }
     }
     /// Whether the host said that we ask too much.
@@ -71,7 +73,9 @@ impl Trouble {
     pub(crate) fn of_a_stranger(self) -> Self {
         match self {
             Trouble::Answer(refusal) => Trouble::Lost(refusal.plain_words()),
-            Trouble::Broken(cause) | Trouble::BrokenElsewhere(_, cause) | Trouble::Lost(cause) => Trouble::Lost(cause),
+            Trouble::Broken(cause) | Trouble::BrokenElsewhere(_, cause) | Trouble::Hopeless(cause) | Trouble::Lost(cause) => {
+                Trouble::Lost(cause)
+            }
         }
     }
     /// What the host asked for.

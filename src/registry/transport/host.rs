@@ -6,12 +6,15 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use reqwest::header::{ETAG, HeaderMap};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OnceCell};
 use tokio::time::Instant;
 use url::Url;
 
 use super::Lane;
 use super::backoff::{Backoff, Patience, RetryPolicy};
+use super::cause::{self, TlsFault};
+use super::floor::Floor;
+use super::foreign::ForeignTokens;
 use super::permit::{Claim, Permits, Reader};
 use super::pipes::Pipes;
 use crate::content::Digest;
@@ -19,9 +22,9 @@ use crate::error::Outage;
 use crate::limits::{AdaptivePace, Bandwidth, Pace, Pause, Permit, Verdict};
 use crate::registry::HostSettings;
 use crate::registry::address::AddressPolicy;
-use crate::registry::http::{self, Clients};
+use crate::registry::http::{self, Clients, Handshake};
 use crate::registry::profiles::{self, Caching, Mount, Profile, Upload};
-use crate::registry::referrers::ReferrersApi;
+use crate::registry::referrers_api::ReferrersApi;
 use crate::{Error, Result};
 
 /// After so many mounts refused in a row, none is asked for any more. A refusal may be about one pair of repositories (no
@@ -54,6 +57,8 @@ pub(crate) struct Host {
     pub(crate) pace: Option<Arc<Pace>>,
     /// Bytes a second.
     pub(crate) pipes: Pipes,
+    /// The slowest that a blob may come.
+    pub(super) floor: Floor,
     pub(super) clients: Clients,
     permits: Permits,
     /// How long it asked to be left alone.
@@ -65,6 +70,14 @@ pub(crate) struct Host {
     went_down: Notify,
     /// How many requests a second it takes, as its refusals tell.
     adaptive_pace: AdaptivePace,
+    /// What hosts that it redirected to gave to nobody.
+    pub(super) foreign_tokens: ForeignTokens,
+    /// It refuses HEADs of manifests that it answers GETs of.
+    refuses_heads: AtomicBool,
+    /// It has answered a request of this run.
+    answered: AtomicBool,
+    /// What a handshake showed, where requests broke before it had answered any.
+    handshake: OnceCell<Option<TlsFault>>,
     patches: AtomicBool,
     /// It was seen to say that an answer came from its upstream.
     says_origin: AtomicBool,
@@ -97,12 +110,17 @@ impl Host {
             profile,
             pace: settings.requests_per_second.and_then(|rate| Pace::new(rate, BURST)).map(Arc::new),
             pipes: Pipes::new(bandwidth, settings.bandwidth),
+            floor: settings.min_rate.map_or_else(Floor::default, |rate| Floor::new(rate.per_second())),
             permits: Permits::new(concurrency),
             pause: Pause::new(retry.longest_pause),
             backoff: Mutex::new(Backoff::new(retry)),
             elsewhere: Mutex::default(),
             went_down: Notify::new(),
             adaptive_pace: AdaptivePace::new(retry.second()),
+            foreign_tokens: ForeignTokens::default(),
+            refuses_heads: AtomicBool::new(false),
+            answered: AtomicBool::new(false),
+            handshake: OnceCell::new(),
             patches: AtomicBool::new(profile.upload == Upload::Patch),
             says_origin: AtomicBool::new(false),
             bare_etag: AtomicBool::new(false),
@@ -292,6 +310,43 @@ impl Host {
         }
     }
 
+    /// Whether HEADs of manifests are refused here, so that only a GET tells.
+    pub(crate) fn refuses_heads(&self) -> bool {
+        self.refuses_heads.load(Ordering::Relaxed)
+    }
+    /// A HEAD was refused, and the GET of the same manifest was not.
+    pub(crate) fn refused_head(&self) {
+        self.refuses_heads.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn has_answered(&self) {
+        self.answered.store(true, Ordering::Relaxed);
+    }
+
+    /// Why connections to a host break that has never answered, if TLS is the reason. Found out once, by a connection of its own: a
+    /// server that ends a TLS 1.3 connection for want of a client certificate, and one that gets plain HTTP where it speaks TLS, both
+    /// just close the connection as far as a request can see.
+    pub(super) async fn handshake_fault(&self) -> Option<TlsFault> {
+        if self.answered.load(Ordering::Relaxed) {
+            return None;
+        }
+        let found = self.handshake.get_or_init(|| async {
+            let addresses = self.policy.direct_addresses(&self.endpoint).await;
+            let shaken = http::shake_hands(&self.endpoint, &addresses, &self.clients.tls).await;
+            let origin = super::origin(&self.endpoint);
+            match (self.endpoint.scheme(), shaken) {
+                (_, Handshake::Unknown) | ("https", Handshake::Done) => None,
+                ("https", Handshake::Failed(error)) => cause::tls(&error, &origin, &self.name),
+                (_, Handshake::Failed(error)) if !cause::is_of_tls(&error) => None,
+                (_, Handshake::Done | Handshake::Failed(_)) => Some(TlsFault {
+                    what: format!("{origin} speaks TLS, not plain HTTP"),
+                    remedy: format!("set `plain_http = false` in [registry.\"{}\"]", self.name),
+                }),
+            }
+        });
+        found.await.clone()
+    }
+
     /// Counts a reader of one of the host's blobs until it is dropped.
     pub(crate) fn reader(&self) -> Reader {
         self.permits.reader()
@@ -313,6 +368,11 @@ impl Host {
     /// How it behaves as a pull-through cache: as its kind does, or as what its answers have given it away for.
     pub(crate) fn caching(&self) -> &'static Caching {
         if self.says_origin.load(Ordering::Relaxed) { self.profile.caching.that_says_origin() } else { self.profile.caching }
+    }
+
+    /// Whether it is a cache, as its kind or its answers say: it passes on what others have, each in repositories of its own.
+    pub(crate) fn is_cache(&self) -> bool {
+        self.says_origin.load(Ordering::Relaxed) || !std::ptr::eq(self.profile.caching, profiles::UNKNOWN.caching)
     }
 
     /// Whether an answer says that it comes from the upstream of a cache (docs/registries.md, "Azure: what a pull does").
@@ -364,6 +424,11 @@ impl Host {
     /// Whether `url` is the registry itself: scheme, host and port are its endpoint's. Only there do its credentials go.
     pub(crate) fn is_home(&self, url: &Url) -> bool {
         url.origin() == self.endpoint.origin()
+    }
+
+    /// Whether `url` is this host by https, which itself is spoken to by plain HTTP.
+    pub(crate) fn is_upgrade(&self, url: &Url) -> bool {
+        self.endpoint.scheme() == "http" && url.scheme() == "https" && url.host() == self.endpoint.host()
     }
 
     /// Reads an address that the registry sent (`Location`, `Link`), relative to `base`. A registry behind a TLS proxy

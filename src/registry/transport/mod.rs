@@ -8,6 +8,8 @@ mod backoff;
 mod body;
 mod cause;
 mod classify;
+mod floor;
+mod foreign;
 mod host;
 mod permit;
 mod pipes;
@@ -19,7 +21,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderValue, LOCATION, WWW_AUTHENTICATE};
+use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderValue, LOCATION};
 use reqwest::{Method, Response, StatusCode};
 use tokio::time::Instant;
 use url::Url;
@@ -27,6 +29,7 @@ use url::Url;
 pub(crate) use self::backoff::{Patience, RetryPolicy};
 pub(crate) use self::body::{Answer, Feed, Progress, Unread, commit_time};
 pub(crate) use self::classify::{Trouble, Verdict, classify};
+use self::floor::Meter;
 pub(crate) use self::host::BURST;
 pub(crate) use self::host::Host;
 pub(crate) use self::permit::{Claim, Reader};
@@ -35,6 +38,7 @@ use super::address;
 use super::auth::{Authenticator, Scopes};
 use super::counters::{Counters, RequestKind};
 use super::error::{self, MAX_ERROR_BODY, Refusal, Topic};
+use super::link;
 use super::toll::{Pull, Toll};
 use crate::content::{Charge, Place};
 use crate::limits::{Pace, Permit, Quota};
@@ -49,6 +53,9 @@ pub(crate) const EMPTY: &str = "an empty answer";
 
 /// A pause of this length is worth a line: an operator who looks on would wonder.
 const WORTH_SAYING: Duration = Duration::from_secs(5);
+
+/// What a registry has to say about an error comes with its status; a body that takes longer than this is left unread.
+const ERROR_BODY: Duration = Duration::from_secs(10);
 
 /// Whom a host sees: a login, its tokens, and what was asked with it.
 pub(crate) struct Account {
@@ -209,6 +216,7 @@ impl Transport {
                 Err(Unread::TooLong) => {
                     return Err(self.topic(call).error(Kind::Untrusted, format!("the answer is longer than the {most} bytes it may have")));
                 }
+                Err(Unread::Slow(why)) => return Err(self.topic(call).error(Kind::Unavailable, why)),
                 Err(Unread::Trouble(trouble)) => {
                     drop(answer);
                     self.stumble(&self.topic(call), patience, trouble, sent).await?;
@@ -336,8 +344,8 @@ impl Transport {
         }
         if status.is_success() {
             permit.fine();
-            let (idle, pipes) = (self.host.retry.idle, self.host.pipes.clone());
-            let answer = Answer { status, headers, url, sent, elsewhere, quota, response, idle, pipes, permit };
+            let (idle, meter, pipes) = (self.host.retry.idle, Meter::new(self.host.floor), self.host.pipes.clone());
+            let answer = Answer { status, headers, url, sent, elsewhere, quota, response, idle, meter, pipes, permit };
             return Ok(Attempt::Answer(Box::new(answer)));
         }
         let body = self.error_body(&mut response).await;
@@ -354,7 +362,7 @@ impl Transport {
         self.window_is_spent(call, &refusal, sent);
         drop(permit);
         if status.is_redirection() {
-            let error = misdirected(&self.topic(call), &headers);
+            let error = misdirected(&self.topic(call), &self.host, &headers);
             return Err(if call.abroad { error } else { error.status(refusal.status) });
         }
         if status == StatusCode::UNAUTHORIZED
@@ -363,11 +371,31 @@ impl Transport {
             && self.host.is_home(&call.url)
             && let Credentials::Of(scopes) = call.credentials
         {
-            return self.log_in(call, scopes, &challenges(&headers), authorization, &refusal).await.map(Attempt::LoggedIn);
+            if refusal.challenges.is_empty()
+                && let Some(header) = self.log_in_unasked(call, scopes, authorization).await?
+            {
+                return Ok(Attempt::LoggedIn(header));
+            }
+            return self.log_in(call, scopes, authorization, &refusal).await.map(Attempt::LoggedIn);
+        }
+        if matches!(refusal.status, 403 | 404)
+            && may_log_in
+            && refusal.foreign.is_none()
+            && self.host.is_home(&call.url)
+            && let Credentials::Of(scopes) = call.credentials
+            && let Some(header) = self.log_in_unasked(call, scopes, authorization).await?
+        {
+            return Ok(Attempt::LoggedIn(header));
+        }
+        if matches!(refusal.status, 401 | 403) && self.host.is_upgrade(&url) {
+            return Err(upgraded(&self.topic(call), &url).status(refusal.status));
         }
         // A HEAD of a blob is not worth another redirect: see `head_blob`.
-        let expires = refusal.foreign.is_some() && call.kind != RequestKind::BlobHead && !call.stranger;
+        // One that asks for a login has not expired: it was asked with a token of its own, if it gives any.
+        let expires = refusal.foreign.is_some() && refusal.challenges.is_empty() && call.kind != RequestKind::BlobHead && !call.stranger;
         Ok(match classify(refusal.status, refusal.code.as_deref(), expires) {
+            // Some have a broken API there, and are well otherwise: whether it is worth another attempt, the caller knows.
+            Verdict::Retry { .. } if call.kind == RequestKind::Referrers && refusal.status == 500 => Attempt::Refused(refusal, body),
             Verdict::Retry { .. } if call.stranger => Attempt::Trouble(Trouble::Answer(refusal).of_a_stranger(), sent),
             Verdict::Retry { .. } => Attempt::Trouble(Trouble::Answer(refusal), sent),
             Verdict::Done | Verdict::Fail => Attempt::Refused(refusal, body),
@@ -400,7 +428,7 @@ impl Transport {
             return Err(told_to_wait_by(topic, pause, &trouble));
         }
         let delay = if throttled { patience.throttled(answers_others) } else { patience.failed() };
-        let hopeless = hosts && self.host.is_failing(elsewhere);
+        let hopeless = hosts && (self.host.is_failing(elsewhere) || matches!(trouble, Trouble::Hopeless(_)));
         let Some(delay) = delay.filter(|_| !hopeless) else {
             let error = error::exhausted(topic, patience, &trouble);
             let outage = if hosts { self.host.gave_up(elsewhere, patience.spent_since(), &error) } else { None };
@@ -434,12 +462,7 @@ impl Transport {
                 call.charge.tally.add_pull();
             }
         }
-        let url = request.url().clone();
-        let (method, host, path) = (
-            request.method().clone(),
-            url[url::Position::BeforeHost..url::Position::AfterPort].to_owned(),
-            request.url().path().to_owned(),
-        );
+        let (method, url) = (request.method().clone(), request.url().clone());
         let client = match call.lane {
             _ if call.fresh => self.host.clients.fresh(),
             Lane::Small => &self.host.clients.api,
@@ -447,16 +470,10 @@ impl Transport {
         };
         let elsewhere = self.host.elsewhere(&url);
         let sent = Instant::now();
-        let answered = client.execute(request).await.map_err(|error| match address::blocked(&error) {
-            Some(why) => Hitch::Fatal(self.topic(call).error(Kind::Untrusted, format!("the registry may not send us there: {why}"))),
-            None => match cause::certificate(&error) {
-                Some(why) => Hitch::Fatal(distrusted(&self.topic(call), &host, &why)),
-                None => {
-                    let through = self.host.policy.proxy_of(&url).map(|proxy| format!(" (through the proxy {proxy})")).unwrap_or_default();
-                    Hitch::Trouble(Trouble::broken(elsewhere.as_deref(), format!("{}{through}", cause::words(&error))))
-                }
-            },
-        });
+        let answered = match client.execute(request).await {
+            Ok(response) => Ok(response),
+            Err(error) => Err(self.unanswered(call, &url, &error).await),
+        };
         if !call.stranger
             && let Ok(response) = &answered
         {
@@ -466,12 +483,37 @@ impl Transport {
             }
         }
         let status = answered.as_ref().map_or(0, |response| response.status().as_u16());
+        let (host, path) = (url.host_str().unwrap_or(""), url.path());
         tracing::debug!(%method, host, path, status, account = self.payer(call.charge), image = &*call.charge.image, "request");
         answered
     }
 
+    /// Why there is no answer from `url`.
+    async fn unanswered(&self, call: &Call<'_>, url: &Url, error: &reqwest::Error) -> Hitch {
+        let topic = self.topic(call);
+        if let Some(why) = address::blocked(error) {
+            return Hitch::Fatal(topic.error(Kind::Untrusted, format!("the registry may not send us there: {why}")));
+        }
+        let home = self.host.is_home(url);
+        let fault = match cause::tls(error, &origin(url), &self.host.name) {
+            None if home && !error.is_connect() => self.host.handshake_fault().await,
+            fault => fault,
+        };
+        if let Some(fault) = fault {
+            return Hitch::Fatal(topic.error(Kind::Unavailable, fault.what).remedy(fault.remedy));
+        }
+        if cause::is_too_large(error) {
+            return Trouble::Hopeless("the answer's headers are larger than any registry's".to_owned()).into();
+        }
+        let through = self.host.policy.proxy_of(url).map(|proxy| format!(" (through the proxy {proxy})")).unwrap_or_default();
+        Trouble::broken(self.host.elsewhere(url).as_deref(), format!("{}{through}", cause::words(error))).into()
+    }
+
     /// Sees every answer, of the registry itself or of the host `elsewhere` that it sent us to.
     fn observe(&self, status: StatusCode, elsewhere: Option<&str>, sent: Instant) {
+        if elsewhere.is_none() {
+            self.host.has_answered();
+        }
         if !matches!(classify(status.as_u16(), None, false), Verdict::Retry { .. }) {
             self.host.answered(elsewhere, sent);
         }
@@ -495,17 +537,20 @@ impl Transport {
         }
     }
 
-    /// Another login after a 401.
-    async fn log_in(
-        &self,
-        call: &Call<'_>,
-        scopes: &Scopes,
-        challenges: &[HeaderValue],
-        refused: Option<&HeaderValue>,
-        refusal: &Refusal,
-    ) -> Result<HeaderValue> {
+    /// A login after a refusal that asked for none of a request that was sent with none, if there is one to be tried.
+    async fn log_in_unasked(&self, call: &Call<'_>, scopes: &Scopes, sent_with: Option<&HeaderValue>) -> Result<Option<HeaderValue>> {
+        if sent_with.is_some() {
+            return Ok(None);
+        }
         let sender = token::Sender { transport: self, charge: call.charge };
-        let header = self.account.authenticator.challenged(challenges, scopes, refused, &sender).await;
+        let header = self.account.authenticator.unasked(scopes, &sender).await;
+        header.map_err(|error| error.on_side(self.side).subject(&*call.charge.image))
+    }
+
+    /// Another login after a 401.
+    async fn log_in(&self, call: &Call<'_>, scopes: &Scopes, refused: Option<&HeaderValue>, refusal: &Refusal) -> Result<HeaderValue> {
+        let sender = token::Sender { transport: self, charge: call.charge };
+        let header = self.account.authenticator.challenged(&refusal.challenges, scopes, refused, &sender).await;
         header.map_err(|error| match error.kind() {
             Kind::Unauthorized => error::unauthorized(&self.topic(call), refusal, &error),
             _ => error.on_side(self.side).subject(&*call.charge.image),
@@ -523,10 +568,10 @@ impl Transport {
         request
     }
 
-    /// As much of a refusal's body as is read, in no more time than silence may last; what breaks off is taken as it is.
+    /// As much of a refusal's body as is read in a short time; what breaks off is taken as it is.
     async fn error_body(&self, response: &mut Response) -> Bytes {
         let mut body = Vec::new();
-        let deadline = Instant::now() + self.host.retry.idle;
+        let deadline = Instant::now() + self.host.retry.idle.min(ERROR_BODY);
         while body.len() < MAX_ERROR_BODY
             && let Ok(Ok(Some(chunk))) = tokio::time::timeout_at(deadline, response.chunk()).await
         {
@@ -536,23 +581,31 @@ impl Transport {
     }
 }
 
-fn challenges(headers: &HeaderMap) -> Vec<HeaderValue> {
-    headers.get_all(WWW_AUTHENTICATE).iter().cloned().collect()
-}
-
 /// A redirect that is not followed: of a request that puts something, or without an address.
-fn misdirected(topic: &Topic<'_>, headers: &HeaderMap) -> Error {
-    let to = headers.get(LOCATION).and_then(|value| value.to_str().ok()).and_then(|text| Url::parse(text).ok());
+fn misdirected(topic: &Topic<'_>, host: &Host, headers: &HeaderMap) -> Error {
+    let to = headers.get(LOCATION).and_then(|value| Url::parse(&link::address(value)).ok());
+    if let Some(url) = to.as_ref().filter(|url| host.is_upgrade(url)) {
+        return upgraded(topic, url);
+    }
     let to = to.and_then(|url| url.host_str().map(str::to_owned)).map_or("nowhere".to_owned(), |host| format!("to {host}"));
     topic
         .error(Kind::Refused, format!("{} redirects this request {to}", topic.host))
         .remedy("if the registry has moved, name its address as `endpoint` in [registry]")
 }
 
-fn distrusted(topic: &Topic<'_>, host: &str, why: &str) -> Error {
-    topic
-        .error(Kind::Unavailable, format!("the certificate of {host} is not trusted: {why}"))
-        .remedy("name the authority that signed it as `ca` in [registry]")
+/// The registry's plain HTTP leads to its https, where our login does not follow.
+fn upgraded(topic: &Topic<'_>, to: &Url) -> Error {
+    topic.error(Kind::Refused, format!("{} redirects plain HTTP to https", topic.host)).remedy(format!(
+        "set endpoint = \"{}\" in [registry.\"{}\"]",
+        to.origin().ascii_serialization(),
+        topic.host
+    ))
+}
+
+/// Host and port, as messages name a server.
+fn origin(url: &Url) -> String {
+    let port = url.port_or_known_default().unwrap_or_default();
+    format!("{}:{port}", url.host_str().unwrap_or_default())
 }
 
 fn told_to_wait_by(topic: &Topic<'_>, pause: Duration, trouble: &Trouble) -> Error {

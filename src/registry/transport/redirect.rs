@@ -1,13 +1,16 @@
 //! Redirects of GET and HEAD, followed by hand: the registry's own answer carries the limits, the login goes to no other host,
 //! and no registry may send us where it likes.
 
+use std::time::Duration;
+
 use reqwest::header::{CONTENT_LENGTH, HeaderValue, LOCATION};
 use reqwest::{Method, Response, StatusCode};
 use url::Url;
 
 use super::body::silence;
-use super::{Call, Credentials, Transport, Trouble};
+use super::{Call, Claim, Credentials, Lane, Transport, Trouble};
 use crate::limits::Quota;
+use crate::registry::link;
 use crate::registry::toll::quota;
 use crate::{Error, Kind};
 
@@ -46,9 +49,12 @@ impl Transport {
     pub(super) async fn follow(&self, call: &Call<'_>, authorization: Option<&HeaderValue>) -> Result<Reply, Hitch> {
         let mut url = call.url.clone();
         let mut said = Quota::default();
+        // What another host gave us for itself.
+        let mut token = None;
         for _ in 0..=MOST_REDIRECTS {
             let home = !call.stranger && url.origin() == call.url.origin();
-            let mut request = self.request(call, url.clone(), authorization.filter(|_| home));
+            let shown = if home { authorization } else { token.as_ref() };
+            let mut request = self.request(call, url.clone(), shown);
             if call.method != Method::GET && call.method != Method::HEAD {
                 // An empty body says so: a POST without Content-Length is refused by some (411), and hyper would leave it out.
                 request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(call.body.len()));
@@ -61,15 +67,27 @@ impl Transport {
             let idle = self.host.retry.idle + call.grace;
             let response = match tokio::time::timeout(idle, self.leave(home.then_some(call.kind), call, request)).await {
                 Ok(answered) => answered?,
-                Err(_) => return Err(Trouble::broken(elsewhere.as_deref(), silence(idle)).into()),
+                Err(_) => return Err(unanswered(call, elsewhere.as_deref(), idle).into()),
             };
             if home {
                 said = quota(response.headers());
             }
             let Some(next) = self.next(call, &url, &response).await? else {
+                if !home
+                    && !call.stranger
+                    && !self.host.is_upgrade(&url)
+                    && token.is_none()
+                    && let Some(given) = self.foreign_token(call, &url, &response).await.map_err(Hitch::Fatal)?
+                {
+                    token = Some(given);
+                    continue;
+                }
                 let foreign = (!home).then(|| url.host_str().unwrap_or("another host").to_owned());
                 return Ok(Reply { response, url, quota: said, foreign, elsewhere });
             };
+            if next.origin() != url.origin() {
+                token = None;
+            }
             url = next;
         }
         let message = format!("the registry redirects more than {MOST_REDIRECTS} times");
@@ -87,8 +105,7 @@ impl Transport {
             let message = format!("the registry's redirect is not followed: {why}");
             Hitch::Fatal(self.topic(call).error(Kind::Untrusted, message))
         };
-        let location = location.to_str().map_err(|_| refuse("it leads to an address that is no text".to_owned()))?;
-        let next = self.host.resolve(from, location).map_err(refuse)?;
+        let next = self.host.resolve(from, &link::address(location)).map_err(refuse)?;
         if !call.abroad && !self.host.is_home(&next) {
             return Ok(None);
         }
@@ -99,6 +116,15 @@ impl Transport {
     /// Whether the registry may send us to `url`; why not, if it may not. It may always send us to itself.
     pub(crate) async fn allowed(&self, url: &Url) -> Result<(), String> {
         if self.host.is_home(url) { Ok(()) } else { self.host.policy.check(url).await }
+    }
+}
+
+/// No answer came. Headers that never end, and endless 1xx answers, look the same here, so that waiting as long once more is
+/// of no use. A blob that is being continued is worth it: what has arrived of it would be lost.
+fn unanswered(call: &Call<'_>, elsewhere: Option<&str>, idle: Duration) -> Trouble {
+    match (call.lane, call.claim, elsewhere) {
+        (Lane::Bulk, Claim::Continued, _) | (_, _, Some(_)) => Trouble::broken(elsewhere, silence(idle)),
+        _ => Trouble::Hopeless(format!("no answer came within {} s", idle.as_secs_f32())),
     }
 }
 

@@ -55,16 +55,19 @@ impl TokenSender for Sender<'_> {
         let mut patience = self.transport.host.patience();
         loop {
             let mut answer = match self.transport.deliver(&call, &mut patience).await? {
-                Outcome::Refused(refusal, body) => return Ok(TokenAnswer { status: refusal.status, body }),
+                Outcome::Refused(refusal, body) => {
+                    return Ok(TokenAnswer { status: refusal.status, body, challenges: refusal.challenges });
+                }
                 Outcome::Answer(answer) => answer,
             };
             let trouble = match answer.whole(MAX_TOKEN).await {
                 Ok(body) if body.is_empty() => answer.broken(EMPTY),
-                Ok(body) => return Ok(TokenAnswer { status: answer.status.as_u16(), body }),
+                Ok(body) => return Ok(TokenAnswer { status: answer.status.as_u16(), body, challenges: vec![] }),
                 Err(Unread::TooLong) => {
                     let message = format!("the token server's answer is longer than the {MAX_TOKEN} bytes it may have");
                     return Err(self.transport.topic(&call).error(Kind::Untrusted, message));
                 }
+                Err(Unread::Slow(why)) => return Err(self.transport.topic(&call).error(Kind::Unavailable, why)),
                 Err(Unread::Trouble(trouble)) => trouble,
             };
             let sent = answer.sent;

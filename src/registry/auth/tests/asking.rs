@@ -87,7 +87,7 @@ async fn where_post_is_not_spoken_an_identity_token_goes_by_get_from_then_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn scopes_without_a_repository_are_asked_for_too_and_others_repositories_are_not() {
+async fn scopes_without_a_repository_are_asked_for_always_and_another_repositorys_with_this_one() {
     let purse = purse(vec![Login::Anonymous]);
     let auth = authenticator("public.ecr.aws", "https://public.ecr.aws/", &purse);
     let server = Server::generous();
@@ -97,10 +97,50 @@ async fn scopes_without_a_repository_are_asked_for_too_and_others_repositories_a
     assert_eq!(
         server.lines(),
         [
-            "GET https://public.ecr.aws/token/?service=public.ecr.aws&scope=repository:x/y:pull&scope=aws",
+            "GET https://public.ecr.aws/token/?service=public.ecr.aws&scope=repository:x/y:pull&scope=repository:samalba/my-app:pull&scope=aws",
             "GET https://public.ecr.aws/token/?service=public.ecr.aws&scope=repository:z:pull&scope=aws",
         ]
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_kind_of_request_needs_is_remembered_for_that_kind() {
+    let (auth, _) = hub(vec![password("pw")]);
+    let server = Server::generous();
+    let tags = |repository: &str| Scopes::pull(repository).to(Purpose::Tags);
+    let pull = challenged(&auth, HUB, &Scopes::pull("a/b"), None, &server).await.unwrap();
+    assert_eq!(auth.authorization(&tags("a/b"), &*server).await.unwrap().unwrap(), pull, "the same token, as long as it will do");
+    let more = format!(r#"{HUB},scope="repository:a/b:metadata_read",error="insufficient_scope""#);
+    let listing = challenged(&auth, &more, &tags("a/b"), Some(&pull), &server).await.unwrap();
+    assert_eq!(auth.authorization(&tags("a/b"), &*server).await.unwrap().unwrap(), listing);
+    // Another repository: a pull as before, a list with the right that lists need.
+    auth.authorization(&Scopes::pull("c/d"), &*server).await.unwrap();
+    auth.authorization(&tags("c/d"), &*server).await.unwrap();
+    let url = "GET https://auth.docker.io/token?service=registry.docker.io&scope=repository";
+    let asked = ["a/b:pull", "a/b:pull,metadata_read", "c/d:pull", "c/d:pull,metadata_read"].map(|scope| format!("{url}:{scope} [ann:pw]"));
+    assert_eq!(server.lines(), asked);
+    // Refused once more, it is refused for lists alone.
+    assert!(challenged(&auth, &more, &tags("a/b"), Some(&listing), &server).await.is_err());
+    assert!(auth.authorization(&Scopes::pull("a/b"), &*server).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_login_that_nobody_asked_for_is_tried_if_the_root_asks() {
+    let (auth, _) = hub(vec![password("pw")]);
+    let server = Server::with_challenges(401, &[HUB]);
+    assert_eq!(auth.unasked(&one(0), &*server).await.unwrap().unwrap(), "Bearer t2");
+    assert_eq!(server.line(0), "GET https://registry-1.docker.io/v2/");
+    assert!(server.line(1).ends_with("library/alpine:pull [ann:pw]"));
+    // Once it is known, the login comes by itself.
+    assert_eq!(auth.unasked(&one(0), &*server).await.unwrap(), None);
+    for (status, login, asked) in [(200, password("pw"), 1), (401, Login::Anonymous, 0)] {
+        let (auth, _) = hub(vec![login]);
+        let server = Server::with_challenges(status, &[]);
+        for _ in 0..2 {
+            assert_eq!(auth.unasked(&one(0), &*server).await.unwrap(), None);
+        }
+        assert_eq!(server.count(), asked);
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -124,7 +164,7 @@ async fn challenges_of_no_use_say_why() {
     for (challenges, part) in [
         (vec![], "without saying how"),
         (vec!["Negotiate"], "larder does not have: Negotiate"),
-        (vec![r#"Bearer realm="/token""#], "its token server `/token` is no URL"),
+        (vec![r#"Bearer realm="a realm""#], "its token server `a realm` is no URL"),
         (vec!["Bearer"], "is no URL"),
     ] {
         let (auth, _) = hub(vec![password("pw")]);
@@ -147,7 +187,12 @@ async fn passwords_go_to_the_registrys_own_token_server_only() {
     for (host, endpoint, realm, with_password, anonymously) in [
         ("docker.io", "https://registry-1.docker.io/", "https://auth.docker.io/token", true, true),
         ("docker.io", "https://mirror.corp.example/", "https://auth.docker.io/token", true, true),
-        ("docker.io", "https://mirror.corp.example/", "https://mirror.corp.example:8443/token", true, true),
+        ("docker.io", "https://mirror.corp.example/", "https://mirror.corp.example:8443/token", false, true),
+        ("docker.io", "https://mirror.corp.example:8443/", "https://mirror.corp.example:8443/token", true, true),
+        ("named.example.com", "https://named.example.com/", "https://named.example.com:5001/token", true, true),
+        ("named.example.com", "https://named.example.com/", "https://named.example.com:5002/token", false, true),
+        ("r.example.com:5000", "https://mirror.corp.example/", "https://r.example.com:5000/t", true, true),
+        ("r.example.com:5000", "https://r.example.com:5000/", "https://r.example.com/t", false, true),
         ("registry.gitlab.com", "https://registry.gitlab.com/", "https://gitlab.com/jwt/auth", true, true),
         ("r.example.com:5000", "https://r.example.com:5000/", "https://auth.example.com/t", true, true),
         ("r.example.com", "https://r.example.com/", "https://auth.docker.io/token", false, true),
@@ -159,7 +204,7 @@ async fn passwords_go_to_the_registrys_own_token_server_only() {
         ("r.example.com", "https://r.example.com/", "https://169.254.169.254/t", false, false),
         ("r.example.com", "https://r.example.com/", "https://u:p@r.example.com/t", false, false),
         ("r.example.com", "https://r.example.com/", "file:///etc/passwd", false, false),
-        ("127.0.0.1:5000", "http://127.0.0.1:5000/", "http://127.0.0.1:5001/t", true, true),
+        ("127.0.0.1:5000", "http://127.0.0.1:5000/", "http://127.0.0.1:5001/t", false, true),
         ("127.0.0.1:5000", "http://127.0.0.1:5000/", "http://localhost:5001/t", true, true),
         ("127.0.0.1:5000", "http://127.0.0.1:5000/", "http://169.254.169.254/t", false, false),
     ] {
@@ -175,5 +220,8 @@ async fn passwords_go_to_the_registrys_own_token_server_only() {
     }
     let auth = authenticator("r.example.com", "https://r.example.com/", &purse(vec![password("pw")]));
     let error = challenged(&auth, &bearer("https://auth.attacker.net/t?q=1"), &one(0), None, &Server::generous()).await.unwrap_err();
+    let elsewhere = authenticator("r.example.com", "https://r.example.com/", &purse(vec![password("pw")]));
+    let other_port = challenged(&elsewhere, &bearer("https://r.example.com:9/t"), &one(0), None, &Server::generous()).await.unwrap_err();
+    insta::assert_snapshot!(other_port, @r#"upstream: log in to r.example.com: the registry asks for the password of r.example.com at https://r.example.com:9/t, another port of its host; not sent (if its token server is there, name it in the configuration: [registry."r.example.com:9"])"#);
     insta::assert_snapshot!(error, @"upstream: log in to r.example.com: the registry asks for the password of r.example.com at https://auth.attacker.net/t, which is not part of it; not sent (if the images come from `auth.attacker.net`, name that host in the list; without credentials for r.example.com it is asked anonymously)");
 }

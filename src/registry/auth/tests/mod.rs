@@ -21,16 +21,24 @@ type Script = dyn Fn(&TokenRequest, usize) -> (u16, String) + Send + Sync;
 struct Server {
     asked: Mutex<Vec<TokenRequest>>,
     script: Box<Script>,
+    /// What requests without a login are answered with, at the API's root.
+    root: Option<(u16, Vec<HeaderValue>)>,
 }
 
 impl Server {
     fn new(script: impl Fn(&TokenRequest, usize) -> (u16, String) + Send + Sync + 'static) -> Arc<Self> {
-        Arc::new(Server { asked: Mutex::default(), script: Box::new(script) })
+        Arc::new(Server { asked: Mutex::default(), script: Box::new(script), root: None })
     }
 
     /// Gives the nth request the token `tn`, for 300 seconds.
     fn generous() -> Arc<Self> {
         Self::new(|_, n| (200, format!(r#"{{"token":"t{n}","expires_in":300}}"#)))
+    }
+
+    /// The same, with a root that answers so.
+    fn with_challenges(status: u16, challenges: &[&str]) -> Arc<Self> {
+        let script = |_: &TokenRequest, n| (200, format!(r#"{{"token":"t{n}","expires_in":300}}"#));
+        Arc::new(Server { asked: Mutex::default(), script: Box::new(script), root: Some((status, headers(challenges))) })
     }
 
     fn always(status: u16, body: &'static str) -> Arc<Self> {
@@ -79,8 +87,11 @@ impl TokenSender for Server {
             asked.len()
         };
         tokio::time::sleep(Duration::from_secs(1)).await;
+        if let Some((status, challenges)) = self.root.as_ref().filter(|_| request.url.path() == "/v2/") {
+            return Ok(TokenAnswer { status: *status, body: Bytes::new(), challenges: challenges.clone() });
+        }
         let (status, body) = (self.script)(&request, n);
-        Ok(TokenAnswer { status, body: Bytes::from(body) })
+        Ok(TokenAnswer { status, body: Bytes::from(body), challenges: vec![] })
     }
 }
 
@@ -121,7 +132,8 @@ fn identity(token: &str) -> Login {
 fn authenticator(host: &str, endpoint: &str, purse: &Arc<Purse>) -> Arc<Authenticator> {
     let endpoint = Url::parse(endpoint).unwrap();
     let policy = Arc::new(AddressPolicy::offline(&endpoint));
-    Arc::new(Authenticator::new(host, endpoint, Side::Upstream, Arc::clone(purse) as Arc<dyn Logins>, policy))
+    let named = Arc::new([("named.example.com".to_owned(), 5001)]);
+    Arc::new(Authenticator::new(host, endpoint, Side::Upstream, Arc::clone(purse) as Arc<dyn Logins>, policy, named))
 }
 
 fn hub(logins: Vec<Login>) -> (Arc<Authenticator>, Arc<Purse>) {

@@ -1,0 +1,151 @@
+//! A target registry whose repositories have accounts of their own: docker's and podman's files may hold one for each path.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+
+use crate::config::CredentialStore;
+use crate::content::{
+    BlobStream, Charge, Descriptor, Digest, DigestTags, Manifest, OpenBlob, Place, Presence, Publication, ReferrerList, Sink, Source,
+};
+use crate::name::Reference;
+use crate::registry::{Registries, RegistryStore};
+use crate::resume::Pushes;
+use crate::{Result, Side};
+
+/// A target registry, each repository as the account that is its own.
+pub(super) struct ByAccount {
+    host: String,
+    registries: Arc<Registries>,
+    credentials: Arc<CredentialStore>,
+    /// Of what is about no repository.
+    first: Arc<RegistryStore>,
+    /// Where pushes are known to be taken.
+    pushes: Arc<Pushes>,
+    known: Mutex<HashMap<Place, Arc<RegistryStore>>>,
+}
+
+impl ByAccount {
+    pub(super) fn new(
+        host: &str,
+        registries: &Arc<Registries>,
+        credentials: &Arc<CredentialStore>,
+        first: Arc<RegistryStore>,
+        pushes: &Arc<Pushes>,
+    ) -> Self {
+        let (registries, credentials, pushes) = (Arc::clone(registries), Arc::clone(credentials), Arc::clone(pushes));
+        ByAccount { host: host.to_owned(), registries, credentials, first, pushes, known: Mutex::default() }
+    }
+
+    /// The registry as the account of `place` sees it.
+    async fn at(&self, place: &Place) -> Result<Arc<RegistryStore>> {
+        let known = |by_place: &HashMap<Place, Arc<RegistryStore>>| by_place.get(place).cloned();
+        if let Some(store) = known(&self.known.lock().unwrap_or_else(PoisonError::into_inner)) {
+            return Ok(store);
+        }
+        let account = self.credentials.account_for_host(&self.host, place.as_str()).await?;
+        let store = self.registries.store(Side::Target, &self.host, Arc::new(account))?;
+        store.remember_pushes(Arc::clone(&self.pushes));
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(place.clone(), Arc::clone(&store));
+        Ok(store)
+    }
+}
+
+#[async_trait]
+impl Source for ByAccount {
+    async fn ready(&self) {
+        self.first.ready().await;
+    }
+
+    async fn resolve(&self, place: &Place, reference: &Reference, charge: &Charge) -> Result<Option<Descriptor>> {
+        self.at(place).await?.resolve(place, reference, charge).await
+    }
+
+    async fn tags(&self, place: &Place, charge: &Charge) -> Result<Vec<String>> {
+        self.at(place).await?.tags(place, charge).await
+    }
+
+    async fn repositories(&self, charge: &Charge) -> Result<Option<Vec<Place>>> {
+        self.first.repositories(charge).await
+    }
+
+    async fn referrers(&self, place: &Place, subject: &Digest, charge: &Charge) -> Result<Vec<Descriptor>> {
+        self.at(place).await?.referrers(place, subject, charge).await
+    }
+
+    async fn listed_referrers(
+        &self,
+        place: &Place,
+        subject: &Digest,
+        artifact_type: Option<&str>,
+        charge: &Charge,
+    ) -> Result<ReferrerList> {
+        self.at(place).await?.listed_referrers(place, subject, artifact_type, charge).await
+    }
+
+    async fn find_tag(&self, place: &Place, tag: &str, charge: &Charge) -> Result<Option<Descriptor>> {
+        self.at(place).await?.find_tag(place, tag, charge).await
+    }
+
+    async fn digest_tags(&self, place: &Place, charge: &Charge) -> Result<Arc<DigestTags>> {
+        self.at(place).await?.digest_tags(place, charge).await
+    }
+
+    async fn manifest(&self, place: &Place, digest: &Digest, charge: &Charge) -> Result<Option<Manifest>> {
+        self.at(place).await?.manifest(place, digest, charge).await
+    }
+
+    async fn blob(&self, place: &Place, blob: &Descriptor, offset: u64, charge: &Charge) -> Result<Option<BlobStream>> {
+        self.at(place).await?.blob(place, blob, offset, charge).await
+    }
+
+    async fn blob_size(&self, place: &Place, digest: &Digest, charge: &Charge) -> Result<Option<u64>> {
+        self.at(place).await?.blob_size(place, digest, charge).await
+    }
+}
+
+#[async_trait]
+impl Sink for ByAccount {
+    async fn published(&self, place: &Place, reference: &Reference, charge: &Charge) -> Result<Option<Descriptor>> {
+        self.at(place).await?.published(place, reference, charge).await
+    }
+
+    async fn admits(&self, place: &Place, charge: &Charge) -> Result<()> {
+        self.at(place).await?.admits(place, charge).await
+    }
+
+    async fn holds_blob(&self, place: &Place, blob: &Descriptor, charge: &Charge) -> Result<Presence> {
+        self.at(place).await?.holds_blob(place, blob, charge).await
+    }
+
+    async fn holds_manifest(&self, place: &Place, manifest: &Descriptor, charge: &Charge) -> Result<Presence> {
+        self.at(place).await?.holds_manifest(place, manifest, charge).await
+    }
+
+    /// Only within one account: what another may read, this one need not.
+    async fn link(&self, from: &Place, to: &Place, blob: &Descriptor, charge: &Charge) -> Result<bool> {
+        let (theirs, ours) = (self.at(from).await?, self.at(to).await?);
+        if Arc::ptr_eq(&theirs, &ours) { ours.link(from, to, blob, charge).await } else { Ok(false) }
+    }
+
+    async fn write_blob(&self, place: &Place, blob: &Descriptor, open: &dyn OpenBlob, charge: &Charge) -> Result<()> {
+        self.at(place).await?.write_blob(place, blob, open, charge).await
+    }
+
+    async fn put_manifest(&self, place: &Place, manifest: &Manifest, charge: &Charge) -> Result<()> {
+        self.at(place).await?.put_manifest(place, manifest, charge).await
+    }
+
+    async fn publish(&self, publication: &Publication, charge: &Charge) -> Result<()> {
+        self.at(&publication.place).await?.publish(publication, charge).await
+    }
+
+    async fn attach(&self, place: &Place, subject: &Digest, referrers: &[Manifest], charge: &Charge) -> Result<()> {
+        self.at(place).await?.attach(place, subject, referrers, charge).await
+    }
+
+    async fn attach_tagged(&self, publication: &Publication, subject: &Digest, charge: &Charge) -> Result<()> {
+        self.at(&publication.place).await?.attach_tagged(publication, subject, charge).await
+    }
+}
