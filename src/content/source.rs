@@ -182,6 +182,11 @@ pub trait Source: Send + Sync {
         false
     }
 
+    /// How often an image's own manifest is read beyond the first time, which costs as much again.
+    fn more_reads_of_the_root(&self) -> u64 {
+        0
+    }
+
     /// Waits until this source may be asked for bytes. Who is about to lead others calls it first, so that it leads nobody
     /// while it waits.
     async fn ready(&self) {}

@@ -167,7 +167,9 @@ impl Engine {
             });
         }
         let cost = self.image_cost(image, survey).await?;
-        self.and_referrers(image, survey, cost).await
+        let more = if cost == Cost::NOTHING { 0 } else { image.upstream.more_reads_of_the_root() };
+        let cost = self.and_referrers(image, survey, cost).await?;
+        Ok(Cost { pulls: cost.pulls + more, at_most: cost.at_most + more, ..cost })
     }
 
     /// The image's own cost, and that of what refers to it, as far as lists tell.

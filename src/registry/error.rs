@@ -274,7 +274,7 @@ fn kind_of(operation: &str, refusal: &Refusal) -> Kind {
         401 => Kind::Unauthorized,
         501 => Kind::Refused,
         404 | 410 if !is_push(operation) => Kind::NotFound,
-        500..=599 | 408 | 499 => Kind::Unavailable,
+        500..=599 | 408 | 424 | 499 => Kind::Unavailable,
         _ => Kind::Refused,
     }
 }

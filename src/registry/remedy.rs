@@ -23,6 +23,10 @@ pub(crate) fn of(topic: &Topic<'_>, refusal: &Refusal) -> Option<String> {
         // docs/registries.md, "Azure: what a pull does": said by the artifact cache.
         return Some(CACHE_LOGIN.to_owned());
     }
+    if text.contains("requested access to pull from source") && text.contains("for cache rule") {
+        // Said by the artifact cache (Azure/acr#772).
+        return Some(CACHE_RIGHT.to_owned());
+    }
     if push && is_said_by_a_cache(&refusal.message) {
         return Some(format!("a cache rule that owns the repository, or a proxy project, refuses pushes: {CACHE_REMEDY}"));
     }
@@ -36,6 +40,7 @@ pub(crate) fn of(topic: &Topic<'_>, refusal: &Refusal) -> Option<String> {
         405 | 501 if topic.operation == START => {
             Some(format!("the registry takes no pushes; if it is a pull-through cache, {CACHE_REMEDY}"))
         }
+        424 => Some(CACHE_UPSTREAM.to_owned()),
         401 if topic.host == DOCKER_HUB => Some(format!("{}; {HUB_401}", log_in(topic))),
         401 => Some(log_in(topic)),
         403 if push => {
@@ -64,6 +69,8 @@ pub(crate) fn beyond_login(topic: &Topic<'_>, refusal: &Refusal) -> Option<Strin
 /// docs/registries.md, "Errors": Docker Hub says 401 for a repository that does not exist.
 const HUB_401: &str = "or the repository does not exist: Docker Hub answers both alike";
 const CACHE_LOGIN: &str = "it is the cache that its upstream refuses: see the credential set of the cache rule there (`az acr credential-set show`), not larder's";
+const CACHE_RIGHT: &str = "the cache may not pull that: see that the credential set or managed identity of its cache rule may read the source (`az acr cache show`), and that the source exists";
+const CACHE_UPSTREAM: &str = "the cache's upstream did not answer it: run the same command later; if it stays so, see the health of the cache rule's credentials (`az acr credential-set show`)";
 const LOG_IN: &str = "check what larder logs in with";
 
 fn log_in(topic: &Topic<'_>) -> String {
@@ -180,6 +187,17 @@ mod tests {
                 "authentication required with source registry for cache rule 'docker-io'",
                 Some("credential set of the cache rule"),
             ),
+            (
+                "contoso.azurecr.io",
+                "get manifest",
+                401,
+                "UNAUTHORIZED",
+                "requested access to pull from source 'docker.io/library/alpine' for cache rule 'hub' has been denied",
+                Some("managed identity of its cache rule may read the source"),
+            ),
+            ("contoso.azurecr.io", "get manifest", 424, "", "", Some("the cache's upstream did not answer it")),
+            ("harbor.corp", "start upload", 403, "DENIED", "can not push artifact to a proxy project: hub", Some("delivery = \"warm\"")),
+            ("cache.corp", "start upload", 405, "UNSUPPORTED", "The operation is unsupported.", Some("writable_cache = true")),
             ("quay.io", "list tags", 404, "NAME_UNKNOWN", "", None),
         ] {
             let remedy = remedy(host, operation, status, code, message);

@@ -9,7 +9,7 @@ use super::counters::RequestKind;
 use super::manifests::{accept, media_type, said_digest};
 use super::profiles::{BlobOrigin, Caching, Support};
 use super::store::RegistryStore;
-use super::transport::{Answer, Call};
+use super::transport::{Answer, Call, Patience};
 use crate::content::{BlobStream, Charge, Descriptor, Digest, Manifest, Place};
 use crate::name::Reference;
 use crate::{Kind, Result, Side};
@@ -91,6 +91,16 @@ impl RegistryStore {
     /// Reads the manifest that `reference` names, by GET: a pull, if `charge` has an account for it.
     pub(crate) async fn pull(&self, place: &Place, reference: &Reference, charge: &Charge) -> Result<Option<Manifest>> {
         self.fetch_manifest(place, reference, &Scopes::pull(place.as_str()), charge).await
+    }
+
+    /// Asks for `/v2/`, as clients do before anything else: a cache that keeps answers by their address has it for them then.
+    pub(crate) async fn ping(&self, place: &Place, charge: &Charge) {
+        let scopes = Scopes::pull(place.as_str());
+        let url = self.transport.host.url("");
+        let call = Call::new((RequestKind::Token, "ask for /v2/", Method::GET), url, place, &scopes, charge);
+        if let Err(error) = self.transport.send(&call, &mut Patience::new(self.transport.host.retry, 1)).await {
+            tracing::debug!(%error, "the cache does not answer /v2/");
+        }
     }
 
     /// Whether it has the blob, by HEAD.

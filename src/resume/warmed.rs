@@ -39,6 +39,12 @@ pub struct Pulled {
     pub platforms: Vec<String>,
     /// How thoroughly: 0 manifests only, 1 a HEAD for each blob, 2 each blob read.
     pub depth: u8,
+    /// The manifests that were pulled, the image's own among them; empty in lines of earlier versions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub manifests: Vec<Digest>,
+    /// The blobs of these manifests.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub blobs: Vec<Digest>,
     /// When the pull began: from then on the cache may have counted.
     #[serde(with = "rfc3339")]
     pub at: Timestamp,
@@ -144,6 +150,8 @@ mod tests {
             digest,
             platforms: vec!["linux/amd64".into()],
             depth: 2,
+            manifests: vec![Digest::sha256(&[n])],
+            blobs: vec![Digest::sha256(&[n, n])],
             at: now(),
         }
     }

@@ -8,6 +8,9 @@
 pub enum Authentication {
     /// With credentials only.
     Required,
+    /// With credentials, or by an identity of Azure's that needs no secret: another Azure registry by a managed identity, Google's by
+    /// workload identity federation.
+    OrIdentity,
     /// Without credentials only.
     Refused,
     /// Either way.
@@ -18,13 +21,13 @@ pub enum Authentication {
 const UPSTREAMS: [(&str, Authentication); 13] = [
     ("docker.io", Authentication::Required),
     ("dhi.io", Authentication::Required),
-    ("*.azurecr.io", Authentication::Required),
+    ("*.azurecr.io", Authentication::OrIdentity),
     ("mcr.microsoft.com", Authentication::Refused),
     ("public.ecr.aws", Authentication::Refused),
     ("ghcr.io", Authentication::Optional),
     ("quay.io", Authentication::Optional),
     ("registry.k8s.io", Authentication::Optional),
-    ("*.pkg.dev", Authentication::Required),
+    ("*.pkg.dev", Authentication::OrIdentity),
     ("gcr.io", Authentication::Optional),
     ("nvcr.io", Authentication::Optional),
     ("registry.redhat.io", Authentication::Required),
@@ -48,8 +51,8 @@ mod tests {
     fn hosts_are_found_by_name_and_by_suffix() {
         for (host, expected) in [
             ("docker.io", Some(Authentication::Required)),
-            ("contoso.azurecr.io", Some(Authentication::Required)),
-            ("europe-docker.pkg.dev", Some(Authentication::Required)),
+            ("contoso.azurecr.io", Some(Authentication::OrIdentity)),
+            ("europe-docker.pkg.dev", Some(Authentication::OrIdentity)),
             ("mcr.microsoft.com", Some(Authentication::Refused)),
             ("quay.io", Some(Authentication::Optional)),
             ("azurecr.io", None),

@@ -14,7 +14,7 @@ use crate::name::Reference;
 use crate::registry::{CACHE_REMEDY, RegistryStore, pull_row};
 use crate::report::{RegistryRow, Reporter, Requests};
 use crate::rules::{Delivery, Rule};
-use crate::warm::{Cache, Through, Upstream};
+use crate::warm::{Belief, Cache, Through, Upstream};
 use crate::{Error, Kind, Result, Side};
 
 /// Whom an upstream counts when a cache pulls from it with a login that larder does not know.
@@ -116,7 +116,14 @@ impl Engines {
     pub(super) async fn survey(&self, image: &Image, through: Option<&Arc<Through>>, recheck: bool) -> Result<Next> {
         match through {
             Some(_) if self.stop_requested() => Err(Error::cancelled("resolve tag")),
-            Some(through) => through.survey(image.immutable, recheck, &image.charge).await,
+            Some(through) => {
+                let belief = match (recheck, self.warm.as_ref().is_some_and(|warming| warming.verify)) {
+                    (true, _) => Belief::Nothing,
+                    (false, true) => Belief::Answers,
+                    (false, false) => Belief::Memory,
+                };
+                through.survey(image.immutable, belief, &image.charge).await
+            }
             None => self.survey_push(image).await,
         }
     }
@@ -158,7 +165,7 @@ impl Engines {
             let (standing, survey) = self.push.compare(image).await?;
             return Ok((standing, Some(survey.wanted.digest.clone()), Some(survey)));
         };
-        Ok(match through.survey(image.immutable, false, &image.charge).await? {
+        Ok(match through.survey(image.immutable, Belief::Memory, &image.charge).await? {
             Next::Nothing(current) => (Compared::Current(current.digest), current.source_digest, None),
             Next::Bring(survey) => {
                 let to = survey.wanted.digest.clone();

@@ -1,17 +1,28 @@
 //! The cache that a run warms.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::OnceCell;
+
 use crate::Result;
-use crate::content::{Charge, Digest, Place};
+use crate::content::{Charge, Digest, Links, Place};
 use crate::copy;
 use crate::limits::{Claim, Mode};
 use crate::registry::profiles::Caching;
 use crate::registry::{BlobSeen, RegistryStore};
 use crate::resume::Warmed;
 use crate::rules::WarmBlobs;
+
+/// A manifest or blob in one repository.
+type Piece = (Place, Digest);
+
+/// What a manifest refers to.
+struct Below {
+    manifests: Vec<Digest>,
+    blobs: Vec<Digest>,
+}
 
 /// The target of a run, as a pull-through cache: one for all its images.
 pub(crate) struct Cache {
@@ -21,6 +32,12 @@ pub(crate) struct Cache {
     blobs: Mutex<HashMap<Place, WarmBlobs>>,
     /// Blobs that the cache had to ask its upstream for, and for which repositories, in their order.
     passed: Mutex<HashMap<Digest, Vec<Place>>>,
+    /// What the manifests refer to that were read through it: manifests and blobs.
+    links: Mutex<HashMap<Piece, Below>>,
+    /// Whether it was asked for `/v2/`.
+    pinged: OnceCell<()>,
+    /// Whether it said to have a blob, when it was asked in this run.
+    confirmed: Mutex<HashMap<Piece, Arc<OnceCell<bool>>>>,
 }
 
 /// How long a cache that stores in the background what it passes on needs for that, usually: it has read the blob beside us.
@@ -32,7 +49,15 @@ pub(super) const SETTLED: u32 = 5;
 impl Cache {
     /// The cache at `store`, of which `warmed` says what was pulled before.
     pub(crate) fn new(store: Arc<RegistryStore>, warmed: Arc<Warmed>) -> Arc<Self> {
-        Arc::new(Cache { store, warmed, blobs: Mutex::default(), passed: Mutex::default() })
+        Arc::new(Cache {
+            store,
+            warmed,
+            blobs: Mutex::default(),
+            passed: Mutex::default(),
+            links: Mutex::default(),
+            pinged: OnceCell::new(),
+            confirmed: Mutex::default(),
+        })
     }
 
     /// The two ends that the engine copies between: everything is written to the cache, nothing is read back from it.
@@ -79,6 +104,49 @@ impl Cache {
             }
         }
         Ok(())
+    }
+
+    /// Asks for `/v2/`, once a run.
+    pub(super) async fn ping(&self, place: &Place, charge: &Charge) {
+        self.pinged.get_or_init(|| self.store.ping(place, charge)).await;
+    }
+
+    /// A manifest was read at `place`, and refers to `links`.
+    pub(super) fn learn(&self, place: &Place, manifest: &Digest, links: &Links) {
+        let manifests = links.manifests.iter().map(|child| child.digest.clone()).collect();
+        let blobs = links.blobs.iter().filter(|blob| !blob.is_foreign()).map(|blob| blob.digest.clone()).collect();
+        let mut known = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        known.insert((place.clone(), manifest.clone()), Below { manifests, blobs });
+    }
+
+    /// The manifests at and below `roots` that were read at `place`, and their blobs; each once.
+    pub(super) fn pieces(&self, place: &Place, roots: Vec<Digest>) -> (Vec<Digest>, Vec<Digest>) {
+        let known = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut manifests, mut blobs, mut left) = (BTreeSet::new(), BTreeSet::new(), roots);
+        while let Some(digest) = left.pop() {
+            if let Some(below) = known.get(&(place.clone(), digest.clone()))
+                && manifests.insert(digest)
+            {
+                left.extend(below.manifests.iter().cloned());
+                blobs.extend(below.blobs.iter().cloned());
+            }
+        }
+        (manifests.into_iter().collect(), blobs.into_iter().collect())
+    }
+
+    /// Whether the cache has `blob` of its own, asked once a run.
+    ///
+    /// # Errors
+    /// If it cannot be asked.
+    pub(super) async fn confirms(&self, place: &Place, blob: &Digest, charge: &Charge) -> Result<bool> {
+        let key = (place.clone(), blob.clone());
+        let asked = Arc::clone(self.confirmed.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default());
+        let look = || async {
+            let seen = self.store.look_for_blob(place, blob, charge).await?;
+            self.seen(blob, place, seen);
+            Ok(seen == BlobSeen::There)
+        };
+        asked.get_or_try_init(look).await.copied()
     }
 
     /// Takes note of an answer about `blob` at `place`.

@@ -5,13 +5,13 @@ use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 
 use super::Through;
-use super::through::charge_nobody;
-use crate::Result;
+use super::through::{Belief, charge_nobody};
 use crate::content::{Charge, Descriptor, Digest, ManifestKind, kind_of};
 use crate::name::Reference;
 use crate::registry::Looked;
 use crate::resume::Pulled;
 use crate::rules::WarmBlobs;
+use crate::{Error, Result};
 
 /// Children of one index that are asked about at once, as in the engine.
 const CHILDREN: usize = 8;
@@ -39,8 +39,42 @@ pub(super) fn depth(blobs: WarmBlobs) -> u8 {
 
 impl Through {
     /// What proves that the cache has the image now, if anything does. Spends no pull.
-    pub(super) async fn proof(&self, charge: &Charge) -> Result<Option<Proof>> {
-        if self.cache.caching().says_origin { self.said_by_cache(&charge_nobody(charge)).await } else { Ok(self.remembered()) }
+    pub(super) async fn proof(&self, belief: Belief, charge: &Charge) -> Result<Option<Proof>> {
+        let charge = charge_nobody(charge);
+        match belief {
+            Belief::Nothing => Ok(None),
+            _ if self.cache.caching().says_origin => self.said_by_cache(&charge).await,
+            Belief::Memory => Ok(self.remembered().map(|pulled| Proof { source: pulled.source, digest: pulled.digest })),
+            Belief::Answers => match self.remembered() {
+                Some(pulled) => self.confirmed(pulled, &charge).await,
+                None => Ok(None),
+            },
+        }
+    }
+
+    /// Asks the cache for each piece that larder remembers to have pulled, blobs first: a manifest that is not there may cost a pull.
+    async fn confirmed(&self, pulled: Pulled, charge: &Charge) -> Result<Option<Proof>> {
+        if pulled.manifests.is_empty() {
+            // Pulled by a version that did not write down what.
+            return Ok(None);
+        }
+        let (store, place) = (&self.cache.store, &self.place);
+        if self.warm.blobs != WarmBlobs::None {
+            let asked = stream::iter(pulled.blobs).map(|blob| async move { self.cache.confirms(place, &blob, charge).await });
+            if !asked.buffer_unordered(CHILDREN).try_all(std::future::ready).await? {
+                return Ok(None);
+            }
+        }
+        let named = store.look(place, &self.reference, charge).await?;
+        if named.is_none_or(|named| named.descriptor.digest != pulled.digest) {
+            return Ok(None);
+        }
+        let asked = stream::iter(pulled.manifests).map(|manifest| async move {
+            let answered = store.look(place, &Reference::Digest(manifest.clone()), charge).await?;
+            Ok::<_, Error>(answered.is_some_and(|answered| answered.descriptor.digest == manifest))
+        });
+        let all = asked.buffer_unordered(CHILDREN).try_all(std::future::ready).await?;
+        Ok(all.then_some(Proof { source: pulled.source, digest: pulled.digest }))
     }
 
     /// The cache says where its answers come from: the name, and each child that is wanted, must be its own.
@@ -50,7 +84,7 @@ impl Through {
         };
         let digest = descriptor.digest.clone();
         let single = kind_of(&descriptor.media_type) != ManifestKind::Index;
-        if single && !self.policy.platforms.is_empty() && self.remembered().is_none_or(|proof| proof.digest != digest) {
+        if single && !self.policy.platforms.is_empty() && self.remembered().is_none_or(|pulled| pulled.digest != digest) {
             // Which platform it is for, its config says: that was looked at if it was pulled before.
             return Ok(None);
         }
@@ -80,9 +114,9 @@ impl Through {
     }
 
     /// The cache says nothing, but larder has pulled the image through it, not too long ago.
-    fn remembered(&self) -> Option<Proof> {
+    fn remembered(&self) -> Option<Pulled> {
         let pulled = self.cache.warmed.get(self.cache.host(), self.place.as_str(), self.reference.as_str())?;
-        self.proves(&pulled, Timestamp::now()).then_some(Proof { source: pulled.source, digest: pulled.digest })
+        self.proves(&pulled, Timestamp::now()).then_some(pulled)
     }
 
     fn proves(&self, pulled: &Pulled, now: Timestamp) -> bool {
@@ -91,6 +125,8 @@ impl Through {
         let all = pulled.platforms.is_empty();
         let wanted = &self.policy.platforms;
         let platforms = all || !wanted.is_empty() && wanted.iter().all(|wanted| pulled.platforms.contains(&wanted.to_string()));
-        fresh && platforms && pulled.depth >= depth(self.warm.blobs)
+        // Earlier versions did not pull by all addresses.
+        let addresses = !self.cache.caching().by_address || !pulled.manifests.is_empty();
+        fresh && platforms && addresses && pulled.depth >= depth(self.warm.blobs)
     }
 }

@@ -45,6 +45,17 @@ pub(crate) struct Through {
     pub(super) read: Mutex<Read>,
 }
 
+/// Which proof that the cache has an image counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Belief {
+    /// The cache's own word, or what larder remembers.
+    Memory,
+    /// What the cache says when it is asked about each piece.
+    Answers,
+    /// None: the image is pulled.
+    Nothing,
+}
+
 /// What was read of the image, and said about it.
 #[derive(Default)]
 pub(super) struct Read {
@@ -59,7 +70,9 @@ pub(super) struct Read {
     pub(super) begun: Option<Timestamp>,
     /// What the cache answered under the image's name, and what its upstream has there.
     pub(super) root: Option<Root>,
-    /// Every blob of the manifests that were read.
+    /// The manifests that were read.
+    pub(super) manifests: Vec<Digest>,
+    /// Every blob of these manifests.
     pub(super) blobs: Vec<Descriptor>,
 }
 
@@ -98,30 +111,30 @@ impl Through {
         }
     }
 
-    /// Asks what is to be done, spending no pull. `immutable`: the tag never moves; `recheck`: no proof is believed.
+    /// Asks what is to be done, spending no pull. `immutable`: the tag never moves; `belief`: which proof counts.
     ///
     /// # Errors
     /// If one side cannot be asked, or does not have the image.
-    pub(crate) async fn survey(&self, immutable: bool, recheck: bool, charge: &Charge) -> Result<Next> {
-        let surveyed = self.try_survey(immutable, recheck, charge).await;
+    pub(crate) async fn survey(&self, immutable: bool, belief: Belief, charge: &Charge) -> Result<Next> {
+        let surveyed = self.try_survey(immutable, belief, charge).await;
         surveyed.map_err(|error| error.subject(&*charge.image))
     }
 
-    async fn try_survey(&self, immutable: bool, recheck: bool, charge: &Charge) -> Result<Next> {
-        let (wanted, proof) = if recheck {
+    async fn try_survey(&self, immutable: bool, belief: Belief, charge: &Charge) -> Result<Next> {
+        let (wanted, proof) = if belief == Belief::Nothing {
             (self.named(None, charge).await?, None)
         } else if immutable {
-            match self.proof(charge).await? {
+            match self.proof(belief, charge).await? {
                 // It cannot have moved: nobody is asked upstream.
                 Some(proof) => return Ok(Next::Nothing(self.current(proof))),
                 None => (self.named(None, charge).await?, None),
             }
         } else if self.cache.caching().says_origin {
-            let (named, proof) = futures_util::future::join(self.named(None, charge), self.proof(charge)).await;
+            let (named, proof) = futures_util::future::join(self.named(None, charge), self.proof(belief, charge)).await;
             (named?, proof?)
         } else {
             // What is remembered is known at once, and says what the cache may be asked.
-            let proof = self.proof(charge).await?;
+            let proof = self.proof(belief, charge).await?;
             (self.named(proof.as_ref(), charge).await?, proof)
         };
         // Asked of the cache, it is the cache's digest that is named; asked of the upstream, the upstream's.
@@ -231,6 +244,8 @@ impl Through {
     pub(crate) fn keep(&self) {
         let read = self.read();
         let (Some(root), Some(at)) = (&read.root, read.begun) else { return };
+        // Another tag of the run may have read what this one has in common with it.
+        let (manifests, blobs) = self.cache.pieces(&self.place, read.manifests.clone());
         let pulled = Pulled {
             cache: self.cache.host().to_owned(),
             place: self.place.as_str().to_owned(),
@@ -239,6 +254,8 @@ impl Through {
             digest: root.digest.clone(),
             platforms: self.policy.platforms.iter().map(ToString::to_string).collect(),
             depth: super::proof::depth(self.warm.blobs),
+            manifests,
+            blobs,
             at,
         };
         if let Err(error) = self.cache.warmed.add(pulled) {
@@ -256,6 +273,9 @@ impl Through {
         } else {
             self.differs(wanted, got, charge).await?
         };
+        if self.cache.caching().by_address && matches!(self.reference, Reference::Tag(_)) {
+            self.by_all_addresses(&root.1, charge).await?;
+        }
         let listed = manifest.links()?.manifests;
         let chosen = self.chosen(&listed);
         if self.cache.caching().lists == Lists::Whole {
@@ -266,6 +286,19 @@ impl Through {
         let listed = listed.into_iter().map(|child| child.digest).collect();
         self.read().root = Some(Root { source: root.0, digest: root.1, listed, chosen });
         Ok(manifest)
+    }
+
+    /// Asks a cache that keeps answers by their address for the image as its clients will: containerd and docker ask what the tag means by
+    /// HEAD, and get the manifest by its digest.
+    async fn by_all_addresses(&self, digest: &Digest, charge: &Charge) -> Result<()> {
+        let by_digest = Reference::Digest(digest.clone());
+        self.cache.ping(&self.place, &charge_nobody(charge)).await;
+        self.get(&by_digest, charge).await?;
+        // After the GETs: a cache may answer a HEAD from what it kept of them.
+        for reference in [&self.reference, &by_digest] {
+            self.cache.store.look(&self.place, reference, &charge_nobody(charge)).await?;
+        }
+        Ok(())
     }
 
     /// The children of an index that are wanted: what the engine brings of it.
@@ -283,6 +316,17 @@ impl Through {
             }
         }
         self.get(&Reference::Digest(digest.clone()), charge).await
+    }
+
+    /// Whether `error` is about what was found by a tag beside the image, and the cache does not give it (zot, which syncs on demand, has no
+    /// fallback tags of referrers): the image is warm without it, and that is noted.
+    fn is_beside(&self, digest: &Digest, error: &Error) -> bool {
+        let final_refusal = matches!(error.kind(), Kind::NotFound | Kind::Refused | Kind::Unauthorized);
+        let tag = self.read().tags.get(digest).cloned().filter(|_| final_refusal);
+        if let Some(tag) = &tag {
+            self.note(format!("{} does not serve {}:{tag}, which is about the image: it is not warmed", self.cache.host(), self.place));
+        }
+        tag.is_some()
     }
 
     /// The upstream, if it is asked and has answered.
@@ -332,6 +376,11 @@ impl Source for Through {
 
     async fn ready(&self) {
         self.cache.store.ready().await;
+    }
+
+    /// Once by its tag, once by its digest.
+    fn more_reads_of_the_root(&self) -> u64 {
+        u64::from(self.cache.caching().by_address && matches!(self.reference, Reference::Tag(_)))
     }
 
     /// For the tags of what refers to the image: they are pulled by these names, too.
@@ -397,8 +446,23 @@ impl Source for Through {
     async fn manifest(&self, _: &Place, digest: &Digest, charge: &Charge) -> Result<Option<Manifest>> {
         // Everything below the root comes after it.
         let is_root = self.read().root.is_none();
-        let manifest = if is_root { self.root(digest, charge).await? } else { self.below(digest, charge).await? };
-        self.read().blobs.extend(manifest.links()?.blobs.into_iter().filter(|blob| !blob.is_foreign()));
+        let manifest = if is_root {
+            self.root(digest, charge).await?
+        } else {
+            match self.below(digest, charge).await {
+                Err(error) if self.is_beside(digest, &error) => return Ok(None),
+                below => below?,
+            }
+        };
+        if !is_root && self.cache.caching().by_address {
+            self.cache.store.look(&self.place, &Reference::Digest(manifest.digest.clone()), &charge_nobody(charge)).await?;
+        }
+        let links = manifest.links()?;
+        self.cache.learn(&self.place, &manifest.digest, &links);
+        let mut read = self.read();
+        read.manifests.push(manifest.digest.clone());
+        read.blobs.extend(links.blobs.into_iter().filter(|blob| !blob.is_foreign()));
+        drop(read);
         Ok(Some(manifest))
     }
 

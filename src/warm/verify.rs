@@ -62,7 +62,7 @@ impl Through {
             left = left => left?,
             () = stop.cancelled() => return Err(Error::cancelled("verify warm")),
         };
-        if left.is_empty() { Ok(()) } else { Err(unproved(self.cache.host(), &self.reference, &left)) }
+        if left.is_empty() { Ok(()) } else { Err(unproved(self.cache.host(), settled, &self.reference, &left)) }
     }
 
     /// Whether the cache has stored the image's blobs, where it stores in the background what it passes on, and says so: a few
@@ -110,6 +110,9 @@ impl Through {
         let platform = |child: &Descriptor| child.platform.as_ref().map(ToString::to_string).unwrap_or_default();
         let manifests = root.chosen.iter().map(|child| Piece::Manifest(child.digest.clone(), platform(child)));
         let mut pieces: Vec<Piece> = std::iter::once(Piece::Name).chain(manifests).collect();
+        if self.cache.caching().by_address {
+            pieces.push(Piece::Manifest(root.digest.clone(), String::new()));
+        }
         // A cache that says what is its own imports an image whole.
         if !self.cache.caching().says_origin && self.warm.blobs != WarmBlobs::None {
             pieces.extend(self.blobs().into_iter().map(Piece::Blob));
@@ -151,7 +154,9 @@ impl Through {
             return Ok(Some(PASSED_ON.to_owned()));
         }
         if *piece != Piece::Name || *answered == root.digest || *answered == root.source {
-            return Ok(None);
+            // By HEAD it is there; a cache that keeps answers by address and method may not have it for a GET.
+            let got = !self.cache.caching().by_address || store.pull(place, &reference, charge).await?.is_some();
+            return Ok(if got { None } else { Some(ABSENT.to_owned()) });
         }
         if self.cache.caching().lists == Lists::Trimmed
             && let Some(list) = store.pull(place, &Reference::Digest(answered.clone()), charge).await?
@@ -167,8 +172,12 @@ impl Through {
     }
 }
 
-/// The failure of what the cache at `host` does not answer by itself.
-fn unproved(host: &str, reference: &Reference, left: &BTreeMap<Piece, String>) -> Error {
+/// A registry with restricted network access serves what it pulls, and keeps nothing of it (docs/registries.md, "Azure: what a pull does").
+const TRUSTED_SERVICES: &str = "where its network access is restricted, Azure fills the cache only if trusted services are allowed (`az acr update \
+                                --allow-trusted-services true`); if they are, run the same command again";
+
+/// The failure of what the cache at `host` does not answer by itself; `azure`: it is Azure's.
+fn unproved(host: &str, azure: bool, reference: &Reference, left: &BTreeMap<Piece, String>) -> Error {
     let name = |piece: &Piece| match piece {
         Piece::Name => match reference {
             Reference::Tag(tag) => format!("tag {tag}"),
@@ -184,8 +193,11 @@ fn unproved(host: &str, reference: &Reference, left: &BTreeMap<Piece, String>) -
     }
     let minutes = DEADLINE.as_secs() / 60;
     let message = format!("{host} has not imported it in {minutes} min: {}", seen.join("; "));
-    Error::new(Side::Target, "verify warm", Kind::Unavailable, message)
-        .remedy("see whether the cache may write to its storage, and run the same command again")
+    Error::new(Side::Target, "verify warm", Kind::Unavailable, message).remedy(if azure {
+        TRUSTED_SERVICES
+    } else {
+        "see whether the cache may write to its storage, and run the same command again"
+    })
 }
 
 /// Whether a list that the cache answers with is the image's own without some children.
@@ -254,7 +266,9 @@ mod tests {
         let mut left =
             left(&[Piece::Name, Piece::Manifest(digest(1), "linux/arm64".to_owned()), Piece::Blob(digest(2)), Piece::Blob(digest(3))]);
         left.insert(Piece::Name, PASSED_ON.to_owned());
-        let error = unproved("contoso.azurecr.io", &Reference::Tag("3.20".to_owned()), &left).subject("docker.io/library/alpine:3.20");
-        insta::assert_snapshot!(error.to_string(), @"target: verify warm docker.io/library/alpine:3.20: contoso.azurecr.io has not imported it in 10 min: tag 3.20: its answer still comes from the upstream; linux/arm64 (4bf5122f3445): not there; blob 084fed08b978: not there; and 1 more (see whether the cache may write to its storage, and run the same command again)");
+        let error = unproved("cache.corp", false, &Reference::Tag("3.20".to_owned()), &left).subject("docker.io/library/alpine:3.20");
+        insta::assert_snapshot!(error.to_string(), @"target: verify warm docker.io/library/alpine:3.20: cache.corp has not imported it in 10 min: tag 3.20: its answer still comes from the upstream; linux/arm64 (4bf5122f3445): not there; blob 084fed08b978: not there; and 1 more (see whether the cache may write to its storage, and run the same command again)");
+        let error = unproved("contoso.azurecr.io", true, &Reference::Tag("3.20".to_owned()), &left);
+        assert!(error.message().contains("trusted services are allowed"), "{}", error.message());
     }
 }

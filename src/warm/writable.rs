@@ -135,6 +135,8 @@ impl Sink for WritableCache {
             digest: manifest.digest.clone(),
             platforms: sparse.iter().map(PlatformFilter::to_string).collect(),
             depth: super::proof::depth(WarmBlobs::Get),
+            manifests: vec![],
+            blobs: vec![],
             at,
         };
         if let Err(error) = self.warmed.add(pushed) {

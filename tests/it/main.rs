@@ -56,5 +56,6 @@ mod tag_confirmation;
 mod untidy_registries;
 mod verify_registry;
 mod warm_fake;
+mod warm_nginx;
 mod warm_push;
 mod warm_real;

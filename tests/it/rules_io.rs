@@ -590,3 +590,40 @@ fn skopeo_pulls_what_was_stocked_by_the_exported_registries() {
         assert_eq!(read.as_bytes(), target.manifest(place, "v1").unwrap().1, "{image}");
     }
 }
+
+#[test]
+fn rules_by_managed_identity_need_no_credential_set() {
+    let program = Program::new();
+    let rules = [
+        rule("other-registry", "fabrikam.azurecr.io/apps/*", "apps/*", WARM),
+        rule("from-google", "europe-docker.pkg.dev/p/r/*", "gar/*", WARM),
+    ];
+    program.write("larder.toml", format!("version = 1\n[target]\nregistry = \"contoso.azurecr.io\"\n{}", rules.concat()));
+    program.run(&["rules", "check"]).exits(0);
+    let exported = program.run(&["rules", "export", "--format", "az"]).exits(0);
+    let expected = "az acr cache create -r contoso -n other-registry -s 'fabrikam.azurecr.io/apps/*' -t 'apps/*' --identity \"$OTHER_REGISTRY_IDENTITY_ID\"\n";
+    assert!(exported.stdout.contains(expected), "{}", exported.stdout);
+    assert!(exported.stdout.contains(": \"${OTHER_REGISTRY_IDENTITY_ID:?"), "{}", exported.stdout);
+    // With a set, it is the set.
+    let set =
+        "[[credentials]]\nname = \"fabrikam\"\nlogin_server = \"fabrikam.azurecr.io\"\nusername = \"u\"\npassword = { env = \"P\" }\n";
+    program.write("larder.toml", program.read("larder.toml") + set);
+    let exported = program.run(&["rules", "export", "--format", "az"]).exits(0);
+    assert!(exported.stdout.contains("-t 'apps/*' -c fabrikam\n") && !exported.stdout.contains("--identity"), "{}", exported.stdout);
+}
+
+#[test]
+fn what_azure_says_of_a_rule_and_larder_cannot_is_listed() {
+    let program = Program::new();
+    let row = r#"[{"name": "from-google", "sourceRepository": "europe-docker.pkg.dev/p/r/*", "targetRepository": "gar/*",
+        "id": "/subscriptions/x/resourceGroups/y/providers/Microsoft.ContainerRegistry/registries/contoso/cacheRules/from-google",
+        "additionalAuthenticationProperties": {"type": "GarAuthenticationProperties", "projectNumber": "1", "workloadIdentityPool": "p"}},
+        {"name": "plain-rule", "sourceRepository": "quay.io/*", "targetRepository": "quay/*", "additionalAuthenticationProperties": null,
+        "id": "/subscriptions/x/resourceGroups/y/providers/Microsoft.ContainerRegistry/registries/contoso/cacheRules/plain-rule"}]"#;
+    program.write("rules.json", row);
+    let run = program.run(&["rules", "import", "rules.json"]);
+    let lost = "rule \"from-google\": its additionalAuthenticationProperties";
+    assert!(run.stdout.contains(lost) && !run.stdout.contains("\"plain-rule\": its"), "{}", run.stdout);
+    program.write("larder.toml", &run.stdout);
+    program.run(&["rules", "check"]).exits(0);
+}

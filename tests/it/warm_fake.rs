@@ -1,6 +1,6 @@
 //! `delivery = "warm"` through fake caches: an artifact cache as Azure has it, and caches whose answers differ from their upstream's.
 
-use crate::support::corpus::{ImageSpec, OCI_CONFIG, OCI_IMAGE, OCI_LAYER, cosign_signature, image, index, multi, simple};
+use crate::support::corpus::{ImageSpec, OCI_CONFIG, OCI_IMAGE, OCI_LAYER, artifact, cosign_signature, image, index, multi, simple};
 use crate::support::fake::{Acr, Auth, FOREVER, Fake, Fault, Kind, Match, Options, Pulls};
 use crate::support::layer::{layer, noise};
 use crate::support::limited::LONG;
@@ -423,11 +423,12 @@ fn the_rules_account_pays_for_what_the_cache_pulls() {
     }
     let run = program.sync(&["--image", &upstream.image("app:v1")]).exits(0);
     let row = run.registry(&upstream.addr());
+    // The index by its tag and by its digest, as this cache may keep answers by their address; and two children.
     assert_eq!(
         (row["account"].as_str(), row["pulls"]["spent"].as_u64(), row["pulls"]["limit"].as_u64()),
-        (Some("hub"), Some(3), Some(100))
+        (Some("hub"), Some(4), Some(100))
     );
-    assert!(run.stderr.contains(&format!("pulls spent: {} 3", upstream.addr())), "{}", run.stderr);
+    assert!(run.stderr.contains(&format!("pulls spent: {} 4", upstream.addr())), "{}", run.stderr);
 }
 
 #[test]
@@ -528,7 +529,7 @@ fn what_refers_to_an_image_is_pulled_by_its_tags() {
     }
     let run = program.sync(&["--image", &upstream.image("app:v1")]).exits(0);
     let row = only(&run);
-    assert_eq!((row["status"].as_str(), row["referrers"].as_u64(), row["pulls"].as_u64()), (Some("warmed"), Some(1), Some(2)));
+    assert_eq!((row["status"].as_str(), row["referrers"].as_u64(), row["pulls"].as_u64()), (Some("warmed"), Some(1), Some(3)));
     let tags = |request: &crate::support::fake::Request| request.reference.as_ref().is_some_and(|reference| reference.ends_with(".sig"));
     assert_eq!(cache.count_matching(|request| request.kind == Kind::ManifestGet && tags(request)), 1);
     assert_eq!(cache.count(Kind::Referrers), 0);
@@ -622,4 +623,46 @@ fn a_cache_of_unknown_kind_that_says_its_origin_is_believed() {
     program.sync(&["--image", &name, "--verify-warm"]).exits(0);
     let origin = |request: &crate::support::fake::Request| request.kind == Kind::ManifestHead;
     assert_eq!(cache.count_matching(origin), 6);
+}
+
+#[test]
+fn what_a_cache_does_not_give_beside_the_image_is_a_note() {
+    // zot, which syncs on demand, gives the image and no fallback tag of its referrers.
+    let (upstream, cache, program) = cache("generic", "");
+    upstream.configure(|options| options.referrers = false);
+    let image = simple(&upstream, "app", "v1", 1);
+    simple(&cache, "m/app", "v1", 1);
+    let signature = artifact(&upstream, "app", None, "application/vnd.example.signature", "signed", Some(&image));
+    let tag = format!("sha256-{}", image.digest.encoded());
+    index(&upstream, "app", Some(&tag), &[signature]);
+    let run = program.sync(&["--image", &upstream.image("app:v1")]).exits(0);
+    let row = only(&run);
+    assert_eq!(row["status"], "warmed");
+    let note = format!("{} does not serve m/app:{tag}, which is about the image: it is not warmed", cache.addr());
+    assert_eq!(row["notes"], json!([note]), "{row}");
+    // The same for a signature that a tag of cosign's names.
+    cosign_signature(&upstream, "app", &image);
+    upstream.untag("app", &tag);
+    let run = program.sync(&["--image", &upstream.image("app:v1"), "--recheck"]).exits(0);
+    assert!(
+        only(&run)["status"] == "warmed" && only(&run)["notes"].to_string().contains(".sig, which is about the image"),
+        "{}",
+        run.report
+    );
+}
+
+#[test]
+fn a_424_of_a_cache_is_temporary_and_says_whom_to_ask() {
+    let (upstream, cache, program) = acr(|_| {});
+    simple(&upstream, "app", "v1", 1);
+    let answer = || Fault::Status { code: 424, headers: vec![], body: "".into() };
+    cache.fault(Match::kind(Kind::ManifestGet), 2, answer());
+    let run = program.sync(&["--image", &upstream.image("app:v1")]).exits(0);
+    assert_eq!((only(&run)["status"].as_str(), cache.faults_left()), (Some("warmed"), 0));
+    // A list of referrers that is answered so is no list, and is not asked for again and again.
+    simple(&upstream, "other", "v1", 2);
+    cache.fault(Match::kind(Kind::Referrers), FOREVER, answer());
+    cache.reset_log();
+    let run = program.sync(&["--image", &upstream.image("other:v1")]);
+    assert!(cache.count(Kind::Referrers) <= 1, "{}", run.report);
 }

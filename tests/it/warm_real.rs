@@ -103,6 +103,34 @@ fn a_second_run_pulls_nothing_and_one_without_state_costs_the_upstream_nothing()
 }
 
 #[test]
+fn verify_warm_asks_a_cache_whose_storage_was_wiped_and_fills_it_again() {
+    let Some(mut scene) = scene(Options::default(), "") else { return };
+    let names = scene.stock();
+    scene.program.sync_list().exits(0);
+    scene.read_upstream();
+    // The cache has everything: it is asked about every image, and its upstream for no content.
+    let run = scene.program.sync(&["list.txt", "--verify-warm"]).exits(0);
+    assert_eq!((run.total("current"), scene.read_upstream()), (4, (0, 0)));
+    let requests = &run.registry(&scene.cache.addr())["requests"];
+    // Four names, two indexes' and their children's manifests by digest, and each repository's blobs, once.
+    let (heads, blobs) = (requests["manifest_head"].as_u64().unwrap(), requests["blob_head"].as_u64().unwrap());
+    assert_eq!((heads, blobs), (4 + 2 * (1 + PLATFORMS.len() as u64) + 2, 7 + 3 + 3), "{requests}");
+    assert_eq!((&requests["manifest_get"], &requests["blob_get"]), (&0.into(), &0.into()), "{requests}");
+
+    std::fs::remove_dir_all(scene.cache.dir().join("docker")).unwrap();
+    let run = scene.program.sync(&["list.txt", "--verify-warm"]).exits(0);
+    assert_eq!((run.total("warmed"), run.total("current")), (4, 0), "{}", run.stderr);
+    assert!(scene.read_upstream().1 > 0);
+    scene.upstream.stop();
+    for name in names.iter().filter(|_| require("skopeo")) {
+        let path = name.split_once('/').unwrap().1;
+        let from = format!("docker://{}/{path}", scene.cache.addr());
+        let to = format!("dir:{}", scene.program.path(&path.replace(['/', ':'], "-")).display());
+        skopeo_ok(["copy", "--all", "--preserve-digests", "--src-tls-verify=false", &from, &to]).unwrap();
+    }
+}
+
+#[test]
 fn a_tag_that_moves_is_pulled_again_and_nothing_else() {
     let Some(scene) = scene(Options::default(), "") else { return };
     scene.stock();

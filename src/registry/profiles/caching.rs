@@ -23,6 +23,9 @@ pub struct Caching {
     pub lists: Lists,
     /// Under which name it has what its upstream has.
     pub naming: Naming,
+    /// Whether it may keep answers by their address and method (nginx, Squid and other caches of HTTP): a manifest that was pulled by its
+    /// tag is not there by its digest then, and one that was got may not be there for a HEAD.
+    pub by_address: bool,
 }
 
 /// How answers about blobs say that they are passed on from the upstream.
@@ -94,7 +97,7 @@ const fn hours(hours: u64) -> Duration {
 const UNTIL_REMOVED: Duration = hours(30 * 24);
 
 /// A cache of which nothing is known is taken for the most careful: a HEAD may cost a pull, a week is kept (as Harbor and
-/// Distribution do by default), a list may be trimmed, and it may be Distribution.
+/// Distribution do by default), a list may be trimmed, it may be Distribution, and it may be nginx.
 pub(super) static GENERIC: Caching = Caching {
     says_origin: false,
     blobs: BlobOrigin::BareEtag,
@@ -103,6 +106,7 @@ pub(super) static GENERIC: Caching = Caching {
     refresh: Refresh::Unknown,
     lists: Lists::Trimmed,
     naming: Naming::Rules,
+    by_address: true,
 };
 
 /// 1.5: imports in the background, what was pulled only; says `X-Azure-Origin: upstream` until it has; a moved tag is noticed
@@ -115,6 +119,7 @@ pub(super) static ACR: Caching = Caching {
     refresh: Refresh::Within(Duration::from_secs(5 * 60)),
     lists: Lists::Pulled,
     naming: Naming::Rules,
+    by_address: false,
 };
 
 /// 2.1: a tag is checked against the upstream once in 24 h; all images of a list are pulled. What a HEAD does is not said.
@@ -126,6 +131,7 @@ pub(super) static ECR: Caching = Caching {
     refresh: Refresh::Within(hours(24)),
     lists: Lists::Whole,
     naming: Naming::Prefix,
+    by_address: false,
 };
 
 /// 2.3: a HEAD is answered by a HEAD at the upstream; lists are trimmed; by default what was not pulled for 7 days goes, so an
@@ -138,6 +144,7 @@ pub(super) static HARBOR: Caching = Caching {
     refresh: Refresh::Always,
     lists: Lists::Trimmed,
     naming: Naming::Prefix,
+    by_address: false,
 };
 
 /// 2.2: neither the refresh interval nor what a HEAD does is documented.
@@ -149,6 +156,7 @@ pub(super) static ARTIFACT_REGISTRY: Caching = Caching {
     refresh: Refresh::Unknown,
     lists: Lists::Pulled,
     naming: Naming::Prefix,
+    by_address: false,
 };
 
 /// 2.4: asks its upstream for each tag; keeps what it fetched for 168 h, counted from the fetch. A HEAD of a manifest fetches the
@@ -161,4 +169,5 @@ pub(super) static DISTRIBUTION: Caching = Caching {
     refresh: Refresh::Always,
     lists: Lists::Pulled,
     naming: Naming::Same,
+    by_address: false,
 };

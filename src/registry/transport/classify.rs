@@ -97,7 +97,7 @@ impl Trouble {
 /// Judges an answer by its status and the registry's error code; `foreign`: it came from a host that the registry
 /// redirected to.
 ///
-/// Retried are 408, 429, 499 (nginx: the client closed the request, which happens to a proxy's upstream side) and 5xx but 501;
+/// Retried are 408, 424, 429, 499 (nginx: the client closed the request, which happens to a proxy's upstream side) and 5xx but 501;
 /// whatever says `TOOMANYREQUESTS` or `UNAVAILABLE` (docs/registries.md, "Errors"), as some gateways do with other statuses; and 400, 401 and 403 of
 /// a redirect's target, because signed addresses expire (403 at S3 and Azure, 400 `ExpiredToken` at Google) and the registry gives a fresh one.
 pub(crate) fn classify(status: u16, code: Option<&str>, foreign: bool) -> Verdict {
@@ -106,7 +106,8 @@ pub(crate) fn classify(status: u16, code: Option<&str>, foreign: bool) -> Verdic
         (429 | 503, _) | (_, Some("TOOMANYREQUESTS")) => Verdict::Retry { throttled: true },
         // The server does not have this method, and will not have it in a minute (RFC 9110, 15.6.2).
         (501, _) => Verdict::Fail,
-        (408 | 499 | 500..=599, _) | (_, Some("UNAVAILABLE")) => Verdict::Retry { throttled: false },
+        // 424: a cache's upstream did not answer it (Azure/acr#892).
+        (408 | 424 | 499 | 500..=599, _) | (_, Some("UNAVAILABLE")) => Verdict::Retry { throttled: false },
         (400 | 401 | 403, _) if foreign => Verdict::Retry { throttled: false },
         _ => Verdict::Fail,
     }
@@ -140,6 +141,7 @@ mod tests {
             (412, None, false, Verdict::Fail),
             (413, None, false, Verdict::Fail),
             (416, None, false, Verdict::Fail),
+            (424, None, false, RETRY),
             (429, Some("TOOMANYREQUESTS"), false, THROTTLED),
             (429, None, true, THROTTLED),
             (403, Some("TOOMANYREQUESTS"), false, THROTTLED),

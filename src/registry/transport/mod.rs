@@ -394,8 +394,11 @@ impl Transport {
         // One that asks for a login has not expired: it was asked with a token of its own, if it gives any.
         let expires = refusal.foreign.is_some() && refusal.challenges.is_empty() && call.kind != RequestKind::BlobHead && !call.stranger;
         Ok(match classify(refusal.status, refusal.code.as_deref(), expires) {
-            // Some have a broken API there, and are well otherwise: whether it is worth another attempt, the caller knows.
-            Verdict::Retry { .. } if call.kind == RequestKind::Referrers && refusal.status == 500 => Attempt::Refused(refusal, body),
+            // Some have a broken API there, and are well otherwise: whether it is worth another attempt, the caller knows. A cache answers 424
+            // for upstreams that have no such list (Azure/acr#891).
+            Verdict::Retry { .. } if call.kind == RequestKind::Referrers && matches!(refusal.status, 424 | 500) => {
+                Attempt::Refused(refusal, body)
+            }
             Verdict::Retry { .. } if call.stranger => Attempt::Trouble(Trouble::Answer(refusal).of_a_stranger(), sent),
             Verdict::Retry { .. } => Attempt::Trouble(Trouble::Answer(refusal), sent),
             Verdict::Done | Verdict::Fail => Attempt::Refused(refusal, body),

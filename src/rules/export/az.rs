@@ -10,7 +10,7 @@ pub(super) fn write(view: &View<'_>) -> Exported {
     let mut unsaid: Vec<String> = pushed(view.rules).into_iter().collect();
     let mut body = String::from("set -eu\n");
     let registry = registry(view.host, &mut body, &mut unsaid);
-    let (mut sets, mut left_out, mut commands) = (BTreeSet::new(), BTreeSet::new(), String::new());
+    let (mut sets, mut left_out, mut identities, mut commands) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new(), String::new());
     let mut targets: Vec<(Pattern, &str)> = Vec::new();
     for rule in view.rules.rules() {
         let target = view.full_target(rule);
@@ -23,13 +23,19 @@ pub(super) fn write(view: &View<'_>) -> Exported {
             shell::word(&rule.source.to_string()),
             shell::word(&target.to_string())
         );
+        let mut identity = None;
         if let Some(set) = &set {
             command += &format!(" -c {}", shell::word(set));
+        } else if is_azure(&rule.source.host) {
+            let variable = shell::variable(&rule.name, "IDENTITY_ID");
+            command += &format!(" --identity \"${variable}\"");
+            identity = Some((variable, rule.source.host.clone()));
         }
         match refused {
             None => {
                 commands += &format!("{command}\n");
                 sets.extend(set.map(|set| (set, rule.source.host.clone())));
+                identities.extend(identity);
                 targets.push((target, rule.name.as_str()));
             }
             Some(why) => {
@@ -47,6 +53,9 @@ pub(super) fn write(view: &View<'_>) -> Exported {
         format!("az acr credential-set create -r {registry} -n {name} -l {host} -u \"${username}\" -p \"${password}\"\n")
     };
     sets.iter().for_each(|(set, _)| body += &required(set));
+    for (variable, host) in &identities {
+        body += &shell::required(variable, &format!("the resource ID of the managed identity that pulls from {host}"));
+    }
     sets.iter().for_each(|set| body += &create(set));
     for set in left_out.difference(&sets) {
         let why = acr::name_problem(&set.0).unwrap_or_else(|| "no rule that Azure takes has it".to_owned());
@@ -64,6 +73,11 @@ fn registry(host: &str, body: &mut String, unsaid: &mut Vec<String>) -> String {
     unsaid.push(format!("the target {host} is no Azure Container Registry: REGISTRY must name one"));
     *body += &shell::required("REGISTRY", "the name of the Azure Container Registry");
     "\"$REGISTRY\"".to_owned()
+}
+
+/// Whether an upstream is another Azure registry, which a managed identity may pull from.
+fn is_azure(host: &str) -> bool {
+    authentication(host) == Some(Authentication::OrIdentity) && host.ends_with(".azurecr.io")
 }
 
 /// Why Azure would not take the rule.
@@ -95,6 +109,12 @@ fn set(view: &View<'_>, rule: &Rule, unsaid: &mut Vec<String>) -> Option<String>
         (Some(Authentication::Refused), Some(set)) => {
             unsaid.push(format!("rule \"{name}\": Azure pulls from {host} without credentials only: set \"{set}\" is left out"));
             return None;
+        }
+        (Some(Authentication::OrIdentity), None) if !is_azure(host) => {
+            unsaid.push(format!(
+                "rule \"{name}\": Azure pulls from {host} with credentials, and there is no set for it, or by workload identity federation, which \
+                 this command cannot say"
+            ));
         }
         (None, _) => unsaid.push(format!("rule \"{name}\": {host} is not among the upstreams that Azure documents")),
         _ => {}

@@ -78,6 +78,12 @@ fn rule(row: &Value, draft: &mut Draft, names: &mut Names, set_names: &mut Names
     if field(row, "identity").is_some() {
         draft.lose(format!("rule \"{known_as}\": its managed identity; give larder a credential set for {}", pattern.host));
     }
+    if field(row, "additionalAuthenticationProperties").is_some_and(|properties| !properties.is_null()) {
+        draft.lose(format!(
+            "rule \"{known_as}\": its additionalAuthenticationProperties (workload identity federation); give larder a credential set for {}",
+            pattern.host
+        ));
+    }
     if let Some(state) = text(row, "provisioningState").filter(|state| *state != "Succeeded") {
         draft.note(format!("rule \"{known_as}\" is in state {state} at Azure"));
     }

@@ -9,6 +9,7 @@ pub mod corpus;
 pub mod fake;
 pub mod layer;
 pub mod limited;
+pub mod nginx;
 pub mod program;
 pub mod push;
 pub mod real;

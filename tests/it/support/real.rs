@@ -43,7 +43,8 @@ pub fn as_root(tool: &str) -> bool {
 
 fn is_installed(tool: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|folder| folder.join(tool).is_file())
+    // Debian's nginx is where only root's PATH leads.
+    std::env::split_paths(&path).chain(["/usr/sbin".into()]).any(|folder| folder.join(tool).is_file())
 }
 
 pub fn not_tested(why: &str) -> bool {
@@ -194,7 +195,7 @@ static NEXT_PORT: AtomicU16 = AtomicU16::new(0);
 
 /// An address whose port the system gives to nobody by itself: connections and listeners on port 0 get theirs from 32768 up (Linux), so
 /// that no other test can have it by the time the registry listens.
-fn free_address() -> SocketAddr {
+pub(super) fn free_address() -> SocketAddr {
     loop {
         let nth = u32::from(NEXT_PORT.fetch_add(1, Ordering::SeqCst));
         let port = 12_000 + (std::process::id() * 131 + nth) % 20_000;
