@@ -236,7 +236,7 @@ impl Bars {
         let images = bars.add(ProgressBar::new(0).with_style(style(template)).with_prefix("images"));
         let bytes = bars.add(
             ProgressBar::new(0)
-                .with_style(style("{prefix:<8} [{bar:30}] {decimal_bytes}/{decimal_total_bytes}  {decimal_bytes_per_sec}"))
+                .with_style(style("{prefix:<8} [{bar:16}] {decimal_bytes}/{decimal_total_bytes}  {decimal_bytes_per_sec}"))
                 .with_prefix("bytes"),
         );
         let redraw = std::time::Duration::from_millis(200);

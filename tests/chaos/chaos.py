@@ -393,13 +393,16 @@ class Chaos:
             try:
                 ROUNDS[name](at)
                 keep = False
-            except Damage as damage:
+            # A file that cannot be read as what it should be is damage as well.
+            except (Damage, OSError, ValueError, KeyError) as damage:
                 damages.append((name, str(damage)))
                 self.say("DAMAGE in round %d (%s): %s; kept: %s" % (rounds, name, damage, at.folder))
                 if len(damages) >= 10:
                     break
             finally:
                 at.close(keep)
+            if rounds % 20 == 0:
+                self.say("%d rounds, %d kills so far" % (rounds, self.total()))
         shutil.rmtree(self.folder, ignore_errors=True)
         kills = ", ".join("%s %d" % item for item in sorted(self.kills.items()))
         self.say("%d rounds, %d kills (%s), %d runs on full disks, faults alone: %d of %d arrived at once; damage: %d" % (

@@ -57,14 +57,20 @@ def layout(folder):
     path = os.path.join(folder, "index.json")
     if not os.path.exists(path):
         return {}, set()
-    with open(os.path.join(folder, "oci-layout"), "rb") as file:
-        if json.load(file)["imageLayoutVersion"] != "1.0.0":
-            raise Damage("oci-layout of another version")
     try:
         with open(path, "rb") as file:
             index = json.load(file)
     except ValueError as error:
         raise Damage("index.json: %s" % error)
+    marker = os.path.join(folder, "oci-layout")
+    if not os.path.exists(marker):
+        # It comes last when a layout is made: what was killed half-way is no layout yet, and holds nothing.
+        if index.get("manifests"):
+            raise Damage("oci-layout is missing")
+        return {}, set()
+    with open(marker, "rb") as file:
+        if json.load(file)["imageLayoutVersion"] != "1.0.0":
+            raise Damage("oci-layout of another version")
 
     def read(digest):
         try:
