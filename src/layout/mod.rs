@@ -103,6 +103,18 @@ impl Layout {
         Ok(layout)
     }
 
+    /// Whether there is something at `path` to open. Not so: nothing, an empty folder, and one in which making a layout was cut short
+    /// (`oci-layout` comes last). [`Layout::open_or_create`] makes a layout there.
+    pub fn is_there(path: &Path) -> bool {
+        if path.join("oci-layout").symlink_metadata().is_ok() {
+            return true;
+        }
+        let Ok(entries) = std::fs::read_dir(path) else { return path.exists() };
+        // A fresh disk has a `lost+found`.
+        let is_empty = entries.flatten().all(|entry| entry.file_name() == "lost+found");
+        !is_empty && !path.join(".larder").is_dir()
+    }
+
     /// Its folder.
     pub fn path(&self) -> &Path {
         self.0.files.root()

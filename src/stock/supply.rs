@@ -163,7 +163,7 @@ impl Supply {
                     copy::Target { sink: Arc::clone(&store) as _, source: store }
                 }
             }
-            Target::Layout { path } if create || path.exists() => {
+            Target::Layout { path } if create || Layout::is_there(path) => {
                 let layout = Arc::new(if create { Layout::open_or_create(path).await? } else { Layout::open(path).await? });
                 copy::Target { sink: Arc::clone(&layout) as _, source: layout }
             }

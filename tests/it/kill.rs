@@ -187,6 +187,31 @@ fn a_registry_survives_kills_and_no_blob_that_it_has_is_read_again() {
     assert!(room.sync(&[]).1.statuses().iter().all(|status| *status == "current"));
 }
 
+/// Found by kills at random: an import into a layout whose making was cut short failed for good.
+#[test]
+fn a_layout_whose_making_was_cut_short_is_made_by_the_next_run() {
+    let (fake, room) = (Fake::start(), Room::new());
+    corpus::simple(&fake, "app", "v1", 1);
+    room.configure("layout = \"store\"", &[(fake.addr(), "m")]);
+    room.list([fake.image("app:v1")]);
+    room.larder(["export", "--to", "out", "--cache", "cache"]).ended(0);
+    // An empty folder; and what a kill leaves before `oci-layout` is written.
+    for (name, folders) in [("empty", &[""][..]), ("begun", &[".larder/partial"]), ("nearly", &[".larder/partial", "blobs/sha256"])] {
+        for folder in folders {
+            std::fs::create_dir_all(room.path(name).join(folder)).unwrap();
+        }
+        let target = format!("oci:{name}");
+        room.larder(["plan", "--to", &target]).ended(0);
+        room.larder(["import", "out", "--to", &target]).ended(0);
+        room.larder(["verify", name]).ended(0);
+    }
+    // What is somebody else's is not written into.
+    std::fs::create_dir(room.path("home")).unwrap();
+    room.write("home/letter.txt", "dear");
+    room.larder(["import", "out", "--to", "oci:home"]).ended(1);
+    assert_eq!(files(&room.path("home")).into_keys().collect::<Vec<_>>(), ["letter.txt"]);
+}
+
 #[test]
 fn two_processes_fill_one_layout_and_read_each_blob_once() {
     let (fake, gate) = (Fake::with(Options { latency: Some(Duration::from_millis(2)), ..Options::default() }), Gate::closed());
