@@ -28,8 +28,8 @@ fn images(count: u64, upstream: Options, target: Options) -> Images {
     // What all of them have: read once, without any fault.
     let first = Fake::start();
     program.write("plain.toml", crate::support::program::configuration(&first.addr(), &[&upstream]));
-    let bytes =
-        program.run(&["-c", "plain.toml", "sync", "list.txt", "--state", "plain", "--report", "report.json"]).exits(0).total("bytes_read");
+    let plain = ["-c", "plain.toml", "sync", "list.txt", "--state", "plain", "--report", "report.json"];
+    let bytes = if count == 0 { 0 } else { program.run(&plain).exits(0).total("bytes_read") };
     upstream.reset_log();
     Images { upstream, target, program, made, bytes }
 }
@@ -45,7 +45,8 @@ impl Images {
             assert_eq!(self.target.digest("m/app", &format!("v{number}")), Some(made.digest.clone()), "{what}");
         }
         let read = run.total("bytes_read");
-        assert!(read * 100 <= self.bytes * 105, "{what}: {read} bytes read of {}", self.bytes);
+        // A twentieth, and one layer: of a transfer that the target breaks off in its middle, the bytes are read again.
+        assert!(read * 100 <= self.bytes * 105 + 100 * 12_000, "{what}: {read} bytes read of {}", self.bytes);
         run
     }
 }

@@ -55,7 +55,7 @@ impl Authenticator {
         let name = self.account.name();
         let error = self.error(Kind::Unauthorized, format!("{what} the credentials `{name}`{said}")).status(status);
         let cause = Some(format!("the credentials {name} at {}", self.host));
-        let error = error.remedy(format!("check the credential set `{name}`")).host(&self.host).with_cause(cause);
+        let error = error.remedy(format!("check the credential set `{name}`")).with_cause(cause);
         self.state().refused = Some(error.clone());
         error
     }
