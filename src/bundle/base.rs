@@ -80,7 +80,7 @@ impl Bases {
     }
 
     /// Takes out of `pieces` the configs and layers that are at the far side; what the bundle says about that. All manifests stay.
-    pub fn leave_out(mut self, pieces: &mut Vec<Piece>) -> Base {
+    pub fn leave_out(&self, pieces: &mut Vec<Piece>) -> Base {
         let mut content = vec![];
         pieces.retain(|piece| match self.relied(piece).filter(|_| piece.kind == MemberKind::Blob) {
             Some(relied) => {
@@ -90,12 +90,18 @@ impl Bases {
             None => true,
         });
         content.sort_by(|a: &Relied, b| a.digest.cmp(&b.digest));
-        self.bundles.sort();
-        self.bundles.dedup();
-        let mut inventories: Vec<Digest> = self.inventories.into_iter().map(|(digest, _)| digest).collect();
+        let mut bundles = self.bundles.clone();
+        bundles.sort();
+        bundles.dedup();
+        let mut inventories: Vec<Digest> = self.inventories.iter().map(|(digest, _)| digest.clone()).collect();
         inventories.sort();
         inventories.dedup();
-        Base { bundles: self.bundles, inventories, content }
+        Base { bundles, inventories, content }
+    }
+
+    /// Whether the far side has it, or will.
+    pub fn holds(&self, digest: &Digest) -> bool {
+        self.brought.contains_key(digest) || self.inventories.iter().any(|(_, one)| one.holds(digest))
     }
 
     fn relied(&self, piece: &Piece) -> Option<Relied> {

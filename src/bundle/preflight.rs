@@ -1,9 +1,13 @@
 //! What can be known before the first byte moves: whether there is room for all of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
+use crate::content::{Descriptor, Digest};
+use crate::copy::Room;
+use crate::layout::Layout;
 use crate::{Error, Kind, Result, Side};
 
 const OP: &str = "check space";
@@ -33,6 +37,69 @@ pub fn lacking(needs: &[Need]) -> Result<Vec<Error>> {
         disks.entry(device).or_insert((vec![], free)).0.push(need);
     }
     Ok(disks.into_values().filter_map(|(needs, free)| too_little(&needs, free)).collect())
+}
+
+/// The room that an export has, in its cache and for its volumes. What it needs becomes known with each manifest, and is compared with what
+/// was free at the beginning: so it is known before the blobs are read, and not when the volumes are written.
+pub struct ExportRoom {
+    layout: Layout,
+    to: PathBuf,
+    /// Whether the far side has it, so that no volume has to.
+    at_base: Box<dyn Fn(&Digest) -> bool + Send + Sync>,
+    /// What was free in the cache's file system, and in the volumes'; the second counts what earlier runs have written of them.
+    free: (u64, u64),
+    one_disk: bool,
+    known: Mutex<Known>,
+}
+
+/// What is to be written, as far as it is known.
+#[derive(Default)]
+struct Known {
+    seen: HashSet<Digest>,
+    cache: u64,
+    volumes: u64,
+}
+
+impl ExportRoom {
+    /// Looks at the disks of the cache `layout` and of `to`, where `written` bytes of the volumes are already.
+    ///
+    /// # Errors
+    /// If a file system cannot be asked.
+    pub fn new(layout: Layout, to: &Path, written: u64, at_base: impl Fn(&Digest) -> bool + Send + Sync + 'static) -> Result<Self> {
+        let device = |path: &Path| std::fs::metadata(path).map(|meta| meta.dev()).map_err(|error| Error::io(OP, path, &error));
+        let one_disk = device(layout.path())? == device(to)?;
+        let free = (free(layout.path())?, free(to)?.saturating_add(written));
+        Ok(ExportRoom { to: to.to_owned(), at_base: Box::new(at_base), free, one_disk, known: Mutex::default(), layout })
+    }
+}
+
+impl Room for ExportRoom {
+    fn admit(&self, blobs: &[Descriptor]) -> Result<()> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        for blob in blobs.iter().filter(|blob| !blob.is_foreign()) {
+            if !known.seen.insert(blob.digest.clone()) {
+                continue;
+            }
+            known.cache = known.cache.saturating_add(self.layout.lacks_of(blob)?);
+            if !(self.at_base)(&blob.digest) {
+                known.volumes = known.volumes.saturating_add(blob.size);
+            }
+        }
+        let need = |what, folder: &Path, bytes| Need { what, folder: folder.to_owned(), bytes };
+        let cache = need("new content, as far as it is known,", self.layout.path(), known.cache);
+        let volumes = need("the bundle, as far as it is known,", &self.to, known.volumes);
+        let lacking = match self.one_disk {
+            true => too_little(&[&cache, &volumes], self.free.1),
+            false => too_little(&[&cache], self.free.0).or_else(|| too_little(&[&volumes], self.free.1)),
+        };
+        lacking.map_or(Ok(()), Err)
+    }
+}
+
+impl std::fmt::Debug for ExportRoom {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ExportRoom").field("to", &self.to).finish_non_exhaustive()
+    }
 }
 
 fn too_little(needs: &[&Need], free: u64) -> Option<Error> {

@@ -10,6 +10,7 @@ use super::outputs::Asked;
 use super::printer::Printer;
 use super::progress::{counting, size};
 use super::{Exit, Refusal, locked, repair, signals, state, sync};
+use crate::bundle::preflight::ExportRoom;
 use crate::bundle::{self, Bases, Delivered, Packed, Packing, Plan, format};
 use crate::config::Target;
 use crate::layout::Layout;
@@ -18,7 +19,8 @@ use crate::{Error, Kind, Result, internal};
 
 pub(super) async fn run(file: Option<&Path>, args: ExportArgs, printer: &Printer) -> Result<Exit, Refusal> {
     let sync = &args.sync;
-    let asked = Asked::new("export", sync.selection.to.as_deref(), &sync.report, sync.metrics.as_deref());
+    let asked =
+        Asked::new("export", sync.selection.to.as_deref(), &sync.report, sync.metrics.as_deref()).except(&args.sync.selection.lists);
     begin(file, args, printer).await.inspect_err(|refusal| asked.refused(refusal, printer))
 }
 
@@ -39,14 +41,20 @@ async fn begin(file: Option<&Path>, mut args: ExportArgs, printer: &Printer) -> 
     sync::check_outputs(&args.sync)?;
     // Held until the volumes are written, so that nobody cleans up below them.
     let layout = Layout::open_or_create(&cache).await.map_err(Refusal::failed)?;
+    let bases = std::sync::Arc::new(bases);
+    inputs.room = Some(std::sync::Arc::new(room(&layout, &to, args.name.as_deref(), &bases).map_err(Refusal::failed)?));
     let stop = signals::listen(printer);
     let mut report = sync::deliver("export", inputs, &args.sync, lock.as_ref(), stop.clone(), printer).await?;
     report.target = to.display().to_string();
     if stop.is_cancelled() {
         printer.say("nothing was packed; the same command goes on where this one stopped");
     } else {
-        let packed = carry(layout, &mut report, bases, &args, &to, stop, printer).await;
+        let packed = carry(layout, &mut report, &bases, &args, &to, stop, printer).await;
         report.exit = close(packed, report.exit, printer);
+        let without = report.images.iter().filter(|row| !matches!(row.status, Status::Copied | Status::Current)).count();
+        if without > 0 {
+            printer.say(&format!("not in the bundle: {without} image{}, of unknown size", if without == 1 { "" } else { "s" }));
+        }
     }
     Ok(sync::write_outputs(&args.sync, &report, printer))
 }
@@ -58,6 +66,17 @@ fn cache(args: &ExportArgs) -> Result<PathBuf, Refusal> {
         let error = Error::local("open cache", "there is no state folder to keep it in");
         Refusal::usage(error.remedy("give a folder with --cache DIR"))
     })
+}
+
+/// The room for the cache and the volumes; what is there of the volumes needs none.
+fn room(layout: &Layout, to: &Path, name: Option<&str>, bases: &std::sync::Arc<Bases>) -> Result<ExportRoom> {
+    let prefix = name.map_or("bundle-".to_owned(), |name| format!("{name}-"));
+    let is_volume = |name: &str| name.starts_with(&prefix) && (name.ends_with(".tar") || name.ends_with(".tar.partial"));
+    let entries = std::fs::read_dir(to).map_err(|error| Error::io("check space", to, &error))?;
+    let volumes = entries.flatten().filter(|entry| entry.file_name().to_str().is_some_and(is_volume));
+    let written = volumes.filter_map(|entry| Some(entry.metadata().ok()?.len())).sum();
+    let bases = std::sync::Arc::clone(bases);
+    ExportRoom::new(layout.clone(), to, written, move |digest| bases.holds(digest))
 }
 
 /// What is better known before the first request than after the last one.
@@ -74,7 +93,7 @@ fn before(args: &ExportArgs, to: &Path) -> Result<Bases, Refusal> {
 async fn carry(
     layout: Layout,
     report: &mut RunReport,
-    bases: Bases,
+    bases: &Bases,
     args: &ExportArgs,
     to: &Path,
     stop: CancellationToken,

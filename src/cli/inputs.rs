@@ -16,6 +16,8 @@ pub(super) struct Inputs {
     pub(super) target: Target,
     pub(super) lists: Vec<Parsed>,
     pub(super) unmatched: Unmatched,
+    /// Asked before blobs are read.
+    pub(super) room: Option<std::sync::Arc<dyn crate::copy::Room>>,
 }
 
 impl Inputs {
@@ -41,7 +43,7 @@ impl Inputs {
             None => config.default_unmatched(),
         };
         let lists = lists(&config)?;
-        Ok(Inputs { config, target, lists, unmatched })
+        Ok(Inputs { config, target, lists, unmatched, room: None })
     }
 }
 

@@ -1,12 +1,34 @@
 //! `--report` and `--metrics` of a run that ended before its work began: what ends a run that was asked for is written down.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
 use super::Refusal;
 use super::printer::Printer;
+use crate::Error;
 use crate::report::{self, RunReport, Totals};
+
+/// The one name of a file, as far as that can be told.
+fn place(path: &Path) -> PathBuf {
+    path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or_else(|_| path.to_owned())
+}
+
+/// Files that would be written twice, or over a list that is read.
+pub(super) fn overwritten(written: &[&PathBuf], lists: &[String]) -> Vec<Error> {
+    let lists: Vec<PathBuf> = lists.iter().map(|list| place(Path::new(list))).collect();
+    let mut seen = BTreeSet::new();
+    let error = |path: &Path, why: &str| Error::local("write report", format!("{}: {why}", path.display())).remedy("name another file");
+    // A device or pipe takes several.
+    let files = written.iter().filter(|path| path.metadata().map_or(true, |meta| meta.is_file()));
+    let wrong = files.filter_map(|path| match place(path) {
+        here if lists.contains(&here) => Some(error(path, "it is one of the lists, and would be written over")),
+        here if !seen.insert(here.clone()) => Some(error(path, "it would be written twice")),
+        _ => None,
+    });
+    wrong.collect()
+}
 
 /// What a command was asked to write, kept from before it looks at anything else.
 pub(super) struct Asked {
@@ -31,6 +53,14 @@ impl Asked {
         Asked { command, started: jiff::Timestamp::now(), target, reports: reports.to_vec(), metrics: metrics.map(Path::to_owned) }
     }
 
+    /// Without the files that are lists to be read: a mistake in a command must not cost a list.
+    pub(super) fn except(mut self, lists: &[String]) -> Self {
+        let lists: Vec<PathBuf> = lists.iter().map(|list| place(Path::new(list))).collect();
+        self.reports.retain(|path| !lists.contains(&place(path)));
+        self.metrics = self.metrics.filter(|path| !lists.contains(&place(path)));
+        self
+    }
+
     /// The run was refused, or ended before any image was looked at.
     pub(super) fn refused(&self, refusal: &Refusal, printer: &Printer) {
         let report = RunReport {
@@ -49,9 +79,7 @@ impl Asked {
         // A file that cannot be written is among the reasons already.
         let writable = |path: &&PathBuf| report::file::check(path).is_ok();
         let written = self.reports.iter().filter(writable).map(|path| match &json {
-            Ok(json) if !report::is_csv(path) => {
-                report::file::replace(path, json).map_err(|error| crate::Error::io("write report", path, &error))
-            }
+            Ok(json) if !report::is_csv(path) => report::file::replace(path, json).map_err(|error| Error::io("write report", path, &error)),
             _ => report.write(path),
         });
         let metrics = self.metrics.iter().filter(writable).map(|path| report.write_metrics(path));

@@ -1,6 +1,6 @@
 //! `larder sync`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::args::SyncArgs;
 use super::inputs::{Inputs, lock_entries};
 use super::locked::{self, LockFile};
-use super::outputs::Asked;
+use super::outputs::{Asked, overwritten};
 use super::printer::Printer;
 use super::{Exit, Refusal, progress, signals, state, summary, until};
 use crate::report::{self, RunReport};
@@ -16,7 +16,7 @@ use crate::stock::{SupplyOptions, Sync, SyncOptions};
 use crate::{Error, Result};
 
 pub(super) async fn run(file: Option<&Path>, args: SyncArgs, printer: &Printer) -> Result<Exit, Refusal> {
-    let asked = Asked::new("sync", args.selection.to.as_deref(), &args.report, args.metrics.as_deref());
+    let asked = Asked::new("sync", args.selection.to.as_deref(), &args.report, args.metrics.as_deref()).except(&args.selection.lists);
     begin(file, &args, printer).await.inspect_err(|refusal| asked.refused(refusal, printer))
 }
 
@@ -71,6 +71,7 @@ pub(super) async fn deliver(
         wait_until: until.wait,
         start_until: until.start,
         dates: lock.map(LockFile::dates).unwrap_or_default(),
+        room: inputs.room.clone(),
     };
     let (started, clock) = (jiff::Timestamp::now(), std::time::Instant::now());
     let reporter = progress::reporter(printer);
@@ -113,14 +114,10 @@ pub(super) fn check_outputs(args: &SyncArgs) -> Result<(), Refusal> {
         let why = report::file::check(path).err()?;
         Some(Error::local("write report", format!("{}: {why}", path.display())))
     };
-    let errors: Vec<Error> = args
-        .report
-        .iter()
-        .chain(&args.failed)
-        .chain(&args.metrics)
-        .chain(args.lock.iter().filter(|_| !args.frozen))
-        .filter_map(refused)
-        .collect();
+    let written: Vec<&PathBuf> =
+        args.report.iter().chain(&args.failed).chain(&args.metrics).chain(args.lock.iter().filter(|_| !args.frozen)).collect();
+    let mut errors: Vec<Error> = written.iter().copied().filter_map(refused).collect();
+    errors.extend(overwritten(&written, &args.selection.lists));
     if errors.is_empty() { Ok(()) } else { Err(errors.into()) }
 }
 

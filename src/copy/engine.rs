@@ -139,9 +139,20 @@ impl Counts {
     }
 }
 
+/// Says whether there is room for content before it is read.
+pub trait Room: std::fmt::Debug + Send + Sync {
+    /// Told of the blobs of each manifest before any of them is read.
+    ///
+    /// # Errors
+    /// `Kind::DiskFull` if there is no room for all that is known so far: the run ends.
+    fn admit(&self, blobs: &[Descriptor]) -> Result<()>;
+}
+
 /// How an [`Engine`] behaves.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
+    /// Asked before blobs are read.
+    pub room: Option<Arc<dyn Room>>,
     /// Do not take an equal digest as proof that the target has the whole image: ask it for every piece.
     pub recheck: bool,
     /// When images were first delivered; without it, that is now.

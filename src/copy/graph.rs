@@ -237,6 +237,7 @@ impl Engine {
 
     /// Brings blobs, each in a task of its own so that hashing uses all cores.
     async fn blobs(self: &Arc<Self>, job: &Job<'_>, blobs: Vec<Descriptor>) -> Result<()> {
+        self.options.room.as_ref().map_or(Ok(()), |room| room.admit(&blobs))?;
         let mut tasks = JoinSet::new();
         let mut seen = std::collections::HashSet::new();
         for blob in blobs {

@@ -18,7 +18,7 @@ mod referrers;
 mod tests;
 
 pub use cost::{Cost, unread_pulls};
-pub use engine::{Counts, Delivered, Engine, Image, Next, Options, Standing, Survey, Target};
+pub use engine::{Counts, Delivered, Engine, Image, Next, Options, Room, Standing, Survey, Target};
 
 #[allow(unused_imports, reason = "named in the text above")]
 use crate::content::{Sink, Source};

@@ -106,6 +106,13 @@ impl Files {
         Ok(status.filter(Status::is_file).map(|status| status.len()))
     }
 
+    /// How much of a blob was begun.
+    pub(super) fn partial_len(&self, digest: &Digest) -> Result<u64> {
+        let name = partial(digest);
+        let status = found(self.folder.status(&name)).map_err(|error| self.failed("look for blob", &name, &error))?;
+        Ok(status.filter(Status::is_file).map_or(0, |status| status.len()))
+    }
+
     /// Opens a blob's file, if it is there.
     pub(super) fn open_blob(&self, operation: &'static str, digest: &Digest) -> Result<Option<fs::File>> {
         let name = blob(digest);

@@ -42,6 +42,17 @@ impl Layout {
         self.0.files.blob_len(digest)
     }
 
+    /// How many bytes of this blob the layout lacks: what was begun of it is there. Blocks.
+    ///
+    /// # Errors
+    /// If its folder cannot be read.
+    pub fn lacks_of(&self, blob: &Descriptor) -> Result<u64> {
+        if self.blob_len(&blob.digest)? == Some(blob.size) {
+            return Ok(0);
+        }
+        Ok(blob.size.saturating_sub(self.0.files.partial_len(&blob.digest)?))
+    }
+
     /// Takes the file of a blob out of the way, whose bytes are not what its name says; where it is now. Blocks.
     ///
     /// # Errors

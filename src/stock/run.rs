@@ -18,7 +18,7 @@ use super::found::Found;
 use super::warm::Engines;
 use super::{Item, Plan, Supply, TargetStore, Want};
 use crate::content::{Charge, PlatformFilter};
-use crate::copy::{Counts, Delivered, Next};
+use crate::copy::{Counts, Delivered, Next, Room};
 use crate::limits::Mode;
 use crate::list::Parsed;
 use crate::report::{Event, Held, Outcome, Reporter, Silent, Status, Totals};
@@ -61,6 +61,8 @@ pub struct SyncOptions {
     pub start_until: Option<Instant>,
     /// Creation dates that are known beforehand, for selections by date.
     pub dates: KnownDates,
+    /// Asked before blobs are read.
+    pub room: Option<Arc<dyn Room>>,
 }
 
 impl SyncOptions {

@@ -50,7 +50,7 @@ impl Engines {
         let engine = |ends, warm| {
             // What refers to an image is warmed with it: nobody could say later what of it the cache has.
             let deliveries = if warm { None } else { supply.deliveries(&target.target) };
-            let options = Options { recheck: options.recheck, deliveries, warm };
+            let options = Options { room: options.room.clone(), recheck: options.recheck, deliveries, warm };
             Engine::new(ends, Arc::clone(reporter), options, stop.clone())
         };
         let warm = target.registry.as_ref().filter(|_| options.warm).map(|store| {

@@ -220,6 +220,7 @@ fn only_what_this_run_delivered_is_packed() {
     assert_eq!(bundle.volumes[0].members.len(), 4);
     assert!(bundle.volumes[0].members.iter().all(|member| member.repositories == ["m/app"]));
     assert!(room.read("failed.csv").contains("broken:v1"));
+    assert!(ran.stderr.contains("not in the bundle: 2 images, of unknown size"), "{}", ran.stderr);
     room.larder(["verify", "second"]).ended(0);
 
     room.list([fake.image("broken:v1")]);

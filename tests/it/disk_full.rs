@@ -97,3 +97,28 @@ fn volumes_on_a_full_disk_are_gone_on_with() {
     }
     assert_eq!(fake.count(Kind::BlobGet) + fake.count(Kind::ManifestGet), 0);
 }
+
+#[test]
+fn a_disk_that_is_too_small_for_the_bundle_is_refused_before_a_blob_is_read() {
+    if no_namespaces() {
+        return;
+    }
+    let fake = Fake::start();
+    let room = room(&fake);
+    room.list([fake.image("app:v1")]);
+    // The cache has room, the disk for the volumes has not; then both are on one disk, which has room for one of them.
+    for (size, cache) in [("200k", "cache"), ("500k", "disk/cache")] {
+        let ran = on_a_disk_of(&room, size, &format!("larder export --cache {cache} --to disk/out; echo ended $?; ls disk/out")).ended(0);
+        assert_eq!(ran.stdout.lines().filter(|line| !line.contains("app:v1")).collect::<Vec<_>>(), ["ended 1"], "{}", ran.stderr);
+        assert!(ran.stderr.contains("the bundle, as far as it is known, in disk/out takes 30"), "{}", ran.stderr);
+        assert_eq!(count(&ran.stderr, "are free there"), 1, "{}", ran.stderr);
+        assert_eq!(fake.count(Kind::BlobGet), 0);
+    }
+    let script = "larder export --cache disk/cache --to disk/out; echo ended $?";
+    assert!(on_a_disk_of(&room, "1m", script).ended(0).stdout.contains("ended 0"));
+    // What the far side has needs no room.
+    room.larder(["export", "--cache", "cache", "--to", "first", "--name", "first"]).ended(0);
+    std::fs::remove_dir_all(room.path("cache")).unwrap();
+    let script = "larder export --cache cache --to disk/out --base first/first.bundle.json; echo ended $?";
+    assert!(on_a_disk_of(&room, "200k", script).ended(0).stdout.contains("ended 0"));
+}

@@ -6,6 +6,7 @@ use crate::support::corpus::{ImageSpec, image, multi, simple};
 use crate::support::fake::{Auth, Fake, Fault, Kind, Match, Options};
 use crate::support::layer::layer;
 use crate::support::program::Program;
+use crate::support::room::Room;
 use larder::content::Digest;
 use serde_json::{Value, json};
 
@@ -294,4 +295,25 @@ fn a_run_that_is_refused_writes_its_report_and_its_metrics() {
     let run = program.sync(&["list.txt", "--to", "oci:file", "--metrics", "larder.prom"]).exits(1);
     assert_eq!(run.report["exit"], 1);
     assert!(program.read("larder.prom").contains("larder_exit_status 1\n"));
+}
+
+#[test]
+fn no_output_is_written_over_a_list_or_over_another_output() {
+    let fake = Fake::start();
+    let room = Room::new();
+    room.configure("layout = \"store\"", &[(fake.addr(), "m")]);
+    let list = format!("image\n{}\n", fake.image("app:v1"));
+    room.write("images.csv", &list);
+    for arguments in [
+        &["images.csv", "--report", "images.csv"][..],
+        &["images.csv", "--failed", "./images.csv"],
+        &["images.csv", "--report", "a.csv", "--failed", "a.csv"],
+        &["images.csv", "--report", "a.json", "--lock", "a.json"],
+    ] {
+        let ran = room.larder([&["sync"], arguments].concat()).ended(2);
+        assert!(ran.stderr.contains("(name another file)"), "{}", ran.stderr);
+        assert_eq!(room.read("images.csv"), list);
+    }
+    assert_eq!(fake.requests().len(), 0);
+    assert!(!room.path("store").exists());
 }
