@@ -306,7 +306,7 @@ fn wrong_values_are_told_with_their_line() {
             "is not a regex: unclosed group",
         ),
         ("[[rule]]\nname = \"x\"\nsource = \"quay.io/a\"\ntarget = \"a\"\nimmutable_tags = [\"[\"]", 6, "is not a glob"),
-        ("[registry.\"a.io\"]\nprofile = \"dockerhub\"", 3, "`dockerhub` is not known: it is one of docker-hub, mcr,"),
+        ("[registry.\"a.io\"]\nprofile = \"dockerhub\"", 3, "`dockerhub` is not known: it is one of dhi, docker-hub, mcr,"),
         ("[registry.\"a.io\"]\npulls = {}", 3, "at least one of limit, window and reserve"),
         ("[registry.\"a.io\"]\npulls = { limit = 0 }", 3, "pulls.limit must be 1 or more"),
         ("[registry.\"a.io\"]\npulls = { reserve = -1 }", 3, "pulls.reserve must be 0 or more"),

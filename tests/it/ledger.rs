@@ -35,7 +35,8 @@ fn warnings(run: &Run) -> Vec<&str> {
 
 #[test]
 fn a_reservation_that_cannot_be_written_is_not_spent() {
-    let obstacles: [(&str, &dyn Fn(&Program)); 5] = [
+    type Obstacle<'a> = (&'a str, &'a dyn Fn(&Program));
+    let obstacles: [Obstacle<'_>; 5] = [
         ("a folder in the file's place", &|program| std::fs::create_dir(program.path("state/pulls.json")).unwrap()),
         ("a folder in the way of its replacement", &|program| std::fs::create_dir(program.path("state/pulls.json.new")).unwrap()),
         ("a folder in the lock's place", &|program| std::fs::create_dir(program.path("state/pulls.lock")).unwrap()),

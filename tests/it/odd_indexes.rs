@@ -136,7 +136,7 @@ fn where_a_target_refuses_a_sparse_index_it_is_said_once_and_not_tried_again() {
 fn an_index_of_which_nothing_is_there_is_a_failure() {
     let (upstream, program) = (Fake::start(), Program::new());
     let child = image(&upstream, "app", None, &ImageSpec::new([layer(1, 100)]));
-    index(&upstream, "app", Some("v1"), &[child.clone()]);
+    index(&upstream, "app", Some("v1"), std::slice::from_ref(&child));
     upstream.delete_manifest("app", &child.digest);
     program.list([upstream.image("app:v1")]);
     let run = program.sync(&["list.txt", "--to", "oci:store"]).exits(1);
@@ -191,8 +191,7 @@ fn a_wrong_size_in_a_list_of_referrers_is_not_believed() {
         let program = Program::new();
         match &target {
             Some(target) => {
-                _ = program
-                    .write("larder.toml", configuration(&target.addr(), &[&upstream]).replace("referrers = false", "referrers = true"))
+                program.write("larder.toml", configuration(&target.addr(), &[&upstream]).replace("referrers = false", "referrers = true"));
             }
             None => {
                 to(&program, &upstream, None);

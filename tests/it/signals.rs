@@ -190,7 +190,7 @@ fn a_full_disk_ends_the_run_with_one_line_and_space_lets_it_go_on() {
             (1, 12)
         );
         let deferred = report.images().iter().find(|row| row["status"] == "deferred").unwrap();
-        assert!(deferred["reason"].as_str().unwrap().starts_with("the run ended early: no space left"), "{deferred}");
+        assert!(deferred["reason"].as_str().unwrap().starts_with("the run ended early: the disk is full"), "{deferred}");
         room.larder(["verify", "disk/store"]).ended(0);
     }
     disk.remount("size=20m");
@@ -288,7 +288,11 @@ fn without_a_place_for_its_state_it_says_so_and_does_its_work() {
     room.write("xdg-state", "a file where a folder should be");
     let (ran, report) = room.sync(&["--image", &fake.image("app:v1")]);
     assert_eq!((ran.code, report.total("copied")), (0, 1));
-    assert!(ran.stderr.starts_with("warning:") && ran.stderr.contains("going on without state"), "{}", ran.stderr);
+    assert!(
+        ran.stderr.starts_with("warning:") && ran.stderr.contains("going on without it: where pulls are counted, none is spent"),
+        "{}",
+        ran.stderr
+    );
 }
 
 #[test]

@@ -172,12 +172,14 @@ fn what_cannot_be_asked_is_told_as_such() {
     let layer = pieces(&target, "m/app", "1")[2].clone();
     let refused = Fault::Status { code: 403, headers: vec![], body: "".into() };
     target.fault(Match::kind(Kind::BlobHead).repository("m/app").reference(&layer), FOREVER, refused.clone());
-    target.fault(Match::kind(Kind::ManifestHead).repository("m/twin"), FOREVER, refused);
+    // A refused HEAD alone proves nothing: GET is asked too.
+    target.fault(Match::kind(Kind::ManifestHead).repository("m/twin"), FOREVER, refused.clone());
+    target.fault(Match::kind(Kind::ManifestGet).repository("m/twin"), FOREVER, refused);
     let run = verify(&program, &target, &[]).exits(1);
     let lines: Vec<&str> = run.stdout.lines().collect();
     let starts = [
         format!("unchecked {layer} in m/app ({}): target: head blob ", target.image("m/app:1")),
-        format!("unchecked {}: target: resolve tag ", target.image("m/twin:1")),
+        format!("unchecked {}: target: get manifest ", target.image("m/twin:1")),
     ];
     assert_eq!(lines.len(), 2, "{}", run.stdout);
     assert!(lines.iter().zip(&starts).all(|(line, start)| line.starts_with(start)), "{}", run.stdout);

@@ -201,12 +201,7 @@ fn the_upstreams_budget_is_kept_through_the_cache() {
     let spent: u64 = run.images().iter().map(|row| row["pulls"].as_u64().unwrap()).sum();
     assert_eq!((row["pulls"]["spent"].as_u64(), scene.upstream.pulls(crate::support::fake::ANONYMOUS)), (Some(spent), spent));
     let deferred = run.with_status("deferred");
-    assert!(
-        !deferred.is_empty()
-            && deferred.iter().all(|row| row["reason"].as_str().unwrap().contains("needs 5 pulls, more than a window has (4)")),
-        "{}",
-        run.stderr
-    );
+    assert!(!deferred.is_empty() && deferred.iter().all(|row| row["reason"].as_str().unwrap().contains("4 needed")), "{}", run.stderr);
 }
 
 #[test]

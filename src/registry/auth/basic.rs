@@ -87,6 +87,7 @@ impl Authenticator {
     /// What the API's root says to this login.
     pub(super) async fn root(&self, login: &Login, sender: &dyn TokenSender) -> Result<TokenAnswer> {
         let url = self.endpoint.join("v2/").map_err(|error| self.error(Kind::Local, format!("no API below the endpoint: {error}")))?;
-        sender.send(TokenRequest { url, form: None, authorization: login::basic(login) }).await
+        // The root says yes by its status; many registries send no body with it.
+        sender.send(TokenRequest { url, form: None, authorization: login::basic(login), may_be_empty: true }).await
     }
 }

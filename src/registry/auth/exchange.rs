@@ -34,6 +34,8 @@ pub(crate) struct TokenRequest {
     pub(crate) form: Option<Vec<(String, String)>>,
     /// The Authorization header.
     pub(crate) authorization: Option<HeaderValue>,
+    /// Whether a successful answer without a body is one: the API's root says yes by its status alone.
+    pub(crate) may_be_empty: bool,
 }
 
 /// Without the form, which holds a secret.
@@ -85,7 +87,7 @@ pub(super) fn get(bearer: &Bearer, scopes: &Scopes, login: &Login) -> TokenReque
             query.append_pair("scope", &scope);
         }
     }
-    TokenRequest { url, form: None, authorization: login::basic(login) }
+    TokenRequest { url, form: None, authorization: login::basic(login), may_be_empty: false }
 }
 
 /// The POST of `spec/auth/oauth.md`, for an identity token; none for other logins.
@@ -103,7 +105,7 @@ pub(super) fn post(bearer: &Bearer, scopes: &Scopes, login: &Login) -> Option<To
     if !scope.is_empty() {
         form.push(("scope".to_owned(), scope));
     }
-    Some(TokenRequest { url: bearer.realm.clone(), form: Some(form), authorization: None })
+    Some(TokenRequest { url: bearer.realm.clone(), form: Some(form), authorization: None, may_be_empty: false })
 }
 
 /// Ours first: some servers look at the first scope only.

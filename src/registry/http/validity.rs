@@ -21,7 +21,7 @@ pub(super) struct Validity {
 }
 
 impl Validity {
-    /// Reads it out of a certificate (RFC 5280 section 4.1): Certificate { TBSCertificate { [0] version, serialNumber, signature,
+    /// Reads it out of a certificate (RFC 5280 section 4.1): Certificate { TBSCertificate { `[0]` version, serialNumber, signature,
     /// issuer, validity, … } }.
     pub(super) fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
         let (_, certificate, _) = field(certificate)?;

@@ -61,7 +61,7 @@ impl TokenSender for Sender<'_> {
                 Outcome::Answer(answer) => answer,
             };
             let trouble = match answer.whole(MAX_TOKEN).await {
-                Ok(body) if body.is_empty() => answer.broken(EMPTY),
+                Ok(body) if body.is_empty() && !request.may_be_empty => answer.broken(EMPTY),
                 Ok(body) => return Ok(TokenAnswer { status: answer.status.as_u16(), body, challenges: vec![] }),
                 Err(Unread::TooLong) => {
                     let message = format!("the token server's answer is longer than the {MAX_TOKEN} bytes it may have");
