@@ -84,10 +84,10 @@ impl Outage {
 ///
 /// Everything that came from a registry has passed [`printable`] on its way in, so that printing it is safe.
 #[derive(Clone)]
-pub struct Error(Box<Inner>);
+pub struct Error(Box<ErrorInner>);
 
 #[derive(Clone)]
-struct Inner {
+struct ErrorInner {
     side: Side,
     operation: Cow<'static, str>,
     kind: Kind,
@@ -106,7 +106,7 @@ struct Inner {
 impl Error {
     /// A failure of `operation` (a short verb phrase: "get manifest") on `side`.
     pub fn new(side: Side, operation: impl Into<Cow<'static, str>>, kind: Kind, message: impl AsRef<str>) -> Self {
-        Error(Box::new(Inner {
+        Error(Box::new(ErrorInner {
             side,
             operation: operation.into(),
             kind,
@@ -291,7 +291,7 @@ impl Error {
     }
     /// What two failures with one cause have in common, whichever image met them. A host that is down is one cause, whatever was asked.
     pub(crate) fn cause_key(&self) -> String {
-        let Inner { side, operation, host, status, code, message, .. } = &*self.0;
+        let ErrorInner { side, operation, host, status, code, message, .. } = &*self.0;
         match (&self.0.outage, &self.0.cause) {
             (Some(_), _) => format!("{side} {host:?} is down"),
             (None, Some(cause)) => format!("{side} {cause}"),

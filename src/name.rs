@@ -11,14 +11,14 @@ pub const DOCKER_HUB: &str = "docker.io";
 
 /// A repository at a registry, in normal form.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Repository {
+pub struct RegistryRepository {
     /// Lower-case host, with its port if it has one (`docker.io`, `127.0.0.1:5000`, `[::1]:5000`).
     pub host: String,
     /// The path below it (`library/alpine`).
     pub path: String,
 }
 
-impl fmt::Display for Repository {
+impl fmt::Display for RegistryRepository {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.host, self.path)
     }
@@ -54,7 +54,7 @@ impl Reference {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ImageName {
     /// Where it is.
-    pub repository: Repository,
+    pub repository: RegistryRepository,
     /// `:tag`
     pub tag: Option<String>,
     /// `@digest`
@@ -92,11 +92,11 @@ impl ImageName {
         if let Some(tag) = tag {
             check_tag(tag)?;
         }
-        Ok(ImageName { repository: Repository::parse(name)?, tag: tag.map(str::to_owned), digest })
+        Ok(ImageName { repository: RegistryRepository::parse(name)?, tag: tag.map(str::to_owned), digest })
     }
 }
 
-impl Repository {
+impl RegistryRepository {
     /// Reads `[host[:port]/]path` into normal form; a tag or digest is an error.
     pub fn parse(text: &str) -> Result<Self, String> {
         let (host, path) = split_host(text);
@@ -106,7 +106,7 @@ impl Repository {
         if host.len() + path.len() >= MAX_NAME {
             return Err(format!("`{text}`: host and path together may have 255 characters"));
         }
-        Ok(Repository { host, path })
+        Ok(RegistryRepository { host, path })
     }
 }
 

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use super::format::{Base, BaseBundle, Bundle, MAX_RECORD, MemberKind, Relied};
+use super::format::{BaseBundle, Bundle, BundleBase, MAX_RECORD, MemberKind, ReliedBlob};
 use super::inventory::Inventory;
-use super::plan::Piece;
+use super::plan::PlannedBlob;
 use crate::content::Digest;
 use crate::input;
 use crate::{Error, Result};
@@ -18,28 +18,28 @@ const HELD: usize = 4;
 
 /// What all bases together say.
 #[derive(Debug, Default)]
-pub struct Bases {
+pub struct CombinedBase {
     bundles: Vec<BaseBundle>,
     /// Inventories, each with the digest of its text.
     inventories: Vec<(Digest, Inventory)>,
     /// What bundles bring or rely on.
-    brought: HashMap<Digest, Brought>,
+    brought: HashMap<Digest, CarriedContent>,
 }
 
 #[derive(Debug)]
-struct Brought {
+struct CarriedContent {
     repositories: Vec<String>,
     /// The bundle whose volumes hold it; none if it is one that an inventory of that bundle's base has.
     bundle: Option<Digest>,
 }
 
-impl Bases {
+impl CombinedBase {
     /// Reads bundles' records and inventories; what a file is, its first character tells.
     ///
     /// # Errors
     /// If one cannot be read, or is neither.
     pub fn read<P: AsRef<Path>>(paths: &[P]) -> Result<Self> {
-        let mut bases = Bases::default();
+        let mut bases = CombinedBase::default();
         for path in paths {
             bases.add(path.as_ref())?;
         }
@@ -68,19 +68,19 @@ impl Bases {
     pub fn add_bundle(&mut self, bundle: Bundle) {
         for volume in bundle.volumes {
             for member in volume.members.into_iter().filter(|member| member.kind == MemberKind::Blob) {
-                let brought = Brought { repositories: member.repositories, bundle: Some(bundle.id.clone()) };
+                let brought = CarriedContent { repositories: member.repositories, bundle: Some(bundle.id.clone()) };
                 self.brought.entry(member.digest).or_insert(brought);
             }
         }
         for relied in bundle.base.content {
-            let brought = Brought { repositories: relied.held, bundle: relied.bundle };
+            let brought = CarriedContent { repositories: relied.held, bundle: relied.bundle };
             self.brought.entry(relied.digest).or_insert(brought);
         }
         self.bundles.push(BaseBundle { id: bundle.id, name: bundle.name });
     }
 
     /// Takes out of `pieces` the configs and layers that are at the far side; what the bundle says about that. All manifests stay.
-    pub fn leave_out(&self, pieces: &mut Vec<Piece>) -> Base {
+    pub fn leave_out(&self, pieces: &mut Vec<PlannedBlob>) -> BundleBase {
         let mut content = vec![];
         pieces.retain(|piece| match self.relied(piece).filter(|_| piece.kind == MemberKind::Blob) {
             Some(relied) => {
@@ -89,14 +89,14 @@ impl Bases {
             }
             None => true,
         });
-        content.sort_by(|a: &Relied, b| a.digest.cmp(&b.digest));
+        content.sort_by(|a: &ReliedBlob, b| a.digest.cmp(&b.digest));
         let mut bundles = self.bundles.clone();
         bundles.sort();
         bundles.dedup();
         let mut inventories: Vec<Digest> = self.inventories.iter().map(|(digest, _)| digest.clone()).collect();
         inventories.sort();
         inventories.dedup();
-        Base { bundles, inventories, content }
+        BundleBase { bundles, inventories, content }
     }
 
     /// Whether the far side has it, or will.
@@ -104,8 +104,8 @@ impl Bases {
         self.brought.contains_key(digest) || self.inventories.iter().any(|(_, one)| one.holds(digest))
     }
 
-    fn relied(&self, piece: &Piece) -> Option<Relied> {
-        let relied = |held: Vec<String>, bundle| Relied {
+    fn relied(&self, piece: &PlannedBlob) -> Option<ReliedBlob> {
+        let relied = |held: Vec<String>, bundle| ReliedBlob {
             digest: piece.digest.clone(),
             size: piece.size,
             repositories: piece.repositories.clone(),
@@ -141,15 +141,15 @@ fn begins_record(path: &Path) -> Result<bool> {
 mod tests {
     use super::*;
 
-    fn piece(content: &str, kind: MemberKind, repositories: &[&str]) -> Piece {
+    fn piece(content: &str, kind: MemberKind, repositories: &[&str]) -> PlannedBlob {
         let repositories = repositories.iter().map(|&repository| repository.to_owned()).collect();
-        Piece { digest: Digest::sha256(content.as_bytes()), size: content.len() as u64, kind, repositories }
+        PlannedBlob { digest: Digest::sha256(content.as_bytes()), size: content.len() as u64, kind, repositories }
     }
 
-    fn bases(text: &str) -> Bases {
+    fn bases(text: &str) -> CombinedBase {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("inventory"), text).unwrap();
-        Bases::read(&[folder.path().join("inventory")]).unwrap()
+        CombinedBase::read(&[folder.path().join("inventory")]).unwrap()
     }
 
     #[test]

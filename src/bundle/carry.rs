@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 
-use super::format::{Image, Index, MemberKind};
-use super::plan::Piece;
-use crate::content::{Descriptor, Digest, MAX_MANIFEST, Manifest, ManifestKind, Place, Platform, fallback_tag, platforms_of};
-use crate::layout::{IndexEntry, Layout, Reached};
+use super::format::{BundleImage, IndexMember, MemberKind};
+use super::plan::PlannedBlob;
+use crate::content::{Descriptor, Digest, MAX_MANIFEST, Manifest, ManifestKind, Platform, Repository, fallback_tag, platforms_of};
+use crate::layout::{IndexEntry, Layout, ReachedContent};
 use crate::name::Reference;
 use crate::{Error, Result};
 
@@ -17,9 +17,9 @@ const IMAGE_NAME: &str = "io.containerd.image.name";
 
 /// An image that a run has delivered into the layout.
 #[derive(Debug, Clone)]
-pub struct Delivered {
+pub struct DeliveredImage {
     /// Its repository there (`library/alpine`).
-    pub place: Place,
+    pub place: Repository,
     /// Its tag or digest there.
     pub reference: Reference,
     /// The name of what it was copied from, for an entry that does not say.
@@ -30,23 +30,23 @@ pub struct Delivered {
 
 /// All of it.
 #[derive(Debug)]
-pub struct Cargo {
+pub struct BundleContent {
     /// What `index.json` will hold.
-    pub index: Index,
+    pub index: IndexMember,
     /// The images, in the order of their names.
-    pub images: Vec<Image>,
+    pub images: Vec<BundleImage>,
     /// What they are made of, each once.
-    pub pieces: Vec<Piece>,
+    pub pieces: Vec<PlannedBlob>,
     /// Images that cannot be carried, with the reason.
     pub failed: Vec<(String, Error)>,
 }
 
 /// Finds in `layout`, whose entries these are, what the images `delivered` are made of, and what is about them. Blocks.
-pub fn gather(layout: &Layout, entries: &[IndexEntry], delivered: Vec<Delivered>) -> Cargo {
+pub fn gather(layout: &Layout, entries: &[IndexEntry], delivered: Vec<DeliveredImage>) -> BundleContent {
     let named = entries.iter().filter_map(|entry| Some((entry.name.as_deref()?, entry))).collect();
-    let mut search = Search { layout, named, found: Found::default(), index: BTreeMap::new() };
-    let name = |image: &Delivered| format!("{}{}", image.place, image.reference.suffix());
-    let delivered: BTreeMap<String, Delivered> = delivered.into_iter().map(|image| (name(&image), image)).collect();
+    let mut search = ContentSearch { layout, named, found: ContentFound::default(), index: BTreeMap::new() };
+    let name = |image: &DeliveredImage| format!("{}{}", image.place, image.reference.suffix());
+    let delivered: BTreeMap<String, DeliveredImage> = delivered.into_iter().map(|image| (name(&image), image)).collect();
     let (mut images, mut failed) = (vec![], vec![]);
     for (name, image) in delivered {
         match search.image(&name, image) {
@@ -54,25 +54,25 @@ pub fn gather(layout: &Layout, entries: &[IndexEntry], delivered: Vec<Delivered>
             Err(error) => failed.push((name.clone(), error.subject(name))),
         }
     }
-    let Search { found, index, .. } = search;
+    let ContentSearch { found, index, .. } = search;
     // What has no name in the layout has none here (referrers), and comes last.
     let is_carried = |entry: &&IndexEntry| entry.name.is_none() && found.0.contains_key(&entry.descriptor.digest);
     let unnamed: BTreeMap<&Digest, &Descriptor> =
         entries.iter().filter(is_carried).map(|entry| (&entry.descriptor.digest, &entry.descriptor)).collect();
     let manifests = index.into_values().chain(unnamed.into_values().cloned()).collect();
-    Cargo { index: Index::new(manifests), images, pieces: found.pieces(), failed }
+    BundleContent { index: IndexMember::new(manifests), images, pieces: found.pieces(), failed }
 }
 
-struct Search<'a> {
+struct ContentSearch<'a> {
     layout: &'a Layout,
     named: BTreeMap<&'a str, &'a IndexEntry>,
-    found: Found,
+    found: ContentFound,
     /// The entries of the bundle's index, by name.
     index: BTreeMap<String, Descriptor>,
 }
 
-impl Search<'_> {
-    fn image(&mut self, name: &str, image: Delivered) -> Result<Image> {
+impl ContentSearch<'_> {
+    fn image(&mut self, name: &str, image: DeliveredImage) -> Result<BundleImage> {
         let entry = self.named.get(name).copied();
         let source = entry.and_then(|entry| entry.source.clone()).unwrap_or(image.source);
         let mut root = match entry {
@@ -89,11 +89,11 @@ impl Search<'_> {
         own.iter().chain(&about.reached).for_each(|reached| self.found.add(reached, &image.place));
         self.index.extend(about.entries);
         let referrers = about.referrers.into_iter().collect();
-        Ok(Image { name: name.to_owned(), source, digest: image.digest, platforms, referrers })
+        Ok(BundleImage { name: name.to_owned(), source, digest: image.digest, platforms, referrers })
     }
 
     /// What an image runs on: of an index the children that are there, else what the config says.
-    fn platforms(&self, manifest: &Manifest, own: &[Reached]) -> Result<Vec<String>> {
+    fn platforms(&self, manifest: &Manifest, own: &[ReachedContent]) -> Result<Vec<String>> {
         let mut links = manifest.links()?;
         if manifest.kind() == ManifestKind::Index {
             links.manifests.retain(|child| digests(own).any(|digest| *digest == child.digest));
@@ -119,8 +119,8 @@ impl Search<'_> {
 
     /// What the layout has that is about these manifests: it is found by tags that begin with their digests, `sha256-<hex>` (distribution-spec
     /// "Referrers Tag Schema") and cosign's `sha256-<hex>.sig`. What is about that travels too.
-    fn about(&self, own: &[Reached], place: &Place) -> Result<About> {
-        let mut about = About::default();
+    fn about(&self, own: &[ReachedContent], place: &Repository) -> Result<AttachedManifest> {
+        let mut about = AttachedManifest::default();
         let mut subjects: Vec<Digest> = digests(own).cloned().collect();
         let mut seen: BTreeSet<Digest> = subjects.iter().cloned().collect();
         while let Some(subject) = subjects.pop() {
@@ -144,32 +144,33 @@ impl Search<'_> {
 
 /// What is about an image.
 #[derive(Default)]
-struct About {
-    reached: Vec<Reached>,
+struct AttachedManifest {
+    reached: Vec<ReachedContent>,
     /// By name.
     entries: Vec<(String, Descriptor)>,
     referrers: BTreeSet<Digest>,
 }
 
-fn digests(reached: &[Reached]) -> impl Iterator<Item = &Digest> {
+fn digests(reached: &[ReachedContent]) -> impl Iterator<Item = &Digest> {
     reached.iter().filter(|piece| piece.manifest).map(|piece| &piece.descriptor.digest)
 }
 
 /// What has been found so far.
 #[derive(Default)]
-struct Found(BTreeMap<Digest, Seen>);
+struct ContentFound(BTreeMap<Digest, SeenManifest>);
 
-struct Seen {
+struct SeenManifest {
     size: u64,
     kind: MemberKind,
-    repositories: BTreeSet<Place>,
+    repositories: BTreeSet<Repository>,
 }
 
-impl Found {
-    fn add(&mut self, piece: &Reached, place: &Place) {
-        let Reached { descriptor, manifest } = piece;
+impl ContentFound {
+    fn add(&mut self, piece: &ReachedContent, place: &Repository) {
+        let ReachedContent { descriptor, manifest } = piece;
         let kind = if *manifest { MemberKind::Manifest } else { MemberKind::Blob };
-        let seen = self.0.entry(descriptor.digest.clone()).or_insert(Seen { size: descriptor.size, kind, repositories: BTreeSet::new() });
+        let seen =
+            self.0.entry(descriptor.digest.clone()).or_insert(SeenManifest { size: descriptor.size, kind, repositories: BTreeSet::new() });
         // What is a manifest to anybody is one.
         seen.kind = seen.kind.min(kind);
         if !seen.repositories.contains(place) {
@@ -177,10 +178,10 @@ impl Found {
         }
     }
 
-    fn pieces(self) -> Vec<Piece> {
-        let piece = |(digest, seen): (Digest, Seen)| {
+    fn pieces(self) -> Vec<PlannedBlob> {
+        let piece = |(digest, seen): (Digest, SeenManifest)| {
             let repositories = seen.repositories.iter().map(ToString::to_string).collect();
-            Piece { digest, size: seen.size, kind: seen.kind, repositories }
+            PlannedBlob { digest, size: seen.size, kind: seen.kind, repositories }
         };
         self.0.into_iter().map(piece).collect()
     }
@@ -190,15 +191,15 @@ impl Found {
 mod tests {
     use super::*;
     use crate::Side;
-    use crate::content::{BlobStream, Charge, OpenBlob, Publication, Sink as _};
+    use crate::content::{BlobStream, OpenBlob, Publication, RequestContext, Sink as _};
     use bytes::Bytes;
     use futures_util::{StreamExt as _, stream};
     use serde_json::{Value, json};
 
-    struct InMemory(Bytes);
+    struct MemoryBlob(Bytes);
 
     #[async_trait::async_trait]
-    impl OpenBlob for InMemory {
+    impl OpenBlob for MemoryBlob {
         async fn open(&self, offset: u64) -> Result<BlobStream> {
             Ok(stream::iter([Ok(self.0.slice(usize::try_from(offset).unwrap()..))]).boxed())
         }
@@ -210,7 +211,7 @@ mod tests {
     async fn put(layout: &Layout, tag: Option<&str>, text: &str, subject: Option<&Descriptor>) -> Descriptor {
         let bytes = Bytes::from(text.to_owned());
         let layer = Descriptor::new("text/plain", Digest::sha256(&bytes), bytes.len() as u64);
-        layout.write_blob(&Place::new("a"), &layer, &InMemory(bytes), &Charge::new("a")).await.unwrap();
+        layout.write_blob(&Repository::new("a"), &layer, &MemoryBlob(bytes), &RequestContext::new("a")).await.unwrap();
         name(layout, tag, &json!({"schemaVersion": 2, "mediaType": OCI_IMAGE, "config": layer, "layers": [layer], "subject": subject}))
             .await
     }
@@ -218,19 +219,19 @@ mod tests {
     async fn name(layout: &Layout, tag: Option<&str>, value: &Value) -> Descriptor {
         let bytes = Bytes::from(value.to_string());
         let manifest = Manifest::verify(bytes.clone(), None, &Digest::sha256(&bytes), Side::Local).unwrap();
-        layout.put_manifest(&Place::new("a"), &manifest, &Charge::new("a")).await.unwrap();
+        layout.put_manifest(&Repository::new("a"), &manifest, &RequestContext::new("a")).await.unwrap();
         if let Some(tag) = tag {
-            let (place, reference) = (Place::new("a"), Reference::Tag(tag.to_owned()));
+            let (place, reference) = (Repository::new("a"), Reference::Tag(tag.to_owned()));
             let publication =
                 Publication { place, reference, manifest: manifest.clone(), sparse: vec![], source: format!("example.com/a:{tag}").into() };
-            layout.publish(&publication, &Charge::new("a")).await.unwrap();
+            layout.publish(&publication, &RequestContext::new("a")).await.unwrap();
         }
         manifest.descriptor()
     }
 
-    fn delivered(tag: &str, of: &Descriptor) -> Delivered {
-        Delivered {
-            place: Place::new("a"),
+    fn delivered(tag: &str, of: &Descriptor) -> DeliveredImage {
+        DeliveredImage {
+            place: Repository::new("a"),
             reference: Reference::Tag(tag.to_owned()),
             source: "given".to_owned(),
             digest: of.digest.clone(),

@@ -25,13 +25,13 @@ const MAX_FILE: u64 = 4 * 1024 * 1024 * 1024;
 /// Something that a target holds.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Row {
+pub struct EvidenceRow {
     /// The target: `far.example.com/mirror`, `oci:store`.
     pub target: String,
     /// The repository there, below the target's prefix.
     pub repository: String,
     /// What it is.
-    pub kind: RowKind,
+    pub kind: EvidenceKind,
     /// An image's tag, or digest; empty for what is no image.
     pub reference: String,
     /// Which content.
@@ -53,7 +53,7 @@ pub struct Row {
 /// What a row is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum RowKind {
+pub enum EvidenceKind {
     /// A named image: its top manifest.
     Image,
     /// A manifest below it.
@@ -65,27 +65,27 @@ pub enum RowKind {
 /// All rows, sorted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Evidence {
-    rows: Vec<Row>,
+    rows: Vec<EvidenceRow>,
 }
 
 /// The JSON form.
 #[derive(Serialize, Deserialize)]
-struct File {
+struct EvidenceFile {
     version: u32,
-    rows: Vec<Row>,
+    rows: Vec<EvidenceRow>,
     digest: Digest,
 }
 
 impl Evidence {
     /// Evidence of these rows.
-    pub fn new(mut rows: Vec<Row>) -> Self {
+    pub fn new(mut rows: Vec<EvidenceRow>) -> Self {
         rows.sort();
         rows.dedup();
         Evidence { rows }
     }
 
     /// Its rows, sorted.
-    pub fn rows(&self) -> &[Row] {
+    pub fn rows(&self) -> &[EvidenceRow] {
         &self.rows
     }
 
@@ -120,7 +120,7 @@ impl Evidence {
             bytes.extend(last.as_bytes());
             bytes
         } else {
-            let file = File { version: VERSION, rows: self.rows.clone(), digest: self.digest()? };
+            let file = EvidenceFile { version: VERSION, rows: self.rows.clone(), digest: self.digest()? };
             let mut bytes = serde_json::to_vec_pretty(&file).map_err(|error| Error::local("write evidence", error.to_string()))?;
             bytes.push(b'\n');
             bytes
@@ -154,15 +154,15 @@ fn damaged(path: &Path, why: &str) -> Error {
     Error::new(Side::Local, OP, Kind::Damaged, format!("{}: {why}", path.display()))
 }
 
-fn from_json(bytes: &[u8]) -> Result<(Vec<Row>, Digest), String> {
-    let file: File = serde_json::from_slice(bytes).map_err(|error| format!("it is no evidence: {error}"))?;
+fn from_json(bytes: &[u8]) -> Result<(Vec<EvidenceRow>, Digest), String> {
+    let file: EvidenceFile = serde_json::from_slice(bytes).map_err(|error| format!("it is no evidence: {error}"))?;
     if file.version != VERSION {
         return Err(format!("it has version {}; this larder knows {VERSION}", file.version));
     }
     Ok((file.rows, file.digest))
 }
 
-fn from_csv(bytes: &[u8]) -> Result<(Vec<Row>, Digest), String> {
+fn from_csv(bytes: &[u8]) -> Result<(Vec<EvidenceRow>, Digest), String> {
     let last = bytes.get(without_last_line(bytes).len()..).unwrap_or_default();
     let digest = String::from_utf8_lossy(last);
     let digest = digest
@@ -187,7 +187,7 @@ mod tests {
     use super::*;
 
     fn evidence() -> Evidence {
-        let row = |kind, reference: &str, n: u8| Row {
+        let row = |kind, reference: &str, n: u8| EvidenceRow {
             target: "far:5000".to_owned(),
             repository: "team/app".to_owned(),
             kind,
@@ -200,7 +200,7 @@ mod tests {
             from: "volume 1 of january".to_owned(),
             by: "larder 0.1.0".to_owned(),
         };
-        Evidence::new(vec![row(RowKind::Blob, "", 2), row(RowKind::Image, "1", 1)])
+        Evidence::new(vec![row(EvidenceKind::Blob, "", 2), row(EvidenceKind::Image, "1", 1)])
     }
 
     #[test]

@@ -47,21 +47,21 @@ pub struct Bundle {
     /// What its files are called.
     pub name: String,
     /// What `index.json` holds, in every volume: serialised without white space it is the file.
-    pub index: Index,
+    pub index: IndexMember,
     /// The images, in the order of their names.
-    pub images: Vec<Image>,
+    pub images: Vec<BundleImage>,
     /// Which digest each name stands for.
     pub lock: BTreeMap<String, Digest>,
     /// What it builds on, and what was left out because of that.
-    pub base: Base,
+    pub base: BundleBase,
     /// The volumes, in order; never empty.
-    pub volumes: Vec<Volume>,
+    pub volumes: Vec<BundleVolume>,
 }
 
 /// An `index.json` (image-spec image-index.md).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Index {
+pub struct IndexMember {
     /// 2
     pub schema_version: u32,
     /// `application/vnd.oci.image.index.v1+json`
@@ -72,7 +72,7 @@ pub struct Index {
 
 /// An image of the bundle.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Image {
+pub struct BundleImage {
     /// Its name at the target, without prefix (`library/alpine:3.20`, `repo@sha256:…`).
     pub name: String,
     /// The canonical name of what it was copied from (`docker.io/library/alpine:3.20`).
@@ -87,13 +87,13 @@ pub struct Image {
 
 /// What a bundle builds on: content that is at the far side already, or comes with another bundle.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Base {
+pub struct BundleBase {
     /// The bundles that are assumed to arrive.
     pub bundles: Vec<BaseBundle>,
     /// The sha256 digests of the inventories, as text.
     pub inventories: Vec<Digest>,
     /// What images of this bundle need and its volumes do not hold, in the order of digests.
-    pub content: Vec<Relied>,
+    pub content: Vec<ReliedBlob>,
 }
 
 /// A bundle that another one builds on.
@@ -107,7 +107,7 @@ pub struct BaseBundle {
 
 /// A config or layer that a bundle relies on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Relied {
+pub struct ReliedBlob {
     /// Which.
     pub digest: Digest,
     /// How many bytes it has.
@@ -122,7 +122,7 @@ pub struct Relied {
 
 /// A volume, as the bundle's record has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Volume {
+pub struct BundleVolume {
     /// Its number, from 1.
     pub number: u32,
     /// The name of its file.
@@ -132,7 +132,7 @@ pub struct Volume {
     /// The sha256 of its file, as 64 hex digits.
     pub sha256: String,
     /// What it carries after its head, in that order.
-    pub members: Vec<Member>,
+    pub members: Vec<VolumeMember>,
 }
 
 /// What `larder/volume.json` says in a volume.
@@ -147,12 +147,12 @@ pub struct VolumeRecord {
     /// How many volumes the bundle has.
     pub volumes: u32,
     /// What it carries after this record, in that order.
-    pub members: Vec<Member>,
+    pub members: Vec<VolumeMember>,
 }
 
 /// A blob in a volume, or a part of one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Member {
+pub struct VolumeMember {
     /// Which blob.
     pub digest: Digest,
     /// What it is to the images.
@@ -181,7 +181,7 @@ pub enum MemberKind {
     Blob,
 }
 
-impl Member {
+impl VolumeMember {
     /// Its path in the volume: `blobs/sha256/…`, or `larder/parts/sha256/…/0001`.
     pub fn path(&self) -> String {
         let (algorithm, encoded) = (self.digest.algorithm(), self.digest.encoded());
@@ -212,10 +212,10 @@ impl Member {
     }
 }
 
-impl Index {
+impl IndexMember {
     /// An index of these entries.
     pub fn new(manifests: Vec<Descriptor>) -> Self {
-        Index { schema_version: 2, media_type: "application/vnd.oci.image.index.v1+json".to_owned(), manifests }
+        IndexMember { schema_version: 2, media_type: "application/vnd.oci.image.index.v1+json".to_owned(), manifests }
     }
 
     /// The bytes of the file.
@@ -253,7 +253,7 @@ impl Bundle {
     }
 
     /// Every blob and part in the volumes, with the number of its volume, in order.
-    pub fn members(&self) -> impl Iterator<Item = (u32, &Member)> {
+    pub fn members(&self) -> impl Iterator<Item = (u32, &VolumeMember)> {
         self.volumes.iter().flat_map(|volume| volume.members.iter().map(|member| (volume.number, member)))
     }
 
@@ -271,7 +271,7 @@ impl Bundle {
             if volume.size > MAX_SIZE || !hex {
                 return Err(format!("size or sha256 of volume {expected} is none"));
             }
-            volume.members.iter().try_for_each(Member::check)?;
+            volume.members.iter().try_for_each(VolumeMember::check)?;
         }
         check_parts(self.members().map(|(_, member)| member))?;
         self.images.iter().try_for_each(|image| check_image_name(&image.name))?;
@@ -299,7 +299,7 @@ impl VolumeRecord {
         if record.volume == 0 || record.volume > record.volumes {
             return Err(damaged(OP, &format!("it says to be volume {} of {}", record.volume, record.volumes)));
         }
-        record.members.iter().try_for_each(Member::check).map_err(|why| damaged(OP, &why))?;
+        record.members.iter().try_for_each(VolumeMember::check).map_err(|why| damaged(OP, &why))?;
         Ok(record)
     }
 
@@ -360,7 +360,7 @@ fn check_repository(text: &str) -> Result<(), String> {
 
 /// Sees that every blob is there once, and that the parts of those that are cut follow one another and join. A volume by itself
 /// has only some of them; this is for all members of a bundle.
-fn check_parts<'a>(members: impl Iterator<Item = &'a Member>) -> Result<(), String> {
+fn check_parts<'a>(members: impl Iterator<Item = &'a VolumeMember>) -> Result<(), String> {
     /// How far a blob has been met: its size, the number of its last part, where that ends.
     struct Met {
         whole: u64,
@@ -390,10 +390,11 @@ fn check_parts<'a>(members: impl Iterator<Item = &'a Member>) -> Result<(), Stri
 /// Tells an unknown version from a record that is damaged.
 fn check_version(bytes: &[u8], operation: &'static str) -> Result<()> {
     #[derive(Deserialize)]
-    struct Head {
+    struct FormatHead {
         version: u32,
     }
-    let head: Head = serde_json::from_slice(bytes).map_err(|error| damaged(operation, &format!("it is no record of a bundle: {error}")))?;
+    let head: FormatHead =
+        serde_json::from_slice(bytes).map_err(|error| damaged(operation, &format!("it is no record of a bundle: {error}")))?;
     if head.version == VERSION {
         return Ok(());
     }

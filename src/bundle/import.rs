@@ -1,4 +1,4 @@
-//! Putting what was carried where it belongs: through the engine, from a [`Shelf`] into any target.
+//! Putting what was carried where it belongs: through the engine, from a [`BundleSource`] into any target.
 //!
 //! An image is looked at before it is brought: what it is made of and is not at hand, the target is asked for. If something is in neither
 //! place, the image is *parked*: what is at hand of it is put at the target, nothing is named, and the report says what is missing
@@ -15,7 +15,7 @@ mod witness;
 mod worker;
 
 #[allow(unused_imports, reason = "named in the text above")]
-use super::read::Shelf;
-pub use lacks::{DamagedFile, Waiting};
-pub use run::{Import, ImportOptions, Imported};
-pub use witness::{How, Journal, Put};
+use super::read::BundleSource;
+pub use lacks::{DamagedFile, WaitingImages};
+pub use run::{Import, ImportOptions, ImportSummary};
+pub use witness::{Arrival, ArrivalWay, Journal};

@@ -14,12 +14,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::format::{INDEX_PATH, RECORD_PATH};
-use super::read::{Gathering, OpenPart, Origin, Piece, Where};
+use super::read::{BundleReader, ContentFile, OpenPart, Piece, Where};
 use crate::content::Digest;
 use crate::folder::{Folder, Status};
 use crate::layout::{IndexEntry, MAX_INDEX};
 use crate::{Error, Kind, Result, Side};
-pub use names::{Given, Named, Naming, stem};
+pub use names::{Given, NameMapping, Named, stem};
 pub use present::Present;
 pub(super) use present::present;
 use tarball::Tarball;
@@ -27,13 +27,13 @@ use tarball::Tarball;
 const OP: &str = "read archive";
 
 /// Puts an OCI layout's blobs on the shelf, and its names beside them.
-pub(super) fn layout(gathering: &mut Gathering<'_>, path: &Path) -> Result<()> {
+pub(super) fn layout(gathering: &mut BundleReader<'_>, path: &Path) -> Result<()> {
     let folder = Folder::open(path).map_err(|error| Error::io(OP, path, &error))?;
     let io = |name: &Path, error: io::Error| Error::io(OP, &path.join(name), &error);
     let name = Path::new(INDEX_PATH);
     let index = folder.read(name).and_then(|file| crate::input::read_from(file, MAX_INDEX)).map_err(|error| io(name, error))?;
     let entries = entries(&index, path)?;
-    let origin = gathering.shelf.origin(Origin { path: path.to_owned(), volume: None });
+    let origin = gathering.shelf.origin(ContentFile { path: path.to_owned(), volume: None });
     let blobs = Path::new("blobs");
     for algorithm in folder.list(blobs).map_err(|error| io(blobs, error))? {
         let algorithm = blobs.join(algorithm);
@@ -61,7 +61,7 @@ pub(super) fn is_compressed(path: &Path) -> Result<bool> {
 }
 
 /// Reads an archive that can be read once only, or is compressed: it is unpacked into `folder`. `path` is what messages call it.
-pub(super) fn stream(gathering: &mut Gathering<'_>, stream: impl std::io::Read, path: &Path, folder: &Path) -> Result<Contents> {
+pub(super) fn stream(gathering: &mut BundleReader<'_>, stream: impl std::io::Read, path: &Path, folder: &Path) -> Result<Contents> {
     let (first, stream) = unpack::peek(stream).map_err(|error| Error::io(OP, path, &error))?;
     if first.is_empty() {
         return Ok(Contents::Other("empty".to_owned()));
@@ -86,14 +86,14 @@ pub(super) enum Contents {
 }
 
 /// Reads an archive: of a layout, or of `docker save`.
-pub(super) fn archive(gathering: &mut Gathering<'_>, path: &Path, file: &Arc<File>) -> Result<Contents> {
+pub(super) fn archive(gathering: &mut BundleReader<'_>, path: &Path, file: &Arc<File>) -> Result<Contents> {
     let Some(tarball) = Tarball::scan(path, file)? else {
         let mut first = vec![];
         let part = OpenPart { file: Arc::clone(file), at: 0, left: found::LOOK as u64 };
         std::io::Read::read_to_end(&mut { part }, &mut first).map_err(|error| Error::io(OP, path, &error))?;
         return Ok(Contents::Other(found::described(&first)));
     };
-    let origin = gathering.shelf.origin(Origin { path: path.to_owned(), volume: None });
+    let origin = gathering.shelf.origin(ContentFile { path: path.to_owned(), volume: None });
     if tarball.has("oci-layout") && tarball.has(INDEX_PATH) {
         for (name, member) in tarball.files() {
             if let Some(digest) = blob(name) {
@@ -118,7 +118,7 @@ pub(super) fn archive(gathering: &mut Gathering<'_>, path: &Path, file: &Arc<Fil
 
 /// The entries of an `index.json`.
 fn entries(bytes: &[u8], path: &Path) -> Result<Vec<IndexEntry>> {
-    let manifests = serde_json::from_slice::<Loose>(bytes).map(|index| index.manifests).map_err(|error| {
+    let manifests = serde_json::from_slice::<UnnamedImage>(bytes).map(|index| index.manifests).map_err(|error| {
         let message = format!("{}: its index.json is no index: {error}", path.display());
         Error::new(Side::Local, OP, Kind::Damaged, message)
     })?;
@@ -127,7 +127,7 @@ fn entries(bytes: &[u8], path: &Path) -> Result<Vec<IndexEntry>> {
 
 /// An index of which other tools have left out what the specification lets them.
 #[derive(serde::Deserialize)]
-struct Loose {
+struct UnnamedImage {
     #[serde(default, deserialize_with = "crate::layout::entries")]
     manifests: Vec<crate::content::Descriptor>,
 }

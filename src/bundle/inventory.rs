@@ -11,7 +11,7 @@ use std::path::Path;
 use ruzstd::decoding::StreamingDecoder;
 use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 
-use crate::content::{Digest, Place};
+use crate::content::{Digest, Repository};
 use crate::{Error, Result, input};
 pub use walk::{Roots, walk};
 
@@ -30,12 +30,12 @@ const MAX_TEXT: u64 = 512 * 1024 * 1024;
 /// The digests that a store holds, each with its repositories.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Inventory {
-    digests: BTreeMap<Digest, BTreeSet<Place>>,
+    digests: BTreeMap<Digest, BTreeSet<Repository>>,
 }
 
 impl Inventory {
     /// Notes that `place` holds `digest`.
-    pub fn add(&mut self, digest: Digest, place: Place) {
+    pub fn add(&mut self, digest: Digest, place: Repository) {
         self.digests.entry(digest).or_default().insert(place);
     }
 
@@ -52,12 +52,12 @@ impl Inventory {
     }
 
     /// The repositories that hold `digest`, sorted.
-    pub fn places(&self, digest: &Digest) -> impl Iterator<Item = &Place> {
+    pub fn places(&self, digest: &Digest) -> impl Iterator<Item = &Repository> {
         self.digests.get(digest).into_iter().flatten()
     }
 
     /// All digests, sorted, each with its repositories.
-    pub fn iter(&self) -> impl Iterator<Item = (&Digest, &BTreeSet<Place>)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&Digest, &BTreeSet<Repository>)> {
         self.digests.iter()
     }
 
@@ -99,7 +99,7 @@ impl Inventory {
         let mut inventory = Inventory::default();
         let mut left = MAX_TEXT;
         // Most lines name one of few repositories: they share their text.
-        let mut places: HashMap<Box<str>, Place> = HashMap::new();
+        let mut places: HashMap<Box<str>, Repository> = HashMap::new();
         let mut line = String::new();
         for number in 1.. {
             line.clear();
@@ -116,7 +116,7 @@ impl Inventory {
             let (digest, place) = entry(text).map_err(|why| wrong(&why))?;
             let known = match places.get(place) {
                 Some(known) => known.clone(),
-                None => places.entry(place.into()).or_insert_with(|| Place::new(place)).clone(),
+                None => places.entry(place.into()).or_insert_with(|| Repository::new(place)).clone(),
             };
             inventory.add(digest, known);
         }
@@ -155,7 +155,7 @@ mod tests {
     fn inventory(lines: &[(&str, &str)]) -> Inventory {
         let mut inventory = Inventory::default();
         for (content, place) in lines {
-            inventory.add(Digest::sha256(content.as_bytes()), Place::new(*place));
+            inventory.add(Digest::sha256(content.as_bytes()), Repository::new(*place));
         }
         inventory
     }
@@ -175,7 +175,7 @@ mod tests {
             assert_eq!(Inventory::read(&path).unwrap(), written);
         }
         let x = Digest::sha256(b"x");
-        assert_eq!(written.places(&x).map(Place::as_str).collect::<Vec<_>>(), ["library/a", "library/b"]);
+        assert_eq!(written.places(&x).map(Repository::as_str).collect::<Vec<_>>(), ["library/a", "library/b"]);
         assert!(written.holds(&x) && !written.holds(&Digest::sha256(b"z")));
     }
 
@@ -183,7 +183,7 @@ mod tests {
     fn compressed_it_is_about_half_as_long() {
         let mut many = Inventory::default();
         for n in 0..5000 {
-            many.add(Digest::sha256(format!("{n}").as_bytes()), Place::new(format!("team/app-{}", n % 20)));
+            many.add(Digest::sha256(format!("{n}").as_bytes()), Repository::new(format!("team/app-{}", n % 20)));
         }
         let (plain, compressed) = (many.to_text().len(), many.to_zstd().len());
         assert!(compressed * 100 < plain * 60, "{compressed} of {plain}");

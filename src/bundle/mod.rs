@@ -2,7 +2,7 @@
 //! `NAME.bundle.json`, which says what is in them. Knows no HTTP.
 //!
 //! [`format`](mod@format) has the records that both sides read and write (`docs/bundles.md` describes them for people). Writing is a pure
-//! function of a finished layout: what is carried ([`gather`]) and how it is cut into volumes ([`Plan`]) is known before the first byte is
+//! function of a finished layout: what is carried ([`gather`]) and how it is cut into volumes ([`BundlePlan`]) is known before the first byte is
 //! written ([`pack()`]).
 
 mod base;
@@ -19,9 +19,9 @@ pub mod read;
 pub mod tar;
 mod verify;
 
-pub use base::Bases;
-pub use carry::{Cargo, Delivered, gather};
-pub use pack::{Packed, Packing, Repaired, pack, repair};
-pub use plan::{Piece, Plan, Sheet};
+pub use base::CombinedBase;
+pub use carry::{BundleContent, DeliveredImage, gather};
+pub use pack::{PackOptions, PackSummary, Repaired, pack, repair};
+pub use plan::{BundlePlan, PlannedBlob, PlannedVolume};
 pub use read::is_archive;
 pub use verify::{BundleReport, VolumeFinding, is_at, verify, verify_archives};

@@ -15,8 +15,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::format::{Bundle, MAX_RECORD, bundle_file, check_name, default_name, volume_file};
-use super::plan::{Plan, Sheet};
-use super::preflight::{self, Need};
+use super::plan::{BundlePlan, PlannedVolume};
+use super::preflight::{self, SpaceNeed};
 use crate::folder::{Folder, Status};
 use crate::layout::Layout;
 use crate::{Error, Kind, Result, Side};
@@ -31,7 +31,7 @@ const PARTIAL: &str = ".partial";
 const OLD: &str = ".old";
 
 /// What a packing works with, and who is told of it.
-pub struct Packing<'a> {
+pub struct PackOptions<'a> {
     /// Where the blobs are.
     pub layout: &'a Layout,
     /// Where the volumes go; made if it does not exist.
@@ -44,7 +44,7 @@ pub struct Packing<'a> {
 
 /// What came of it.
 #[derive(Debug)]
-pub struct Packed {
+pub struct PackSummary {
     /// The bundle's record.
     pub bundle: Bundle,
     /// The record's file.
@@ -62,7 +62,7 @@ pub struct Packed {
 pub struct Repaired {
     /// Its file.
     pub path: PathBuf,
-    /// As [`Packed::notes`].
+    /// As [`PackSummary::notes`].
     pub notes: Vec<String>,
 }
 
@@ -71,7 +71,7 @@ pub struct Repaired {
 /// # Errors
 /// `Kind::DiskFull` if it does not fit, before anything is written; `Kind::Damaged` if the layout's bytes are wrong (they are removed there, so that the
 /// next run fetches them); `Kind::Cancelled` if it was stopped.
-pub fn pack(packing: &Packing<'_>, plan: &Plan, name: Option<&str>) -> Result<Packed> {
+pub fn pack(packing: &PackOptions<'_>, plan: &BundlePlan, name: Option<&str>) -> Result<PackSummary> {
     let id = plan.id();
     let name = name.map_or_else(|| default_name(&id), str::to_owned);
     check_name(&name).map_err(|why| Error::local(OP, why))?;
@@ -91,10 +91,10 @@ pub fn pack(packing: &Packing<'_>, plan: &Plan, name: Option<&str>) -> Result<Pa
     let bundle = plan.bundle(&name, &hashes);
     let written = replace(&folder, &record, &bundle.to_bytes())? + volumes.iter().map(|volume| volume.written).sum::<u64>();
     let kept = volumes.iter().filter(|volume| volume.written == 0).count();
-    Ok(Packed { bundle, path: packing.to.join(record), kept, written, notes })
+    Ok(PackSummary { bundle, path: packing.to.join(record), kept, written, notes })
 }
 
-fn folder(packing: &Packing<'_>) -> Result<Folder> {
+fn folder(packing: &PackOptions<'_>) -> Result<Folder> {
     Folder::create(packing.to).map_err(|error| Error::io(OP, packing.to, &error))
 }
 
@@ -102,12 +102,12 @@ fn folder(packing: &Packing<'_>) -> Result<Folder> {
 ///
 /// # Errors
 /// As [`pack`]; `Kind::Damaged` too if the bytes are not those that the bundle's record tells the hash of: what is there stays as it is.
-pub fn repair(packing: &Packing<'_>, bundle: &Bundle, number: u32) -> Result<Repaired> {
+pub fn repair(packing: &PackOptions<'_>, bundle: &Bundle, number: u32) -> Result<Repaired> {
     let (Some(record), Some(volume)) = (bundle.record(number), bundle.volumes.iter().find(|volume| volume.number == number)) else {
         let message = format!("bundle {} has no volume {number}: it has {}", bundle.name, bundle.volumes.len());
         return Err(Error::local("repair volume", message));
     };
-    let sheet = Sheet::new(&bundle.index, record);
+    let sheet = PlannedVolume::new(&bundle.index, record);
     let folder = folder(packing)?;
     let name = PathBuf::from(&volume.file);
     check_space(&folder, [(name.clone(), sheet.size())].into_iter())?;
@@ -151,7 +151,7 @@ fn check_space(folder: &Folder, volumes: impl Iterator<Item = (PathBuf, u64)>) -
     let there = |name: &Path| folder.status(name).ok().filter(Status::is_file).map_or(0, |status| status.len());
     let rest = |(name, size): (PathBuf, u64)| if there(&name) == size { 0 } else { size.saturating_sub(there(&partial(&name))) };
     let bytes = volumes.map(rest).fold(0, u64::saturating_add);
-    let lacking = preflight::lacking(&[Need { what: "the rest of the bundle", folder: folder.path().to_owned(), bytes }])?;
+    let lacking = preflight::lacking(&[SpaceNeed { what: "the rest of the bundle", folder: folder.path().to_owned(), bytes }])?;
     lacking.into_iter().next().map_or(Ok(()), Err)
 }
 
@@ -221,8 +221,8 @@ fn replace(folder: &Folder, name: &Path, bytes: &[u8]) -> Result<u64> {
 mod tests {
     use std::fs;
 
-    use super::super::format::{Base, Index, MemberKind};
-    use super::super::plan::Piece;
+    use super::super::format::{BundleBase, IndexMember, MemberKind};
+    use super::super::plan::PlannedBlob;
     use super::*;
     use crate::content::Digest;
 
@@ -231,9 +231,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let layout = Layout::open_or_create(&folder.path().join("cache")).await.unwrap();
         let (to, exabyte) = (folder.path().join("out"), 1_000_000_000_000_000_000);
-        let piece = Piece { digest: Digest::sha256(b"huge"), size: exabyte, kind: MemberKind::Blob, repositories: vec![] };
-        let plan = Plan::new(Index::new(vec![]), vec![], Base::default(), vec![piece], Some(exabyte / 2)).unwrap();
-        let packing = Packing { layout: &layout, to: &to, progress: &|_| {}, stop: &|| false };
+        let piece = PlannedBlob { digest: Digest::sha256(b"huge"), size: exabyte, kind: MemberKind::Blob, repositories: vec![] };
+        let plan = BundlePlan::new(IndexMember::new(vec![]), vec![], BundleBase::default(), vec![piece], Some(exabyte / 2)).unwrap();
+        let packing = PackOptions { layout: &layout, to: &to, progress: &|_| {}, stop: &|| false };
         let error = pack(&packing, &plan, None).unwrap_err();
         assert_eq!(error.kind(), Kind::DiskFull);
         assert!(error.message().starts_with("the rest of the bundle in ") && error.message().contains("takes 1.0 EB"), "{error}");

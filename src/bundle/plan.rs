@@ -6,7 +6,7 @@
 
 use serde::Serialize;
 
-use super::format::{Base, Bundle, Image, Index, Member, MemberKind, VERSION, Volume, VolumeRecord};
+use super::format::{Bundle, BundleBase, BundleImage, BundleVolume, IndexMember, MemberKind, VERSION, VolumeMember, VolumeRecord};
 use super::format::{INDEX_PATH, MARKER, MARKER_PATH, RECORD_PATH, to_json, volume_file};
 use super::tar;
 use crate::content::Digest;
@@ -17,7 +17,7 @@ const LEAST_SHARE: u64 = 16;
 
 /// A blob to be carried.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Piece {
+pub struct PlannedBlob {
     /// Which.
     pub digest: Digest,
     /// How many bytes it has.
@@ -30,33 +30,33 @@ pub struct Piece {
 
 /// A bundle before it is written: everything but the hashes of its volumes.
 #[derive(Debug, Clone)]
-pub struct Plan {
+pub struct BundlePlan {
     /// What `index.json` will hold.
-    pub index: Index,
+    pub index: IndexMember,
     /// The images, in the order of their names.
-    pub images: Vec<Image>,
+    pub images: Vec<BundleImage>,
     /// What it builds on.
-    pub base: Base,
+    pub base: BundleBase,
     /// What each volume will carry; never empty.
-    pub volumes: Vec<Vec<Member>>,
+    pub volumes: Vec<Vec<VolumeMember>>,
 }
 
 /// A volume before it is written.
 #[derive(Debug, Clone)]
-pub struct Sheet {
+pub struct PlannedVolume {
     /// What stands before the members: `oci-layout`, `index.json`, the record.
     pub head: Vec<u8>,
     /// The members, in order.
-    pub members: Vec<Member>,
+    pub members: Vec<VolumeMember>,
 }
 
-impl Sheet {
+impl PlannedVolume {
     /// The volume that `record` describes, of a bundle with this index.
-    pub fn new(index: &Index, record: VolumeRecord) -> Self {
+    pub fn new(index: &IndexMember, record: VolumeRecord) -> Self {
         let mut head = tar::entry(MARKER_PATH, MARKER);
         head.extend(tar::entry(INDEX_PATH, &index.to_bytes()));
         head.extend(tar::entry(RECORD_PATH, &record.to_bytes()));
-        Sheet { head, members: record.members }
+        PlannedVolume { head, members: record.members }
     }
 
     /// The length of its file.
@@ -66,19 +66,25 @@ impl Sheet {
 }
 
 /// What a member takes in a volume: header, bytes, padding.
-pub(super) fn taken(member: &Member) -> u64 {
+pub(super) fn taken(member: &VolumeMember) -> u64 {
     tar::header(&member.path(), member.size).len() as u64 + tar::padded(member.size)
 }
 
-impl Plan {
+impl BundlePlan {
     /// Cuts `pieces` into volumes of at most `cap` bytes.
     ///
     /// # Errors
     /// If a volume of that size has no room for anything beside the index.
-    pub fn new(index: Index, images: Vec<Image>, base: Base, mut pieces: Vec<Piece>, cap: Option<u64>) -> Result<Self> {
+    pub fn new(
+        index: IndexMember,
+        images: Vec<BundleImage>,
+        base: BundleBase,
+        mut pieces: Vec<PlannedBlob>,
+        cap: Option<u64>,
+    ) -> Result<Self> {
         pieces.sort_by(|a, b| (a.kind, &a.digest).cmp(&(b.kind, &b.digest)));
-        let volumes = Cutter::new(&index, cap).cut(pieces)?;
-        Ok(Plan { index, images, base, volumes })
+        let volumes = VolumeCutter::new(&index, cap).cut(pieces)?;
+        Ok(BundlePlan { index, images, base, volumes })
     }
 
     /// The bundle's identity: what it carries, and how that is cut.
@@ -86,31 +92,31 @@ impl Plan {
         #[derive(Serialize)]
         struct Identity<'a> {
             version: u32,
-            index: &'a Index,
-            base: &'a Base,
-            volumes: &'a [Vec<Member>],
+            index: &'a IndexMember,
+            base: &'a BundleBase,
+            volumes: &'a [Vec<VolumeMember>],
         }
         Digest::sha256(&to_json(&Identity { version: VERSION, index: &self.index, base: &self.base, volumes: &self.volumes }))
     }
 
     /// Every volume, in order. Each has all of the index in its head: they are made one by one.
-    pub fn sheets(&self) -> impl Iterator<Item = Sheet> {
+    pub fn sheets(&self) -> impl Iterator<Item = PlannedVolume> {
         let (id, volumes) = (self.id(), number(self.volumes.len()));
-        let record = move |at: usize, members: &Vec<Member>| VolumeRecord {
+        let record = move |at: usize, members: &Vec<VolumeMember>| VolumeRecord {
             version: VERSION,
             bundle: id.clone(),
             volume: number(at + 1),
             volumes,
             members: members.clone(),
         };
-        self.volumes.iter().enumerate().map(move |(at, members)| Sheet::new(&self.index, record(at, members)))
+        self.volumes.iter().enumerate().map(move |(at, members)| PlannedVolume::new(&self.index, record(at, members)))
     }
 
     /// The bundle's record, once the volumes are written; `written`: length and sha256 of each.
     pub fn bundle(&self, name: &str, written: &[(u64, String)]) -> Bundle {
-        let volume = |(at, (members, (size, sha256))): (usize, (&Vec<Member>, &(u64, String)))| {
+        let volume = |(at, (members, (size, sha256))): (usize, (&Vec<VolumeMember>, &(u64, String)))| {
             let number = number(at + 1);
-            Volume { number, file: volume_file(name, number), size: *size, sha256: sha256.clone(), members: members.clone() }
+            BundleVolume { number, file: volume_file(name, number), size: *size, sha256: sha256.clone(), members: members.clone() }
         };
         Bundle {
             version: VERSION,
@@ -131,27 +137,27 @@ fn number(at: usize) -> u32 {
 }
 
 /// Fills one volume after the other.
-struct Cutter {
+struct VolumeCutter {
     cap: u64,
     /// What a volume takes without members, but for the bytes of its record.
     fixed: u64,
     /// The longest that a record without members can be.
     empty_record: u64,
-    full: Vec<Vec<Member>>,
-    current: Vec<Member>,
+    full: Vec<Vec<VolumeMember>>,
+    current: Vec<VolumeMember>,
     /// What the current members take in the record.
     described: u64,
     /// What the current members take in the volume.
     carried: u64,
 }
 
-impl Cutter {
-    fn new(index: &Index, cap: Option<u64>) -> Self {
+impl VolumeCutter {
+    fn new(index: &IndexMember, cap: Option<u64>) -> Self {
         // The numbers of volumes are not known yet: room is left for the longest.
         let longest = VolumeRecord { version: VERSION, bundle: Digest::sha256(b""), volume: u32::MAX, volumes: u32::MAX, members: vec![] };
         let empty_record = longest.to_bytes().len() as u64;
-        let head = Sheet::new(index, longest).size();
-        Cutter {
+        let head = PlannedVolume::new(index, longest).size();
+        VolumeCutter {
             cap: cap.unwrap_or(u64::MAX),
             fixed: head - tar::padded(empty_record),
             empty_record,
@@ -162,9 +168,9 @@ impl Cutter {
         }
     }
 
-    fn cut(mut self, pieces: Vec<Piece>) -> Result<Vec<Vec<Member>>> {
+    fn cut(mut self, pieces: Vec<PlannedBlob>) -> Result<Vec<Vec<VolumeMember>>> {
         for piece in pieces {
-            let whole = Member {
+            let whole = VolumeMember {
                 digest: piece.digest,
                 kind: piece.kind,
                 part: None,
@@ -192,12 +198,12 @@ impl Cutter {
     }
 
     /// Puts a blob into as many volumes as it takes, beginning with what is left of the current one.
-    fn split(&mut self, whole: &Member) -> Result<()> {
+    fn split(&mut self, whole: &VolumeMember) -> Result<()> {
         let (mut offset, mut number) = (0, 0);
         while offset < whole.size {
             number += 1;
             let rest = whole.size - offset;
-            let mut part = Member { part: Some(number), blob_size: Some(whole.size), offset, size: rest, ..whole.clone() };
+            let mut part = VolumeMember { part: Some(number), blob_size: Some(whole.size), offset, size: rest, ..whole.clone() };
             let mut room = self.room(&part);
             if room < rest.min((self.room_alone(&part) / LEAST_SHARE).max(tar::BLOCK)) {
                 self.close();
@@ -214,15 +220,15 @@ impl Cutter {
     }
 
     /// How many bytes of a part fit into the current volume: whole blocks, so that nothing is lost to padding.
-    fn room(&self, part: &Member) -> u64 {
+    fn room(&self, part: &VolumeMember) -> u64 {
         Self::room_after(part, self.cap, self.length(described(part), 0))
     }
 
-    fn room_alone(&self, part: &Member) -> u64 {
+    fn room_alone(&self, part: &VolumeMember) -> u64 {
         Self::room_after(part, self.cap, self.fixed + tar::padded(self.empty_record + described(part)))
     }
 
-    fn room_after(part: &Member, cap: u64, length: u64) -> u64 {
+    fn room_after(part: &VolumeMember, cap: u64, length: u64) -> u64 {
         // The header of what is left of the blob is the longest that its part may need.
         let header = tar::header(&part.path(), part.size).len() as u64;
         cap.saturating_sub(length.saturating_add(header)) / tar::BLOCK * tar::BLOCK
@@ -233,15 +239,15 @@ impl Cutter {
         (self.fixed + tar::padded(self.empty_record + self.described + described)).saturating_add(self.carried.saturating_add(carried))
     }
 
-    fn fits(&self, member: &Member) -> bool {
+    fn fits(&self, member: &VolumeMember) -> bool {
         self.length(described(member), taken(member)) <= self.cap
     }
 
-    fn fits_alone(&self, member: &Member) -> bool {
+    fn fits_alone(&self, member: &VolumeMember) -> bool {
         (self.fixed + tar::padded(self.empty_record + described(member))).saturating_add(taken(member)) <= self.cap
     }
 
-    fn add(&mut self, member: Member) {
+    fn add(&mut self, member: VolumeMember) {
         self.described += described(&member);
         self.carried += taken(&member);
         self.current.push(member);
@@ -261,7 +267,7 @@ impl Cutter {
 }
 
 /// What a member takes in the record, with its comma.
-fn described(member: &Member) -> u64 {
+fn described(member: &VolumeMember) -> u64 {
     to_json(member).len() as u64 + 1
 }
 
@@ -270,21 +276,21 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn piece(number: u64, size: u64) -> Piece {
+    fn piece(number: u64, size: u64) -> PlannedBlob {
         let kind = if number.is_multiple_of(4) { MemberKind::Manifest } else { MemberKind::Blob };
         let digest = match number % 3 {
             0 => Digest::parse(&format!("sha512:{number:0128x}")).unwrap(),
             _ => Digest::sha256(&number.to_le_bytes()),
         };
-        Piece { digest, size, kind, repositories: (0..number % 5).map(|n| format!("library/app-{n}")).collect() }
+        PlannedBlob { digest, size, kind, repositories: (0..number % 5).map(|n| format!("library/app-{n}")).collect() }
     }
 
-    fn plan(sizes: &[u64], cap: Option<u64>) -> Result<Plan> {
+    fn plan(sizes: &[u64], cap: Option<u64>) -> Result<BundlePlan> {
         let pieces = sizes.iter().enumerate().map(|(number, size)| piece(number as u64, *size)).collect();
-        Plan::new(Index::new(vec![]), vec![], Base::default(), pieces, cap)
+        BundlePlan::new(IndexMember::new(vec![]), vec![], BundleBase::default(), pieces, cap)
     }
 
-    fn bundle(plan: &Plan) -> Bundle {
+    fn bundle(plan: &BundlePlan) -> Bundle {
         let written: Vec<(u64, String)> = plan.sheets().map(|sheet| (sheet.size(), "0".repeat(64))).collect();
         plan.bundle("b", &written)
     }
@@ -335,7 +341,7 @@ mod tests {
             // Reading it back checks that every blob is there once, and that parts join.
             let bundle = bundle(&plan);
             prop_assert_eq!(&Bundle::parse(&bundle.to_bytes()).unwrap(), &bundle);
-            let mut pieces: Vec<Piece> = sizes.iter().enumerate().map(|(number, size)| piece(number as u64, *size)).collect();
+            let mut pieces: Vec<PlannedBlob> = sizes.iter().enumerate().map(|(number, size)| piece(number as u64, *size)).collect();
             pieces.sort_by(|a, b| (a.kind, &a.digest).cmp(&(b.kind, &b.digest)));
             let mut met: Vec<(&Digest, u64)> = bundle.members().map(|(_, member)| (&member.digest, member.whole_size())).collect();
             met.dedup();

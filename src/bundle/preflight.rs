@@ -14,7 +14,7 @@ const OP: &str = "check space";
 
 /// Something that is about to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Need {
+pub struct SpaceNeed {
     /// What it is, for a person: `the target`, `staged parts`.
     pub what: &'static str,
     /// The folder it goes to; it need not exist yet.
@@ -28,8 +28,8 @@ pub struct Need {
 ///
 /// # Errors
 /// If a file system cannot be asked.
-pub fn lacking(needs: &[Need]) -> Result<Vec<Error>> {
-    let mut disks: BTreeMap<u64, (Vec<&Need>, u64)> = BTreeMap::new();
+pub fn lacking(needs: &[SpaceNeed]) -> Result<Vec<Error>> {
+    let mut disks: BTreeMap<u64, (Vec<&SpaceNeed>, u64)> = BTreeMap::new();
     for need in needs.iter().filter(|need| need.bytes > 0) {
         let folder = existing(&need.folder);
         let device = std::fs::metadata(folder).map_err(|error| Error::io(OP, folder, &error))?.dev();
@@ -85,7 +85,7 @@ impl Room for ExportRoom {
                 known.volumes = known.volumes.saturating_add(blob.size);
             }
         }
-        let need = |what, folder: &Path, bytes| Need { what, folder: folder.to_owned(), bytes };
+        let need = |what, folder: &Path, bytes| SpaceNeed { what, folder: folder.to_owned(), bytes };
         let cache = need("new content, as far as it is known,", self.layout.path(), known.cache);
         let volumes = need("the bundle, as far as it is known,", &self.to, known.volumes);
         let lacking = match self.one_disk {
@@ -102,7 +102,7 @@ impl std::fmt::Debug for ExportRoom {
     }
 }
 
-fn too_little(needs: &[&Need], free: u64) -> Option<Error> {
+fn too_little(needs: &[&SpaceNeed], free: u64) -> Option<Error> {
     let all: u64 = needs.iter().fold(0, |all, need| all.saturating_add(need.bytes));
     if all <= free {
         return None;
@@ -131,8 +131,8 @@ fn existing(folder: &Path) -> &Path {
 mod tests {
     use super::*;
 
-    fn need(what: &'static str, folder: &Path, bytes: u64) -> Need {
-        Need { what, folder: folder.to_owned(), bytes }
+    fn need(what: &'static str, folder: &Path, bytes: u64) -> SpaceNeed {
+        SpaceNeed { what, folder: folder.to_owned(), bytes }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What is at hand of what was carried: volumes, parts staged by earlier runs, layouts and archives of other tools, as one [`Shelf`]
+//! What is at hand of what was carried: volumes, parts staged by earlier runs, layouts and archives of other tools, as one [`BundleSource`]
 //! that content is read from by offset, and the images that it is for.
 //!
 //! A volume is never read whole and never unpacked: its record says what it holds, so that where each blob begins can be reckoned, and
@@ -13,11 +13,11 @@ mod stage;
 
 use crate::Result;
 
-pub use gather::{Arrived, Entry, Gathered, Gathering, is_archive};
+pub use gather::{ArrivedBundle, BundleReader, GatheredContent, NamedImage, is_archive};
 pub(super) use gather::{repair, whole};
-pub use shelf::{Damage, Hand, Origin, Shelf};
+pub use shelf::{Availability, BundleSource, ContentFile, Damage};
 pub(super) use shelf::{OpenPart, Piece, Where};
-pub use stage::Stage;
+pub use stage::StagingArea;
 
 /// Work on files, off the runtime's threads.
 pub(super) async fn blocking<T: Send + 'static>(operation: &'static str, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {

@@ -11,14 +11,14 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use super::format::Member;
+use super::format::VolumeMember;
 use crate::Result;
 use crate::content::Digest;
-use crate::layout::Finding;
+use crate::layout::LayoutFinding;
 pub use archive::verify_archives;
 pub use hand::is_at;
-use hand::{Hand, at_hand};
-use volume::{Checked, State};
+use hand::{BundleFiles, available};
+use volume::{BlobState, CheckedVolume};
 
 const OP: &str = "verify bundle";
 
@@ -59,9 +59,9 @@ pub struct BundleReport {
     /// Volumes that are not at hand.
     pub absent_volumes: Vec<VolumeFinding>,
     /// Content at hand that is not what its name says, in the order of digests.
-    pub damaged: Vec<Finding>,
+    pub damaged: Vec<LayoutFinding>,
     /// Content that images need, and that neither the bundle nor its base has.
-    pub missing: Vec<Finding>,
+    pub missing: Vec<LayoutFinding>,
     /// Images that cannot be completed from what is at hand and the base, each with the reason.
     pub incomplete: Vec<(String, String)>,
     /// Whatever else makes it no proper bundle.
@@ -81,10 +81,10 @@ impl BundleReport {
 /// # Errors
 /// If there is no bundle, or it cannot be read at all. What is wrong *in* it is in the reports, one for each bundle.
 pub fn verify(paths: &[PathBuf], progress: &(dyn Fn(u64) + Sync)) -> Result<Vec<BundleReport>> {
-    at_hand(paths)?.iter().map(|hand| one(hand, progress)).collect()
+    available(paths)?.iter().map(|hand| one(hand, progress)).collect()
 }
 
-fn one(hand: &Hand, progress: &(dyn Fn(u64) + Sync)) -> Result<BundleReport> {
+fn one(hand: &BundleFiles, progress: &(dyn Fn(u64) + Sync)) -> Result<BundleReport> {
     let mut report = BundleReport {
         name: hand.name.clone(),
         volumes: hand.volumes as usize,
@@ -93,15 +93,15 @@ fn one(hand: &Hand, progress: &(dyn Fn(u64) + Sync)) -> Result<BundleReport> {
         problems: hand.problems.clone(),
         ..BundleReport::default()
     };
-    let checked: Vec<(u32, Checked)> = hand
+    let checked: Vec<(u32, CheckedVolume)> = hand
         .files
         .par_iter()
         .map(|(number, at_hand)| Ok((*number, volume::check(&hand.sheet(at_hand), &at_hand.path, hand.sha256(*number), progress)?)))
         .collect::<Result<_>>()?;
-    let mut checked: BTreeMap<u32, Checked> = checked.into_iter().collect();
+    let mut checked: BTreeMap<u32, CheckedVolume> = checked.into_iter().collect();
     report.bytes = checked.values().map(|checked| checked.bytes).sum();
     let links = checked.values_mut().flat_map(|checked| std::mem::take(&mut checked.links)).collect();
-    let content = Content::new(hand, &checked, links)?;
+    let content = DigestStates::new(hand, &checked, links)?;
     content.count(&mut report);
     let affected = graph::walk(hand, &content, &mut report);
     let images = |number: u32| affected.get(&number).cloned().unwrap_or_default();
@@ -125,22 +125,22 @@ fn one(hand: &Hand, progress: &(dyn Fn(u64) + Sync)) -> Result<BundleReport> {
 }
 
 /// What is known of each digest.
-struct Content<'a> {
+struct DigestStates<'a> {
     /// Where its bytes are, one place or, for parts, several.
-    places: HashMap<&'a Digest, Vec<(u32, &'a Member)>>,
+    places: HashMap<&'a Digest, Vec<(u32, &'a VolumeMember)>>,
     /// What those that are at hand as a whole turned out to be.
-    states: HashMap<&'a Digest, State>,
+    states: HashMap<&'a Digest, BlobState>,
     /// What manifests refer to.
     links: HashMap<Digest, volume::Read>,
 }
 
-impl<'a> Content<'a> {
-    fn new(hand: &'a Hand, checked: &'a BTreeMap<u32, Checked>, mut links: HashMap<Digest, volume::Read>) -> Result<Self> {
-        let mut places: HashMap<&Digest, Vec<(u32, &Member)>> = HashMap::new();
+impl<'a> DigestStates<'a> {
+    fn new(hand: &'a BundleFiles, checked: &'a BTreeMap<u32, CheckedVolume>, mut links: HashMap<Digest, volume::Read>) -> Result<Self> {
+        let mut places: HashMap<&Digest, Vec<(u32, &VolumeMember)>> = HashMap::new();
         for (number, member) in hand.members() {
             places.entry(&member.digest).or_default().push((number, member));
         }
-        let mut states: HashMap<&Digest, State> = HashMap::new();
+        let mut states: HashMap<&Digest, BlobState> = HashMap::new();
         for checked in checked.values() {
             states.extend(checked.states.iter().map(|(digest, state)| (digest, state.clone())));
         }
@@ -155,18 +155,18 @@ impl<'a> Content<'a> {
             states.insert(digest, state);
             links.extend(more.map(|more| (digest.clone(), more)));
         }
-        Ok(Content { places, states, links })
+        Ok(DigestStates { places, states, links })
     }
 
     /// Whether all content of a volume is known to be right: of blobs in parts, all parts.
     fn is_right(&self, number: u32) -> bool {
         let here = self.places.iter().filter(|(_, places)| places.iter().any(|(volume, _)| *volume == number));
-        here.into_iter().all(|(digest, _)| matches!(self.states.get(digest), Some(State::Right)))
+        here.into_iter().all(|(digest, _)| matches!(self.states.get(digest), Some(BlobState::Right)))
     }
 
     fn count(&self, report: &mut BundleReport) {
         for (digest, state) in &self.states {
-            if matches!(state, State::Right) {
+            if matches!(state, BlobState::Right) {
                 *if self.links.contains_key(digest) { &mut report.manifests } else { &mut report.blobs } += 1;
             }
         }
@@ -174,7 +174,7 @@ impl<'a> Content<'a> {
 }
 
 /// Whether these are all parts of a blob, and at hand.
-fn is_whole(hand: &Hand, parts: &[(u32, &Member)]) -> bool {
+fn is_whole(hand: &BundleFiles, parts: &[(u32, &VolumeMember)]) -> bool {
     let size: u64 = parts.iter().map(|(_, part)| part.size).sum();
     parts.iter().all(|(number, part)| hand.files.contains_key(number) && part.whole_size() == size)
 }

@@ -23,7 +23,7 @@ pub(super) struct Cli {
     #[command(flatten)]
     pub(super) global: Global,
     #[command(subcommand)]
-    pub(super) command: Command,
+    pub(super) command: CliCommand,
 }
 
 /// Options of every command.
@@ -64,7 +64,7 @@ pub(super) enum Color {
 }
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Command {
+pub(super) enum CliCommand {
     /// Show what sync would do, spending no pull
     Plan(PlanArgs),
     /// Make the target hold the lists
@@ -122,7 +122,7 @@ pub(super) enum Command {
 
 /// Which images, and where to.
 #[derive(Debug, Default, Args)]
-pub(super) struct Selection {
+pub(super) struct ImageArgs {
     /// Image lists: text, or CSV with a header; - is standard input. Default: `lists` of the configuration
     #[arg(value_name = "LIST")]
     pub(super) lists: Vec<String>,
@@ -157,7 +157,7 @@ pub(super) enum UnmatchedArg {
 #[derive(Debug, Args)]
 pub(super) struct PlanArgs {
     #[command(flatten)]
-    pub(super) selection: Selection,
+    pub(super) selection: ImageArgs,
     /// How the plan is printed
     #[arg(long, value_enum, default_value_t = PlanFormat::Table)]
     pub(super) format: PlanFormat,
@@ -206,7 +206,7 @@ pub(super) struct SyncCommand {
 #[derive(Debug, Args)]
 pub(super) struct SyncArgs {
     #[command(flatten)]
-    pub(super) selection: Selection,
+    pub(super) selection: ImageArgs,
     /// Write a report, as JSON or CSV: FILE.json, FILE.csv; repeatable
     #[arg(long, value_name = "FILE", value_parser = PathBufValueParser::new().try_map(report_file))]
     pub(super) report: Vec<PathBuf>,
@@ -413,7 +413,7 @@ pub(super) struct ServeArgs {
     #[arg(long, value_name = "REPOSITORY")]
     pub(super) name: Option<String>,
     /// Connections at once at most; more are told to come back
-    #[arg(long, value_name = "N", default_value_t = crate::serve::Bounds::default().connections, value_parser = connections)]
+    #[arg(long, value_name = "N", default_value_t = crate::serve::ServeBounds::default().connections, value_parser = connections)]
     pub(super) max_connections: usize,
 }
 

@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use super::layout::{blocking, images};
 use super::printer::Printer;
 use super::progress::{counting, size};
-use super::{Exit, Refusal};
+use super::{Exit, UsageError};
 use crate::bundle::{self, BundleReport, VolumeFinding};
-use crate::layout::Finding;
+use crate::layout::LayoutFinding;
 
 /// Hashes what is at hand of the bundles at `paths`.
-pub(super) async fn verify(paths: Vec<PathBuf>, printer: &Printer) -> Result<Exit, Refusal> {
+pub(super) async fn verify(paths: Vec<PathBuf>, printer: &Printer) -> Result<Exit, UsageError> {
     let bar = counting(printer, "verified");
     let reports = blocking("verify", {
         let bar = bar.clone();
@@ -34,8 +34,8 @@ fn findings(report: &BundleReport) -> String {
         };
         found.iter().map(line).collect::<Vec<_>>()
     };
-    let named = |word: &'static str, findings: &[Finding]| {
-        let line = move |finding: &Finding| format!("{word} {} ({}): {}", finding.digest, images(&finding.images), finding.why);
+    let named = |word: &'static str, findings: &[LayoutFinding]| {
+        let line = move |finding: &LayoutFinding| format!("{word} {} ({}): {}", finding.digest, images(&finding.images), finding.why);
         findings.iter().map(line).collect::<Vec<_>>()
     };
     let incomplete = report.incomplete.iter().map(|(image, why)| format!("incomplete {image}: {why}"));

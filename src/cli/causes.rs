@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::printer::Printer;
 use super::progress::failure;
-use crate::report::Outcome;
+use crate::report::ImageOutcome;
 use crate::{Error, Kind, Side};
 
 /// Whether other images may fail with the same cause, so that it is told at the end.
@@ -19,8 +19,8 @@ pub(super) fn is_shared(error: &Error) -> bool {
 }
 
 /// Prints the causes of `rows` that [`is_shared`] left for the end: one line each.
-pub(super) fn print(rows: &[Outcome], printer: &Printer) {
-    let mut groups: Vec<Vec<(&Outcome, &Error)>> = vec![];
+pub(super) fn print(rows: &[ImageOutcome], printer: &Printer) {
+    let mut groups: Vec<Vec<(&ImageOutcome, &Error)>> = vec![];
     let mut known: HashMap<String, usize> = HashMap::new();
     for row in rows {
         let Some(error) = row.error.as_ref().filter(|error| is_shared(error)) else { continue };

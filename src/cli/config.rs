@@ -4,10 +4,10 @@ use std::path::Path;
 
 use super::args::ConfigCommand;
 use super::printer::Printer;
-use super::{Exit, Refusal, doctor, local};
+use super::{Exit, UsageError, doctor, local};
 use crate::config::Config;
 
-pub(super) async fn run(file: Option<&Path>, command: &ConfigCommand, printer: &Printer) -> Result<Exit, Refusal> {
+pub(super) async fn run(file: Option<&Path>, command: &ConfigCommand, printer: &Printer) -> Result<Exit, UsageError> {
     match command {
         ConfigCommand::Check { online: false } => check(file, printer),
         ConfigCommand::Check { online: true } => doctor::run(file, None, printer).await,
@@ -19,7 +19,7 @@ pub(super) async fn run(file: Option<&Path>, command: &ConfigCommand, printer: &
 }
 
 /// Prints every finding, a line each, errors first; exit status 1 if there are any.
-fn check(file: Option<&Path>, printer: &Printer) -> Result<Exit, Refusal> {
+fn check(file: Option<&Path>, printer: &Printer) -> Result<Exit, UsageError> {
     let Some(config) = loaded(file, printer)? else { return Ok(Exit::Failed) };
     let mut found = warnings(&config);
     found.extend(local::lists(&config).problems);
@@ -51,7 +51,7 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
 }
 
 /// The configuration, unless it has errors, which are the findings then. A file that was named and is not there is refused.
-pub(super) fn loaded(file: Option<&Path>, printer: &Printer) -> Result<Option<Config>, Refusal> {
+pub(super) fn loaded(file: Option<&Path>, printer: &Printer) -> Result<Option<Config>, UsageError> {
     if let Some(file) = file
         && !file.exists()
     {

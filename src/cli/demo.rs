@@ -5,16 +5,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::args::{Selection, SyncArgs};
+use super::args::{ImageArgs, SyncArgs};
 use super::inputs::Inputs;
 use super::printer::{Paint, Printer};
 use super::progress::size;
 use super::sync;
-use super::{Exit, Refusal};
+use super::{Exit, UsageError};
 use crate::Error;
-use crate::demo::{self, Shelf};
+use crate::demo::{self, MemoryRegistry};
 use crate::report::RunReport;
-use crate::serve::{Meter, Options, Server, Traffic};
+use crate::serve::{ByteMeter, ServeOptions, Server, Traffic};
 
 /// The first line of the demo's larder.toml, by which a folder is known to be the demo's own.
 const MARK: &str = "# Written by `larder demo`; the next demo replaces it.\n";
@@ -22,15 +22,16 @@ const MARK: &str = "# Written by `larder demo`; the next demo replaces it.\n";
 /// Between chunks of a blob, so that the bars can be watched on a machine that would be done at once.
 const CHUNK_DELAY: Duration = Duration::from_millis(2);
 
-pub(super) async fn run(dir: &Path, printer: &Printer) -> Result<Exit, Refusal> {
-    let shelf = Arc::new(Shelf::stock());
+pub(super) async fn run(dir: &Path, printer: &Printer) -> Result<Exit, UsageError> {
+    let shelf = Arc::new(MemoryRegistry::stock());
     let any_port = (Ipv4Addr::LOCALHOST, 0).into();
-    let server = Server::bind(any_port, Arc::clone(&shelf) as _, Options { chunk_delay: Some(CHUNK_DELAY), ..Options::default() })
-        .await
-        .map_err(Refusal::failed)?;
+    let server =
+        Server::bind(any_port, Arc::clone(&shelf) as _, ServeOptions { chunk_delay: Some(CHUNK_DELAY), ..ServeOptions::default() })
+            .await
+            .map_err(UsageError::failed)?;
     let (upstream, meter) = (server.addr().to_string(), server.meter());
     let serving = tokio::spawn(server.run_until(std::future::pending()));
-    let config = prepare(dir, &upstream).map_err(Refusal::usage)?;
+    let config = prepare(dir, &upstream).map_err(UsageError::usage)?;
 
     let sharing = shelf.layers_shared();
     let step = |n: u8, text: String| printer.say(&format!("\n{} {text}", printer.paint(Paint::Good, &format!("[{n}]"))));
@@ -59,9 +60,9 @@ pub(super) async fn run(dir: &Path, printer: &Printer) -> Result<Exit, Refusal> 
 }
 
 /// One run, and what the upstream saw of it.
-async fn measured(config: &Path, dir: &Path, meter: &Arc<Meter>, printer: &Printer) -> Result<(RunReport, Traffic), Refusal> {
+async fn measured(config: &Path, dir: &Path, meter: &Arc<ByteMeter>, printer: &Printer) -> Result<(RunReport, Traffic), UsageError> {
     let before = meter.read();
-    let selection = Selection::default();
+    let selection = ImageArgs::default();
     let args = SyncArgs {
         selection,
         report: vec![],

@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::printer::Printer;
-use super::{Exit, Refusal, config, local, state};
+use super::{Exit, UsageError, config, local, state};
 use crate::Error;
-use crate::config::{Config, Target};
-use crate::stock::{Examined, Item, Supply, SupplyOptions};
+use crate::config::{Config, TargetConfig};
+use crate::stock::{Examined, RuledEntry, UpstreamOptions, Upstreams};
 
-pub(super) async fn run(file: Option<&Path>, given: Option<&Path>, printer: &Printer) -> Result<Exit, Refusal> {
+pub(super) async fn run(file: Option<&Path>, given: Option<&Path>, printer: &Printer) -> Result<Exit, UsageError> {
     let Some(config) = config::loaded(file, printer)? else { return Ok(Exit::Failed) };
     let mut found = config::warnings(&config);
     let lists = local::lists(&config);
@@ -20,9 +20,9 @@ pub(super) async fn run(file: Option<&Path>, given: Option<&Path>, printer: &Pri
     found.extend(folders(&config, given));
     // What a run would refuse to begin with is told once, and the registries are asked all the same: without state nothing is lost here.
     let state = state::folder(given).filter(|folder| folder.is_dir());
-    let options = SupplyOptions { state: state.as_deref(), ..SupplyOptions::default() };
-    let supply = Supply::new(&config, &options).or_else(|_| Supply::new(&config, &SupplyOptions { state: None, ..options }));
-    let supply = supply.map_err(Refusal::failed)?;
+    let options = UpstreamOptions { state: state.as_deref(), ..UpstreamOptions::default() };
+    let supply = Upstreams::new(&config, &options).or_else(|_| Upstreams::new(&config, &UpstreamOptions { state: None, ..options }));
+    let supply = supply.map_err(UsageError::failed)?;
     for examined in ask(&supply, &config, &lists.items).await {
         tell(&examined, printer);
         found.extend(examined.findings.iter().map(|error| format!("error: {error}")));
@@ -40,14 +40,14 @@ pub(super) async fn run(file: Option<&Path>, given: Option<&Path>, printer: &Pri
 }
 
 /// Every registry of the configuration, each account of it once, all at the same time.
-async fn ask(supply: &Supply, config: &Config, items: &[Arc<Item>]) -> Vec<Examined> {
+async fn ask(supply: &Upstreams, config: &Config, items: &[Arc<RuledEntry>]) -> Vec<Examined> {
     let target = match &config.target {
-        Target::Registry { host, prefix } => Some((host.as_str(), prefix.as_str())),
-        Target::Layout { .. } => None,
+        TargetConfig::Registry { host, prefix } => Some((host.as_str(), prefix.as_str())),
+        TargetConfig::Layout { .. } => None,
     };
     let is_target = |host: &str| target.is_some_and(|(known, _)| config.same_registry(known, host));
     // An image that can be asked about without listing tags is worth more than one that cannot.
-    let mut about: BTreeMap<(String, Option<String>), Option<&Item>> = BTreeMap::new();
+    let mut about: BTreeMap<(String, Option<String>), Option<&RuledEntry>> = BTreeMap::new();
     for item in items {
         let set = item.rule.as_ref().and_then(|rule| rule.credentials.clone());
         let known = about.entry((item.entry.source.host.clone(), set)).or_default();
@@ -76,9 +76,9 @@ async fn ask(supply: &Supply, config: &Config, items: &[Arc<Item>]) -> Vec<Exami
     examined
 }
 
-fn one_of_each_rule(items: &[Arc<Item>]) -> Vec<Arc<Item>> {
+fn one_of_each_rule(items: &[Arc<RuledEntry>]) -> Vec<Arc<RuledEntry>> {
     let mut rules = BTreeSet::new();
-    let name = |item: &Item| item.rule.as_ref().map_or_else(|| format!("{} ", item.to), |rule| rule.name.clone());
+    let name = |item: &RuledEntry| item.rule.as_ref().map_or_else(|| format!("{} ", item.to), |rule| rule.name.clone());
     items.iter().filter(|item| rules.insert(name(item))).cloned().collect()
 }
 
@@ -99,7 +99,7 @@ fn folders(config: &Config, given: Option<&Path>) -> Vec<String> {
         Some(folder) => folders.push(("state folder", folder, "give a writable folder with --state DIR".to_owned())),
         None => return vec!["warning: there is no home folder to keep state in (give one with --state DIR)".to_owned()],
     }
-    if let Target::Layout { path } = &config.target {
+    if let TargetConfig::Layout { path } = &config.target {
         folders.push(("layout", path.clone(), "make the folder writable, or name another as `layout` in [target]".to_owned()));
     }
     let mut found = vec![];

@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use super::printer::Printer;
-use super::{Exit, Refusal};
+use super::{Exit, UsageError};
 use crate::bundle::evidence::{Evidence, check};
-use crate::config::{Config, Target};
-use crate::content::Place;
-use crate::stock::{Supply, SupplyOptions};
+use crate::config::{Config, TargetConfig};
+use crate::content::Repository;
+use crate::stock::{UpstreamOptions, Upstreams};
 use crate::{Error, Kind, internal};
 
 /// Sees that the evidence is what its digest says, and that everything it names is where it says: at `target`, if one is given.
@@ -17,25 +17,25 @@ pub(super) async fn verify(
     target: Option<&str>,
     concurrency: Option<usize>,
     printer: &Printer,
-) -> Result<Exit, Refusal> {
+) -> Result<Exit, UsageError> {
     let config = Config::load(file)?;
     let path = evidence.to_owned();
     let read = tokio::task::spawn_blocking(move || Evidence::read(&path)).await;
     let read = read.unwrap_or_else(|lost| Err(internal::lost("read evidence", lost)));
-    let read = read.map_err(|error| if error.kind() == Kind::Damaged { Refusal::failed(error) } else { Refusal::usage(error) })?;
-    let digest = read.digest().map_err(Refusal::failed)?;
+    let read = read.map_err(|error| if error.kind() == Kind::Damaged { UsageError::failed(error) } else { UsageError::usage(error) })?;
+    let digest = read.digest().map_err(UsageError::failed)?;
     let Some(named) = target.or_else(|| read.rows().first().map(|row| row.target.as_str())) else {
         printer.say(&format!("the evidence is whole ({digest}), and speaks of nothing"));
         return Ok(Exit::Done);
     };
-    let target = super::inventory::named(named).map_err(|why| Refusal::usage(Error::local("read target", why)))?;
-    let supply = Supply::new(&config, &SupplyOptions { concurrency, ..SupplyOptions::default() }).map_err(Refusal::failed)?;
-    let store = supply.target(&target, false).await.map_err(Refusal::failed)?;
+    let target = super::inventory::named(named).map_err(|why| UsageError::usage(Error::local("read target", why)))?;
+    let supply = Upstreams::new(&config, &UpstreamOptions { concurrency, ..UpstreamOptions::default() }).map_err(UsageError::failed)?;
+    let store = supply.target(&target, false).await.map_err(UsageError::failed)?;
     let place = |repository: &str| match &target {
-        Target::Registry { prefix, .. } if !prefix.is_empty() => Place::new(format!("{prefix}/{repository}")),
-        _ => Place::new(repository),
+        TargetConfig::Registry { prefix, .. } if !prefix.is_empty() => Repository::new(format!("{prefix}/{repository}")),
+        _ => Repository::new(repository),
     };
-    let differences = check(&read, &store.ends, place).await.map_err(Refusal::failed)?;
+    let differences = check(&read, &store.ends, place).await.map_err(UsageError::failed)?;
     for difference in &differences {
         let row = &difference.row;
         let kind = serde_json::to_value(row.kind).ok().and_then(|kind| kind.as_str().map(str::to_owned)).unwrap_or_default();

@@ -9,22 +9,22 @@ use super::inputs::{Inputs, lock_entries};
 use super::outputs::Asked;
 use super::printer::Printer;
 use super::progress::{counting, size};
-use super::{Exit, Refusal, locked, repair, signals, state, sync};
+use super::{Exit, UsageError, locked, repair, signals, state, sync};
 use crate::bundle::preflight::ExportRoom;
-use crate::bundle::{self, Bases, Delivered, Packed, Packing, Plan, format};
-use crate::config::Target;
+use crate::bundle::{self, BundlePlan, CombinedBase, DeliveredImage, PackOptions, PackSummary, format};
+use crate::config::TargetConfig;
 use crate::layout::Layout;
-use crate::report::{Outcome, RunReport, Status};
+use crate::report::{ImageOutcome, RunReport, Status};
 use crate::{Error, Kind, Result, internal};
 
-pub(super) async fn run(file: Option<&Path>, args: ExportArgs, printer: &Printer) -> Result<Exit, Refusal> {
+pub(super) async fn run(file: Option<&Path>, args: ExportArgs, printer: &Printer) -> Result<Exit, UsageError> {
     let sync = &args.sync;
     let asked =
         Asked::new("export", sync.selection.to.as_deref(), &sync.report, sync.metrics.as_deref()).except(&args.sync.selection.lists);
     begin(file, args, printer).await.inspect_err(|refusal| asked.refused(refusal, printer))
 }
 
-async fn begin(file: Option<&Path>, mut args: ExportArgs, printer: &Printer) -> Result<Exit, Refusal> {
+async fn begin(file: Option<&Path>, mut args: ExportArgs, printer: &Printer) -> Result<Exit, UsageError> {
     // Required: without it the arguments were refused.
     let to = PathBuf::from(args.sync.selection.to.take().unwrap_or_default());
     let cache = cache(&args)?;
@@ -37,12 +37,12 @@ async fn begin(file: Option<&Path>, mut args: ExportArgs, printer: &Printer) -> 
         Some(lock) if args.sync.frozen => Inputs::with(file, &args.sync.selection, |_| lock_entries(lock.frozen(), &args.sync.selection))?,
         _ => Inputs::read(file, &args.sync.selection)?,
     };
-    inputs.target = Target::Layout { path: cache.clone() };
+    inputs.target = TargetConfig::Layout { path: cache.clone() };
     sync::check_outputs(&args.sync)?;
     // Held until the volumes are written, so that nobody cleans up below them.
-    let layout = Layout::open_or_create(&cache).await.map_err(Refusal::failed)?;
+    let layout = Layout::open_or_create(&cache).await.map_err(UsageError::failed)?;
     let bases = std::sync::Arc::new(bases);
-    inputs.room = Some(std::sync::Arc::new(room(&layout, &to, args.name.as_deref(), &bases).map_err(Refusal::failed)?));
+    inputs.room = Some(std::sync::Arc::new(room(&layout, &to, args.name.as_deref(), &bases).map_err(UsageError::failed)?));
     let stop = signals::listen(printer);
     let mut report = sync::deliver("export", inputs, &args.sync, lock.as_ref(), stop.clone(), printer).await?;
     report.target = to.display().to_string();
@@ -60,16 +60,16 @@ async fn begin(file: Option<&Path>, mut args: ExportArgs, printer: &Printer) -> 
 }
 
 /// Where images are copied to first.
-fn cache(args: &ExportArgs) -> Result<PathBuf, Refusal> {
+fn cache(args: &ExportArgs) -> Result<PathBuf, UsageError> {
     let default = state::folder(args.sync.state.as_deref()).map(|state| state.join("cache"));
     args.cache.clone().or(default).ok_or_else(|| {
         let error = Error::local("open cache", "there is no state folder to keep it in");
-        Refusal::usage(error.remedy("give a folder with --cache DIR"))
+        UsageError::usage(error.remedy("give a folder with --cache DIR"))
     })
 }
 
 /// The room for the cache and the volumes; what is there of the volumes needs none.
-fn room(layout: &Layout, to: &Path, name: Option<&str>, bases: &std::sync::Arc<Bases>) -> Result<ExportRoom> {
+fn room(layout: &Layout, to: &Path, name: Option<&str>, bases: &std::sync::Arc<CombinedBase>) -> Result<ExportRoom> {
     let prefix = name.map_or("bundle-".to_owned(), |name| format!("{name}-"));
     let is_volume = |name: &str| name.starts_with(&prefix) && (name.ends_with(".tar") || name.ends_with(".tar.partial"));
     let entries = std::fs::read_dir(to).map_err(|error| Error::io("check space", to, &error))?;
@@ -80,12 +80,12 @@ fn room(layout: &Layout, to: &Path, name: Option<&str>, bases: &std::sync::Arc<B
 }
 
 /// What is better known before the first request than after the last one.
-fn before(args: &ExportArgs, to: &Path) -> Result<Bases, Refusal> {
+fn before(args: &ExportArgs, to: &Path) -> Result<CombinedBase, UsageError> {
     if let Some(name) = &args.name {
-        format::check_name(name).map_err(|why| Refusal::usage(Error::local("read --name", why)))?;
+        format::check_name(name).map_err(|why| UsageError::usage(Error::local("read --name", why)))?;
     }
-    let bases = Bases::read(&args.base).map_err(Refusal::usage)?;
-    std::fs::create_dir_all(to).map_err(|error| Refusal::usage(Error::io("read --to", to, &error)))?;
+    let bases = CombinedBase::read(&args.base).map_err(UsageError::usage)?;
+    std::fs::create_dir_all(to).map_err(|error| UsageError::usage(Error::io("read --to", to, &error)))?;
     Ok(bases)
 }
 
@@ -93,12 +93,12 @@ fn before(args: &ExportArgs, to: &Path) -> Result<Bases, Refusal> {
 async fn carry(
     layout: Layout,
     report: &mut RunReport,
-    bases: &Bases,
+    bases: &CombinedBase,
     args: &ExportArgs,
     to: &Path,
     stop: CancellationToken,
     printer: &Printer,
-) -> Result<Option<Packed>> {
+) -> Result<Option<PackSummary>> {
     let entries = layout.names().await?;
     let delivered = report.images.iter().filter_map(delivered).collect();
     let gathered = blocking({
@@ -115,14 +115,14 @@ async fn carry(
         return Ok(None);
     }
     let base = bases.leave_out(&mut cargo.pieces);
-    let plan = Plan::new(cargo.index, cargo.images, base, cargo.pieces, args.volume_size)?;
+    let plan = BundlePlan::new(cargo.index, cargo.images, base, cargo.pieces, args.volume_size)?;
     let (to, name) = (to.to_owned(), args.name.clone());
     let bar = counting(printer, "packed");
     let packing = blocking({
         let bar = bar.clone();
         move || {
             let progress = |bytes| bar.iter().for_each(|bar| bar.inc(bytes));
-            let packing = Packing { layout: &layout, to: &to, progress: &progress, stop: &|| stop.is_cancelled() };
+            let packing = PackOptions { layout: &layout, to: &to, progress: &progress, stop: &|| stop.is_cancelled() };
             bundle::pack(&packing, &plan, name.as_deref())
         }
     });
@@ -132,9 +132,9 @@ async fn carry(
 }
 
 /// What a row says was put into the layout.
-fn delivered(row: &Outcome) -> Option<Delivered> {
+fn delivered(row: &ImageOutcome) -> Option<DeliveredImage> {
     let held = row.held.as_ref().filter(|_| matches!(row.status, Status::Copied | Status::Current))?;
-    Some(Delivered {
+    Some(DeliveredImage {
         place: held.place.clone(),
         reference: held.reference.clone()?,
         // `name:tag@digest` is `name:tag` to container runtimes.
@@ -156,7 +156,7 @@ fn fail(report: &mut RunReport, name: &str, error: &Error) {
 }
 
 /// Says what was packed; the exit status of it all.
-fn close(packed: Result<Option<Packed>>, exit: u8, printer: &Printer) -> u8 {
+fn close(packed: Result<Option<PackSummary>>, exit: u8, printer: &Printer) -> u8 {
     match packed {
         Ok(None) => exit,
         Ok(Some(packed)) => {
@@ -174,7 +174,7 @@ fn close(packed: Result<Option<Packed>>, exit: u8, printer: &Printer) -> u8 {
     }
 }
 
-fn tell(packed: &Packed, printer: &Printer) {
+fn tell(packed: &PackSummary, printer: &Printer) {
     packed.notes.iter().for_each(|note| printer.warn(note));
     let bundle = &packed.bundle;
     let bytes: u64 = bundle.volumes.iter().map(|volume| volume.size).sum();

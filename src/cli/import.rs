@@ -6,38 +6,38 @@ use std::sync::Arc;
 use super::args::ImportArgs;
 use super::outputs::Asked;
 use super::printer::Printer;
-use super::{Exit, Refusal, progress, signals, state, summary};
-use crate::bundle::import::{Import, ImportOptions, Imported, Journal};
-use crate::bundle::interchange::{Given, Naming};
-use crate::bundle::read::{Gathered, Gathering, Stage};
-use crate::config::{Config, TARGET_CONCURRENCY, Target};
+use super::{Exit, UsageError, progress, signals, state, summary};
+use crate::bundle::import::{Import, ImportOptions, ImportSummary, Journal};
+use crate::bundle::interchange::{Given, NameMapping};
+use crate::bundle::read::{BundleReader, GatheredContent, StagingArea};
+use crate::config::{Config, TARGET_CONCURRENCY, TargetConfig};
 use crate::content::PlatformFilter;
 use crate::report::{self, RunReport};
-use crate::stock::{Supply, SupplyOptions};
+use crate::stock::{UpstreamOptions, Upstreams};
 use crate::{Error, Result, internal};
 
 /// Images of a damaged or missing file that are named; the report has all.
 const IMAGES: usize = 5;
 
-pub(super) async fn run(file: Option<&Path>, args: ImportArgs, printer: &Printer) -> Result<Exit, Refusal> {
+pub(super) async fn run(file: Option<&Path>, args: ImportArgs, printer: &Printer) -> Result<Exit, UsageError> {
     let asked = Asked::new("import", args.to.as_deref(), &args.report, None);
     begin(file, &args, printer).await.inspect_err(|refusal| asked.refused(refusal, printer))
 }
 
-async fn begin(file: Option<&Path>, args: &ImportArgs, printer: &Printer) -> Result<Exit, Refusal> {
+async fn begin(file: Option<&Path>, args: &ImportArgs, printer: &Printer) -> Result<Exit, UsageError> {
     let config = Config::load(file)?;
     let target = match &args.to {
-        Some(to) => Target::parse(to).map_err(|why| Refusal::usage(Error::local("read --to", why)))?,
+        Some(to) => TargetConfig::parse(to).map_err(|why| UsageError::usage(Error::local("read --to", why)))?,
         None => config.target.clone(),
     };
     check_outputs(args)?;
     let concurrency = args.concurrency.map(usize::from);
-    let options = SupplyOptions { concurrency, bandwidth: args.bandwidth, state: args.state.as_deref(), ..SupplyOptions::default() };
+    let options = UpstreamOptions { concurrency, bandwidth: args.bandwidth, state: args.state.as_deref(), ..UpstreamOptions::default() };
     let supply = Arc::new(state::supply(&config, options, printer)?);
     let folder = state::folder(args.state.as_deref());
-    let stage = folder.as_deref().map(Stage::new);
+    let stage = folder.as_deref().map(StagingArea::new);
     let given = args.name.as_deref().map(Given::parse).transpose();
-    let given = given.map_err(|why| Refusal::usage(Error::local("read --name", why)))?;
+    let given = given.map_err(|why| UsageError::usage(Error::local("read --name", why)))?;
     let carried =
         Carried { paths: args.bundles.clone(), given, platforms: args.platforms.clone(), unpack: unpack_folder(folder.as_deref()) };
     let gathered = gather(carried, config, &target, stage.clone()).await?;
@@ -45,9 +45,9 @@ async fn begin(file: Option<&Path>, args: &ImportArgs, printer: &Printer) -> Res
     gathered.troubles.iter().for_each(|trouble| printer.error(trouble));
     let troubled = !gathered.troubles.is_empty();
     if gathered.entries.is_empty() && !troubled {
-        return Err(Refusal::usage(Error::local("import", "there is no image in what was named")));
+        return Err(UsageError::usage(Error::local("import", "there is no image in what was named")));
     }
-    let far = Far { supply, target, stage, state: folder };
+    let far = ImportTarget { supply, target, stage, state: folder };
     let (report, imported) = import(gathered, far, args, printer).await?;
     tell(&imported, printer);
     let mut exit = Exit::of(report.exit);
@@ -78,12 +78,17 @@ pub(super) fn unpack_folder(state: Option<&Path>) -> PathBuf {
 }
 
 /// Reads what was named on the command line.
-async fn gather(carried: Carried, config: Config, target: &Target, stage: Option<Stage>) -> Result<Gathered, Refusal> {
+async fn gather(
+    carried: Carried,
+    config: Config,
+    target: &TargetConfig,
+    stage: Option<StagingArea>,
+) -> Result<GatheredContent, UsageError> {
     let registry = target.is_registry();
     let work = move || {
-        let naming = Naming { rules: &config.rules, registry, given: carried.given };
+        let naming = NameMapping { rules: &config.rules, registry, given: carried.given };
         let names = |entry: &crate::layout::IndexEntry, stem: &str| naming.name(entry, stem);
-        let mut gathering = Gathering::new(stage.as_ref(), &names).unpacking_into(carried.unpack).of_platforms(carried.platforms);
+        let mut gathering = BundleReader::new(stage.as_ref(), &names).unpacking_into(carried.unpack).of_platforms(carried.platforms);
         gathering.add_all(&carried.paths)?;
         let gathered = gathering.done();
         if let Some(given) = &naming.given {
@@ -92,21 +97,26 @@ async fn gather(carried: Carried, config: Config, target: &Target, stage: Option
         Ok(gathered)
     };
     let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|lost| Refusal::failed(internal::lost("read bundle", lost)))?.map_err(Refusal::usage)
+    done.map_err(|lost| UsageError::failed(internal::lost("read bundle", lost)))?.map_err(UsageError::usage)
 }
 
 /// Where it goes, and what outlives it.
-struct Far {
-    supply: Arc<Supply>,
-    target: Target,
-    stage: Option<Stage>,
+struct ImportTarget {
+    supply: Arc<Upstreams>,
+    target: TargetConfig,
+    stage: Option<StagingArea>,
     /// The state folder.
     state: Option<PathBuf>,
 }
 
 /// The import itself, from what is at hand to its report.
-async fn import(gathered: Gathered, far: Far, args: &ImportArgs, printer: &Printer) -> Result<(RunReport, Imported), Refusal> {
-    let Far { supply, target, stage, state } = far;
+async fn import(
+    gathered: GatheredContent,
+    far: ImportTarget,
+    args: &ImportArgs,
+    printer: &Printer,
+) -> Result<(RunReport, ImportSummary), UsageError> {
+    let ImportTarget { supply, target, stage, state } = far;
     let troubled = !gathered.troubles.is_empty();
     let at_once = args.concurrency.map_or(TARGET_CONCURRENCY, usize::from);
     let options = ImportOptions { recheck: args.recheck, at_once, evidence: args.evidence.is_some(), platforms: args.platforms.clone() };
@@ -114,13 +124,13 @@ async fn import(gathered: Gathered, far: Far, args: &ImportArgs, printer: &Print
     let reporter = progress::reporter(printer);
     let mut import = Import::new(gathered, target.clone(), stage, options, reporter, signals::listen(printer));
     // A layout that does not exist is not made before it is known that there is room for it.
-    let store = supply.target(&target, false).await.map_err(Refusal::failed)?;
+    let store = supply.target(&target, false).await.map_err(UsageError::failed)?;
     let problems = import.preflight(&store.ends).await;
     if !problems.is_empty() {
         printer.end_bars();
-        return Err(Refusal { errors: problems, exit: Exit::Failed });
+        return Err(UsageError { errors: problems, exit: Exit::Failed });
     }
-    let store = if target.is_registry() { store } else { supply.target(&target, true).await.map_err(Refusal::failed)? };
+    let store = if target.is_registry() { store } else { supply.target(&target, true).await.map_err(UsageError::failed)? };
     let journal = state.map(|state| Journal::open(&state, target.to_string())).and_then(|journal| {
         journal.map_err(|error| printer.warn(&format!("{error}; the evidence of a later import will not know of this one"))).ok()
     });
@@ -142,7 +152,7 @@ async fn import(gathered: Gathered, far: Far, args: &ImportArgs, printer: &Print
 }
 
 /// What is damaged and what would mend it; what is waited for.
-fn tell(imported: &Imported, printer: &Printer) {
+fn tell(imported: &ImportSummary, printer: &Printer) {
     for file in &imported.damaged {
         let digests: Vec<&str> = file.content.iter().map(|(digest, _)| digest.as_str()).collect();
         let text = format!("{} is damaged: {}", file.what, digests.join(", "));
@@ -170,7 +180,7 @@ fn few(images: &[String]) -> String {
 }
 
 /// What cannot be written is better known before the import than after it.
-fn check_outputs(args: &ImportArgs) -> Result<(), Refusal> {
+fn check_outputs(args: &ImportArgs) -> Result<(), UsageError> {
     let refused = |path: &PathBuf| {
         let why = report::file::check(path).err()?;
         Some(Error::local("write report", format!("{}: {why}", path.display())))

@@ -7,37 +7,37 @@ use std::sync::Arc;
 use super::args::InventoryArgs;
 use super::inputs;
 use super::printer::Printer;
-use super::{Exit, Refusal};
+use super::{Exit, UsageError};
 use crate::bundle::inventory::{Inventory, Roots, walk};
-use crate::config::{Config, Target};
-use crate::content::{Charge, Place};
+use crate::config::{Config, TargetConfig};
+use crate::content::{Repository, RequestContext};
 use crate::layout::Layout;
 use crate::lock::Lock;
 use crate::name::Reference;
-use crate::stock::{self, Item, Supply, SupplyOptions, SyncOptions, TargetStore};
+use crate::stock::{self, RuledEntry, SyncOptions, TargetStore, UpstreamOptions, Upstreams};
 use crate::{Error, Kind, Side};
 
-pub(super) async fn run(file: Option<&Path>, args: InventoryArgs, printer: &Printer) -> Result<Exit, Refusal> {
+pub(super) async fn run(file: Option<&Path>, args: InventoryArgs, printer: &Printer) -> Result<Exit, UsageError> {
     let config = Config::load(file)?;
     let target = match &args.of {
-        Some(text) => named(text).map_err(|why| Refusal::usage(Error::local("read --of", why)))?,
+        Some(text) => named(text).map_err(|why| UsageError::usage(Error::local("read --of", why)))?,
         None => config.target.clone(),
     };
     if args.compressed && std::io::stdout().is_terminal() {
         let error = Error::local("inventory", "compressed data is not for a terminal");
-        return Err(Refusal::usage(error.remedy("send it to a file: larder inventory -z > far.zst")));
+        return Err(UsageError::usage(error.remedy("send it to a file: larder inventory -z > far.zst")));
     }
-    let options = SupplyOptions { concurrency: args.concurrency.map(usize::from), ..SupplyOptions::default() };
-    let supply = Supply::new(&config, &options).map_err(Refusal::failed)?;
-    let store = supply.target(&target, false).await.map_err(Refusal::failed)?;
+    let options = UpstreamOptions { concurrency: args.concurrency.map(usize::from), ..UpstreamOptions::default() };
+    let supply = Upstreams::new(&config, &options).map_err(UsageError::failed)?;
+    let store = supply.target(&target, false).await.map_err(UsageError::failed)?;
     let roots = roots(&config, &target, &store, &args, printer).await?;
     if roots.is_empty() && (!args.lists.is_empty() || args.lock.is_some()) {
         let named: Vec<String> = args.lists.iter().cloned().chain(args.lock.iter().map(|path| path.display().to_string())).collect();
         let error = Error::local("inventory", format!("nothing in {} maps to a repository of {target}", named.join(", ")));
-        return Err(Refusal::failed(error.remedy("see how an image maps: larder rules explain IMAGE")));
+        return Err(UsageError::failed(error.remedy("see how an image maps: larder rules explain IMAGE")));
     }
     let (mut inventory, errors) = walk(Arc::clone(&store.ends.source), roots, |place| below(&target, place)).await;
-    if let Target::Layout { path } = &target
+    if let TargetConfig::Layout { path } = &target
         && path.exists()
     {
         leave_out_lost(&mut inventory, path, printer).await?;
@@ -55,8 +55,8 @@ pub(super) async fn run(file: Option<&Path>, args: InventoryArgs, printer: &Prin
 }
 
 /// A layout may have lost what its manifests refer to: an export must not count on it.
-async fn leave_out_lost(inventory: &mut Inventory, path: &Path, printer: &Printer) -> Result<(), Refusal> {
-    let layout = Layout::open(path).await.map_err(Refusal::failed)?;
+async fn leave_out_lost(inventory: &mut Inventory, path: &Path, printer: &Printer) -> Result<(), UsageError> {
+    let layout = Layout::open(path).await.map_err(UsageError::failed)?;
     let lost = inventory.retain(|digest| layout.blob_len(digest).is_ok_and(|len| len.is_some()));
     if lost > 0 {
         printer.warn(&format!("{} lacks {lost} blobs that its images need; they are left out (see larder verify)", path.display()));
@@ -65,48 +65,48 @@ async fn leave_out_lost(inventory: &mut Inventory, path: &Path, printer: &Printe
 }
 
 /// A path that exists is a layout; else as `--to`.
-pub(super) fn named(text: &str) -> Result<Target, String> {
+pub(super) fn named(text: &str) -> Result<TargetConfig, String> {
     let path = PathBuf::from(text);
-    if path.exists() { Ok(Target::Layout { path }) } else { Target::parse(text) }
+    if path.exists() { Ok(TargetConfig::Layout { path }) } else { TargetConfig::parse(text) }
 }
 
 /// Where the walk begins.
 async fn roots(
     config: &Config,
-    target: &Target,
+    target: &TargetConfig,
     store: &TargetStore,
     args: &InventoryArgs,
     printer: &Printer,
-) -> Result<Vec<Roots>, Refusal> {
+) -> Result<Vec<Roots>, UsageError> {
     if !args.lists.is_empty() || args.lock.is_some() {
         let mut roots = listed(config, target, &args.lists, printer)?;
         if let Some(path) = &args.lock {
-            roots.extend(locked(&Lock::need(path).map_err(Refusal::usage)?, target));
+            roots.extend(locked(&Lock::need(path).map_err(UsageError::usage)?, target));
         }
         return Ok(roots);
     }
-    if let Target::Layout { path } = target {
+    if let TargetConfig::Layout { path } = target {
         return if path.exists() { of_layout(path, printer).await } else { Ok(vec![]) };
     }
-    let charge = Charge::new(target.to_string());
-    let repositories = store.ends.source.repositories(&charge).await.map_err(Refusal::failed)?;
+    let charge = RequestContext::new(target.to_string());
+    let repositories = store.ends.source.repositories(&charge).await.map_err(UsageError::failed)?;
     let Some(mut places) = repositories else {
         let message = "it does not say which repositories it has (no `_catalog`, or not for this account)";
         let error = Error::new(Side::Target, "list repositories", Kind::Refused, message).subject(target.to_string());
-        return Err(Refusal::failed(error.remedy("name them: --list FILE, an image list as sync takes it, or --lock FILE")));
+        return Err(UsageError::failed(error.remedy("name them: --list FILE, an image list as sync takes it, or --lock FILE")));
     };
     places.retain(|place| is_below(target, place));
     Ok(places.into_iter().map(Roots::Tags).collect())
 }
 
 /// The repositories that these lists fill, with all their tags.
-fn listed(config: &Config, target: &Target, files: &[String], printer: &Printer) -> Result<Vec<Roots>, Refusal> {
+fn listed(config: &Config, target: &TargetConfig, files: &[String], printer: &Printer) -> Result<Vec<Roots>, UsageError> {
     let mut places = std::collections::BTreeSet::new();
     let options = SyncOptions { unmatched: config.default_unmatched(), ..SyncOptions::default() };
     for parsed in inputs::files(files)? {
         parsed.errors.into_iter().for_each(|error| printer.warn(&error.to_error().message()));
         for entry in parsed.entries {
-            match Item::resolve(entry, 0, &config.rules, &options, target) {
+            match RuledEntry::resolve(entry, 0, &config.rules, &options, target) {
                 Ok(item) => drop(places.insert(item.to)),
                 Err(row) => row.error.iter().for_each(|error| printer.warn(&super::progress::failure(&row, error))),
             }
@@ -116,16 +116,16 @@ fn listed(config: &Config, target: &Target, files: &[String], printer: &Printer)
 }
 
 /// The repositories that a lock names, with all their tags; and the images it has by digest only.
-fn locked(lock: &Lock, target: &Target) -> Vec<Roots> {
+fn locked(lock: &Lock, target: &TargetConfig) -> Vec<Roots> {
     let expected = stock::locked(lock, target);
-    let places: std::collections::BTreeSet<Place> = expected.iter().map(|image| image.place.clone()).collect();
+    let places: std::collections::BTreeSet<Repository> = expected.iter().map(|image| image.place.clone()).collect();
     let by_digest = expected.into_iter().filter(|image| matches!(image.reference, Reference::Digest(_)));
     places.into_iter().map(Roots::Tags).chain(by_digest.map(|image| Roots::Name(image.place, image.reference))).collect()
 }
 
 /// Every entry that says which repository it belongs to, those without a tag too.
-async fn of_layout(path: &Path, printer: &Printer) -> Result<Vec<Roots>, Refusal> {
-    let entries = async { Layout::open(path).await?.names().await }.await.map_err(Refusal::failed)?;
+async fn of_layout(path: &Path, printer: &Printer) -> Result<Vec<Roots>, UsageError> {
+    let entries = async { Layout::open(path).await?.names().await }.await.map_err(UsageError::failed)?;
     let all = entries.len();
     let roots: Vec<Roots> =
         entries.iter().filter_map(crate::layout::IndexEntry::title).map(|(place, reference)| Roots::Name(place, reference)).collect();
@@ -137,9 +137,9 @@ async fn of_layout(path: &Path, printer: &Printer) -> Result<Vec<Roots>, Refusal
     Ok(roots)
 }
 
-fn is_below(target: &Target, place: &Place) -> bool {
+fn is_below(target: &TargetConfig, place: &Repository) -> bool {
     match target {
-        Target::Registry { prefix, .. } if !prefix.is_empty() => {
+        TargetConfig::Registry { prefix, .. } if !prefix.is_empty() => {
             place.as_str().strip_prefix(prefix.as_str()).is_some_and(|rest| rest.starts_with('/'))
         }
         _ => true,
@@ -147,11 +147,11 @@ fn is_below(target: &Target, place: &Place) -> bool {
 }
 
 /// The repository as bundles name it: below the target's prefix.
-fn below(target: &Target, place: &Place) -> Place {
+fn below(target: &TargetConfig, place: &Repository) -> Repository {
     match target {
-        Target::Registry { prefix, .. } if !prefix.is_empty() => {
+        TargetConfig::Registry { prefix, .. } if !prefix.is_empty() => {
             let rest = place.as_str().strip_prefix(prefix.as_str()).and_then(|rest| rest.strip_prefix('/'));
-            rest.map_or_else(|| place.clone(), Place::new)
+            rest.map_or_else(|| place.clone(), Repository::new)
         }
         _ => place.clone(),
     }

@@ -4,25 +4,25 @@ use std::path::{Path, PathBuf};
 
 use super::printer::Printer;
 use super::progress::{counting, size};
-use super::{Exit, Refusal};
+use super::{Exit, UsageError};
 use crate::bundle;
-use crate::bundle::interchange::Naming;
-use crate::bundle::read::Gathering;
-use crate::config::Target;
-use crate::content::Place;
+use crate::bundle::interchange::NameMapping;
+use crate::bundle::read::BundleReader;
+use crate::config::TargetConfig;
+use crate::content::Repository;
 use crate::error::printable;
-use crate::layout::{self, Finding, VerifyReport};
+use crate::layout::{self, LayoutFinding, VerifyReport};
 use crate::name::Reference;
 use crate::{Error, Result, internal};
 
 /// The layout that `text` names: an existing path, else as `--to`.
-pub(super) fn path_of(text: &str, command: &'static str) -> Result<PathBuf, Refusal> {
+pub(super) fn path_of(text: &str, command: &'static str) -> Result<PathBuf, UsageError> {
     if Path::new(text).exists() {
         return Ok(PathBuf::from(text));
     }
-    match Target::parse(text) {
-        Ok(Target::Layout { path }) if path.exists() => Ok(path),
-        _ => Err(Refusal::usage(Error::local(command, format!("`{text}`: no such folder")))),
+    match TargetConfig::parse(text) {
+        Ok(TargetConfig::Layout { path }) if path.exists() => Ok(path),
+        _ => Err(UsageError::usage(Error::local(command, format!("`{text}`: no such folder")))),
     }
 }
 
@@ -30,17 +30,17 @@ pub(super) fn path_of(text: &str, command: &'static str) -> Result<PathBuf, Refu
 pub(super) async fn blocking<T: Send + 'static>(
     command: &'static str,
     work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T, Refusal> {
+) -> Result<T, UsageError> {
     let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|lost| Err(internal::lost(command, lost))).map_err(Refusal::failed)
+    done.unwrap_or_else(|lost| Err(internal::lost(command, lost))).map_err(UsageError::failed)
 }
 
 /// Verifies layouts, bundles and archives: what a path is, is seen there.
-pub(super) async fn verify(targets: &[String], printer: &Printer) -> Result<Exit, Refusal> {
+pub(super) async fn verify(targets: &[String], printer: &Printer) -> Result<Exit, UsageError> {
     let (mut layouts, mut archives, mut bundles) = (vec![], vec![], vec![]);
     for text in targets {
         let path = if text == "-" { PathBuf::from(text) } else { path_of(text, "verify")? };
-        if bundle::is_archive(&path).map_err(Refusal::usage)? {
+        if bundle::is_archive(&path).map_err(UsageError::usage)? {
             archives.push(path);
         } else if path.is_dir() && !bundle::is_at(&path) {
             layouts.push((path, text));
@@ -62,25 +62,25 @@ pub(super) async fn verify(targets: &[String], printer: &Printer) -> Result<Exit
 }
 
 /// Verifies an archive as it would be imported.
-async fn verify_archive(path: PathBuf, printer: &Printer) -> Result<Exit, Refusal> {
+async fn verify_archive(path: PathBuf, printer: &Printer) -> Result<Exit, UsageError> {
     let unpack = super::import::unpack_folder(super::state::folder(None).as_deref());
     let gathered = blocking("verify", {
         let path = path.clone();
         move || {
             let rules = crate::rules::RuleSet::default();
-            let naming = Naming { rules: &rules, registry: false, given: None };
+            let naming = NameMapping { rules: &rules, registry: false, given: None };
             // Whether it says a repository makes no difference to whether it is whole.
             let names = |entry: &crate::layout::IndexEntry, stem: &str| match entry.states_repository() {
                 true => naming.name(entry, stem),
-                false => Ok((Place::new(stem), Reference::Digest(entry.descriptor.digest.clone()), None)),
+                false => Ok((Repository::new(stem), Reference::Digest(entry.descriptor.digest.clone()), None)),
             };
-            let mut gathering = Gathering::new(None, &names).unpacking_into(unpack);
+            let mut gathering = BundleReader::new(None, &names).unpacking_into(unpack);
             gathering.add(&path)?;
             Ok(gathering.done())
         }
     })
     .await
-    .map_err(|refusal| Refusal { exit: Exit::Usage, ..refusal })?;
+    .map_err(|refusal| UsageError { exit: Exit::Usage, ..refusal })?;
     gathered.notes.iter().for_each(|note| printer.warn(note));
     for entry in &gathered.entries {
         entry.present.iter().for_each(|present| printer.say(&format!("{:<8} {}: {}", "note", entry.source(), present.note)));
@@ -110,7 +110,7 @@ fn counts(report: &VerifyReport) -> String {
     )
 }
 
-async fn verify_layout(path: PathBuf, text: &str, printer: &Printer) -> Result<Exit, Refusal> {
+async fn verify_layout(path: PathBuf, text: &str, printer: &Printer) -> Result<Exit, UsageError> {
     let bar = counting(printer, "verified");
     let report = blocking("verify", {
         let bar = bar.clone();
@@ -137,10 +137,11 @@ async fn verify_layout(path: PathBuf, text: &str, printer: &Printer) -> Result<E
 /// Every finding, a line each: what stands in the way first, what is harmless last.
 fn findings(report: &VerifyReport) -> String {
     let problems = report.problems.iter().map(|problem| printable(&format!("problem {problem}")) + "\n");
-    let named = |word: &'static str, findings: &[Finding]| {
+    let named = |word: &'static str, findings: &[LayoutFinding]| {
         // Each part is made printable by itself: a layer may belong to so many images that the whole would be cut.
-        let line =
-            move |finding: &Finding| format!("{word} {} ({}): {}\n", finding.digest, images(&finding.images), printable(&finding.why));
+        let line = move |finding: &LayoutFinding| {
+            format!("{word} {} ({}): {}\n", finding.digest, images(&finding.images), printable(&finding.why))
+        };
         findings.iter().map(line).collect::<Vec<_>>()
     };
     let unreferenced = report.unreferenced.iter().map(|digest| format!("unreferenced {digest}\n"));
@@ -152,7 +153,7 @@ pub(super) fn images(names: &[String]) -> String {
     if names.is_empty() { "no image".to_owned() } else { names.iter().map(|name| printable(name)).collect::<Vec<_>>().join(", ") }
 }
 
-pub(super) async fn gc(text: &str, dry_run: bool, printer: &Printer) -> Result<Exit, Refusal> {
+pub(super) async fn gc(text: &str, dry_run: bool, printer: &Printer) -> Result<Exit, UsageError> {
     let path = path_of(text, "gc")?;
     let report = blocking("gc", move || layout::gc(&path, dry_run)).await?;
     printer.data(&report.removed.iter().map(|digest| format!("{digest}\n")).collect::<String>());

@@ -7,16 +7,16 @@ use serde::Serialize;
 
 use super::args::{LimitsArgs, PlanFormat};
 use super::printer::Printer;
-use super::{Exit, Refusal, inputs, state, times};
+use super::{Exit, UsageError, inputs, state, times};
 use crate::config::Config;
-use crate::limits::{AccountId, Standing};
+use crate::limits::{AccountId, AccountStatus};
 use crate::name;
-use crate::stock::{Item, SupplyOptions, SyncOptions};
+use crate::stock::{RuledEntry, SyncOptions, UpstreamOptions};
 use crate::{Error, Result};
 
 /// One account's row (`docs/limits.md`).
 #[derive(Debug, Serialize)]
-struct Row {
+struct LimitsRow {
     host: String,
     account: Option<String>,
     source: Option<String>,
@@ -28,13 +28,13 @@ struct Row {
     error: Option<String>,
 }
 
-pub(super) async fn run(file: Option<&Path>, args: LimitsArgs, printer: &Printer) -> Result<Exit, Refusal> {
+pub(super) async fn run(file: Option<&Path>, args: LimitsArgs, printer: &Printer) -> Result<Exit, UsageError> {
     let config = Config::load(file)?;
     let known = images(&config)?;
     let hosts = hosts(&args, &config, &known)?;
-    let supply = state::supply(&config, SupplyOptions { state: args.state.as_deref(), ..SupplyOptions::default() }, printer)?;
+    let supply = state::supply(&config, UpstreamOptions { state: args.state.as_deref(), ..UpstreamOptions::default() }, printer)?;
     let asked = hosts.iter().map(|host| async { row(host, supply.look(host, known.get(host)).await) });
-    let rows: Vec<Row> = futures_util::future::join_all(asked).await;
+    let rows: Vec<LimitsRow> = futures_util::future::join_all(asked).await;
     match args.format {
         PlanFormat::Table => printer.data(&rows.iter().map(|row| line(row, printer.is_terminal())).collect::<String>()),
         PlanFormat::Json => {
@@ -48,13 +48,13 @@ pub(super) async fn run(file: Option<&Path>, args: LimitsArgs, printer: &Printer
 }
 
 /// For each upstream, an image of the lists that it can be asked about.
-fn images(config: &Config) -> Result<BTreeMap<String, Item>, Refusal> {
+fn images(config: &Config) -> Result<BTreeMap<String, RuledEntry>, UsageError> {
     let options = SyncOptions { unmatched: config.default_unmatched(), ..SyncOptions::default() };
     let mut known = BTreeMap::new();
     for entry in inputs::configured(config)?.into_iter().flat_map(|list| list.entries) {
         let host = entry.source.host.clone();
         if !known.contains_key(&host)
-            && let Ok(item) = Item::resolve(entry, 0, &config.rules, &options, &config.target)
+            && let Ok(item) = RuledEntry::resolve(entry, 0, &config.rules, &options, &config.target)
             && item.probe().is_some()
         {
             known.insert(host, item);
@@ -64,8 +64,8 @@ fn images(config: &Config) -> Result<BTreeMap<String, Item>, Refusal> {
 }
 
 /// The registries that were named, else those of rules and lists.
-fn hosts(args: &LimitsArgs, config: &Config, known: &BTreeMap<String, Item>) -> Result<Vec<String>, Refusal> {
-    let wrong = |why: String| Refusal::usage(Error::local("read registry", why));
+fn hosts(args: &LimitsArgs, config: &Config, known: &BTreeMap<String, RuledEntry>) -> Result<Vec<String>, UsageError> {
+    let wrong = |why: String| UsageError::usage(Error::local("read registry", why));
     let mut hosts: Vec<String> = if args.registries.is_empty() {
         let rules = config.rules.rules().iter().map(|rule| rule.source.host.clone());
         rules.chain(known.keys().cloned()).collect()
@@ -80,8 +80,8 @@ fn hosts(args: &LimitsArgs, config: &Config, known: &BTreeMap<String, Item>) -> 
     Ok(hosts)
 }
 
-fn row(host: &str, looked: Result<(AccountId, Standing)>) -> Row {
-    let empty = Row {
+fn row(host: &str, looked: Result<(AccountId, AccountStatus)>) -> LimitsRow {
+    let empty = LimitsRow {
         host: host.to_owned(),
         account: None,
         source: None,
@@ -93,7 +93,7 @@ fn row(host: &str, looked: Result<(AccountId, Standing)>) -> Row {
         error: None,
     };
     match looked {
-        Ok((account, standing)) => Row {
+        Ok((account, standing)) => LimitsRow {
             account: Some(account.name),
             source: standing.source,
             limit: standing.limit,
@@ -103,7 +103,7 @@ fn row(host: &str, looked: Result<(AccountId, Standing)>) -> Row {
             unlimited: standing.unlimited,
             ..empty
         },
-        Err(error) => Row { error: Some(error.to_string()), ..empty },
+        Err(error) => LimitsRow { error: Some(error.to_string()), ..empty },
     }
 }
 
@@ -112,7 +112,7 @@ fn window(seconds: u64) -> String {
     if seconds >= 3600 { format!("{:.1} h", seconds as f64 / 3600.0) } else { times::span(seconds as f64) }
 }
 
-fn line(row: &Row, terminal: bool) -> String {
+fn line(row: &LimitsRow, terminal: bool) -> String {
     let account = row.account.as_deref().unwrap_or("?");
     let text = match (&row.error, row.limit, row.remaining) {
         (Some(_), ..) => "could not be asked".to_owned(),

@@ -2,28 +2,28 @@
 
 use std::path::{Path, PathBuf};
 
-use super::args::{ListCommand, ListFormat, Selection};
+use super::args::{ImageArgs, ListCommand, ListFormat};
 use super::inputs::{self, Inputs};
 use super::printer::Printer;
-use super::{Exit, Refusal};
+use super::{Exit, UsageError};
 use crate::Error;
 use crate::error::printable;
-use crate::list::scan::{Distinct, Found, Scanned, is_scanned_by_name, scan};
+use crate::list::scan::{DistinctReferences, FoundReference, Scanned, is_scanned_by_name, scan};
 use crate::list::utf8;
 
 /// How errors of `list scan` name what was being done.
 const OPERATION: &str = "scan";
 
-pub(super) fn run(file: Option<&Path>, command: ListCommand, printer: &Printer) -> Result<Exit, Refusal> {
+pub(super) fn run(file: Option<&Path>, command: ListCommand, printer: &Printer) -> Result<Exit, UsageError> {
     match command {
         ListCommand::Scan { paths, format } => scan_paths(&paths, format, printer),
         ListCommand::Check { lists, image, to, unmatched } => {
-            check(file, &Selection { lists, image, to, unmatched, ..Selection::default() }, printer)
+            check(file, &ImageArgs { lists, image, to, unmatched, ..ImageArgs::default() }, printer)
         }
     }
 }
 
-fn check(file: Option<&Path>, selection: &Selection, printer: &Printer) -> Result<Exit, Refusal> {
+fn check(file: Option<&Path>, selection: &ImageArgs, printer: &Printer) -> Result<Exit, UsageError> {
     let inputs = Inputs::read(file, selection)?;
     let lists = inputs.lists.len();
     let checked = crate::stock::check(inputs.lists, &inputs.config.rules, inputs.unmatched, &inputs.target);
@@ -41,16 +41,16 @@ fn counted(count: usize, one: &str, many: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { many })
 }
 
-fn scan_paths(paths: &[String], format: ListFormat, printer: &Printer) -> Result<Exit, Refusal> {
-    let mut walk = Walk::default();
+fn scan_paths(paths: &[String], format: ListFormat, printer: &Printer) -> Result<Exit, UsageError> {
+    let mut walk = FileWalk::default();
     let missing: Vec<Error> = paths.iter().filter_map(|path| walk.named(path).err()).collect();
     if !missing.is_empty() {
         return Err(missing.into());
     }
     walk.errors.iter().for_each(|error| printer.error(error));
     let mut failed = !walk.errors.is_empty();
-    let mut distinct = Distinct::default();
-    let mut found: Vec<Found> = Vec::new();
+    let mut distinct = DistinctReferences::default();
+    let mut found: Vec<FoundReference> = Vec::new();
     for file in &walk.files {
         let scanned =
             match inputs::read_for(OPERATION, file, crate::input::MAX_FOREIGN).and_then(|bytes| Ok(scan(file, utf8(file, &bytes)?))) {
@@ -76,10 +76,10 @@ fn scan_paths(paths: &[String], format: ListFormat, printer: &Printer) -> Result
 }
 
 /// Prints a text list. What chooses among tags stays a comment, and is said; `true` if there was such.
-fn text(found: &[Found], printer: &Printer) -> bool {
+fn text(found: &[FoundReference], printer: &Printer) -> bool {
     let mut out = String::new();
     let mut incomplete = false;
-    for Found { origin, wanted } in found {
+    for FoundReference { origin, wanted } in found {
         if wanted.tags.is_empty() {
             out.push_str(&format!("{}  # {origin}\n", wanted.image));
             continue;
@@ -95,9 +95,9 @@ fn text(found: &[Found], printer: &Printer) -> bool {
 }
 
 /// A CSV list, each record below a comment that says where it was found.
-fn csv(found: &[Found]) -> String {
+fn csv(found: &[FoundReference]) -> String {
     let mut out = String::from("image,tags,exclude\n");
-    for Found { origin, wanted } in found {
+    for FoundReference { origin, wanted } in found {
         let fields = [&wanted.image, &wanted.tags, &wanted.exclude].map(|field| quoted(field)).join(",");
         out.push_str(&format!("# {origin}\n{fields}\n"));
     }
@@ -115,13 +115,13 @@ fn quoted(field: &str) -> String {
 
 /// The files to be read, in the order in which they are.
 #[derive(Default)]
-struct Walk {
+struct FileWalk {
     files: Vec<String>,
     /// Folders below the named ones that cannot be read.
     errors: Vec<Error>,
 }
 
-impl Walk {
+impl FileWalk {
     /// A path that the user named.
     fn named(&mut self, path: &str) -> Result<(), Error> {
         if path == "-" {

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use super::inputs;
 use crate::Error;
 use crate::config::{Config, Environment};
-use crate::stock::{Item, SyncOptions};
+use crate::stock::{RuledEntry, SyncOptions};
 
 /// What the lists of the configuration hold.
 pub(super) struct Lists {
     /// The lines that a rule covers.
-    pub(super) items: Vec<Arc<Item>>,
+    pub(super) items: Vec<Arc<RuledEntry>>,
     /// What cannot be read, does not parse, or has no rule.
     pub(super) problems: Vec<String>,
 }
@@ -34,7 +34,7 @@ pub(super) fn lists(config: &Config) -> Lists {
             }
             problems.extend(list.errors.iter().map(|error| format!("error: {}", error.to_error().message())));
             for entry in list.entries {
-                match Item::resolve(entry, items.len(), &config.rules, &options, &config.target) {
+                match RuledEntry::resolve(entry, items.len(), &config.rules, &options, &config.target) {
                     Ok(item) => items.push(Arc::new(item)),
                     Err(row) => {
                         let message = row.error.as_ref().map(Error::message).unwrap_or_default();

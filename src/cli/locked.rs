@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::Refusal;
-use crate::config::Target;
+use super::UsageError;
+use crate::config::TargetConfig;
 use crate::content::{Digest, Source};
-use crate::list::Parsed;
+use crate::list::ParsedList;
 use crate::lock::{self, Drift, Lock};
-use crate::report::{Outcome, Status};
-use crate::stock::{KnownDates, Planned, Supply};
+use crate::report::{ImageOutcome, Status};
+use crate::stock::{KnownDates, Planned, Upstreams};
 use crate::{Error, Kind, Result, Side};
 
 /// A lock file, as it was when the command began.
@@ -19,9 +19,9 @@ pub(super) struct LockFile {
 }
 
 /// Reads the lock at `path`. One that is to be written need not be there yet.
-pub(super) fn open(path: &Path, must_exist: bool) -> Result<LockFile, Refusal> {
+pub(super) fn open(path: &Path, must_exist: bool) -> Result<LockFile, UsageError> {
     let lock = if must_exist { Lock::need(path) } else { Lock::read(path).map(Option::unwrap_or_default) };
-    Ok(LockFile { path: path.to_owned(), lock: lock.map_err(Refusal::usage)? })
+    Ok(LockFile { path: path.to_owned(), lock: lock.map_err(UsageError::usage)? })
 }
 
 impl LockFile {
@@ -32,12 +32,12 @@ impl LockFile {
     }
 
     /// What it says, as a list of digests.
-    pub(super) fn frozen(&self) -> Parsed {
+    pub(super) fn frozen(&self) -> ParsedList {
         self.lock.frozen(&self.path)
     }
 
     /// Sees that what a frozen run delivered is what the lock says.
-    pub(super) fn check(&self, rows: &mut [Outcome], target: &Target) {
+    pub(super) fn check(&self, rows: &mut [ImageOutcome], target: &TargetConfig) {
         for row in rows.iter_mut().filter(|row| matches!(row.status, Status::Copied | Status::Current | Status::Warmed)) {
             let locked = name(row, target).and_then(|name| self.lock.get(&name));
             if let (Some(locked), Some(digest)) = (locked, &row.digest)
@@ -51,20 +51,31 @@ impl LockFile {
     }
 
     /// Writes the lock that follows from a run.
-    pub(super) async fn update(&self, rows: &[Outcome], source: &Arc<dyn Source>, target: &Target, supply: &Supply) -> Result<()> {
+    pub(super) async fn update(
+        &self,
+        rows: &[ImageOutcome],
+        source: &Arc<dyn Source>,
+        target: &TargetConfig,
+        supply: &Upstreams,
+    ) -> Result<()> {
         let mut new = lock::update(&self.lock, rows, source, prefix(target)).await?;
         new.date(|digest| supply.created(digest));
         if new == self.lock && self.path.exists() { Ok(()) } else { new.write(&self.path) }
     }
 
     /// What differs from it in a plan.
-    pub(super) fn drift(&self, planned: &[Planned], target: &Target) -> Vec<Drift> {
+    pub(super) fn drift(&self, planned: &[Planned], target: &TargetConfig) -> Vec<Drift> {
         let named = |image: &Planned| name(&image.row, target);
-        let known: Vec<(String, &Outcome)> =
+        let known: Vec<(String, &ImageOutcome)> =
             planned.iter().filter(|image| image.row.error.is_none()).filter_map(|image| Some((named(image)?, &image.row))).collect();
-        let now: Vec<lock::Now<'_>> = known
+        let now: Vec<lock::CurrentDigest<'_>> = known
             .iter()
-            .map(|(target, row)| lock::Now { target, source: &row.source, upstream: row.source_digest.as_ref(), held: row.digest.as_ref() })
+            .map(|(target, row)| lock::CurrentDigest {
+                target,
+                source: &row.source,
+                upstream: row.source_digest.as_ref(),
+                held: row.digest.as_ref(),
+            })
             .collect();
         let failed: Vec<String> = planned.iter().filter(|image| image.row.error.is_some()).filter_map(named).collect();
         // Of these nobody knows which tags they mean.
@@ -77,10 +88,10 @@ impl LockFile {
     }
 
     /// Its images by their sources' tags, to be compared without lists.
-    pub(super) fn listed(&self) -> Parsed {
+    pub(super) fn listed(&self) -> ParsedList {
         let mut parsed = self.frozen();
         for entry in &mut parsed.entries {
-            if let crate::list::Selection::One { tag: Some(_), digest } = &mut entry.selection {
+            if let crate::list::ImageSelection::One { tag: Some(_), digest } = &mut entry.selection {
                 *digest = None;
             }
         }
@@ -88,21 +99,21 @@ impl LockFile {
     }
 }
 
-fn prefix(target: &Target) -> &str {
+fn prefix(target: &TargetConfig) -> &str {
     match target {
-        Target::Registry { prefix, .. } => prefix,
-        Target::Layout { .. } => "",
+        TargetConfig::Registry { prefix, .. } => prefix,
+        TargetConfig::Layout { .. } => "",
     }
 }
 
 /// The repository, below the prefix, of a row that is not one image: a line whose tags were not chosen.
-fn repository(row: &Outcome, target: &Target) -> Option<String> {
+fn repository(row: &ImageOutcome, target: &TargetConfig) -> Option<String> {
     let held = row.held.as_ref().filter(|held| held.reference.is_none())?;
     Some(lock::below(held.place.as_str(), prefix(target)).to_owned())
 }
 
 /// The name of a row's image at the target, below the prefix.
-fn name(row: &Outcome, target: &Target) -> Option<String> {
+fn name(row: &ImageOutcome, target: &TargetConfig) -> Option<String> {
     let held = row.held.as_ref()?;
     Some(format!("{}{}", lock::below(held.place.as_str(), prefix(target)), held.reference.as_ref()?.suffix()))
 }

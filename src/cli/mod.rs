@@ -41,7 +41,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches};
 
-use args::{Cli, Command, SyncCommand};
+use args::{Cli, CliCommand, SyncCommand};
 use printer::Printer;
 
 /// The exit statuses of the contract.
@@ -70,23 +70,23 @@ impl Exit {
 
 /// Why a command did not get to its work: one line each, exit status 2 unless the failure is another's.
 #[derive(Debug)]
-pub(crate) struct Refusal {
+pub(crate) struct UsageError {
     pub(crate) errors: Vec<crate::Error>,
     pub(crate) exit: Exit,
 }
 
-impl From<Vec<crate::Error>> for Refusal {
+impl From<Vec<crate::Error>> for UsageError {
     fn from(errors: Vec<crate::Error>) -> Self {
-        Refusal { errors, exit: Exit::Usage }
+        UsageError { errors, exit: Exit::Usage }
     }
 }
 
-impl Refusal {
+impl UsageError {
     pub(crate) fn usage(error: crate::Error) -> Self {
         vec![error].into()
     }
     pub(crate) fn failed(error: crate::Error) -> Self {
-        Refusal { errors: vec![error], exit: Exit::Failed }
+        UsageError { errors: vec![error], exit: Exit::Failed }
     }
 }
 
@@ -111,7 +111,7 @@ pub fn main() -> ExitCode {
         move |what| printer.fail(what, &serde_json::json!({}))
     });
     let done = runtime.block_on(crate::internal::caught("run", dispatch(cli, &printer)));
-    let done = done.unwrap_or_else(|error| Err(Refusal::failed(error)));
+    let done = done.unwrap_or_else(|error| Err(UsageError::failed(error)));
     // Transfers that were told to stop may still be in blocking calls; they need not be waited for.
     runtime.shutdown_background();
     let exit = done.unwrap_or_else(|refusal| {
@@ -148,26 +148,26 @@ fn parse(arguments: impl Iterator<Item = std::ffi::OsString>) -> Result<Cli, Exi
     Cli::from_arg_matches(&matches).map_err(|error| explain(error.format(&mut command())))
 }
 
-async fn dispatch(cli: Cli, printer: &Printer) -> Result<Exit, Refusal> {
+async fn dispatch(cli: Cli, printer: &Printer) -> Result<Exit, UsageError> {
     signals::survive_large_files();
     let file = cli.global.config.as_deref();
     match cli.command {
-        Command::Plan(args) => plan::run(file, args, printer).await,
-        Command::Sync(SyncCommand { args, dry_run: true }) => plan::run(file, args.planned(), printer).await,
-        Command::Sync(SyncCommand { args, .. }) => sync::run(file, args, printer).await,
-        Command::Import(args) => import::run(file, args, printer).await,
-        Command::Inventory(args) => inventory::run(file, args, printer).await,
-        Command::Export(args) => export::run(file, args, printer).await,
-        Command::Verify(args) => verify::run(file, args, printer).await,
-        Command::Serve(args) => serve::run(&args, printer).await,
-        Command::Gc { layout, dry_run } => layout::gc(&layout, dry_run, printer).await,
-        Command::Limits(args) => limits::run(file, args, printer).await,
-        Command::Rules(command) => rules::run(file, command, printer).await,
-        Command::List(command) => list::run(file, command, printer),
-        Command::Config(command) => config::run(file, &command, printer).await,
-        Command::Doctor { state } => doctor::run(file, state.as_deref(), printer).await,
-        Command::Demo { dir } => demo::run(&dir, printer).await,
-        Command::Completions { shell } => shell::completions(shell, printer),
-        Command::Man => shell::man(printer),
+        CliCommand::Plan(args) => plan::run(file, args, printer).await,
+        CliCommand::Sync(SyncCommand { args, dry_run: true }) => plan::run(file, args.planned(), printer).await,
+        CliCommand::Sync(SyncCommand { args, .. }) => sync::run(file, args, printer).await,
+        CliCommand::Import(args) => import::run(file, args, printer).await,
+        CliCommand::Inventory(args) => inventory::run(file, args, printer).await,
+        CliCommand::Export(args) => export::run(file, args, printer).await,
+        CliCommand::Verify(args) => verify::run(file, args, printer).await,
+        CliCommand::Serve(args) => serve::run(&args, printer).await,
+        CliCommand::Gc { layout, dry_run } => layout::gc(&layout, dry_run, printer).await,
+        CliCommand::Limits(args) => limits::run(file, args, printer).await,
+        CliCommand::Rules(command) => rules::run(file, command, printer).await,
+        CliCommand::List(command) => list::run(file, command, printer),
+        CliCommand::Config(command) => config::run(file, &command, printer).await,
+        CliCommand::Doctor { state } => doctor::run(file, state.as_deref(), printer).await,
+        CliCommand::Demo { dir } => demo::run(&dir, printer).await,
+        CliCommand::Completions { shell } => shell::completions(shell, printer),
+        CliCommand::Man => shell::man(printer),
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::Refusal;
+use super::UsageError;
 use super::printer::Printer;
 use crate::Error;
 use crate::report::{self, RunReport, Totals};
@@ -62,7 +62,7 @@ impl Asked {
     }
 
     /// The run was refused, or ended before any image was looked at.
-    pub(super) fn refused(&self, refusal: &Refusal, printer: &Printer) {
+    pub(super) fn refused(&self, refusal: &UsageError, printer: &Printer) {
         let report = RunReport {
             version: 1,
             command: self.command.to_owned(),

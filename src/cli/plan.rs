@@ -9,19 +9,19 @@ use super::args::{PlanArgs, PlanFormat};
 use super::inputs::{self, Inputs};
 use super::locked::{self, LockFile};
 use super::printer::Printer;
-use super::{Exit, Refusal, progress, state, times};
+use super::{Exit, UsageError, progress, state, times};
 use crate::content::Descriptor;
 use crate::lock::Drift;
-use crate::report::Outcome;
-use crate::stock::{AccountPlan, Plan, Planned, State, SupplyOptions, Sync, SyncOptions, forecast};
+use crate::report::ImageOutcome;
+use crate::stock::{AccountPlan, Planned, PlannedState, Sync, SyncOptions, SyncPlan, UpstreamOptions, forecast};
 
 /// The plan as JSON, version 1 (`docs/plan.md`).
 #[derive(Debug, Serialize)]
 struct PlanJson<'a> {
     version: u32,
     target: String,
-    totals: Counts,
-    images: Vec<Row<'a>>,
+    totals: PlanCounts,
+    images: Vec<PlanRow<'a>>,
     accounts: &'a [AccountPlan],
     selections: Vec<String>,
     /// With `--lock`: what differs from it.
@@ -30,7 +30,7 @@ struct PlanJson<'a> {
 }
 
 #[derive(Debug, Default, Serialize)]
-struct Counts {
+struct PlanCounts {
     images: usize,
     current: usize,
     missing: usize,
@@ -47,13 +47,13 @@ fn is_zero(count: &usize) -> bool {
 }
 
 #[derive(Debug, Serialize)]
-struct Row<'a> {
+struct PlanRow<'a> {
     source: &'a str,
     target: &'a str,
     rule: Option<&'a str>,
     file: &'a str,
     line: usize,
-    state: State,
+    state: PlannedState,
     source_digest: Option<&'a str>,
     target_digest: Option<&'a str>,
     pulls: Option<u64>,
@@ -64,16 +64,16 @@ struct Row<'a> {
     error: Option<String>,
 }
 
-pub(super) async fn run(file: Option<&Path>, args: PlanArgs, printer: &Printer) -> Result<Exit, Refusal> {
+pub(super) async fn run(file: Option<&Path>, args: PlanArgs, printer: &Printer) -> Result<Exit, UsageError> {
     let lock = args.lock.as_deref().map(|path| locked::open(path, true)).transpose()?;
     let inputs = Inputs::with(file, &args.selection, |config| match &lock {
         Some(lock) if !inputs::any_list(config, &args.selection) => inputs::lock_entries(lock.listed(), &args.selection),
         _ => inputs::lists(config, &args.selection),
     })?;
     let concurrency = args.selection.concurrency.map(usize::from);
-    let options = SupplyOptions { concurrency, bandwidth: None, state: args.state.as_deref(), ..SupplyOptions::default() };
+    let options = UpstreamOptions { concurrency, bandwidth: None, state: args.state.as_deref(), ..UpstreamOptions::default() };
     let supply = Arc::new(state::supply(&inputs.config, options, printer)?);
-    let target = supply.target(&inputs.target, false).await.map_err(Refusal::failed)?;
+    let target = supply.target(&inputs.target, false).await.map_err(UsageError::failed)?;
     let warm = args.selection.to.is_none();
     let dates = lock.as_ref().map(LockFile::dates).unwrap_or_default();
     let options = SyncOptions {
@@ -86,7 +86,7 @@ pub(super) async fn run(file: Option<&Path>, args: PlanArgs, printer: &Printer) 
     };
     let reporter = progress::planning(printer);
     let sync = Sync::new(Arc::clone(&supply), target, options);
-    let Plan { images: planned, empty } = sync.plan_and_tell(inputs.lists, &inputs.config.rules, reporter).await;
+    let SyncPlan { images: planned, empty } = sync.plan_and_tell(inputs.lists, &inputs.config.rules, reporter).await;
     printer.end_bars();
     let counts = count(&planned);
     let drift = lock.as_ref().map(|lock| lock.drift(&planned, &inputs.target));
@@ -179,15 +179,15 @@ fn bytes(blobs: &[Descriptor]) -> u64 {
     blobs.iter().filter(|blob| seen.insert(&blob.digest)).map(|blob| blob.size).sum()
 }
 
-fn count(planned: &[Planned]) -> Counts {
+fn count(planned: &[Planned]) -> PlanCounts {
     let of = |state| planned.iter().filter(|planned| planned.state == state).count();
-    Counts {
-        images: planned.len() - of(State::Undecided),
-        current: of(State::Current),
-        missing: of(State::Missing),
-        moved: of(State::Moved),
-        unresolvable: of(State::Unresolvable),
-        undecided: of(State::Undecided),
+    PlanCounts {
+        images: planned.len() - of(PlannedState::Undecided),
+        current: of(PlannedState::Current),
+        missing: of(PlannedState::Missing),
+        moved: of(PlannedState::Moved),
+        unresolvable: of(PlannedState::Unresolvable),
+        undecided: of(PlannedState::Undecided),
     }
 }
 
@@ -212,10 +212,10 @@ fn table(planned: &[Planned], empty: &[(String, String)], explain: bool) -> Stri
     out
 }
 
-fn digests(row: &Outcome, state: State) -> String {
+fn digests(row: &ImageOutcome, state: PlannedState) -> String {
     match (state, &row.digest, &row.source_digest) {
-        (State::Moved, Some(from), Some(to)) => format!("  {} -> {}", from.short(), to.short()),
-        (State::Current | State::Missing, _, Some(digest)) => format!("  {}", digest.short()),
+        (PlannedState::Moved, Some(from), Some(to)) => format!("  {} -> {}", from.short(), to.short()),
+        (PlannedState::Current | PlannedState::Missing, _, Some(digest)) => format!("  {}", digest.short()),
         _ => String::new(),
     }
 }
@@ -224,13 +224,13 @@ fn json(
     planned: &[Planned],
     empty: &[(String, String)],
     target: String,
-    counts: &Counts,
+    counts: &PlanCounts,
     accounts: &[AccountPlan],
     drift: Option<&[Drift]>,
 ) -> String {
     let images = planned
         .iter()
-        .map(|Planned { row, state, cost, blobs, .. }| Row {
+        .map(|Planned { row, state, cost, blobs, .. }| PlanRow {
             source: &row.source,
             target: &row.target,
             rule: row.rule.as_deref(),
@@ -249,7 +249,7 @@ fn json(
         .collect();
     let empty = empty.iter().map(|(source, explanation)| format!("{source}: {explanation}"));
     let selections = planned.iter().filter_map(|planned| planned.selection.clone()).chain(empty).collect();
-    let totals = Counts { ..*counts };
+    let totals = PlanCounts { ..*counts };
     let plan = PlanJson { version: 1, target, totals, images, accounts, selections, drift };
     serde_json::to_string_pretty(&plan).map(|text| text + "\n").unwrap_or_default()
 }

@@ -13,9 +13,9 @@ use super::args::{Color, Global, LogFormat};
 
 /// Where and how the program talks.
 #[derive(Clone)]
-pub(crate) struct Printer(Arc<Inner>);
+pub(crate) struct Printer(Arc<PrinterState>);
 
-struct Inner {
+struct PrinterState {
     json: bool,
     quiet: bool,
     verbose: u8,
@@ -49,7 +49,15 @@ impl Printer {
         let bars = bars.then(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr()));
         // The standard library's hash keys are random.
         let mark = format!("\u{fdd0}{:016x}:", std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0));
-        Printer(Arc::new(Inner { json, quiet: global.quiet, verbose: global.verbose, color, mark, terminal: terminal && !json, bars }))
+        Printer(Arc::new(PrinterState {
+            json,
+            quiet: global.quiet,
+            verbose: global.verbose,
+            color,
+            mark,
+            terminal: terminal && !json,
+            bars,
+        }))
     }
 
     /// Lets the library's log lines through to standard error, as far as the verbosity asks for them.
@@ -62,7 +70,7 @@ impl Printer {
         };
         let filter = tracing_subscriber::EnvFilter::new(level);
         let printer = self.clone();
-        let builder = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(move || Lines(printer.clone()));
+        let builder = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(move || LogLines(printer.clone()));
         // A second initialisation (tests in one process) keeps the first.
         let _ = if self.0.json { builder.json().try_init() } else { builder.with_target(false).try_init() };
     }
@@ -211,9 +219,9 @@ impl Printer {
 }
 
 /// The library's log lines, kept clear of the bars.
-struct Lines(Printer);
+struct LogLines(Printer);
 
-impl Write for Lines {
+impl Write for LogLines {
     fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
         let text = String::from_utf8_lossy(line);
         let shown = if self.0.0.json { crate::error::visible_json(&text) } else { crate::error::visible(&text) };

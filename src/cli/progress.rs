@@ -9,20 +9,20 @@ use serde_json::json;
 use super::causes;
 use super::printer::{Paint, Printer};
 use super::times;
-use crate::limits::Standing;
-use crate::report::{Event, Outcome, Reporter, Silent, Status};
-use crate::stock::Supply;
+use crate::limits::AccountStatus;
+use crate::report::{Event, ImageOutcome, Reporter, SilentReporter, Status};
+use crate::stock::Upstreams;
 
 /// The reporter that suits the terminal.
 pub(super) fn reporter(printer: &Printer) -> Arc<dyn Reporter> {
     match printer.bars() {
-        Some(bars) => Arc::new(Bars::new(printer.clone(), bars.clone())),
-        None => Arc::new(Plain { printer: printer.clone(), waiting: Mutex::default() }),
+        Some(bars) => Arc::new(ProgressBars::new(printer.clone(), bars.clone())),
+        None => Arc::new(PlainProgress { printer: printer.clone(), waiting: Mutex::default() }),
     }
 }
 
 /// One line for a finished image.
-fn line(printer: &Printer, outcome: &Outcome) {
+fn line(printer: &Printer, outcome: &ImageOutcome) {
     let facts = serde_json::to_value(outcome).unwrap_or_else(|_| json!({}));
     let arrow = if outcome.target.is_empty() { String::new() } else { format!(" -> {}", outcome.target) };
     match (&outcome.error, outcome.status) {
@@ -52,7 +52,7 @@ pub(super) fn empty(source: &str, explanation: &str) -> String {
 const WATCH: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// Tells `reporter` how each account's pulls stand, until aborted.
-pub(super) fn watch(supply: &Arc<Supply>, reporter: &Arc<dyn Reporter>) -> tokio::task::JoinHandle<()> {
+pub(super) fn watch(supply: &Arc<Upstreams>, reporter: &Arc<dyn Reporter>) -> tokio::task::JoinHandle<()> {
     let (supply, reporter) = (Arc::clone(supply), Arc::clone(reporter));
     tokio::spawn(async move {
         loop {
@@ -69,7 +69,7 @@ const REMIND: std::time::Duration = std::time::Duration::from_secs(5 * 60);
 
 /// What a person wants to know of a budget: what is left; or, while nothing goes on, how long it is until there is more. Short enough
 /// for a line of 60 columns.
-fn budget(standing: &Standing, now: jiff::Timestamp) -> Option<String> {
+fn budget(standing: &AccountStatus, now: jiff::Timestamp) -> Option<String> {
     let (limit, left) = (standing.limit?, standing.remaining?);
     Some(match (standing.waiting_for_window, standing.closes) {
         (0, _) => format!("{left} of {limit} left"),
@@ -79,7 +79,7 @@ fn budget(standing: &Standing, now: jiff::Timestamp) -> Option<String> {
 }
 
 /// The same for a log, where something is waited for.
-fn long_wait(standing: &Standing, now: jiff::Timestamp) -> Option<String> {
+fn long_wait(standing: &AccountStatus, now: jiff::Timestamp) -> Option<String> {
     let (limit, left) = (standing.limit?, standing.remaining?);
     let opens = standing.closes.map(|closes| format!(", the window opens in {} at the latest", times::countdown(closes, now)));
     Some(format!("{left} of {limit} pulls left{}, {}", opens.unwrap_or_default(), waiting(standing.waiting_for_window)))
@@ -98,7 +98,7 @@ pub(super) fn planning(printer: &Printer) -> Arc<dyn Reporter> {
             bar.enable_steady_tick(std::time::Duration::from_millis(200));
             Arc::new(Planning(bar))
         }
-        None => Arc::new(Silent),
+        None => Arc::new(SilentReporter),
     }
 }
 
@@ -121,7 +121,7 @@ impl Reporter for Planning {
 }
 
 /// A failed row in one line, `file:line` first. Messages about the line itself begin with it already.
-pub(super) fn failure(outcome: &Outcome, error: &crate::Error) -> String {
+pub(super) fn failure(outcome: &ImageOutcome, error: &crate::Error) -> String {
     let origin = crate::error::printable(&outcome.origin());
     let message = error.message();
     if message.starts_with(&origin) { message } else { format!("{origin}: {error}") }
@@ -138,13 +138,13 @@ pub(super) fn counting(printer: &Printer, word: &str) -> Option<ProgressBar> {
     printer.bars().map(|bars| bars.add(ProgressBar::new_spinner().with_style(style(&template))))
 }
 
-struct Plain {
+struct PlainProgress {
     printer: Printer,
     /// When it was last said of an upstream that it is waited for.
     waiting: Mutex<HashMap<String, tokio::time::Instant>>,
 }
 
-impl Reporter for Plain {
+impl Reporter for PlainProgress {
     fn event(&self, event: &Event<'_>) {
         match event {
             Event::Finished { outcome, .. } => line(&self.printer, outcome),
@@ -155,9 +155,9 @@ impl Reporter for Plain {
     }
 }
 
-impl Plain {
+impl PlainProgress {
     /// A line when waiting begins and every five minutes, not one a second: this goes into logs.
-    fn waits(&self, upstream: &str, standing: &Standing) {
+    fn waits(&self, upstream: &str, standing: &AccountStatus) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         if standing.waiting_for_window == 0 {
             waiting.remove(upstream);
@@ -171,16 +171,16 @@ impl Plain {
 }
 
 /// Three kinds of bars: images, bytes, and a line for each upstream.
-struct Bars {
+struct ProgressBars {
     printer: Printer,
     bars: MultiProgress,
     images: ProgressBar,
     bytes: ProgressBar,
     unfinished: Mutex<Unfinished>,
-    upstreams: Mutex<HashMap<String, Upstream>>,
+    upstreams: Mutex<HashMap<String, UpstreamBar>>,
 }
 
-struct Upstream {
+struct UpstreamBar {
     bar: ProgressBar,
     wanted: u64,
     done: u64,
@@ -190,7 +190,7 @@ struct Upstream {
     waits: bool,
 }
 
-impl Upstream {
+impl UpstreamBar {
     fn show(&self) {
         let budget = match &self.budget {
             Some(budget) if self.waits => budget.clone(),
@@ -230,7 +230,7 @@ fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> ")
 }
 
-impl Bars {
+impl ProgressBars {
     fn new(printer: Printer, bars: MultiProgress) -> Self {
         let template = "{prefix:<8} [{bar:20}] {pos}/{len}{msg}  {elapsed}, {eta} left";
         let images = bars.add(ProgressBar::new(0).with_style(style(template)).with_prefix("images"));
@@ -241,12 +241,12 @@ impl Bars {
         );
         let redraw = std::time::Duration::from_millis(200);
         images.enable_steady_tick(redraw);
-        Bars { printer, bars, images, bytes, unfinished: Mutex::default(), upstreams: Mutex::default() }
+        ProgressBars { printer, bars, images, bytes, unfinished: Mutex::default(), upstreams: Mutex::default() }
     }
 
-    fn upstream(&self, host: &str, change: impl FnOnce(&mut Upstream)) {
+    fn upstream(&self, host: &str, change: impl FnOnce(&mut UpstreamBar)) {
         let mut upstreams = self.upstreams.lock().unwrap_or_else(PoisonError::into_inner);
-        let upstream = upstreams.entry(host.to_owned()).or_insert_with(|| Upstream {
+        let upstream = upstreams.entry(host.to_owned()).or_insert_with(|| UpstreamBar {
             bar: self
                 .bars
                 .add(ProgressBar::new_spinner().with_style(style("  {prefix}: {msg}")).with_prefix(crate::error::printable(host))),
@@ -262,7 +262,7 @@ impl Bars {
     }
 }
 
-impl Reporter for Bars {
+impl Reporter for ProgressBars {
     fn event(&self, event: &Event<'_>) {
         match event {
             Event::Wanted { upstream, images } => {

@@ -7,13 +7,13 @@ use super::export::blocking;
 use super::inputs::Inputs;
 use super::printer::Printer;
 use super::progress::counting;
-use super::{Exit, Refusal, signals, sync};
-use crate::bundle::format::{Bundle, Image, Member};
-use crate::bundle::{self, Packing};
-use crate::config::Target;
+use super::{Exit, UsageError, signals, sync};
+use crate::bundle::format::{Bundle, BundleImage, VolumeMember};
+use crate::bundle::{self, PackOptions};
+use crate::config::TargetConfig;
 use crate::content::{IndexMode, PlatformFilter, Policy, SPARSE};
 use crate::layout::Layout;
-use crate::list::{self, Parsed};
+use crate::list::{self, ParsedList};
 use crate::name::ImageName;
 use crate::{Error, Kind};
 
@@ -26,20 +26,20 @@ pub(super) async fn run(
     cache: &Path,
     to: &Path,
     printer: &Printer,
-) -> Result<Exit, Refusal> {
+) -> Result<Exit, UsageError> {
     let bytes = crate::input::read(record, crate::bundle::format::MAX_RECORD)
-        .map_err(|error| Refusal::usage(Error::io("read bundle", record, &error)))?;
-    let bundle = Bundle::parse(&bytes).map_err(|error| Refusal::usage(error.subject(record.display().to_string())))?;
+        .map_err(|error| UsageError::usage(Error::io("read bundle", record, &error)))?;
+    let bundle = Bundle::parse(&bytes).map_err(|error| UsageError::usage(error.subject(record.display().to_string())))?;
     sync::check_outputs(&args.sync)?;
-    let layout = Layout::open_or_create(cache).await.map_err(Refusal::failed)?;
+    let layout = Layout::open_or_create(cache).await.map_err(UsageError::failed)?;
     let stop = signals::listen(printer);
     let lost = lost(&layout, &bundle, number);
     let mut exit = Exit::Done;
     if !lost.is_empty() {
         printer.say(&format!("the cache lacks content of {} images of the bundle: it is fetched again by digest", lost.len()));
-        let wanted = again(&bundle, &lost, record).map_err(Refusal::failed)?;
+        let wanted = again(&bundle, &lost, record).map_err(UsageError::failed)?;
         let mut inputs = Inputs::with(file, &args.sync.selection, |_| Ok(vec![wanted]))?;
-        inputs.target = Target::Layout { path: cache.to_owned() };
+        inputs.target = TargetConfig::Layout { path: cache.to_owned() };
         let report = sync::deliver("export", inputs, &args.sync, None, stop.clone(), printer).await?;
         exit = sync::write_outputs(&args.sync, &report, printer);
     }
@@ -48,7 +48,7 @@ pub(super) async fn run(
         let (bar, to) = (bar.clone(), to.to_owned());
         move || {
             let progress = |bytes| bar.iter().for_each(|bar| bar.inc(bytes));
-            let packing = Packing { layout: &layout, to: &to, progress: &progress, stop: &|| stop.is_cancelled() };
+            let packing = PackOptions { layout: &layout, to: &to, progress: &progress, stop: &|| stop.is_cancelled() };
             bundle::repair(&packing, &bundle, number)
         }
     })
@@ -66,24 +66,24 @@ pub(super) async fn run(
             printer.say(&format!("unfinished: {}", error.message()));
             Ok(Exit::Unfinished)
         }
-        Err(error) => Err(Refusal::failed(error)),
+        Err(error) => Err(UsageError::failed(error)),
     }
 }
 
 /// The images that lack something in the cache, of those that have a part in the volume.
-fn lost<'a>(layout: &Layout, bundle: &'a Bundle, number: u32) -> Vec<&'a Image> {
+fn lost<'a>(layout: &Layout, bundle: &'a Bundle, number: u32) -> Vec<&'a BundleImage> {
     let members = bundle.volumes.iter().filter(|volume| volume.number == number).flat_map(|volume| &volume.members);
-    let gone = |member: &Member| !layout.blob_len(&member.digest).is_ok_and(|len| len == Some(member.whole_size()));
+    let gone = |member: &VolumeMember| !layout.blob_len(&member.digest).is_ok_and(|len| len == Some(member.whole_size()));
     let lacking: Vec<&str> =
         members.filter(|member| gone(member)).flat_map(|member| member.repositories.iter().map(String::as_str)).collect();
-    let lacks = |image: &Image| {
+    let lacks = |image: &BundleImage| {
         let entry = bundle.index.manifests.iter().find(|entry| entry.digest == image.digest);
         entry.is_none_or(|entry| layout.reach(entry).is_err())
     };
     bundle.images.iter().filter(|image| lacking.contains(&repository(image)) && lacks(image)).collect()
 }
 
-fn repository(image: &Image) -> &str {
+fn repository(image: &BundleImage) -> &str {
     let name = image.name.split('@').next().unwrap_or_default();
     match image.name.contains('@') {
         true => name,
@@ -92,7 +92,7 @@ fn repository(image: &Image) -> &str {
 }
 
 /// A list that asks for these images by digest, so that no name in the cache moves, and as they were cut then.
-fn again(bundle: &Bundle, images: &[&Image], record: &Path) -> Result<Parsed, Error> {
+fn again(bundle: &Bundle, images: &[&BundleImage], record: &Path) -> Result<ParsedList, Error> {
     let mut lines = "image,target\n".to_owned();
     for image in images {
         let source = ImageName::parse(&image.source).map_err(|why| Error::local("repair volume", why).subject(&image.name))?;

@@ -4,12 +4,12 @@ use std::path::Path;
 
 use super::args::RulesCommand;
 use super::printer::Printer;
-use super::{Exit, Refusal, rules_check, rules_export, rules_import};
+use super::{Exit, UsageError, rules_check, rules_export, rules_import};
 use crate::Error;
 use crate::config::Config;
 use crate::name::ImageName;
 
-pub(super) async fn run(file: Option<&Path>, command: RulesCommand, printer: &Printer) -> Result<Exit, Refusal> {
+pub(super) async fn run(file: Option<&Path>, command: RulesCommand, printer: &Printer) -> Result<Exit, UsageError> {
     match command {
         RulesCommand::Check { online } => rules_check::run(file, online, printer).await,
         RulesCommand::Explain { image } => explain(file, &image, printer),
@@ -18,13 +18,13 @@ pub(super) async fn run(file: Option<&Path>, command: RulesCommand, printer: &Pr
     }
 }
 
-fn explain(file: Option<&Path>, image: &str, printer: &Printer) -> Result<Exit, Refusal> {
+fn explain(file: Option<&Path>, image: &str, printer: &Printer) -> Result<Exit, UsageError> {
     let config = Config::load(file)?;
-    let name = ImageName::parse(image).map_err(|why| Refusal::usage(Error::local("read image", why)))?;
+    let name = ImageName::parse(image).map_err(|why| UsageError::usage(Error::local("read image", why)))?;
     let explanation = config.explain(&name, config.default_unmatched());
     printer.data(&explanation.to_string());
     match explanation.problem() {
         None => Ok(Exit::Done),
-        Some(problem) => Err(Refusal::failed(Error::from(problem.clone()).subject(name.to_string()))),
+        Some(problem) => Err(UsageError::failed(Error::from(problem.clone()).subject(name.to_string()))),
     }
 }

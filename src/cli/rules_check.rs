@@ -4,20 +4,20 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::printer::Printer;
-use super::{Exit, Refusal, config, inputs, state};
-use crate::config::{Config, Target};
-use crate::content::{Charge, Place};
-use crate::rules::{Delivery, Finding, Rule, Severity};
-use crate::stock::{Item, SupplyOptions, SyncOptions};
+use super::{Exit, UsageError, config, inputs, state};
+use crate::config::{Config, TargetConfig};
+use crate::content::{Repository, RequestContext};
+use crate::rules::{CacheRule, Delivery, RuleFinding, Severity};
+use crate::stock::{RuledEntry, SyncOptions, UpstreamOptions};
 use crate::{Error, Kind};
 
-pub(super) async fn run(file: Option<&Path>, online: bool, printer: &Printer) -> Result<Exit, Refusal> {
+pub(super) async fn run(file: Option<&Path>, online: bool, printer: &Printer) -> Result<Exit, UsageError> {
     let Some(config) = config::loaded(file, printer)? else { return Ok(Exit::Failed) };
     let mut findings = config.warnings();
     findings.extend(config.pushes_into_cache());
     if config.is_acr() {
         let sources = written_sources(&config);
-        findings.extend(config.rules.acr_findings(config.writable_cache, &|rule: &Rule| sources.get(&rule.name).cloned()));
+        findings.extend(config.rules.acr_findings(config.writable_cache, &|rule: &CacheRule| sources.get(&rule.name).cloned()));
     }
     let mut failed = false;
     if online {
@@ -54,19 +54,19 @@ fn written_sources(config: &Config) -> BTreeMap<String, String> {
 
 /// Repositories of warm rules that the target has already, by a list of their tags: of fixed rules their own, of wildcards those that
 /// the configured lists name. Azure makes no rule over a repository that exists (docs/registries.md, "Azure: wildcards").
-async fn existing(config: &Config, printer: &Printer) -> Result<(Vec<Finding>, Vec<Error>), Refusal> {
-    let Target::Registry { host, prefix } = &config.target else { return Ok(nothing(config, printer)) };
+async fn existing(config: &Config, printer: &Printer) -> Result<(Vec<RuleFinding>, Vec<Error>), UsageError> {
+    let TargetConfig::Registry { host, prefix } = &config.target else { return Ok(nothing(config, printer)) };
     if !config.is_acr() {
         return Ok(nothing(config, printer));
     }
     let places = places(config, prefix, Delivery::Warm)?;
-    let supply = state::supply(config, SupplyOptions::default(), printer)?;
-    let target = supply.target(&config.target, false).await.map_err(Refusal::failed)?;
+    let supply = state::supply(config, UpstreamOptions::default(), printer)?;
+    let target = supply.target(&config.target, false).await.map_err(UsageError::failed)?;
     let asked = places.iter().map(|(place, (line, rule))| {
         let source = &target.ends.source;
         async move {
             let name = format!("{host}/{place}");
-            match source.tags(place, &Charge::new(name.as_str())).await {
+            match source.tags(place, &RequestContext::new(name.as_str())).await {
                 Ok(tags) => Ok(Some(told(*line, rule, &name, tags.len()))),
                 Err(error) if error.kind() == Kind::NotFound => Ok(None),
                 Err(error) => Err(error.subject(name)),
@@ -84,42 +84,42 @@ async fn existing(config: &Config, printer: &Printer) -> Result<(Vec<Finding>, V
     Ok((found, errors))
 }
 
-fn nothing(config: &Config, printer: &Printer) -> (Vec<Finding>, Vec<Error>) {
+fn nothing(config: &Config, printer: &Printer) -> (Vec<RuleFinding>, Vec<Error>) {
     printer.say(&format!("{} is no Azure Container Registry: it is not asked which repositories exist", config.target));
     (Vec::new(), Vec::new())
 }
 
-fn told(line: usize, rule: &str, name: &str, tags: usize) -> Finding {
+fn told(line: usize, rule: &str, name: &str, tags: usize) -> RuleFinding {
     let message = format!(
         "rule \"{rule}\": {name} exists already, with {tags} tag{}; Azure makes no rule over a repository that exists (if this rule made it, all \
          is well; else delete the repository, or give the rule another target)",
         if tags == 1 { "" } else { "s" }
     );
-    Finding::warning(line, message)
+    RuleFinding::warning(line, message)
 }
 
 /// Rules that push where the target refuses uploads as a pull-through cache does: an upload is opened there, and cancelled.
-async fn caches(config: &Config, printer: &Printer) -> Result<(Vec<Finding>, Vec<Error>), Refusal> {
-    let Target::Registry { host, prefix } = &config.target else { return Ok((Vec::new(), Vec::new())) };
+async fn caches(config: &Config, printer: &Printer) -> Result<(Vec<RuleFinding>, Vec<Error>), UsageError> {
+    let TargetConfig::Registry { host, prefix } = &config.target else { return Ok((Vec::new(), Vec::new())) };
     if config.writable_cache || config.cache_profile(&config.target).is_some() {
         return Ok((Vec::new(), Vec::new()));
     }
     let places = places(config, prefix, Delivery::Push)?;
-    let supply = state::supply(config, SupplyOptions::default(), printer)?;
-    let target = supply.target(&config.target, false).await.map_err(Refusal::failed)?;
+    let supply = state::supply(config, UpstreamOptions::default(), printer)?;
+    let target = supply.target(&config.target, false).await.map_err(UsageError::failed)?;
     let asked = places.iter().map(|(place, (line, rule))| {
         let sink = &target.ends.sink;
         async move {
-            let charge = Charge::new(format!("{host}/{place}"));
+            let charge = RequestContext::new(format!("{host}/{place}"));
             (*line, rule, sink.vouches(place, &charge).await.err())
         }
     });
-    let (mut found, mut errors): (BTreeMap<usize, Finding>, Vec<Error>) = (BTreeMap::new(), Vec::new());
+    let (mut found, mut errors): (BTreeMap<usize, RuleFinding>, Vec<Error>) = (BTreeMap::new(), Vec::new());
     for (line, rule, refused) in futures_util::future::join_all(asked).await {
         match refused {
             Some(error) if error.kind() == Kind::Refused => {
                 let message = format!("rule \"{rule}\": delivery = \"push\" into a cache: {}", error.message());
-                found.entry(line).or_insert_with(|| Finding::error(line, message));
+                found.entry(line).or_insert_with(|| RuleFinding::error(line, message));
             }
             error => errors.extend(error),
         }
@@ -128,18 +128,18 @@ async fn caches(config: &Config, printer: &Printer) -> Result<(Vec<Finding>, Vec
 }
 
 /// The whole paths at the target that rules of this delivery fill, as far as they are known; with the line and name of the rule.
-fn places(config: &Config, prefix: &str, delivery: Delivery) -> Result<BTreeMap<Place, (usize, String)>, Refusal> {
+fn places(config: &Config, prefix: &str, delivery: Delivery) -> Result<BTreeMap<Repository, (usize, String)>, UsageError> {
     let mut places = BTreeMap::new();
-    let mut add = |place: Place, rule: &Rule| {
+    let mut add = |place: Repository, rule: &CacheRule| {
         places.entry(place).or_insert((rule.line, rule.name.clone()));
     };
     for rule in config.rules.rules().iter().filter(|rule| rule.delivery == delivery && !rule.target.is_wildcard()) {
         let below = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
-        add(Place::new(format!("{below}{}", rule.target.prefix())), rule);
+        add(Repository::new(format!("{below}{}", rule.target.prefix())), rule);
     }
     let options = SyncOptions { unmatched: config.default_unmatched(), ..SyncOptions::default() };
     for entry in inputs::configured(config)?.into_iter().flat_map(|list| list.entries) {
-        if let Ok(item) = Item::resolve(entry, 0, &config.rules, &options, &config.target)
+        if let Ok(item) = RuledEntry::resolve(entry, 0, &config.rules, &options, &config.target)
             && let Some(rule) = item.rule.as_ref().filter(|rule| rule.delivery == delivery)
         {
             add(item.to.clone(), rule);

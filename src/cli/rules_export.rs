@@ -4,10 +4,10 @@ use std::path::Path;
 
 use super::args::ExportFormat;
 use super::printer::Printer;
-use super::{Exit, Refusal};
+use super::{Exit, UsageError};
 use crate::Error;
-use crate::config::{Config, RegistrySettings, Target};
-use crate::rules::export::{Exported, Format, View, export};
+use crate::config::{Config, RegistrySettings, TargetConfig};
+use crate::rules::export::{ExportContext, Exported, Format, export};
 
 /// How errors name what was being done.
 const OPERATION: &str = "export rules";
@@ -18,13 +18,13 @@ pub(super) fn run(
     dir: Option<&Path>,
     no_fallback: bool,
     printer: &Printer,
-) -> Result<Exit, Refusal> {
+) -> Result<Exit, UsageError> {
     let config = Config::load(file)?;
-    let refuse = |message: String, remedy: &str| Refusal::usage(Error::local(OPERATION, message).remedy(remedy));
+    let refuse = |message: String, remedy: &str| UsageError::usage(Error::local(OPERATION, message).remedy(remedy));
     if no_fallback && !of(format).is_for_clients() {
         return Err(refuse("--no-fallback is for files of clients that pull".to_owned(), "leave it out: a cache always asks its upstream"));
     }
-    let Target::Registry { host, prefix } = &config.target else {
+    let TargetConfig::Registry { host, prefix } = &config.target else {
         return Err(refuse(format!("the target {} is a layout, which nobody pulls from", config.target), "set `registry` in [target]"));
     };
     if config.rules.rules().is_empty() {
@@ -33,7 +33,7 @@ pub(super) fn run(
     let settings = config.registry(host);
     let file_of = |settings: &RegistrySettings| settings.ca.as_ref().map(|file| file.display().to_string());
     let ca = file_of(&settings);
-    let view = View {
+    let view = ExportContext {
         rules: &config.rules,
         host,
         prefix,
@@ -48,7 +48,7 @@ pub(super) fn run(
     };
     let exported = export(of(format), &view);
     match dir {
-        Some(dir) => write(dir, &exported).map_err(Refusal::failed)?,
+        Some(dir) => write(dir, &exported).map_err(UsageError::failed)?,
         None => printer.data(&shown(&exported)),
     }
     exported.unsaid.iter().for_each(|line| printer.warn(line));

@@ -1,21 +1,21 @@
 //! `larder rules import`.
 
 use super::printer::Printer;
-use super::{Exit, Refusal, inputs};
+use super::{Exit, UsageError, inputs};
 use crate::Error;
-use crate::config::Target;
+use crate::config::TargetConfig;
 use crate::list::utf8;
 use crate::rules::import::import;
 
-pub(super) fn run(files: &[String], to: Option<&str>, printer: &Printer) -> Result<Exit, Refusal> {
+pub(super) fn run(files: &[String], to: Option<&str>, printer: &Printer) -> Result<Exit, UsageError> {
     let target = to.map(registry).transpose()?;
     let read = |file: &String| {
         let bytes = inputs::read_for("import rules", file, crate::input::MAX_FOREIGN)?;
         Ok((file.clone(), utf8(file, &bytes)?.to_owned()))
     };
-    let texts: Vec<_> = files.iter().map(read).collect::<Result<_, Error>>().map_err(Refusal::usage)?;
+    let texts: Vec<_> = files.iter().map(read).collect::<Result<_, Error>>().map_err(UsageError::usage)?;
     let target = target.as_ref().map(|(host, prefix)| (host.as_str(), prefix.as_str()));
-    let imported = import(&texts, target).map_err(Refusal::usage)?;
+    let imported = import(&texts, target).map_err(UsageError::usage)?;
     printer.data(&imported.text);
     imported.notes.iter().for_each(|note| printer.warn(note));
     imported.lost.iter().for_each(|lost| printer.fail(&format!("not imported: {lost}"), &serde_json::json!({})));
@@ -28,10 +28,10 @@ pub(super) fn run(files: &[String], to: Option<&str>, printer: &Printer) -> Resu
     Ok(if imported.lost.is_empty() { Exit::Done } else { Exit::Failed })
 }
 
-fn registry(to: &str) -> Result<(String, String), Refusal> {
-    let wrong = |why: String| Refusal::usage(Error::local("read --to", why));
-    match Target::parse(to).map_err(wrong)? {
-        Target::Registry { host, prefix } => Ok((host, prefix)),
-        Target::Layout { .. } => Err(wrong(format!("`{to}`: a cache is a registry: HOST[:PORT][/PREFIX]"))),
+fn registry(to: &str) -> Result<(String, String), UsageError> {
+    let wrong = |why: String| UsageError::usage(Error::local("read --to", why));
+    match TargetConfig::parse(to).map_err(wrong)? {
+        TargetConfig::Registry { host, prefix } => Ok((host, prefix)),
+        TargetConfig::Layout { .. } => Err(wrong(format!("`{to}`: a cache is a registry: HOST[:PORT][/PREFIX]"))),
     }
 }

@@ -5,23 +5,23 @@ use std::sync::Arc;
 
 use super::args::ServeArgs;
 use super::printer::Printer;
-use super::{Exit, Refusal, signals};
-use crate::content::Place;
+use super::{Exit, UsageError, signals};
+use crate::content::Repository;
 use crate::layout::{AnyName, Layout};
-use crate::serve::{Bounds, Options, Server, Tls};
+use crate::serve::{ServeBounds, ServeOptions, Server, Tls};
 use crate::{Error, Result, name};
 
-pub(super) async fn run(args: &ServeArgs, printer: &Printer) -> Result<Exit, Refusal> {
+pub(super) async fn run(args: &ServeArgs, printer: &Printer) -> Result<Exit, UsageError> {
     let path = super::layout::path_of(&args.layout, "serve")?;
-    let layout = Layout::open(&path).await.map_err(Refusal::usage)?;
-    let unstated = args.name.as_deref().map(repository).transpose().map_err(Refusal::usage)?;
-    let entries = layout.names().await.map_err(Refusal::usage)?;
+    let layout = Layout::open(&path).await.map_err(UsageError::usage)?;
+    let unstated = args.name.as_deref().map(repository).transpose().map_err(UsageError::usage)?;
+    let entries = layout.names().await.map_err(UsageError::usage)?;
     let names = entries.iter().filter(|entry| entry.states_repository() || entry.name.is_some() && unstated.is_some()).count();
     let nameless: Vec<&str> = entries.iter().filter(|entry| !entry.states_repository()).filter_map(|entry| entry.name.as_deref()).collect();
-    let options = options(args).map_err(Refusal::usage)?;
+    let options = options(args).map_err(UsageError::usage)?;
     let scheme = if options.tls.is_some() { "https" } else { "http" };
-    let addr = address(&args.listen).await.map_err(Refusal::usage)?;
-    let server = Server::bind(addr, Arc::new(AnyName::new(layout, unstated.clone())), options).await.map_err(Refusal::failed)?;
+    let addr = address(&args.listen).await.map_err(UsageError::usage)?;
+    let server = Server::bind(addr, Arc::new(AnyName::new(layout, unstated.clone())), options).await.map_err(UsageError::failed)?;
     let url = format!("{scheme}://{}", server.addr());
     if unstated.is_none() && !nameless.is_empty() {
         printer.warn(&unserved(&nameless));
@@ -35,15 +35,15 @@ pub(super) async fn run(args: &ServeArgs, printer: &Printer) -> Result<Exit, Ref
 }
 
 /// The repository that `--name` gives.
-fn repository(text: &str) -> Result<Place> {
+fn repository(text: &str) -> Result<Repository> {
     let wrong = |why: String| Error::local("read --name", format!("`{text}`: {why}")).remedy("write a repository, like library/redis");
     match name::split_host(text) {
         (Some(host), path) => {
             let host = name::normal_host(host).map_err(wrong)?;
             name::check_path(path).map_err(wrong)?;
-            Ok(Place::new(format!("{host}/{path}")))
+            Ok(Repository::new(format!("{host}/{path}")))
         }
-        (None, path) => name::check_path(path).map(|()| Place::new(path)).map_err(wrong),
+        (None, path) => name::check_path(path).map(|()| Repository::new(path)).map_err(wrong),
     }
 }
 
@@ -56,15 +56,15 @@ fn unserved(tags: &[&str]) -> String {
     format!("not served by name, because they say no repository: {told}{more}; --name REPOSITORY says which one they belong to")
 }
 
-fn options(args: &ServeArgs) -> Result<Options> {
+fn options(args: &ServeArgs) -> Result<ServeOptions> {
     let tls = match (&args.tls_cert, &args.tls_key) {
         (Some(cert), Some(key)) => Some(Tls::read(cert, key)?),
         // The command line has seen to it that there is no one without the other.
         _ => None,
     };
     let known_as = args.known_as.iter().map(|host| name::normal_host(host).map_err(|why| Error::local("read --as", why)));
-    let bounds = Bounds { connections: args.max_connections, ..Bounds::default() };
-    Ok(Options { tls, known_as: known_as.collect::<Result<_>>()?, bounds, ..Options::default() })
+    let bounds = ServeBounds { connections: args.max_connections, ..ServeBounds::default() };
+    Ok(ServeOptions { tls, known_as: known_as.collect::<Result<_>>()?, bounds, ..ServeOptions::default() })
 }
 
 /// The address that `--listen` names.

@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Refusal;
+use super::UsageError;
 use super::printer::Printer;
 use crate::Error;
 use crate::config::Config;
-use crate::stock::{Supply, SupplyOptions};
+use crate::stock::{UpstreamOptions, Upstreams};
 
 /// The value of `--state` that keeps nothing.
 const NONE: &str = "none";
@@ -24,15 +24,15 @@ pub(super) fn folder(given: Option<&Path>) -> Option<PathBuf> {
 
 /// The supply of a run. A state folder that cannot be made is refused if it was asked for. One that cannot be written is done
 /// without: it saves requests, nothing more; but where pulls are counted, none is spent that is not written down.
-pub(super) fn supply(config: &Config, options: SupplyOptions<'_>, printer: &Printer) -> Result<Supply, Refusal> {
-    crate::registry::check_proxies().map_err(Refusal::usage)?;
-    let refuse = |error: Error| Refusal::usage(error.remedy("give a writable folder with --state DIR, or none"));
+pub(super) fn supply(config: &Config, options: UpstreamOptions<'_>, printer: &Printer) -> Result<Upstreams, UsageError> {
+    crate::registry::check_proxies().map_err(UsageError::usage)?;
+    let refuse = |error: Error| UsageError::usage(error.remedy("give a writable folder with --state DIR, or none"));
     let folder = folder(options.state);
     let asked = options.state.is_some();
-    match (Supply::new(config, &SupplyOptions { state: folder.as_deref(), ..options }), &folder) {
+    match (Upstreams::new(config, &UpstreamOptions { state: folder.as_deref(), ..options }), &folder) {
         (Err(error), Some(state)) if !asked || state.is_dir() => {
             printer.warn(&format!("{error}; going on without it: where pulls are counted, none is spent (see --state none)"));
-            Supply::new(config, &SupplyOptions { state: Some(state), read_only: true, ..options }).map_err(refuse)
+            Upstreams::new(config, &UpstreamOptions { state: Some(state), read_only: true, ..options }).map_err(refuse)
         }
         (opened, _) => opened.map_err(refuse),
     }

@@ -6,7 +6,7 @@ use super::causes;
 use super::printer::{Paint, Printer};
 use super::progress::size;
 use super::times;
-use crate::report::{Outcome, RegistryRow, RunReport, Status, Totals};
+use crate::report::{ImageOutcome, RegistryRow, RunReport, Status, Totals};
 
 /// How many different reasons for unfinished images are told; the report has all.
 const REASONS: usize = 3;
@@ -20,7 +20,7 @@ pub(super) fn print(report: &RunReport, seconds: f64, printer: &Printer) {
     printer.say(&pulls(report));
     report.registries.iter().filter_map(budget).for_each(|line| printer.say(&line));
     if report.totals.deferred > 0 {
-        let reason = |image: &Outcome| {
+        let reason = |image: &ImageOutcome| {
             let shown = |until: &String| format!(", until {} at the latest", times::moment_of(until, printer.is_terminal()));
             let until = image.until.as_ref().map(shown).unwrap_or_default();
             image.reason.as_ref().map(|reason| format!("{reason}{until}"))

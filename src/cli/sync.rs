@@ -10,17 +10,17 @@ use super::inputs::{Inputs, lock_entries};
 use super::locked::{self, LockFile};
 use super::outputs::{Asked, overwritten};
 use super::printer::Printer;
-use super::{Exit, Refusal, progress, signals, state, summary, until};
+use super::{Exit, UsageError, progress, signals, state, summary, until};
 use crate::report::{self, RunReport};
-use crate::stock::{SupplyOptions, Sync, SyncOptions};
+use crate::stock::{Sync, SyncOptions, UpstreamOptions};
 use crate::{Error, Result};
 
-pub(super) async fn run(file: Option<&Path>, args: SyncArgs, printer: &Printer) -> Result<Exit, Refusal> {
+pub(super) async fn run(file: Option<&Path>, args: SyncArgs, printer: &Printer) -> Result<Exit, UsageError> {
     let asked = Asked::new("sync", args.selection.to.as_deref(), &args.report, args.metrics.as_deref()).except(&args.selection.lists);
     begin(file, &args, printer).await.inspect_err(|refusal| asked.refused(refusal, printer))
 }
 
-async fn begin(file: Option<&Path>, args: &SyncArgs, printer: &Printer) -> Result<Exit, Refusal> {
+async fn begin(file: Option<&Path>, args: &SyncArgs, printer: &Printer) -> Result<Exit, UsageError> {
     let lock = args.lock.as_deref().map(|path| locked::open(path, args.frozen)).transpose()?;
     let inputs = match &lock {
         Some(lock) if args.frozen => Inputs::with(file, &args.selection, |_| lock_entries(lock.frozen(), &args.selection))?,
@@ -43,7 +43,7 @@ pub(super) fn write_outputs(args: &SyncArgs, report: &RunReport, printer: &Print
 }
 
 /// The run itself, from inputs to its report.
-pub(super) async fn sync(inputs: Inputs, args: &SyncArgs, lock: Option<&LockFile>, printer: &Printer) -> Result<RunReport, Refusal> {
+pub(super) async fn sync(inputs: Inputs, args: &SyncArgs, lock: Option<&LockFile>, printer: &Printer) -> Result<RunReport, UsageError> {
     deliver("sync", inputs, args, lock, signals::listen(printer), printer).await
 }
 
@@ -55,12 +55,12 @@ pub(super) async fn deliver(
     lock: Option<&LockFile>,
     stop: CancellationToken,
     printer: &Printer,
-) -> Result<RunReport, Refusal> {
+) -> Result<RunReport, UsageError> {
     let concurrency = args.selection.concurrency.map(usize::from);
     let until = until::limits(args)?;
-    let options = SupplyOptions { concurrency, bandwidth: args.bandwidth, state: args.state.as_deref(), ..SupplyOptions::default() };
+    let options = UpstreamOptions { concurrency, bandwidth: args.bandwidth, state: args.state.as_deref(), ..UpstreamOptions::default() };
     let supply = Arc::new(state::supply(&inputs.config, options, printer)?);
-    let target = supply.target(&inputs.target, true).await.map_err(Refusal::failed)?;
+    let target = supply.target(&inputs.target, true).await.map_err(UsageError::failed)?;
     let options = SyncOptions {
         unmatched: inputs.unmatched,
         platforms: args.selection.platforms.clone(),
@@ -109,7 +109,7 @@ pub(super) async fn deliver(
 }
 
 /// A report that cannot be written is better known before the run than after it.
-pub(super) fn check_outputs(args: &SyncArgs) -> Result<(), Refusal> {
+pub(super) fn check_outputs(args: &SyncArgs) -> Result<(), UsageError> {
     let refused = |path: &std::path::PathBuf| {
         let why = report::file::check(path).err()?;
         Some(Error::local("write report", format!("{}: {why}", path.display())))

@@ -6,30 +6,30 @@ use jiff::civil::Time;
 use jiff::{SignedDuration, Timestamp, ToSpan, Zoned};
 use tokio::time::Instant;
 
-use super::Refusal;
+use super::UsageError;
 use super::args::SyncArgs;
 use crate::Error;
 
 /// Until when pulls may be waited for, and until when an image may start.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Limits {
+pub(super) struct Deadlines {
     pub(super) wait: Option<Instant>,
     pub(super) start: Option<Instant>,
 }
 
 /// What the command line says.
-pub(super) fn limits(args: &SyncArgs) -> Result<Limits, Refusal> {
-    let refuse = |option: &'static str, why: String| Refusal::usage(Error::local("read options", format!("{option}: {why}")));
+pub(super) fn limits(args: &SyncArgs) -> Result<Deadlines, UsageError> {
+    let refuse = |option: &'static str, why: String| UsageError::usage(Error::local("read options", format!("{option}: {why}")));
     if let Some(text) = &args.until {
         let end = until(text, &Zoned::now()).map_err(|why| refuse("--until", why))?;
         let end = Instant::now() + Duration::try_from(end.duration_since(Timestamp::now())).unwrap_or_default();
-        return Ok(Limits { wait: Some(end), start: Some(end) });
+        return Ok(Deadlines { wait: Some(end), start: Some(end) });
     }
     if let Some(text) = &args.max_wait {
         let wait = duration(text).map_err(|why| refuse("--max-wait", why))?;
-        return Ok(Limits { wait: Some(Instant::now() + wait), start: None });
+        return Ok(Deadlines { wait: Some(Instant::now() + wait), start: None });
     }
-    Ok(Limits::default())
+    Ok(Deadlines::default())
 }
 
 /// A local time of day (its next occurrence after `now`), or an instant as RFC 3339 writes it.

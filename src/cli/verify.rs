@@ -8,18 +8,20 @@ use super::args::VerifyArgs;
 use super::inputs;
 use super::printer::Printer;
 use super::progress::{failure, size};
-use super::{Exit, Refusal, layout};
+use super::{Exit, UsageError, layout};
 use crate::Error;
 use crate::bundle;
-use crate::config::{Config, Target};
-use crate::content::Place;
+use crate::config::{Config, TargetConfig};
+use crate::content::Repository;
 use crate::error::printable;
-use crate::list::{self, Parsed};
+use crate::list::{self, ParsedList};
 use crate::lock::Lock;
-use crate::report::Outcome;
-use crate::stock::{self, Depth, Expected, Finding, Proof, Supply, SupplyOptions, SyncOptions, TargetStore, Wrong};
+use crate::report::ImageOutcome;
+use crate::stock::{
+    self, Depth, Expected, SyncOptions, TargetFinding, TargetStore, UpstreamOptions, Upstreams, VerifySummary, WrongContent,
+};
 
-pub(super) async fn run(file: Option<&Path>, args: VerifyArgs, printer: &Printer) -> Result<Exit, Refusal> {
+pub(super) async fn run(file: Option<&Path>, args: VerifyArgs, printer: &Printer) -> Result<Exit, UsageError> {
     if let Some(evidence) = &args.evidence {
         let target = args.targets.first().map(String::as_str);
         return super::evidence::verify(file, evidence, target, args.concurrency.map(usize::from), printer).await;
@@ -29,7 +31,7 @@ pub(super) async fn run(file: Option<&Path>, args: VerifyArgs, printer: &Printer
     let target = match texts.as_slice() {
         [] => {
             let target = Config::load(file)?.target;
-            if let Target::Layout { path } = &target {
+            if let TargetConfig::Layout { path } = &target {
                 texts.push(path.display().to_string());
             }
             Some(target)
@@ -40,11 +42,11 @@ pub(super) async fn run(file: Option<&Path>, args: VerifyArgs, printer: &Printer
     let told = !(args.lists.is_empty() && args.image.is_empty() && args.lock.is_none());
     if told && target.is_none() {
         let error = Error::local("verify", "a bundle says itself what it holds");
-        return Err(Refusal::usage(error.remedy("--list, --image and --lock are for registries and layouts")));
+        return Err(UsageError::usage(error.remedy("--list, --image and --lock are for registries and layouts")));
     }
     let on_disk = match &target {
-        Some(Target::Registry { .. }) => Exit::Done,
-        Some(Target::Layout { .. }) | None => layout::verify(&texts, printer).await?,
+        Some(TargetConfig::Registry { .. }) => Exit::Done,
+        Some(TargetConfig::Layout { .. }) | None => layout::verify(&texts, printer).await?,
     };
     match target {
         Some(target) if told || target.is_registry() => {
@@ -56,32 +58,32 @@ pub(super) async fn run(file: Option<&Path>, args: VerifyArgs, printer: &Printer
 }
 
 /// The target that `text` names: an existing layout, else as `--to`. Nothing: it is a bundle.
-fn named(text: &str) -> Result<Option<Target>, Refusal> {
+fn named(text: &str) -> Result<Option<TargetConfig>, UsageError> {
     let path = Path::new(text);
     if text == "-" {
         return Ok(None);
     }
     if path.exists() {
         let is_layout = path.is_dir() && !bundle::is_at(path);
-        return Ok(is_layout.then(|| Target::Layout { path: path.to_owned() }));
+        return Ok(is_layout.then(|| TargetConfig::Layout { path: path.to_owned() }));
     }
-    match Target::parse(text) {
-        Ok(Target::Layout { path }) if !path.exists() => Err(format!("{}: no such folder", path.display())),
+    match TargetConfig::parse(text) {
+        Ok(TargetConfig::Layout { path }) if !path.exists() => Err(format!("{}: no such folder", path.display())),
         Ok(target) => Ok(Some(target)),
         Err(why) => Err(format!("`{text}`: no such path, and no target: {why}")),
     }
-    .map_err(|why| Refusal::usage(Error::local("verify", why)))
+    .map_err(|why| UsageError::usage(Error::local("verify", why)))
 }
 
-async fn prove(file: Option<&Path>, args: &VerifyArgs, target: &Target, printer: &Printer) -> Result<Exit, Refusal> {
+async fn prove(file: Option<&Path>, args: &VerifyArgs, target: &TargetConfig, printer: &Printer) -> Result<Exit, UsageError> {
     let config = Config::load(file)?;
     let wanted = match &args.lock {
-        Some(path) => Wanted::Lock(Lock::need(path).map_err(Refusal::usage)?),
-        None => Wanted::Lists(lists(&config, args)?),
+        Some(path) => ExpectedContent::Lock(Lock::need(path).map_err(UsageError::usage)?),
+        None => ExpectedContent::Lists(lists(&config, args)?),
     };
     let concurrency = args.concurrency.map(usize::from);
-    let supply = Supply::new(&config, &SupplyOptions { concurrency, ..SupplyOptions::default() }).map_err(Refusal::failed)?;
-    let store = supply.target(target, false).await.map_err(Refusal::failed)?;
+    let supply = Upstreams::new(&config, &UpstreamOptions { concurrency, ..UpstreamOptions::default() }).map_err(UsageError::failed)?;
+    let store = supply.target(target, false).await.map_err(UsageError::failed)?;
     let (expected, failed) = wanted.expected(&config, &store).await;
     for row in &failed {
         row.error.iter().for_each(|error| printer.fail(&failure(row, error), &serde_json::json!({})));
@@ -96,7 +98,7 @@ async fn prove(file: Option<&Path>, args: &VerifyArgs, target: &Target, printer:
     let mut proof = stock::prove(Arc::clone(source), expected.clone(), depth, Arc::clone(&tick)).await;
     // Where something is missing, no more need be found; and a repository that is not there is not to be made by asking.
     let found: BTreeSet<&String> = proof.findings.iter().flat_map(|finding| &finding.images).collect();
-    let places: BTreeSet<&Place> = expected.iter().filter(|image| !found.contains(&image.name)).map(|image| &image.place).collect();
+    let places: BTreeSet<&Repository> = expected.iter().filter(|image| !found.contains(&image.name)).map(|image| &image.place).collect();
     let cache = store.cache_among(places.into_iter()).await;
     if cache.is_some() && depth == Depth::Hashed {
         proof = stock::prove(Arc::clone(source), expected, Depth::HashedEverywhere, tick).await;
@@ -112,16 +114,16 @@ async fn prove(file: Option<&Path>, args: &VerifyArgs, target: &Target, printer:
 }
 
 /// Who says what the target should hold.
-enum Wanted {
+enum ExpectedContent {
     Lock(Lock),
-    Lists(Vec<Parsed>),
+    Lists(Vec<ParsedList>),
 }
 
-impl Wanted {
-    async fn expected(self, config: &Config, store: &TargetStore) -> (Vec<Expected>, Vec<Outcome>) {
+impl ExpectedContent {
+    async fn expected(self, config: &Config, store: &TargetStore) -> (Vec<Expected>, Vec<ImageOutcome>) {
         match self {
-            Wanted::Lock(lock) => (stock::locked(&lock, &store.target), vec![]),
-            Wanted::Lists(lists) => {
+            ExpectedContent::Lock(lock) => (stock::locked(&lock, &store.target), vec![]),
+            ExpectedContent::Lists(lists) => {
                 let options = SyncOptions { unmatched: config.default_unmatched(), ..SyncOptions::default() };
                 stock::listed(lists, &config.rules, &options, store).await
             }
@@ -130,7 +132,7 @@ impl Wanted {
 }
 
 /// The lists and images of the command line, else the lists of the configuration.
-fn lists(config: &Config, args: &VerifyArgs) -> Result<Vec<Parsed>, Refusal> {
+fn lists(config: &Config, args: &VerifyArgs) -> Result<Vec<ParsedList>, UsageError> {
     let mut parsed = match args.lists.is_empty() && args.image.is_empty() {
         true => inputs::configured(config)?,
         false => inputs::files(&args.lists)?,
@@ -138,7 +140,7 @@ fn lists(config: &Config, args: &VerifyArgs) -> Result<Vec<Parsed>, Refusal> {
     parsed.extend(args.image.iter().map(|image| list::from_flag(image)));
     if parsed.is_empty() && !args.allow_empty {
         let error = Error::local("verify", "nobody says which images the registry should hold");
-        return Err(Refusal::usage(
+        return Err(UsageError::usage(
             error.remedy("name a list with --list, a lock with --lock or an image with --image, or set `lists` in larder.toml"),
         ));
     }
@@ -165,7 +167,7 @@ fn watched(printer: &Printer) -> (Option<indicatif::ProgressBar>, Arc<dyn Fn(u64
 
 /// One finding: `missing sha256:… in library/alpine (registry/library/alpine:3.20): why`. Each part is made printable by itself: a
 /// layer may belong to so many images that the whole would be cut.
-fn line(finding: &Finding) -> String {
+fn line(finding: &TargetFinding) -> String {
     let images: Vec<String> = finding.images.iter().map(|image| printable(image)).collect();
     let (word, images, why) = (finding.wrong.as_str(), images.join(", "), printable(&finding.why));
     match &finding.content {
@@ -174,16 +176,16 @@ fn line(finding: &Finding) -> String {
     }
 }
 
-const KINDS: [Wrong; 4] = [Wrong::Damaged, Wrong::Missing, Wrong::Moved, Wrong::Unchecked];
+const KINDS: [WrongContent; 4] = [WrongContent::Damaged, WrongContent::Missing, WrongContent::Moved, WrongContent::Unchecked];
 
-fn summary(proof: &Proof, target: &Target) -> String {
+fn summary(proof: &VerifySummary, target: &TargetConfig) -> String {
     let hashed = if proof.hashed > 0 { format!(", {} hashed", size(proof.hashed)) } else { String::new() };
     let kinds: Vec<String> = KINDS.iter().map(|kind| format!("{} {}", proof.count(*kind), kind.as_str())).collect();
     let plural = if proof.images == 1 { "" } else { "s" };
     format!("{target}: {} image{plural}, {} manifests, {} blobs{hashed}: {}", proof.images, proof.manifests, proof.blobs, kinds.join(", "))
 }
 
-fn facts(proof: &Proof) -> serde_json::Value {
+fn facts(proof: &VerifySummary) -> serde_json::Value {
     let mut facts = serde_json::json!({"images": proof.images, "manifests": proof.manifests, "blobs": proof.blobs, "hashed": proof.hashed});
     if let Some(facts) = facts.as_object_mut() {
         facts.extend(KINDS.iter().map(|kind| (kind.as_str().to_owned(), proof.count(*kind).into())));

@@ -8,11 +8,11 @@ use toml::Spanned;
 use url::Url;
 
 use super::credentials::ValueSource;
-use super::syntax::{self, Lines};
+use super::syntax::{self, LineIndex};
 use super::target::not_a_path;
-use super::{Config, CredentialSet, DEFAULT_LAYOUT, Pulls, RegistrySettings, Target, limits, profiles, raw, values};
+use super::{Config, CredentialSet, DEFAULT_LAYOUT, PullLimit, RegistrySettings, TargetConfig, limits, profiles, raw, values};
 use crate::name::normal_host;
-use crate::rules::{Delivery, Finding, Overlap, Pattern, Rule, RuleSet, SourcePattern, check_name};
+use crate::rules::{CacheRule, Delivery, Overlap, Pattern, RuleFinding, RuleSet, SourcePattern, check_name};
 use crate::select::TagPatterns;
 use crate::{Error, Result};
 
@@ -24,8 +24,8 @@ const VERSION: i64 = 1;
 
 pub(super) fn parse(text: &str, path: &Path) -> Result<Config, Vec<Error>> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let lines = Lines::new(text);
-    let mut check = Check { lines: &lines, folder: path.parent().unwrap_or(Path::new("")), findings: Vec::new() };
+    let lines = LineIndex::new(text);
+    let mut check = ConfigChecker { lines: &lines, folder: path.parent().unwrap_or(Path::new("")), findings: Vec::new() };
     let config = match read(text, &lines) {
         Ok(file) => Some(check.file(file, path)),
         Err(finding) => {
@@ -42,7 +42,7 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<Config, Vec<Error>> {
 }
 
 /// The syntax, the keys and the types. A file of another version is not measured by this one's keys.
-fn read(text: &str, lines: &Lines) -> Result<raw::File, Finding> {
+fn read(text: &str, lines: &LineIndex) -> Result<raw::RawConfig, RuleFinding> {
     #[derive(Deserialize)]
     struct Outline {
         version: Option<Spanned<i64>>,
@@ -51,28 +51,28 @@ fn read(text: &str, lines: &Lines) -> Result<raw::File, Finding> {
     let outline = toml::from_str(text).unwrap_or(Outline { version: None, target: None });
     if let Some(version) = outline.version.filter(|version| *version.get_ref() != VERSION) {
         let message = format!("version {} is not known to this larder, which reads version {VERSION}", version.get_ref());
-        return Err(Finding::error(lines.of(&version), message));
+        return Err(RuleFinding::error(lines.of(&version), message));
     }
     // Where a table is wanted, serde would read a list as the table's values in their order.
     if let Some(targets) = outline.target.filter(|target| target.get_ref().is_array()) {
         let message = "several targets (`[[target]]`) are not in this version: write one `[target]`";
-        return Err(Finding::error(lines.of(&targets), message));
+        return Err(RuleFinding::error(lines.of(&targets), message));
     }
     toml::from_str(text).map_err(|error| {
         let (line, message) = syntax::problem(&error, lines, text);
-        Finding { line, ..Finding::error(0, message) }
+        RuleFinding { line, ..RuleFinding::error(0, message) }
     })
 }
 
-pub(super) struct Check<'a> {
-    lines: &'a Lines,
+pub(super) struct ConfigChecker<'a> {
+    lines: &'a LineIndex,
     folder: &'a Path,
-    findings: Vec<Finding>,
+    findings: Vec<RuleFinding>,
 }
 
-impl Check<'_> {
+impl ConfigChecker<'_> {
     pub(super) fn error<T>(&mut self, at: &Spanned<T>, message: impl Into<String>) {
-        self.findings.push(Finding::error(self.lines.of(at), message));
+        self.findings.push(RuleFinding::error(self.lines.of(at), message));
     }
 
     /// The value, or its error reported at `at` with `what` before it.
@@ -86,9 +86,9 @@ impl Check<'_> {
         }
     }
 
-    fn file(&mut self, file: raw::File, path: &Path) -> Config {
+    fn file(&mut self, file: raw::RawConfig, path: &Path) -> Config {
         if file.version.is_none() {
-            self.findings.push(Finding::error(1, format!("the version is missing: write `version = {VERSION}` first")));
+            self.findings.push(RuleFinding::error(1, format!("the version is missing: write `version = {VERSION}` first")));
         }
         let overlap = file.target.as_ref().and_then(|target| target.get_ref().overlap.as_ref());
         let overlap = overlap.map_or(Overlap::default(), |value| self.overlap(value));
@@ -104,7 +104,7 @@ impl Check<'_> {
             credentials,
             implicit: false,
         };
-        let rules: Vec<Rule> = file.rules.iter().filter_map(|rule| self.rule(rule, &config)).collect();
+        let rules: Vec<CacheRule> = file.rules.iter().filter_map(|rule| self.rule(rule, &config)).collect();
         match RuleSet::new(rules, overlap) {
             Ok(rules) => config.rules = rules,
             Err(findings) => self.findings.extend(findings),
@@ -132,10 +132,10 @@ impl Check<'_> {
         }
     }
 
-    fn target(&mut self, table: Option<&Spanned<raw::Target>>) -> Target {
-        let default = Target::Layout { path: self.folder.join(DEFAULT_LAYOUT) };
+    fn target(&mut self, table: Option<&Spanned<raw::RawTarget>>) -> TargetConfig {
+        let default = TargetConfig::Layout { path: self.folder.join(DEFAULT_LAYOUT) };
         let Some(table) = table else { return default };
-        let raw::Target { registry, layout, repository_prefix, .. } = table.get_ref();
+        let raw::RawTarget { registry, layout, repository_prefix, .. } = table.get_ref();
         if registry.is_none()
             && let Some(prefix) = repository_prefix
         {
@@ -150,7 +150,7 @@ impl Check<'_> {
                 if let Some(why) = not_a_path(layout.get_ref()) {
                     self.error(layout, format!("layout: {why}"));
                 }
-                Target::Layout { path: self.folder.join(layout.get_ref()) }
+                TargetConfig::Layout { path: self.folder.join(layout.get_ref()) }
             }
             (Some(_), Some(layout)) => {
                 self.error(layout, "the target is a registry or a layout, not both");
@@ -160,7 +160,7 @@ impl Check<'_> {
         }
     }
 
-    fn writable_cache(&mut self, target: &raw::Target) -> bool {
+    fn writable_cache(&mut self, target: &raw::RawTarget) -> bool {
         let Some(writable) = &target.writable_cache else { return false };
         if target.registry.is_none() {
             self.error(writable, "writable_cache is for registry targets only");
@@ -168,7 +168,7 @@ impl Check<'_> {
         *writable.get_ref()
     }
 
-    fn target_registry(&mut self, registry: &Spanned<String>, prefix: Option<&Spanned<String>>) -> Option<Target> {
+    fn target_registry(&mut self, registry: &Spanned<String>, prefix: Option<&Spanned<String>>) -> Option<TargetConfig> {
         let host = registry.get_ref();
         if let Some((host, rest)) = host.split_once('/').filter(|_| !host.contains("://")) {
             self.error(registry, format!("registry is a host: write `registry = \"{host}\"` and `repository_prefix = \"{rest}\"`"));
@@ -177,13 +177,13 @@ impl Check<'_> {
         let host = host.split_once("://").map_or(Ok(host.as_str()), |(scheme, _)| Err(format!("write the host without `{scheme}://`")));
         let host = self.accept(registry, "registry: ", host.and_then(normal_host))?;
         match prefix {
-            None => Some(Target::Registry { host, prefix: String::new() }),
-            Some(prefix) => self.accept(prefix, "repository_prefix: ", Target::registry(&host, prefix.get_ref())),
+            None => Some(TargetConfig::Registry { host, prefix: String::new() }),
+            Some(prefix) => self.accept(prefix, "repository_prefix: ", TargetConfig::registry(&host, prefix.get_ref())),
         }
     }
 
     /// Reports all that is wrong with one rule. Its overlaps with others are [`RuleSet::new`]'s to find.
-    fn rule(&mut self, rule: &raw::Rule, config: &Config) -> Option<Rule> {
+    fn rule(&mut self, rule: &raw::RawRule, config: &Config) -> Option<CacheRule> {
         let what = format!("rule \"{}\": ", rule.name.get_ref());
         let delivery = rule.delivery.as_ref().map_or(Some(Delivery::Push), |delivery| self.delivery(delivery, &what));
         let source = self.accept(&rule.source, &format!("{what}source "), SourcePattern::parse(rule.source.get_ref()));
@@ -198,7 +198,7 @@ impl Check<'_> {
         if let (Some(name), Some(source)) = (&rule.credentials, &source) {
             self.rule_credentials(name, &source.host, &what, config);
         }
-        Some(Rule {
+        Some(CacheRule {
             name: rule.name.get_ref().clone(),
             source: source?,
             target: target?,
@@ -233,7 +233,7 @@ impl Check<'_> {
         }
     }
 
-    fn credentials(&mut self, given: &[raw::Credentials]) -> Vec<CredentialSet> {
+    fn credentials(&mut self, given: &[raw::RawCredentials]) -> Vec<CredentialSet> {
         let mut sets: Vec<CredentialSet> = Vec::new();
         for set in given {
             let name = set.name.get_ref();
@@ -257,7 +257,7 @@ impl Check<'_> {
         sets
     }
 
-    fn registries(&mut self, given: BTreeMap<Spanned<String>, raw::Registry>) -> BTreeMap<String, RegistrySettings> {
+    fn registries(&mut self, given: BTreeMap<Spanned<String>, raw::RawRegistry>) -> BTreeMap<String, RegistrySettings> {
         let mut registries = BTreeMap::new();
         for (key, table) in given {
             let what = format!("registry \"{}\": ", key.get_ref());
@@ -271,7 +271,7 @@ impl Check<'_> {
         registries
     }
 
-    fn settings(&mut self, table: &raw::Registry, what: &str) -> RegistrySettings {
+    fn settings(&mut self, table: &raw::RawRegistry, what: &str) -> RegistrySettings {
         let endpoint = table.endpoint.as_ref().and_then(|text| self.accept(text, &format!("{what}endpoint "), endpoint(text.get_ref())));
         if let (Some(endpoint), Some(plain)) = (&endpoint, &table.plain_http)
             && (endpoint.scheme() == "http") != *plain.get_ref()
@@ -310,8 +310,8 @@ impl Check<'_> {
         }
     }
 
-    fn pulls(&mut self, table: &Spanned<raw::Pulls>, what: &str) -> Option<Pulls> {
-        let raw::Pulls { limit, window, reserve } = table.get_ref();
+    fn pulls(&mut self, table: &Spanned<raw::RawPulls>, what: &str) -> Option<PullLimit> {
+        let raw::RawPulls { limit, window, reserve } = table.get_ref();
         if limit.is_none() && window.is_none() && reserve.is_none() {
             self.error(table, format!("{what}pulls needs at least one of limit, window and reserve"));
         }
@@ -319,7 +319,7 @@ impl Check<'_> {
         let limit = self.take(limit.as_ref(), &format!("{what}pulls.limit "), |number| limits::count(*number, 1));
         let reserve = self.take(reserve.as_ref(), &format!("{what}pulls.reserve "), |number| limits::count(*number, 0));
         let window = self.take(window.as_ref(), &format!("{what}pulls.window: "), |text| limits::duration(text));
-        let pulls = Pulls { limit, window: window.unwrap_or(limits::USUAL_WINDOW), reserve: reserve.unwrap_or(0) };
+        let pulls = PullLimit { limit, window: window.unwrap_or(limits::USUAL_WINDOW), reserve: reserve.unwrap_or(0) };
         if let Some(limit) = pulls.limit.filter(|limit| pulls.reserve >= *limit) {
             self.error(table, format!("{what}pulls.reserve ({}) leaves nothing of the limit ({limit})", pulls.reserve));
         }

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::content::{ForeignLayers, IndexMode, Policy, Recheck, Referrers};
-use crate::rules::{Warm, WarmBlobs};
+use crate::rules::{WarmBlobs, WarmSettings};
 
 fn parse_text(text: &str) -> Result<Config, Vec<Error>> {
     parse(text, Path::new("conf/larder.toml"))
@@ -87,7 +87,7 @@ fn a_whole_file_is_read() {
     assert_eq!(hub.ca.as_deref(), Some(Path::new("conf/corp-ca.pem")));
     assert_eq!(hub.client_key.as_deref(), Some(Path::new("/k.pem")));
     assert_eq!((hub.concurrency, hub.insecure_skip_verify, hub.allow_private), (Some(3), true, true));
-    assert_eq!(hub.pulls, Some(Pulls { limit: Some(200), window: Duration::from_secs(6 * 3600), reserve: 20 }));
+    assert_eq!(hub.pulls, Some(PullLimit { limit: Some(200), window: Duration::from_secs(6 * 3600), reserve: 20 }));
     assert_eq!((hub.requests_per_second, hub.retry_after_max), (Some(10.0), Some(Duration::from_secs(600))));
     assert_eq!((hub.bandwidth.unwrap().per_second(), hub.min_rate.unwrap().per_second()), (20_000_000, 2048));
     let profile = |host: &str| config.registry(host).profile(host).map(|profile| profile.name);
@@ -101,7 +101,7 @@ fn a_whole_file_is_read() {
 #[test]
 fn little_is_needed() {
     let config = parse_text("version = 1\n").unwrap();
-    assert_eq!(config.target, Target::Layout { path: "conf/larder-store".into() });
+    assert_eq!(config.target, TargetConfig::Layout { path: "conf/larder-store".into() });
     assert_eq!(config.default_unmatched(), crate::rules::Unmatched::Fail);
     assert_eq!(Config::default().default_unmatched(), crate::rules::Unmatched::Mirror);
     assert!(parse_text("\u{feff}version = 1\r\n[target]\r\nlayout = \"store\"\r\n").is_ok());
@@ -114,7 +114,7 @@ fn a_file_that_is_not_there_is_an_error_only_if_it_was_named() {
     assert!(missing[0].message().contains("other.toml: "), "{missing:?}");
     let path = folder.path().join("larder.toml");
     std::fs::write(&path, "version = 1\n[target]\nlayout = \"store\"\n").unwrap();
-    assert_eq!(Config::load(Some(&path)).unwrap().target, Target::Layout { path: folder.path().join("store") });
+    assert_eq!(Config::load(Some(&path)).unwrap().target, TargetConfig::Layout { path: folder.path().join("store") });
 }
 
 #[test]
@@ -199,9 +199,9 @@ target = "c"
     assert_eq!(x.policy.referrers_recheck, Recheck::For(Duration::from_secs(30 * 86_400)));
     assert_eq!(x.policy.foreign_layers, ForeignLayers::Fetch);
     let ttl = Some(Duration::from_secs(86_400));
-    assert_eq!((y.delivery, y.warm), (Delivery::Warm, Warm { blobs: WarmBlobs::None, upstream_check: false, ttl }));
+    assert_eq!((y.delivery, y.warm), (Delivery::Warm, WarmSettings { blobs: WarmBlobs::None, upstream_check: false, ttl }));
     assert_eq!((&y.policy.referrers, y.policy.referrers_recheck), (&Referrers::No, Recheck::Never));
-    assert_eq!((&z.policy, z.min_tags, z.warm), (&Policy::default(), 1, Warm::default()));
+    assert_eq!((&z.policy, z.min_tags, z.warm), (&Policy::default(), 1, WarmSettings::default()));
     // What is shown reads back the same.
     let shown = Config::parse(&config.show(), Path::new("larder.toml")).unwrap();
     for (one, other) in shown.rules.rules().iter().zip(config.rules.rules()) {
@@ -374,12 +374,12 @@ fn a_set_serves_its_login_server_under_every_name_of_it() {
 #[test]
 fn names_of_the_target_resolve_by_target() {
     let config = parse_text(FULL).unwrap();
-    let resolve = |name: &str| config.resolve(&crate::name::Repository::parse(name).unwrap(), crate::rules::Unmatched::Fail);
+    let resolve = |name: &str| config.resolve(&crate::name::RegistryRepository::parse(name).unwrap(), crate::rules::Unmatched::Fail);
     let by_target = resolve("contoso.azurecr.io/mirror/library/alpine").unwrap();
     assert_eq!(by_target, resolve("alpine").unwrap());
     assert_eq!(by_target.source.to_string(), "docker.io/library/alpine");
     assert!(resolve("contoso.azurecr.io/mirror/unknown/alpine").is_err());
-    let unknown = crate::name::Repository::parse("contoso.azurecr.io/mirror/x").unwrap();
+    let unknown = crate::name::RegistryRepository::parse("contoso.azurecr.io/mirror/x").unwrap();
     let mirrored = config.resolve(&unknown, crate::rules::Unmatched::Mirror).unwrap();
     assert_eq!(mirrored.target.as_str(), "contoso.azurecr.io/mirror/x");
     let image = crate::name::ImageName::parse("contoso.azurecr.io/mirror/hello:1").unwrap();

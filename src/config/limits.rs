@@ -58,7 +58,7 @@ pub(super) fn count(number: i64, least: u64) -> Result<u64, String> {
     u64::try_from(number).ok().filter(|number| *number >= least).ok_or_else(|| format!("must be {least} or more"))
 }
 
-/// Requests a second: `10`, `0.5`. The slowest is one a day, which is what [`crate::limits::Pace`] takes.
+/// Requests a second: `10`, `0.5`. The slowest is one a day, which is what [`crate::limits::RequestPacer`] takes.
 pub(super) fn rate(value: &Value) -> Result<f64, String> {
     let rate = match value {
         Value::Float(rate) => Some(*rate),
@@ -66,7 +66,8 @@ pub(super) fn rate(value: &Value) -> Result<f64, String> {
         Value::Integer(rate) => u32::try_from(*rate).ok().map(f64::from),
         _ => None,
     };
-    rate.filter(|rate| crate::limits::Pace::new(*rate, 1).is_some()).ok_or_else(|| "must be a number greater than 0: 10, or 0.5".to_owned())
+    rate.filter(|rate| crate::limits::RequestPacer::new(*rate, 1).is_some())
+        .ok_or_else(|| "must be a number greater than 0: 10, or 0.5".to_owned())
 }
 
 #[cfg(test)]

@@ -19,14 +19,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub(crate) use credentials::READ_CREDENTIALS;
-pub use credentials::{Account, CredentialSet, CredentialStore, Environment, Login};
-pub use settings::{Profile, Pulls, Rate, RegistrySettings, TARGET_CONCURRENCY, UPSTREAM_CONCURRENCY, profiles};
+pub use credentials::{CredentialSet, CredentialStore, Environment, Login, LoginAccount};
+pub use settings::{Profile, PullLimit, Rate, RegistrySettings, TARGET_CONCURRENCY, UPSTREAM_CONCURRENCY, profiles};
 pub(crate) use target::not_a_path;
-pub use target::{DEFAULT_LAYOUT, Target};
+pub use target::{DEFAULT_LAYOUT, TargetConfig};
 
-use crate::name::{ImageName, Repository};
+use crate::name::{ImageName, RegistryRepository};
 use crate::registry::CACHE_REMEDY;
-use crate::rules::{Delivery, Explanation, Finding, Resolution, Rule, RuleSet, Unmatched, Unresolved, View};
+use crate::rules::{CacheRule, Delivery, ExplainContext, Explanation, Resolution, RuleFinding, RuleSet, Unmatched, Unresolved};
 use crate::{Error, Result};
 
 /// Where the configuration is looked for when `-c` is not given.
@@ -40,7 +40,7 @@ pub struct Config {
     /// The lists that commands use when given none; ready to be opened.
     pub lists: Vec<PathBuf>,
     /// Where images go.
-    pub target: Target,
+    pub target: TargetConfig,
     /// The target is a pull-through cache that takes pushes too.
     pub writable_cache: bool,
     /// How names resolve.
@@ -59,7 +59,7 @@ impl Default for Config {
         Config {
             path: None,
             lists: Vec::new(),
-            target: Target::Layout { path: PathBuf::from(DEFAULT_LAYOUT) },
+            target: TargetConfig::Layout { path: PathBuf::from(DEFAULT_LAYOUT) },
             writable_cache: false,
             rules: RuleSet::default(),
             registries: BTreeMap::new(),
@@ -128,7 +128,7 @@ impl Config {
     }
 
     /// Where `name` comes from and goes: by source, or, if it is written as the target knows it, by target.
-    pub fn resolve(&self, name: &Repository, unmatched: Unmatched) -> Result<Resolution, Unresolved> {
+    pub fn resolve(&self, name: &RegistryRepository, unmatched: Unmatched) -> Result<Resolution, Unresolved> {
         // A rule that reads from the target's own registry is the more particular statement, so source goes first.
         if let Some(place) = self.target.place_of(name)
             && self.rules.matching(name).is_empty()
@@ -144,7 +144,7 @@ impl Config {
 
     /// How `image` resolves, for `larder rules explain`.
     pub fn explain(&self, image: &ImageName, unmatched: Unmatched) -> Explanation {
-        let view = View { target: &|place| self.target.name_of(place), credentials: &|host| self.set_name_for(host) };
+        let view = ExplainContext { target: &|place| self.target.name_of(place), credentials: &|host| self.set_name_for(host) };
         self.rules.explain(image, self.resolve(&image.repository, unmatched), &view)
     }
 
@@ -154,14 +154,14 @@ impl Config {
     }
 
     /// What works but is probably not meant.
-    pub fn warnings(&self) -> Vec<Finding> {
+    pub fn warnings(&self) -> Vec<RuleFinding> {
         let mut findings = self.rules.warnings(self.is_acr(), &|host| self.set_name_for(host));
-        if let Target::Registry { host, .. } = &self.target {
+        if let TargetConfig::Registry { host, .. } = &self.target {
             let own = format!("{host}/");
             for rule in self.rules.rules().iter().filter(|rule| rule.target.prefix().starts_with(&own)) {
                 let message =
                     format!("rule \"{}\": its target begins with the registry's own name, and goes to {host}/{}", rule.name, rule.target);
-                findings.push(Finding::warning(rule.line, message));
+                findings.push(RuleFinding::warning(rule.line, message));
             }
         }
         findings
@@ -169,31 +169,31 @@ impl Config {
 
     /// Whether the target is an Azure Container Registry, by its name or its profile.
     pub fn is_acr(&self) -> bool {
-        let Target::Registry { host, .. } = &self.target else { return false };
+        let TargetConfig::Registry { host, .. } = &self.target else { return false };
         self.registry(host).profile(host).is_some_and(|profile| profile.name == "acr")
     }
 
     /// Rules that would push into a target whose profile is that of a pull-through cache. The profile `generic` leaves open whether the
     /// cache takes pushes as well.
-    pub fn pushes_into_cache(&self) -> Vec<Finding> {
-        let Target::Registry { host, .. } = &self.target else { return Vec::new() };
+    pub fn pushes_into_cache(&self) -> Vec<RuleFinding> {
+        let TargetConfig::Registry { host, .. } = &self.target else { return Vec::new() };
         let is_cache = self.cache_profile(&self.target).is_some();
         let profile = self.registry(host).profile(host).filter(|profile| is_cache || profile.name == "generic" && !self.writable_cache);
         let Some(profile) = profile else { return Vec::new() };
         let pushes = self.rules.rules().iter().filter(|rule| rule.delivery == Delivery::Push);
-        let finding = |rule: &Arc<Rule>| {
+        let finding = |rule: &Arc<CacheRule>| {
             let message = format!(
                 "rule \"{}\": delivery = \"push\" into {host}, which is a pull-through cache (profile \"{}\") ({CACHE_REMEDY})",
                 rule.name, profile.name
             );
-            if is_cache { Finding::error(rule.line, message) } else { Finding::warning(rule.line, message) }
+            if is_cache { RuleFinding::error(rule.line, message) } else { RuleFinding::warning(rule.line, message) }
         };
         pushes.map(finding).collect()
     }
 
     /// The profile of `target`, if it is that of a pull-through cache and nobody says that it takes pushes.
-    pub fn cache_profile(&self, target: &Target) -> Option<&'static Profile> {
-        let Target::Registry { host, .. } = target else { return None };
+    pub fn cache_profile(&self, target: &TargetConfig) -> Option<&'static Profile> {
+        let TargetConfig::Registry { host, .. } = target else { return None };
         let writable = self.writable_cache && *target == self.target;
         self.registry(host).profile(host).filter(|profile| profile.only_cache && !writable)
     }

@@ -2,14 +2,14 @@
 
 use toml::{Spanned, Value};
 
-use super::check::Check;
+use super::check::ConfigChecker;
 use super::{limits, raw};
 use crate::content::{ForeignLayers, IndexMode, PlatformFilter, Policy, Recheck, Referrers};
-use crate::rules::{Delivery, Warm, WarmBlobs};
+use crate::rules::{Delivery, WarmBlobs, WarmSettings};
 
-impl Check<'_> {
+impl ConfigChecker<'_> {
     /// What of an image is delivered; `None` if something of it is wrong, which is reported.
-    pub(super) fn policy(&mut self, rule: &raw::Rule, what: &str) -> Option<Policy> {
+    pub(super) fn policy(&mut self, rule: &raw::RawRule, what: &str) -> Option<Policy> {
         let platforms = self.value(rule.platforms.as_ref(), &format!("{what}platforms: "), |texts| {
             texts.iter().map(|text| PlatformFilter::parse(text)).collect::<Result<Vec<_>, _>>()
         });
@@ -36,7 +36,7 @@ impl Check<'_> {
     }
 
     /// How a cache is warmed; keys of the one delivery are errors under the other.
-    pub(super) fn warm(&mut self, rule: &raw::Rule, delivery: Option<Delivery>, what: &str) -> Option<Warm> {
+    pub(super) fn warm(&mut self, rule: &raw::RawRule, delivery: Option<Delivery>, what: &str) -> Option<WarmSettings> {
         let blobs = self.value(rule.blobs.as_ref(), what, |text| match text.as_str() {
             "get" => Ok(WarmBlobs::Get),
             "head" => Ok(WarmBlobs::Head),
@@ -58,7 +58,7 @@ impl Check<'_> {
             );
         }
         let upstream_check = rule.upstream_check.as_ref().is_none_or(|check| *check.get_ref());
-        Some(Warm { blobs: blobs?, upstream_check, ttl: ttl? })
+        Some(WarmSettings { blobs: blobs?, upstream_check, ttl: ttl? })
     }
 
     fn only_warm<T>(&mut self, value: Option<&Spanned<T>>, key: &str, what: &str) {

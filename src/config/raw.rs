@@ -9,23 +9,23 @@ use toml::Spanned;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct File {
+pub(super) struct RawConfig {
     pub(super) version: Option<Spanned<i64>>,
     #[serde(default)]
     pub(super) lists: Vec<Spanned<String>>,
     #[serde(default)]
-    pub(super) target: Option<Spanned<Target>>,
+    pub(super) target: Option<Spanned<RawTarget>>,
     #[serde(default, rename = "rule")]
-    pub(super) rules: Vec<Rule>,
+    pub(super) rules: Vec<RawRule>,
     #[serde(default)]
-    pub(super) credentials: Vec<Credentials>,
+    pub(super) credentials: Vec<RawCredentials>,
     #[serde(default, rename = "registry")]
-    pub(super) registries: BTreeMap<Spanned<String>, Registry>,
+    pub(super) registries: BTreeMap<Spanned<String>, RawRegistry>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Target {
+pub(super) struct RawTarget {
     pub(super) registry: Option<Spanned<String>>,
     pub(super) layout: Option<Spanned<String>>,
     pub(super) repository_prefix: Option<Spanned<String>>,
@@ -35,7 +35,7 @@ pub(super) struct Target {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Rule {
+pub(super) struct RawRule {
     pub(super) name: Spanned<String>,
     pub(super) source: Spanned<String>,
     pub(super) target: Spanned<String>,
@@ -58,7 +58,7 @@ pub(super) struct Rule {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Credentials {
+pub(super) struct RawCredentials {
     pub(super) name: Spanned<String>,
     pub(super) login_server: Spanned<String>,
     /// Read as any value, so that a wrong one is reported without being shown.
@@ -68,7 +68,7 @@ pub(super) struct Credentials {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Registry {
+pub(super) struct RawRegistry {
     pub(super) endpoint: Option<Spanned<String>>,
     pub(super) plain_http: Option<Spanned<bool>>,
     pub(super) ca: Option<String>,
@@ -80,7 +80,7 @@ pub(super) struct Registry {
     #[serde(default)]
     pub(super) allow_private: bool,
     pub(super) profile: Option<Spanned<String>>,
-    pub(super) pulls: Option<Spanned<Pulls>>,
+    pub(super) pulls: Option<Spanned<RawPulls>>,
     /// Read as any value: whole numbers are welcome too.
     pub(super) requests_per_second: Option<Spanned<toml::Value>>,
     /// A text; read as any value, because later versions take a list.
@@ -91,7 +91,7 @@ pub(super) struct Registry {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Pulls {
+pub(super) struct RawPulls {
     pub(super) limit: Option<Spanned<i64>>,
     pub(super) window: Option<Spanned<String>>,
     pub(super) reserve: Option<Spanned<i64>>,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use url::Url;
 
-pub use crate::limits::{Pulls, Rate};
+pub use crate::limits::{PullLimit, Rate};
 use crate::name::normal_host;
 pub use crate::registry::profiles::{self, Profile};
 
@@ -37,7 +37,7 @@ pub struct RegistrySettings {
     /// The kind of registry it is to be taken for; see [`profile`](Self::profile) for what it means when absent.
     pub profile: Option<&'static Profile>,
     /// What is known of its pull budget beforehand.
-    pub pulls: Option<Pulls>,
+    pub pulls: Option<PullLimit>,
     /// Requests a second, more than 0.
     pub requests_per_second: Option<f64>,
     /// Bytes a second, read and written together.

@@ -7,10 +7,10 @@ use std::path::Path;
 use toml::Value;
 
 use super::credentials::ValueSource;
-use super::{Config, CredentialSet, RegistrySettings, TARGET_CONCURRENCY, Target, UPSTREAM_CONCURRENCY, limits};
+use super::{Config, CredentialSet, RegistrySettings, TARGET_CONCURRENCY, TargetConfig, UPSTREAM_CONCURRENCY, limits};
 use crate::content::{ForeignLayers, IndexMode, Policy, Recheck, Referrers};
 use crate::limits::Pause;
-use crate::rules::{Delivery, Rule, Warm, WarmBlobs};
+use crate::rules::{CacheRule, Delivery, WarmBlobs, WarmSettings};
 
 /// Stands for what a command is given: tokens are passed that way.
 const REDACTED: &str = "<redacted>";
@@ -27,14 +27,14 @@ pub(super) fn show(config: &Config) -> String {
     }
     out.table("[target]");
     match &config.target {
-        Target::Registry { host, prefix } => {
+        TargetConfig::Registry { host, prefix } => {
             out.key("registry", host.as_str());
             out.key("repository_prefix", prefix.as_str());
             if config.writable_cache {
                 out.key("writable_cache", true);
             }
         }
-        Target::Layout { path } => out.key("layout", text(path)),
+        TargetConfig::Layout { path } => out.key("layout", text(path)),
     }
     out.key("overlap", config.rules.overlap().to_string());
     for rule in config.rules.rules() {
@@ -44,7 +44,11 @@ pub(super) fn show(config: &Config) -> String {
         out.credential_set(set);
     }
     for host in hosts(config) {
-        out.registry(&host, &config.registry(&host), matches!(&config.target, Target::Registry { host: target, .. } if *target == host));
+        out.registry(
+            &host,
+            &config.registry(&host),
+            matches!(&config.target, TargetConfig::Registry { host: target, .. } if *target == host),
+        );
     }
     out.0
 }
@@ -53,7 +57,7 @@ pub(super) fn show(config: &Config) -> String {
 fn hosts(config: &Config) -> BTreeSet<String> {
     let mut hosts: BTreeSet<String> = config.registries.keys().cloned().collect();
     hosts.extend(config.rules.rules().iter().map(|rule| rule.source.host.clone()));
-    if let Target::Registry { host, .. } = &config.target {
+    if let TargetConfig::Registry { host, .. } = &config.target {
         hosts.insert(host.clone());
     }
     hosts
@@ -82,7 +86,7 @@ impl Toml {
         }
     }
 
-    fn rule(&mut self, rule: &Rule) {
+    fn rule(&mut self, rule: &CacheRule) {
         self.table("[[rule]]");
         self.key("name", rule.name.as_str());
         self.key("source", rule.source.to_string());
@@ -121,7 +125,7 @@ impl Toml {
         self.key("foreign_layers", if policy.foreign_layers == ForeignLayers::Fetch { "fetch" } else { "skip" });
     }
 
-    fn warm(&mut self, warm: &Warm) {
+    fn warm(&mut self, warm: &WarmSettings) {
         let blobs = match warm.blobs {
             WarmBlobs::Get => "get",
             WarmBlobs::Head => "head",

@@ -3,11 +3,11 @@
 use toml::Spanned;
 
 /// Byte offsets to line numbers.
-pub(super) struct Lines(Vec<usize>);
+pub(super) struct LineIndex(Vec<usize>);
 
-impl Lines {
+impl LineIndex {
     pub(super) fn new(text: &str) -> Self {
-        Lines(text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at).collect())
+        LineIndex(text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at).collect())
     }
 
     /// The line (from 1) that the byte at `offset` stands in.
@@ -21,7 +21,7 @@ impl Lines {
 }
 
 /// Where and what: the parser's message without its picture of the line, which could show a secret.
-pub(super) fn problem(error: &toml::de::Error, lines: &Lines, text: &str) -> (Option<usize>, String) {
+pub(super) fn problem(error: &toml::de::Error, lines: &LineIndex, text: &str) -> (Option<usize>, String) {
     let line = error.span().map(|span| lines.at(span.start));
     let written = line.and_then(|line| text.lines().nth(line - 1)).unwrap_or_default().trim();
     if let Some(message) = unquoted_host(error.message(), written, text).or_else(|| lone_value(error.message(), written)) {
@@ -121,7 +121,7 @@ mod tests {
 
     #[test]
     fn offsets_become_lines() {
-        let lines = Lines::new("ab\n\ncd\n");
+        let lines = LineIndex::new("ab\n\ncd\n");
         for (offset, line) in [(0, 1), (2, 1), (3, 2), (4, 3), (6, 3), (7, 4)] {
             assert_eq!(lines.at(offset), line, "{offset}");
         }

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::content::Place;
-use crate::name::{Repository, check_path, normal_host, split_host};
+use crate::content::Repository;
+use crate::name::{RegistryRepository, check_path, normal_host, split_host};
 
 /// The layout that is filled when nothing else is said, relative to the configuration's folder.
 pub const DEFAULT_LAYOUT: &str = "larder-store";
@@ -20,10 +20,10 @@ pub(crate) fn not_a_path(text: &str) -> Option<String> {
 
 /// The target of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Target {
+pub enum TargetConfig {
     /// A registry.
     Registry {
-        /// Its host in normal form, as in [`Repository::host`].
+        /// Its host in normal form, as in [`RegistryRepository::host`].
         host: String,
         /// What every repository is put below; empty for none. No slash at either end.
         prefix: String,
@@ -35,14 +35,14 @@ pub enum Target {
     },
 }
 
-impl Target {
+impl TargetConfig {
     /// Reads `HOST[:PORT][/PREFIX]` or `oci:DIR`, as `--to` takes them. The error is for a person.
     pub fn parse(text: &str) -> Result<Self, String> {
         if let Some(path) = text.strip_prefix("oci:") {
             return match path {
                 "" => Err("`oci:` needs a folder: `oci:store`".to_owned()),
                 path if not_a_path(path).is_some() => Err(format!("`{text}`: {}", not_a_path(path).unwrap_or_default())),
-                path => Ok(Target::Layout { path: PathBuf::from(path) }),
+                path => Ok(TargetConfig::Layout { path: PathBuf::from(path) }),
             };
         }
         if let Some((scheme, _)) = text.split_once("://") {
@@ -61,21 +61,21 @@ impl Target {
         if !prefix.is_empty() {
             check_path(prefix).map_err(|why| format!("`{prefix}`: {why}"))?;
         }
-        Ok(Target::Registry { host: normal_host(host)?, prefix: prefix.to_owned() })
+        Ok(TargetConfig::Registry { host: normal_host(host)?, prefix: prefix.to_owned() })
     }
 
     /// The full name of a place: `contoso.azurecr.io/prefix/library/alpine`, or `oci:store:library/alpine` as skopeo writes it.
-    pub fn name_of(&self, place: &Place) -> String {
+    pub fn name_of(&self, place: &Repository) -> String {
         match self {
-            Target::Registry { .. } => format!("{self}/{place}"),
-            Target::Layout { .. } => format!("{self}:{place}"),
+            TargetConfig::Registry { .. } => format!("{self}/{place}"),
+            TargetConfig::Layout { .. } => format!("{self}:{place}"),
         }
     }
 
     /// The path below the prefix, if `repository` is one of this target.
-    pub fn place_of<'r>(&self, repository: &'r Repository) -> Option<&'r str> {
+    pub fn place_of<'r>(&self, repository: &'r RegistryRepository) -> Option<&'r str> {
         match self {
-            Target::Registry { host, prefix } if *host == repository.host => match prefix.as_str() {
+            TargetConfig::Registry { host, prefix } if *host == repository.host => match prefix.as_str() {
                 "" => Some(&repository.path),
                 prefix => repository.path.strip_prefix(prefix)?.strip_prefix('/'),
             },
@@ -85,16 +85,16 @@ impl Target {
 
     /// Whether it is a registry.
     pub fn is_registry(&self) -> bool {
-        matches!(self, Target::Registry { .. })
+        matches!(self, TargetConfig::Registry { .. })
     }
 }
 
-impl fmt::Display for Target {
+impl fmt::Display for TargetConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Target::Registry { host, prefix } if prefix.is_empty() => f.write_str(host),
-            Target::Registry { host, prefix } => write!(f, "{host}/{prefix}"),
-            Target::Layout { path } => write!(f, "oci:{}", path.display()),
+            TargetConfig::Registry { host, prefix } if prefix.is_empty() => f.write_str(host),
+            TargetConfig::Registry { host, prefix } => write!(f, "{host}/{prefix}"),
+            TargetConfig::Layout { path } => write!(f, "oci:{}", path.display()),
         }
     }
 }
@@ -113,9 +113,9 @@ mod tests {
             ("[::1]:5000", "[::1]:5000", "[::1]:5000/a/b"),
             ("oci:some/dir", "oci:some/dir", "oci:some/dir:a/b"),
         ] {
-            let target = Target::parse(given).unwrap();
+            let target = TargetConfig::parse(given).unwrap();
             assert_eq!(target.to_string(), expected);
-            assert_eq!(target.name_of(&Place::new("a/b")), name);
+            assert_eq!(target.name_of(&Repository::new("a/b")), name);
         }
         for (given, word) in [
             ("store", "`oci:store`"),
@@ -128,23 +128,23 @@ mod tests {
             ("contoso.azurecr.io/a/", "empty"),
             ("", "not a registry"),
         ] {
-            let error = Target::parse(given).unwrap_err();
+            let error = TargetConfig::parse(given).unwrap_err();
             assert!(error.contains(word), "{given}: {error}");
         }
     }
 
     #[test]
     fn a_name_of_the_target_is_known_below_its_prefix_only() {
-        let target = Target::parse("contoso.azurecr.io/mirror").unwrap();
+        let target = TargetConfig::parse("contoso.azurecr.io/mirror").unwrap();
         for (name, expected) in [
             ("contoso.azurecr.io/mirror/library/alpine", Some("library/alpine")),
             ("contoso.azurecr.io/mirror", None),
             ("contoso.azurecr.io/mirrors/alpine", None),
             ("quay.io/mirror/alpine", None),
         ] {
-            assert_eq!(target.place_of(&Repository::parse(name).unwrap()), expected, "{name}");
+            assert_eq!(target.place_of(&RegistryRepository::parse(name).unwrap()), expected, "{name}");
         }
-        let layout = Target::parse("oci:x").unwrap();
-        assert_eq!(layout.place_of(&Repository::parse("alpine").unwrap()), None);
+        let layout = TargetConfig::parse("oci:x").unwrap();
+        assert_eq!(layout.place_of(&RegistryRepository::parse("alpine").unwrap()), None);
     }
 }

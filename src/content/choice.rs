@@ -10,7 +10,7 @@ const ATTESTS: &str = "vnd.docker.reference.digest";
 
 /// Which children of an index are delivered.
 #[derive(Debug, Clone)]
-pub struct Choice {
+pub struct ChildChoice {
     /// Those that are, in the index's order.
     pub kept: Vec<Descriptor>,
     /// Their positions among all children.
@@ -28,7 +28,7 @@ pub struct Choice {
 
 /// Why a choice is no image to deliver, or what is to be said about one that is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
+pub enum ChoiceVerdict {
     /// All that was asked for is there, or nothing in it is for any platform.
     Good,
     /// Some of it is not there.
@@ -37,7 +37,7 @@ pub enum Verdict {
     Nothing(String),
 }
 
-impl Choice {
+impl ChildChoice {
     /// Chooses among `children`. Kept are:
     ///
     /// - children for a platform that one of `filters` matches;
@@ -63,7 +63,7 @@ impl Choice {
             None => runs(child),
         };
         let positions: Vec<usize> = children.iter().enumerate().filter(|(_, child)| is_kept(child)).map(|(at, _)| at).collect();
-        let mut choice = Choice {
+        let mut choice = ChildChoice {
             left_out: children.len() - positions.len(),
             kept: positions.iter().filter_map(|at| children.get(*at).cloned()).collect(),
             positions,
@@ -92,7 +92,7 @@ impl Choice {
 
     /// Takes in what an image is for that is no index's child: its config says so.
     pub fn of_one(platform: Option<Platform>, filters: &[PlatformFilter]) -> Self {
-        let mut choice = Choice::of(&[], filters);
+        let mut choice = ChildChoice::of(&[], filters);
         choice.delivered.extend(platform.clone().filter(is_known));
         choice.offer(platform.into_iter().filter(is_known));
         choice
@@ -104,15 +104,15 @@ impl Choice {
     }
 
     /// Whether this can be delivered.
-    pub fn verdict(&self) -> Verdict {
+    pub fn verdict(&self) -> ChoiceVerdict {
         if self.missing.is_empty() || self.offered.is_empty() {
-            return Verdict::Good;
+            return ChoiceVerdict::Good;
         }
         let (lacks, has) = (listed(&self.missing), listed(&self.offered));
         if self.missing.len() == self.filters.len() {
-            Verdict::Nothing(format!("it is for none of the platforms asked for ({lacks}): it has {has}"))
+            ChoiceVerdict::Nothing(format!("it is for none of the platforms asked for ({lacks}): it has {has}"))
         } else {
-            Verdict::Lacking(format!("it has no {lacks}, only {has}"))
+            ChoiceVerdict::Lacking(format!("it has no {lacks}, only {has}"))
         }
     }
 
@@ -181,9 +181,9 @@ mod tests {
         child
     }
 
-    fn choose(children: &str, asked: &str) -> (Vec<usize>, Verdict) {
+    fn choose(children: &str, asked: &str) -> (Vec<usize>, ChoiceVerdict) {
         let children: Vec<Descriptor> = children.split(' ').map(child).collect();
-        let choice = Choice::of(&children, &filters(asked));
+        let choice = ChildChoice::of(&children, &filters(asked));
         assert_eq!(choice.left_out, children.len() - choice.kept.len());
         (choice.positions.clone(), choice.verdict())
     }
@@ -198,7 +198,7 @@ mod tests {
             ("linux/arm/v7", vec![4]),
             ("", vec![0, 1, 2, 3, 4, 5, 6]),
         ] {
-            assert_eq!(choose(official, asked), (kept, Verdict::Good), "{asked}");
+            assert_eq!(choose(official, asked), (kept, ChoiceVerdict::Good), "{asked}");
         }
         let windows = "windows/amd64:10.0.17763.1 windows/amd64:10.0.20348.2 linux/amd64";
         assert_eq!(choose(windows, "windows/amd64:10.0.20348").0, [1]);
@@ -208,21 +208,21 @@ mod tests {
     #[test]
     fn attestations_can_be_left_out() {
         let children = "linux/amd64 about:linux/amd64 linux/arm64 about:linux/arm64 -";
-        assert_eq!(choose(children, "linux/amd64 no/attestations"), (vec![0, 4], Verdict::Good));
-        assert_eq!(choose(children, "no/attestations linux/amd64 linux/arm64"), (vec![0, 2, 4], Verdict::Good));
+        assert_eq!(choose(children, "linux/amd64 no/attestations"), (vec![0, 4], ChoiceVerdict::Good));
+        assert_eq!(choose(children, "no/attestations linux/amd64 linux/arm64"), (vec![0, 2, 4], ChoiceVerdict::Good));
         let (kept, verdict) = choose(children, "linux/s390x no/attestations");
-        assert_eq!((kept, matches!(verdict, Verdict::Nothing(words) if words.contains("(linux/s390x)"))), (vec![4], true));
+        assert_eq!((kept, matches!(verdict, ChoiceVerdict::Nothing(words) if words.contains("(linux/s390x)"))), (vec![4], true));
     }
 
     #[test]
     fn what_is_missing_is_named_with_what_is_there() {
         let (kept, verdict) = choose("linux/amd64 linux/s390x", "linux/amd64 linux/arm64 linux/riscv64");
         assert_eq!(kept, [0]);
-        assert_eq!(verdict, Verdict::Lacking("it has no linux/arm64, linux/riscv64, only linux/amd64, linux/s390x".to_owned()));
+        assert_eq!(verdict, ChoiceVerdict::Lacking("it has no linux/arm64, linux/riscv64, only linux/amd64, linux/s390x".to_owned()));
         let (kept, verdict) = choose("linux/amd64 about:linux/amd64 linux/s390x", "linux/arm64");
         assert_eq!(kept, [] as [usize; 0]);
         let words = "it is for none of the platforms asked for (linux/arm64): it has linux/amd64, linux/s390x";
-        assert_eq!(verdict, Verdict::Nothing(words.to_owned()));
+        assert_eq!(verdict, ChoiceVerdict::Nothing(words.to_owned()));
     }
 
     #[test]
@@ -233,29 +233,32 @@ mod tests {
         // An index that is about no platform is none to choose from.
         for children in ["- -", "unknown/unknown about:nothing", "-", "nested"] {
             let all: Vec<usize> = (0..children.split(' ').count()).collect();
-            assert_eq!(choose(children, "linux/amd64"), (all, Verdict::Good), "{children}");
+            assert_eq!(choose(children, "linux/amd64"), (all, ChoiceVerdict::Good), "{children}");
         }
     }
 
     #[test]
     fn a_nested_index_may_hold_what_is_asked_for() {
         let outer = [child("nested"), child("linux/riscv64")];
-        let mut choice = Choice::of(&outer, &filters("linux/amd64 linux/arm64"));
+        let mut choice = ChildChoice::of(&outer, &filters("linux/amd64 linux/arm64"));
         assert_eq!(choice.nested().count(), 1);
-        assert!(matches!(choice.verdict(), Verdict::Nothing(_)));
+        assert!(matches!(choice.verdict(), ChoiceVerdict::Nothing(_)));
         choice.look_inside(&[child("linux/amd64"), child("linux/s390x"), child("about:linux/amd64")]);
-        assert_eq!(choice.verdict(), Verdict::Lacking("it has no linux/arm64, only linux/riscv64, linux/amd64, linux/s390x".to_owned()));
+        assert_eq!(
+            choice.verdict(),
+            ChoiceVerdict::Lacking("it has no linux/arm64, only linux/riscv64, linux/amd64, linux/s390x".to_owned())
+        );
         assert_eq!(listed(&choice.delivered), "linux/amd64, linux/s390x");
     }
 
     #[test]
     fn a_single_image_is_for_what_its_config_says_or_for_everything() {
         let amd64 = child("linux/amd64").platform;
-        assert_eq!(Choice::of_one(amd64.clone(), &filters("linux/amd64")).verdict(), Verdict::Good);
-        assert!(matches!(Choice::of_one(amd64.clone(), &filters("linux/amd64 linux/arm64")).verdict(), Verdict::Lacking(_)));
-        assert!(matches!(Choice::of_one(amd64, &filters("linux/arm64")).verdict(), Verdict::Nothing(_)));
+        assert_eq!(ChildChoice::of_one(amd64.clone(), &filters("linux/amd64")).verdict(), ChoiceVerdict::Good);
+        assert!(matches!(ChildChoice::of_one(amd64.clone(), &filters("linux/amd64 linux/arm64")).verdict(), ChoiceVerdict::Lacking(_)));
+        assert!(matches!(ChildChoice::of_one(amd64, &filters("linux/arm64")).verdict(), ChoiceVerdict::Nothing(_)));
         for nothing in [None, child("unknown/unknown").platform, child("/").platform] {
-            assert_eq!(Choice::of_one(nothing, &filters("linux/arm64")).verdict(), Verdict::Good);
+            assert_eq!(ChildChoice::of_one(nothing, &filters("linux/arm64")).verdict(), ChoiceVerdict::Good);
         }
     }
 
@@ -275,17 +278,17 @@ mod tests {
     proptest! {
         #[test]
         fn choosing_again_changes_nothing_and_the_order_stays(children in any_children(), filters in any_filters()) {
-            let choice = Choice::of(&children, &filters);
+            let choice = ChildChoice::of(&children, &filters);
             prop_assert!(choice.positions.windows(2).all(|pair| pair[0] < pair[1]));
             prop_assert_eq!(choice.kept.len() + choice.left_out, children.len());
-            let again = Choice::of(&choice.kept, &filters);
+            let again = ChildChoice::of(&choice.kept, &filters);
             // Where nothing that says a platform was kept, what is left looks like an index that is about none.
             prop_assert_eq!(again.left_out, 0);
             prop_assert_eq!(again.kept, choice.kept);
         }
         #[test]
         fn every_attestation_kept_is_about_a_child_that_is_kept(children in any_children(), filters in any_filters()) {
-            let choice = Choice::of(&children, &filters);
+            let choice = ChildChoice::of(&children, &filters);
             prop_assume!(choice.left_out > 0);
             let kept: HashSet<&str> = choice.kept.iter().map(|child| child.digest.as_str()).collect();
             for child in &choice.kept {

@@ -38,7 +38,7 @@ struct Annotated {
 }
 
 #[derive(Deserialize)]
-struct Config {
+struct DatedConfig {
     created: Option<String>,
 }
 
@@ -72,7 +72,7 @@ pub(crate) fn created(manifest: &Manifest) -> Result<Created> {
 
 /// When the config says its image was created.
 pub(crate) fn created_in_config(config: &[u8]) -> Option<Timestamp> {
-    time(&serde_json::from_slice::<Config>(config).ok()?.created?)
+    time(&serde_json::from_slice::<DatedConfig>(config).ok()?.created?)
 }
 
 /// Whether this child of an index is an image, not an attestation about one.

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::{Digest, Manifest, ManifestKind};
 
 #[derive(Deserialize)]
-struct View {
+struct InlineView {
     config: Option<Inline>,
     #[serde(default)]
     layers: Option<Vec<Inline>>,
@@ -43,7 +43,7 @@ impl Manifest {
         if !has || self.kind() == ManifestKind::Opaque {
             return vec![];
         }
-        let Ok(view) = serde_json::from_slice::<View>(&self.bytes) else { return vec![] };
+        let Ok(view) = serde_json::from_slice::<InlineView>(&self.bytes) else { return vec![] };
         let lists = [view.layers, view.blobs, view.manifests].into_iter().flatten().flatten();
         view.config.into_iter().chain(lists).filter_map(Inline::content).collect()
     }

@@ -144,7 +144,7 @@ pub struct Links {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct View {
+struct ManifestView {
     config: Option<Descriptor>,
     #[serde(default, deserialize_with = "null_as_default")]
     layers: Vec<Descriptor>,
@@ -210,7 +210,7 @@ impl Manifest {
             Invalid::Schema1 => schema1(side),
         })?;
         if kind_of(&media_type) != ManifestKind::Opaque {
-            serde_json::from_slice::<View>(&bytes)
+            serde_json::from_slice::<ManifestView>(&bytes)
                 .map_err(|error| Error::new(side, CHECK, Kind::Damaged, format!("invalid manifest: {error}")))?;
         }
         Ok(Manifest { bytes, media_type, digest })
@@ -234,7 +234,7 @@ impl Manifest {
         if self.kind() == ManifestKind::Opaque {
             return Ok(Links::default());
         }
-        let view: View = serde_json::from_slice(&self.bytes)
+        let view: ManifestView = serde_json::from_slice(&self.bytes)
             .map_err(|error| Error::new(Side::Local, "read manifest", Kind::Damaged, format!("{}: {error}", self.digest)))?;
         Ok(match self.kind() {
             ManifestKind::Index => Links { manifests: view.manifests, blobs: vec![], subject: view.subject },

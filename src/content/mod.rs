@@ -16,7 +16,7 @@ mod source;
 mod validity;
 mod verify;
 
-pub use choice::{Choice, Verdict};
+pub use choice::{ChildChoice, ChoiceVerdict};
 pub(crate) use created::{Created, created, created_in_config};
 pub use digest::{Digest, Hasher};
 pub(crate) use manifest::{ACCEPT, is_blob_type, is_schema1, kind_of, platforms_of, schema1};
@@ -28,6 +28,6 @@ pub use referrers::{DigestTags, Referrer, ReferrerList, fallback_tag};
 pub use rewrite::{SOURCE_DIGEST, is_cut_of, rewrite, source_of};
 pub(crate) use sink::{ABSENT, absent_from};
 pub use sink::{Presence, Publication, SPARSE, Sink};
-pub use source::{BlobStream, Charge, OpenBlob, Place, Source, Tally};
+pub use source::{BlobStream, OpenBlob, Repository, RequestContext, Source, TransferStats};
 pub use verify::Verified;
 pub(crate) use verify::{CHECK_BLOB, checkable, hasher};

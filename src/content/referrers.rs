@@ -141,18 +141,18 @@ fn is_digest(stem: &str) -> bool {
 /// What a manifest says of itself as a referrer.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct About {
+struct ReferrerManifest {
     #[serde(default)]
     artifact_type: Option<String>,
     #[serde(default)]
-    config: Option<Config>,
+    config: Option<ReferrerConfig>,
     #[serde(default)]
     annotations: Option<BTreeMap<String, String>>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Config {
+struct ReferrerConfig {
     #[serde(default)]
     media_type: Option<String>,
 }
@@ -164,7 +164,7 @@ impl Manifest {
     pub fn as_referrer(&self) -> Descriptor {
         let mut descriptor = self.descriptor();
         // Of a manifest whose annotations are no texts nothing more is said.
-        if let Ok(about) = serde_json::from_slice::<About>(&self.bytes) {
+        if let Ok(about) = serde_json::from_slice::<ReferrerManifest>(&self.bytes) {
             let stated = about.artifact_type.filter(|stated| !stated.is_empty());
             let of_config = || about.config.and_then(|config| config.media_type).filter(|_| self.kind() == ManifestKind::Image);
             descriptor.artifact_type = stated.or_else(of_config);

@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::{Choice, Digest, Manifest, ManifestKind, PlatformFilter};
+use super::{ChildChoice, Digest, Manifest, ManifestKind, PlatformFilter};
 use crate::{Error, Kind, Result, Side};
 
 /// The annotation of a rewritten index that names the index it was made from.
@@ -25,7 +25,7 @@ pub fn rewrite(source: &Manifest, filters: &[PlatformFilter]) -> Result<Manifest
     if source.kind() != ManifestKind::Index {
         return Ok(source.clone());
     }
-    let choice = Choice::of(&source.links()?.manifests, filters);
+    let choice = ChildChoice::of(&source.links()?.manifests, filters);
     if choice.left_out == 0 {
         return Ok(source.clone());
     }
@@ -38,10 +38,10 @@ pub fn rewrite(source: &Manifest, filters: &[PlatformFilter]) -> Result<Manifest
 /// The index that `index` was made from, if it is a rewritten one.
 pub fn source_of(index: &Manifest) -> Option<Digest> {
     #[derive(Deserialize)]
-    struct View {
+    struct RewriteView {
         annotations: HashMap<String, Value>,
     }
-    let view: View = serde_json::from_slice(&index.bytes).ok()?;
+    let view: RewriteView = serde_json::from_slice(&index.bytes).ok()?;
     Digest::parse(view.annotations.get(SOURCE_DIGEST)?.as_str()?).ok()
 }
 
@@ -54,7 +54,7 @@ pub fn is_cut_of(held: &Manifest, source: &Digest, filters: &[PlatformFilter]) -
     if source_of(held).as_ref() != Some(source) {
         return Ok(Some(false));
     }
-    let choice = Choice::of(&held.links()?.manifests, filters);
+    let choice = ChildChoice::of(&held.links()?.manifests, filters);
     Ok(match choice.speaks_for_itself() {
         true => Some(true),
         // It holds what nobody asks for.
@@ -66,7 +66,7 @@ pub fn is_cut_of(held: &Manifest, source: &Digest, filters: &[PlatformFilter]) -
 /// The bytes of the new index.
 fn cut(source: &Manifest, positions: &[usize]) -> serde_json::Result<Bytes> {
     let text = compact(&source.bytes);
-    let mut members: Members = serde_json::from_slice(&text)?;
+    let mut members: RawMembers = serde_json::from_slice(&text)?;
     let annotation = serde_json::to_string(source.digest.as_str())?;
     let mut annotated = false;
     for (name, value) in &mut members.0 {
@@ -94,7 +94,7 @@ fn kept(manifests: &str, positions: &[usize]) -> serde_json::Result<String> {
 
 /// `annotations` (which Go may write as `null`) and ours, in the place of one of its name.
 fn with_annotation(annotations: &str, ours: &str) -> serde_json::Result<String> {
-    let mut members = serde_json::from_str::<Option<Members>>(annotations)?.unwrap_or_default();
+    let mut members = serde_json::from_str::<Option<RawMembers>>(annotations)?.unwrap_or_default();
     match members.0.iter_mut().find(|(name, _)| name == SOURCE_DIGEST) {
         Some((_, value)) => ours.clone_into(value),
         None => members.0.push((SOURCE_DIGEST.to_owned(), ours.to_owned())),
@@ -105,9 +105,9 @@ fn with_annotation(annotations: &str, ours: &str) -> serde_json::Result<String> 
 /// The members of an object in their order, values as they are written. (`serde_json::Value` would sort them, and write numbers and
 /// escapes in its own way.)
 #[derive(Default)]
-struct Members(Vec<(String, String)>);
+struct RawMembers(Vec<(String, String)>);
 
-impl Members {
+impl RawMembers {
     fn to_json(&self) -> serde_json::Result<String> {
         let mut out = String::from("{");
         for (at, (name, value)) in self.0.iter().enumerate() {
@@ -121,20 +121,20 @@ impl Members {
     }
 }
 
-impl<'de> Deserialize<'de> for Members {
+impl<'de> Deserialize<'de> for RawMembers {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Reader;
         impl<'de> Visitor<'de> for Reader {
-            type Value = Members;
+            type Value = RawMembers;
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str("an object")
             }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RawMembers, A::Error> {
                 let mut members = vec![];
                 while let Some((name, value)) = map.next_entry::<String, &RawValue>()? {
                     members.push((name, value.get().to_owned()));
                 }
-                Ok(Members(members))
+                Ok(RawMembers(members))
             }
         }
         deserializer.deserialize_map(Reader)
@@ -284,7 +284,7 @@ mod tests {
             let made = rewrite(&source, &wanted).unwrap();
             prop_assert_eq!(&made.bytes, &rewrite(&source, &wanted).unwrap().bytes);
             prop_assert!(made.digest.matches(&made.bytes));
-            let choice = Choice::of(&source.links().unwrap().manifests, &wanted);
+            let choice = ChildChoice::of(&source.links().unwrap().manifests, &wanted);
             prop_assert_eq!(made.links().unwrap().manifests, choice.kept.clone());
             if choice.left_out == 0 {
                 prop_assert_eq!(&made.bytes, &source.bytes);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{Charge, Descriptor, Digest, Manifest, OpenBlob, Place, PlatformFilter};
+use super::{Descriptor, Digest, Manifest, OpenBlob, PlatformFilter, Repository, RequestContext};
 use crate::Result;
 use crate::name::Reference;
 
@@ -17,7 +17,7 @@ pub enum Presence {
     /// The manifest is there, but something it refers to is not: it can be read here, and its graph must be filled.
     Incomplete,
     /// It is in another repository of the same store.
-    At(Place),
+    At(Repository),
     /// It is not there.
     Absent,
 }
@@ -39,7 +39,7 @@ pub(crate) fn absent_from(entry: &Descriptor) -> HashSet<Digest> {
 #[derive(Debug, Clone)]
 pub struct Publication {
     /// The repository.
-    pub place: Place,
+    pub place: Repository,
     /// The tag, or the digest itself for an image that is kept by digest only.
     pub reference: Reference,
     /// The image's top manifest.
@@ -57,26 +57,26 @@ pub trait Sink: Send + Sync {
     /// What `reference` names at the target now, if the target has it complete. A layout looks whether every file of
     /// the graph is there (of a sparse index: of the platforms that [`SPARSE`] names, which is said); a registry is trusted to have
     /// what it lists.
-    async fn published(&self, place: &Place, reference: &Reference, charge: &Charge) -> Result<Option<Descriptor>>;
+    async fn published(&self, place: &Repository, reference: &Reference, charge: &RequestContext) -> Result<Option<Descriptor>>;
 
     /// Sees that content would be taken there, leaving nothing behind: the right to write, a repository that must exist first.
-    async fn admits(&self, _place: &Place, _charge: &Charge) -> Result<()> {
+    async fn admits(&self, _place: &Repository, _charge: &RequestContext) -> Result<()> {
         Ok(())
     }
 
     /// As [`Sink::admits`], before the first byte for this place is read from an upstream: a refusal is met once, and later calls about
     /// what it concerns meet it again without a request. What had to be opened is used by the first blob that is written there.
-    async fn prepare(&self, _place: &Place, _charge: &Charge) -> Result<()> {
+    async fn prepare(&self, _place: &Repository, _charge: &RequestContext) -> Result<()> {
         Ok(())
     }
 
     /// As [`Sink::prepare`], for who only wants to know whether the store takes anything at all.
-    async fn prepare_any(&self, _place: &Place, _charge: &Charge) -> Result<()> {
+    async fn prepare_any(&self, _place: &Repository, _charge: &RequestContext) -> Result<()> {
         Ok(())
     }
 
     /// Sees that what the store says to hold there is its own: a pull-through cache answers for its upstream.
-    async fn vouches(&self, _place: &Place, _charge: &Charge) -> Result<()> {
+    async fn vouches(&self, _place: &Repository, _charge: &RequestContext) -> Result<()> {
         Ok(())
     }
 
@@ -84,13 +84,13 @@ pub trait Sink: Send + Sync {
     async fn close(&self) {}
 
     /// Whether the target holds this blob.
-    async fn holds_blob(&self, place: &Place, blob: &Descriptor, charge: &Charge) -> Result<Presence>;
+    async fn holds_blob(&self, place: &Repository, blob: &Descriptor, charge: &RequestContext) -> Result<Presence>;
 
     /// Whether the target holds this manifest and what it refers to.
-    async fn holds_manifest(&self, place: &Place, manifest: &Descriptor, charge: &Charge) -> Result<Presence>;
+    async fn holds_manifest(&self, place: &Repository, manifest: &Descriptor, charge: &RequestContext) -> Result<Presence>;
 
     /// Makes a blob of repository `from` available in `to` without moving bytes (a mount). `false`: the store refuses.
-    async fn link(&self, from: &Place, to: &Place, blob: &Descriptor, charge: &Charge) -> Result<bool>;
+    async fn link(&self, from: &Repository, to: &Repository, blob: &Descriptor, charge: &RequestContext) -> Result<bool>;
 
     /// Whether a blob of one repository is in all of them, so that linking it is no work at all (a layout's).
     fn shares_blobs(&self) -> bool {
@@ -99,28 +99,28 @@ pub trait Sink: Send + Sync {
 
     /// Takes a blob, verifying length and digest before it becomes visible; going on from what an earlier attempt left,
     /// where the store keeps that. Bytes written are added to the charge.
-    async fn write_blob(&self, place: &Place, blob: &Descriptor, open: &dyn OpenBlob, charge: &Charge) -> Result<()>;
+    async fn write_blob(&self, place: &Repository, blob: &Descriptor, open: &dyn OpenBlob, charge: &RequestContext) -> Result<()>;
 
     /// Stores a manifest by digest.
-    async fn put_manifest(&self, place: &Place, manifest: &Manifest, charge: &Charge) -> Result<()>;
+    async fn put_manifest(&self, place: &Repository, manifest: &Manifest, charge: &RequestContext) -> Result<()>;
 
     /// Says that the upstream itself does not have these manifests, which the index `root` lists: the image is whole without them.
     fn accept_without(&self, _root: &Digest, _absent: &[Digest]) {}
 
     /// Gives a name; stores the manifest too if it is not there yet.
-    async fn publish(&self, publication: &Publication, charge: &Charge) -> Result<()>;
+    async fn publish(&self, publication: &Publication, charge: &RequestContext) -> Result<()>;
 
     /// Sees that a name which was just given is there, where the store's answer to that did not prove it; `always`: whatever it answered.
     ///
     /// # Errors
     /// If it is not there, or means something else.
-    async fn confirm(&self, _publication: &Publication, _always: bool, _charge: &Charge) -> Result<()> {
+    async fn confirm(&self, _publication: &Publication, _always: bool, _charge: &RequestContext) -> Result<()> {
         Ok(())
     }
 
     /// Stores manifests that refer to `subject` (their `subject` field), so that whoever asks for its referrers finds them. What they
     /// refer to must be there.
-    async fn attach(&self, place: &Place, _subject: &Digest, referrers: &[Manifest], charge: &Charge) -> Result<()> {
+    async fn attach(&self, place: &Repository, _subject: &Digest, referrers: &[Manifest], charge: &RequestContext) -> Result<()> {
         for referrer in referrers {
             self.put_manifest(place, referrer, charge).await?;
         }
@@ -128,7 +128,7 @@ pub trait Sink: Send + Sync {
     }
 
     /// Stores a manifest about `_subject` under a tag that says so by its name (cosign's `sha256-….sig`).
-    async fn attach_tagged(&self, publication: &Publication, _subject: &Digest, charge: &Charge) -> Result<()> {
+    async fn attach_tagged(&self, publication: &Publication, _subject: &Digest, charge: &RequestContext) -> Result<()> {
         self.publish(publication, charge).await
     }
 

@@ -15,12 +15,12 @@ use crate::name::Reference;
 
 /// A repository within one store. Bytes are unique per (store, digest); presence is per (store, place, digest).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Place(Arc<str>);
+pub struct Repository(Arc<str>);
 
-impl Place {
+impl Repository {
     /// The repository `path` (`library/alpine`), already checked to be one.
     pub fn new(path: impl Into<Arc<str>>) -> Self {
-        Place(path.into())
+        Repository(path.into())
     }
     /// Its path.
     pub fn as_str(&self) -> &str {
@@ -28,7 +28,7 @@ impl Place {
     }
 }
 
-impl std::fmt::Display for Place {
+impl std::fmt::Display for Repository {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.0)
     }
@@ -37,14 +37,14 @@ impl std::fmt::Display for Place {
 /// On whose behalf a request is made: rides on every call, so that a request is counted for the image that caused it and
 /// paid by the right account, which need not be the host it goes to (a cache spends its upstream's pulls).
 #[derive(Debug, Clone)]
-pub struct Charge {
+pub struct RequestContext {
     /// The image, as messages name it.
     pub image: Arc<str>,
     /// Whose pulls a manifest GET *at the target* spends: the target is a cache, which asks its upstream for us, so that what is
     /// read there counts as read from the upstream. `None`: nobody's; at an upstream, the account's that the request is sent with.
     pub account: Option<Arc<Gate>>,
     /// What the image has cost so far.
-    pub tally: Arc<Tally>,
+    pub tally: Arc<TransferStats>,
     /// The pulls that are reserved for it: each manifest GET at an upstream takes one. `None`: nobody has reserved any, and the
     /// transport asks the account's gate for each.
     pub lease: Option<Lease>,
@@ -52,22 +52,22 @@ pub struct Charge {
     pub fresh: bool,
 }
 
-impl Charge {
+impl RequestContext {
     /// A fresh charge for `image`, paid by the account the requests are sent with.
     pub fn new(image: impl Into<Arc<str>>) -> Self {
-        Charge { image: image.into(), account: None, tally: Arc::default(), lease: None, fresh: false }
+        RequestContext { image: image.into(), account: None, tally: Arc::default(), lease: None, fresh: false }
     }
 }
 
 /// What one image has cost.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub struct TransferStats {
     bytes_read: AtomicU64,
     bytes_written: AtomicU64,
     pulls: AtomicU64,
 }
 
-impl Tally {
+impl TransferStats {
     /// `n` more body bytes (manifests and blobs) were read from an upstream.
     pub fn add_read(&self, n: u64) {
         self.bytes_read.fetch_add(n, Ordering::Relaxed);
@@ -112,63 +112,69 @@ pub trait OpenBlob: Send + Sync {
 pub trait Source: Send + Sync {
     /// What `reference` names now: its digest and, as far as they are known without reading it, media type and size
     /// (empty and 0 otherwise). Free at every registry that answers HEAD with a digest.
-    async fn resolve(&self, place: &Place, reference: &Reference, charge: &Charge) -> Result<Option<Descriptor>>;
+    async fn resolve(&self, place: &Repository, reference: &Reference, charge: &RequestContext) -> Result<Option<Descriptor>>;
 
     /// All tags of a repository, in the order the store gives them.
-    async fn tags(&self, place: &Place, charge: &Charge) -> Result<Vec<String>>;
+    async fn tags(&self, place: &Repository, charge: &RequestContext) -> Result<Vec<String>>;
 
     /// The verified manifest of this digest.
-    async fn manifest(&self, place: &Place, digest: &Digest, charge: &Charge) -> Result<Option<Manifest>>;
+    async fn manifest(&self, place: &Repository, digest: &Digest, charge: &RequestContext) -> Result<Option<Manifest>>;
 
     /// The blob's bytes from `offset` on. Transport failures within the body are mended below the reader's sight; what
     /// cannot be mended arrives as an error in the stream.
-    async fn blob(&self, place: &Place, blob: &Descriptor, offset: u64, charge: &Charge) -> Result<Option<BlobStream>>;
+    async fn blob(&self, place: &Repository, blob: &Descriptor, offset: u64, charge: &RequestContext) -> Result<Option<BlobStream>>;
 
     /// The manifests that refer to `subject` (their `subject` field), with artifact type and annotations; none where the store
     /// knows of none or cannot tell (distribution-spec "Listing Referrers").
-    async fn referrers(&self, _place: &Place, _subject: &Digest, _charge: &Charge) -> Result<Vec<Descriptor>> {
+    async fn referrers(&self, _place: &Repository, _subject: &Digest, _charge: &RequestContext) -> Result<Vec<Descriptor>> {
         Ok(vec![])
     }
 
     /// As [`Source::referrers`], but only what a list says: those of `artifact_type`, if one is named (others may come along).
     async fn listed_referrers(
         &self,
-        place: &Place,
+        place: &Repository,
         subject: &Digest,
         _artifact_type: Option<&str>,
-        charge: &Charge,
+        charge: &RequestContext,
     ) -> Result<ReferrerList> {
         self.referrers(place, subject, charge).await.map(ReferrerList::Listed)
     }
 
     /// As [`Source::resolve`], for a tag that nobody has said to be there: costs nothing if it is not.
-    async fn find_tag(&self, place: &Place, tag: &str, charge: &Charge) -> Result<Option<Descriptor>> {
+    async fn find_tag(&self, place: &Repository, tag: &str, charge: &RequestContext) -> Result<Option<Descriptor>> {
         self.resolve(place, &Reference::Tag(tag.to_owned()), charge).await
     }
 
     /// The repository's tags that say a digest, by what they say.
-    async fn digest_tags(&self, place: &Place, charge: &Charge) -> Result<Arc<DigestTags>> {
+    async fn digest_tags(&self, place: &Repository, charge: &RequestContext) -> Result<Arc<DigestTags>> {
         Ok(Arc::new(DigestTags::of(self.tags(place, charge).await?)))
     }
 
     /// What the tag names in a repository of this store, if that was copied from the registry `host`. A client that asks its mirror for the
     /// names of `host` may have been told to ask by the names that the store gave them. `None` also from stores that do not know where their
     /// images come from.
-    async fn resolve_copied_from(&self, _host: &str, _place: &Place, _tag: &str, _charge: &Charge) -> Result<Option<Descriptor>> {
+    async fn resolve_copied_from(
+        &self,
+        _host: &str,
+        _place: &Repository,
+        _tag: &str,
+        _charge: &RequestContext,
+    ) -> Result<Option<Descriptor>> {
         Ok(None)
     }
 
     /// The tags that [`Source::resolve_copied_from`] would find.
-    async fn tags_copied_from(&self, _host: &str, _place: &Place, _charge: &Charge) -> Result<Vec<String>> {
+    async fn tags_copied_from(&self, _host: &str, _place: &Repository, _charge: &RequestContext) -> Result<Vec<String>> {
         Ok(vec![])
     }
 
     /// All repositories of the store, sorted; `None`: it cannot tell.
-    async fn repositories(&self, _charge: &Charge) -> Result<Option<Vec<Place>>> {
+    async fn repositories(&self, _charge: &RequestContext) -> Result<Option<Vec<Repository>>> {
         Ok(None)
     }
     /// The manifest, if reading it here asks nobody: one that was kept from an earlier attempt.
-    fn at_hand(&self, _manifest: &Digest) -> Option<Manifest> {
+    fn cached(&self, _manifest: &Digest) -> Option<Manifest> {
         None
     }
 
@@ -196,7 +202,7 @@ pub trait Source: Send + Sync {
 
     /// How many bytes the blob of this digest has, for those who know nothing but the digest (whoever asks [`crate::serve`]
     /// does). This counts by reading the blob through; a store that knows better says so.
-    async fn blob_size(&self, place: &Place, digest: &Digest, charge: &Charge) -> Result<Option<u64>> {
+    async fn blob_size(&self, place: &Repository, digest: &Digest, charge: &RequestContext) -> Result<Option<u64>> {
         let unsized_blob = Descriptor::new("", digest.clone(), 0);
         let Some(mut stream) = self.blob(place, &unsized_blob, 0, charge).await? else { return Ok(None) };
         let mut size = 0;

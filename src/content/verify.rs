@@ -18,11 +18,11 @@ pub(crate) const CHECK_BLOB: &str = "check blob";
 pub struct Verified {
     inner: BlobStream,
     held: Option<Bytes>,
-    check: Option<Check>,
+    check: Option<VerifyState>,
     side: Side,
 }
 
-struct Check {
+struct VerifyState {
     hasher: Hasher,
     seen: u64,
     blob: Descriptor,
@@ -31,7 +31,7 @@ struct Check {
 impl Verified {
     /// Checks `inner`, which starts at byte `seen` of `blob`; `hasher` has taken in everything before it.
     pub fn resume(inner: BlobStream, blob: &Descriptor, hasher: Hasher, seen: u64, side: Side) -> Self {
-        Verified { inner, held: None, check: Some(Check { hasher, seen, blob: blob.clone() }), side }
+        Verified { inner, held: None, check: Some(VerifyState { hasher, seen, blob: blob.clone() }), side }
     }
 
     /// Checks `inner`, the whole of `blob`.
@@ -66,7 +66,7 @@ pub(crate) fn checkable(blob: &Descriptor, side: Side) -> Result<()> {
     Ok(())
 }
 
-impl Check {
+impl VerifyState {
     fn take(&mut self, chunk: &Bytes, side: Side) -> Result<()> {
         self.seen += chunk.len() as u64;
         if self.seen > self.blob.size {

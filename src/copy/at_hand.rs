@@ -13,22 +13,22 @@ const MOST: usize = 16 * 1024 * 1024;
 
 /// Content by digest; checked before it came here.
 #[derive(Debug)]
-pub(super) struct AtHand {
-    kept: Mutex<Kept>,
+pub(super) struct CachedContent {
+    kept: Mutex<CachedManifest>,
     open: bool,
 }
 
 #[derive(Debug, Default)]
-struct Kept {
+struct CachedManifest {
     content: HashMap<Digest, Bytes>,
     order: VecDeque<Digest>,
     bytes: usize,
 }
 
-impl AtHand {
+impl CachedContent {
     /// One that keeps nothing unless it is `open`: what a cache is to be filled with must be asked of it.
     pub(super) fn new(open: bool) -> Self {
-        AtHand { kept: Mutex::default(), open }
+        CachedContent { kept: Mutex::default(), open }
     }
 
     /// Keeps `bytes`, which are those of `digest`.
@@ -66,7 +66,7 @@ mod tests {
 
     #[test]
     fn the_oldest_make_room() {
-        let at_hand = AtHand::new(true);
+        let at_hand = CachedContent::new(true);
         let add = |name: &str, size| {
             let digest = Digest::sha256(name.as_bytes());
             at_hand.add(&digest, Bytes::from(vec![0; size]));

@@ -7,14 +7,14 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 
-use super::engine::{Engine, Image};
-use crate::content::{self, BlobStream, Charge, Descriptor, OpenBlob, Place, Presence as At, Source};
+use super::engine::{CopyImage, Engine};
+use crate::content::{self, BlobStream, Descriptor, OpenBlob, Presence as At, Repository, RequestContext, Source};
 use crate::report::{Event, Reporter};
 use crate::{Error, Kind, Result, Side};
 
 impl Engine {
     /// Makes the image's repository hold `blob`; says whether the target had to be written to.
-    pub(super) async fn blob(&self, image: &Image, blob: &Descriptor) -> Result<bool> {
+    pub(super) async fn blob(&self, image: &CopyImage, blob: &Descriptor) -> Result<bool> {
         let to = &image.to;
         let _held = self.nodes.hold((to.clone(), blob.digest.clone())).await;
         if self.presence.has(to, &blob.digest) {
@@ -36,7 +36,7 @@ impl Engine {
     }
 
     /// No repository of the target is known to have it: ask, else move it from the upstream.
-    async fn bring(&self, image: &Image, blob: &Descriptor) -> Result<bool> {
+    async fn bring(&self, image: &CopyImage, blob: &Descriptor) -> Result<bool> {
         let known = match self.target.sink.holds_blob(&image.to, blob, &image.charge).await? {
             At::Here => {
                 self.presence.add(&image.to, &blob.digest);
@@ -53,7 +53,7 @@ impl Engine {
     }
 
     /// Another repository of the target has it: mount it, or, where that is refused, fill it from there.
-    async fn link(&self, image: &Image, blob: &Descriptor, from: &Place) -> Result<bool> {
+    async fn link(&self, image: &CopyImage, blob: &Descriptor, from: &Repository) -> Result<bool> {
         if self.target.sink.link(from, &image.to, blob, &image.charge).await? {
             self.presence.add(&image.to, &blob.digest);
             if self.target.sink.shares_blobs() {
@@ -76,11 +76,11 @@ impl Engine {
     }
 
     /// Moves the bytes: from repository `other` of the target if it is given and has them, else from the upstream.
-    pub(super) async fn transfer(&self, image: &Image, blob: &Descriptor, other: Option<&Place>) -> Result<()> {
+    pub(super) async fn transfer(&self, image: &CopyImage, blob: &Descriptor, other: Option<&Repository>) -> Result<()> {
         if self.stop.is_cancelled() {
             return Err(Error::cancelled("copy blob"));
         }
-        let mut sources: Vec<(Arc<dyn Source>, Place)> = Vec::with_capacity(2);
+        let mut sources: Vec<(Arc<dyn Source>, Repository)> = Vec::with_capacity(2);
         sources.extend(other.map(|place| (Arc::clone(&self.target.source), place.clone())));
         sources.push((Arc::clone(&image.upstream), image.from.clone()));
         let mut opener = Opener {
@@ -116,11 +116,11 @@ fn was_damaged_on_its_way(error: &Error) -> bool {
 
 /// Opens a blob at the first of several sources that has it.
 struct Opener {
-    sources: Vec<(Arc<dyn Source>, Place)>,
+    sources: Vec<(Arc<dyn Source>, Repository)>,
     blob: Descriptor,
     /// The bytes, where nobody need be asked for them.
     inline: Option<Bytes>,
-    charge: Charge,
+    charge: RequestContext,
     reporter: Arc<dyn Reporter>,
     /// Whether it is known how many bytes are to come; what an earlier run has left is not.
     announced: AtomicBool,

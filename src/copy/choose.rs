@@ -3,18 +3,18 @@
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::engine::{Engine, Image, Survey};
-use super::graph::{CHILDREN, Job};
+use super::engine::{Comparison, CopyImage, Engine};
+use super::graph::{CHILDREN, CopyJob};
 use crate::content::{
-    Charge, Choice, Descriptor, Digest, IndexMode, Links, MAX_MANIFEST, Manifest, ManifestKind, Place, Platform, PlatformFilter, Policy,
-    Presence as At, SPARSE, Source, Verdict, Verified, is_cut_of, kind_of, platforms_of, rewrite, source_of,
+    ChildChoice, ChoiceVerdict, Descriptor, Digest, IndexMode, Links, MAX_MANIFEST, Manifest, ManifestKind, Platform, PlatformFilter,
+    Policy, Presence as At, Repository, RequestContext, SPARSE, Source, Verified, is_cut_of, kind_of, platforms_of, rewrite, source_of,
 };
 use crate::{Error, Kind, Result, Side};
 
 const OP: &str = "choose platforms";
 
 /// What of an image's top manifest is delivered.
-pub(super) struct Portion {
+pub(super) struct SelectedContent {
     /// The manifest that gets the name: the upstream's, or the one that was made of it.
     pub(super) manifest: Manifest,
     /// What is brought below it.
@@ -27,7 +27,7 @@ pub(super) struct Portion {
 
 /// What a look at the target's index has told.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Look {
+pub(super) struct TargetIndex {
     /// The index.
     pub(super) index: Option<Manifest>,
     pub(super) platforms: Vec<String>,
@@ -35,12 +35,12 @@ pub(super) struct Look {
     pub(super) notes: Vec<String>,
 }
 
-impl Portion {
+impl SelectedContent {
     /// All of it.
     pub(super) fn whole(manifest: Manifest) -> Result<Self> {
         let links = manifest.links()?;
         let platforms = platforms_of(&links.manifests);
-        Ok(Portion { manifest, links, platforms, sparse: vec![] })
+        Ok(SelectedContent { manifest, links, platforms, sparse: vec![] })
     }
 }
 
@@ -54,13 +54,13 @@ pub(super) fn fits(policy: &Policy, held: &Descriptor) -> bool {
 ///
 /// # Errors
 /// If it is no image to deliver.
-fn judge(policy: &Policy, choice: &Choice) -> Result<Option<String>> {
+fn judge(policy: &Policy, choice: &ChildChoice) -> Result<Option<String>> {
     let failed = |words: String| Error::new(Side::Upstream, OP, Kind::NotFound, words);
     match choice.verdict() {
-        Verdict::Good => Ok(None),
-        Verdict::Lacking(words) if policy.platforms_required => Err(failed(words).remedy("`platforms_required` is set for its rule")),
-        Verdict::Lacking(words) => Ok(Some(words)),
-        Verdict::Nothing(words) => Err(failed(words).remedy("change `platforms` of the rule or the line")),
+        ChoiceVerdict::Good => Ok(None),
+        ChoiceVerdict::Lacking(words) if policy.platforms_required => Err(failed(words).remedy("`platforms_required` is set for its rule")),
+        ChoiceVerdict::Lacking(words) => Ok(Some(words)),
+        ChoiceVerdict::Nothing(words) => Err(failed(words).remedy("change `platforms` of the rule or the line")),
     }
 }
 
@@ -87,18 +87,18 @@ impl Engine {
     ///
     /// # Errors
     /// If it is for none of the platforms asked for, or lacks one and may not.
-    pub(super) async fn portion(&self, job: &Job<'_>, manifest: Manifest) -> Result<Portion> {
+    pub(super) async fn portion(&self, job: &CopyJob<'_>, manifest: Manifest) -> Result<SelectedContent> {
         let policy = &job.image.policy;
         if policy.platforms.is_empty() || manifest.kind() == ManifestKind::Opaque {
-            return Portion::whole(manifest);
+            return SelectedContent::whole(manifest);
         }
         if manifest.kind() == ManifestKind::Image {
-            let choice = Choice::of_one(self.platform_of(job.image, &manifest).await?, &policy.platforms);
+            let choice = ChildChoice::of_one(self.platform_of(job.image, &manifest).await?, &policy.platforms);
             judge(policy, &choice)?.into_iter().for_each(|note| job.note(note));
-            return Ok(Portion { platforms: named(&choice.delivered), ..Portion::whole(manifest)? });
+            return Ok(SelectedContent { platforms: named(&choice.delivered), ..SelectedContent::whole(manifest)? });
         }
         let links = manifest.links()?;
-        let mut choice = Choice::of(&links.manifests, &policy.platforms);
+        let mut choice = ChildChoice::of(&links.manifests, &policy.platforms);
         for inner in self.nested(job, &choice).await? {
             choice.look_inside(&inner.links()?.manifests);
         }
@@ -106,7 +106,12 @@ impl Engine {
         let platforms = named(&choice.delivered);
         if choice.left_out > 0 && policy.index == IndexMode::Sparse {
             self.presence.add_sparse(&job.image.to, &manifest.digest);
-            return Ok(Portion { manifest, links: Links { manifests: choice.kept, ..links }, platforms, sparse: policy.platforms.clone() });
+            return Ok(SelectedContent {
+                manifest,
+                links: Links { manifests: choice.kept, ..links },
+                platforms,
+                sparse: policy.platforms.clone(),
+            });
         }
         let made = rewrite(&manifest, &policy.platforms)?;
         if choice.left_out > 0 {
@@ -117,11 +122,11 @@ impl Engine {
                 job.keep(&manifest.digest);
             }
         }
-        Ok(Portion { links: made.links()?, manifest: made, platforms, sparse: vec![] })
+        Ok(SelectedContent { links: made.links()?, manifest: made, platforms, sparse: vec![] })
     }
 
     /// The indexes in the index which may hold what is still missing. They are brought whole, so that reading them is for nothing.
-    async fn nested(&self, job: &Job<'_>, choice: &Choice) -> Result<Vec<Manifest>> {
+    async fn nested(&self, job: &CopyJob<'_>, choice: &ChildChoice) -> Result<Vec<Manifest>> {
         let inner: Vec<Descriptor> = if choice.missing.is_empty() { vec![] } else { choice.nested().cloned().collect() };
         let read = stream::iter(inner).map(|child| async move {
             let held = self.holds_manifest(job, &child).await?;
@@ -133,7 +138,7 @@ impl Engine {
     }
 
     /// What a single image is for: its config says so. `None`: it is no image to run, or does not say.
-    async fn platform_of(&self, image: &Image, manifest: &Manifest) -> Result<Option<Platform>> {
+    async fn platform_of(&self, image: &CopyImage, manifest: &Manifest) -> Result<Option<Platform>> {
         let links = manifest.links()?;
         let Some(config) = links.blobs.iter().find(|blob| blob.is_image_config()) else { return Ok(None) };
         self.at_hand.add_inline(manifest);
@@ -143,7 +148,7 @@ impl Engine {
     }
 
     /// The whole of a small blob of `manifest`: from where it is at hand, else the target if it is known to be there, else the upstream.
-    pub(super) async fn small_blob(&self, image: &Image, manifest: &Digest, blob: &Descriptor) -> Result<Bytes> {
+    pub(super) async fn small_blob(&self, image: &CopyImage, manifest: &Digest, blob: &Descriptor) -> Result<Bytes> {
         if blob.size > MAX_MANIFEST as u64 {
             let message = format!("the config has {} bytes, too many to look into", blob.size);
             return Err(Error::new(Side::Upstream, OP, Kind::Unsupported, message));
@@ -176,10 +181,10 @@ impl Engine {
 
     /// Weighs what both sides said: whether the target holds what the policy makes of what the upstream names. Where the policy asks
     /// for platforms, that takes a look at the target's index; the upstream is not asked.
-    pub(super) async fn weigh(&self, image: &Image, wanted: Descriptor, held: Option<Descriptor>) -> Result<Survey> {
+    pub(super) async fn compare_content(&self, image: &CopyImage, wanted: Descriptor, held: Option<Descriptor>) -> Result<Comparison> {
         let held = held.filter(|held| fits(&image.policy, held));
         self.seen.note(&image.to, &wanted, held.as_ref());
-        let mut survey = Survey::of(wanted, held.as_ref().map(|held| held.digest.clone()));
+        let mut survey = Comparison::of(wanted, held.as_ref().map(|held| held.digest.clone()));
         if let Some(held) = held
             && !image.policy.platforms.is_empty()
             && kind_of(&held.media_type) != ManifestKind::Image
@@ -189,7 +194,7 @@ impl Engine {
         Ok(survey)
     }
 
-    async fn look_inside(&self, image: &Image, held: &Descriptor, survey: &mut Survey) -> Result<()> {
+    async fn look_inside(&self, image: &CopyImage, held: &Descriptor, survey: &mut Comparison) -> Result<()> {
         let index = match self.target.source.manifest(&image.to, &held.digest, &image.charge).await {
             Ok(Some(manifest)) if manifest.kind() != ManifestKind::Index => return Ok(()),
             Ok(index) => index,
@@ -222,18 +227,18 @@ impl Engine {
     }
 
     /// A manifest that nobody need be asked for.
-    pub(super) fn manifest_at_hand(&self, image: &Image, manifest: &Descriptor) -> Option<Manifest> {
+    pub(super) fn manifest_at_hand(&self, image: &CopyImage, manifest: &Descriptor) -> Option<Manifest> {
         let bytes = self.at_hand.get(&manifest.digest);
         let known = |bytes| Manifest::known(bytes, Some(&manifest.media_type), manifest.digest.clone(), Side::Upstream).ok();
-        bytes.and_then(known).or_else(|| image.upstream.at_hand(&manifest.digest))
+        bytes.and_then(known).or_else(|| image.upstream.cached(&manifest.digest))
     }
 
     /// What the policy keeps of `index`, whose kept children are at the target; noted in the survey.
     ///
     /// # Errors
     /// If it is for none of the platforms asked for, or lacks one and may not.
-    async fn take_in(&self, image: &Image, index: &Manifest, survey: &mut Survey) -> Result<Choice> {
-        let mut choice = Choice::of(&index.links()?.manifests, &image.policy.platforms);
+    async fn take_in(&self, image: &CopyImage, index: &Manifest, survey: &mut Comparison) -> Result<ChildChoice> {
+        let mut choice = ChildChoice::of(&index.links()?.manifests, &image.policy.platforms);
         let inner: Vec<Descriptor> = if choice.missing.is_empty() { vec![] } else { choice.nested().cloned().collect() };
         let read = stream::iter(inner)
             .map(|child| async move { self.target.source.manifest(&image.to, &child.digest, &image.charge).await })
@@ -242,12 +247,12 @@ impl Engine {
             choice.look_inside(&inner.links()?.manifests);
         }
         let notes = judge(&image.policy, &choice)?.into_iter().collect();
-        *survey.look = Look { index: None, platforms: named(&choice.delivered), children: choice.kept.clone(), notes };
+        *survey.look = TargetIndex { index: None, platforms: named(&choice.delivered), children: choice.kept.clone(), notes };
         Ok(choice)
     }
 
     /// Whether the target holds all of `children`.
-    async fn holds_all(&self, image: &Image, children: &[Descriptor]) -> Result<bool> {
+    async fn holds_all(&self, image: &CopyImage, children: &[Descriptor]) -> Result<bool> {
         let held = stream::iter(children.to_vec()).map(|child| async move {
             let known = self.presence.has(&image.to, &child.digest);
             Ok::<_, Error>(known || self.target.sink.holds_manifest(&image.to, &child, &image.charge).await? == At::Here)
@@ -257,7 +262,13 @@ impl Engine {
 }
 
 /// All bytes of `blob`, checked.
-async fn collected(source: &dyn Source, place: &Place, blob: &Descriptor, charge: &Charge, side: Side) -> Result<Option<Bytes>> {
+async fn collected(
+    source: &dyn Source,
+    place: &Repository,
+    blob: &Descriptor,
+    charge: &RequestContext,
+    side: Side,
+) -> Result<Option<Bytes>> {
     let Some(stream) = source.blob(place, blob, 0, charge).await? else { return Ok(None) };
     let mut checked = Verified::whole(stream, blob, side)?;
     let mut bytes = BytesMut::new();

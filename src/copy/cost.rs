@@ -7,14 +7,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::engine::{Engine, Image, Survey};
+use super::engine::{Comparison, CopyImage, Engine};
 use super::graph::CHILDREN;
-use super::listing::Unread;
+use super::listing::UnreadIndex;
 use super::predict::{self, Known};
 use crate::Result;
 use crate::content::{
-    Choice, Descriptor, Digest, IndexMode, Manifest, ManifestKind, Place, PlatformFilter, Policy, Presence as At, Referrer, is_blob_type,
-    kind_of, rewrite,
+    ChildChoice, Descriptor, Digest, IndexMode, Manifest, ManifestKind, PlatformFilter, Policy, Presence as At, Referrer, Repository,
+    is_blob_type, kind_of, rewrite,
 };
 
 /// Children that the first index of a run is taken to have if nothing says how large it is: two platforms with their attestations, as
@@ -53,7 +53,7 @@ fn asked_for(policy: &Policy, expected: predict::Expected) -> u64 {
 
 /// How many children of `index` are asked for.
 fn wanted_of(policy: &Policy, index: &Manifest) -> Result<Vec<Descriptor>> {
-    Ok(Choice::of(&index.links()?.manifests, &policy.platforms).kept)
+    Ok(ChildChoice::of(&index.links()?.manifests, &policy.platforms).kept)
 }
 
 /// Manifest GETs at the upstream.
@@ -79,15 +79,15 @@ impl Cost {
 
 /// How many children the indexes of a run had, and what is known of each repository's.
 #[derive(Debug, Default)]
-pub(super) struct Seen {
+pub(super) struct ChildCounts {
     indexes: AtomicU64,
     children: AtomicU64,
-    repositories: Mutex<HashMap<Place, Repository>>,
+    repositories: Mutex<HashMap<Repository, RepositoryCounts>>,
 }
 
 /// The indexes of one repository of the target.
 #[derive(Debug, Default)]
-struct Repository {
+struct RepositoryCounts {
     /// The sizes of those that nobody has read, by their digests.
     sizes: BTreeMap<Digest, u64>,
     /// One that the target has, unread.
@@ -96,7 +96,7 @@ struct Repository {
     read: Option<Manifest>,
 }
 
-impl Seen {
+impl ChildCounts {
     pub(super) fn add(&self, children: u64) {
         if children > 0 {
             self.indexes.fetch_add(1, Ordering::Relaxed);
@@ -105,7 +105,7 @@ impl Seen {
     }
 
     /// What both sides said of an image, by HEAD.
-    pub(super) fn note(&self, to: &Place, wanted: &Descriptor, held: Option<&Descriptor>) {
+    pub(super) fn note(&self, to: &Repository, wanted: &Descriptor, held: Option<&Descriptor>) {
         let is_index = |descriptor: &&Descriptor| kind_of(&descriptor.media_type) == ManifestKind::Index;
         let (unread, held) = (Some(wanted).filter(is_index).filter(|wanted| wanted.size > 0), held.filter(is_index));
         if unread.is_none() && held.is_none() {
@@ -118,13 +118,13 @@ impl Seen {
     }
 
     /// An index of the repository was read.
-    pub(super) fn learn(&self, to: &Place, index: &Manifest) {
+    pub(super) fn learn(&self, to: &Repository, index: &Manifest) {
         if index.kind() == ManifestKind::Index {
             self.repositories().entry(to.clone()).or_default().read = Some(index.clone());
         }
     }
 
-    fn repositories(&self) -> MutexGuard<'_, HashMap<Place, Repository>> {
+    fn repositories(&self) -> MutexGuard<'_, HashMap<Repository, RepositoryCounts>> {
         self.repositories.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -146,8 +146,8 @@ pub fn unread_pulls(wanted: &Descriptor) -> (u64, u64) {
 }
 
 /// What these lists and what is in them cost at most.
-fn most_listed(unread: &[Unread]) -> u64 {
-    let of = |unread: &Unread| if unread.index.size > 0 { predict::most_children(unread.index.size) } else { MOST_IN_INDEX };
+fn most_listed(unread: &[UnreadIndex]) -> u64 {
+    let of = |unread: &UnreadIndex| if unread.index.size > 0 { predict::most_children(unread.index.size) } else { MOST_IN_INDEX };
     unread.iter().map(|unread| 1 + of(unread)).sum()
 }
 
@@ -156,7 +156,7 @@ impl Engine {
     ///
     /// # Errors
     /// If the target cannot be asked.
-    pub async fn cost(&self, image: &Image, survey: &Survey) -> Result<Cost> {
+    pub async fn cost(&self, image: &CopyImage, survey: &Comparison) -> Result<Cost> {
         if let Some(rechecked) = &survey.rechecked {
             let read = self.not_free(image, &rechecked.missing).await?;
             let unread = &rechecked.walk.unread;
@@ -173,7 +173,7 @@ impl Engine {
     }
 
     /// The image's own cost, and that of what refers to it, as far as lists tell.
-    async fn and_referrers(&self, image: &Image, survey: &Survey, cost: Cost) -> Result<Cost> {
+    async fn and_referrers(&self, image: &CopyImage, survey: &Comparison, cost: Cost) -> Result<Cost> {
         let subjects = self.subjects_at_hand(image, survey)?;
         let mut walk = survey.walk.lock().await;
         self.list_referrers(image, &mut walk, &subjects).await?;
@@ -193,9 +193,9 @@ impl Engine {
     }
 
     /// What of an image may have referrers that are carried, as far as that is known without reading it.
-    fn subjects_at_hand(&self, image: &Image, survey: &Survey) -> Result<Vec<Digest>> {
+    fn subjects_at_hand(&self, image: &CopyImage, survey: &Comparison) -> Result<Vec<Digest>> {
         let (top, policy) = (&survey.wanted, &image.policy);
-        let Some(index) = image.upstream.at_hand(&top.digest) else {
+        let Some(index) = image.upstream.cached(&top.digest) else {
             // An index is cut, as a rule, where platforms are asked for, and nothing is about the new one.
             let cut = !policy.platforms.is_empty() && policy.index == IndexMode::Rewrite && kind_of(&top.media_type) != ManifestKind::Image;
             return Ok(if cut { vec![] } else { vec![top.digest.clone()] });
@@ -205,7 +205,7 @@ impl Engine {
         Ok(whole.then(|| top.digest.clone()).into_iter().chain(children).collect())
     }
 
-    async fn image_cost(&self, image: &Image, survey: &Survey) -> Result<Cost> {
+    async fn image_cost(&self, image: &CopyImage, survey: &Comparison) -> Result<Cost> {
         let wanted = &survey.wanted;
         if let Some(index) = survey.look.index.as_ref().filter(|index| index.digest == wanted.digest) {
             return self.cost_of_children(image, index).await;
@@ -238,7 +238,7 @@ impl Engine {
 
     /// How many children, of those asked for, an index is expected to have that nobody has read: as many as the target's present image
     /// of that name; else as one of the repository that was read; else as its size says; else as those that the run has read.
-    async fn expected_children(&self, image: &Image, survey: &Survey) -> u64 {
+    async fn expected_children(&self, image: &CopyImage, survey: &Comparison) -> u64 {
         let (policy, size) = (&image.policy, survey.size);
         let known = match self.index_before(image, survey).await {
             Some(before) => Some(before),
@@ -261,7 +261,7 @@ impl Engine {
     }
 
     /// The blobs of an image that must be brought, where everything that tells is at hand; `None` where it is not.
-    pub async fn known_blobs(&self, image: &Image, survey: &Survey) -> Option<Vec<Descriptor>> {
+    pub async fn known_blobs(&self, image: &CopyImage, survey: &Comparison) -> Option<Vec<Descriptor>> {
         let top = self.manifest_at_hand(image, &survey.wanted).or_else(|| {
             let index = survey.look.index.as_ref()?;
             (index.digest == survey.wanted.digest).then(|| index.clone())
@@ -282,7 +282,7 @@ impl Engine {
     ///
     /// # Errors
     /// If it cannot be read.
-    pub async fn read_ahead(&self, image: &Image, survey: &Survey) -> Result<()> {
+    pub async fn read_ahead(&self, image: &CopyImage, survey: &Comparison) -> Result<()> {
         if survey.rechecked.is_some() {
             // It is there; what its new referrers cost is as well known as it can be.
             return Ok(());
@@ -300,7 +300,7 @@ impl Engine {
     }
 
     /// The target's present index of that name: the next one will be alike.
-    async fn index_before(&self, image: &Image, survey: &Survey) -> Option<Manifest> {
+    async fn index_before(&self, image: &CopyImage, survey: &Comparison) -> Option<Manifest> {
         let held = survey.held.as_ref()?;
         let index = match &survey.look.index {
             Some(index) => index.clone(),
@@ -314,7 +314,7 @@ impl Engine {
     ///
     /// # Errors
     /// As [`Engine::cost`].
-    pub async fn estimate(&self, image: &Image, survey: &Survey) -> Result<Cost> {
+    pub async fn estimate(&self, image: &CopyImage, survey: &Comparison) -> Result<Cost> {
         if kind_of(&survey.wanted.media_type) == ManifestKind::Index && survey.held.is_none() {
             let held = self.seen.repositories().get_mut(&image.to).filter(|known| known.read.is_none()).and_then(|known| known.held.take());
             if let Some(held) = held
@@ -328,7 +328,7 @@ impl Engine {
 
     /// What an index costs that is at hand: its children that are asked for and neither at hand nor at the
     /// target. Those that are indexes themselves have children of which only the number is bounded.
-    async fn cost_of_children(&self, image: &Image, index: &Manifest) -> Result<Cost> {
+    async fn cost_of_children(&self, image: &CopyImage, index: &Manifest) -> Result<Cost> {
         self.at_hand.add_inline(index);
         let mut cost = Cost::known(0);
         for child in wanted_of(&image.policy, index)?.into_iter().filter(|child| !is_blob_type(&child.media_type)) {
@@ -342,12 +342,12 @@ impl Engine {
     }
 
     /// How many of these referrers the upstream must be asked for.
-    async fn not_free(&self, image: &Image, referrers: &[Referrer]) -> Result<u64> {
+    async fn not_free(&self, image: &CopyImage, referrers: &[Referrer]) -> Result<u64> {
         let asked = stream::iter(referrers.to_vec()).map(|referrer| async move { self.is_free(image, &referrer.manifest).await });
         asked.buffer_unordered(CHILDREN).try_fold(0, |pulls, free| async move { Ok(pulls + u64::from(!free)) }).await
     }
 
-    async fn is_free(&self, image: &Image, child: &Descriptor) -> Result<bool> {
+    async fn is_free(&self, image: &CopyImage, child: &Descriptor) -> Result<bool> {
         if self.manifest_at_hand(image, child).is_some() || self.elsewhere(&image.to, &child.digest).is_some() {
             return Ok(true);
         }

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::engine::{Engine, Image};
+use super::engine::{CopyImage, Engine};
 use crate::content::{Created, Descriptor, Digest, Manifest, ManifestKind, created, created_in_config, kind_of, source_of};
 use crate::{Error, Kind, Result, Side};
 
@@ -14,7 +14,7 @@ type Told = Option<Timestamp>;
 
 /// Where a date is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
+enum DateSide {
     /// In the image's repository at the target.
     Target,
     /// At the upstream, and what the run has brought to the target already, there.
@@ -26,7 +26,7 @@ impl Engine {
     ///
     /// # Errors
     /// If one side cannot be asked.
-    pub async fn resolve(&self, image: &Image) -> Result<Option<Descriptor>> {
+    pub async fn resolve(&self, image: &CopyImage) -> Result<Option<Descriptor>> {
         if !self.options.recheck
             && let Some(held) = self.immutable(image).await?
         {
@@ -40,13 +40,15 @@ impl Engine {
     ///
     /// # Errors
     /// If the target cannot be asked.
-    pub async fn created_at_target(&self, image: &Image, wanted: &Descriptor) -> Result<Option<Told>> {
+    pub async fn created_at_target(&self, image: &CopyImage, wanted: &Descriptor) -> Result<Option<Told>> {
         let held = self.target.sink.published(&image.to, &image.publish, &image.charge).await?;
         let told = match held {
-            Some(held) if held.digest == wanted.digest => self.told(image, &held.digest, End::Target).await,
+            Some(held) if held.digest == wanted.digest => self.told(image, &held.digest, DateSide::Target).await,
             // Cut to the platforms asked for, it is of the same date.
-            Some(held) if !image.policy.platforms.is_empty() => match self.manifest_of(image, &held.digest, End::Target).await {
-                Ok(Some(index)) if source_of(&index).as_ref() == Some(&wanted.digest) => self.told(image, &held.digest, End::Target).await,
+            Some(held) if !image.policy.platforms.is_empty() => match self.manifest_of(image, &held.digest, DateSide::Target).await {
+                Ok(Some(index)) if source_of(&index).as_ref() == Some(&wanted.digest) => {
+                    self.told(image, &held.digest, DateSide::Target).await
+                }
                 Ok(_) => Ok(None),
                 Err(error) => Err(error),
             },
@@ -59,8 +61,8 @@ impl Engine {
     }
 
     /// How many pulls [`Engine::created`] costs at most.
-    pub fn pulls_for_date(&self, image: &Image, wanted: &Descriptor) -> u64 {
-        let at_hand = |digest: &Digest| image.upstream.at_hand(digest);
+    pub fn pulls_for_date(&self, image: &CopyImage, wanted: &Descriptor) -> u64 {
+        let at_hand = |digest: &Digest| image.upstream.cached(digest);
         match at_hand(&wanted.digest) {
             None => 1 + u64::from(kind_of(&wanted.media_type) != ManifestKind::Image),
             Some(manifest) => match created(&manifest) {
@@ -74,11 +76,11 @@ impl Engine {
     ///
     /// # Errors
     /// If the upstream cannot be asked, or what it has is no image.
-    pub async fn created(&self, image: &Image, wanted: &Descriptor) -> Result<Told> {
+    pub async fn created(&self, image: &CopyImage, wanted: &Descriptor) -> Result<Told> {
         if self.stop_requested() {
             return Err(Error::cancelled("read creation date"));
         }
-        let told = self.told(image, &wanted.digest, End::Upstream).await;
+        let told = self.told(image, &wanted.digest, DateSide::Upstream).await;
         let missing = || {
             let message = format!("the upstream does not have all of {}", wanted.digest);
             Error::new(Side::Upstream, "read creation date", Kind::NotFound, message)
@@ -87,7 +89,7 @@ impl Engine {
     }
 
     /// `None`: something that would tell is not there.
-    async fn told(&self, image: &Image, wanted: &Digest, end: End) -> Result<Option<Told>> {
+    async fn told(&self, image: &CopyImage, wanted: &Digest, end: DateSide) -> Result<Option<Told>> {
         let mut digest = wanted.clone();
         for _ in 0..MAX_DEPTH {
             let Some(manifest) = self.manifest_of(image, &digest, end).await? else { return Ok(None) };
@@ -96,7 +98,7 @@ impl Engine {
                 Created::Unsaid => return Ok(Some(None)),
                 Created::Child(child) => digest = child.digest,
                 Created::Config(config) => {
-                    if end == End::Target {
+                    if end == DateSide::Target {
                         // It has been read there, and came there after its config.
                         self.presence.add(&image.to, &digest);
                     }
@@ -107,10 +109,10 @@ impl Engine {
         Ok(Some(None))
     }
 
-    async fn manifest_of(&self, image: &Image, digest: &Digest, end: End) -> Result<Option<Manifest>> {
+    async fn manifest_of(&self, image: &CopyImage, digest: &Digest, end: DateSide) -> Result<Option<Manifest>> {
         // One at a time, so that whoever comes second finds what the first one's source has kept.
         let _leading = self.leaders.hold(digest.clone()).await;
-        let at = if end == End::Target { Some(image.to.clone()) } else { self.presence.anywhere(digest) };
+        let at = if end == DateSide::Target { Some(image.to.clone()) } else { self.presence.anywhere(digest) };
         if let Some(place) = at {
             match self.target.source.manifest(&place, digest, &image.charge).await {
                 Ok(Some(manifest)) => {
@@ -123,7 +125,7 @@ impl Engine {
                 Err(error) => return Err(error),
             }
         }
-        if end == End::Target {
+        if end == DateSide::Target {
             return Ok(None);
         }
         let manifest = image.upstream.manifest(&image.from, digest, &image.charge).await?;

@@ -5,13 +5,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
-use super::at_hand::AtHand;
-use super::choose::{Look, Portion, fits};
-use super::cost::{LIKELY_IN_INDEX, Seen};
-use super::listing::{Memory, Walk};
-use super::presence::{Locks, Presence};
-use super::recheck::Rechecked;
-use crate::content::{Charge, Descriptor, Digest, Place, Policy, Publication, Referrer, Sink, Source, is_schema1, schema1};
+use super::at_hand::CachedContent;
+use super::choose::{SelectedContent, TargetIndex, fits};
+use super::cost::{ChildCounts, LIKELY_IN_INDEX};
+use super::listing::{ReferrerMemory, ReferrerWalk};
+use super::presence::{KeyedLocks, PresenceMap};
+use super::recheck::RecheckResult;
+use crate::content::{Descriptor, Digest, Policy, Publication, Referrer, Repository, RequestContext, Sink, Source, is_schema1, schema1};
 use crate::name::Reference;
 use crate::report::{Reporter, Status};
 use crate::resume::Deliveries;
@@ -19,7 +19,7 @@ use crate::{Error, Kind, Result, Side};
 
 /// The store that is being stocked: the same one, to write and to read.
 #[derive(Clone)]
-pub struct Target {
+pub struct TargetEnds {
     /// Where content is put.
     pub sink: Arc<dyn Sink>,
     /// Where it is read back, so that the upstream need not be asked again.
@@ -28,23 +28,23 @@ pub struct Target {
 
 /// One image to be delivered.
 #[derive(Clone)]
-pub struct Image {
+pub struct CopyImage {
     /// Its canonical name at the upstream (`docker.io/library/alpine:3.20`).
     pub name: Arc<str>,
     /// Who is asked what it is, and where its content is read.
     pub upstream: Arc<dyn Source>,
     /// Its repository there.
-    pub from: Place,
+    pub from: Repository,
     /// What is asked for there. A digest is not resolved.
     pub wanted: Reference,
     /// What the upstream has said it is, if it was asked before.
     pub resolved: Option<Descriptor>,
     /// Its repository at the target.
-    pub to: Place,
+    pub to: Repository,
     /// The name it gets there.
     pub publish: Reference,
     /// Who pays.
-    pub charge: Charge,
+    pub charge: RequestContext,
     /// The tag is one that never moves: if the target has it, the upstream is not asked.
     pub immutable: bool,
     /// What of it is delivered.
@@ -53,7 +53,7 @@ pub struct Image {
 
 /// What became of an image that did not fail.
 #[derive(Debug)]
-pub struct Delivered {
+pub struct CopyOutcome {
     /// `copied`, `current` or `warmed`.
     pub status: Status,
     /// The digest at the target.
@@ -72,7 +72,7 @@ pub struct Delivered {
 
 /// What both sides say of an image.
 #[derive(Debug, Clone)]
-pub struct Survey {
+pub struct Comparison {
     /// What the upstream names.
     pub wanted: Descriptor,
     /// The bytes of its manifest, as far as a HEAD has said; 0: it has not. A hint: what is read may differ.
@@ -84,25 +84,25 @@ pub struct Survey {
     /// What of the upstream's it was made from, if that is known: itself, or the index that was cut to some platforms.
     pub(super) made_from: Option<Digest>,
     /// What the target's index has told, where it was read.
-    pub(super) look: Box<Look>,
+    pub(super) look: Box<TargetIndex>,
     /// What is known of the image's referrers.
-    pub(super) walk: Arc<tokio::sync::Mutex<Walk>>,
+    pub(super) walk: Arc<tokio::sync::Mutex<ReferrerWalk>>,
     /// The target has the image, and lacks some of its referrers.
-    pub(super) rechecked: Option<Arc<Rechecked>>,
+    pub(super) rechecked: Option<Arc<RecheckResult>>,
 }
 
 /// What a survey leads to.
 #[derive(Debug)]
-pub enum Next {
+pub enum NextStep {
     /// Nothing is to be done.
-    Nothing(Delivered),
+    Nothing(CopyOutcome),
     /// The image must be brought.
-    Bring(Box<Survey>),
+    Bring(Box<Comparison>),
 }
 
 /// How upstream and target compare, by HEADs alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Standing {
+pub enum ImageState {
     /// The target has what the upstream names, or, of this digest, what is made of it.
     Current(Digest),
     /// The target has nothing under that name.
@@ -118,13 +118,13 @@ pub enum Standing {
 
 /// Blobs, by what had to be done for them.
 #[derive(Debug, Default)]
-pub struct Counts {
+pub struct BlobCounts {
     pub(super) copied: AtomicU64,
     pub(super) mounted: AtomicU64,
     pub(super) present: AtomicU64,
 }
 
-impl Counts {
+impl BlobCounts {
     /// Blobs whose bytes were moved.
     pub fn copied(&self) -> u64 {
         self.copied.load(Ordering::Relaxed)
@@ -150,7 +150,7 @@ pub trait Room: std::fmt::Debug + Send + Sync {
 
 /// How an [`Engine`] behaves.
 #[derive(Debug, Clone, Default)]
-pub struct Options {
+pub struct CopyOptions {
     /// Asked before blobs are read.
     pub room: Option<Arc<dyn Room>>,
     /// Do not take an equal digest as proof that the target has the whole image: ask it for every piece.
@@ -164,18 +164,18 @@ pub struct Options {
 
 /// Copies images into one target. Shared by all images of a run, because what one of them brought the others need not.
 pub struct Engine {
-    pub(super) target: Target,
+    pub(super) target: TargetEnds,
     pub(super) reporter: Arc<dyn Reporter>,
-    pub(super) options: Options,
-    pub(super) presence: Presence,
+    pub(super) options: CopyOptions,
+    pub(super) presence: PresenceMap,
     /// One task at a time brings a digest into a repository.
-    pub(super) nodes: Locks<(Place, Digest)>,
+    pub(super) nodes: KeyedLocks<(Repository, Digest)>,
     /// One task at a time reads a digest from an upstream; held only while it is asked for and moved.
-    pub(super) leaders: Locks<Digest>,
-    pub(super) counts: Counts,
-    pub(super) seen: Seen,
-    pub(super) referrers: Memory,
-    pub(super) at_hand: AtHand,
+    pub(super) leaders: KeyedLocks<Digest>,
+    pub(super) counts: BlobCounts,
+    pub(super) seen: ChildCounts,
+    pub(super) referrers: ReferrerMemory,
+    pub(super) at_hand: CachedContent,
     /// No new work is begun once this is cancelled.
     pub(super) stop: CancellationToken,
     fatal: Mutex<Option<Error>>,
@@ -183,30 +183,30 @@ pub struct Engine {
 
 impl Engine {
     /// An engine that fills `target`. When `stop` is cancelled, transfers under way go on and nothing new begins.
-    pub fn new(target: Target, reporter: Arc<dyn Reporter>, options: Options, stop: CancellationToken) -> Arc<Self> {
+    pub fn new(target: TargetEnds, reporter: Arc<dyn Reporter>, options: CopyOptions, stop: CancellationToken) -> Arc<Self> {
         Arc::new(Engine {
             target,
             reporter,
-            at_hand: AtHand::new(!options.warm),
+            at_hand: CachedContent::new(!options.warm),
             options,
-            presence: Presence::default(),
-            nodes: Locks::default(),
-            leaders: Locks::default(),
-            counts: Counts::default(),
-            seen: Seen::default(),
-            referrers: Memory::default(),
+            presence: PresenceMap::default(),
+            nodes: KeyedLocks::default(),
+            leaders: KeyedLocks::default(),
+            counts: BlobCounts::default(),
+            seen: ChildCounts::default(),
+            referrers: ReferrerMemory::default(),
             stop,
             fatal: Mutex::new(None),
         })
     }
 
     /// What was done for blobs so far.
-    pub fn counts(&self) -> &Counts {
+    pub fn counts(&self) -> &BlobCounts {
         &self.counts
     }
 
     /// A repository of the target, as useful to `to` as any, that is known to hold `digest`.
-    pub(super) fn elsewhere(&self, to: &Place, digest: &Digest) -> Option<Place> {
+    pub(super) fn elsewhere(&self, to: &Repository, digest: &Digest) -> Option<Repository> {
         if self.options.warm { self.presence.has(to, digest).then(|| to.clone()) } else { self.presence.anywhere(digest) }
     }
 
@@ -224,19 +224,19 @@ impl Engine {
     ///
     /// # Errors
     /// If one of them cannot be asked, or the upstream does not have the image.
-    pub async fn compare(&self, image: &Image) -> Result<(Standing, Survey)> {
+    pub async fn compare(&self, image: &CopyImage) -> Result<(ImageState, Comparison)> {
         if let Some(held) = self.immutable(image).await? {
-            let survey = Survey::of(Descriptor::new("", held.clone(), 0), Some(held.clone()));
-            return Ok((Standing::Current(held), survey));
+            let survey = Comparison::of(Descriptor::new("", held.clone(), 0), Some(held.clone()));
+            return Ok((ImageState::Current(held), survey));
         }
         let mut survey = self.ask(image).await?;
         let standing = match &survey.held {
-            Some(held) if survey.current => Standing::Current(held.clone()),
-            Some(held) if *held != survey.wanted.digest => Standing::Moved { from: held.clone(), to: survey.wanted.digest.clone() },
+            Some(held) if survey.current => ImageState::Current(held.clone()),
+            Some(held) if *held != survey.wanted.digest => ImageState::Moved { from: held.clone(), to: survey.wanted.digest.clone() },
             // The right name of what is not (all) there.
-            Some(_) | None => Standing::Missing(survey.wanted.digest.clone()),
+            Some(_) | None => ImageState::Missing(survey.wanted.digest.clone()),
         };
-        if matches!(standing, Standing::Current(_)) {
+        if matches!(standing, ImageState::Current(_)) {
             survey.rechecked = self.recheck(image, &survey).await?.filter(|rechecked| !rechecked.is_quiet()).map(Arc::new);
         }
         Ok((standing, survey))
@@ -246,37 +246,37 @@ impl Engine {
     ///
     /// # Errors
     /// As [`Engine::compare`].
-    pub async fn survey(&self, image: &Image) -> Result<Next> {
+    pub async fn survey(&self, image: &CopyImage) -> Result<NextStep> {
         let surveyed = self.try_survey(image).await;
         surveyed.map_err(|error| error.subject(&*image.charge.image))
     }
 
-    async fn try_survey(&self, image: &Image) -> Result<Next> {
+    async fn try_survey(&self, image: &CopyImage) -> Result<NextStep> {
         if !self.options.recheck
             && let Some(held) = self.immutable(image).await?
         {
-            let delivered = Delivered { source_digest: None, ..Delivered::new(Status::Current, held, None) };
-            return Ok(Next::Nothing(delivered));
+            let delivered = CopyOutcome { source_digest: None, ..CopyOutcome::new(Status::Current, held, None) };
+            return Ok(NextStep::Nothing(delivered));
         }
         let survey = self.ask(image).await?;
         if let Some(held) = survey.held.as_ref().filter(|_| image.immutable && survey.made_from.as_ref() != Some(&survey.wanted.digest)) {
-            let mut delivered = Delivered::new(Status::Current, held.clone(), None);
+            let mut delivered = CopyOutcome::new(Status::Current, held.clone(), None);
             let moved = &survey.wanted.digest;
             delivered.notes = vec![format!("the upstream has moved this immutable tag to {moved}; the target keeps {held}")];
             delivered.source_digest = Some(moved.clone());
-            return Ok(Next::Nothing(delivered));
+            return Ok(NextStep::Nothing(delivered));
         }
         match &survey.held {
             Some(held) if survey.current && !self.options.recheck => {
                 let delivered = survey.current(held.clone());
                 self.look_again(image, survey, delivered).await
             }
-            _ => Ok(Next::Bring(Box::new(survey))),
+            _ => Ok(NextStep::Bring(Box::new(survey))),
         }
     }
 
     /// What the target has under an immutable tag: it cannot have changed upstream, so nobody is asked there.
-    pub(super) async fn immutable(&self, image: &Image) -> Result<Option<Digest>> {
+    pub(super) async fn immutable(&self, image: &CopyImage) -> Result<Option<Digest>> {
         if !image.immutable {
             return Ok(None);
         }
@@ -289,10 +289,10 @@ impl Engine {
     /// # Errors
     /// The first failure; nothing is named then. A full disk fails the first image that meets it and stops the run, see
     /// [`Engine::fatal`]; for the others it is an interruption.
-    pub async fn deliver(self: &Arc<Self>, image: &Image) -> Result<Delivered> {
+    pub async fn deliver(self: &Arc<Self>, image: &CopyImage) -> Result<CopyOutcome> {
         match self.survey(image).await? {
-            Next::Nothing(delivered) => Ok(delivered),
-            Next::Bring(survey) => self.bring_image(image, *survey).await,
+            NextStep::Nothing(delivered) => Ok(delivered),
+            NextStep::Bring(survey) => self.bring_image(image, *survey).await,
         }
     }
 
@@ -300,7 +300,7 @@ impl Engine {
     ///
     /// # Errors
     /// As [`Engine::deliver`].
-    pub async fn bring_image(self: &Arc<Self>, image: &Image, survey: Survey) -> Result<Delivered> {
+    pub async fn bring_image(self: &Arc<Self>, image: &CopyImage, survey: Comparison) -> Result<CopyOutcome> {
         let delivered = self.try_bring(image, survey).await;
         if let Err(error) = &delivered
             && error.kind() == Kind::DiskFull
@@ -316,12 +316,12 @@ impl Engine {
         delivered.map_err(|error| error.subject(&*image.charge.image))
     }
 
-    async fn try_bring(self: &Arc<Self>, image: &Image, survey: Survey) -> Result<Delivered> {
+    async fn try_bring(self: &Arc<Self>, image: &CopyImage, survey: Comparison) -> Result<CopyOutcome> {
         if let Some(rechecked) = &survey.rechecked {
             return self.bring_new(image, &survey, rechecked).await;
         }
-        let Survey { wanted, held, walk, .. } = survey;
-        let mut job = super::graph::Job::new(image);
+        let Comparison { wanted, held, walk, .. } = survey;
+        let mut job = super::graph::CopyJob::new(image);
         let mut walk = std::mem::take(&mut *walk.lock().await);
         // First, because it is free: where the lists cannot be had, no pull is spent.
         self.list_referrers(image, &mut walk, std::slice::from_ref(&wanted.digest)).await?;
@@ -334,7 +334,7 @@ impl Engine {
             (false, true) => Status::Current,
             (false, false) => Status::Copied,
         };
-        let mut delivered = Delivered::new(status, portion.manifest.digest.clone(), Some(&portion));
+        let mut delivered = CopyOutcome::new(status, portion.manifest.digest.clone(), Some(&portion));
         delivered.source_digest = Some(wanted.digest);
         let (children, gone) = self.with_referrers(&job, walk, &portion, &mut delivered, named, &mut holding).await?;
         if !named || moved {
@@ -350,7 +350,7 @@ impl Engine {
     }
 
     /// What the upstream names, and what the target has under that name. A digest that is asked for needs no upstream.
-    async fn ask(&self, image: &Image) -> Result<Survey> {
+    async fn ask(&self, image: &CopyImage) -> Result<Comparison> {
         if self.stop.is_cancelled() {
             return Err(Error::cancelled("resolve tag"));
         }
@@ -367,11 +367,11 @@ impl Engine {
         let target = self.target.sink.published(&image.to, &image.publish, &image.charge);
         // The target first: while it is down, nothing is asked of the upstream.
         let (held, wanted) = futures_util::future::try_join(target, upstream).await?;
-        self.weigh(image, wanted, held).await
+        self.compare_content(image, wanted, held).await
     }
 
     /// Makes the target hold an image that is complete but for its name.
-    pub(super) async fn put_by_digest(self: &Arc<Self>, job: &super::graph::Job<'_>, portion: &Portion) -> Result<()> {
+    pub(super) async fn put_by_digest(self: &Arc<Self>, job: &super::graph::CopyJob<'_>, portion: &SelectedContent) -> Result<()> {
         let (image, digest) = (job.image, &portion.manifest.digest);
         if self.presence.has(&image.to, digest) {
             return Ok(());
@@ -391,7 +391,7 @@ impl Engine {
         Ok(())
     }
 
-    async fn publish(self: &Arc<Self>, job: &super::graph::Job<'_>, portion: &Portion) -> Result<()> {
+    async fn publish(self: &Arc<Self>, job: &super::graph::CopyJob<'_>, portion: &SelectedContent) -> Result<()> {
         let image = job.image;
         let publication = Publication {
             place: image.to.clone(),
@@ -423,7 +423,7 @@ fn no_absent(error: Error) -> Error {
     error.rather("the upstream lacks some of what its own index lists, and the target takes no such index: deliver the platforms that are there (`platforms` of the rule)")
 }
 
-fn not_found(image: &Image) -> Error {
+fn not_found(image: &CopyImage) -> Error {
     Error::new(Side::Upstream, "resolve tag", Kind::NotFound, "the upstream has no such tag or repository")
         .status(404)
         .code("MANIFEST_UNKNOWN")
@@ -431,11 +431,11 @@ fn not_found(image: &Image) -> Error {
         .remedy("check the name and tag in the list")
 }
 
-impl Survey {
+impl Comparison {
     /// What both sides said, before anybody has looked closer.
     pub(crate) fn of(wanted: Descriptor, held: Option<Digest>) -> Self {
         let current = held.as_ref() == Some(&wanted.digest);
-        Survey {
+        Comparison {
             size: wanted.size,
             wanted,
             made_from: held.clone(),
@@ -448,10 +448,10 @@ impl Survey {
     }
 
     /// What there is to say of an image that the target has, under `held`.
-    pub(super) fn current(&self, held: Digest) -> Delivered {
-        let Look { platforms, children, notes, .. } = Look::clone(&self.look);
+    pub(super) fn current(&self, held: Digest) -> CopyOutcome {
+        let TargetIndex { platforms, children, notes, .. } = TargetIndex::clone(&self.look);
         let source_digest = Some(self.wanted.digest.clone());
-        Delivered { source_digest, platforms, children, notes, ..Delivered::new(Status::Current, held, None) }
+        CopyOutcome { source_digest, platforms, children, notes, ..CopyOutcome::new(Status::Current, held, None) }
     }
 
     /// Whether the target has the image, and lacks some of its referrers.
@@ -460,10 +460,10 @@ impl Survey {
     }
 }
 
-impl Delivered {
-    pub(super) fn new(status: Status, digest: Digest, portion: Option<&Portion>) -> Self {
+impl CopyOutcome {
+    pub(super) fn new(status: Status, digest: Digest, portion: Option<&SelectedContent>) -> Self {
         let (platforms, children) = portion.map(|portion| (portion.platforms.clone(), portion.links.manifests.clone())).unwrap_or_default();
         let source_digest = Some(digest.clone());
-        Delivered { status, source_digest, digest, platforms, children, referrers: vec![], notes: vec![] }
+        CopyOutcome { status, source_digest, digest, platforms, children, referrers: vec![], notes: vec![] }
     }
 }

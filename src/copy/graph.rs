@@ -7,8 +7,8 @@ use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt, stream};
 use tokio::task::JoinSet;
 
-use super::choose::Portion;
-use super::engine::{Engine, Image};
+use super::choose::SelectedContent;
+use super::engine::{CopyImage, Engine};
 use crate::content::{Descriptor, Digest, ForeignLayers, Links, Manifest, ManifestKind, Presence as At, is_blob_type};
 use crate::{Error, Kind, Result, Side, internal};
 
@@ -20,8 +20,8 @@ pub(super) const CHILDREN: usize = 8;
 const MAX_DEPTH: usize = 8;
 
 /// An image being delivered.
-pub(super) struct Job<'a> {
-    pub(super) image: &'a Image,
+pub(super) struct CopyJob<'a> {
+    pub(super) image: &'a CopyImage,
     /// Set once a piece has failed: what has not begun need not.
     pub(super) failed: Arc<AtomicBool>,
     /// Set once anything was written to the target.
@@ -35,9 +35,9 @@ pub(super) struct Job<'a> {
     absent: Mutex<Vec<Descriptor>>,
 }
 
-impl<'a> Job<'a> {
-    pub(super) fn new(image: &'a Image) -> Self {
-        Job {
+impl<'a> CopyJob<'a> {
+    pub(super) fn new(image: &'a CopyImage) -> Self {
+        CopyJob {
             image,
             failed: Arc::default(),
             moved: AtomicBool::new(false),
@@ -110,14 +110,14 @@ fn is_gone(error: &Error) -> bool {
 }
 
 /// Whether `blob` is a foreign layer that is not to be fetched.
-fn left_to_its_vendor(job: &Job<'_>, blob: &Descriptor) -> bool {
+fn left_to_its_vendor(job: &CopyJob<'_>, blob: &Descriptor) -> bool {
     blob.is_foreign() && job.image.policy.foreign_layers == ForeignLayers::Skip
 }
 
 impl Engine {
     /// Brings what the image's policy wants of what its top manifest refers to; gives that, and whether anything had to be written.
     /// The caller holds the digest until its name is given, so that another tag of it finds it there.
-    pub(super) async fn root(self: &Arc<Self>, job: &Job<'_>, wanted: &Descriptor) -> Result<(Portion, bool)> {
+    pub(super) async fn root(self: &Arc<Self>, job: &CopyJob<'_>, wanted: &Descriptor) -> Result<(SelectedContent, bool)> {
         let image = job.image;
         // A cache learns a name by being asked for it, whatever it holds.
         let held = if self.options.warm { At::Absent } else { self.holds_manifest(job, wanted).await? };
@@ -127,7 +127,7 @@ impl Engine {
             && let Some(manifest) = self.target.source.manifest(&image.to, &wanted.digest, &image.charge).await?
         {
             job.has_read(wanted);
-            return Ok((Portion::whole(manifest)?, false));
+            return Ok((SelectedContent::whole(manifest)?, false));
         }
         // A HEAD's Content-Length is a hint (of a compressed answer it is another): the digest decides.
         let hinted = Descriptor { size: 0, ..wanted.clone() };
@@ -147,7 +147,7 @@ impl Engine {
     }
 
     /// The portion as it could be brought: an index that lists what its upstream does not have is carried as it is.
-    fn without_absent(&self, job: &Job<'_>, mut portion: Portion) -> Result<Portion> {
+    fn without_absent(&self, job: &CopyJob<'_>, mut portion: SelectedContent) -> Result<SelectedContent> {
         let absent = job.absent();
         if absent.is_empty() {
             return Ok(portion);
@@ -171,7 +171,7 @@ impl Engine {
     }
 
     /// Brings one child manifest with all it refers to.
-    fn child<'a>(self: &'a Arc<Self>, job: &'a Job<'_>, child: Descriptor, depth: usize) -> BoxFuture<'a, Result<()>> {
+    fn child<'a>(self: &'a Arc<Self>, job: &'a CopyJob<'_>, child: Descriptor, depth: usize) -> BoxFuture<'a, Result<()>> {
         async move {
             if is_blob_type(&child.media_type) {
                 job.note("its index lists layers, as a build cache does: they are carried as layers".to_owned());
@@ -211,7 +211,7 @@ impl Engine {
 
     /// Brings what a manifest refers to. When a piece fails, those under way are let finish (their pulls are spent, and other
     /// images may be waiting for them), and those not begun are not.
-    pub(super) async fn fill(self: &Arc<Self>, job: &Job<'_>, Links { manifests, blobs, .. }: Links, depth: usize) -> Result<()> {
+    pub(super) async fn fill(self: &Arc<Self>, job: &CopyJob<'_>, Links { manifests, blobs, .. }: Links, depth: usize) -> Result<()> {
         if depth >= MAX_DEPTH && !manifests.is_empty() {
             return Err(Error::new(
                 Side::Upstream,
@@ -236,7 +236,7 @@ impl Engine {
     }
 
     /// Brings blobs, each in a task of its own so that hashing uses all cores.
-    async fn blobs(self: &Arc<Self>, job: &Job<'_>, blobs: Vec<Descriptor>) -> Result<()> {
+    async fn blobs(self: &Arc<Self>, job: &CopyJob<'_>, blobs: Vec<Descriptor>) -> Result<()> {
         self.options.room.as_ref().map_or(Ok(()), |room| room.admit(&blobs))?;
         let mut tasks = JoinSet::new();
         let mut seen = std::collections::HashSet::new();
@@ -273,7 +273,7 @@ impl Engine {
 
     /// Reads a manifest from the cheapest place: the target if it is known to have it, in any repository, else the
     /// upstream. `held`: whether the image's own repository has it.
-    pub(super) async fn read(&self, job: &Job<'_>, wanted: &Descriptor, held: &At) -> Result<Manifest> {
+    pub(super) async fn read(&self, job: &CopyJob<'_>, wanted: &Descriptor, held: &At) -> Result<Manifest> {
         let image = job.image;
         if self.at_hand.get(&wanted.digest).is_some()
             && let Some(manifest) = self.manifest_at_hand(image, wanted)
@@ -315,7 +315,7 @@ impl Engine {
         Ok(manifest)
     }
 
-    pub(super) async fn holds_manifest(&self, job: &Job<'_>, manifest: &Descriptor) -> Result<At> {
+    pub(super) async fn holds_manifest(&self, job: &CopyJob<'_>, manifest: &Descriptor) -> Result<At> {
         let image = job.image;
         if self.presence.has(&image.to, &manifest.digest) {
             return Ok(At::Here);
@@ -331,7 +331,7 @@ impl Engine {
         Ok(held)
     }
 
-    async fn put(self: &Arc<Self>, job: &Job<'_>, manifest: &Manifest) -> Result<()> {
+    async fn put(self: &Arc<Self>, job: &CopyJob<'_>, manifest: &Manifest) -> Result<()> {
         let image = job.image;
         job.moved.store(true, Ordering::Relaxed);
         match self.target.sink.put_manifest(&image.to, manifest, &image.charge).await {
@@ -345,7 +345,11 @@ impl Engine {
 
     /// The target refused a manifest because it misses something that it, or a mount, said to be there: everything the
     /// manifest refers to is brought again, once, without believing either.
-    pub(super) fn refill<'a>(self: &'a Arc<Self>, job: &'a Job<'_>, Links { manifests, blobs, .. }: Links) -> BoxFuture<'a, Result<()>> {
+    pub(super) fn refill<'a>(
+        self: &'a Arc<Self>,
+        job: &'a CopyJob<'_>,
+        Links { manifests, blobs, .. }: Links,
+    ) -> BoxFuture<'a, Result<()>> {
         async move {
             for blob in blobs.iter().filter(|blob| !left_to_its_vendor(job, blob)) {
                 self.presence.forget(&job.image.to, &blob.digest);

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::sync::OnceCell;
 
-use super::engine::{Engine, Image};
-use super::presence::Locks;
-use crate::content::{Descriptor, Digest, DigestTags, Manifest, ManifestKind, Place, Referrer, ReferrerList, Referrers};
+use super::engine::{CopyImage, Engine};
+use super::presence::KeyedLocks;
+use crate::content::{Descriptor, Digest, DigestTags, Manifest, ManifestKind, Referrer, ReferrerList, Referrers, Repository};
 use crate::name::Reference;
 use crate::{Error, Kind, Result, Side};
 
@@ -28,11 +28,11 @@ const OPERATION: &str = "list referrers";
 
 /// What the lists say about an image's referrers, as far as they have been asked.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Walk {
+pub(super) struct ReferrerWalk {
     /// Those that are wanted, as far as that is known, in the order they were found: those of a subject together.
-    pub(super) found: Vec<Found>,
+    pub(super) found: Vec<FoundReferrer>,
     /// What must be read to know more.
-    pub(super) unread: Vec<Unread>,
+    pub(super) unread: Vec<UnreadIndex>,
     /// Remarks on what could not be looked for, each once.
     pub(super) notes: BTreeSet<String>,
     /// What was asked about.
@@ -42,14 +42,14 @@ pub(super) struct Walk {
 
 /// A referrer, and how far from the image it is.
 #[derive(Debug, Clone)]
-pub(super) struct Found {
+pub(super) struct FoundReferrer {
     pub(super) referrer: Referrer,
     pub(super) depth: usize,
 }
 
 /// An index of referrers, under the tag that stands for the API, that nobody has read.
 #[derive(Debug, Clone)]
-pub(super) struct Unread {
+pub(super) struct UnreadIndex {
     pub(super) subject: Digest,
     pub(super) index: Descriptor,
     depth: usize,
@@ -57,38 +57,38 @@ pub(super) struct Unread {
 
 /// What refers to one digest.
 #[derive(Debug, Default)]
-pub(super) struct Listed {
+pub(super) struct ListedReferrers {
     referrers: Vec<Referrer>,
     index: Option<Descriptor>,
     notes: Vec<String>,
 }
 
 /// The upstream's host, its repository, the subject, and what is wanted of it.
-type Asked = (String, Place, Digest, Referrers);
+type Asked = (String, Repository, Digest, Referrers);
 
 /// Where a referrer is found at the target: the repository, what it is about, its own digest, and its tag if it has one.
-pub(super) type Spot = (Place, Digest, Digest, Option<String>);
+pub(super) type Spot = (Repository, Digest, Digest, Option<String>);
 
 /// Asked for once, whoever else wants it.
 type Once<K, V> = Mutex<HashMap<K, Arc<OnceCell<Arc<V>>>>>;
 
 /// What a run knows of referrers, at both ends.
 #[derive(Debug, Default)]
-pub(super) struct Memory {
-    lists: Once<Asked, Listed>,
+pub(super) struct ReferrerMemory {
+    lists: Once<Asked, ListedReferrers>,
     /// What the target lists for a subject.
-    pub(super) at_target: Once<(Place, Digest), HashSet<Digest>>,
+    pub(super) at_target: Once<(Repository, Digest), HashSet<Digest>>,
     /// What is known to be at the target as a referrer, where it is found.
     pub(super) attached: Mutex<HashSet<Spot>>,
     /// One task at a time carries the referrers of a digest. Never taken by who holds a node: an image's referrer may be another image.
-    pub(super) carrying: Locks<(Place, Digest)>,
+    pub(super) carrying: KeyedLocks<(Repository, Digest)>,
 }
 
 pub(super) fn cell<K: Eq + std::hash::Hash, V>(of: &Once<K, V>, key: K) -> Arc<OnceCell<Arc<V>>> {
     Arc::clone(of.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default())
 }
 
-impl Walk {
+impl ReferrerWalk {
     /// Takes in what refers to a subject at `depth`; gives what must be asked about next.
     fn take(&mut self, listed: impl IntoIterator<Item = Referrer>, depth: usize) -> Result<Vec<(Digest, usize)>> {
         let mut next = vec![];
@@ -102,7 +102,7 @@ impl Walk {
                 return Err(astray(format!("the image has more than {MOST} referrers")));
             }
             next.push((referrer.manifest.digest.clone(), depth + 1));
-            self.found.push(Found { referrer, depth });
+            self.found.push(FoundReferrer { referrer, depth });
         }
         Ok(next)
     }
@@ -119,7 +119,7 @@ fn astray(message: String) -> Error {
 }
 
 /// The host that an image is from, by its canonical name.
-fn host(image: &Image) -> &str {
+fn host(image: &CopyImage) -> &str {
     image.name.split('/').next().unwrap_or_default()
 }
 
@@ -128,7 +128,7 @@ impl Engine {
     ///
     /// # Errors
     /// If it cannot be asked, or the answers lead astray.
-    pub(super) async fn list_referrers(&self, image: &Image, walk: &mut Walk, subjects: &[Digest]) -> Result<()> {
+    pub(super) async fn list_referrers(&self, image: &CopyImage, walk: &mut ReferrerWalk, subjects: &[Digest]) -> Result<()> {
         match &image.policy.referrers {
             Referrers::No => Ok(()),
             Referrers::Exactly(given) => walk.take(given.iter().cloned(), 0).map(drop),
@@ -143,7 +143,7 @@ impl Engine {
     ///
     /// # Errors
     /// As [`Engine::list_referrers`].
-    pub(super) async fn read_indexes(&self, job: &super::graph::Job<'_>, walk: &mut Walk) -> Result<()> {
+    pub(super) async fn read_indexes(&self, job: &super::graph::CopyJob<'_>, walk: &mut ReferrerWalk) -> Result<()> {
         while let Some(unread) = walk.unread.pop() {
             let image = job.image;
             let leading = self.leaders.hold(unread.index.digest.clone()).await;
@@ -162,7 +162,7 @@ impl Engine {
     }
 
     /// Level by level, from subjects and their depths.
-    async fn follow(&self, image: &Image, walk: &mut Walk, mut level: Vec<(Digest, usize)>) -> Result<()> {
+    async fn follow(&self, image: &CopyImage, walk: &mut ReferrerWalk, mut level: Vec<(Digest, usize)>) -> Result<()> {
         loop {
             level.retain(|(subject, _)| walk.asked.insert(subject.clone()));
             if level.is_empty() {
@@ -171,31 +171,31 @@ impl Engine {
             if level.iter().any(|(_, depth)| *depth > MAX_DEPTH) {
                 return Err(astray(format!("referrers refer to each other more than {MAX_DEPTH} deep")));
             }
-            let lists: Vec<Arc<Listed>> =
+            let lists: Vec<Arc<ListedReferrers>> =
                 stream::iter(level.clone()).map(|(subject, _)| self.list(image, subject)).buffered(LISTS).try_collect().await?;
             let mut next = vec![];
             for ((subject, depth), listed) in level.into_iter().zip(lists) {
                 walk.notes.extend(listed.notes.iter().cloned());
                 next.extend(walk.take(listed.referrers.iter().cloned(), depth)?);
-                walk.unread.extend(listed.index.clone().map(|index| Unread { subject, index, depth }));
+                walk.unread.extend(listed.index.clone().map(|index| UnreadIndex { subject, index, depth }));
             }
             level = next;
         }
     }
 
-    async fn list(&self, image: &Image, subject: Digest) -> Result<Arc<Listed>> {
+    async fn list(&self, image: &CopyImage, subject: Digest) -> Result<Arc<ListedReferrers>> {
         let key = (host(image).to_owned(), image.from.clone(), subject.clone(), image.policy.referrers.clone());
         let cell = cell(&self.referrers.lists, key);
         let listed = cell.get_or_try_init(|| async { self.ask_for_list(image, &subject).await.map(Arc::new) });
         listed.await.cloned()
     }
 
-    async fn ask_for_list(&self, image: &Image, subject: &Digest) -> Result<Listed> {
+    async fn ask_for_list(&self, image: &CopyImage, subject: &Digest) -> Result<ListedReferrers> {
         if self.stop.is_cancelled() {
             return Err(Error::cancelled(OPERATION));
         }
         let (upstream, from, charge, wanted) = (&image.upstream, &image.from, &image.charge, &image.policy.referrers);
-        let mut found = Listed::default();
+        let mut found = ListedReferrers::default();
         let listed = match upstream.listed_referrers(from, subject, wanted.only_type(), charge).await? {
             ReferrerList::Listed(listed) => Some(listed),
             ReferrerList::Missing(why) => {
@@ -216,7 +216,7 @@ impl Engine {
                 }
             }
         }
-        let at_hand = found.index.as_ref().and_then(|index| upstream.at_hand(&index.digest));
+        let at_hand = found.index.as_ref().and_then(|index| upstream.cached(&index.digest));
         let mut by_subject = match (listed, &at_hand) {
             (Some(listed), _) => about(listed, subject),
             (None, Some(index)) => {
@@ -233,7 +233,7 @@ impl Engine {
 
 impl Engine {
     /// What a tag about a manifest names. Where tags could not be listed, one that may not be looked at either is a note.
-    async fn tag_about(&self, image: &Image, tags: &DigestTags, tag: &str, notes: &mut Vec<String>) -> Result<Option<Descriptor>> {
+    async fn tag_about(&self, image: &CopyImage, tags: &DigestTags, tag: &str, notes: &mut Vec<String>) -> Result<Option<Descriptor>> {
         let (upstream, from, charge) = (&image.upstream, &image.from, &image.charge);
         if !tags.are_unlisted() {
             return upstream.resolve(from, &Reference::Tag(tag.to_owned()), charge).await;
@@ -253,12 +253,12 @@ impl Engine {
 }
 
 /// The repository that an image is from, by its canonical name.
-fn repository(image: &Image) -> String {
+fn repository(image: &CopyImage) -> String {
     format!("{}/{}", host(image), image.from)
 }
 
 /// Whether `referrer` is wanted, as far as what lists say of it tells.
-fn wants(image: &Image, referrer: &Referrer) -> bool {
+fn wants(image: &CopyImage, referrer: &Referrer) -> bool {
     image.policy.referrers.wants(referrer.manifest.artifact_type.as_deref())
 }
 

@@ -18,7 +18,7 @@ mod referrers;
 mod tests;
 
 pub use cost::{Cost, unread_pulls};
-pub use engine::{Counts, Delivered, Engine, Image, Next, Options, Room, Standing, Survey, Target};
+pub use engine::{BlobCounts, Comparison, CopyImage, CopyOptions, CopyOutcome, Engine, ImageState, NextStep, Room, TargetEnds};
 
 #[allow(unused_imports, reason = "named in the text above")]
 use crate::content::{Sink, Source};

@@ -1,8 +1,8 @@
 //! Pieces of images that are not complete yet: what is at hand of them is brought all the same, and named when the rest has come.
 
-use super::engine::{Engine, Image};
+use super::engine::{CopyImage, Engine};
 use crate::Result;
-use crate::content::{Descriptor, Digest, Place};
+use crate::content::{Descriptor, Digest, Repository};
 
 impl Engine {
     /// Whether some repository of the target is known to hold `digest`: then it need not be moved.
@@ -11,7 +11,7 @@ impl Engine {
     }
 
     /// `place` of the target holds `digest`, as its caller has found out.
-    pub fn note(&self, place: &Place, digest: &Digest) {
+    pub fn note(&self, place: &Repository, digest: &Digest) {
         self.presence.add(place, digest);
     }
 
@@ -19,7 +19,7 @@ impl Engine {
     ///
     /// # Errors
     /// If it cannot be read or written.
-    pub async fn carry(&self, image: &Image, blob: &Descriptor) -> Result<()> {
+    pub async fn carry(&self, image: &CopyImage, blob: &Descriptor) -> Result<()> {
         self.blob(image, blob).await.map(drop).map_err(|error| error.subject(&*image.charge.image))
     }
 }

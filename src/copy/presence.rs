@@ -6,47 +6,47 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::OwnedMutexGuard;
 
-use crate::content::{Digest, Place};
+use crate::content::{Digest, Repository};
 
 /// Which repositories of the target hold which digests, as far as this run has seen or made it so.
 #[derive(Debug, Default)]
-pub(super) struct Presence {
-    held: Mutex<HashMap<Digest, HashSet<Place>>>,
+pub(super) struct PresenceMap {
+    held: Mutex<HashMap<Digest, HashSet<Repository>>>,
     /// Indexes that were put without all of their children.
-    sparse: Mutex<HashSet<(Place, Digest)>>,
+    sparse: Mutex<HashSet<(Repository, Digest)>>,
 }
 
-impl Presence {
+impl PresenceMap {
     /// The index is to be at `place` without all of its children: having it does not mean having what it refers to.
-    pub(super) fn add_sparse(&self, place: &Place, index: &Digest) {
+    pub(super) fn add_sparse(&self, place: &Repository, index: &Digest) {
         self.sparse.lock().unwrap_or_else(PoisonError::into_inner).insert((place.clone(), index.clone()));
     }
 
-    pub(super) fn is_sparse(&self, place: &Place, index: &Digest) -> bool {
+    pub(super) fn is_sparse(&self, place: &Repository, index: &Digest) -> bool {
         self.sparse.lock().unwrap_or_else(PoisonError::into_inner).contains(&(place.clone(), index.clone()))
     }
 
-    pub(super) fn add(&self, place: &Place, digest: &Digest) {
+    pub(super) fn add(&self, place: &Repository, digest: &Digest) {
         self.lock().entry(digest.clone()).or_default().insert(place.clone());
     }
 
-    pub(super) fn has(&self, place: &Place, digest: &Digest) -> bool {
+    pub(super) fn has(&self, place: &Repository, digest: &Digest) -> bool {
         self.lock().get(digest).is_some_and(|places| places.contains(place))
     }
 
     /// Some repository that holds `digest`; the first by name, so that runs are alike.
-    pub(super) fn anywhere(&self, digest: &Digest) -> Option<Place> {
+    pub(super) fn anywhere(&self, digest: &Digest) -> Option<Repository> {
         self.lock().get(digest).and_then(|places| places.iter().min().cloned())
     }
 
     /// What was believed of `digest` at `place` has turned out to be wrong.
-    pub(super) fn forget(&self, place: &Place, digest: &Digest) {
+    pub(super) fn forget(&self, place: &Repository, digest: &Digest) {
         if let Some(places) = self.lock().get_mut(digest) {
             places.remove(place);
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Digest, HashSet<Place>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Digest, HashSet<Repository>>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -56,33 +56,33 @@ type Keys<K> = Arc<Mutex<HashMap<K, Arc<tokio::sync::Mutex<()>>>>>;
 /// Mutual exclusion by key: whoever comes second waits, then looks again at what the first one achieved. Failures are
 /// not remembered, and a holder that is dropped midway (an aborted task) simply lets the next one in.
 #[derive(Debug)]
-pub(super) struct Locks<K: Eq + Hash + Clone>(Keys<K>);
+pub(super) struct KeyedLocks<K: Eq + Hash + Clone>(Keys<K>);
 
-impl<K: Eq + Hash + Clone> Default for Locks<K> {
+impl<K: Eq + Hash + Clone> Default for KeyedLocks<K> {
     fn default() -> Self {
-        Locks(Arc::default())
+        KeyedLocks(Arc::default())
     }
 }
 
 /// Holds a key until dropped.
 #[derive(Debug)]
-pub(super) struct Held<K: Eq + Hash + Clone> {
+pub(super) struct KeyGuard<K: Eq + Hash + Clone> {
     keys: Keys<K>,
     key: K,
     guard: Option<OwnedMutexGuard<()>>,
 }
 
-impl<K: Eq + Hash + Clone> Locks<K> {
-    pub(super) async fn hold(&self, key: K) -> Held<K> {
+impl<K: Eq + Hash + Clone> KeyedLocks<K> {
+    pub(super) async fn hold(&self, key: K) -> KeyGuard<K> {
         let lock = Arc::clone(self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(key.clone()).or_default());
         // Built before waiting: a waiter that is dropped must clean up as well.
-        let mut held = Held { keys: Arc::clone(&self.0), key, guard: None };
+        let mut held = KeyGuard { keys: Arc::clone(&self.0), key, guard: None };
         held.guard = Some(lock.lock_owned().await);
         held
     }
 }
 
-impl<K: Eq + Hash + Clone> Drop for Held<K> {
+impl<K: Eq + Hash + Clone> Drop for KeyGuard<K> {
     fn drop(&mut self) {
         self.guard = None;
         let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
@@ -99,7 +99,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_at_a_time_by_key_and_nothing_is_left_behind() {
-        let locks: Arc<Locks<u8>> = Arc::default();
+        let locks: Arc<KeyedLocks<u8>> = Arc::default();
         let first = locks.hold(1).await;
         let _other = locks.hold(2).await;
         let waiting = tokio::spawn({

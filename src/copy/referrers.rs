@@ -6,13 +6,13 @@ use std::sync::{Arc, PoisonError};
 
 use futures_util::{StreamExt, stream};
 
-use super::choose::Portion;
-use super::engine::{Delivered, Engine, Image};
-use super::graph::Job;
-use super::listing::{Found, Spot, Walk, cell};
-use super::presence::Held;
+use super::choose::SelectedContent;
+use super::engine::{CopyImage, CopyOutcome, Engine};
+use super::graph::CopyJob;
+use super::listing::{FoundReferrer, ReferrerWalk, Spot, cell};
+use super::presence::KeyGuard;
 use super::recheck::new_referrers;
-use crate::content::{Descriptor, Digest, Manifest, ManifestKind, Place, Presence as At, Publication, Referrer, Referrers, kind_of};
+use crate::content::{Descriptor, Digest, Manifest, ManifestKind, Presence as At, Publication, Referrer, Referrers, Repository, kind_of};
 use crate::name::Reference;
 use crate::report::Status;
 use crate::{Error, Kind, Result};
@@ -28,7 +28,7 @@ const TOGETHER: usize = 16;
 
 /// What became of an image's referrers.
 #[derive(Debug, Default)]
-pub(super) struct Carried {
+pub(super) struct CopiedReferrers {
     /// Those that the target has now, in the order they were found.
     pub(super) referrers: Vec<Referrer>,
     /// How many of them were not there before.
@@ -38,7 +38,7 @@ pub(super) struct Carried {
 }
 
 /// What came of reading one.
-enum One {
+enum ReferrerRead {
     /// The target has it, where it is looked for.
     There,
     /// It must be attached; whether the target lacked it.
@@ -53,16 +53,16 @@ enum One {
 
 /// What became of one subject's referrers.
 #[derive(Default)]
-struct Group {
+struct ReferrerGroup {
     /// What is at the target now, each by how it was listed.
-    there: Vec<(Referrer, Arrived)>,
+    there: Vec<(Referrer, AttachedReferrer)>,
     /// What is not there to be carried.
     gone: Vec<Digest>,
     notes: Vec<String>,
 }
 
 /// A referrer that is at the target, as its own manifest describes it.
-struct Arrived {
+struct AttachedReferrer {
     referrer: Referrer,
     new: bool,
 }
@@ -72,7 +72,7 @@ impl Engine {
     ///
     /// # Errors
     /// If the target cannot be asked.
-    pub(super) async fn subjects(&self, image: &Image, children: &[Descriptor]) -> Result<Vec<Digest>> {
+    pub(super) async fn subjects(&self, image: &CopyImage, children: &[Descriptor]) -> Result<Vec<Digest>> {
         let (mut subjects, mut seen) = (vec![], HashSet::new());
         let mut level = children.to_vec();
         while !level.is_empty() {
@@ -84,7 +84,7 @@ impl Engine {
                     continue;
                 }
                 if kind == ManifestKind::Index
-                    && let Some(index) = self.near(image, &child.digest).await?
+                    && let Some(index) = self.read_cached_or_target(image, &child.digest).await?
                 {
                     next.extend(index.links()?.manifests);
                 }
@@ -96,8 +96,8 @@ impl Engine {
     }
 
     /// A manifest that the target has: from there, if the upstream does not have it at hand.
-    pub(super) async fn near(&self, image: &Image, digest: &Digest) -> Result<Option<Manifest>> {
-        match image.upstream.at_hand(digest) {
+    pub(super) async fn read_cached_or_target(&self, image: &CopyImage, digest: &Digest) -> Result<Option<Manifest>> {
+        match image.upstream.cached(digest) {
             Some(manifest) => Ok(Some(manifest)),
             None => self.target.source.manifest(&image.to, digest, &image.charge).await,
         }
@@ -111,12 +111,12 @@ impl Engine {
     /// The first failure.
     pub(super) async fn with_referrers(
         self: &Arc<Self>,
-        job: &Job<'_>,
-        mut walk: Walk,
-        portion: &Portion,
-        delivered: &mut Delivered,
+        job: &CopyJob<'_>,
+        mut walk: ReferrerWalk,
+        portion: &SelectedContent,
+        delivered: &mut CopyOutcome,
         was_there: bool,
-        holding: &mut Option<Held<(Place, Digest)>>,
+        holding: &mut Option<KeyGuard<(Repository, Digest)>>,
     ) -> Result<(Vec<Digest>, Vec<Digest>)> {
         let image = job.image;
         if image.policy.referrers == Referrers::No {
@@ -127,7 +127,7 @@ impl Engine {
         if let Some(source) = rewritten {
             delivered.notes.extend(left_behind(&walk, source));
             // What refers to the children alone; nothing is asked twice for it.
-            walk = Walk::default();
+            walk = ReferrerWalk::default();
         }
         let children = self.subjects(image, &delivered.children).await?;
         self.list_referrers(image, &mut walk, &children).await?;
@@ -153,27 +153,32 @@ impl Engine {
     ///
     /// # Errors
     /// The first failure: an image is not delivered without its referrers.
-    pub(super) async fn carry_referrers(self: &Arc<Self>, job: &Job<'_>, walk: &Walk, was_there: bool) -> Result<Carried> {
+    pub(super) async fn carry_referrers(
+        self: &Arc<Self>,
+        job: &CopyJob<'_>,
+        walk: &ReferrerWalk,
+        was_there: bool,
+    ) -> Result<CopiedReferrers> {
         let mut levels: BTreeMap<usize, Vec<(Digest, Vec<Referrer>)>> = BTreeMap::new();
-        for Found { referrer, depth } in &walk.found {
+        for FoundReferrer { referrer, depth } in &walk.found {
             let groups = levels.entry(*depth).or_default();
             match groups.iter_mut().find(|(subject, _)| *subject == referrer.subject) {
                 Some((_, group)) => group.push(referrer.clone()),
                 None => groups.push((referrer.subject.clone(), vec![referrer.clone()])),
             }
         }
-        let mut carried = Carried::default();
+        let mut carried = CopiedReferrers::default();
         let mut arrived = HashMap::new();
         for groups in levels.into_values() {
             let groups = stream::iter(groups).map(|(subject, group)| self.group(job, subject, group, was_there)).buffered(SUBJECTS);
-            for Group { there, gone, notes } in all(groups.collect().await)? {
+            for ReferrerGroup { there, gone, notes } in all(groups.collect().await)? {
                 arrived.extend(there);
                 carried.gone.extend(gone);
                 notes.into_iter().for_each(|note| job.note(note));
             }
         }
-        for Found { referrer, .. } in &walk.found {
-            if let Some(Arrived { referrer, new }) = arrived.remove(referrer) {
+        for FoundReferrer { referrer, .. } in &walk.found {
+            if let Some(AttachedReferrer { referrer, new }) = arrived.remove(referrer) {
                 carried.new += u64::from(new);
                 carried.referrers.push(referrer);
             }
@@ -182,8 +187,8 @@ impl Engine {
     }
 
     /// Carries what refers to one subject.
-    async fn group(self: &Arc<Self>, job: &Job<'_>, subject: Digest, group: Vec<Referrer>, was_there: bool) -> Result<Group> {
-        let mut done = Group::default();
+    async fn group(self: &Arc<Self>, job: &CopyJob<'_>, subject: Digest, group: Vec<Referrer>, was_there: bool) -> Result<ReferrerGroup> {
+        let mut done = ReferrerGroup::default();
         for together in group.chunks(TOGETHER) {
             let reads = stream::iter(together.to_vec()).map(|referrer| async move {
                 let read = self.one(job, &referrer, was_there).await;
@@ -205,16 +210,16 @@ impl Engine {
     /// Attaches what was read of one subject's referrers.
     async fn attach_all(
         self: &Arc<Self>,
-        job: &Job<'_>,
+        job: &CopyJob<'_>,
         subject: &Digest,
-        read: impl Iterator<Item = (&Referrer, One)> + Send,
-        done: &mut Group,
+        read: impl Iterator<Item = (&Referrer, ReferrerRead)> + Send,
+        done: &mut ReferrerGroup,
     ) -> Result<()> {
         let mut listed = vec![];
         for (referrer, read) in read {
             match read {
-                One::There => done.there.push((referrer.clone(), Arrived { referrer: referrer.clone(), new: false })),
-                One::Read(manifest, new) => {
+                ReferrerRead::There => done.there.push((referrer.clone(), AttachedReferrer { referrer: referrer.clone(), new: false })),
+                ReferrerRead::Read(manifest, new) => {
                     let mut described = manifest.as_referrer();
                     if let Some(tag) = &referrer.tag {
                         // What it counts as is said by its tag.
@@ -223,15 +228,15 @@ impl Engine {
                     } else {
                         listed.push(*manifest);
                     }
-                    let arrived = Arrived { referrer: Referrer { manifest: described, ..referrer.clone() }, new };
+                    let arrived = AttachedReferrer { referrer: Referrer { manifest: described, ..referrer.clone() }, new };
                     done.there.push((referrer.clone(), arrived));
                 }
-                One::Unwanted => {}
-                One::Another => {
+                ReferrerRead::Unwanted => {}
+                ReferrerRead::Another => {
                     let digest = referrer.manifest.digest.short();
                     done.notes.push(format!("referrer {digest} is not carried: it says itself that it is about something else"));
                 }
-                One::Gone => {
+                ReferrerRead::Gone => {
                     done.notes.push(format!("referrer {} is listed upstream, and is not there", referrer.manifest.digest.short()));
                     done.gone.push(referrer.manifest.digest.clone());
                 }
@@ -241,44 +246,44 @@ impl Engine {
     }
 
     /// Reads one referrer and brings what it refers to, if it is what it is listed as.
-    async fn one(self: &Arc<Self>, job: &Job<'_>, referrer: &Referrer, was_there: bool) -> Result<One> {
+    async fn one(self: &Arc<Self>, job: &CopyJob<'_>, referrer: &Referrer, was_there: bool) -> Result<ReferrerRead> {
         if job.failed.load(Ordering::Relaxed) {
             return Err(Error::cancelled("copy referrer"));
         }
         let known = self.knows_attached(job.image, referrer);
         let attached = known || (was_there && self.asks_attached(job.image, referrer).await?);
         if attached && (known || !self.options.recheck) {
-            return Ok(One::There);
+            return Ok(ReferrerRead::There);
         }
         let held = self.holds_manifest(job, &referrer.manifest).await?;
         // Lists state sizes that are not the manifest's (Harbor before 2.11 adds those of its layers): the digest decides.
         let listed = Descriptor { size: 0, ..referrer.manifest.clone() };
         let manifest = match self.read(job, &listed, &held).await {
-            Err(error) if error.kind() == Kind::NotFound => return Ok(One::Gone),
+            Err(error) if error.kind() == Kind::NotFound => return Ok(ReferrerRead::Gone),
             read => read?,
         };
         if referrer.tag.is_none() {
             let subject = manifest.links()?.subject;
             if subject.is_none_or(|subject| subject.digest != referrer.subject) {
                 job.keep(&manifest.digest);
-                return Ok(One::Another);
+                return Ok(ReferrerRead::Another);
             }
             // Lists may lack the type; the manifest itself has it, or has none.
             let artifact_type = manifest.as_referrer().artifact_type.unwrap_or_default();
             if !job.image.policy.referrers.wants(Some(&artifact_type)) {
                 job.keep(&manifest.digest);
-                return Ok(One::Unwanted);
+                return Ok(ReferrerRead::Unwanted);
             }
         }
         if held != At::Here || self.options.recheck {
             self.at_hand.add_inline(&manifest);
             self.fill(job, manifest.links()?, 0).await?;
         }
-        Ok(if attached { One::There } else { One::Read(Box::new(manifest), held != At::Here) })
+        Ok(if attached { ReferrerRead::There } else { ReferrerRead::Read(Box::new(manifest), held != At::Here) })
     }
 
     /// Puts manifests where they are listed as what refers to `subject`.
-    async fn attach(self: &Arc<Self>, job: &Job<'_>, subject: &Digest, referrers: &[Manifest]) -> Result<()> {
+    async fn attach(self: &Arc<Self>, job: &CopyJob<'_>, subject: &Digest, referrers: &[Manifest]) -> Result<()> {
         if referrers.is_empty() {
             return Ok(());
         }
@@ -297,7 +302,7 @@ impl Engine {
         Ok(())
     }
 
-    async fn attach_tagged(self: &Arc<Self>, job: &Job<'_>, subject: &Digest, tag: &str, manifest: &Manifest) -> Result<()> {
+    async fn attach_tagged(self: &Arc<Self>, job: &CopyJob<'_>, subject: &Digest, tag: &str, manifest: &Manifest) -> Result<()> {
         let image = job.image;
         let publication = Publication {
             place: image.to.clone(),
@@ -319,16 +324,16 @@ impl Engine {
     }
 
     /// Whether this run has seen, or made it so, that the target has `referrer` where it is looked for.
-    fn knows_attached(&self, image: &Image, referrer: &Referrer) -> bool {
+    fn knows_attached(&self, image: &CopyImage, referrer: &Referrer) -> bool {
         self.referrers.attached.lock().unwrap_or_else(PoisonError::into_inner).contains(&key(image, referrer))
     }
 
-    fn is_attached_now(&self, image: &Image, referrer: &Referrer) {
+    fn is_attached_now(&self, image: &CopyImage, referrer: &Referrer) {
         self.referrers.attached.lock().unwrap_or_else(PoisonError::into_inner).insert(key(image, referrer));
     }
 
     /// As [`Engine::knows_attached`], by asking the target: one list for all that refers to one subject, a HEAD for a tag.
-    pub(super) async fn asks_attached(&self, image: &Image, referrer: &Referrer) -> Result<bool> {
+    pub(super) async fn asks_attached(&self, image: &CopyImage, referrer: &Referrer) -> Result<bool> {
         if self.knows_attached(image, referrer) {
             return Ok(true);
         }
@@ -366,7 +371,7 @@ fn all<T>(results: Vec<Result<T>>) -> Result<Vec<T>> {
 }
 
 /// The remark on referrers of an index that is not what is delivered.
-fn left_behind(walk: &Walk, source: &Digest) -> Option<String> {
+fn left_behind(walk: &ReferrerWalk, source: &Digest) -> Option<String> {
     let about = walk.found.iter().filter(|found| found.referrer.subject == *source).count();
     let unread = walk.unread.iter().any(|unread| unread.subject == *source);
     let what = match (about, unread) {
@@ -388,6 +393,6 @@ fn repository(name: &str) -> &str {
     }
 }
 
-fn key(image: &Image, Referrer { manifest, subject, tag }: &Referrer) -> Spot {
+fn key(image: &CopyImage, Referrer { manifest, subject, tag }: &Referrer) -> Spot {
     (image.to.clone(), subject.clone(), manifest.digest.clone(), tag.clone())
 }

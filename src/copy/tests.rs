@@ -6,18 +6,18 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
-use super::{Engine, Image, Options, Standing, Target};
-use crate::content::{BlobStream, Charge, Descriptor, Digest, Manifest, Place, Source};
-use crate::demo::Shelf;
+use super::{CopyImage, CopyOptions, Engine, ImageState, TargetEnds};
+use crate::content::{BlobStream, Descriptor, Digest, Manifest, Repository, RequestContext, Source};
+use crate::demo::MemoryRegistry;
 use crate::layout::Layout;
 use crate::name::Reference;
-use crate::report::{Silent, Status};
+use crate::report::{SilentReporter, Status};
 use crate::{Error, Kind, Result, Side};
 
 /// A shelf whose reads are counted by what was read, and that can refuse a digest.
 #[derive(Default)]
 struct Counted {
-    shelf: Shelf,
+    shelf: MemoryRegistry,
     reads: Mutex<HashMap<String, usize>>,
     refused: Mutex<Option<Digest>>,
 }
@@ -33,18 +33,18 @@ impl Counted {
 
 #[async_trait]
 impl Source for Counted {
-    async fn resolve(&self, place: &Place, reference: &Reference, charge: &Charge) -> Result<Option<Descriptor>> {
+    async fn resolve(&self, place: &Repository, reference: &Reference, charge: &RequestContext) -> Result<Option<Descriptor>> {
         self.count(format!("resolve {place}{}", reference.suffix()));
         self.shelf.resolve(place, reference, charge).await
     }
-    async fn tags(&self, place: &Place, charge: &Charge) -> Result<Vec<String>> {
+    async fn tags(&self, place: &Repository, charge: &RequestContext) -> Result<Vec<String>> {
         self.shelf.tags(place, charge).await
     }
-    async fn manifest(&self, place: &Place, digest: &Digest, charge: &Charge) -> Result<Option<Manifest>> {
+    async fn manifest(&self, place: &Repository, digest: &Digest, charge: &RequestContext) -> Result<Option<Manifest>> {
         self.count(format!("manifest {digest}"));
         self.shelf.manifest(place, digest, charge).await
     }
-    async fn blob(&self, place: &Place, blob: &Descriptor, offset: u64, charge: &Charge) -> Result<Option<BlobStream>> {
+    async fn blob(&self, place: &Repository, blob: &Descriptor, offset: u64, charge: &RequestContext) -> Result<Option<BlobStream>> {
         if self.refused.lock().unwrap().as_ref() == Some(&blob.digest) {
             return Err(Error::new(Side::Upstream, "get blob", Kind::Unavailable, "out of order"));
         }
@@ -62,32 +62,32 @@ struct House {
 impl House {
     async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let upstream = Arc::new(Counted { shelf: Shelf::stock(), ..Counted::default() });
+        let upstream = Arc::new(Counted { shelf: MemoryRegistry::stock(), ..Counted::default() });
         House { upstream, layout: Arc::new(Layout::open_or_create(folder.path()).await.unwrap()), folder }
     }
 
     fn engine(&self, recheck: bool) -> Arc<Engine> {
-        let target = Target { sink: Arc::clone(&self.layout) as _, source: Arc::clone(&self.layout) as _ };
-        Engine::new(target, Arc::new(Silent), Options { recheck, ..Options::default() }, CancellationToken::new())
+        let target = TargetEnds { sink: Arc::clone(&self.layout) as _, source: Arc::clone(&self.layout) as _ };
+        Engine::new(target, Arc::new(SilentReporter), CopyOptions { recheck, ..CopyOptions::default() }, CancellationToken::new())
     }
 
-    fn image(&self, repository: &str, tag: &str) -> Image {
+    fn image(&self, repository: &str, tag: &str) -> CopyImage {
         let name = format!("demo.example/{repository}:{tag}");
-        Image {
+        CopyImage {
             name: name.as_str().into(),
             upstream: Arc::clone(&self.upstream) as _,
-            from: Place::new(repository),
+            from: Repository::new(repository),
             wanted: Reference::Tag(tag.to_owned()),
             resolved: None,
-            to: Place::new(repository),
+            to: Repository::new(repository),
             publish: Reference::Tag(tag.to_owned()),
-            charge: Charge::new(name.as_str()),
+            charge: RequestContext::new(name.as_str()),
             immutable: false,
             policy: Arc::default(),
         }
     }
 
-    fn images(&self) -> Vec<Image> {
+    fn images(&self) -> Vec<CopyImage> {
         self.upstream.shelf.images().iter().map(|(repository, tag)| self.image(repository, tag)).collect()
     }
 
@@ -163,12 +163,12 @@ async fn compare_tells_missing_current_and_moved_apart() {
     let house = House::new().await;
     let engine = house.engine(false);
     let old = house.image("library/alpine", "3.20");
-    let new = Image { wanted: Reference::Tag("3.21".to_owned()), ..old.clone() };
-    assert!(matches!(engine.compare(&old).await.unwrap().0, Standing::Missing(_)));
+    let new = CopyImage { wanted: Reference::Tag("3.21".to_owned()), ..old.clone() };
+    assert!(matches!(engine.compare(&old).await.unwrap().0, ImageState::Missing(_)));
     engine.deliver(&old).await.unwrap();
-    assert!(matches!(engine.compare(&old).await.unwrap().0, Standing::Current(_)));
-    assert!(matches!(engine.compare(&new).await.unwrap().0, Standing::Moved { from, to } if from != to));
-    let absent = Image { wanted: Reference::Tag("9".to_owned()), ..old };
+    assert!(matches!(engine.compare(&old).await.unwrap().0, ImageState::Current(_)));
+    assert!(matches!(engine.compare(&new).await.unwrap().0, ImageState::Moved { from, to } if from != to));
+    let absent = CopyImage { wanted: Reference::Tag("9".to_owned()), ..old };
     assert_eq!(engine.compare(&absent).await.unwrap_err().kind(), Kind::NotFound);
 }
 
@@ -189,8 +189,8 @@ async fn a_stopped_engine_begins_nothing() {
     let house = House::new().await;
     let stop = CancellationToken::new();
     stop.cancel();
-    let target = Target { sink: Arc::clone(&house.layout) as _, source: Arc::clone(&house.layout) as _ };
-    let engine = Engine::new(target, Arc::new(Silent), Options::default(), stop);
+    let target = TargetEnds { sink: Arc::clone(&house.layout) as _, source: Arc::clone(&house.layout) as _ };
+    let engine = Engine::new(target, Arc::new(SilentReporter), CopyOptions::default(), stop);
     assert_eq!(engine.deliver(&house.image("library/redis", "7")).await.unwrap_err().kind(), Kind::Cancelled);
     assert!(house.upstream.reads("").is_empty());
 }

@@ -11,9 +11,9 @@ const BLOCK: usize = 512;
 
 /// A tar archive being written.
 #[derive(Default)]
-pub(super) struct Tar(Vec<u8>);
+pub(super) struct DemoTar(Vec<u8>);
 
-impl Tar {
+impl DemoTar {
     /// Adds a regular file; `path` has at most 100 bytes (ustar's name field).
     pub(super) fn file(&mut self, path: &str, mode: u32, content: &[u8]) {
         self.header(path, mode, content.len(), b'0');
@@ -160,7 +160,7 @@ mod tests {
 
     #[test]
     fn tar_headers_say_what_follows() {
-        let mut tar = Tar::default();
+        let mut tar = DemoTar::default();
         tar.directory("etc/");
         tar.file("etc/motd", 0o644, &[b'x'; 513]);
         let tar = tar.finish();

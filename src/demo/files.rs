@@ -59,7 +59,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::demo::Shelf;
+    use crate::demo::MemoryRegistry;
     use crate::name::{ImageName, check_tag};
 
     const UPSTREAM: &str = "127.0.0.1:5000";
@@ -83,7 +83,7 @@ mod tests {
             }
             assert!(row[3].is_empty() || row[3].parse::<i64>().is_ok());
         }
-        assert_eq!(named, Shelf::stock().images().into_iter().collect());
+        assert_eq!(named, MemoryRegistry::stock().images().into_iter().collect());
     }
 
     #[test]
@@ -94,7 +94,7 @@ mod tests {
         assert_eq!(table["target"]["layout"].as_str(), Some(r#"a "strange" \ folder"#));
         let rules = table["rule"].as_array().unwrap();
         let sources: Vec<&str> = rules.iter().map(|rule| rule["source"].as_str().unwrap()).collect();
-        for (repository, _) in Shelf::stock().images() {
+        for (repository, _) in MemoryRegistry::stock().images() {
             let image = format!("{UPSTREAM}/{repository}");
             let covers = |source: &&&str| **source == image || source.strip_suffix('*').is_some_and(|prefix| image.starts_with(prefix));
             assert_eq!(sources.iter().filter(covers).count(), 1, "{image}");

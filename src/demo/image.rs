@@ -7,8 +7,8 @@ use bytes::Bytes;
 use oci_client::manifest as media;
 use serde_json::{Value, json};
 
-use super::Shelf;
-use super::archive::{Tar, gzip, noise};
+use super::MemoryRegistry;
+use super::archive::{DemoTar, gzip, noise};
 use crate::content::{Descriptor, Digest, Platform};
 
 /// When everything in the demo was made; the same moment as the times within the layers.
@@ -19,7 +19,7 @@ const ARCHITECTURES: [(&str, Option<&str>); 2] = [("amd64", None), ("arm64", Som
 
 /// What lies in a file of a layer.
 #[derive(Clone, Copy)]
-pub(super) enum Content {
+pub(super) enum FileContent {
     /// This text.
     Text(&'static str),
     /// So many bytes that do not compress, other ones for each architecture.
@@ -28,16 +28,16 @@ pub(super) enum Content {
 
 /// A layer. Its bytes depend on it and on the architecture alone, so that the same layer in two images is one blob.
 #[derive(Clone, Copy)]
-pub(super) struct Layer {
+pub(super) struct DemoLayer {
     /// The command that made it, as the image's history tells; different for different layers.
     pub(super) made_by: &'static str,
     /// Its files.
-    pub(super) files: &'static [(&'static str, Content)],
+    pub(super) files: &'static [(&'static str, FileContent)],
 }
 
 /// Which of the two families of media types an image has.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Family {
+pub(super) enum MediaFamily {
     /// An OCI image index of OCI manifests.
     Oci,
     /// A Docker manifest list of schema 2 manifests.
@@ -45,14 +45,14 @@ pub(super) enum Family {
 }
 
 /// A multi-architecture image.
-pub(super) struct Image {
+pub(super) struct DemoImage {
     pub(super) repository: &'static str,
     pub(super) tags: &'static [&'static str],
-    pub(super) family: Family,
+    pub(super) family: MediaFamily,
     /// The program it starts.
     pub(super) command: &'static str,
     /// From the lowest up.
-    pub(super) layers: &'static [Layer],
+    pub(super) layers: &'static [DemoLayer],
 }
 
 struct MediaTypes {
@@ -62,16 +62,16 @@ struct MediaTypes {
     layer: &'static str,
 }
 
-impl Family {
+impl MediaFamily {
     fn media_types(self) -> MediaTypes {
         match self {
-            Family::Oci => MediaTypes {
+            MediaFamily::Oci => MediaTypes {
                 index: media::OCI_IMAGE_INDEX_MEDIA_TYPE,
                 manifest: media::OCI_IMAGE_MEDIA_TYPE,
                 config: media::IMAGE_CONFIG_MEDIA_TYPE,
                 layer: media::IMAGE_LAYER_GZIP_MEDIA_TYPE,
             },
-            Family::Docker => MediaTypes {
+            MediaFamily::Docker => MediaTypes {
                 index: media::IMAGE_MANIFEST_LIST_MEDIA_TYPE,
                 manifest: media::IMAGE_MANIFEST_MEDIA_TYPE,
                 config: media::IMAGE_DOCKER_CONFIG_MEDIA_TYPE,
@@ -83,32 +83,32 @@ impl Family {
 
 /// A shelf being stocked. Remembers the layers that it has made: the same one is in several images.
 #[derive(Default)]
-pub(super) struct Stocking {
-    pub(super) shelf: Shelf,
-    made: HashMap<(&'static str, &'static str), Made>,
+pub(super) struct ImageBuilder {
+    pub(super) shelf: MemoryRegistry,
+    made: HashMap<(&'static str, &'static str), BuiltLayer>,
 }
 
 /// A layer as a blob, and the digest of the archive within it, which the image's config names.
 #[derive(Clone)]
-struct Made {
+struct BuiltLayer {
     blob: Bytes,
     diff_id: Digest,
 }
 
-impl Stocking {
-    fn make(&mut self, layer: &Layer, architecture: &'static str) -> Made {
+impl ImageBuilder {
+    fn make(&mut self, layer: &DemoLayer, architecture: &'static str) -> BuiltLayer {
         let make = || {
             let archive = layer.archive(architecture);
-            Made { diff_id: Digest::sha256(&archive), blob: gzip(&archive).into() }
+            BuiltLayer { diff_id: Digest::sha256(&archive), blob: gzip(&archive).into() }
         };
         self.made.entry((layer.made_by, architecture)).or_insert_with(make).clone()
     }
 }
 
-impl Layer {
+impl DemoLayer {
     /// The layer's tar archive for one architecture.
     fn archive(&self, architecture: &str) -> Vec<u8> {
-        let mut tar = Tar::default();
+        let mut tar = DemoTar::default();
         let mut directories: Vec<&str> = vec![];
         for (path, content) in self.files {
             for (slash, _) in path.match_indices('/') {
@@ -119,17 +119,17 @@ impl Layer {
                 }
             }
             match content {
-                Content::Text(text) => tar.file(path, 0o644, text.as_bytes()),
-                Content::Binary(size) => tar.file(path, 0o755, &noise(&format!("{architecture} {} {path}", self.made_by), *size)),
+                FileContent::Text(text) => tar.file(path, 0o644, text.as_bytes()),
+                FileContent::Binary(size) => tar.file(path, 0o755, &noise(&format!("{architecture} {} {path}", self.made_by), *size)),
             }
         }
         tar.finish()
     }
 }
 
-impl Image {
+impl DemoImage {
     /// Puts the image onto the shelf: layers, configs, a manifest for each architecture, their index, and its tags.
-    pub(super) fn put(&self, stocking: &mut Stocking) {
+    pub(super) fn put(&self, stocking: &mut ImageBuilder) {
         let types = self.family.media_types();
         let children: Vec<Descriptor> =
             ARCHITECTURES.iter().map(|(architecture, variant)| self.put_platform(stocking, &types, architecture, *variant)).collect();
@@ -140,7 +140,13 @@ impl Image {
         }
     }
 
-    fn put_platform(&self, stocking: &mut Stocking, types: &MediaTypes, architecture: &'static str, variant: Option<&str>) -> Descriptor {
+    fn put_platform(
+        &self,
+        stocking: &mut ImageBuilder,
+        types: &MediaTypes,
+        architecture: &'static str,
+        variant: Option<&str>,
+    ) -> Descriptor {
         let mut layers = vec![];
         let mut diff_ids = vec![];
         for layer in self.layers {
@@ -187,7 +193,7 @@ pub(super) struct Chart {
     pub(super) repository: &'static str,
     pub(super) tag: &'static str,
     pub(super) name: &'static str,
-    pub(super) files: &'static [(&'static str, Content)],
+    pub(super) files: &'static [(&'static str, FileContent)],
 }
 
 /// The media types of Helm's registry support (helm, `pkg/registry/constants.go`).
@@ -196,8 +202,8 @@ const CHART_CONTENT: &str = "application/vnd.cncf.helm.chart.content.v1.tar+gzip
 
 impl Chart {
     /// Puts the chart onto the shelf.
-    pub(super) fn put(&self, shelf: &mut Shelf) {
-        let archive = Layer { made_by: self.name, files: self.files }.archive("noarch");
+    pub(super) fn put(&self, shelf: &mut MemoryRegistry) {
+        let archive = DemoLayer { made_by: self.name, files: self.files }.archive("noarch");
         let content = shelf.put_blob(self.repository, CHART_CONTENT, gzip(&archive).into());
         let config = json!({ "apiVersion": "v2", "name": self.name, "version": self.tag, "type": "application" });
         let config = shelf.put_blob(self.repository, CHART_CONFIG, text(&config));

@@ -12,4 +12,4 @@ mod shelf;
 mod stock;
 
 pub use files::{config, list};
-pub use shelf::{Sharing, Shelf};
+pub use shelf::{MemoryRegistry, Sharing};

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 
-use crate::content::{BlobStream, Charge, Descriptor, Digest, Manifest, Place, Source};
+use crate::content::{BlobStream, Descriptor, Digest, Manifest, Repository, RequestContext, Source};
 use crate::name::Reference;
 use crate::{Result, Side};
 
@@ -15,14 +15,14 @@ const CHUNK: usize = 64 * 1024;
 
 /// Several repositories in memory. As at a registry, bytes are kept once, and a repository has only what was put into it.
 #[derive(Debug, Clone, Default)]
-pub struct Shelf {
-    repositories: BTreeMap<String, Repository>,
+pub struct MemoryRegistry {
+    repositories: BTreeMap<String, MemoryRepository>,
     blobs: HashMap<Digest, Bytes>,
     manifests: HashMap<Digest, Manifest>,
 }
 
 #[derive(Debug, Clone, Default)]
-struct Repository {
+struct MemoryRepository {
     tags: BTreeMap<String, Digest>,
     manifests: BTreeSet<Digest>,
     blobs: BTreeSet<Digest>,
@@ -41,10 +41,10 @@ pub struct Sharing {
     pub distinct_bytes: u64,
 }
 
-impl Shelf {
+impl MemoryRegistry {
     /// Every tag of every repository, as (repository, tag), in order.
     pub fn images(&self) -> Vec<(String, String)> {
-        let tags = |(name, repository): (&String, &Repository)| {
+        let tags = |(name, repository): (&String, &MemoryRepository)| {
             let name = name.clone();
             repository.tags.keys().cloned().map(move |tag| (name.clone(), tag)).collect::<Vec<_>>()
         };
@@ -109,24 +109,24 @@ impl Shelf {
         self.repository(repository).tags.insert(tag.to_owned(), manifest.digest.clone());
     }
 
-    fn repository(&mut self, name: &str) -> &mut Repository {
+    fn repository(&mut self, name: &str) -> &mut MemoryRepository {
         self.repositories.entry(name.to_owned()).or_default()
     }
 
-    fn find_manifest(&self, place: &Place, digest: &Digest) -> Option<&Manifest> {
+    fn find_manifest(&self, place: &Repository, digest: &Digest) -> Option<&Manifest> {
         let repository = self.repositories.get(place.as_str())?;
         repository.manifests.contains(digest).then(|| self.manifests.get(digest))?
     }
 
-    fn find_blob(&self, place: &Place, digest: &Digest) -> Option<&Bytes> {
+    fn find_blob(&self, place: &Repository, digest: &Digest) -> Option<&Bytes> {
         let repository = self.repositories.get(place.as_str())?;
         repository.blobs.contains(digest).then(|| self.blobs.get(digest))?
     }
 }
 
 #[async_trait]
-impl Source for Shelf {
-    async fn resolve(&self, place: &Place, reference: &Reference, _: &Charge) -> Result<Option<Descriptor>> {
+impl Source for MemoryRegistry {
+    async fn resolve(&self, place: &Repository, reference: &Reference, _: &RequestContext) -> Result<Option<Descriptor>> {
         let digest = match reference {
             Reference::Tag(tag) => self.repositories.get(place.as_str()).and_then(|repository| repository.tags.get(tag)),
             Reference::Digest(digest) => Some(digest),
@@ -134,16 +134,16 @@ impl Source for Shelf {
         Ok(digest.and_then(|digest| self.find_manifest(place, digest)).map(Manifest::descriptor))
     }
 
-    async fn tags(&self, place: &Place, _: &Charge) -> Result<Vec<String>> {
+    async fn tags(&self, place: &Repository, _: &RequestContext) -> Result<Vec<String>> {
         Ok(self.repositories.get(place.as_str()).map(|repository| repository.tags.keys().cloned().collect()).unwrap_or_default())
     }
 
-    async fn manifest(&self, place: &Place, digest: &Digest, _: &Charge) -> Result<Option<Manifest>> {
+    async fn manifest(&self, place: &Repository, digest: &Digest, _: &RequestContext) -> Result<Option<Manifest>> {
         let Some(found) = self.find_manifest(place, digest) else { return Ok(None) };
         Manifest::verify(found.bytes.clone(), Some(&found.media_type), digest, Side::Upstream).map(Some)
     }
 
-    async fn blob(&self, place: &Place, blob: &Descriptor, offset: u64, _: &Charge) -> Result<Option<BlobStream>> {
+    async fn blob(&self, place: &Repository, blob: &Descriptor, offset: u64, _: &RequestContext) -> Result<Option<BlobStream>> {
         let Some(bytes) = self.find_blob(place, &blob.digest) else { return Ok(None) };
         let offset = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
         let rest = bytes.slice(offset..);
@@ -151,7 +151,7 @@ impl Source for Shelf {
         Ok(Some(stream::iter(chunks).boxed()))
     }
 
-    async fn blob_size(&self, place: &Place, digest: &Digest, _: &Charge) -> Result<Option<u64>> {
+    async fn blob_size(&self, place: &Repository, digest: &Digest, _: &RequestContext) -> Result<Option<u64>> {
         Ok(self.find_blob(place, digest).map(|bytes| bytes.len() as u64))
     }
 }

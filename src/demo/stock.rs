@@ -1,13 +1,13 @@
 //! What lies on the demo's shelf. Names and sizes resemble the real thing; the content is made up.
 
-use super::Shelf;
-use super::image::Content::{Binary, Text};
-use super::image::{Chart, Family, Image, Layer, Stocking};
+use super::MemoryRegistry;
+use super::image::FileContent::{Binary, Text};
+use super::image::{Chart, DemoImage, DemoLayer, ImageBuilder, MediaFamily};
 
 const KB: usize = 1000;
 const MB: usize = 1000 * KB;
 
-const ALPINE_3_20: Layer = Layer {
+const ALPINE_3_20: DemoLayer = DemoLayer {
     made_by: "ADD alpine-minirootfs-3.20.tar.gz /",
     files: &[
         ("etc/alpine-release", Text("3.20.8\n")),
@@ -17,7 +17,7 @@ const ALPINE_3_20: Layer = Layer {
     ],
 };
 
-const ALPINE_3_21: Layer = Layer {
+const ALPINE_3_21: DemoLayer = DemoLayer {
     made_by: "ADD alpine-minirootfs-3.21.tar.gz /",
     files: &[
         ("etc/alpine-release", Text("3.21.5\n")),
@@ -27,72 +27,78 @@ const ALPINE_3_21: Layer = Layer {
     ],
 };
 
-const NGINX: Layer = Layer {
+const NGINX: DemoLayer = DemoLayer {
     made_by: "RUN apk add --no-cache nginx=1.27.5",
     files: &[("usr/sbin/nginx", Binary(6 * MB)), ("var/www/index.html", Text("<h1>It is stocked.</h1>\n"))],
 };
 
-const NGINX_CONF: Layer = Layer {
+const NGINX_CONF: DemoLayer = DemoLayer {
     made_by: "COPY nginx.conf /etc/nginx/nginx.conf",
     files: &[("etc/nginx/nginx.conf", Text("events {}\nhttp { server { listen 80; root /var/www; } }\n"))],
 };
 
-const REDIS: Layer = Layer {
+const REDIS: DemoLayer = DemoLayer {
     made_by: "RUN make -C /usr/src/redis install",
     files: &[("usr/local/bin/redis-server", Binary(4 * MB)), ("usr/local/bin/redis-cli", Binary(MB))],
 };
 
 /// What the services of acme have in common.
-const ACME_RUNTIME: Layer = Layer {
+const ACME_RUNTIME: DemoLayer = DemoLayer {
     made_by: "RUN install-runtime 21",
     files: &[("opt/runtime/bin/runtime", Binary(500 * KB)), ("opt/runtime/lib/modules", Binary(5500 * KB))],
 };
 
-const ACME_API_1_4_0: Layer =
-    Layer { made_by: "COPY api-1.4.0 /srv/api", files: &[("srv/api", Binary(1500 * KB)), ("srv/version", Text("1.4.0\n"))] };
+const ACME_API_1_4_0: DemoLayer =
+    DemoLayer { made_by: "COPY api-1.4.0 /srv/api", files: &[("srv/api", Binary(1500 * KB)), ("srv/version", Text("1.4.0\n"))] };
 
-const ACME_API_1_4_1: Layer =
-    Layer { made_by: "COPY api-1.4.1 /srv/api", files: &[("srv/api", Binary(1500 * KB)), ("srv/version", Text("1.4.1\n"))] };
+const ACME_API_1_4_1: DemoLayer =
+    DemoLayer { made_by: "COPY api-1.4.1 /srv/api", files: &[("srv/api", Binary(1500 * KB)), ("srv/version", Text("1.4.1\n"))] };
 
-const ACME_WORKER_1_4_1: Layer =
-    Layer { made_by: "COPY worker-1.4.1 /srv/worker", files: &[("srv/worker", Binary(1200 * KB)), ("srv/version", Text("1.4.1\n"))] };
+const ACME_WORKER_1_4_1: DemoLayer =
+    DemoLayer { made_by: "COPY worker-1.4.1 /srv/worker", files: &[("srv/worker", Binary(1200 * KB)), ("srv/version", Text("1.4.1\n"))] };
 
 /// The images. One of them has Docker's media types, as many on Docker Hub still do.
-const IMAGES: [Image; 7] = [
-    Image { repository: "library/alpine", tags: &["3.20"], family: Family::Oci, command: "/bin/sh", layers: &[ALPINE_3_20] },
-    Image { repository: "library/alpine", tags: &["3.21", "latest"], family: Family::Oci, command: "/bin/sh", layers: &[ALPINE_3_21] },
-    Image {
+const IMAGES: [DemoImage; 7] = [
+    DemoImage { repository: "library/alpine", tags: &["3.20"], family: MediaFamily::Oci, command: "/bin/sh", layers: &[ALPINE_3_20] },
+    DemoImage {
+        repository: "library/alpine",
+        tags: &["3.21", "latest"],
+        family: MediaFamily::Oci,
+        command: "/bin/sh",
+        layers: &[ALPINE_3_21],
+    },
+    DemoImage {
         repository: "library/nginx",
         tags: &["1.27"],
-        family: Family::Oci,
+        family: MediaFamily::Oci,
         command: "/usr/sbin/nginx",
         layers: &[ALPINE_3_21, NGINX, NGINX_CONF],
     },
-    Image {
+    DemoImage {
         repository: "library/redis",
         tags: &["7"],
-        family: Family::Docker,
+        family: MediaFamily::Docker,
         command: "/usr/local/bin/redis-server",
         layers: &[ALPINE_3_20, REDIS],
     },
-    Image {
+    DemoImage {
         repository: "acme/api",
         tags: &["1.4.0"],
-        family: Family::Oci,
+        family: MediaFamily::Oci,
         command: "/srv/api",
         layers: &[ALPINE_3_21, ACME_RUNTIME, ACME_API_1_4_0],
     },
-    Image {
+    DemoImage {
         repository: "acme/api",
         tags: &["1.4.1"],
-        family: Family::Oci,
+        family: MediaFamily::Oci,
         command: "/srv/api",
         layers: &[ALPINE_3_21, ACME_RUNTIME, ACME_API_1_4_1],
     },
-    Image {
+    DemoImage {
         repository: "acme/worker",
         tags: &["1.4.1"],
-        family: Family::Oci,
+        family: MediaFamily::Oci,
         command: "/srv/worker",
         layers: &[ALPINE_3_21, ACME_RUNTIME, ACME_WORKER_1_4_1],
     },
@@ -116,11 +122,11 @@ const WEB_CHART: Chart = Chart {
     ],
 };
 
-impl Shelf {
+impl MemoryRegistry {
     /// The demo's upstream: multi-architecture images that share layers within and across repositories, and a Helm chart;
     /// about 50 MB in all.
-    pub fn stock() -> Shelf {
-        let mut stocking = Stocking::default();
+    pub fn stock() -> MemoryRegistry {
+        let mut stocking = ImageBuilder::default();
         for image in &IMAGES {
             image.put(&mut stocking);
         }
@@ -138,29 +144,29 @@ mod tests {
 
     use super::*;
     use crate::Side;
-    use crate::content::{Charge, Descriptor, Digest, Links, ManifestKind, Place, Source, Verified};
+    use crate::content::{Descriptor, Digest, Links, ManifestKind, Repository, RequestContext, Source, Verified};
     use crate::name::Reference;
 
-    static SHELF: LazyLock<Shelf> = LazyLock::new(Shelf::stock);
+    static SHELF: LazyLock<MemoryRegistry> = LazyLock::new(MemoryRegistry::stock);
 
-    fn charge() -> Charge {
-        Charge::new("test")
+    fn charge() -> RequestContext {
+        RequestContext::new("test")
     }
 
     async fn tagged(repository: &str, tag: &str) -> Descriptor {
-        SHELF.resolve(&Place::new(repository), &Reference::Tag(tag.to_owned()), &charge()).await.unwrap().unwrap()
+        SHELF.resolve(&Repository::new(repository), &Reference::Tag(tag.to_owned()), &charge()).await.unwrap().unwrap()
     }
 
     /// The manifest's links, read as any client reads them: checked against the digest and the media type.
     async fn links(repository: &str, manifest: &Descriptor) -> Links {
-        let found = SHELF.manifest(&Place::new(repository), &manifest.digest, &charge()).await.unwrap().unwrap();
+        let found = SHELF.manifest(&Repository::new(repository), &manifest.digest, &charge()).await.unwrap().unwrap();
         assert_eq!((&found.media_type, found.bytes.len() as u64), (&manifest.media_type, manifest.size));
         assert_ne!(found.kind(), ManifestKind::Opaque);
         found.links().unwrap()
     }
 
     async fn read(repository: &str, blob: &Descriptor) -> Vec<u8> {
-        let stream = SHELF.blob(&Place::new(repository), blob, 0, &charge()).await.unwrap().unwrap();
+        let stream = SHELF.blob(&Repository::new(repository), blob, 0, &charge()).await.unwrap().unwrap();
         let chunks: Vec<_> = Verified::whole(stream, blob, Side::Upstream).unwrap().try_collect().await.unwrap();
         chunks.concat()
     }
@@ -185,7 +191,7 @@ mod tests {
                 for blob in links(&repository, &manifest).await.blobs {
                     let bytes = read(&repository, &blob).await;
                     assert_eq!(
-                        SHELF.blob_size(&Place::new(&*repository), &blob.digest, &charge()).await.unwrap(),
+                        SHELF.blob_size(&Repository::new(&*repository), &blob.digest, &charge()).await.unwrap(),
                         Some(bytes.len() as u64)
                     );
                 }
@@ -244,9 +250,9 @@ mod tests {
 
     #[tokio::test]
     async fn the_same_shelf_comes_out_every_time() {
-        let again = Shelf::stock();
+        let again = MemoryRegistry::stock();
         for (repository, tag) in SHELF.images() {
-            let found = again.resolve(&Place::new(&*repository), &Reference::Tag(tag.clone()), &charge()).await.unwrap();
+            let found = again.resolve(&Repository::new(&*repository), &Reference::Tag(tag.clone()), &charge()).await.unwrap();
             assert_eq!(found, Some(tagged(&repository, &tag).await), "{repository}:{tag}");
         }
         assert_eq!(again.bytes(), SHELF.bytes());
@@ -257,10 +263,10 @@ mod tests {
     #[tokio::test]
     async fn a_repository_has_what_was_put_into_it_and_no_more() {
         let nginx = tagged("library/nginx", "1.27").await;
-        let elsewhere = Place::new("library/alpine");
+        let elsewhere = Repository::new("library/alpine");
         assert!(SHELF.manifest(&elsewhere, &nginx.digest, &charge()).await.unwrap().is_none());
         let layer = Descriptor::new("", layers("library/nginx", "1.27").await["linux/amd64"][1].clone(), 0);
         assert!(SHELF.blob(&elsewhere, &layer, 0, &charge()).await.unwrap().is_none());
-        assert!(SHELF.tags(&Place::new("library/none"), &charge()).await.unwrap().is_empty());
+        assert!(SHELF.tags(&Repository::new("library/none"), &charge()).await.unwrap().is_empty());
     }
 }

@@ -18,11 +18,11 @@ use futures_util::{StreamExt as _, TryStreamExt as _};
 use tokio_util::io::ReaderStream;
 
 use super::checked::Checked;
-use super::index::{Index, IndexEntry, is_bare};
+use super::index::{IndexEntry, LayoutIndex, is_bare};
 use super::sink::{bare, full_name};
 use super::source::{CHUNK, media_type, stated, stated_name};
 use super::{Layout, graph};
-use crate::content::{BlobStream, Charge, Descriptor, Digest, Manifest, Place, Source};
+use crate::content::{BlobStream, Descriptor, Digest, Manifest, Repository, RequestContext, Source};
 use crate::name::{ImageName, Reference, check_tag, split_host};
 use crate::{Error, Result};
 
@@ -31,17 +31,17 @@ use crate::{Error, Result};
 pub struct AnyName {
     layout: Layout,
     /// The repository of entries that state none.
-    unstated: Option<Place>,
+    unstated: Option<Repository>,
     checked: Arc<Checked>,
 }
 
 impl AnyName {
     /// Reads `layout`. Entries that have a tag and no repository belong to `unstated`; without one, they have no name.
-    pub fn new(layout: Layout, unstated: Option<Place>) -> Self {
+    pub fn new(layout: Layout, unstated: Option<Repository>) -> Self {
         AnyName { layout, unstated, checked: Arc::default() }
     }
 
-    fn find<'a>(&self, index: &'a Index, place: &Place, tag: &str) -> Option<&'a IndexEntry> {
+    fn find<'a>(&self, index: &'a LayoutIndex, place: &Repository, tag: &str) -> Option<&'a IndexEntry> {
         let name = full_name(place, &Reference::Tag(tag.to_owned()));
         let unstated = || index.entries().find(|entry| entry.name.as_deref() == Some(tag) && stated_name(entry).is_none());
         stated(index, &name)
@@ -83,13 +83,13 @@ fn is_from(entry: &IndexEntry, host: &str) -> bool {
 }
 
 /// The tag of `name`, if it is one of `place`.
-fn tag_in<'n>(name: &'n str, place: &Place) -> Option<&'n str> {
+fn tag_in<'n>(name: &'n str, place: &Repository) -> Option<&'n str> {
     name.strip_prefix(place.as_str())?.strip_prefix(':').filter(|tag| check_tag(tag).is_ok())
 }
 
 #[async_trait]
 impl Source for AnyName {
-    async fn resolve(&self, place: &Place, reference: &Reference, _charge: &Charge) -> Result<Option<Descriptor>> {
+    async fn resolve(&self, place: &Repository, reference: &Reference, _charge: &RequestContext) -> Result<Option<Descriptor>> {
         let index = self.layout.index().await?;
         match reference {
             Reference::Tag(tag) => Ok(self.find(&index, place, tag).map(|entry| bare(&entry.descriptor))),
@@ -100,13 +100,13 @@ impl Source for AnyName {
         }
     }
 
-    async fn resolve_copied_from(&self, host: &str, place: &Place, tag: &str, _charge: &Charge) -> Result<Option<Descriptor>> {
+    async fn resolve_copied_from(&self, host: &str, place: &Repository, tag: &str, _charge: &RequestContext) -> Result<Option<Descriptor>> {
         let name = full_name(place, &Reference::Tag(tag.to_owned()));
         let index = self.layout.index().await?;
         Ok(index.named(&name).filter(|entry| is_from(entry, host)).map(|entry| bare(&entry.descriptor)))
     }
 
-    async fn tags(&self, place: &Place, charge: &Charge) -> Result<Vec<String>> {
+    async fn tags(&self, place: &Repository, charge: &RequestContext) -> Result<Vec<String>> {
         let mut tags = self.layout.tags(place, charge).await?;
         let index = self.layout.index().await?;
         tags.extend(index.entries().filter_map(|entry| Some(tag_in(&source_name(entry)?, place)?.to_owned())));
@@ -117,13 +117,13 @@ impl Source for AnyName {
         Ok(tags)
     }
 
-    async fn tags_copied_from(&self, host: &str, place: &Place, _charge: &Charge) -> Result<Vec<String>> {
+    async fn tags_copied_from(&self, host: &str, place: &Repository, _charge: &RequestContext) -> Result<Vec<String>> {
         let index = self.layout.index().await?;
         let from_there = index.entries().filter(|entry| is_from(entry, host));
         Ok(from_there.filter_map(|entry| Some(tag_in(entry.name.as_deref()?, place)?.to_owned())).collect())
     }
 
-    async fn manifest(&self, _place: &Place, digest: &Digest, _charge: &Charge) -> Result<Option<Manifest>> {
+    async fn manifest(&self, _place: &Repository, digest: &Digest, _charge: &RequestContext) -> Result<Option<Manifest>> {
         let hint = media_type(&*self.layout.index().await?, digest);
         let opened = self.checked.open(&self.layout.0.files, digest).await?;
         let Some((file, len)) = opened else { return Ok(None) };
@@ -131,11 +131,11 @@ impl Source for AnyName {
         super::files::blocking(move || graph::manifest_in(file, len, &digest, &hint)).await
     }
 
-    async fn blob_size(&self, _place: &Place, digest: &Digest, _charge: &Charge) -> Result<Option<u64>> {
+    async fn blob_size(&self, _place: &Repository, digest: &Digest, _charge: &RequestContext) -> Result<Option<u64>> {
         self.size(digest).await
     }
 
-    async fn blob(&self, _place: &Place, blob: &Descriptor, offset: u64, _charge: &Charge) -> Result<Option<BlobStream>> {
+    async fn blob(&self, _place: &Repository, blob: &Descriptor, offset: u64, _charge: &RequestContext) -> Result<Option<BlobStream>> {
         let opened = self.checked.open(&self.layout.0.files, &blob.digest).await?;
         let Some((mut file, _)) = opened.filter(|(_, len)| *len == blob.size) else { return Ok(None) };
         let digest = blob.digest.clone();
@@ -145,11 +145,11 @@ impl Source for AnyName {
         Ok(Some(chunks.map_err(failed).boxed()))
     }
 
-    async fn referrers(&self, place: &Place, subject: &Digest, charge: &Charge) -> Result<Vec<Descriptor>> {
+    async fn referrers(&self, place: &Repository, subject: &Digest, charge: &RequestContext) -> Result<Vec<Descriptor>> {
         self.layout.referrers(place, subject, charge).await
     }
 
-    async fn repositories(&self, charge: &Charge) -> Result<Option<Vec<Place>>> {
+    async fn repositories(&self, charge: &RequestContext) -> Result<Option<Vec<Repository>>> {
         let mut all = self.layout.repositories(charge).await?.unwrap_or_default();
         if let Some(unstated) = &self.unstated
             && self.layout.index().await?.entries().any(|entry| entry.name.is_some() && stated_name(entry).is_none())
@@ -186,7 +186,7 @@ mod tests {
             entry(6, Some("6"), Some("docker.io/library/redis:6")),
         ];
         std::fs::write(layout.path().join("index.json"), json!({"manifests": entries}).to_string()).unwrap();
-        let any = AnyName::new(layout.clone(), Some(Place::new("my/app")));
+        let any = AnyName::new(layout.clone(), Some(Repository::new("my/app")));
         for (name, expected) in [
             ("mirror/redis:7", Some(1)),
             ("docker.io/library/redis:7", Some(1)),
@@ -217,7 +217,7 @@ mod tests {
             ("what/ever", ""),
             ("my/app", "edge"),
         ] {
-            let mut tags = any.tags(&Place::new(place), &charge()).await.unwrap();
+            let mut tags = any.tags(&Repository::new(place), &charge()).await.unwrap();
             tags.sort();
             tags.dedup();
             assert_eq!(tags.join(" "), expected, "{place}");
@@ -240,7 +240,7 @@ mod tests {
             entry(4, "q/app:4", Some("quay.io.evil.example/app:4")),
         ];
         std::fs::write(layout.path().join("index.json"), json!({"manifests": entries}).to_string()).unwrap();
-        let (any, place) = (AnyName::new(layout, None), Place::new("q/app"));
+        let (any, place) = (AnyName::new(layout, None), Repository::new("q/app"));
         for (host, tag, expected) in [
             ("quay.io", "1", Some(1)),
             ("ghcr.io", "1", None),

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use super::files::{self, Files, found};
-use super::graph::{self, Read, Role};
-use super::index::{Index, IndexEntry, IndexFile};
+use super::graph::{self, ManifestRead, NodeRole};
+use super::index::{IndexEntry, IndexFile, LayoutIndex};
 use super::{damaged, lock, referrers};
 use crate::content::{Digest, Links, PlatformFilter};
 use crate::{Error, Result};
@@ -67,7 +67,7 @@ fn stays(entry: &IndexEntry, reached: &HashSet<Digest>) -> bool {
 }
 
 /// Everything that an image leads to, and what is about that, and so on.
-fn reach(files: &Files, index: &Index) -> Result<HashSet<Digest>> {
+fn reach(files: &Files, index: &LayoutIndex) -> Result<HashSet<Digest>> {
     if let Some(why) = index.malformed().next() {
         return Err(damaged(OP, format!("{why}, so what it needs is unknown")));
     }
@@ -93,13 +93,13 @@ fn reach_one(files: &Files, entry: &IndexEntry, reached: &mut HashSet<Digest>, w
         reached.insert(node.digest.clone());
         // What a sparse entry leads to says nothing of what another one of that index does.
         let whole = !sparse || node.digest != root.digest;
-        if role == Role::Blob || (whole && !walked.insert(node.digest.clone())) {
+        if role == NodeRole::Blob || (whole && !walked.insert(node.digest.clone())) {
             return Ok(Some(Links::default()));
         }
         match graph::read(files, node)? {
-            Read::Found(links) => Ok(Some(*links)),
-            Read::Missing => Ok(Some(Links::default())),
-            Read::Damaged(why) => Err(damaged(
+            ManifestRead::Found(links) => Ok(Some(*links)),
+            ManifestRead::Missing => Ok(Some(Links::default())),
+            ManifestRead::Damaged(why) => Err(damaged(
                 OP,
                 format!("manifest {} of {} is damaged, so what it needs is unknown: {why}", node.digest, entry.display_name()),
             )
@@ -157,7 +157,7 @@ mod tests {
     use super::super::{Layout, verify};
     use super::*;
     use crate::Kind;
-    use crate::content::{Place, Sink as _};
+    use crate::content::{Repository, Sink as _};
     use bytes::Bytes;
     use proptest::prelude::*;
 
@@ -192,7 +192,7 @@ mod tests {
         let layout = Layout::open(dir.path()).await.unwrap();
         gc(dir.path(), false).unwrap();
         let bytes = Bytes::from_static(b"x");
-        layout.write_blob(&Place::new("a"), &blob(&bytes), &Upstream::new(&bytes), &charge()).await.unwrap();
+        layout.write_blob(&Repository::new("a"), &blob(&bytes), &Upstream::new(&bytes), &charge()).await.unwrap();
         assert!(gc(dir.path(), false).is_err());
     }
 
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[derive(Debug, Clone)]
-    enum Step {
+    enum GcStep {
         /// Give this of four names to an image of this of six kinds.
         Put(u8, u8),
         /// Write an image's content, and be killed before it has a name.
@@ -274,22 +274,22 @@ mod tests {
         }
     }
 
-    fn step() -> impl Strategy<Value = Step> {
-        prop_oneof![4 => (0..4u8, 0..6u8).prop_map(|(name, of)| Step::Put(name, of)), 2 => (0..6u8).prop_map(Step::Half), 1 => Just(Step::Gc)]
+    fn step() -> impl Strategy<Value = GcStep> {
+        prop_oneof![4 => (0..4u8, 0..6u8).prop_map(|(name, of)| GcStep::Put(name, of)), 2 => (0..6u8).prop_map(GcStep::Half), 1 => Just(GcStep::Gc)]
     }
 
-    async fn play(steps: &[Step]) {
+    async fn play(steps: &[GcStep]) {
         let dir = folder();
         drop(Layout::open_or_create(dir.path()).await.unwrap());
         let mut names = std::collections::BTreeMap::new();
         for step in steps {
             match step {
-                Step::Put(name, of) => {
+                GcStep::Put(name, of) => {
                     put(&Layout::open_or_create(dir.path()).await.unwrap(), &format!("a:{name}"), &image_no(*of)).await;
                     names.insert(format!("a:{name}"), image_no(*of).manifest.digest);
                 }
-                Step::Half(of) => fill(&Layout::open_or_create(dir.path()).await.unwrap(), &image_no(*of)).await,
-                Step::Gc => {
+                GcStep::Half(of) => fill(&Layout::open_or_create(dir.path()).await.unwrap(), &image_no(*of)).await,
+                GcStep::Gc => {
                     let promised = gc(dir.path(), true).unwrap();
                     assert_eq!(verify(dir.path(), &|_| {}).unwrap().unreferenced, promised.removed);
                     assert_eq!(gc(dir.path(), false).unwrap(), promised);

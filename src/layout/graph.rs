@@ -8,13 +8,13 @@ use bytes::Bytes;
 
 use super::files::{self, Files};
 use crate::content::{
-    Choice, Descriptor, Digest, Links, MAX_MANIFEST, Manifest, ManifestKind, PlatformFilter, absent_from, is_blob_type, kind_of,
+    ChildChoice, Descriptor, Digest, Links, MAX_MANIFEST, Manifest, ManifestKind, PlatformFilter, absent_from, is_blob_type, kind_of,
 };
 use crate::{Error, Kind, Result, Side};
 
 /// As what a node of the graph is referred to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Role {
+pub(super) enum NodeRole {
     /// By an index, or by `index.json`.
     Manifest,
     /// As a config or layer.
@@ -25,12 +25,12 @@ pub(super) enum Role {
 /// the walk; whether it came to its end. Subjects are not followed: an image does not need what it is about. Neither are the
 /// children that have been left out, if `root` is an entry that says so ([`SPARSE`](crate::content::SPARSE)), and what its upstream did
 /// not have.
-pub(super) fn walk(root: &Descriptor, mut visit: impl FnMut(&Descriptor, Role) -> Result<Option<Links>>) -> Result<bool> {
+pub(super) fn walk(root: &Descriptor, mut visit: impl FnMut(&Descriptor, NodeRole) -> Result<Option<Links>>) -> Result<bool> {
     let (filters, absent) = (PlatformFilter::of_sparse(root), absent_from(root));
     let mut visit = |node: &Descriptor, role| {
         let mut links = visit(node, role)?;
-        if let Some(links) = links.as_mut().filter(|_| role == Role::Manifest && node.digest == root.digest) {
-            links.manifests = Choice::of(&links.manifests, &filters).kept;
+        if let Some(links) = links.as_mut().filter(|_| role == NodeRole::Manifest && node.digest == root.digest) {
+            links.manifests = ChildChoice::of(&links.manifests, &filters).kept;
         }
         if let Some(links) = links.as_mut().filter(|_| !absent.is_empty()) {
             links.manifests.retain(|child| !absent.contains(&child.digest));
@@ -38,22 +38,22 @@ pub(super) fn walk(root: &Descriptor, mut visit: impl FnMut(&Descriptor, Role) -
         Ok::<_, Error>(links)
     };
     let mut seen = HashSet::new();
-    let mut stack = vec![(root.clone(), Role::Manifest)];
+    let mut stack = vec![(root.clone(), NodeRole::Manifest)];
     while let Some((node, role)) = stack.pop() {
         // With the size: a descriptor that states another one is another claim to check.
         if !seen.insert((node.digest.clone(), node.size, role)) {
             continue;
         }
         let Some(links) = visit(&node, role)? else { return Ok(false) };
-        stack.extend(links.manifests.into_iter().map(|child| (child, Role::Manifest)));
-        stack.extend(links.blobs.into_iter().map(|blob| (blob, Role::Blob)));
+        stack.extend(links.manifests.into_iter().map(|child| (child, NodeRole::Manifest)));
+        stack.extend(links.blobs.into_iter().map(|blob| (blob, NodeRole::Blob)));
     }
     Ok(true)
 }
 
 /// What became of a manifest's file.
 #[derive(Debug)]
-pub(super) enum Read {
+pub(super) enum ManifestRead {
     /// It is there and right.
     Found(Box<Links>),
     /// There is no such file.
@@ -64,27 +64,27 @@ pub(super) enum Read {
 
 /// Reads a manifest with every check. What an index may refer to beside manifests (image-spec: "unknown media types must
 /// not generate an error") refers to nothing.
-pub(super) fn read(files: &Files, node: &Descriptor) -> Result<Read> {
+pub(super) fn read(files: &Files, node: &Descriptor) -> Result<ManifestRead> {
     read_as(files, node, is_manifest(&node.media_type))
 }
 
 /// As [`read()`]; `known`: it must be a manifest, whatever its media type says.
-fn read_as(files: &Files, node: &Descriptor, known: bool) -> Result<Read> {
-    let Some(len) = files.blob_len(&node.digest)? else { return Ok(Read::Missing) };
+fn read_as(files: &Files, node: &Descriptor, known: bool) -> Result<ManifestRead> {
+    let Some(len) = files.blob_len(&node.digest)? else { return Ok(ManifestRead::Missing) };
     if len != node.size {
-        return Ok(Read::Damaged(size_differs(len, node.size)));
+        return Ok(ManifestRead::Damaged(size_differs(len, node.size)));
     }
     if !known && is_blob_type(&node.media_type) {
-        return Ok(Read::Found(Box::default()));
+        return Ok(ManifestRead::Found(Box::default()));
     }
     if len > MAX_MANIFEST as u64 {
-        return Ok(if known { Read::Damaged(too_large(len)) } else { Read::Found(Box::default()) });
+        return Ok(if known { ManifestRead::Damaged(too_large(len)) } else { ManifestRead::Found(Box::default()) });
     }
-    let Some(bytes) = bytes(files, &node.digest)? else { return Ok(Read::Missing) };
+    let Some(bytes) = bytes(files, &node.digest)? else { return Ok(ManifestRead::Missing) };
     Ok(match parse(bytes.clone(), &node.digest, &node.media_type).and_then(|manifest| manifest.links()) {
-        Ok(links) => Read::Found(Box::new(links)),
-        Err(_) if !known && node.digest.matches(&bytes) => Read::Found(Box::default()),
-        Err(error) => Read::Damaged(error.message()),
+        Ok(links) => ManifestRead::Found(Box::new(links)),
+        Err(_) if !known && node.digest.matches(&bytes) => ManifestRead::Found(Box::default()),
+        Err(error) => ManifestRead::Damaged(error.message()),
     })
 }
 
@@ -92,11 +92,11 @@ fn read_as(files: &Files, node: &Descriptor, known: bool) -> Result<Read> {
 /// be absent.
 pub(super) fn complete(files: &Files, root: &Descriptor) -> Result<bool> {
     walk(root, |node, role| match role {
-        Role::Manifest => Ok(match read_as(files, node, node.digest == root.digest || is_manifest(&node.media_type))? {
-            Read::Found(links) => Some(*links),
-            Read::Missing | Read::Damaged(_) => None,
+        NodeRole::Manifest => Ok(match read_as(files, node, node.digest == root.digest || is_manifest(&node.media_type))? {
+            ManifestRead::Found(links) => Some(*links),
+            ManifestRead::Missing | ManifestRead::Damaged(_) => None,
         }),
-        Role::Blob => Ok((node.is_foreign() || files.blob_len(&node.digest)? == Some(node.size)).then(Links::default)),
+        NodeRole::Blob => Ok((node.is_foreign() || files.blob_len(&node.digest)? == Some(node.size)).then(Links::default)),
     })
 }
 

@@ -10,9 +10,9 @@ use serde_json::{Map, Value};
 use tokio::time::{Duration, Instant};
 
 use super::files::{self, Files, MAX_INDEX, blocking, found};
-use super::referrers::{self, Attached};
+use super::referrers::{self, PendingReferrers};
 use super::{IMAGE_NAME, REF_NAME, damaged};
-use crate::content::{Descriptor, Digest, Place};
+use crate::content::{Descriptor, Digest, Repository};
 use crate::folder::Status;
 use crate::name::{Reference, check_tag};
 use crate::{Error, Kind, Result, Side, input};
@@ -21,7 +21,7 @@ const OP: &str = "read layout";
 
 /// After a writing of the file, the next one waits so many times as long as it took: names that come meanwhile join it, and
 /// writing takes a quarter of the time at most. Without, a file of 1,000 names was written 620 times while it grew, with this 250
-/// times, and 4,000 tiny images took 12.8 s instead of 8.3 (2 cores; the entries' ready texts, [`Raw`], have their part in it).
+/// times, and 4,000 tiny images took 12.8 s instead of 8.3 (2 cores; the entries' ready texts, [`RawEntry`], have their part in it).
 const REST: u32 = 3;
 
 /// No name waits longer than this for others.
@@ -79,7 +79,7 @@ impl IndexEntry {
 
     /// Its repository, and its tag or digest there, as far as it states them: by larder's own name, else by the name of what it
     /// was copied from. A bare tag, as other tools write it, does not say what it is a tag of.
-    pub fn title(&self) -> Option<(Place, Reference)> {
+    pub fn title(&self) -> Option<(Repository, Reference)> {
         split(super::source::stated_name(self)?)
     }
 
@@ -109,7 +109,7 @@ pub(super) fn is_bare(name: &str) -> bool {
 }
 
 /// `library/alpine:3.20` and `library/alpine@sha256:…`, in two.
-fn split(name: &str) -> Option<(Place, Reference)> {
+fn split(name: &str) -> Option<(Repository, Reference)> {
     let (place, reference) = match name.split_once('@') {
         // Of `name:tag@digest` the tag is for people.
         Some((place, digest)) => {
@@ -123,33 +123,33 @@ fn split(name: &str) -> Option<(Place, Reference)> {
         }
     };
     let plain = !place.is_empty() && !place.contains(|c: char| c.is_whitespace() || c.is_control());
-    plain.then(|| (Place::new(place), reference))
+    plain.then(|| (Repository::new(place), reference))
 }
 
 /// An entry as it stands in the file. Never changed, only replaced.
-struct Raw {
+struct RawEntry {
     /// As text, ready to be written again. Equal values have equal texts: keys are sorted.
     json: Box<str>,
     parsed: Result<IndexEntry, String>,
 }
 
-impl From<Value> for Raw {
+impl From<Value> for RawEntry {
     fn from(value: Value) -> Self {
-        Raw { parsed: IndexEntry::parse(&value), json: value.to_string().into() }
+        RawEntry { parsed: IndexEntry::parse(&value), json: value.to_string().into() }
     }
 }
 
 /// The contents of an `index.json`.
 #[derive(Clone)]
-pub(super) struct Index {
+pub(super) struct LayoutIndex {
     /// Everything but `manifests`.
     rest: Map<String, Value>,
-    raw: Vec<Arc<Raw>>,
+    raw: Vec<Arc<RawEntry>>,
     /// Where the first entry of each ref.name is: of two entries with one name, tools take the first.
     by_name: HashMap<String, usize>,
 }
 
-impl Index {
+impl LayoutIndex {
     /// Reads the file's bytes. The error is for a person.
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, String> {
         let wrong = |error: serde_json::Error| format!("index.json is not JSON of an index: {error}");
@@ -158,11 +158,11 @@ impl Index {
         let manifests = members.remove("manifests").filter(|list| list.get().starts_with(['[', 'n']));
         let manifests = manifests.ok_or("index.json has no `manifests`")?;
         let manifests: Vec<&RawValue> = entries(&mut serde_json::Deserializer::from_str(manifests.get())).map_err(wrong)?;
-        let entry = |json: &RawValue| serde_json::from_str::<Value>(json.get()).map(|value| Arc::new(Raw::from(value)));
+        let entry = |json: &RawValue| serde_json::from_str::<Value>(json.get()).map(|value| Arc::new(RawEntry::from(value)));
         let raw = manifests.into_iter().map(entry).collect::<Result<_, _>>().map_err(wrong)?;
         let member = |(key, json): (String, &RawValue)| Ok((key, serde_json::from_str::<Value>(json.get())?));
         let rest = members.into_iter().map(member).collect::<Result<_, _>>().map_err(wrong)?;
-        let mut index = Index { rest, raw, by_name: HashMap::new() };
+        let mut index = LayoutIndex { rest, raw, by_name: HashMap::new() };
         index.find_names();
         Ok(index)
     }
@@ -196,12 +196,12 @@ impl Index {
 
     /// Puts an entry of this name where there is one, or at the end. Whether anything changed.
     pub(super) fn name(&mut self, name: &str, entry: Value) -> bool {
-        self.set(name, &Arc::new(Raw::from(entry)))
+        self.set(name, &Arc::new(RawEntry::from(entry)))
     }
 
     /// Puts an entry without a name at the end.
     pub(super) fn add(&mut self, entry: Value) {
-        self.raw.push(Arc::new(Raw::from(entry)));
+        self.raw.push(Arc::new(RawEntry::from(entry)));
     }
 
     /// Drops the entries that `keep` does not want; those that are no descriptors stay. Whether there were any.
@@ -213,7 +213,7 @@ impl Index {
     }
 
     /// Puts an entry in the place of the one with its name, or at the end. Whether anything changed.
-    fn set(&mut self, name: &str, raw: &Arc<Raw>) -> bool {
+    fn set(&mut self, name: &str, raw: &Arc<RawEntry>) -> bool {
         let Some(slot) = self.by_name.get(name).and_then(|at| self.raw.get_mut(*at)) else {
             self.by_name.insert(name.to_owned(), self.raw.len());
             self.raw.push(raw.clone());
@@ -250,33 +250,33 @@ impl Index {
 }
 
 /// What is to become of the index.
-enum Change {
+enum IndexChange {
     /// An entry of this name.
-    Name(String, Arc<Raw>),
+    Name(String, Arc<RawEntry>),
     /// Entries of referrers.
-    Referrers(Attached),
+    Referrers(PendingReferrers),
 }
 
 /// A change on its way into the index.
-struct Pending {
-    change: Change,
+struct PendingChange {
+    change: IndexChange,
     done: OnceLock<Result<()>>,
 }
 
 /// The file, with what it held when it was last read.
 pub(super) struct IndexFile {
     files: Files,
-    cache: Mutex<Option<Cached>>,
-    queue: Mutex<Vec<Arc<Pending>>>,
+    cache: Mutex<Option<CachedIndex>>,
+    queue: Mutex<Vec<Arc<PendingChange>>>,
     /// Held by who writes; when the next one may.
     turn: Arc<tokio::sync::Mutex<Option<Instant>>>,
 }
 
-struct Cached {
+struct CachedIndex {
     /// Kept open so that its inode number is not given to a successor, which would then look like the same file.
     _file: File,
     status: Status,
-    index: Arc<Index>,
+    index: Arc<LayoutIndex>,
 }
 
 impl IndexFile {
@@ -285,7 +285,7 @@ impl IndexFile {
     }
 
     /// What the file holds now. Blocks.
-    pub(super) fn read(&self) -> Result<Arc<Index>> {
+    pub(super) fn read(&self) -> Result<Arc<LayoutIndex>> {
         let io = |error| self.files.failed(OP, files::index(), &error);
         let missing = || {
             Error::new(Side::Local, OP, Kind::NotFound, format!("{} is no OCI layout: it has no index.json", self.files.root().display()))
@@ -301,8 +301,8 @@ impl IndexFile {
         let status = Status::of(&file).map_err(io)?;
         let bytes = input::read_from(&file, MAX_INDEX).map_err(io)?;
         let wrong = |why: String| damaged(OP, format!("{}: {why}", self.files.root().display()));
-        let index = Arc::new(Index::parse(&bytes).map_err(wrong)?);
-        *cache = Some(Cached { _file: file, status, index: index.clone() });
+        let index = Arc::new(LayoutIndex::parse(&bytes).map_err(wrong)?);
+        *cache = Some(CachedIndex { _file: file, status, index: index.clone() });
         Ok(index)
     }
 
@@ -321,17 +321,17 @@ impl IndexFile {
         source: &str,
         subject: Option<&Digest>,
     ) -> Result<()> {
-        let raw = Arc::new(Raw::from(referrers::entry(&name, manifest, Some(source), subject)));
-        self.change(Change::Name(name, raw)).await
+        let raw = Arc::new(RawEntry::from(referrers::entry(&name, manifest, Some(source), subject)));
+        self.change(IndexChange::Name(name, raw)).await
     }
 
     /// Lists referrers. The caller has seen that they are complete.
-    pub(super) async fn attach(self: &Arc<Self>, attached: Attached) -> Result<()> {
-        self.change(Change::Referrers(attached)).await
+    pub(super) async fn attach(self: &Arc<Self>, attached: PendingReferrers) -> Result<()> {
+        self.change(IndexChange::Referrers(attached)).await
     }
 
-    async fn change(self: &Arc<Self>, change: Change) -> Result<()> {
-        let pending = Arc::new(Pending { change, done: OnceLock::new() });
+    async fn change(self: &Arc<Self>, change: IndexChange) -> Result<()> {
+        let pending = Arc::new(PendingChange { change, done: OnceLock::new() });
         self.queue.lock().unwrap_or_else(PoisonError::into_inner).push(pending.clone());
         let mut turn = self.turn.clone().lock_owned().await;
         if let Some(result) = pending.done.get() {
@@ -358,14 +358,14 @@ impl IndexFile {
     }
 
     /// Reads, changes and replaces the file under the layout's lock. A change that is refused gets its result at once, and the others go on.
-    fn write(&self, batch: &[Arc<Pending>]) -> Result<()> {
+    fn write(&self, batch: &[Arc<PendingChange>]) -> Result<()> {
         let _lock = super::lock::index(&self.files)?;
-        let mut index = Index::clone(&*self.read()?);
+        let mut index = LayoutIndex::clone(&*self.read()?);
         let mut changed = false;
         for pending in batch {
             changed |= match &pending.change {
-                Change::Name(name, raw) => index.set(name, raw),
-                Change::Referrers(attached) => attached.put(&self.files, &mut index).unwrap_or_else(|refused| {
+                IndexChange::Name(name, raw) => index.set(name, raw),
+                IndexChange::Referrers(attached) => attached.put(&self.files, &mut index).unwrap_or_else(|refused| {
                     let _ = pending.done.set(Err(refused));
                     false
                 }),
@@ -377,12 +377,12 @@ impl IndexFile {
     /// Drops the entries that `keep` does not want.
     pub(super) fn retain(&self, keep: impl Fn(&IndexEntry) -> bool) -> Result<()> {
         let _lock = super::lock::index(&self.files)?;
-        let mut index = Index::clone(&*self.read()?);
+        let mut index = LayoutIndex::clone(&*self.read()?);
         if index.retain(keep) { self.replace(index) } else { Ok(()) }
     }
 
     /// Replaces the file. The caller holds its lock.
-    fn replace(&self, index: Index) -> Result<()> {
+    fn replace(&self, index: LayoutIndex) -> Result<()> {
         let text = index.to_json().map_err(|error| Error::local("write layout", error.to_string()))?;
         if text.len() as u64 > MAX_INDEX {
             let message = format!("index.json would have more than {MAX_INDEX} bytes, which is more than larder reads");
@@ -391,7 +391,7 @@ impl IndexFile {
         self.files.sync_blob_names()?;
         let file = self.files.replace(files::index(), text.as_bytes())?;
         let status = Status::of(&file).map_err(|error| self.files.failed(OP, files::index(), &error))?;
-        *self.cache.lock().unwrap_or_else(PoisonError::into_inner) = Some(Cached { _file: file, status, index: Arc::new(index) });
+        *self.cache.lock().unwrap_or_else(PoisonError::into_inner) = Some(CachedIndex { _file: file, status, index: Arc::new(index) });
         Ok(())
     }
 }
@@ -414,8 +414,8 @@ mod tests {
     #[test]
     fn an_index_has_its_bounds() {
         let many = |entry: &str, count: usize| format!("{{\"manifests\":[{}{entry}]}}", format!("{entry},").repeat(count - 1));
-        assert_eq!(Index::parse(many("{}", MOST_ENTRIES).as_bytes()).ok().unwrap().raw.len(), MOST_ENTRIES);
-        let error = Index::parse(many("{}", MOST_ENTRIES + 1).as_bytes()).err().unwrap();
+        assert_eq!(LayoutIndex::parse(many("{}", MOST_ENTRIES).as_bytes()).ok().unwrap().raw.len(), MOST_ENTRIES);
+        let error = LayoutIndex::parse(many("{}", MOST_ENTRIES + 1).as_bytes()).err().unwrap();
         assert!(error.contains("more than 500000 entries"), "{error}");
         for (text, why) in [
             ("{}", "no `manifests`"),
@@ -423,7 +423,7 @@ mod tests {
             ("[]", "not JSON of an index"),
             ("{\"manifests\":[}", "not JSON"),
         ] {
-            let error = Index::parse(text.as_bytes()).err().unwrap();
+            let error = LayoutIndex::parse(text.as_bytes()).err().unwrap();
             assert!(error.contains(why), "{text}: {error}");
         }
     }

@@ -13,17 +13,17 @@ use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
 
 use super::files::{self, Files, READ, blocking, found, hash};
 use super::{damaged, lock};
-use crate::content::{BlobStream, Charge, Descriptor, Digest, Hasher, OpenBlob, Verified, checkable, hasher};
+use crate::content::{BlobStream, Descriptor, Digest, Hasher, OpenBlob, RequestContext, Verified, checkable, hasher};
 use crate::folder::Status;
 use crate::{Error, Kind, Result, Side};
 
 const OP: &str = "write blob";
 
 /// Bytes in memory as something to ingest.
-pub(super) struct InMemory(pub(super) Bytes);
+pub(super) struct BytesSource(pub(super) Bytes);
 
 #[async_trait]
-impl OpenBlob for InMemory {
+impl OpenBlob for BytesSource {
     async fn open(&self, offset: u64) -> Result<BlobStream> {
         let start = usize::try_from(offset).unwrap_or(usize::MAX).min(self.0.len());
         Ok(stream::iter([Ok(self.0.slice(start..))]).boxed())
@@ -31,7 +31,7 @@ impl OpenBlob for InMemory {
 }
 
 /// A blob that is not there yet, held by this task alone.
-struct Partial {
+struct PartialFile {
     file: fs::File,
     /// Its name in the layout.
     name: PathBuf,
@@ -50,7 +50,7 @@ pub(super) async fn ingest(
     blob: &Descriptor,
     present: &(dyn Fn() -> Result<bool> + Sync),
     open: &dyn OpenBlob,
-    charge: &Charge,
+    charge: &RequestContext,
 ) -> Result<()> {
     checkable(blob, Side::Upstream)?;
     let fresh = hasher(blob, Side::Upstream)?;
@@ -80,7 +80,7 @@ pub(super) async fn ingest(
 }
 
 /// Waits until nobody else writes this blob. `None`: it is there by then.
-async fn hold(files: &Files, digest: &Digest, present: &(dyn Fn() -> Result<bool> + Sync)) -> Result<Option<Partial>> {
+async fn hold(files: &Files, digest: &Digest, present: &(dyn Fn() -> Result<bool> + Sync)) -> Result<Option<PartialFile>> {
     let name = files::partial(digest);
     for folder in [name.parent(), files::blob(digest).parent()].into_iter().flatten() {
         files.folder().create_folder(folder).map_err(|error| files.failed(OP, folder, &error))?;
@@ -100,7 +100,7 @@ async fn hold(files: &Files, digest: &Digest, present: &(dyn Fn() -> Result<bool
     Ok(None)
 }
 
-fn try_hold(files: &Files, name: &Path) -> Result<Option<Partial>> {
+fn try_hold(files: &Files, name: &Path) -> Result<Option<PartialFile>> {
     let io = |error| files.failed(OP, name, &error);
     let file = files.folder().open_or_create(name).map_err(io)?;
     if !lock::tried(file.try_lock(), &files.path(name))? {
@@ -117,11 +117,11 @@ fn try_hold(files: &Files, name: &Path) -> Result<Option<Partial>> {
         files.folder().remove(name).map_err(io)?;
         return Ok(None);
     }
-    Ok(Some(Partial { file, name: name.to_owned(), path: files.path(name), len: held.len() }))
+    Ok(Some(PartialFile { file, name: name.to_owned(), path: files.path(name), len: held.len() }))
 }
 
 /// Takes in what an earlier attempt left.
-async fn rehash(mut partial: Partial, mut hasher: Hasher) -> Result<(Partial, Hasher)> {
+async fn rehash(mut partial: PartialFile, mut hasher: Hasher) -> Result<(PartialFile, Hasher)> {
     if partial.len == 0 {
         return Ok((partial, hasher));
     }
@@ -145,7 +145,7 @@ async fn fill(
     start: u64,
     hasher: Hasher,
     open: &dyn OpenBlob,
-    charge: &Charge,
+    charge: &RequestContext,
 ) -> Result<()> {
     if start == blob.size {
         // Nothing is missing, so nothing is asked for.
@@ -195,14 +195,14 @@ mod tests {
     use super::super::Layout;
     use super::super::testing::{Upstream, blob, charge, folder, path_of, read_blob};
     use super::*;
-    use crate::content::{Place, Sink as _};
+    use crate::content::{Repository, Sink as _};
 
     fn noise(len: usize) -> Bytes {
         (0..len).map(|i| u8::try_from(i * 31 % 251).unwrap()).collect()
     }
 
-    async fn write(layout: &Layout, blob: &Descriptor, from: &Upstream, charge: &Charge) -> Result<()> {
-        layout.write_blob(&Place::new("library/alpine"), blob, from, charge).await
+    async fn write(layout: &Layout, blob: &Descriptor, from: &Upstream, charge: &RequestContext) -> Result<()> {
+        layout.write_blob(&Repository::new("library/alpine"), blob, from, charge).await
     }
 
     fn partials(layout: &Layout) -> Vec<u64> {

@@ -46,8 +46,8 @@ pub use gc::{GcReport, gc};
 pub use index::IndexEntry;
 use index::IndexFile;
 pub(crate) use index::{MOST_ENTRIES, entries};
-pub use reach::Reached;
-pub use verify::{Finding, VerifyReport, verify};
+pub use reach::ReachedContent;
+pub use verify::{LayoutFinding, VerifyReport, verify};
 
 /// The annotation that names an entry of `index.json` (image-spec annotations.md).
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -56,12 +56,12 @@ const IMAGE_NAME: &str = "io.containerd.image.name";
 
 /// An OCI image layout on disk. Clones are the same layout.
 #[derive(Clone)]
-pub struct Layout(Arc<Inner>);
+pub struct Layout(Arc<LayoutInner>);
 
-struct Inner {
+struct LayoutInner {
     files: Files,
     index: Arc<IndexFile>,
-    subjects: referrers::Subjects,
+    subjects: referrers::SubjectIndex,
     /// What the upstreams of images do not have, which those list: by the image, as its entry will say it.
     absent: Mutex<HashMap<Digest, String>>,
     /// The shared lock that tells `gc` that somebody writes; taken at the first write, held until the last clone goes.
@@ -82,10 +82,10 @@ impl Layout {
         files.check()?;
         let index = IndexFile::new(files.clone());
         index.read()?;
-        Ok(Layout(Arc::new(Inner {
+        Ok(Layout(Arc::new(LayoutInner {
             files,
             index: Arc::new(index),
-            subjects: referrers::Subjects::default(),
+            subjects: referrers::SubjectIndex::default(),
             absent: Mutex::default(),
             writing: OnceCell::new(),
         })))
@@ -128,7 +128,7 @@ impl Layout {
         Ok(self.index().await?.entries().cloned().collect())
     }
 
-    async fn index(&self) -> Result<Arc<index::Index>> {
+    async fn index(&self) -> Result<Arc<index::LayoutIndex>> {
         let index = self.0.index.clone();
         blocking(move || index.read()).await
     }

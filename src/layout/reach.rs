@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::Layout;
 use super::files;
-use super::graph::{self, Read, Role};
+use super::graph::{self, ManifestRead, NodeRole};
 use crate::content::{Descriptor, Digest, Links, Manifest};
 use crate::{Error, Kind, Result, Side};
 
@@ -13,7 +13,7 @@ const OP: &str = "read layout";
 
 /// Something that an image is made of.
 #[derive(Debug, Clone)]
-pub struct Reached {
+pub struct ReachedContent {
     /// What and how large it is.
     pub descriptor: Descriptor,
     /// Whether it is a manifest or index. What an index lists that is none (BuildKit's cache lists layers) is not.
@@ -74,20 +74,22 @@ impl Layout {
     ///
     /// # Errors
     /// `Kind::ContentMissing` if something is not there, `Kind::Damaged` if something is not what it should be.
-    pub fn reach(&self, root: &Descriptor) -> Result<Vec<Reached>> {
+    pub fn reach(&self, root: &Descriptor) -> Result<Vec<ReachedContent>> {
         let files = &self.0.files;
         let mut reached = vec![];
         graph::walk(root, |node, role| {
             let (links, manifest) = match role {
-                Role::Manifest => match graph::read(files, node)? {
-                    Read::Found(links) => {
+                NodeRole::Manifest => match graph::read(files, node)? {
+                    ManifestRead::Found(links) => {
                         let manifest = graph::is_manifest(&node.media_type) || self.stored_manifest(&node.digest, &node.media_type).is_ok();
                         (*links, manifest)
                     }
-                    Read::Missing => return Err(missing(node)),
-                    Read::Damaged(why) => return Err(Error::new(Side::Local, OP, Kind::Damaged, format!("{}: {why}", node.digest))),
+                    ManifestRead::Missing => return Err(missing(node)),
+                    ManifestRead::Damaged(why) => {
+                        return Err(Error::new(Side::Local, OP, Kind::Damaged, format!("{}: {why}", node.digest)));
+                    }
                 },
-                Role::Blob => match files.blob_len(&node.digest)? {
+                NodeRole::Blob => match files.blob_len(&node.digest)? {
                     Some(len) if len == node.size => (Links::default(), false),
                     _ if node.is_foreign() => return Ok(Some(Links::default())),
                     Some(len) => {
@@ -97,7 +99,7 @@ impl Layout {
                     None => return Err(missing(node)),
                 },
             };
-            reached.push(Reached { descriptor: node.clone(), manifest });
+            reached.push(ReachedContent { descriptor: node.clone(), manifest });
             Ok(Some(links))
         })?;
         Ok(reached)

@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 
 use super::files::{self, Files, blocking};
 use super::graph;
-use super::index::{Index, IndexEntry};
+use super::index::{IndexEntry, LayoutIndex};
 use super::{IMAGE_NAME, Layout, REF_NAME, damaged};
-use crate::content::{Descriptor, Digest, Manifest, Place, Publication, fallback_tag, with_referrers};
+use crate::content::{Descriptor, Digest, Manifest, Publication, Repository, fallback_tag, with_referrers};
 use crate::{Error, Kind, Result, Side};
 
 /// containerd's annotation for what a manifest in a layout is about (containerd `core/images/archive`).
@@ -22,18 +22,18 @@ pub(super) const SUBJECT: &str = "io.containerd.manifest.subject";
 
 /// What manifests of entries that do not say it themselves are about; read once.
 #[derive(Debug, Default)]
-pub(super) struct Subjects(Mutex<HashMap<Digest, Option<Arc<About>>>>);
+pub(super) struct SubjectIndex(Mutex<HashMap<Digest, Option<Arc<SubjectManifest>>>>);
 
 /// A manifest that is about another one.
 #[derive(Debug)]
-struct About {
+struct SubjectManifest {
     subject: Digest,
     referrer: Descriptor,
 }
 
 /// Referrers on their way into the index.
-pub(super) struct Attached {
-    place: Place,
+pub(super) struct PendingReferrers {
+    place: Repository,
     subject: Digest,
     referrers: Vec<Descriptor>,
 }
@@ -55,12 +55,12 @@ impl Layout {
     }
 
     /// Lists manifests that are there as what refers to `subject`.
-    pub(super) async fn list_as_referrers(&self, place: &Place, subject: &Digest, referrers: &[Manifest]) -> Result<()> {
+    pub(super) async fn list_as_referrers(&self, place: &Repository, subject: &Digest, referrers: &[Manifest]) -> Result<()> {
         for referrer in referrers {
             self.must_be_complete(&referrer.descriptor(), &format!("{place}@{}", referrer.digest)).await?;
         }
         let referrers = referrers.iter().map(Manifest::as_referrer).collect();
-        self.0.index.attach(Attached { place: place.clone(), subject: subject.clone(), referrers }).await
+        self.0.index.attach(PendingReferrers { place: place.clone(), subject: subject.clone(), referrers }).await
     }
 
     /// Gives a manifest about `subject` its tag.
@@ -81,7 +81,7 @@ impl Layout {
     }
 }
 
-impl Subjects {
+impl SubjectIndex {
     /// The entry as a referrer of `subject`, if it is one. Blocks.
     fn referrer(&self, files: &Files, entry: &IndexEntry, subject: &Digest) -> Result<Option<Descriptor>> {
         if let Some(stated) = stated(entry) {
@@ -107,7 +107,7 @@ impl Subjects {
 }
 
 /// What an entry's manifest is about. One that is not there, or damaged, is about nothing: [`verify`](super::verify()) names it.
-fn read(files: &Files, entry: &IndexEntry) -> Result<Option<About>> {
+fn read(files: &Files, entry: &IndexEntry) -> Result<Option<SubjectManifest>> {
     let Descriptor { digest, media_type, .. } = &entry.descriptor;
     let manifest = match graph::manifest(files, digest, media_type) {
         Err(error) if error.kind() == Kind::Damaged => None,
@@ -115,7 +115,7 @@ fn read(files: &Files, entry: &IndexEntry) -> Result<Option<About>> {
     };
     let Some(manifest) = manifest else { return Ok(None) };
     let subject = manifest.links().ok().and_then(|links| links.subject);
-    Ok(subject.map(|subject| About { subject: subject.digest, referrer: manifest.as_referrer() }))
+    Ok(subject.map(|subject| SubjectManifest { subject: subject.digest, referrer: manifest.as_referrer() }))
 }
 
 /// What an entry says that it is about.
@@ -123,10 +123,10 @@ pub(super) fn stated(entry: &IndexEntry) -> Option<Digest> {
     Digest::parse(entry.descriptor.annotations.get(SUBJECT)?).ok()
 }
 
-impl Attached {
+impl PendingReferrers {
     /// Puts them into `index`, and writes the subject's index of referrers; whether anything changed. On an error `index` is as it was. Under
     /// the layout's lock. Blocks.
-    pub(super) fn put(&self, files: &Files, index: &mut Index) -> Result<bool> {
+    pub(super) fn put(&self, files: &Files, index: &mut LayoutIndex) -> Result<bool> {
         let name = format!("{}:{}", self.place, fallback_tag(&self.subject));
         let list = self.list(files, index, &name)?;
         let mut changed = false;
@@ -148,7 +148,7 @@ impl Attached {
     }
 
     /// Writes the subject's index of referrers, which is called `name`; nothing if it lists them all.
-    fn list(&self, files: &Files, index: &Index, name: &str) -> Result<Option<Descriptor>> {
+    fn list(&self, files: &Files, index: &LayoutIndex, name: &str) -> Result<Option<Descriptor>> {
         let before = index.named(name).map(|entry| entry.descriptor.clone());
         let before = match before.map(|entry| graph::manifest(files, &entry.digest, &entry.media_type)).transpose() {
             // It is written anew.
@@ -205,11 +205,11 @@ mod tests {
             fill(layout, referrer).await;
         }
         let manifests: Vec<Manifest> = referrers.iter().map(|referrer| referrer.manifest.clone()).collect();
-        layout.attach(&Place::new(place), &subject.digest, &manifests, &charge()).await.unwrap();
+        layout.attach(&Repository::new(place), &subject.digest, &manifests, &charge()).await.unwrap();
     }
 
     async fn listed(layout: &Layout, subject: &Manifest) -> Vec<Digest> {
-        let found = layout.referrers(&Place::new("any"), &subject.digest, &charge()).await.unwrap();
+        let found = layout.referrers(&Repository::new("any"), &subject.digest, &charge()).await.unwrap();
         found.into_iter().map(|referrer| referrer.digest).collect()
     }
 
@@ -235,13 +235,13 @@ mod tests {
         assert_eq!((first.digest.clone(), first.artifact_type.as_deref()), (one.manifest.digest.clone(), Some("x/sig")));
         assert_eq!((first.annotations["k"].as_str(), first.annotations[SUBJECT].as_str()), ("one", signed.manifest.digest.as_str()));
 
-        let referrers = layout.referrers(&Place::new("a"), &signed.manifest.digest, &charge()).await.unwrap();
+        let referrers = layout.referrers(&Repository::new("a"), &signed.manifest.digest, &charge()).await.unwrap();
         let mut expected = vec![one.manifest.as_referrer(), two.manifest.as_referrer()];
         expected.sort_by(|a, b| a.digest.cmp(&b.digest));
         assert_eq!(referrers, expected);
-        let found = layout.resolve(&Place::new("a"), &Reference::Tag(tag), &charge()).await.unwrap().unwrap();
+        let found = layout.resolve(&Repository::new("a"), &Reference::Tag(tag), &charge()).await.unwrap().unwrap();
         assert_eq!(found.media_type, OCI_INDEX);
-        let fallback = layout.manifest(&Place::new("a"), &found.digest, &charge()).await.unwrap().unwrap();
+        let fallback = layout.manifest(&Repository::new("a"), &found.digest, &charge()).await.unwrap().unwrap();
         assert_eq!(fallback.links().unwrap().manifests, expected);
         assert!(verify(dir.path(), &|_| {}).unwrap().ok());
         // Once more is nothing new.
@@ -259,8 +259,8 @@ mod tests {
         // An image has the name under which referrers would be listed.
         put(&layout, &format!("a:{}", fallback_tag(&signed.manifest.digest)), &image(&["in the way"])).await;
         let before = names(&layout).await;
-        let attached = Attached {
-            place: Place::new("a"),
+        let attached = PendingReferrers {
+            place: Repository::new("a"),
             subject: signed.manifest.digest.clone(),
             referrers: vec![about(&signed.manifest, "x/sig", "one").manifest.as_referrer()],
         };
@@ -291,7 +291,8 @@ mod tests {
         let layout = Layout::open_or_create(dir.path()).await.unwrap();
         let signed = image(&["layer"]);
         let lacking = about(&signed.manifest, "x/sig", "one");
-        let attached = layout.attach(&Place::new("a"), &signed.manifest.digest, std::slice::from_ref(&lacking.manifest), &charge()).await;
+        let attached =
+            layout.attach(&Repository::new("a"), &signed.manifest.digest, std::slice::from_ref(&lacking.manifest), &charge()).await;
         assert_eq!(attached.unwrap_err().kind(), Kind::ContentMissing);
         assert!(names(&layout).await.is_empty());
     }
@@ -317,7 +318,7 @@ mod tests {
         for subject in [&kept.manifest, &gone.manifest] {
             let tag = format!("sha256-{}.sig", subject.digest.encoded());
             let publication = Publication {
-                place: Place::new("a"),
+                place: Repository::new("a"),
                 reference: Reference::Tag(tag),
                 manifest: cosign.manifest.clone(),
                 source: "docker.io/library/a:sig".into(),
@@ -357,7 +358,7 @@ mod tests {
         let orphan = about(&image(&["elsewhere"]).manifest, "x/sig", "orphan");
         for referrer in [&unnamed, &orphan] {
             fill(&layout, referrer).await;
-            layout.put_manifest(&Place::new("a"), &referrer.manifest, &charge()).await.unwrap();
+            layout.put_manifest(&Repository::new("a"), &referrer.manifest, &charge()).await.unwrap();
         }
         put(&layout, "a:named", &named).await;
         let path = dir.path().join("index.json");

@@ -5,9 +5,11 @@ use std::sync::PoisonError;
 use async_trait::async_trait;
 
 use super::files::{self, blocking};
-use super::ingest::{InMemory, ingest};
+use super::ingest::{BytesSource, ingest};
 use super::{Layout, damaged, graph};
-use crate::content::{ABSENT, Charge, Descriptor, Digest, Manifest, OpenBlob, Place, PlatformFilter, Presence, Publication, SPARSE, Sink};
+use crate::content::{
+    ABSENT, Descriptor, Digest, Manifest, OpenBlob, PlatformFilter, Presence, Publication, Repository, RequestContext, SPARSE, Sink,
+};
 use crate::name::Reference;
 use crate::{Error, Kind, Result, Side};
 
@@ -23,13 +25,13 @@ impl Layout {
 }
 
 /// What `org.opencontainers.image.ref.name` says: `library/alpine:3.20`, `repo@sha256:…`.
-pub(super) fn full_name(place: &Place, reference: &Reference) -> String {
+pub(super) fn full_name(place: &Repository, reference: &Reference) -> String {
     format!("{place}{}", reference.suffix())
 }
 
 #[async_trait]
 impl Sink for Layout {
-    async fn published(&self, place: &Place, reference: &Reference, _charge: &Charge) -> Result<Option<Descriptor>> {
+    async fn published(&self, place: &Repository, reference: &Reference, _charge: &RequestContext) -> Result<Option<Descriptor>> {
         let index = self.index().await?;
         // Only larder's own name counts: an image that another tool put here under a bare tag still needs its entry.
         let Some(entry) = index.named(&full_name(place, reference)) else { return Ok(None) };
@@ -37,11 +39,11 @@ impl Sink for Layout {
         Ok(self.complete(root.clone()).await?.then_some(root))
     }
 
-    async fn holds_blob(&self, _place: &Place, blob: &Descriptor, _charge: &Charge) -> Result<Presence> {
+    async fn holds_blob(&self, _place: &Repository, blob: &Descriptor, _charge: &RequestContext) -> Result<Presence> {
         Ok(if self.has(blob)? { Presence::Here } else { Presence::Absent })
     }
 
-    async fn holds_manifest(&self, _place: &Place, manifest: &Descriptor, _charge: &Charge) -> Result<Presence> {
+    async fn holds_manifest(&self, _place: &Repository, manifest: &Descriptor, _charge: &RequestContext) -> Result<Presence> {
         Ok(match self.complete(manifest.clone()).await? {
             true => Presence::Here,
             false if self.0.files.blob_len(&manifest.digest)?.is_some() => Presence::Incomplete,
@@ -49,7 +51,7 @@ impl Sink for Layout {
         })
     }
 
-    async fn link(&self, _from: &Place, _to: &Place, blob: &Descriptor, _charge: &Charge) -> Result<bool> {
+    async fn link(&self, _from: &Repository, _to: &Repository, blob: &Descriptor, _charge: &RequestContext) -> Result<bool> {
         self.has(blob)
     }
 
@@ -57,12 +59,12 @@ impl Sink for Layout {
         true
     }
 
-    async fn write_blob(&self, _place: &Place, blob: &Descriptor, open: &dyn OpenBlob, charge: &Charge) -> Result<()> {
+    async fn write_blob(&self, _place: &Repository, blob: &Descriptor, open: &dyn OpenBlob, charge: &RequestContext) -> Result<()> {
         self.writer().await?;
         ingest(&self.0.files, blob, &|| self.has(blob), open, charge).await
     }
 
-    async fn put_manifest(&self, _place: &Place, manifest: &Manifest, charge: &Charge) -> Result<()> {
+    async fn put_manifest(&self, _place: &Repository, manifest: &Manifest, charge: &RequestContext) -> Result<()> {
         self.writer().await?;
         if manifest.digest.hasher().is_some() && !manifest.digest.matches(&manifest.bytes) {
             return Err(damaged("put manifest", format!("the bytes are not those of {}", manifest.digest)));
@@ -77,7 +79,7 @@ impl Sink for Layout {
             let bytes = self.0.files.read("put manifest", &name, manifest.bytes.len() as u64)?;
             Ok(bytes.is_some_and(|bytes| bytes == manifest.bytes))
         };
-        ingest(&self.0.files, &manifest.descriptor(), &present, &InMemory(manifest.bytes.clone()), charge).await
+        ingest(&self.0.files, &manifest.descriptor(), &present, &BytesSource(manifest.bytes.clone()), charge).await
     }
 
     fn accept_without(&self, root: &Digest, absent: &[Digest]) {
@@ -85,7 +87,7 @@ impl Sink for Layout {
         self.0.absent.lock().unwrap_or_else(PoisonError::into_inner).insert(root.clone(), digests.join(","));
     }
 
-    async fn publish(&self, publication: &Publication, charge: &Charge) -> Result<()> {
+    async fn publish(&self, publication: &Publication, charge: &RequestContext) -> Result<()> {
         let Publication { place, reference, manifest, source, sparse } = publication;
         self.put_manifest(place, manifest, charge).await?;
         let mut root = manifest.descriptor();
@@ -103,14 +105,14 @@ impl Sink for Layout {
         self.0.index.publish(name, &root, source).await
     }
 
-    async fn attach(&self, place: &Place, subject: &Digest, referrers: &[Manifest], charge: &Charge) -> Result<()> {
+    async fn attach(&self, place: &Repository, subject: &Digest, referrers: &[Manifest], charge: &RequestContext) -> Result<()> {
         for referrer in referrers {
             self.put_manifest(place, referrer, charge).await?;
         }
         self.list_as_referrers(place, subject, referrers).await
     }
 
-    async fn attach_tagged(&self, publication: &Publication, subject: &Digest, charge: &Charge) -> Result<()> {
+    async fn attach_tagged(&self, publication: &Publication, subject: &Digest, charge: &RequestContext) -> Result<()> {
         self.put_manifest(&publication.place, &publication.manifest, charge).await?;
         self.tag_as_referrer(publication, subject).await
     }
@@ -148,7 +150,7 @@ mod tests {
         let image = index(vec![index(vec![image(&["amd64"])]), image(&["arm64"])]);
         assert!(!published(&layout, "a:1").await);
         put(&layout, "a:1", &image).await;
-        let place = Place::new("a");
+        let place = Repository::new("a");
         let below = image.blobs.iter().map(|bytes| (blob(bytes), bytes.clone()));
         let manifests = image.children.iter().chain([&image.manifest]).map(|m| (m.descriptor(), m.bytes.clone()));
         for (lost, bytes) in below.chain(manifests) {
@@ -165,7 +167,7 @@ mod tests {
         }
         assert!(published(&layout, "a:1").await);
         assert!(!published(&layout, "b:1").await && !published(&layout, &format!("a@{}", image.manifest.digest)).await);
-        assert!(layout.link(&place, &Place::new("b"), &blob(&image.blobs[0]), &charge()).await.unwrap());
+        assert!(layout.link(&place, &Repository::new("b"), &blob(&image.blobs[0]), &charge()).await.unwrap());
     }
 
     #[tokio::test]
@@ -178,7 +180,7 @@ mod tests {
         let path = path_of(&layout, &child.digest);
         overwrite(&path, &vec![b' '; child.bytes.len()]);
         assert!(!published(&layout, "a:1").await);
-        layout.put_manifest(&Place::new("a"), child, &charge()).await.unwrap();
+        layout.put_manifest(&Repository::new("a"), child, &charge()).await.unwrap();
         assert!(published(&layout, "a:1").await);
     }
 

@@ -17,10 +17,10 @@ use futures_util::{StreamExt as _, TryStreamExt as _};
 use tokio_util::io::ReaderStream;
 
 use super::files::{self, blocking};
-use super::index::{Index, IndexEntry, is_bare};
+use super::index::{IndexEntry, LayoutIndex, is_bare};
 use super::sink::{bare, full_name};
 use super::{Layout, graph};
-use crate::content::{BlobStream, Charge, Descriptor, Digest, Manifest, Place, Source};
+use crate::content::{BlobStream, Descriptor, Digest, Manifest, Repository, RequestContext, Source};
 use crate::name::Reference;
 use crate::{Error, Result};
 
@@ -30,7 +30,7 @@ pub(super) const CHUNK: usize = 256 * 1024;
 
 #[async_trait]
 impl Source for Layout {
-    async fn resolve(&self, place: &Place, reference: &Reference, _charge: &Charge) -> Result<Option<Descriptor>> {
+    async fn resolve(&self, place: &Repository, reference: &Reference, _charge: &RequestContext) -> Result<Option<Descriptor>> {
         let index = self.index().await?;
         match reference {
             Reference::Tag(_) => Ok(stated(&index, &full_name(place, reference)).map(|entry| bare(&entry.descriptor))),
@@ -42,7 +42,7 @@ impl Source for Layout {
         }
     }
 
-    async fn tags(&self, place: &Place, _charge: &Charge) -> Result<Vec<String>> {
+    async fn tags(&self, place: &Repository, _charge: &RequestContext) -> Result<Vec<String>> {
         let mut tags: Vec<String> = vec![];
         let mut seen = std::collections::HashSet::new();
         for entry in self.index().await?.entries() {
@@ -56,28 +56,28 @@ impl Source for Layout {
         Ok(tags)
     }
 
-    async fn referrers(&self, _place: &Place, subject: &Digest, _charge: &Charge) -> Result<Vec<Descriptor>> {
+    async fn referrers(&self, _place: &Repository, subject: &Digest, _charge: &RequestContext) -> Result<Vec<Descriptor>> {
         self.referrers_of(subject).await
     }
 
-    async fn repositories(&self, _charge: &Charge) -> Result<Option<Vec<Place>>> {
+    async fn repositories(&self, _charge: &RequestContext) -> Result<Option<Vec<Repository>>> {
         let index = self.index().await?;
-        let places: std::collections::BTreeSet<Place> = index.entries().filter_map(|entry| Some(entry.title()?.0)).collect();
+        let places: std::collections::BTreeSet<Repository> = index.entries().filter_map(|entry| Some(entry.title()?.0)).collect();
         Ok(Some(places.into_iter().collect()))
     }
 
-    async fn manifest(&self, _place: &Place, digest: &Digest, _charge: &Charge) -> Result<Option<Manifest>> {
+    async fn manifest(&self, _place: &Repository, digest: &Digest, _charge: &RequestContext) -> Result<Option<Manifest>> {
         let hint = media_type(&*self.index().await?, digest);
         let (files, digest) = (self.0.files.clone(), digest.clone());
         blocking(move || graph::manifest(&files, &digest, &hint)).await
     }
 
-    async fn blob_size(&self, _place: &Place, digest: &Digest, _charge: &Charge) -> Result<Option<u64>> {
+    async fn blob_size(&self, _place: &Repository, digest: &Digest, _charge: &RequestContext) -> Result<Option<u64>> {
         let (files, digest) = (self.0.files.clone(), digest.clone());
         blocking(move || files.blob_len(&digest)).await
     }
 
-    async fn blob(&self, _place: &Place, blob: &Descriptor, offset: u64, _charge: &Charge) -> Result<Option<BlobStream>> {
+    async fn blob(&self, _place: &Repository, blob: &Descriptor, offset: u64, _charge: &RequestContext) -> Result<Option<BlobStream>> {
         let path = self.0.files.path(&files::blob(&blob.digest));
         let opened = blocking({
             let (files, path, digest, size) = (self.0.files.clone(), path.clone(), blob.digest.clone(), blob.size);
@@ -107,12 +107,12 @@ pub(super) fn stated_name(entry: &IndexEntry) -> Option<&str> {
 }
 
 /// The entry that says itself that it has this name.
-pub(super) fn stated<'a>(index: &'a Index, name: &str) -> Option<&'a IndexEntry> {
+pub(super) fn stated<'a>(index: &'a LayoutIndex, name: &str) -> Option<&'a IndexEntry> {
     index.named(name).or_else(|| index.entries().find(|entry| stated_name(entry) == Some(name)))
 }
 
 /// What `index.json` says a manifest is; empty if it does not say.
-pub(super) fn media_type(index: &Index, digest: &Digest) -> String {
+pub(super) fn media_type(index: &LayoutIndex, digest: &Digest) -> String {
     index.entries().find(|entry| entry.descriptor.digest == *digest).map(|entry| entry.descriptor.media_type.clone()).unwrap_or_default()
 }
 
@@ -154,7 +154,7 @@ mod tests {
         let image = image(&["layer"]);
         put(&layout, "a:1", &image).await;
         let absent = Digest::sha256(b"absent");
-        let place = Place::new("a");
+        let place = Repository::new("a");
         assert!(layout.manifest(&place, &absent, &charge()).await.unwrap().is_none());
         assert!(layout.resolve(&place, &Reference::Digest(absent.clone()), &charge()).await.unwrap().is_none());
         assert!(layout.resolve(&place, &Reference::Tag("2".to_owned()), &charge()).await.unwrap().is_none());
@@ -173,7 +173,7 @@ mod tests {
         let path = super::super::testing::path_of(&layout, &image.manifest.digest);
         fs::remove_file(&path).unwrap();
         fs::write(&path, "{}").unwrap();
-        let error = layout.manifest(&Place::new("a"), &image.manifest.digest, &charge()).await.unwrap_err();
+        let error = layout.manifest(&Repository::new("a"), &image.manifest.digest, &charge()).await.unwrap_err();
         assert_eq!(error.kind(), crate::Kind::Damaged);
     }
 
@@ -214,10 +214,10 @@ mod tests {
             let (place, tag) = split(name);
             assert_eq!(layout.resolve(&place, &tag, &charge()).await.unwrap().map(|found| found.size), expected, "{name}");
         }
-        assert_eq!(layout.tags(&Place::new("library/redis"), &charge()).await.unwrap(), ["7", "6"]);
-        assert_eq!(layout.tags(&Place::new("docker.io/library/redis"), &charge()).await.unwrap(), ["7"]);
+        assert_eq!(layout.tags(&Repository::new("library/redis"), &charge()).await.unwrap(), ["7", "6"]);
+        assert_eq!(layout.tags(&Repository::new("docker.io/library/redis"), &charge()).await.unwrap(), ["7"]);
         let repositories = layout.repositories(&charge()).await.unwrap().unwrap();
-        let repositories: Vec<&str> = repositories.iter().map(Place::as_str).collect();
+        let repositories: Vec<&str> = repositories.iter().map(Repository::as_str).collect();
         let expected = ["by/digest", "docker.io/library/redis", "library/redis", "library/redis/x", "localhost:5000/y", "quay.io/a/b"];
         assert_eq!(repositories, expected);
     }

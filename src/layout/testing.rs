@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::Layout;
-use crate::content::{BlobStream, Charge, Descriptor, Digest, Manifest, OpenBlob, Place, Publication, Sink as _, Source as _};
+use crate::content::{BlobStream, Descriptor, Digest, Manifest, OpenBlob, Publication, Repository, RequestContext, Sink as _, Source as _};
 use crate::name::Reference;
 use crate::{Error, Kind, Result, Side};
 
@@ -18,8 +18,8 @@ pub(super) fn folder() -> tempfile::TempDir {
     tempfile::tempdir().unwrap()
 }
 
-pub(super) fn charge() -> Charge {
-    Charge::new("docker.io/library/test:1")
+pub(super) fn charge() -> RequestContext {
+    RequestContext::new("docker.io/library/test:1")
 }
 
 /// A source of one blob that remembers where it was opened, and may break off.
@@ -91,19 +91,19 @@ pub(super) fn index(of: Vec<Image>) -> Image {
 }
 
 /// `library/alpine:3.20` or `library/alpine@sha256:…`.
-pub(super) fn split(name: &str) -> (Place, Reference) {
+pub(super) fn split(name: &str) -> (Repository, Reference) {
     match name.split_once('@') {
-        Some((place, digest)) => (Place::new(place), Reference::Digest(Digest::parse(digest).unwrap())),
+        Some((place, digest)) => (Repository::new(place), Reference::Digest(Digest::parse(digest).unwrap())),
         None => {
             let (place, tag) = name.rsplit_once(':').unwrap();
-            (Place::new(place), Reference::Tag(tag.to_owned()))
+            (Repository::new(place), Reference::Tag(tag.to_owned()))
         }
     }
 }
 
 /// Blobs and child manifests, but no name.
 pub(super) async fn fill(layout: &Layout, image: &Image) {
-    let place = Place::new("any");
+    let place = Repository::new("any");
     for bytes in &image.blobs {
         layout.write_blob(&place, &blob(bytes), &Upstream::new(bytes), &charge()).await.unwrap();
     }
@@ -128,7 +128,7 @@ pub(super) async fn names(layout: &Layout) -> Vec<String> {
 }
 
 pub(super) async fn read_blob(layout: &Layout, blob: &Descriptor, offset: u64) -> Option<Vec<u8>> {
-    let stream = layout.blob(&Place::new("any"), blob, offset, &charge()).await.unwrap()?;
+    let stream = layout.blob(&Repository::new("any"), blob, offset, &charge()).await.unwrap()?;
     Some(stream.try_collect::<Vec<Bytes>>().await.unwrap().concat())
 }
 

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use rayon::prelude::*;
 
 use super::files::{self, Files, MAX_INDEX, READ, Stored, hash, marker_problem};
-use super::graph::{self, Role};
-use super::index::{Index, IndexEntry};
+use super::graph::{self, NodeRole};
+use super::index::{IndexEntry, LayoutIndex};
 use crate::content::{Descriptor, Digest, Links, MAX_MANIFEST, Manifest};
 use crate::{Result, Side};
 
@@ -17,7 +17,7 @@ const OP: &str = "verify";
 
 /// What is wrong with one digest.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
+pub struct LayoutFinding {
     /// Which content.
     pub digest: Digest,
     /// The names of the images it belongs to, in the order of `index.json`; none for content that no name reaches.
@@ -38,10 +38,10 @@ pub struct VerifyReport {
     /// Bytes hashed, of all files under `blobs/`.
     pub bytes: u64,
     /// Content that is not what its name says, in the order of digests.
-    pub damaged: Vec<Finding>,
+    pub damaged: Vec<LayoutFinding>,
     /// Content that an image needs and that is not there, in the order of digests. What a missing or damaged index or
     /// manifest would lead to is not known.
-    pub missing: Vec<Finding>,
+    pub missing: Vec<LayoutFinding>,
     /// Content that no name reaches: what interrupted runs and moved tags leave behind, until `gc`.
     pub unreferenced: Vec<Digest>,
     /// What makes it no proper layout: malformed `oci-layout`, `index.json` or entries, digests that cannot be computed.
@@ -74,7 +74,7 @@ pub fn verify(path: &Path, progress: &(dyn Fn(u64) + Sync)) -> Result<VerifyRepo
     report.partials = files.list(&files::partials())?.len();
     let states = hash_all(&files, stored, progress)?;
     report.bytes = states.values().map(|state| state.len).sum();
-    let mut check = Check {
+    let mut check = LayoutCheck {
         files: &files,
         states: &states,
         links: HashMap::new(),
@@ -82,7 +82,7 @@ pub fn verify(path: &Path, progress: &(dyn Fn(u64) + Sync)) -> Result<VerifyRepo
         damaged: Findings::new(),
         missing: Findings::new(),
     };
-    for entry in index.iter().flat_map(Index::entries) {
+    for entry in index.iter().flat_map(LayoutIndex::entries) {
         report.entries += 1;
         check.image(entry)?;
     }
@@ -91,7 +91,7 @@ pub fn verify(path: &Path, progress: &(dyn Fn(u64) + Sync)) -> Result<VerifyRepo
 }
 
 /// The index, if it can be read; what is wrong with it and with `oci-layout` goes into the report.
-fn read_index(files: &Files, report: &mut VerifyReport) -> Result<Option<Index>> {
+fn read_index(files: &Files, report: &mut VerifyReport) -> Result<Option<LayoutIndex>> {
     let (marker, index) = (files.read(OP, files::marker(), MAX_INDEX)?, files.read(OP, files::index(), MAX_INDEX)?);
     if marker.is_none() && index.is_none() {
         files.check()?;
@@ -100,7 +100,7 @@ fn read_index(files: &Files, report: &mut VerifyReport) -> Result<Option<Index>>
         None => report.problems.push("the file `oci-layout` is missing".to_owned()),
         Some(bytes) => report.problems.extend(marker_problem(bytes)),
     }
-    match index.as_deref().map(Index::parse) {
+    match index.as_deref().map(LayoutIndex::parse) {
         None => report.problems.push("the file `index.json` is missing".to_owned()),
         Some(Err(why)) => report.problems.push(why),
         Some(Ok(index)) => {
@@ -112,19 +112,19 @@ fn read_index(files: &Files, report: &mut VerifyReport) -> Result<Option<Index>>
 }
 
 /// What a file turned out to be.
-struct State {
+struct FileState {
     len: u64,
-    verdict: Verdict,
+    verdict: FileVerdict,
 }
 
-enum Verdict {
+enum FileVerdict {
     Right,
     Wrong(String),
     /// No way to compute digests of its algorithm.
     Unchecked,
 }
 
-fn hash_all(files: &Files, mut stored: Vec<Stored>, progress: &(dyn Fn(u64) + Sync)) -> Result<HashMap<Digest, State>> {
+fn hash_all(files: &Files, mut stored: Vec<Stored>, progress: &(dyn Fn(u64) + Sync)) -> Result<HashMap<Digest, FileState>> {
     // The largest first, and taken one by one, so that no core is left alone with a large one at the end.
     stored.sort_by_key(|stored| std::cmp::Reverse(stored.len));
     let states = stored
@@ -139,40 +139,40 @@ fn hash_all(files: &Files, mut stored: Vec<Stored>, progress: &(dyn Fn(u64) + Sy
 }
 
 /// `None`: it went away meanwhile, as what `gc` removes does; if it was needed, it will be missed.
-fn hash_one(files: &Files, stored: &Stored, buffer: &mut [u8], progress: &(dyn Fn(u64) + Sync)) -> Result<Option<State>> {
+fn hash_one(files: &Files, stored: &Stored, buffer: &mut [u8], progress: &(dyn Fn(u64) + Sync)) -> Result<Option<FileState>> {
     if stored.irregular {
-        let verdict = Verdict::Wrong("it is not a regular file; links are not followed".to_owned());
-        return Ok(Some(State { len: stored.len, verdict }));
+        let verdict = FileVerdict::Wrong("it is not a regular file; links are not followed".to_owned());
+        return Ok(Some(FileState { len: stored.len, verdict }));
     }
-    let Some(mut hasher) = stored.digest.hasher() else { return Ok(Some(State { len: stored.len, verdict: Verdict::Unchecked })) };
+    let Some(mut hasher) = stored.digest.hasher() else { return Ok(Some(FileState { len: stored.len, verdict: FileVerdict::Unchecked })) };
     let Some(mut file) = files.open_blob(OP, &stored.digest)? else { return Ok(None) };
     let mut len = 0;
     let verdict = match hash(&mut file, &mut hasher, buffer, progress) {
         Ok(read) => {
             len = read;
             let found = hasher.finish();
-            if found == stored.digest { Verdict::Right } else { Verdict::Wrong(format!("its bytes hash to {found}")) }
+            if found == stored.digest { FileVerdict::Right } else { FileVerdict::Wrong(format!("its bytes hash to {found}")) }
         }
         // A bad sector is damage to report, and no reason to leave the rest unchecked.
-        Err(error) => Verdict::Wrong(format!("it cannot be read: {error}")),
+        Err(error) => FileVerdict::Wrong(format!("it cannot be read: {error}")),
     };
-    Ok(Some(State { len, verdict }))
+    Ok(Some(FileState { len, verdict }))
 }
 
 /// For each digest, why, and the images.
 type Findings = BTreeMap<Digest, (String, Vec<String>)>;
 
-struct Check<'a> {
+struct LayoutCheck<'a> {
     files: &'a Files,
-    states: &'a HashMap<Digest, State>,
+    states: &'a HashMap<Digest, FileState>,
     /// What manifests refer to, read once however many images share them; the error says why it is damaged.
     links: HashMap<(Digest, u64), Result<Arc<Links>, String>>,
-    reached: HashSet<(Digest, Role)>,
+    reached: HashSet<(Digest, NodeRole)>,
     damaged: Findings,
     missing: Findings,
 }
 
-impl Check<'_> {
+impl LayoutCheck<'_> {
     fn image(&mut self, entry: &IndexEntry) -> Result<()> {
         let image = entry.display_name();
         // What has a name is an image; other files may be listed without one.
@@ -186,15 +186,15 @@ impl Check<'_> {
     }
 
     /// Notes what is wrong with a node, and returns what it refers to as far as that is known.
-    fn node(&mut self, node: &Descriptor, role: Role, must_be_manifest: bool, image: &str) -> Result<Links> {
+    fn node(&mut self, node: &Descriptor, role: NodeRole, must_be_manifest: bool, image: &str) -> Result<Links> {
         let Some(state) = self.states.get(&node.digest) else {
-            if role == Role::Manifest || !node.is_foreign() {
-                let what = if role == Role::Manifest { "this manifest is not there" } else { "this blob is not there" };
+            if role == NodeRole::Manifest || !node.is_foreign() {
+                let what = if role == NodeRole::Manifest { "this manifest is not there" } else { "this blob is not there" };
                 note(&mut self.missing, &node.digest, what, image);
             }
             return Ok(Links::default());
         };
-        if let Verdict::Wrong(why) = &state.verdict {
+        if let FileVerdict::Wrong(why) = &state.verdict {
             note(&mut self.damaged, &node.digest, why, image);
             return Ok(Links::default());
         }
@@ -202,7 +202,7 @@ impl Check<'_> {
             note(&mut self.damaged, &node.digest, &graph::size_differs(state.len, node.size), image);
             return Ok(Links::default());
         }
-        if role == Role::Blob {
+        if role == NodeRole::Blob {
             return Ok(Links::default());
         }
         match self.links_of(node)? {
@@ -242,16 +242,17 @@ impl Check<'_> {
                 unreferenced.insert(digest.clone());
             }
             match &state.verdict {
-                Verdict::Right => {}
+                FileVerdict::Right => {}
                 // No image suffers, but whoever syncs next would take it for what its name says.
-                Verdict::Wrong(why) => _ = self.damaged.entry(digest.clone()).or_insert_with(|| (why.clone(), vec![])),
-                Verdict::Unchecked => {
+                FileVerdict::Wrong(why) => _ = self.damaged.entry(digest.clone()).or_insert_with(|| (why.clone(), vec![])),
+                FileVerdict::Unchecked => {
                     report.problems.push(format!("larder cannot compute {} digests, so {digest} is unchecked", digest.algorithm()));
                 }
             }
         }
-        let count = |wanted: Role| self.reached.iter().filter(|(digest, role)| *role == wanted && self.states.contains_key(digest)).count();
-        (report.manifests, report.blobs) = (count(Role::Manifest), count(Role::Blob));
+        let count =
+            |wanted: NodeRole| self.reached.iter().filter(|(digest, role)| *role == wanted && self.states.contains_key(digest)).count();
+        (report.manifests, report.blobs) = (count(NodeRole::Manifest), count(NodeRole::Blob));
         report.unreferenced = unreferenced.into_iter().collect();
         report.damaged = findings(self.damaged);
         report.missing = findings(self.missing);
@@ -266,8 +267,8 @@ fn note(findings: &mut Findings, digest: &Digest, why: &str, image: &str) {
     }
 }
 
-fn findings(found: Findings) -> Vec<Finding> {
-    found.into_iter().map(|(digest, (why, images))| Finding { digest, images, why }).collect()
+fn findings(found: Findings) -> Vec<LayoutFinding> {
+    found.into_iter().map(|(digest, (why, images))| LayoutFinding { digest, images, why }).collect()
 }
 
 #[cfg(test)]
@@ -277,7 +278,7 @@ mod tests {
     use super::super::Layout;
     use super::super::testing::{Upstream, blob, charge, fill, folder, image, index, path_of, put};
     use super::*;
-    use crate::content::{Place, Sink as _};
+    use crate::content::{Repository, Sink as _};
     use std::sync::atomic::{AtomicU64, Ordering};
 
     fn overwrite(path: &Path, bytes: &[u8]) {
@@ -293,7 +294,7 @@ mod tests {
         put(&layout, "a:1", &both).await;
         put(&layout, "a:2", &image(&["amd64", "shared"])).await;
         let large = Bytes::from(vec![7; 3 * READ + 5]);
-        layout.write_blob(&Place::new("a"), &blob(&large), &Upstream::new(&large), &charge()).await.unwrap();
+        layout.write_blob(&Repository::new("a"), &blob(&large), &Upstream::new(&large), &charge()).await.unwrap();
         let hashed = AtomicU64::new(0);
         let report = verify(dir.path(), &|n| _ = hashed.fetch_add(n, Ordering::Relaxed)).unwrap();
         assert!(report.ok(), "{report:?}");
@@ -320,7 +321,7 @@ mod tests {
         fs::remove_file(path_of(&layout, &image(&["three"]).manifest.digest)).unwrap();
         let report = verify(dir.path(), &|_| {}).unwrap();
         assert!(!report.ok());
-        let images = |findings: &[Finding], of: &Digest| findings.iter().find(|f| f.digest == *of).map(|f| f.images.join(" "));
+        let images = |findings: &[LayoutFinding], of: &Digest| findings.iter().find(|f| f.digest == *of).map(|f| f.images.join(" "));
         assert_eq!(images(&report.damaged, &digest("shared")).as_deref(), Some("a:1 b:1"));
         assert_eq!(images(&report.damaged, &digest("two")).as_deref(), Some("b:1"));
         assert_eq!(images(&report.damaged, &digest("left behind")).as_deref(), Some(""));
@@ -370,7 +371,7 @@ mod tests {
             assert!(report.damaged[0].why.starts_with(expected), "{}", report.damaged[0].why);
             let layout = Layout::open(dir.path()).await.unwrap();
             let named = crate::name::Reference::Tag("v1".to_owned());
-            assert!(layout.published(&Place::new("app"), &named, &charge()).await.unwrap().is_none());
+            assert!(layout.published(&Repository::new("app"), &named, &charge()).await.unwrap().is_none());
             // A file without a name may be anything that its type does not call a manifest.
             entry(None);
             assert_eq!(verify(dir.path(), &|_| {}).unwrap().ok(), media_type != super::super::testing::OCI_MANIFEST);

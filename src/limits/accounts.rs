@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::budget::Pulls;
+use super::budget::PullLimit;
 use super::clock::Clock;
 use super::gate::Gate;
 use super::headers::Quota;
@@ -32,14 +32,14 @@ impl fmt::Display for AccountId {
 
 /// A HEAD that costs no pull and tells what is left.
 #[async_trait]
-pub trait Probe: Send + Sync {
+pub trait LimitProbe: Send + Sync {
     /// The headers of the answer (200); `None` if there was none.
     async fn look(&self) -> Option<Quota>;
 }
 
 /// What is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Claim {
+pub struct PullRequest {
     /// Manifest GETs that the whole graph costs; an upper bound where that is not known yet.
     pub pulls: u64,
     /// The image's priority: higher first.
@@ -48,7 +48,7 @@ pub struct Claim {
 
 /// How long a spent window is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
+pub enum WaitMode {
     /// Not at all.
     Defer,
     /// Until then, and nothing starts after it.
@@ -66,7 +66,7 @@ pub struct Deferred {
 
 /// What is known of an account, for reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Standing {
+pub struct AccountStatus {
     /// Pulls spent in this run.
     pub spent: u64,
     /// Pulls refused in this run because the window was spent.
@@ -107,7 +107,7 @@ impl Accounts {
     }
 
     /// The gate of an account, made on first use with these limits and this way to look at it. Reads the ledger then.
-    pub fn gate(&self, account: &AccountId, configured: Option<Pulls>, probe: Option<Arc<dyn Probe>>) -> Arc<Gate> {
+    pub fn gate(&self, account: &AccountId, configured: Option<PullLimit>, probe: Option<Arc<dyn LimitProbe>>) -> Arc<Gate> {
         let mut gates = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
         let made = || Gate::open(account.clone(), configured, probe, self.clock, self.ledger.clone());
         Arc::clone(gates.entry(account.clone()).or_insert_with(made))
@@ -126,7 +126,7 @@ impl Accounts {
     }
 
     /// What is known of each account used so far, in their order.
-    pub fn standings(&self) -> Vec<(AccountId, Standing)> {
+    pub fn standings(&self) -> Vec<(AccountId, AccountStatus)> {
         let gates = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
         let mut all: Vec<_> = gates.iter().map(|(account, gate)| (account.clone(), gate.standing())).collect();
         all.sort_by(|a, b| a.0.cmp(&b.0));

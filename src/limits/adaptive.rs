@@ -15,7 +15,7 @@ const START: usize = 16;
 
 /// What a request is, as far as its place in the queue is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Class {
+pub enum RequestClass {
     /// Manifests, HEADs, tokens, tag lists, the short requests of an upload.
     Small,
     /// A request with a blob in its body, or in its answer's.
@@ -69,7 +69,7 @@ impl Aimd {
 }
 
 #[derive(Debug)]
-struct State {
+struct AdaptiveState {
     aimd: Aimd,
     small: usize,
     bulk: usize,
@@ -77,32 +77,32 @@ struct State {
     waiting_bulk: VecDeque<oneshot::Sender<Permit>>,
 }
 
-impl State {
-    fn admits(&self, class: Class) -> bool {
+impl AdaptiveState {
+    fn admits(&self, class: RequestClass) -> bool {
         let limit = self.aimd.limit;
         let free = self.small + self.bulk < limit;
         match class {
-            Class::Small => free,
+            RequestClass::Small => free,
             // The last slot is kept for small requests. With a single slot there is none to keep: it goes to whoever is
             // first, the small ones before the big.
-            Class::Bulk => free && (limit == 1 || self.bulk + 1 < limit),
+            RequestClass::Bulk => free && (limit == 1 || self.bulk + 1 < limit),
         }
     }
 
-    fn count(&mut self, class: Class) -> &mut usize {
+    fn count(&mut self, class: RequestClass) -> &mut usize {
         match class {
-            Class::Small => &mut self.small,
-            Class::Bulk => &mut self.bulk,
+            RequestClass::Small => &mut self.small,
+            RequestClass::Bulk => &mut self.bulk,
         }
     }
 
     /// A permit without a slot, for what may not wait.
-    fn beside(&self, shared: &Arc<Mutex<State>>) -> Permit {
+    fn beside(&self, shared: &Arc<Mutex<AdaptiveState>>) -> Permit {
         Permit { shared: Some(Arc::clone(shared)), slot: None, epoch: self.aimd.epoch }
     }
 
     /// Takes a slot. `epoch` of the permit is the one it starts in.
-    fn take(&mut self, class: Class, shared: &Arc<Mutex<State>>) -> Permit {
+    fn take(&mut self, class: RequestClass, shared: &Arc<Mutex<AdaptiveState>>) -> Permit {
         *self.count(class) += 1;
         if self.small + self.bulk >= self.aimd.limit {
             self.aimd.reached = true;
@@ -111,12 +111,12 @@ impl State {
     }
 
     /// Hands out free slots, the small requests first.
-    fn pump(&mut self, shared: &Arc<Mutex<State>>) {
-        for class in [Class::Small, Class::Bulk] {
+    fn dispatch(&mut self, shared: &Arc<Mutex<AdaptiveState>>) {
+        for class in [RequestClass::Small, RequestClass::Bulk] {
             while self.admits(class) {
                 let queue = match class {
-                    Class::Small => &mut self.waiting_small,
-                    Class::Bulk => &mut self.waiting_bulk,
+                    RequestClass::Small => &mut self.waiting_small,
+                    RequestClass::Bulk => &mut self.waiting_bulk,
                 };
                 let Some(waiter) = queue.pop_front() else { break };
                 let permit = self.take(class, shared);
@@ -132,31 +132,32 @@ impl State {
 
 /// The concurrency towards one host.
 #[derive(Debug, Clone)]
-pub struct Adaptive(Arc<Mutex<State>>);
+pub struct AdaptiveLimit(Arc<Mutex<AdaptiveState>>);
 
-impl Adaptive {
+impl AdaptiveLimit {
     /// Never more than `cap` requests at once (at least 1).
     pub fn new(cap: usize) -> Self {
-        let state = State { aimd: Aimd::new(cap), small: 0, bulk: 0, waiting_small: VecDeque::new(), waiting_bulk: VecDeque::new() };
-        Adaptive(Arc::new(Mutex::new(state)))
+        let state =
+            AdaptiveState { aimd: Aimd::new(cap), small: 0, bulk: 0, waiting_small: VecDeque::new(), waiting_bulk: VecDeque::new() };
+        AdaptiveLimit(Arc::new(Mutex::new(state)))
     }
 
     /// Waits for a slot. Hold the permit until the body has been read, or sent.
-    pub async fn permit(&self, class: Class) -> Permit {
+    pub async fn permit(&self, class: RequestClass) -> Permit {
         loop {
             let waiter = {
                 let mut state = lock(&self.0);
                 let queue_is_empty = match class {
-                    Class::Small => state.waiting_small.is_empty(),
-                    Class::Bulk => state.waiting_bulk.is_empty() && state.waiting_small.is_empty(),
+                    RequestClass::Small => state.waiting_small.is_empty(),
+                    RequestClass::Bulk => state.waiting_bulk.is_empty() && state.waiting_small.is_empty(),
                 };
                 if queue_is_empty && state.admits(class) {
                     return state.take(class, &self.0);
                 }
                 let (tell, waiter) = oneshot::channel();
                 match class {
-                    Class::Small => state.waiting_small.push_back(tell),
-                    Class::Bulk => state.waiting_bulk.push_back(tell),
+                    RequestClass::Small => state.waiting_small.push_back(tell),
+                    RequestClass::Bulk => state.waiting_bulk.push_back(tell),
                 }
                 waiter
             };
@@ -169,7 +170,7 @@ impl Adaptive {
 
     /// A slot if one is free. If none is, a permit all the same, that holds none: for requests that others may be waiting
     /// for. What it says of the host counts as every permit's word does.
-    pub fn permit_or_none(&self, class: Class) -> Permit {
+    pub fn permit_or_none(&self, class: RequestClass) -> Permit {
         let mut state = lock(&self.0);
         if state.admits(class) { state.take(class, &self.0) } else { state.beside(&self.0) }
     }
@@ -180,7 +181,7 @@ impl Adaptive {
         if cap > state.aimd.cap {
             state.aimd.cap = cap;
             state.aimd.limit = state.aimd.limit.max(cap.min(START));
-            state.pump(&self.0);
+            state.dispatch(&self.0);
         }
     }
 
@@ -193,8 +194,8 @@ impl Adaptive {
 /// A slot until dropped, or none at all.
 #[derive(Debug)]
 pub struct Permit {
-    shared: Option<Arc<Mutex<State>>>,
-    slot: Option<Class>,
+    shared: Option<Arc<Mutex<AdaptiveState>>>,
+    slot: Option<RequestClass>,
     epoch: u64,
 }
 
@@ -221,7 +222,7 @@ impl Permit {
         if let Some(shared) = &self.shared {
             let mut state = lock(shared);
             state.aimd.fine(self.epoch);
-            state.pump(shared);
+            state.dispatch(shared);
         }
     }
 }
@@ -233,12 +234,12 @@ impl Drop for Permit {
             let mut state = lock(&shared);
             let count = state.count(class);
             *count = count.saturating_sub(1);
-            state.pump(&shared);
+            state.dispatch(&shared);
         }
     }
 }
 
-fn lock(shared: &Mutex<State>) -> std::sync::MutexGuard<'_, State> {
+fn lock(shared: &Mutex<AdaptiveState>) -> std::sync::MutexGuard<'_, AdaptiveState> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -248,17 +249,17 @@ mod tests {
     use futures_util::FutureExt;
     use proptest::prelude::*;
 
-    fn now(adaptive: &Adaptive, class: Class) -> Option<Permit> {
+    fn now(adaptive: &AdaptiveLimit, class: RequestClass) -> Option<Permit> {
         adaptive.permit(class).now_or_never()
     }
 
     #[test]
     fn blobs_leave_a_slot_for_small_requests() {
-        let host = Adaptive::new(4);
-        let blobs: Vec<_> = (0..3).map(|_| now(&host, Class::Bulk).unwrap()).collect();
-        assert!(now(&host, Class::Bulk).is_none());
-        let head = now(&host, Class::Small).expect("a HEAD does not wait behind blobs");
-        assert!(now(&host, Class::Small).is_none(), "the cap holds for small ones too");
+        let host = AdaptiveLimit::new(4);
+        let blobs: Vec<_> = (0..3).map(|_| now(&host, RequestClass::Bulk).unwrap()).collect();
+        assert!(now(&host, RequestClass::Bulk).is_none());
+        let head = now(&host, RequestClass::Small).expect("a HEAD does not wait behind blobs");
+        assert!(now(&host, RequestClass::Small).is_none(), "the cap holds for small ones too");
         drop((head, blobs));
         let state = lock(&host.0);
         assert_eq!((state.small, state.bulk), (0, 0));
@@ -266,10 +267,10 @@ mod tests {
 
     #[tokio::test]
     async fn one_slot_serves_both() {
-        let host = Adaptive::new(1);
-        let blob = host.permit(Class::Bulk).await;
-        let mut bulk = Box::pin(host.permit(Class::Bulk));
-        let mut small = Box::pin(host.permit(Class::Small));
+        let host = AdaptiveLimit::new(1);
+        let blob = host.permit(RequestClass::Bulk).await;
+        let mut bulk = Box::pin(host.permit(RequestClass::Bulk));
+        let mut small = Box::pin(host.permit(RequestClass::Small));
         assert!((&mut bulk).now_or_never().is_none());
         assert!((&mut small).now_or_never().is_none());
         drop(blob);
@@ -281,30 +282,30 @@ mod tests {
 
     #[test]
     fn halved_once_an_epoch() {
-        let host = Adaptive::new(8);
-        let all: Vec<_> = (0..8).map(|_| now(&host, Class::Small).unwrap()).collect();
+        let host = AdaptiveLimit::new(8);
+        let all: Vec<_> = (0..8).map(|_| now(&host, RequestClass::Small).unwrap()).collect();
         for permit in &all {
             permit.congested();
         }
         assert_eq!(host.limit(), 4, "eight refusals of one crowd are one congestion");
         drop(all);
-        let next = now(&host, Class::Small).unwrap();
+        let next = now(&host, RequestClass::Small).unwrap();
         next.congested();
         assert_eq!(host.limit(), 2);
-        now(&host, Class::Small).unwrap().congested();
+        now(&host, RequestClass::Small).unwrap().congested();
         assert_eq!(host.limit(), 2, "never below one blob and one small request");
     }
 
     #[test]
     fn grows_only_when_it_was_reached() {
-        let host = Adaptive::new(8);
-        now(&host, Class::Small).unwrap().congested();
+        let host = AdaptiveLimit::new(8);
+        now(&host, RequestClass::Small).unwrap().congested();
         assert_eq!(host.limit(), 4);
         for _ in 0..100 {
-            now(&host, Class::Small).unwrap().fine();
+            now(&host, RequestClass::Small).unwrap().fine();
         }
         assert_eq!(host.limit(), 4, "one at a time proves nothing about five");
-        let all: Vec<_> = (0..4).map(|_| now(&host, Class::Small).unwrap()).collect();
+        let all: Vec<_> = (0..4).map(|_| now(&host, RequestClass::Small).unwrap()).collect();
         for permit in &all {
             permit.fine();
         }
@@ -313,10 +314,10 @@ mod tests {
 
     #[test]
     fn a_cap_above_the_start_is_earned() {
-        let host = Adaptive::new(64);
+        let host = AdaptiveLimit::new(64);
         assert_eq!(host.limit(), START);
         for _ in 0..64 {
-            let all: Vec<_> = std::iter::from_fn(|| now(&host, Class::Small)).collect();
+            let all: Vec<_> = std::iter::from_fn(|| now(&host, RequestClass::Small)).collect();
             all.iter().for_each(Permit::fine);
         }
         assert_eq!(host.limit(), 64);
@@ -324,10 +325,10 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_stops_waiting_takes_no_slot() {
-        let host = Adaptive::new(1);
-        let held = host.permit(Class::Small).await;
-        let mut gone = Box::pin(host.permit(Class::Small));
-        let mut late = Box::pin(host.permit(Class::Small));
+        let host = AdaptiveLimit::new(1);
+        let held = host.permit(RequestClass::Small).await;
+        let mut gone = Box::pin(host.permit(RequestClass::Small));
+        let mut late = Box::pin(host.permit(RequestClass::Small));
         assert!((&mut gone).now_or_never().is_none());
         assert!((&mut late).now_or_never().is_none());
         drop(held);
@@ -338,9 +339,9 @@ mod tests {
 
     #[test]
     fn what_may_not_wait_goes_beside_and_still_tells() {
-        let host = Adaptive::new(4);
-        let all: Vec<_> = (0..4).map(|_| now(&host, Class::Small).unwrap()).collect();
-        let beside = host.permit_or_none(Class::Bulk);
+        let host = AdaptiveLimit::new(4);
+        let all: Vec<_> = (0..4).map(|_| now(&host, RequestClass::Small).unwrap()).collect();
+        let beside = host.permit_or_none(RequestClass::Bulk);
         beside.congested();
         assert_eq!(host.limit(), 2);
         drop((beside, all));
@@ -350,9 +351,9 @@ mod tests {
 
     #[test]
     fn a_wider_cap_lets_in_who_waits() {
-        let host = Adaptive::new(1);
-        let _held = now(&host, Class::Small).unwrap();
-        let mut waiting = Box::pin(host.permit(Class::Small));
+        let host = AdaptiveLimit::new(1);
+        let _held = now(&host, RequestClass::Small).unwrap();
+        let mut waiting = Box::pin(host.permit(RequestClass::Small));
         assert!((&mut waiting).now_or_never().is_none());
         host.widen(2);
         host.widen(1);
@@ -362,11 +363,11 @@ mod tests {
     proptest! {
         #[test]
         fn the_cap_holds_and_nothing_is_lost(cap in 1usize..12, steps in prop::collection::vec((0u8..5, any::<prop::sample::Index>()), 1..200)) {
-            let host = Adaptive::new(cap);
+            let host = AdaptiveLimit::new(cap);
             let mut held: Vec<Permit> = Vec::new();
             for (what, which) in steps {
                 match what {
-                    0 | 1 => held.extend(now(&host, if what == 0 { Class::Small } else { Class::Bulk })),
+                    0 | 1 => held.extend(now(&host, if what == 0 { RequestClass::Small } else { RequestClass::Bulk })),
                     _ if held.is_empty() => {}
                     2 => held[which.index(held.len())].congested(),
                     3 => held[which.index(held.len())].fine(),
@@ -377,7 +378,7 @@ mod tests {
                 prop_assert!((1..=cap).contains(&state.aimd.limit));
             }
             held.clear();
-            prop_assert!(now(&host, Class::Bulk).is_some() && now(&host, Class::Small).is_some());
+            prop_assert!(now(&host, RequestClass::Bulk).is_some() && now(&host, RequestClass::Small).is_some());
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::headers::Quota;
-use super::window::{Heard, Reading, Window};
+use super::window::{Window, WindowAnswer, WindowReading};
 
 /// Docker Hub's window (docs/registries.md, "Docker Hub"), taken where an upstream refuses without ever having said how long its window is.
 const USUAL_WINDOW: Duration = Duration::from_secs(6 * 60 * 60);
@@ -20,7 +20,7 @@ const JUST_AFTER: Duration = Duration::from_millis(1);
 
 /// `pulls = { limit = 200, window = "6h", reserve = 20 }` of a `[registry]` table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Pulls {
+pub struct PullLimit {
     /// Pulls per window; `None`: only what the upstream says.
     pub limit: Option<u64>,
     /// The window of `limit`, where the upstream does not name its own.
@@ -30,7 +30,7 @@ pub struct Pulls {
 }
 
 #[derive(Debug, Clone)]
-enum State {
+enum BudgetState {
     /// Nothing was heard, nothing is configured.
     Unknown,
     /// The upstream answers without counting.
@@ -41,8 +41,8 @@ enum State {
 /// The budget.
 #[derive(Debug, Clone)]
 pub struct Budget {
-    configured: Option<Pulls>,
-    state: State,
+    configured: Option<PullLimit>,
+    state: BudgetState,
     /// Granted and not sent.
     reserved: u64,
     /// Sent and not answered.
@@ -63,7 +63,7 @@ pub struct Budget {
 
 /// The answer to [`Budget::reserve`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Grant {
+pub enum ReserveResult {
     /// So many pulls may be sent: all that was asked for, or less for a graph larger than a window (the rest is asked for
     /// when these are spent).
     Granted(u64),
@@ -72,13 +72,13 @@ pub enum Grant {
         /// When the window opens at the latest.
         until: Option<Instant>,
         /// Why.
-        reason: Wait,
+        reason: WaitReason,
     },
 }
 
 /// Why a reservation has to wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wait {
+pub enum WaitReason {
     /// What is left is reserved or in flight; some of it may come back.
     InUse,
     /// The window does not hold as many any more.
@@ -91,7 +91,7 @@ pub enum Wait {
 
 /// How a pull ended.
 #[derive(Debug, Clone, Copy)]
-pub enum Outcome<'a> {
+pub enum PullOutcome<'a> {
     /// Answered with 200 by the registry, and with these headers.
     Answered(&'a Quota),
     /// Ended in any other way: it may have been counted or not.
@@ -102,7 +102,7 @@ pub enum Outcome<'a> {
 
 /// How much room there is now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Room {
+pub struct BudgetRoom {
     /// Pulls that may be reserved.
     pub left: u64,
     /// Pulls that a whole window has for us.
@@ -112,9 +112,9 @@ pub struct Room {
     pub fresh: bool,
 }
 
-impl Room {
+impl BudgetRoom {
     /// No limit.
-    pub const UNLIMITED: Room = Room { left: u64::MAX, per_window: u64::MAX, fresh: true };
+    pub const UNLIMITED: BudgetRoom = BudgetRoom { left: u64::MAX, per_window: u64::MAX, fresh: true };
 
     /// How many of `pulls` may be granted now: all, a whole window's worth of a graph larger than that, or none.
     pub fn grant(self, pulls: u64) -> Option<u64> {
@@ -124,10 +124,10 @@ impl Room {
 
 impl Budget {
     /// A budget of which nothing has been heard yet.
-    pub fn new(configured: Option<Pulls>) -> Self {
+    pub fn new(configured: Option<PullLimit>) -> Self {
         let state = match configured {
-            Some(Pulls { limit: Some(limit), window, .. }) => State::Counted(Window::fresh(limit, window, None)),
-            _ => State::Unknown,
+            Some(PullLimit { limit: Some(limit), window, .. }) => BudgetState::Counted(Window::fresh(limit, window, None)),
+            _ => BudgetState::Unknown,
         };
         Budget {
             configured,
@@ -147,17 +147,17 @@ impl Budget {
 
     /// Goes on with what an earlier run knew. What the upstream says from now on counts more.
     pub(super) fn recall(&mut self, window: Window<Instant>, now: Instant) {
-        if let State::Counted(known) = &mut self.state {
-            let (unheard, unheard_at, configured) = (window.unheard, window.unheard_at, (known.limit, known.left, known.length));
+        if let BudgetState::Counted(known) = &mut self.state {
+            let (unheard, unheard_at, configured) = (window.unconfirmed, window.unheard_at, (known.limit, known.left, known.length));
             if known.merge(&window, now) {
-                (known.unheard, known.unheard_at) = (unheard, unheard_at);
+                (known.unconfirmed, known.unheard_at) = (unheard, unheard_at);
             }
             if known.heard.is_none() {
                 // The configuration may have changed since.
                 (known.limit, known.left, known.length) = configured;
             }
         } else {
-            self.state = State::Counted(window);
+            self.state = BudgetState::Counted(window);
         }
         self.recalled = true;
         self.roll(now);
@@ -166,8 +166,8 @@ impl Budget {
     /// The window, for the ledger.
     pub(super) fn window(&self) -> Option<&Window<Instant>> {
         match &self.state {
-            State::Counted(window) => Some(window),
-            State::Unknown | State::Unlimited => None,
+            BudgetState::Counted(window) => Some(window),
+            BudgetState::Unknown | BudgetState::Unlimited => None,
         }
     }
 
@@ -175,43 +175,43 @@ impl Budget {
     /// are ours and not among theirs.
     pub(super) fn learn(&mut self, window: &Window<Instant>, untold: u64, now: Instant) {
         match &mut self.state {
-            State::Counted(known) => {
+            BudgetState::Counted(known) => {
                 if known.merge(window, now) && known.heard.is_none() && window.heard.is_none() {
-                    known.unheard = window.unheard.saturating_add(untold);
+                    known.unconfirmed = window.unconfirmed.saturating_add(untold);
                     known.unheard_at = known.unheard_at.max(window.unheard_at);
                 }
             }
             // Another process has asked first.
-            State::Unknown if window.limit < u64::MAX || window.heard.is_some() => self.state = State::Counted(window.clone()),
-            State::Unknown | State::Unlimited => {}
+            BudgetState::Unknown if window.limit < u64::MAX || window.heard.is_some() => self.state = BudgetState::Counted(window.clone()),
+            BudgetState::Unknown | BudgetState::Unlimited => {}
         }
     }
 
     /// Asks for `pulls` at once. Never waits; the caller does.
-    pub fn reserve(&mut self, pulls: u64, now: Instant) -> Grant {
+    pub fn reserve(&mut self, pulls: u64, now: Instant) -> ReserveResult {
         self.roll(now);
         let room = self.room();
         if let Some(granted) = self.grant(room, pulls) {
             self.reserved = self.reserved.saturating_add(granted);
-            return Grant::Granted(granted);
+            return ReserveResult::Granted(granted);
         }
         let reason = if self.grant(self.room_if_all_came_back(), pulls).is_some() {
-            Wait::InUse
+            WaitReason::InUse
         } else if room.per_window == 0 {
-            Wait::NothingLeftByReserve
+            WaitReason::NothingLeftByReserve
         } else if pulls > room.per_window {
-            Wait::WouldExceedWindow
+            WaitReason::WouldExceedWindow
         } else {
-            Wait::Spent
+            WaitReason::Spent
         };
-        Grant::Wait { until: self.closes(), reason }
+        ReserveResult::Wait { until: self.closes(), reason }
     }
 
     /// While nothing is known, one pull at a time: its answer tells.
-    fn grant(&self, room: Room, pulls: u64) -> Option<u64> {
+    fn grant(&self, room: BudgetRoom, pulls: u64) -> Option<u64> {
         match self.state {
-            State::Unknown => (pulls == 0 || room.left > 0).then_some(pulls.min(1)),
-            State::Unlimited | State::Counted(_) => room.grant(pulls),
+            BudgetState::Unknown => (pulls == 0 || room.left > 0).then_some(pulls.min(1)),
+            BudgetState::Unlimited | BudgetState::Counted(_) => room.grant(pulls),
         }
     }
 
@@ -229,9 +229,9 @@ impl Budget {
     pub fn send(&mut self, now: Instant) -> bool {
         self.roll(now);
         let may = match &self.state {
-            State::Unknown => self.in_flight == 0,
-            State::Unlimited => true,
-            State::Counted(window) => self.usable_of(window, window.left) >= self.reserved,
+            BudgetState::Unknown => self.in_flight == 0,
+            BudgetState::Unlimited => true,
+            BudgetState::Counted(window) => self.usable_of(window, window.left) >= self.reserved,
         };
         if may && self.reserved > 0 {
             self.reserved -= 1;
@@ -256,17 +256,17 @@ impl Budget {
     }
 
     /// A pull in flight, sent at `sent`, is over. True: `remaining` counts it; false: nobody has said so.
-    pub fn settle(&mut self, outcome: Outcome<'_>, sent: Instant, now: Instant) -> bool {
+    pub fn settle(&mut self, outcome: PullOutcome<'_>, sent: Instant, now: Instant) -> bool {
         self.in_flight = self.in_flight.saturating_sub(1);
         match outcome {
-            Outcome::Refused(retry_after) => {
+            PullOutcome::Refused(retry_after) => {
                 self.refused += 1;
                 self.closed(sent, now, retry_after);
                 return true;
             }
-            Outcome::Answered(quota) => {
+            PullOutcome::Answered(quota) => {
                 self.spent += 1;
-                if let State::Counted(window) = &mut self.state {
+                if let BudgetState::Counted(window) = &mut self.state {
                     window.roll(now);
                     if quota.remaining.is_some() && window.since.is_none_or(|since| sent >= since) {
                         window.counted(now);
@@ -276,10 +276,10 @@ impl Budget {
                     return true;
                 }
             }
-            Outcome::Unheard => self.spent += 1,
+            PullOutcome::Unheard => self.spent += 1,
         }
-        if let State::Counted(window) = &mut self.state {
-            window.unheard(1, now);
+        if let BudgetState::Counted(window) = &mut self.state {
+            window.unconfirmed(1, now);
         }
         false
     }
@@ -290,24 +290,29 @@ impl Budget {
         self.roll(now);
         self.window_seen = quota.window.or(self.window_seen);
         let Some(remaining) = quota.remaining else {
-            if quota.is_absent() && matches!(self.state, State::Unknown) {
-                self.state = State::Unlimited;
+            if quota.is_absent() && matches!(self.state, BudgetState::Unknown) {
+                self.state = BudgetState::Unlimited;
             }
             return false;
         };
         let known = self.window();
         let limit = quota.limit.or(known.map(|window| window.limit)).unwrap_or(remaining).max(remaining);
         let length = quota.window.or(known.map(|window| window.length)).unwrap_or_else(|| self.usual_window());
-        let reading =
-            Reading { limit, length, left: remaining, source: quota.source.clone(), heard: Heard { sent, arrived: now, ours: true } };
+        let reading = WindowReading {
+            limit,
+            length,
+            left: remaining,
+            source: quota.source.clone(),
+            heard: WindowAnswer { sent, arrived: now, ours: true },
+        };
         // The run before was counted under another address: its window is not ours.
         let moved = std::mem::take(&mut self.recalled)
             && quota.source.is_some()
             && self.source().is_some_and(|known| Some(known) != quota.source.as_deref());
-        if moved || !matches!(self.state, State::Counted(_)) {
-            self.state = State::Counted(Window::fresh(limit, length, None));
+        if moved || !matches!(self.state, BudgetState::Counted(_)) {
+            self.state = BudgetState::Counted(Window::fresh(limit, length, None));
         }
-        let State::Counted(window) = &mut self.state else { return false };
+        let BudgetState::Counted(window) = &mut self.state else { return false };
         let before = window.since;
         let heard = window.hear(&reading);
         if window.since != before {
@@ -319,11 +324,11 @@ impl Budget {
     /// A pull sent at `sent` was refused because the window is spent.
     pub fn closed(&mut self, sent: Instant, now: Instant, retry_after: Option<Duration>) {
         self.roll(now);
-        if !matches!(self.state, State::Counted(_)) {
+        if !matches!(self.state, BudgetState::Counted(_)) {
             // The limit is not known: that it is reached is all there is to know until an answer says more.
-            self.state = State::Counted(Window::fresh(u64::MAX, self.window_seen.unwrap_or_else(|| self.usual_window()), None));
+            self.state = BudgetState::Counted(Window::fresh(u64::MAX, self.window_seen.unwrap_or_else(|| self.usual_window()), None));
         }
-        if let State::Counted(window) = &mut self.state
+        if let BudgetState::Counted(window) = &mut self.state
             && window.close(sent, now, retry_after)
         {
             self.closed_at = Some(now);
@@ -337,7 +342,7 @@ impl Budget {
 
     /// Ends a window whose time is over.
     pub(super) fn roll(&mut self, now: Instant) {
-        if let State::Counted(window) = &mut self.state
+        if let BudgetState::Counted(window) = &mut self.state
             && window.roll(now)
         {
             self.touched = false;
@@ -363,13 +368,13 @@ impl Budget {
         left.saturating_sub(window.limit - self.effective(window)).saturating_sub(self.kept_for_others())
     }
 
-    fn room_with(&self, outstanding: u64) -> Room {
+    fn room_with(&self, outstanding: u64) -> BudgetRoom {
         match &self.state {
-            State::Unknown => Room { left: u64::from(outstanding == 0), ..Room::UNLIMITED },
-            State::Unlimited => Room::UNLIMITED,
-            State::Counted(window) => {
+            BudgetState::Unknown => BudgetRoom { left: u64::from(outstanding == 0), ..BudgetRoom::UNLIMITED },
+            BudgetState::Unlimited => BudgetRoom::UNLIMITED,
+            BudgetState::Counted(window) => {
                 let (usable, per_window) = (self.usable(window), self.effective(window).saturating_sub(self.kept_for_others()));
-                Room {
+                BudgetRoom {
                     left: usable.saturating_sub(outstanding),
                     per_window,
                     fresh: !self.touched && outstanding == 0 && usable >= per_window.div_ceil(2),
@@ -379,38 +384,38 @@ impl Budget {
     }
 
     /// The room there is. Call [`Self::reserve`] or any other method with a time before, so that it is this moment's.
-    pub fn room(&self) -> Room {
+    pub fn room(&self) -> BudgetRoom {
         self.room_with(self.outstanding())
     }
 
     /// The room to choose the next job in: while nothing is known, any job may be the one that finds out.
-    pub(super) fn room_to_choose(&self) -> Room {
+    pub(super) fn room_to_choose(&self) -> BudgetRoom {
         match self.state {
-            State::Unknown if self.outstanding() == 0 => Room::UNLIMITED,
-            State::Unknown => Room { left: 0, per_window: u64::MAX, fresh: false },
-            State::Unlimited | State::Counted(_) => self.room(),
+            BudgetState::Unknown if self.outstanding() == 0 => BudgetRoom::UNLIMITED,
+            BudgetState::Unknown => BudgetRoom { left: 0, per_window: u64::MAX, fresh: false },
+            BudgetState::Unlimited | BudgetState::Counted(_) => self.room(),
         }
     }
 
     /// The room there would be if everything outstanding came back unspent: who does not fit even then has to wait for a window.
-    pub(super) fn room_if_all_came_back(&self) -> Room {
+    pub(super) fn room_if_all_came_back(&self) -> BudgetRoom {
         self.room_with(0)
     }
 
     /// The same, if no pull of which nobody has said so was counted either.
-    pub(super) fn room_if_nothing_unheard_was_counted(&self) -> Room {
+    pub(super) fn room_if_nothing_unheard_was_counted(&self) -> BudgetRoom {
         match &self.state {
-            State::Counted(window) => {
-                let heard = Window { unheard: 0, ..window.clone() };
-                Budget { state: State::Counted(heard), ..self.clone() }.room_with(0)
+            BudgetState::Counted(window) => {
+                let heard = Window { unconfirmed: 0, ..window.clone() };
+                Budget { state: BudgetState::Counted(heard), ..self.clone() }.room_with(0)
             }
-            State::Unknown | State::Unlimited => self.room_with(0),
+            BudgetState::Unknown | BudgetState::Unlimited => self.room_with(0),
         }
     }
 
     /// When a look tells whether pulls were counted of which nobody has said so. `None`: there are none, or it was looked at since.
     pub(super) fn unheard_look(&self) -> Option<Instant> {
-        let window = self.window().filter(|window| window.unheard > 0 && window.heard.is_some())?;
+        let window = self.window().filter(|window| window.unconfirmed > 0 && window.heard.is_some())?;
         let after = window.unheard_at? + JUST_AFTER;
         self.looked.is_none_or(|looked| looked < after).then_some(after)
     }
@@ -419,9 +424,9 @@ impl Budget {
     /// tells nothing.
     pub fn look_due(&self, now: Instant) -> Option<Instant> {
         match &self.state {
-            State::Unknown => self.looked.is_none().then_some(now),
-            State::Unlimited => None,
-            State::Counted(window) => {
+            BudgetState::Unknown => self.looked.is_none().then_some(now),
+            BudgetState::Unlimited => None,
+            BudgetState::Counted(window) => {
                 let heard = window.heard.as_ref()?;
                 let every = (window.length / LOOKS_PER_WINDOW).max(LOOK_AT_MOST_EVERY);
                 let due = self.looked.map_or(heard.arrived, |looked| looked.max(heard.arrived)) + every;
@@ -477,14 +482,14 @@ impl Budget {
     }
     /// The upstream counts nothing.
     pub fn is_unlimited(&self) -> bool {
-        matches!(self.state, State::Unlimited)
+        matches!(self.state, BudgetState::Unlimited)
     }
     /// Nothing is known yet.
     pub fn is_unknown(&self) -> bool {
-        matches!(self.state, State::Unknown)
+        matches!(self.state, BudgetState::Unknown)
     }
     /// The configured limits.
-    pub(super) fn configured(&self) -> Option<Pulls> {
+    pub(super) fn configured(&self) -> Option<PullLimit> {
         self.configured
     }
     /// Granted, or sent, and not over.

@@ -9,13 +9,13 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
-use super::accounts::{AccountId, Claim, Deferred, Mode, Probe, Standing};
-use super::budget::{Budget, Grant, Outcome, Pulls};
+use super::accounts::{AccountId, AccountStatus, Deferred, LimitProbe, PullRequest, WaitMode};
+use super::budget::{Budget, PullLimit, PullOutcome, ReserveResult};
 use super::clock::Clock;
 use super::headers::Quota;
 use super::lease::Lease;
-use super::ledger::{Failure, Ledger, Settled, Stamp};
-use super::order::{Job, Queue};
+use super::ledger::{Failure, LeaseSettlement, Ledger, WallTime};
+use super::order::{Queue, QueuedPulls};
 use super::pause::Stopwatch;
 use super::window::Window;
 
@@ -34,20 +34,20 @@ pub struct Gate {
     me: Weak<Gate>,
     account: AccountId,
     clock: Clock,
-    probe: Option<Arc<dyn Probe>>,
+    probe: Option<Arc<dyn LimitProbe>>,
     ledger: Option<Arc<Ledger>>,
-    state: Mutex<State>,
+    state: Mutex<GateState>,
     /// Whoever holds it keeps the time for all who wait.
     timekeeper: tokio::sync::Mutex<()>,
     /// The next event has come nearer.
     changed: Notify,
 }
 
-struct State {
+struct GateState {
     budget: Budget,
     queue: Queue<Waiter>,
     /// The ledger said no.
-    refusal: Option<Refusal>,
+    refusal: Option<LedgerRefusal>,
     /// The earliest deadline of those who wait.
     deadline: Option<Instant>,
     /// What the timekeeper sleeps for.
@@ -60,7 +60,7 @@ struct State {
     entering: Vec<Entering>,
     deciding: Vec<Entering>,
     /// Pulls that are over, and of which the ledger does not know yet.
-    untold: Settled,
+    unreported: LeaseSettlement,
     /// The window was found to be spent, which the ledger does not know yet.
     news: bool,
     /// The pulls that the ledger takes us to hold.
@@ -71,24 +71,24 @@ struct State {
 }
 
 struct Waiter {
-    mode: Mode,
-    tell: oneshot::Sender<Result<Hold, Deferred>>,
+    mode: WaitMode,
+    tell: oneshot::Sender<Result<GrantedPulls, Deferred>>,
 }
 
 impl Waiter {
     fn is_late(&self, now: Instant) -> bool {
-        matches!(self.mode, Mode::WaitUntil(deadline) if deadline <= now)
+        matches!(self.mode, WaitMode::WaitUntil(deadline) if deadline <= now)
     }
 }
 
-impl State {
+impl GateState {
     /// Granted, written into the ledger, and not over.
     fn held(&self) -> u64 {
         self.budget.outstanding().saturating_sub(self.unconfirmed)
     }
 
     /// Everything that was granted may still be given back before the ledger knew of it.
-    fn give_back(&mut self, hold: &mut Hold) {
+    fn give_back(&mut self, hold: &mut GrantedPulls) {
         self.budget.refund(hold.pulls);
         if !hold.confirmed {
             self.unconfirmed = self.unconfirmed.saturating_sub(hold.pulls);
@@ -98,7 +98,7 @@ impl State {
 }
 
 /// Other processes have what is left, or the ledger cannot be used. When the time has come to ask it again, one waiter asks for all.
-struct Refusal {
+struct LedgerRefusal {
     /// When the ledger is worth asking again.
     again: Instant,
     /// It may come back before the window ends.
@@ -110,7 +110,7 @@ struct Refusal {
     failure: Option<Failure>,
 }
 
-impl Refusal {
+impl LedgerRefusal {
     /// Waiting is of no use.
     fn is_final(&self) -> bool {
         self.failure.as_ref().is_some_and(|failure| failure.permanent)
@@ -118,14 +118,14 @@ impl Refusal {
 }
 
 /// Pulls granted; given back when dropped, unless kept.
-pub(super) struct Hold {
+pub(super) struct GrantedPulls {
     gate: Option<Arc<Gate>>,
     pulls: u64,
     /// The ledger knows of them.
     confirmed: bool,
 }
 
-impl Hold {
+impl GrantedPulls {
     /// They are somebody else's to give back now.
     pub(super) fn keep(mut self) -> u64 {
         self.gate = None;
@@ -133,7 +133,7 @@ impl Hold {
     }
 }
 
-impl Drop for Hold {
+impl Drop for GrantedPulls {
     fn drop(&mut self) {
         if let Some(gate) = self.gate.take() {
             let mut state = gate.lock();
@@ -146,8 +146,8 @@ impl Drop for Hold {
 impl Gate {
     pub(super) fn open(
         account: AccountId,
-        configured: Option<Pulls>,
-        probe: Option<Arc<dyn Probe>>,
+        configured: Option<PullLimit>,
+        probe: Option<Arc<dyn LimitProbe>>,
         clock: Clock,
         ledger: Option<Arc<Ledger>>,
     ) -> Arc<Self> {
@@ -155,7 +155,7 @@ impl Gate {
         if let Some(window) = ledger.as_ref().and_then(|ledger| ledger.recall(&account, clock.now())) {
             budget.recall(window.map(|at| clock.steady(at.0)), Instant::now());
         }
-        let state = State {
+        let state = GateState {
             budget,
             queue: Queue::default(),
             refusal: None,
@@ -165,7 +165,7 @@ impl Gate {
             unconfirmed: 0,
             entering: Vec::new(),
             deciding: Vec::new(),
-            untold: Settled::default(),
+            unreported: LeaseSettlement::default(),
             news: false,
             written: 0,
             telling: false,
@@ -189,14 +189,14 @@ impl Gate {
     }
 
     /// Waits until the budget covers the claim, in the order of `limits::order`. Hold no permit, lock or leadership meanwhile.
-    pub async fn acquire(self: &Arc<Self>, claim: Claim, mode: Mode) -> Result<Lease, Deferred> {
+    pub async fn acquire(self: &Arc<Self>, claim: PullRequest, mode: WaitMode) -> Result<Lease, Deferred> {
         Lease::begin(self, claim, mode, mode).await
     }
 
     /// As [`Gate::acquire`], only that the first grant is not waited for beyond the present window; what the lease asks for
     /// later is, for as long as `mode` says.
-    pub async fn acquire_now(self: &Arc<Self>, claim: Claim, mode: Mode) -> Result<Lease, Deferred> {
-        Lease::begin(self, claim, Mode::Defer, mode).await
+    pub async fn acquire_now(self: &Arc<Self>, claim: PullRequest, mode: WaitMode) -> Result<Lease, Deferred> {
+        Lease::begin(self, claim, WaitMode::Defer, mode).await
     }
 
     /// Takes in the headers of an answer that cost nothing: a HEAD (200) sent at `sent`.
@@ -207,17 +207,17 @@ impl Gate {
             // What the ledger said may be outdated.
             state.refusal = None;
         }
-        self.pump(&mut state, now);
+        self.dispatch(&mut state, now);
     }
 
-    /// Takes in a refusal for a spent window (to a HEAD sent at `sent`, say) that no [`super::Flight`] stands for.
+    /// Takes in a refusal for a spent window (to a HEAD sent at `sent`, say) that no [`super::InFlightPull`] stands for.
     pub fn refused(&self, sent: Instant, retry_after: Option<Duration>) {
         let mut state = self.lock();
         let now = Instant::now();
         state.budget.closed(sent, now, retry_after);
         state.news = true;
         self.tell_soon(&mut state);
-        self.pump(&mut state, now);
+        self.dispatch(&mut state, now);
     }
 
     /// Looks at the account by HEAD, if there is a way to: what `larder limits` and `plan` need, spending nothing. False: no
@@ -234,16 +234,16 @@ impl Gate {
 
     /// The ledger cannot be written, waiting does not help, and somebody wanted pulls.
     pub fn is_blocked(&self) -> bool {
-        self.lock().refusal.as_ref().is_some_and(Refusal::is_final)
+        self.lock().refusal.as_ref().is_some_and(LedgerRefusal::is_final)
     }
 
     /// What is known.
-    pub fn standing(&self) -> Standing {
+    pub fn standing(&self) -> AccountStatus {
         let mut state = self.lock();
         let now = Instant::now();
         state.budget.roll(now);
         let budget = &state.budget;
-        Standing {
+        AccountStatus {
             spent: budget.spent(),
             refused: budget.refused(),
             limit: budget.limit(),
@@ -258,12 +258,12 @@ impl Gate {
             waiting_for_window: if budget.outstanding() > 0 {
                 0
             } else {
-                state.queue.count(|job| matches!(job.who.mode, Mode::WaitUntil(_)))
+                state.queue.count(|job| matches!(job.who.mode, WaitMode::WaitUntil(_)))
             },
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, GateState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -275,13 +275,13 @@ impl Gate {
     }
 
     /// Pulls came back.
-    fn returned(&self, mut state: MutexGuard<'_, State>) {
+    fn returned(&self, mut state: MutexGuard<'_, GateState>) {
         if let Some(refusal) = &mut state.refusal {
             // Whoever was asking may have gone away.
             refusal.asking = false;
         }
         self.tell_soon(&mut state);
-        self.pump(&mut state, Instant::now());
+        self.dispatch(&mut state, Instant::now());
     }
 
     /// One reserved pull leaves now; false: it may not, others have spent it.
@@ -300,27 +300,27 @@ impl Gate {
     }
 
     /// A pull sent at `sent` is over.
-    pub(super) fn settle(&self, outcome: Outcome<'_>, sent: Instant) {
+    pub(super) fn settle(&self, outcome: PullOutcome<'_>, sent: Instant) {
         let mut state = self.lock();
         let now = Instant::now();
         let heard = state.budget.settle(outcome, sent, now);
         match outcome {
-            Outcome::Refused(_) => state.news = true,
+            PullOutcome::Refused(_) => state.news = true,
             // Nobody needs to know of what is not counted.
             _ if state.budget.is_unlimited() => {}
-            Outcome::Answered(_) | Outcome::Unheard if heard => state.untold.heard += 1,
-            Outcome::Answered(_) | Outcome::Unheard => state.untold.unheard += 1,
+            PullOutcome::Answered(_) | PullOutcome::Unheard if heard => state.unreported.heard += 1,
+            PullOutcome::Answered(_) | PullOutcome::Unheard => state.unreported.unconfirmed += 1,
         }
         if let Some(refusal) = state.refusal.as_mut().filter(|refusal| refusal.in_use) {
             // It may have been this one that stood in the way: until its answer, a pull in flight may be counted twice.
             refusal.again = now;
         }
         self.tell_soon(&mut state);
-        self.pump(&mut state, now);
+        self.dispatch(&mut state, now);
     }
 
     /// Waits for `claim`, here and then in the ledger.
-    pub(super) async fn hold(&self, claim: Claim, continuing: bool, mode: Mode) -> Result<Hold, Deferred> {
+    pub(super) async fn hold(&self, claim: PullRequest, continuing: bool, mode: WaitMode) -> Result<GrantedPulls, Deferred> {
         loop {
             let hold = self.wait(claim, continuing, mode).await?;
             if let Some(hold) = self.enter(hold).await {
@@ -329,20 +329,20 @@ impl Gate {
         }
     }
 
-    async fn wait(&self, claim: Claim, continuing: bool, mode: Mode) -> Result<Hold, Deferred> {
+    async fn wait(&self, claim: PullRequest, continuing: bool, mode: WaitMode) -> Result<GrantedPulls, Deferred> {
         let (tell, mut told) = oneshot::channel();
         {
             let mut state = self.lock();
-            if let Mode::WaitUntil(deadline) = mode {
+            if let WaitMode::WaitUntil(deadline) = mode {
                 state.deadline = Some(state.deadline.map_or(deadline, |known| known.min(deadline)));
             }
-            state.queue.push(Job { priority: claim.priority, pulls: claim.pulls, continuing, who: Waiter { mode, tell } });
-            self.pump(&mut state, Instant::now());
+            state.queue.push(QueuedPulls { priority: claim.priority, pulls: claim.pulls, continuing, who: Waiter { mode, tell } });
+            self.dispatch(&mut state, Instant::now());
         }
         if let Ok(answer) = told.try_recv() {
             return answer;
         }
-        let _waiting = Waiting::start(self);
+        let _waiting = WaitingGuard::start(self);
         let answer = tokio::select! {
             biased;
             answer = &mut told => answer,
@@ -389,17 +389,17 @@ impl Gate {
                 state.budget.looked(now);
                 state.looking = true;
             }
-            self.pump(&mut state, now);
+            self.dispatch(&mut state, now);
             look
         };
         if look {
-            let _looking = Looking(self);
+            let _looking = ProbeGuard(self);
             self.look().await;
         }
     }
 
     /// Grants what may be granted, defers what cannot be waited for, and sets the time of the next event.
-    fn pump(&self, state: &mut State, now: Instant) {
+    fn dispatch(&self, state: &mut GateState, now: Instant) {
         state.budget.roll(now);
         // Nothing is known, but a HEAD can tell: that comes before the first pull.
         let looks_first = state.budget.is_unknown() && (state.looking || (self.probe.is_some() && state.budget.look_due(now).is_some()));
@@ -427,7 +427,7 @@ impl Gate {
     }
 
     /// Grants to `most` of those who wait.
-    fn grant(&self, state: &mut State, most: usize, now: Instant) {
+    fn grant(&self, state: &mut GateState, most: usize, now: Instant) {
         let mut granted = 0;
         while granted < most
             && let Some(job) = state.queue.next(state.budget.room_to_choose())
@@ -435,12 +435,12 @@ impl Gate {
             if job.who.tell.is_closed() {
                 continue;
             }
-            let Grant::Granted(pulls) = state.budget.reserve(job.pulls, now) else {
+            let ReserveResult::Granted(pulls) = state.budget.reserve(job.pulls, now) else {
                 state.queue.push(job);
                 break;
             };
             state.unconfirmed += pulls;
-            if let Err(Ok(mut unwanted)) = job.who.tell.send(Ok(Hold { gate: self.me.upgrade(), pulls, confirmed: false })) {
+            if let Err(Ok(mut unwanted)) = job.who.tell.send(Ok(GrantedPulls { gate: self.me.upgrade(), pulls, confirmed: false })) {
                 // Its drop would lock what is locked here.
                 state.give_back(&mut unwanted);
                 continue;
@@ -455,13 +455,13 @@ impl Gate {
     }
 
     /// Answers those who would have to wait for a window longer than they want to.
-    fn defer(&self, state: &mut State, now: Instant) {
+    fn defer(&self, state: &mut GateState, now: Instant) {
         let late = state.deadline.is_some_and(|deadline| deadline <= now);
         // A look will tell soon whether pulls were counted of which nobody has said so.
         let looks = self.probe.is_some() && (state.looking || state.budget.unheard_look().is_some());
         let hope = if looks { state.budget.room_if_nothing_unheard_was_counted() } else { state.budget.room_if_all_came_back() };
         let elsewhere = state.refusal.as_ref().filter(|refusal| !refusal.in_use && refusal.again > now);
-        let (spent_elsewhere, hopeless) = (elsewhere.is_some(), elsewhere.is_some_and(Refusal::is_final));
+        let (spent_elsewhere, hopeless) = (elsewhere.is_some(), elsewhere.is_some_and(LedgerRefusal::is_final));
         let unknown = state.budget.is_unknown() && !spent_elsewhere;
         let closes = state.budget.closes().filter(|_| state.budget.closes_exactly() && !spent_elsewhere);
         let mut deadline = None;
@@ -469,8 +469,8 @@ impl Gate {
             let hopeful = unknown || (!spent_elsewhere && hope.grant(job.pulls).is_some());
             match job.who.mode {
                 _ if hopeless || job.who.is_late(now) || hope.per_window == 0 => true,
-                Mode::Defer => !hopeful,
-                Mode::WaitUntil(end) => {
+                WaitMode::Defer => !hopeful,
+                WaitMode::WaitUntil(end) => {
                     deadline = Some(deadline.map_or(end, |known: Instant| known.min(end)));
                     !hopeful && closes.is_some_and(|closes| closes > end)
                 }
@@ -482,7 +482,7 @@ impl Gate {
         self.answer(state, out, now);
     }
 
-    fn answer(&self, state: &State, deferred: Vec<Job<Waiter>>, now: Instant) {
+    fn answer(&self, state: &GateState, deferred: Vec<QueuedPulls<Waiter>>, now: Instant) {
         let elsewhere = state.refusal.as_ref().filter(|refusal| !refusal.in_use);
         let closes = elsewhere.map_or(state.budget.closes(), |refusal| refusal.closes);
         let never = state.budget.room().per_window == 0;
@@ -494,7 +494,7 @@ impl Gate {
         }
     }
 
-    fn reason(&self, state: &State, pulls: u64, deadline_passed: bool) -> String {
+    fn reason(&self, state: &GateState, pulls: u64, deadline_passed: bool) -> String {
         let room = state.budget.room_if_all_came_back();
         let reserve = state.budget.configured().map_or(0, |pulls| pulls.reserve);
         let account = &self.account;
@@ -515,7 +515,7 @@ impl Gate {
         }
     }
 
-    fn next_event(&self, state: &State, now: Instant) -> Option<Instant> {
+    fn next_event(&self, state: &GateState, now: Instant) -> Option<Instant> {
         if state.queue.is_empty() {
             return None;
         }
@@ -525,8 +525,8 @@ impl Gate {
     }
 
     /// The window, on the ledger's clock.
-    fn window(&self, state: &State) -> Option<Window<Stamp>> {
-        state.budget.window().map(|window| window.map(|at| Stamp(self.clock.wall(at))))
+    fn window(&self, state: &GateState) -> Option<Window<WallTime>> {
+        state.budget.window().map(|window| window.map(|at| WallTime(self.clock.wall(at))))
     }
 }
 
@@ -537,28 +537,28 @@ impl Drop for Gate {
     }
 }
 
-struct Waiting<'a>(&'a Gate);
+struct WaitingGuard<'a>(&'a Gate);
 
-impl<'a> Waiting<'a> {
+impl<'a> WaitingGuard<'a> {
     fn start(gate: &'a Gate) -> Self {
         gate.lock().waited.enter(Instant::now());
-        Waiting(gate)
+        WaitingGuard(gate)
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for WaitingGuard<'_> {
     fn drop(&mut self) {
         self.0.lock().waited.leave(Instant::now());
     }
 }
 
-struct Looking<'a>(&'a Gate);
+struct ProbeGuard<'a>(&'a Gate);
 
-impl Drop for Looking<'_> {
+impl Drop for ProbeGuard<'_> {
     fn drop(&mut self) {
         let mut state = self.0.lock();
         state.looking = false;
-        self.0.pump(&mut state, Instant::now());
+        self.0.dispatch(&mut state, Instant::now());
     }
 }
 

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::accounts::{Claim, Deferred, Mode};
-use super::budget::Outcome;
+use super::accounts::{Deferred, PullRequest, WaitMode};
+use super::budget::PullOutcome;
 use super::gate::Gate;
 use super::headers::Quota;
 
 /// The pulls of one image. What was not spent goes back when it is dropped: drop it as soon as all manifests are read.
 #[derive(Clone)]
-pub struct Lease(Arc<Inner>);
+pub struct Lease(Arc<LeaseInner>);
 
 impl std::fmt::Debug for Lease {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -20,17 +20,17 @@ impl std::fmt::Debug for Lease {
     }
 }
 
-struct Inner {
+struct LeaseInner {
     gate: Arc<Gate>,
     priority: i64,
-    mode: Mode,
-    held: Mutex<Held>,
+    mode: WaitMode,
+    held: Mutex<LeasedPulls>,
     /// One of an image's requests asks for more, for all of them.
     more: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
-struct Held {
+struct LeasedPulls {
     /// Granted and not sent.
     granted: u64,
     /// Wanted and not granted: of a graph larger than a window, or taken away because others spent it.
@@ -38,9 +38,14 @@ struct Held {
 }
 
 impl Lease {
-    pub(super) async fn begin(gate: &Arc<Gate>, claim: Claim, first: Mode, mode: Mode) -> Result<Lease, Deferred> {
-        let inner =
-            Inner { gate: Arc::clone(gate), priority: claim.priority, mode, held: Mutex::default(), more: tokio::sync::Mutex::new(()) };
+    pub(super) async fn begin(gate: &Arc<Gate>, claim: PullRequest, first: WaitMode, mode: WaitMode) -> Result<Lease, Deferred> {
+        let inner = LeaseInner {
+            gate: Arc::clone(gate),
+            priority: claim.priority,
+            mode,
+            held: Mutex::default(),
+            more: tokio::sync::Mutex::new(()),
+        };
         inner.take_more(claim.pulls, false, first).await?;
         Ok(Lease(Arc::new(inner)))
     }
@@ -67,9 +72,9 @@ impl Lease {
     /// Takes one pull: call it right before a manifest GET is sent. Usually it is there; if the graph is larger than a
     /// window, larger than was claimed, or if others spent what was granted, it is waited for, before all images that have
     /// not begun, and for as long as the lease's mode says. A GET that was refused takes another pull to be tried again.
-    pub async fn spend(&self) -> Result<Flight, Deferred> {
+    pub async fn spend(&self) -> Result<InFlightPull, Deferred> {
         loop {
-            if let Some(flight) = self.fly() {
+            if let Some(flight) = self.send() {
                 return Ok(flight);
             }
             let _turn = self.0.more.lock().await;
@@ -84,7 +89,7 @@ impl Lease {
         }
     }
 
-    fn fly(&self) -> Option<Flight> {
+    fn send(&self) -> Option<InFlightPull> {
         let lost = {
             let mut held = self.0.lock();
             let now = Instant::now();
@@ -93,7 +98,7 @@ impl Lease {
             }
             if self.0.gate.send(now) {
                 held.granted -= 1;
-                return Some(Flight { lease: Some(Arc::clone(&self.0)), sent: now });
+                return Some(InFlightPull { lease: Some(Arc::clone(&self.0)), sent: now });
             }
             let lost = std::mem::take(&mut held.granted);
             held.owed += lost;
@@ -104,13 +109,13 @@ impl Lease {
     }
 }
 
-impl Inner {
-    fn lock(&self) -> MutexGuard<'_, Held> {
+impl LeaseInner {
+    fn lock(&self) -> MutexGuard<'_, LeasedPulls> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn take_more(&self, pulls: u64, continuing: bool, mode: Mode) -> Result<(), Deferred> {
-        let hold = self.gate.hold(Claim { pulls, priority: self.priority }, continuing, mode).await?;
+    async fn take_more(&self, pulls: u64, continuing: bool, mode: WaitMode) -> Result<(), Deferred> {
+        let hold = self.gate.hold(PullRequest { pulls, priority: self.priority }, continuing, mode).await?;
         let granted = hold.keep();
         let mut held = self.lock();
         held.granted += granted;
@@ -119,7 +124,7 @@ impl Inner {
     }
 }
 
-impl Drop for Inner {
+impl Drop for LeaseInner {
     fn drop(&mut self) {
         let granted = std::mem::take(&mut self.lock().granted);
         if granted > 0 {
@@ -130,20 +135,20 @@ impl Drop for Inner {
 
 /// A manifest GET under way. Say how it ended; one that is dropped may have been counted or not.
 #[must_use = "say how the pull ended"]
-pub struct Flight {
-    lease: Option<Arc<Inner>>,
+pub struct InFlightPull {
+    lease: Option<Arc<LeaseInner>>,
     sent: Instant,
 }
 
-impl Flight {
+impl InFlightPull {
     /// Answered with 200 by the registry itself, with these headers.
     pub fn answered(mut self, quota: &Quota) {
-        self.over(Outcome::Answered(quota));
+        self.over(PullOutcome::Answered(quota));
     }
 
     /// Refused because the window is spent: nothing was counted.
     pub fn refused(mut self, retry_after: Option<Duration>) {
-        self.over(Outcome::Refused(retry_after));
+        self.over(PullOutcome::Refused(retry_after));
     }
 
     /// Whether its request may still leave. False: another one was refused since the pull was taken, because the window is spent.
@@ -171,18 +176,18 @@ impl Flight {
         self.sent
     }
 
-    fn over(&mut self, outcome: Outcome<'_>) {
+    fn over(&mut self, outcome: PullOutcome<'_>) {
         let Some(lease) = self.lease.take() else { return };
         lease.gate.settle(outcome, self.sent);
-        if matches!(outcome, Outcome::Refused(_)) {
+        if matches!(outcome, PullOutcome::Refused(_)) {
             // It still has to be read.
             lease.lock().owed += 1;
         }
     }
 }
 
-impl Drop for Flight {
+impl Drop for InFlightPull {
     fn drop(&mut self) {
-        self.over(Outcome::Unheard);
+        self.over(PullOutcome::Unheard);
     }
 }

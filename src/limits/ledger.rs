@@ -42,37 +42,37 @@ const FORGET_AFTER: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// Wall time, as the file has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Stamp(pub(super) Timestamp);
+pub(super) struct WallTime(pub(super) Timestamp);
 
-impl Moment for Stamp {
+impl Moment for WallTime {
     fn plus(self, by: Duration) -> Self {
-        Stamp(self.0.plus(by))
+        WallTime(self.0.plus(by))
     }
 }
 
-impl Serialize for Stamp {
+impl Serialize for WallTime {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         to.collect_str(&self.0)
     }
 }
 
-impl<'de> Deserialize<'de> for Stamp {
+impl<'de> Deserialize<'de> for WallTime {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        String::deserialize(from)?.parse().map(Stamp).map_err(serde::de::Error::custom)
+        String::deserialize(from)?.parse().map(WallTime).map_err(serde::de::Error::custom)
     }
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Book {
+struct LedgerFile {
     version: u32,
-    accounts: BTreeMap<String, Row>,
+    accounts: BTreeMap<String, AccountRow>,
 }
 
 /// One account: `host|name|source`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Row {
+struct AccountRow {
     #[serde(flatten)]
-    window: Window<Stamp>,
+    window: Window<WallTime>,
     /// Pulls of this window that were spent by larder, in any process.
     spent: u64,
     /// One for each process. (Files of earlier versions have one for each image.)
@@ -85,19 +85,19 @@ struct LeaseRow {
     #[serde(flatten)]
     owner: Owner,
     pulls: u64,
-    expires: Stamp,
+    expires: WallTime,
 }
 
 /// What a process tells and asks about one account.
 #[derive(Debug)]
-pub(super) struct Ask {
+pub(super) struct LeaseRequest {
     pub account: AccountId,
     /// What the process knows of the window; `None`: nothing yet.
-    pub window: Option<Window<Stamp>>,
+    pub window: Option<Window<WallTime>>,
     /// Pulls that it was granted before, and that are not over.
     pub held: u64,
     /// Pulls that are over since it last told.
-    pub settled: Settled,
+    pub settled: LeaseSettlement,
     /// Pulls it wants to send, a number for each image: first come, first served.
     pub wants: Vec<u64>,
     /// The configured limit, if there is one.
@@ -112,8 +112,8 @@ pub(super) struct Ask {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Answer {
     /// What all processes together know.
-    pub window: Window<Stamp>,
-    /// One for each of [`Ask::wants`].
+    pub window: Window<WallTime>,
+    /// One for each of [`LeaseRequest::wants`].
     pub decisions: Vec<Decision>,
 }
 
@@ -129,19 +129,19 @@ pub(super) enum Decision {
 
 /// How pulls ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Settled {
+pub(super) struct LeaseSettlement {
     /// Answered, and counted by the numbers in the window that comes along.
     pub heard: u64,
     /// Sent, and nobody knows.
-    pub unheard: u64,
+    pub unconfirmed: u64,
 }
 
 /// An account of this process, which takes part in transactions.
 pub(super) trait Party: Send + Sync {
     /// What it tells and asks, taken when the file is locked. `None`: nothing.
-    fn ask(&self) -> Option<Ask>;
-    /// Its question is answered, or could not be asked. An unanswered [`Ask`] comes back.
-    fn answered(&self, answer: Result<Answer, (Option<Ask>, Failure)>);
+    fn ask(&self) -> Option<LeaseRequest>;
+    /// Its question is answered, or could not be asked. An unanswered [`LeaseRequest`] comes back.
+    fn answered(&self, answer: Result<Answer, (Option<LeaseRequest>, Failure)>);
 }
 
 /// Why the ledger could not be read or written.
@@ -161,10 +161,10 @@ pub struct Ledger {
     /// The name of this process's rows.
     id: String,
     /// The file as it was when this was opened.
-    opened: Book,
+    opened: LedgerFile,
     queue: Mutex<Queue>,
     /// When dead processes were first seen to be dead, by the names of their rows.
-    dead: Mutex<HashMap<String, Stamp>>,
+    dead: Mutex<HashMap<String, WallTime>>,
     /// What has gone wrong last.
     failure: Mutex<Option<Failure>>,
 }
@@ -211,14 +211,14 @@ impl Ledger {
         let file = state.join("pulls.json");
         // The file is replaced as a whole: reading needs no lock. A damaged one is dealt with by the first transaction.
         let opened = std::fs::read(&file).ok().and_then(|text| serde_json::from_slice(&text).ok());
-        let opened = opened.filter(|book: &Book| book.version <= VERSION).unwrap_or_else(Book::empty);
+        let opened = opened.filter(|book: &LedgerFile| book.version <= VERSION).unwrap_or_else(LedgerFile::empty);
         let lock = state.join("pulls.lock");
         Ledger { file, lock, me, id, opened, queue: Mutex::default(), dead: Mutex::default(), failure: Mutex::default() }
     }
 
     /// What was known of an account when this was opened: its latest window that is not over.
-    pub(super) fn recall(&self, account: &AccountId, now: Timestamp) -> Option<Window<Stamp>> {
-        let (prefix, now) = (key(account, ""), Stamp(now));
+    pub(super) fn recall(&self, account: &AccountId, now: Timestamp) -> Option<Window<WallTime>> {
+        let (prefix, now) = (key(account, ""), WallTime(now));
         let rows = self.opened.accounts.iter().filter(|(name, _)| name.starts_with(&prefix));
         rows.filter_map(|(_, row)| {
             let mut row = row.clone();
@@ -294,7 +294,7 @@ impl Ledger {
     }
 
     /// The last transaction of an account: what is over is told, from where it may block.
-    pub(super) fn settle(&self, ask: &Ask) {
+    pub(super) fn settle(&self, ask: &LeaseRequest) {
         if let Err(failure) = self.transact(|book| Some(self.decide(book, ask))) {
             self.warn(&failure);
         }
@@ -309,15 +309,15 @@ impl Ledger {
     }
 
     /// Takes in what a process tells, and decides about what it asks.
-    fn decide(&self, book: &mut Book, ask: &Ask) -> Answer {
-        let now = Stamp(ask.now);
+    fn decide(&self, book: &mut LedgerFile, ask: &LeaseRequest) -> Answer {
+        let now = WallTime(ask.now);
         book.forget(now);
         let row = book.row(&ask.account, ask.window.as_ref(), now);
         self.freshen(row, now);
         let same = ask.window.as_ref().is_none_or(|window| row.window.merge(window, now));
         if !row.is_unknown() {
-            row.spent += ask.settled.heard + ask.settled.unheard;
-            row.window.unheard(ask.settled.unheard + if same { 0 } else { ask.settled.heard }, now);
+            row.spent += ask.settled.heard + ask.settled.unconfirmed;
+            row.window.unconfirmed(ask.settled.unconfirmed + if same { 0 } else { ask.settled.heard }, now);
             if ask.settled.heard > 0 {
                 row.window.counted(now);
             }
@@ -341,7 +341,7 @@ impl Ledger {
     }
 
     /// Ends the window if its time is over, and the leases of those who will not come back.
-    fn freshen(&self, row: &mut Row, now: Stamp) {
+    fn freshen(&self, row: &mut AccountRow, now: WallTime) {
         row.correct(now);
         let closed = row.window.closes;
         let rolled = row.window.roll(now);
@@ -349,7 +349,7 @@ impl Ledger {
             row.spent = 0;
         }
         let unknown = row.is_unknown();
-        let Row { window, leases, .. } = row;
+        let AccountRow { window, leases, .. } = row;
         leases.retain(|lease| {
             if lease.id == self.id {
                 return true;
@@ -364,14 +364,14 @@ impl Ledger {
             }
             let told_from = if expired { now } else { lock(&self.dead).entry(lease.id.clone()).or_insert(now).plus(LAST_WORDS) };
             window.counted(now);
-            window.unheard = window.unheard.saturating_add(lease.pulls);
+            window.unconfirmed = window.unconfirmed.saturating_add(lease.pulls);
             window.unheard_at = window.unheard_at.max(Some(told_from));
             false
         });
     }
 
     /// Reads, changes and replaces the file while nobody else does; `None` is no change.
-    fn transact<T>(&self, change: impl FnOnce(&mut Book) -> Option<T>) -> Result<Option<T>, Failure> {
+    fn transact<T>(&self, change: impl FnOnce(&mut LedgerFile) -> Option<T>) -> Result<Option<T>, Failure> {
         let _lock = self.locked()?;
         let mut book = self.read()?;
         let answer = change(&mut book);
@@ -399,17 +399,17 @@ impl Ledger {
         }
     }
 
-    fn read(&self) -> Result<Book, Failure> {
+    fn read(&self) -> Result<LedgerFile, Failure> {
         let text = match std::fs::read(&self.file) {
             Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Book::empty()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(LedgerFile::empty()),
             Err(error) => return Err(Failure::io("read", &self.file, &error)),
         };
         #[derive(Deserialize)]
         struct Head {
             version: u32,
         }
-        if let Ok(book @ Book { version: ..=VERSION, .. }) = serde_json::from_slice(&text) {
+        if let Ok(book @ LedgerFile { version: ..=VERSION, .. }) = serde_json::from_slice(&text) {
             return Ok(book);
         }
         match serde_json::from_slice::<Head>(&text) {
@@ -422,7 +422,7 @@ impl Ledger {
     }
 
     /// A torn or foreign file is kept for whoever wants to look, and the accounts are unknown again.
-    fn put_aside(&self) -> Book {
+    fn put_aside(&self) -> LedgerFile {
         let aside = self.file.with_extension("json.damaged");
         let moved = std::fs::rename(&self.file, &aside);
         tracing::warn!(
@@ -433,10 +433,10 @@ impl Ledger {
                 Err(error) => format!("it could not be moved aside: {error}"),
             }
         );
-        Book::empty()
+        LedgerFile::empty()
     }
 
-    fn write(&self, book: &Book) -> Result<(), Failure> {
+    fn write(&self, book: &LedgerFile) -> Result<(), Failure> {
         // Under the lock nobody else writes this name, and what a kill leaves behind is overwritten.
         let next = self.file.with_extension("json.new");
         let written = serde_json::to_vec_pretty(book).map_err(std::io::Error::from).and_then(|text| std::fs::write(&next, text));
@@ -461,13 +461,13 @@ fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Book {
+impl LedgerFile {
     fn empty() -> Self {
-        Book { version: VERSION, accounts: BTreeMap::new() }
+        LedgerFile { version: VERSION, accounts: BTreeMap::new() }
     }
 
     /// Forgets accounts that nobody has used for long, or of which nothing became known.
-    fn forget(&mut self, now: Stamp) {
+    fn forget(&mut self, now: WallTime) {
         self.accounts.retain(|_, row| {
             let over = row.window.closes.is_some_and(|closes| closes.plus(FORGET_AFTER) <= now);
             let nothing = row.window.limit == u64::MAX && row.window.closes.is_none();
@@ -477,7 +477,7 @@ impl Book {
 
     /// The account's row, made if need be. Who does not know the source yet uses the row that is there; a row whose source was
     /// not known becomes that of the source.
-    fn row(&mut self, account: &AccountId, window: Option<&Window<Stamp>>, now: Stamp) -> &mut Row {
+    fn row(&mut self, account: &AccountId, window: Option<&Window<WallTime>>, now: WallTime) -> &mut AccountRow {
         let unnamed = key(account, "");
         let name = match window.and_then(|window| window.source.as_ref()) {
             Some(source) => key(account, source),
@@ -487,14 +487,14 @@ impl Book {
             }
         };
         let before = if name == unnamed { None } else { self.accounts.remove(&unnamed) };
-        let row = self.accounts.entry(name).or_insert_with(|| Row {
-            window: window.map_or_else(Row::unknown, |window| Window::fresh(window.limit, window.length, None)),
+        let row = self.accounts.entry(name).or_insert_with(|| AccountRow {
+            window: window.map_or_else(AccountRow::unknown, |window| Window::fresh(window.limit, window.length, None)),
             spent: 0,
             leases: Vec::new(),
         });
         if let Some(before) = before {
             row.window.merge(&before.window, now);
-            row.window.unheard(before.window.unheard, before.window.unheard_at.unwrap_or(now));
+            row.window.unconfirmed(before.window.unconfirmed, before.window.unheard_at.unwrap_or(now));
             row.spent += before.spent;
             row.leases.extend(before.leases);
         }
@@ -502,9 +502,9 @@ impl Book {
     }
 }
 
-impl Row {
+impl AccountRow {
     /// The window of an account of which nobody knows anything.
-    fn unknown() -> Window<Stamp> {
+    fn unknown() -> Window<WallTime> {
         Window::fresh(u64::MAX, Duration::from_secs(6 * 60 * 60), None)
     }
 
@@ -514,7 +514,7 @@ impl Row {
     }
 
     /// Whether `pulls` more may be sent when `held` are out already.
-    fn decide(&self, ask: &Ask, pulls: u64, held: u64) -> Decision {
+    fn decide(&self, ask: &LeaseRequest, pulls: u64, held: u64) -> Decision {
         let window = &self.window;
         if self.is_unknown() {
             // One pull at a time, of all processes: its answer tells.
@@ -531,7 +531,7 @@ impl Row {
 
     /// Takes nothing for true that lies ahead: it was written while a clock was wrong. What was spent stays spent, until an
     /// answer of the upstream says otherwise.
-    fn correct(&mut self, now: Stamp) {
+    fn correct(&mut self, now: WallTime) {
         let (window, soon) = (&mut self.window, now.plus(CLOCKS_DIFFER));
         let latest = soon.plus(window.length);
         if window.closes.is_some_and(|closes| closes > latest) {
@@ -542,8 +542,8 @@ impl Row {
         }
         let told_ahead = window.unheard_at.is_some_and(|at| at > soon.plus(LAST_WORDS));
         if told_ahead || window.heard.is_some_and(|heard| heard.arrived > soon) {
-            window.unheard = window.unheard.saturating_add(window.limit.saturating_sub(window.left));
-            (window.left, window.heard, window.unheard_at) = (window.limit, None, Some(Stamp(Timestamp::UNIX_EPOCH)));
+            window.unconfirmed = window.unconfirmed.saturating_add(window.limit.saturating_sub(window.left));
+            (window.left, window.heard, window.unheard_at) = (window.limit, None, Some(WallTime(Timestamp::UNIX_EPOCH)));
         }
         for lease in &mut self.leases {
             lease.expires = lease.expires.min(soon.plus(LEASE_TERM));

@@ -33,16 +33,16 @@ mod window;
 #[cfg(test)]
 mod simulation;
 
-pub use accounts::{AccountId, Accounts, Claim, Deferred, Mode, Probe, Standing};
-pub use adaptive::{Adaptive, Class, Permit};
+pub use accounts::{AccountId, AccountStatus, Accounts, Deferred, LimitProbe, PullRequest, WaitMode};
+pub use adaptive::{AdaptiveLimit, Permit, RequestClass};
 pub use adaptive_pace::AdaptivePace;
 pub use bandwidth::{Bandwidth, Rate};
-pub use budget::{Budget, Grant, Outcome, Pulls, Room, Wait};
+pub use budget::{Budget, BudgetRoom, PullLimit, PullOutcome, ReserveResult, WaitReason};
 pub use clock::Clock;
 pub use gate::Gate;
 pub use headers::{Quota, Throttle, classify, go_duration, retry_after, retry_after_in_message};
-pub use lease::{Flight, Lease};
+pub use lease::{InFlightPull, Lease};
 pub use ledger::{Failure, Ledger};
-pub use order::{Job, Queue};
-pub use pace::Pace;
-pub use pause::{Pause, Verdict};
+pub use order::{Queue, QueuedPulls};
+pub use pace::RequestPacer;
+pub use pause::{Pause, PauseVerdict};

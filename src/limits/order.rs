@@ -8,11 +8,11 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
 
-use super::budget::Room;
+use super::budget::BudgetRoom;
 
 /// Somebody who wants pulls.
 #[derive(Debug)]
-pub struct Job<T> {
+pub struct QueuedPulls<T> {
     /// Higher first.
     pub priority: i64,
     /// What the whole graph costs, or what is missing of it.
@@ -26,8 +26,8 @@ pub struct Job<T> {
 /// All who want pulls of one account. Of one priority and cost, first come, first served.
 #[derive(Debug)]
 pub struct Queue<T> {
-    begun: VecDeque<Job<T>>,
-    classes: BTreeMap<Reverse<i64>, BTreeMap<u64, VecDeque<Job<T>>>>,
+    begun: VecDeque<QueuedPulls<T>>,
+    classes: BTreeMap<Reverse<i64>, BTreeMap<u64, VecDeque<QueuedPulls<T>>>>,
     len: usize,
 }
 
@@ -49,13 +49,13 @@ impl<T> Queue<T> {
     }
 
     /// How many of those who wait are picked.
-    pub fn count(&self, pick: impl Fn(&Job<T>) -> bool) -> usize {
+    pub fn count(&self, pick: impl Fn(&QueuedPulls<T>) -> bool) -> usize {
         let waiting = self.classes.values().flat_map(BTreeMap::values).flatten();
         self.begun.iter().chain(waiting).filter(|job| pick(job)).count()
     }
 
     /// Adds a job.
-    pub fn push(&mut self, job: Job<T>) {
+    pub fn push(&mut self, job: QueuedPulls<T>) {
         self.len += 1;
         if job.continuing {
             self.begun.push_back(job);
@@ -64,8 +64,8 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Takes out the job that starts next in this room, if any does. [`Room::grant`] says how much of it is covered.
-    pub fn next(&mut self, room: Room) -> Option<Job<T>> {
+    /// Takes out the job that starts next in this room, if any does. [`BudgetRoom::grant`] says how much of it is covered.
+    pub fn next(&mut self, room: BudgetRoom) -> Option<QueuedPulls<T>> {
         if let Some(at) = self.begun.iter().position(|job| room.grant(job.pulls).is_some()) {
             self.len -= 1;
             return self.begun.remove(at);
@@ -85,9 +85,9 @@ impl<T> Queue<T> {
     }
 
     /// Takes out all jobs of more than `larger_than` pulls that `pick` picks.
-    pub fn extract(&mut self, larger_than: u64, mut pick: impl FnMut(&Job<T>) -> bool) -> Vec<Job<T>> {
+    pub fn extract(&mut self, larger_than: u64, mut pick: impl FnMut(&QueuedPulls<T>) -> bool) -> Vec<QueuedPulls<T>> {
         let mut out = Vec::new();
-        let mut sift = |jobs: &mut VecDeque<Job<T>>| {
+        let mut sift = |jobs: &mut VecDeque<QueuedPulls<T>>| {
             for _ in 0..jobs.len() {
                 let Some(job) = jobs.pop_front() else { break };
                 if job.pulls > larger_than && pick(&job) {
@@ -113,7 +113,7 @@ impl<T> Queue<T> {
 /// The cost of the job that starts next among those of one priority: the smallest with which the rest still fits in as few
 /// windows as if the largest always went first (which is how graphs are packed best, within a few percent, and exactly where
 /// small ones fill the gaps).
-fn choose<T>(sizes: &BTreeMap<u64, VecDeque<Job<T>>>, room: Room) -> Option<u64> {
+fn choose<T>(sizes: &BTreeMap<u64, VecDeque<QueuedPulls<T>>>, room: BudgetRoom) -> Option<u64> {
     let smallest = *sizes.keys().next()?;
     if smallest > room.left {
         // None fits; one larger than a window may begin.
@@ -171,13 +171,13 @@ mod tests {
     fn queue(jobs: &[(i64, u64, &'static str)]) -> Queue<&'static str> {
         let mut queue = Queue::default();
         for (priority, pulls, who) in jobs {
-            queue.push(Job { priority: *priority, pulls: *pulls, continuing: false, who: *who });
+            queue.push(QueuedPulls { priority: *priority, pulls: *pulls, continuing: false, who: *who });
         }
         queue
     }
 
-    fn room(left: u64, per_window: u64) -> Room {
-        Room { left, per_window, fresh: left == per_window }
+    fn room(left: u64, per_window: u64) -> BudgetRoom {
+        BudgetRoom { left, per_window, fresh: left == per_window }
     }
 
     fn drain(queue: &mut Queue<&'static str>, mut left: u64, per_window: u64) -> Vec<&'static str> {
@@ -213,7 +213,7 @@ mod tests {
     #[test]
     fn what_has_begun_goes_first_whatever_its_priority() {
         let mut queue = queue(&[(9, 1, "new")]);
-        queue.push(Job { priority: -9, pulls: 5, continuing: true, who: "begun" });
+        queue.push(QueuedPulls { priority: -9, pulls: 5, continuing: true, who: "begun" });
         assert_eq!(drain(&mut queue, 10, 10), ["begun", "new"]);
     }
 
@@ -241,7 +241,7 @@ mod tests {
         fn never_over_and_never_idle(jobs in prop::collection::vec((-2i64..3, 1u64..9), 0..60), left in 0u64..40) {
             let mut queue = Queue::default();
             for (priority, pulls) in &jobs {
-                queue.push(Job { priority: *priority, pulls: *pulls, continuing: false, who: () });
+                queue.push(QueuedPulls { priority: *priority, pulls: *pulls, continuing: false, who: () });
             }
             let (mut rest, mut started) = (left, 0);
             while let Some(job) = queue.next(room(rest, 40)) {
@@ -261,7 +261,7 @@ mod tests {
             let counts: Vec<_> = counts.into_iter().collect();
             let mut queue = Queue::default();
             for (pulls, count) in &counts {
-                for _ in 0..*count { queue.push(Job { priority: 0, pulls: *pulls, continuing: false, who: () }); }
+                for _ in 0..*count { queue.push(QueuedPulls { priority: 0, pulls: *pulls, continuing: false, who: () }); }
             }
             let (mut used, mut rest) = (0, left);
             loop {

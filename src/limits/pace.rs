@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 /// At most so many requests a second, with bursts up to a size. Requests leave in the order in which they asked.
 #[derive(Debug)]
-pub struct Pace {
+pub struct RequestPacer {
     /// Between two requests on pace.
     interval: Duration,
     /// How far ahead of the pace requests may run: `burst - 1` intervals.
@@ -15,7 +15,7 @@ pub struct Pace {
     next: Mutex<Option<Instant>>,
 }
 
-impl Pace {
+impl RequestPacer {
     /// `per_second` requests a second (a fraction is fine: 0.5 is one every two seconds), up to `burst` of them at once.
     /// `None` for what is no rate: zero, negative, infinite, or slower than one request a day.
     pub fn new(per_second: f64, burst: u32) -> Option<Self> {
@@ -24,7 +24,7 @@ impl Pace {
             return None;
         }
         let interval = Duration::from_secs_f64(1.0 / per_second);
-        Some(Pace { interval, ahead: interval.saturating_mul(burst.max(1) - 1), next: Mutex::new(None) })
+        Some(RequestPacer { interval, ahead: interval.saturating_mul(burst.max(1) - 1), next: Mutex::new(None) })
     }
 
     /// Takes one turn and says when it may be used: at `now`, or later.
@@ -48,7 +48,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_burst_and_then_the_pace() {
-        let pace = Pace::new(2.0, 3).unwrap();
+        let pace = RequestPacer::new(2.0, 3).unwrap();
         let start = Instant::now();
         let mut left = Vec::new();
         for _ in 0..6 {
@@ -60,7 +60,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn fractions_of_a_request_per_second() {
-        let pace = Pace::new(0.25, 1).unwrap();
+        let pace = RequestPacer::new(0.25, 1).unwrap();
         let start = Instant::now();
         pace.turn().await;
         pace.turn().await;
@@ -71,14 +71,14 @@ mod tests {
     #[test]
     fn what_is_no_rate_is_refused() {
         for rate in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e-9] {
-            assert!(Pace::new(rate, 1).is_none(), "{rate}");
+            assert!(RequestPacer::new(rate, 1).is_none(), "{rate}");
         }
     }
 
     proptest! {
         #[test]
         fn never_more_than_burst_plus_rate(rate in 0.1f64..50.0, burst in 1u32..20, gaps in prop::collection::vec(0u64..2000, 1..100)) {
-            let pace = Pace::new(rate, burst).unwrap();
+            let pace = RequestPacer::new(rate, burst).unwrap();
             let mut now = Instant::now();
             let mut left = Vec::new();
             for gap in gaps {

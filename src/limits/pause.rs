@@ -10,11 +10,11 @@ use tokio::time::Instant;
 pub struct Pause {
     /// `retry_after_max`: whoever asks for more is not waited for.
     most: Duration,
-    state: Mutex<State>,
+    state: Mutex<PauseState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct PauseState {
     until: Option<Instant>,
     /// The host asked for more than we wait: its images are deferred until then.
     away: Option<Instant>,
@@ -24,7 +24,7 @@ struct State {
 
 /// What a request to the host may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum PauseVerdict {
     /// Leave.
     Go,
     /// Wait until then, and ask again: the pause may have grown.
@@ -43,7 +43,7 @@ impl Pause {
     }
 
     /// The host was heard to throttle, and asked for `wait`. A shorter wish never shortens a longer one.
-    pub fn hold(&self, wait: Duration, now: Instant) -> Verdict {
+    pub fn hold(&self, wait: Duration, now: Instant) -> PauseVerdict {
         let mut state = self.lock();
         state.throttled += 1;
         let end = now.checked_add(wait).unwrap_or(now);
@@ -53,7 +53,7 @@ impl Pause {
     }
 
     /// What a request may do now.
-    pub fn check(&self, now: Instant) -> Verdict {
+    pub fn check(&self, now: Instant) -> PauseVerdict {
         self.lock().verdict(now)
     }
 
@@ -61,10 +61,10 @@ impl Pause {
     pub async fn passed(&self) -> Result<(), Instant> {
         loop {
             match self.check(Instant::now()) {
-                Verdict::Go => return Ok(()),
-                Verdict::Defer(until) => return Err(until),
-                Verdict::Wait(until) => {
-                    let _waiting = Waiting::start(self);
+                PauseVerdict::Go => return Ok(()),
+                PauseVerdict::Defer(until) => return Err(until),
+                PauseVerdict::Wait(until) => {
+                    let _waiting = PauseWait::start(self);
                     tokio::time::sleep_until(until).await;
                 }
             }
@@ -81,31 +81,31 @@ impl Pause {
         self.lock().waiting.total(Instant::now())
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, PauseState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
-    fn verdict(&self, now: Instant) -> Verdict {
+impl PauseState {
+    fn verdict(&self, now: Instant) -> PauseVerdict {
         match (self.away.filter(|end| *end > now), self.until.filter(|end| *end > now)) {
-            (Some(end), _) => Verdict::Defer(end),
-            (None, Some(end)) => Verdict::Wait(end),
-            (None, None) => Verdict::Go,
+            (Some(end), _) => PauseVerdict::Defer(end),
+            (None, Some(end)) => PauseVerdict::Wait(end),
+            (None, None) => PauseVerdict::Go,
         }
     }
 }
 
-struct Waiting<'a>(&'a Pause);
+struct PauseWait<'a>(&'a Pause);
 
-impl<'a> Waiting<'a> {
+impl<'a> PauseWait<'a> {
     fn start(pause: &'a Pause) -> Self {
         pause.lock().waiting.enter(Instant::now());
-        Waiting(pause)
+        PauseWait(pause)
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for PauseWait<'_> {
     fn drop(&mut self) {
         self.0.lock().waiting.leave(Instant::now());
     }
@@ -150,7 +150,7 @@ mod tests {
     async fn everybody_waits_and_for_as_long_as_was_asked() {
         let pause = Arc::new(Pause::new(Duration::from_secs(300)));
         let start = Instant::now();
-        assert_eq!(pause.hold(120 * SECOND, start), Verdict::Wait(start + 120 * SECOND));
+        assert_eq!(pause.hold(120 * SECOND, start), PauseVerdict::Wait(start + 120 * SECOND));
         let all: Vec<_> = (0..10)
             .map(|_| {
                 let pause = Arc::clone(&pause);
@@ -172,7 +172,7 @@ mod tests {
     async fn beyond_the_maximum_nobody_waits() {
         let pause = Pause::new(300 * SECOND);
         let end = Instant::now() + 301 * SECOND;
-        assert_eq!(pause.hold(301 * SECOND, Instant::now()), Verdict::Defer(end));
+        assert_eq!(pause.hold(301 * SECOND, Instant::now()), PauseVerdict::Defer(end));
         assert_eq!(pause.passed().await, Err(end));
         tokio::time::advance(301 * SECOND).await;
         assert_eq!(pause.passed().await, Ok(()));

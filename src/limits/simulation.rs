@@ -118,7 +118,7 @@ impl Hub {
 }
 
 #[async_trait]
-impl Probe for Hub {
+impl LimitProbe for Hub {
     async fn look(&self) -> Option<Quota> {
         Some(self.head().await)
     }
@@ -132,19 +132,19 @@ pub(super) fn clock() -> Clock {
     Clock::start("2026-03-01T02:00:00Z".parse::<Timestamp>().unwrap())
 }
 
-pub(super) fn far() -> Mode {
-    Mode::WaitUntil(Instant::now() + Duration::from_secs(10 * 366 * 86_400))
+pub(super) fn far() -> WaitMode {
+    WaitMode::WaitUntil(Instant::now() + Duration::from_secs(10 * 366 * 86_400))
 }
 
 /// Pulls one image: the index, then its children at once. Each manifest until it is there.
-pub(super) async fn pull_image(gate: &Arc<Gate>, hub: &Arc<Hub>, pulls: u64, mode: Mode) -> Result<(), Deferred> {
+pub(super) async fn pull_image(gate: &Arc<Gate>, hub: &Arc<Hub>, pulls: u64, mode: WaitMode) -> Result<(), Deferred> {
     let sent = Instant::now();
     gate.observe(&hub.head().await, sent);
     pull_resolved(gate, hub, pulls, mode).await
 }
 
-async fn pull_resolved(gate: &Arc<Gate>, hub: &Arc<Hub>, pulls: u64, mode: Mode) -> Result<(), Deferred> {
-    let lease = gate.acquire(Claim { pulls, priority: 0 }, mode).await?;
+async fn pull_resolved(gate: &Arc<Gate>, hub: &Arc<Hub>, pulls: u64, mode: WaitMode) -> Result<(), Deferred> {
+    let lease = gate.acquire(PullRequest { pulls, priority: 0 }, mode).await?;
     pull_manifest(&lease, hub).await?;
     let mut children = JoinSet::new();
     for _ in 1..pulls {
@@ -164,7 +164,7 @@ async fn pull_manifest(lease: &Lease, hub: &Hub) -> Result<(), Deferred> {
     }
 }
 
-impl Flight {
+impl InFlightPull {
     fn answered_ok(self, quota: &Quota) -> Result<(), Deferred> {
         self.answered(quota);
         Ok(())
@@ -208,7 +208,7 @@ async fn the_least_number_of_windows_and_no_refusal() {
         (2000, 1000, 2, 180, 20, true),
     ] {
         let hub = if headers { Hub::new(limit) } else { Hub::silent(limit) };
-        let configured = Pulls { limit: (!headers).then_some(limit), window: WINDOW, reserve };
+        let configured = PullLimit { limit: (!headers).then_some(limit), window: WINDOW, reserve };
         let gate = Accounts::new(clock(), None).gate(&account(), Some(configured), None);
         let start = Instant::now();
         let sent = Instant::now();
@@ -236,7 +236,7 @@ async fn the_least_number_of_windows_and_no_refusal() {
 #[tokio::test(start_paused = true)]
 async fn a_month_of_migration_passes_in_a_second() {
     let hub = Hub::new(200);
-    let gate = Accounts::new(clock(), None).gate(&account(), Some(Pulls { limit: None, window: WINDOW, reserve: 20 }), None);
+    let gate = Accounts::new(clock(), None).gate(&account(), Some(PullLimit { limit: None, window: WINDOW, reserve: 20 }), None);
     let start = Instant::now();
     run(&gate, &hub, (0..12_000).map(|at| if at % 3 == 0 { 3 } else { 1 })).await;
     let count = hub.count();

@@ -31,11 +31,13 @@ pub(super) struct Window<T> {
     /// The lowest `remaining` heard in it.
     pub left: u64,
     /// The answer that said so; `None`: `left` is an assumption (a fresh window).
-    pub heard: Option<Heard<T>>,
+    pub heard: Option<WindowAnswer<T>>,
     /// Whom the upstream counts, if it has ever said so.
     pub source: Option<String>,
     /// Pulls that `left` may not count, though they are over.
-    pub unheard: u64,
+    // The name that the ledger's file has.
+    #[serde(rename = "unheard")]
+    pub unconfirmed: u64,
     /// When the last of them was over.
     pub unheard_at: Option<T>,
     /// When it ends at the latest. `None`: no pull has opened it yet.
@@ -48,7 +50,7 @@ pub(super) struct Window<T> {
 
 /// The answer from which [`Window::left`] is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Heard<T> {
+pub(super) struct WindowAnswer<T> {
     /// When its request was sent.
     pub sent: T,
     /// When it arrived.
@@ -60,19 +62,19 @@ pub(super) struct Heard<T> {
 
 /// A number heard from the upstream.
 #[derive(Debug, Clone)]
-pub(super) struct Reading<T> {
+pub(super) struct WindowReading<T> {
     pub limit: u64,
     pub length: Duration,
     pub left: u64,
     pub source: Option<String>,
-    pub heard: Heard<T>,
+    pub heard: WindowAnswer<T>,
 }
 
 impl<T: Moment> Window<T> {
     /// A window that no pull has opened yet.
     pub(super) fn fresh(limit: u64, length: Duration, since: Option<T>) -> Self {
         let (unheard, unheard_at, closes, exact) = (0, None, None, false);
-        Window { limit, length, left: limit, heard: None, source: None, unheard, unheard_at, closes, exact, since }
+        Window { limit, length, left: limit, heard: None, source: None, unconfirmed: unheard, unheard_at, closes, exact, since }
     }
 
     /// The window after this one: the same upstream, nothing spent.
@@ -93,7 +95,7 @@ impl<T: Moment> Window<T> {
 
     /// Pulls left if nothing is in flight.
     pub(super) fn left(&self) -> u64 {
-        self.left.saturating_sub(self.unheard)
+        self.left.saturating_sub(self.unconfirmed)
     }
 
     /// A pull that the upstream counted, or may have counted, is over.
@@ -105,17 +107,17 @@ impl<T: Moment> Window<T> {
     }
 
     /// A pull is over, and nothing was said about it.
-    pub(super) fn unheard(&mut self, pulls: u64, now: T) {
+    pub(super) fn unconfirmed(&mut self, pulls: u64, now: T) {
         if pulls > 0 {
             self.counted(now);
-            self.unheard = self.unheard.saturating_add(pulls);
+            self.unconfirmed = self.unconfirmed.saturating_add(pulls);
             self.unheard_at = self.unheard_at.max(Some(now));
         }
     }
 
     /// Takes in what an answer said. False: it may be the window before's, and says nothing about this one.
-    pub(super) fn hear(&mut self, reading: &Reading<T>) -> bool {
-        let Heard { sent, arrived, ours } = reading.heard;
+    pub(super) fn hear(&mut self, reading: &WindowReading<T>) -> bool {
+        let WindowAnswer { sent, arrived, ours } = reading.heard;
         self.roll(arrived);
         if self.since.is_some_and(|since| sent < since) {
             return false;
@@ -140,13 +142,13 @@ impl<T: Moment> Window<T> {
                     // The same number, said later: it counts what is over by now.
                     self.heard = Some(reading.heard);
                 } else if reading.left > self.left && later {
-                    *self = Window { unheard: self.unheard, unheard_at: self.unheard_at, ..self.next(arrived) };
+                    *self = Window { unconfirmed: self.unconfirmed, unheard_at: self.unheard_at, ..self.next(arrived) };
                     self.adopt(reading);
                 }
             }
         }
         if self.unheard_at.is_some_and(|at| at < sent) {
-            (self.unheard, self.unheard_at) = (0, None);
+            (self.unconfirmed, self.unheard_at) = (0, None);
         }
         if self.closes.is_none() && self.left < self.limit {
             self.closes = Some(arrived.plus(self.length));
@@ -154,7 +156,7 @@ impl<T: Moment> Window<T> {
         true
     }
 
-    fn adopt(&mut self, reading: &Reading<T>) {
+    fn adopt(&mut self, reading: &WindowReading<T>) {
         self.limit = reading.limit;
         self.left = reading.left.min(reading.limit);
         self.length = reading.length;
@@ -171,7 +173,7 @@ impl<T: Moment> Window<T> {
         // An upstream that sends numbers is asked again (by HEAD) at `Retry-After`; one that does not is believed.
         let counts = self.heard.is_some() || self.source.is_some();
         self.left = 0;
-        self.heard = Some(Heard { sent, arrived: now, ours: true });
+        self.heard = Some(WindowAnswer { sent, arrived: now, ours: true });
         let asked = retry_after.map(|wait| now.plus(wait));
         (self.closes, self.exact) = match (self.closes, asked) {
             (Some(known), Some(asked)) if counts => (Some(known.max(asked)), self.exact && asked <= known),
@@ -191,7 +193,7 @@ impl<T: Moment> Window<T> {
         match other.heard {
             Some(heard) => {
                 let (limit, length, left, source) = (other.limit, other.length, other.left, other.source.clone());
-                let reading = Reading { limit, length, left, source, heard };
+                let reading = WindowReading { limit, length, left, source, heard };
                 if !self.hear(&reading) {
                     return false;
                 }
@@ -215,9 +217,9 @@ impl<T: Moment> Window<T> {
             limit: self.limit,
             length: self.length,
             left: self.left,
-            heard: self.heard.map(|heard| Heard { sent: clock(heard.sent), arrived: clock(heard.arrived), ours: false }),
+            heard: self.heard.map(|heard| WindowAnswer { sent: clock(heard.sent), arrived: clock(heard.arrived), ours: false }),
             source: self.source.clone(),
-            unheard: self.unheard,
+            unconfirmed: self.unconfirmed,
             unheard_at: self.unheard_at.map(&clock),
             closes: self.closes.map(&clock),
             exact: self.exact,

@@ -5,9 +5,9 @@
 
 use std::sync::Arc;
 
-use super::line::{self, Row};
-use super::records::{Record, records};
-use super::{LineError, Origin, Parsed, file_error};
+use super::line::{self, CsvFields};
+use super::records::{ListRecord, records};
+use super::{LineError, LineOrigin, ParsedList, file_error};
 use crate::error::Result;
 
 /// A column this version knows.
@@ -31,13 +31,13 @@ const COLUMNS: [(&str, Column); 6] = [
     ("priority", Column::Priority),
 ];
 
-pub(super) fn parse(file: &Arc<str>, text: &str) -> Result<Parsed> {
-    let mut parsed = Parsed::default();
+pub(super) fn parse(file: &Arc<str>, text: &str) -> Result<ParsedList> {
+    let mut parsed = ParsedList::default();
     let mut records = records(text);
     let Some(first) = records.next() else { return Ok(parsed) };
     let header = header(&first).map_err(|message| file_error(file, first.line, message))?;
     for record in records {
-        let origin = Origin { file: file.clone(), line: record.line };
+        let origin = LineOrigin { file: file.clone(), line: record.line };
         if record.text.len() > super::LONGEST_LINE {
             parsed.errors.push(LineError::new(origin, record.text.trim(), super::too_long(record.text)));
         } else if let Some(outcome) = meaning(&header, &record) {
@@ -67,7 +67,7 @@ pub(super) fn is_header(first: &str) -> bool {
     fields(first).is_ok_and(|fields| fields.iter().any(|field| field.trim() == "image"))
 }
 
-fn header(record: &Record<'_>) -> Result<Vec<Column>, String> {
+fn header(record: &ListRecord<'_>) -> Result<Vec<Column>, String> {
     let names = COLUMNS.map(|(name, _)| name).join(", ");
     let fields = closed_fields(record)?;
     if let Some(message) = misread(record.text) {
@@ -90,7 +90,7 @@ fn header(record: &Record<'_>) -> Result<Vec<Column>, String> {
 }
 
 /// What a record means; `None` if it is blank.
-fn meaning(header: &[Column], record: &Record<'_>) -> Option<Result<line::Meaning, String>> {
+fn meaning(header: &[Column], record: &ListRecord<'_>) -> Option<Result<line::ParsedLine, String>> {
     let fields = match closed_fields(record) {
         Ok(fields) => fields,
         Err(message) => return Some(Err(message)),
@@ -105,7 +105,7 @@ fn meaning(header: &[Column], record: &Record<'_>) -> Option<Result<line::Meanin
             fields.len()
         )));
     }
-    let mut row = Row::default();
+    let mut row = CsvFields::default();
     for (column, field) in header.iter().zip(&fields) {
         let field = field.trim();
         match column {
@@ -124,7 +124,7 @@ fn plural(fields: usize) -> String {
     if fields == 1 { "1 field".to_owned() } else { format!("{fields} fields") }
 }
 
-fn closed_fields(record: &Record<'_>) -> Result<Vec<String>, String> {
+fn closed_fields(record: &ListRecord<'_>) -> Result<Vec<String>, String> {
     if record.closed { fields(record.text) } else { Err("a field begins with `\"` and never ends".to_owned()) }
 }
 

@@ -1,8 +1,8 @@
 //! What one line means, whatever format it came in. Messages are for a person; the caller adds file and line.
 
-use super::{Selection, TargetName};
+use super::{ImageSelection, TargetName};
 use crate::content::PlatformFilter;
-use crate::name::{ImageName, Repository, check_path, check_tag};
+use crate::name::{ImageName, RegistryRepository, check_path, check_tag};
 use crate::select::Selector;
 
 /// What a line without a tag means (docs/lists.md).
@@ -10,22 +10,22 @@ pub(super) const DEFAULT_TAG: &str = "latest";
 
 /// A line that parsed, but for where it stands.
 #[derive(Debug)]
-pub(super) struct Meaning {
-    pub(super) source: Repository,
-    pub(super) selection: Selection,
+pub(super) struct ParsedLine {
+    pub(super) source: RegistryRepository,
+    pub(super) selection: ImageSelection,
     pub(super) target: Option<TargetName>,
     pub(super) platforms: Vec<PlatformFilter>,
     pub(super) priority: i64,
 }
 
 /// A lone reference: a line of a text list, or `--image`.
-pub(super) fn reference(image: &str) -> Result<Meaning, String> {
-    Row { image, ..Row::default() }.meaning()
+pub(super) fn reference(image: &str) -> Result<ParsedLine, String> {
+    CsvFields { image, ..CsvFields::default() }.meaning()
 }
 
 /// The fields of a CSV record, trimmed; empty where the record or its header has none.
 #[derive(Default)]
-pub(super) struct Row<'a> {
+pub(super) struct CsvFields<'a> {
     pub(super) image: &'a str,
     pub(super) tags: &'a str,
     pub(super) exclude: &'a str,
@@ -34,8 +34,8 @@ pub(super) struct Row<'a> {
     pub(super) priority: &'a str,
 }
 
-impl Row<'_> {
-    pub(super) fn meaning(&self) -> Result<Meaning, String> {
+impl CsvFields<'_> {
+    pub(super) fn meaning(&self) -> Result<ParsedLine, String> {
         if self.image.is_empty() {
             return Err("the image is missing".to_owned());
         }
@@ -49,18 +49,18 @@ impl Row<'_> {
             "" => None,
             target => Some(target_name(target, &selection).map_err(|why| format!("target `{target}`: {why}"))?),
         };
-        Ok(Meaning { source, selection, target, platforms: self.platforms()?, priority: self.priority()? })
+        Ok(ParsedLine { source, selection, target, platforms: self.platforms()?, priority: self.priority()? })
     }
 
     fn platforms(&self) -> Result<Vec<PlatformFilter>, String> {
         self.platforms.split(';').map(str::trim).filter(|text| !text.is_empty()).map(PlatformFilter::parse).collect()
     }
 
-    fn selection(&self, image: ImageName) -> Result<Selection, String> {
+    fn selection(&self, image: ImageName) -> Result<ImageSelection, String> {
         let ImageName { tag, digest, .. } = image;
         if self.tags.is_empty() && self.exclude.is_empty() {
             let neither = tag.is_none() && digest.is_none();
-            return Ok(Selection::One { tag: if neither { Some(DEFAULT_TAG.to_owned()) } else { tag }, digest });
+            return Ok(ImageSelection::One { tag: if neither { Some(DEFAULT_TAG.to_owned()) } else { tag }, digest });
         }
         let column = if self.tags.is_empty() { "exclude" } else { "tags" };
         for (part, there) in [("tag", tag.is_some()), ("digest", digest.is_some())] {
@@ -71,8 +71,8 @@ impl Row<'_> {
         let selector = Selector::parse(self.tags, self.exclude)?;
         // One exact tag is what `name:tag` says.
         Ok(match selector.sole_tag() {
-            Some(tag) => Selection::One { tag: Some(tag.to_owned()), digest: None },
-            None => Selection::Terms(Box::new(selector)),
+            Some(tag) => ImageSelection::One { tag: Some(tag.to_owned()), digest: None },
+            None => ImageSelection::Terms(Box::new(selector)),
         })
     }
 
@@ -85,7 +85,7 @@ impl Row<'_> {
 }
 
 /// Reads `repository[:tag]`, for a line that selects `selection`.
-fn target_name(text: &str, selection: &Selection) -> Result<TargetName, String> {
+fn target_name(text: &str, selection: &ImageSelection) -> Result<TargetName, String> {
     if text.contains('@') {
         return Err("a digest is what the source has; the target takes a repository".to_owned());
     }
@@ -97,11 +97,11 @@ fn target_name(text: &str, selection: &Selection) -> Result<TargetName, String> 
     if let Some(tag) = tag {
         check_tag(tag)?;
         match selection {
-            Selection::One { tag: Some(_), .. } => {}
-            Selection::One { tag: None, .. } => {
+            ImageSelection::One { tag: Some(_), .. } => {}
+            ImageSelection::One { tag: None, .. } => {
                 return Err(format!("the line has a digest and no tag: write `:{tag}` before the `@` in `image` instead"));
             }
-            Selection::Terms(_) => return Err("the line can mean several tags: leave the tag out, they keep their names".to_owned()),
+            ImageSelection::Terms(_) => return Err("the line can mean several tags: leave the tag out, they keep their names".to_owned()),
         }
     }
     Ok(TargetName { repository: repository.to_owned(), tag: tag.map(str::to_owned) })

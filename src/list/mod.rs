@@ -1,4 +1,4 @@
-//! Image lists: text and CSV become [`Entry`]s. The parsers take text; reading files and standard input is the caller's, and
+//! Image lists: text and CSV become [`ListEntry`]s. The parsers take text; reading files and standard input is the caller's, and
 //! nothing here knows rules, registries or other lines (duplicates and collisions are decided once rules have spoken).
 //!
 //! A line that does not parse is a [`LineError`] beside the entries, the other lines go on. Only what makes a whole file
@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use crate::content::{Digest, PlatformFilter, Policy};
 use crate::error::{Error, Result, printable};
-use crate::name::Repository;
+use crate::name::RegistryRepository;
 use crate::select::Selector;
 
 /// The file name that stands for images given by `--image`.
@@ -23,14 +23,14 @@ pub const FLAG: &str = "--image";
 
 /// Where a line stands.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Origin {
+pub struct LineOrigin {
     /// The file as the user gave it; `-` for standard input, `--image` for a flag.
     pub file: Arc<str>,
     /// The line, counted from 1. Of a CSV record that spans several lines, the first.
     pub line: usize,
 }
 
-impl fmt::Display for Origin {
+impl fmt::Display for LineOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", printable(&self.file), self.line)
     }
@@ -38,15 +38,15 @@ impl fmt::Display for Origin {
 
 /// What one line of a list asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct ListEntry {
     /// Where it was asked for.
-    pub origin: Origin,
+    pub origin: LineOrigin,
     /// The line without surrounding white space and (in text lists) its comment, safe to print.
     pub text: String,
     /// The repository, in normal form.
-    pub source: Repository,
+    pub source: RegistryRepository,
     /// Which of its images.
-    pub selection: Selection,
+    pub selection: ImageSelection,
     /// Where they go, if the line says so itself instead of leaving it to a rule.
     pub target: Option<TargetName>,
     /// The platforms, if the line says so itself instead of leaving it to a rule; else none.
@@ -59,7 +59,7 @@ pub struct Entry {
 
 /// Which images of a repository a line means.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Selection {
+pub enum ImageSelection {
     /// One image, by tag, digest or both: at least one is there. With both, it is that digest, tagged `tag` at the target.
     One {
         /// The tag. A line with neither tag nor digest means `latest`, and has it here.
@@ -67,7 +67,7 @@ pub enum Selection {
         /// The digest.
         digest: Option<Digest>,
     },
-    /// What the `tags` and `exclude` columns choose. Columns that can mean one tag only are a [`Selection::One`].
+    /// What the `tags` and `exclude` columns choose. Columns that can mean one tag only are a [`ImageSelection::One`].
     Terms(Box<Selector>),
 }
 
@@ -84,7 +84,7 @@ pub struct TargetName {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LineError {
     /// Where it stands.
-    pub origin: Origin,
+    pub origin: LineOrigin,
     /// The line, safe to print; what a report shows in place of an image.
     pub text: String,
     /// What is wrong, safe to print.
@@ -93,7 +93,7 @@ pub struct LineError {
 
 impl LineError {
     /// `text` and `message` are made safe to print.
-    pub(crate) fn new(origin: Origin, text: &str, message: impl AsRef<str>) -> Self {
+    pub(crate) fn new(origin: LineOrigin, text: &str, message: impl AsRef<str>) -> Self {
         LineError { origin, text: printable(text), message: printable(message.as_ref()) }
     }
 
@@ -111,19 +111,28 @@ impl fmt::Display for LineError {
 
 /// What a list holds, in the order of its lines.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Parsed {
+pub struct ParsedList {
     /// The lines that parsed.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<ListEntry>,
     /// The lines that did not.
     pub errors: Vec<LineError>,
 }
 
-impl Parsed {
+impl ParsedList {
     /// Files a line under what became of it.
-    fn add(&mut self, origin: Origin, text: &str, outcome: Result<line::Meaning, String>) {
+    fn add(&mut self, origin: LineOrigin, text: &str, outcome: Result<line::ParsedLine, String>) {
         match outcome {
-            Ok(line::Meaning { source, selection, target, platforms, priority }) => {
-                self.entries.push(Entry { origin, text: printable(text), source, selection, target, platforms, decided: None, priority });
+            Ok(line::ParsedLine { source, selection, target, platforms, priority }) => {
+                self.entries.push(ListEntry {
+                    origin,
+                    text: printable(text),
+                    source,
+                    selection,
+                    target,
+                    platforms,
+                    decided: None,
+                    priority,
+                });
             }
             Err(message) => self.errors.push(LineError::new(origin, text, message)),
         }
@@ -149,7 +158,7 @@ fn too_long(text: &str) -> String {
 /// # Errors
 /// Usage errors of the whole file, as `file:line: what is wrong`: a CSV header that names an unknown column or one twice, or
 /// has no `image`.
-pub fn parse(file: &str, text: &str) -> Result<Parsed> {
+pub fn parse(file: &str, text: &str) -> Result<ParsedList> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let name: Arc<str> = file.into();
     if is_csv(file, text) {
@@ -167,7 +176,7 @@ pub fn parse(file: &str, text: &str) -> Result<Parsed> {
 ///
 /// # Errors
 /// As [`parse`], and text that is not UTF-8: the line is named.
-pub fn parse_bytes(file: &str, bytes: &[u8]) -> Result<Parsed> {
+pub fn parse_bytes(file: &str, bytes: &[u8]) -> Result<ParsedList> {
     parse(file, utf8(file, bytes)?)
 }
 
@@ -191,9 +200,9 @@ pub fn utf8<'b>(file: &str, bytes: &'b [u8]) -> Result<&'b str> {
 }
 
 /// `--image REF`: a list of one line.
-pub fn from_flag(image: &str) -> Parsed {
-    let mut parsed = Parsed::default();
-    parsed.add(Origin { file: FLAG.into(), line: 1 }, image.trim(), line::reference(image.trim()));
+pub fn from_flag(image: &str) -> ParsedList {
+    let mut parsed = ParsedList::default();
+    parsed.add(LineOrigin { file: FLAG.into(), line: 1 }, image.trim(), line::reference(image.trim()));
     parsed
 }
 

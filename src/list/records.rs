@@ -5,7 +5,7 @@
 
 /// One record: not blank, not a comment.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Record<'a> {
+pub(super) struct ListRecord<'a> {
     /// The line it begins at, counted from 1.
     pub(super) line: usize,
     /// Its text, without the line end.
@@ -14,19 +14,19 @@ pub(super) struct Record<'a> {
     pub(super) closed: bool,
 }
 
-pub(super) fn records(text: &str) -> Records<'_> {
-    Records { rest: text, line: 1 }
+pub(super) fn records(text: &str) -> ListRecords<'_> {
+    ListRecords { rest: text, line: 1 }
 }
 
-pub(super) struct Records<'a> {
+pub(super) struct ListRecords<'a> {
     rest: &'a str,
     line: usize,
 }
 
-impl<'a> Iterator for Records<'a> {
-    type Item = Record<'a>;
+impl<'a> Iterator for ListRecords<'a> {
+    type Item = ListRecord<'a>;
 
-    fn next(&mut self) -> Option<Record<'a>> {
+    fn next(&mut self) -> Option<ListRecord<'a>> {
         while !self.rest.is_empty() {
             let line = self.line;
             let first = self.rest.find('\n').unwrap_or(self.rest.len());
@@ -37,13 +37,13 @@ impl<'a> Iterator for Records<'a> {
             }
             let end = record_end(self.rest);
             let text = self.take(end.unwrap_or(first));
-            return Some(Record { line, text: text.strip_suffix('\r').unwrap_or(text), closed: end.is_some() });
+            return Some(ListRecord { line, text: text.strip_suffix('\r').unwrap_or(text), closed: end.is_some() });
         }
         None
     }
 }
 
-impl<'a> Records<'a> {
+impl<'a> ListRecords<'a> {
     /// Takes off `length` bytes and the line break behind them.
     fn take(&mut self, length: usize) -> &'a str {
         let (taken, rest) = self.rest.split_at(length);

@@ -6,13 +6,13 @@ use proptest::prelude::*;
 const HEX: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 
 /// An entry in one line: `line source selection [-> target] [!priority]`.
-fn show(entry: &Entry) -> String {
+fn show(entry: &ListEntry) -> String {
     let selection = match &entry.selection {
-        Selection::One { tag, digest } => {
+        ImageSelection::One { tag, digest } => {
             let tag = tag.as_ref().map(|tag| format!(":{tag}")).unwrap_or_default();
             tag + &digest.as_ref().map(|digest| format!("@{}", digest.short())).unwrap_or_default()
         }
-        Selection::Terms(terms) => format!(" {{{}}} - {{{}}}", terms.tags_column(), terms.exclude_column()),
+        ImageSelection::Terms(terms) => format!(" {{{}}} - {{{}}}", terms.tags_column(), terms.exclude_column()),
     };
     let target = entry.target.as_ref().map(|target| {
         let tag = target.tag.as_ref().map(|tag| format!(":{tag}")).unwrap_or_default();
@@ -22,11 +22,11 @@ fn show(entry: &Entry) -> String {
     format!("{} {}{selection}{}{priority}", entry.origin.line, entry.source, target.unwrap_or_default())
 }
 
-fn entries(parsed: &Parsed) -> Vec<String> {
+fn entries(parsed: &ParsedList) -> Vec<String> {
     parsed.entries.iter().map(show).collect()
 }
 
-fn errors(parsed: &Parsed) -> Vec<String> {
+fn errors(parsed: &ParsedList) -> Vec<String> {
     parsed.errors.iter().map(ToString::to_string).collect()
 }
 
@@ -178,8 +178,8 @@ fn name_or_header_decide_the_format() {
     let csv = "# c\n\n\"tags\",\"image\"\n1;2,alpine\n";
     for file in ["-", "l.txt", "l.csv", "L.CSV", "csv", ""] {
         assert_eq!(entries(&parse(file, csv).unwrap()), ["4 docker.io/library/alpine {1;2} - {}"], "{file}");
-        assert_eq!(parse(file, "").unwrap(), Parsed::default(), "{file}");
-        assert_eq!(parse(file, "\u{feff}# nothing\r\n\r\n").unwrap(), Parsed::default(), "{file}");
+        assert_eq!(parse(file, "").unwrap(), ParsedList::default(), "{file}");
+        assert_eq!(parse(file, "\u{feff}# nothing\r\n\r\n").unwrap(), ParsedList::default(), "{file}");
     }
     assert_eq!(entries(&parse("l", "image\nalpine\n").unwrap()), ["2 docker.io/library/alpine:latest"], "a header of one column");
     assert_eq!(parse("-", "images\nalpine\n").unwrap().entries.len(), 2, "no header: text");

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use super::{Origin, Parsed, line};
+use super::{LineOrigin, ParsedList, line};
 
-pub(super) fn parse(file: &Arc<str>, text: &str) -> Parsed {
-    let mut parsed = Parsed::default();
+pub(super) fn parse(file: &Arc<str>, text: &str) -> ParsedList {
+    let mut parsed = ParsedList::default();
     for (index, line) in text.lines().enumerate() {
         let reference = without_comment(line).trim();
         if !reference.is_empty() {
-            parsed.add(Origin { file: file.clone(), line: index + 1 }, reference, meaning(reference));
+            parsed.add(LineOrigin { file: file.clone(), line: index + 1 }, reference, meaning(reference));
         }
     }
     parsed
@@ -36,7 +36,7 @@ fn without_comment(line: &str) -> &str {
 }
 
 /// A reference, and a word for those who meant columns.
-fn meaning(reference: &str) -> Result<line::Meaning, String> {
+fn meaning(reference: &str) -> Result<line::ParsedLine, String> {
     if reference.len() > super::LONGEST_LINE {
         return Err(super::too_long(reference));
     }

@@ -9,7 +9,7 @@ use crate::content::Digest;
 
 /// How an image stands now.
 #[derive(Debug, Clone)]
-pub struct Now<'a> {
+pub struct CurrentDigest<'a> {
     /// Its name at the target, below the prefix.
     pub target: &'a str,
     /// Its source, as lists name it.
@@ -48,7 +48,7 @@ impl std::fmt::Display for Drift {
 }
 
 /// Every difference, in the order of `now`; then what the lock has and `now` lacks.
-pub fn drift(lock: &Lock, now: &[Now<'_>]) -> Vec<Drift> {
+pub fn drift(lock: &Lock, now: &[CurrentDigest<'_>]) -> Vec<Drift> {
     let mut found = vec![];
     let listed: HashSet<&str> = now.iter().map(|image| image.target).collect();
     for image in now {

@@ -14,12 +14,12 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-pub use drift::{Drift, Now, drift};
+pub use drift::{CurrentDigest, Drift, drift};
 pub(crate) use update::below;
 pub use update::update;
 
 use crate::content::{Descriptor, Digest, IndexMode, PlatformFilter, Policy, Referrer, Referrers};
-use crate::list::{Entry, Origin, Parsed, Selection, TargetName};
+use crate::list::{ImageSelection, LineOrigin, ListEntry, ParsedList, TargetName};
 use crate::name::ImageName;
 use crate::{Error, Result};
 
@@ -31,21 +31,21 @@ const OPERATION: &str = "read lock";
 /// A lock file's content: records by the name that each image has at the target.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Lock {
-    records: BTreeMap<String, Record>,
+    records: BTreeMap<String, LockRecord>,
 }
 
 /// The file as it is written.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct File {
+struct LockDocument {
     version: u32,
-    images: Vec<Record>,
+    images: Vec<LockRecord>,
 }
 
 /// What was delivered under one name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Record {
+pub struct LockRecord {
     /// Its name at the target, below the target's prefix: `library/alpine:3.20`, or `repo@sha256:…`.
     pub target: String,
     /// The normalised name of what it was copied from: `docker.io/library/alpine:3.20`.
@@ -57,7 +57,7 @@ pub struct Record {
     /// The media type of what `digest` names.
     pub media_type: String,
     /// How the upstream's index was cut to `platforms`.
-    pub index: Cut,
+    pub index: IndexCut,
     /// Bytes of all that was delivered: manifests, configs and layers, each once.
     pub size: u64,
     /// When the image was created (RFC 3339), where its date was asked for to choose tags by it.
@@ -66,15 +66,15 @@ pub struct Record {
     /// The platforms delivered, where the image is an index that names them.
     pub platforms: Vec<String>,
     /// The index's children that were delivered, in its order.
-    pub children: Vec<Piece>,
+    pub children: Vec<LockedManifest>,
     /// The referrers that were delivered, sorted by digest.
-    pub referrers: Vec<Piece>,
+    pub referrers: Vec<LockedManifest>,
 }
 
 /// How an index was delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Cut {
+pub enum IndexCut {
     /// As it is, with all children; also for what is no index.
     Whole,
     /// A new index of the platforms delivered.
@@ -86,7 +86,7 @@ pub enum Cut {
 /// A child or a referrer.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Piece {
+pub struct LockedManifest {
     /// What its manifest hashes to.
     pub digest: Digest,
     /// The manifest's bytes.
@@ -137,7 +137,7 @@ impl Lock {
     /// As [`Lock::read`].
     pub fn parse(bytes: &[u8], path: &Path) -> Result<Self> {
         let wrong = |line: usize, why: String| Error::local(OPERATION, format!("{}:{line}: {why}", path.display()));
-        let file: File = serde_json::from_slice(bytes).map_err(|error| {
+        let file: LockDocument = serde_json::from_slice(bytes).map_err(|error| {
             let why = error.to_string();
             // The place is said already.
             wrong(error.line(), why.split(" at line ").next().unwrap_or(&why).to_owned())
@@ -148,7 +148,7 @@ impl Lock {
         let mut records = BTreeMap::new();
         for record in file.images {
             let target = record.target.clone();
-            record.entry(Origin { file: "".into(), line: 0 }).map_err(|why| wrong(line_of(bytes, &target), why))?;
+            record.entry(LineOrigin { file: "".into(), line: 0 }).map_err(|why| wrong(line_of(bytes, &target), why))?;
             if records.insert(target.clone(), record).is_some() {
                 return Err(wrong(line_of(bytes, &target), format!("`{target}` is there twice")));
             }
@@ -158,7 +158,7 @@ impl Lock {
 
     /// The file's text: sorted by target name, one fact a line, ending with a line break.
     pub fn to_text(&self) -> String {
-        let file = File { version: VERSION, images: self.records.values().cloned().collect() };
+        let file = LockDocument { version: VERSION, images: self.records.values().cloned().collect() };
         // Strings, numbers and lists of them: nothing that could fail.
         serde_json::to_string_pretty(&file).map(|text| text + "\n").unwrap_or_default()
     }
@@ -172,7 +172,7 @@ impl Lock {
     }
 
     /// The records, by name at the target.
-    pub fn records(&self) -> impl Iterator<Item = &Record> {
+    pub fn records(&self) -> impl Iterator<Item = &LockRecord> {
         self.records.values()
     }
 
@@ -189,18 +189,19 @@ impl Lock {
     }
 
     /// The record of this name at the target (below its prefix).
-    pub fn get(&self, target: &str) -> Option<&Record> {
+    pub fn get(&self, target: &str) -> Option<&LockRecord> {
         self.records.get(target)
     }
 
     /// The same records as a list: what `--frozen` delivers, each by digest.
-    pub fn frozen(&self, path: &Path) -> Parsed {
+    pub fn frozen(&self, path: &Path) -> ParsedList {
         let text = self.to_text();
         let file: std::sync::Arc<str> = path.display().to_string().into();
-        let origin = |record: &Record| Origin { file: std::sync::Arc::clone(&file), line: line_of(text.as_bytes(), &record.target) };
+        let origin =
+            |record: &LockRecord| LineOrigin { file: std::sync::Arc::clone(&file), line: line_of(text.as_bytes(), &record.target) };
         // Each was seen to be an entry when the lock was read.
         let entries = self.records.values().filter_map(|record| record.entry(origin(record)).ok()).collect();
-        Parsed { entries, errors: vec![] }
+        ParsedList { entries, errors: vec![] }
     }
 }
 
@@ -212,7 +213,7 @@ fn line_of(text: &[u8], target: &str) -> usize {
     text.lines().position(|line| line.trim_start().starts_with(&wanted)).map_or(1, |at| at + 1)
 }
 
-impl Piece {
+impl LockedManifest {
     /// The referrer that this is, of an image of this digest where it does not say what it is about.
     fn referrer(&self, image: &Digest) -> Referrer {
         let manifest = Descriptor::new(self.media_type.clone(), self.digest.clone(), self.size);
@@ -224,9 +225,9 @@ impl Piece {
     }
 }
 
-impl Record {
+impl LockRecord {
     /// The list entry that asks for exactly this. The error is for a person.
-    fn entry(&self, origin: Origin) -> Result<Entry, String> {
+    fn entry(&self, origin: LineOrigin) -> Result<ListEntry, String> {
         let source = ImageName::parse(&self.source)?;
         let (repository, tag) = match self.target.split_once('@') {
             Some((repository, _)) => (repository, None),
@@ -239,18 +240,20 @@ impl Record {
         };
         let policy = Policy {
             platforms: match self.index {
-                Cut::Whole => vec![],
-                Cut::Rewrite | Cut::Sparse => self.platforms.iter().map(|text| PlatformFilter::parse(text)).collect::<Result<_, _>>()?,
+                IndexCut::Whole => vec![],
+                IndexCut::Rewrite | IndexCut::Sparse => {
+                    self.platforms.iter().map(|text| PlatformFilter::parse(text)).collect::<Result<_, _>>()?
+                }
             },
-            index: if self.index == Cut::Sparse { IndexMode::Sparse } else { IndexMode::Rewrite },
+            index: if self.index == IndexCut::Sparse { IndexMode::Sparse } else { IndexMode::Rewrite },
             referrers: Referrers::Exactly(self.referrers.iter().map(|piece| piece.referrer(&self.digest)).collect()),
             ..Policy::default()
         };
-        Ok(Entry {
+        Ok(ListEntry {
             origin,
             text: crate::error::printable(&self.source),
             source: source.repository,
-            selection: Selection::One { tag: source.tag, digest: Some(self.source_digest.clone()) },
+            selection: ImageSelection::One { tag: source.tag, digest: Some(self.source_digest.clone()) },
             target: Some(TargetName { repository: repository.to_owned(), tag }),
             platforms: policy.platforms.clone(),
             decided: Some(policy),

@@ -5,29 +5,29 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::Piece;
+use super::LockedManifest;
 use crate::Result;
-use crate::content::{Charge, Descriptor, Digest, ManifestKind, Referrer, Source, platforms_of, source_of};
-use crate::report::Held;
+use crate::content::{Descriptor, Digest, ManifestKind, Referrer, RequestContext, Source, platforms_of, source_of};
+use crate::report::TargetContent;
 
 /// Children that are read at once.
 const AT_ONCE: usize = 8;
 
 /// What an image holds.
-pub(super) struct Content {
+pub(super) struct RecordContent {
     pub(super) media_type: String,
     /// The index that it was made from, if it was cut to some platforms.
     pub(super) made_from: Option<Digest>,
     pub(super) size: u64,
     pub(super) platforms: Vec<String>,
-    pub(super) children: Vec<Piece>,
+    pub(super) children: Vec<LockedManifest>,
     /// Whether some children of its index are not there.
     pub(super) lacking: bool,
 }
 
 /// Reads `digest` and its children; `None` if it is not there.
-pub(super) async fn read(source: &Arc<dyn Source>, held: &Held, digest: &Digest) -> Result<Option<Content>> {
-    let charge = Charge::new(held.place.as_str());
+pub(super) async fn read(source: &Arc<dyn Source>, held: &TargetContent, digest: &Digest) -> Result<Option<RecordContent>> {
+    let charge = RequestContext::new(held.place.as_str());
     let Some(root) = source.manifest(&held.place, digest, &charge).await? else { return Ok(None) };
     let links = root.links()?;
     let mut pieces: HashMap<Digest, u64> = HashMap::from([(root.digest.clone(), root.bytes.len() as u64)]);
@@ -67,26 +67,28 @@ pub(super) async fn read(source: &Arc<dyn Source>, held: &Held, digest: &Digest)
         }
     }
     let platforms = platforms_of(&children);
-    let children =
-        children.iter().map(|child| Piece { platform: child.platform.as_ref().map(ToString::to_string), ..piece(child) }).collect();
+    let children = children
+        .iter()
+        .map(|child| LockedManifest { platform: child.platform.as_ref().map(ToString::to_string), ..piece(child) })
+        .collect();
     let made_from = source_of(&root);
-    Ok(Some(Content { media_type: root.media_type.clone(), made_from, size: pieces.values().sum(), platforms, children, lacking }))
+    Ok(Some(RecordContent { media_type: root.media_type.clone(), made_from, size: pieces.values().sum(), platforms, children, lacking }))
 }
 
 /// The referrers of a delivered image, sorted.
-pub(super) fn referrers(held: &Held) -> Vec<Piece> {
-    let mut pieces: Vec<Piece> = held.referrers.iter().map(about).collect();
+pub(super) fn referrers(held: &TargetContent) -> Vec<LockedManifest> {
+    let mut pieces: Vec<LockedManifest> = held.referrers.iter().map(about).collect();
     pieces.sort();
     pieces.dedup();
     pieces
 }
 
-fn about(Referrer { manifest, subject, tag }: &Referrer) -> Piece {
-    Piece { subject: Some(subject.clone()), tag: tag.clone(), ..piece(manifest) }
+fn about(Referrer { manifest, subject, tag }: &Referrer) -> LockedManifest {
+    LockedManifest { subject: Some(subject.clone()), tag: tag.clone(), ..piece(manifest) }
 }
 
-fn piece(of: &Descriptor) -> Piece {
-    Piece {
+fn piece(of: &Descriptor) -> LockedManifest {
+    LockedManifest {
         digest: of.digest.clone(),
         size: of.size,
         media_type: of.media_type.clone(),

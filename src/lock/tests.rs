@@ -4,15 +4,15 @@ fn digest(n: u8) -> Digest {
     Digest::sha256(&[n])
 }
 
-fn record(target: &str, source: &str, n: u8) -> Record {
-    Record {
+fn record(target: &str, source: &str, n: u8) -> LockRecord {
+    LockRecord {
         created: None,
         target: target.to_owned(),
         source: source.to_owned(),
         digest: digest(n),
         source_digest: digest(n),
         media_type: "application/vnd.oci.image.index.v1+json".to_owned(),
-        index: Cut::Whole,
+        index: IndexCut::Whole,
         size: 1000,
         platforms: vec!["linux/amd64".to_owned()],
         children: vec![],
@@ -20,7 +20,7 @@ fn record(target: &str, source: &str, n: u8) -> Record {
     }
 }
 
-fn lock(records: &[Record]) -> Lock {
+fn lock(records: &[LockRecord]) -> Lock {
     Lock { records: records.iter().map(|record| (record.target.clone(), record.clone())).collect() }
 }
 
@@ -32,8 +32,8 @@ fn parse(text: &str) -> Result<Lock> {
 fn what_is_written_is_sorted_and_reads_back() {
     let mut cut = record("library/alpine:3.20", "docker.io/library/alpine:3.20", 2);
     cut.source_digest = digest(3);
-    cut.index = Cut::Rewrite;
-    let piece = |n, platform: Option<&str>, kind: Option<&str>| Piece {
+    cut.index = IndexCut::Rewrite;
+    let piece = |n, platform: Option<&str>, kind: Option<&str>| LockedManifest {
         digest: digest(n),
         size: 7,
         media_type: "application/vnd.oci.image.manifest.v1+json".to_owned(),
@@ -100,10 +100,10 @@ fn what_is_written_is_sorted_and_reads_back() {
 #[test]
 fn a_frozen_entry_is_exactly_what_the_record_says() {
     let mut cut = record("library/alpine:3.20", "docker.io/library/alpine:3.20", 2);
-    (cut.source_digest, cut.index) = (digest(3), Cut::Sparse);
+    (cut.source_digest, cut.index) = (digest(3), IndexCut::Sparse);
     let list = lock(&[cut, record("b:1", "quay.io/b:2", 1)]).frozen(Path::new("l.lock"));
     let [b, alpine] = list.entries.as_slice() else { panic!("{list:?}") };
-    assert_eq!(alpine.selection, Selection::One { tag: Some("3.20".to_owned()), digest: Some(digest(3)) });
+    assert_eq!(alpine.selection, ImageSelection::One { tag: Some("3.20".to_owned()), digest: Some(digest(3)) });
     let target = |repository: &str, tag: &str| Some(TargetName { repository: repository.to_owned(), tag: Some(tag.to_owned()) });
     assert_eq!((&alpine.target, &b.target), (&target("library/alpine", "3.20"), &target("b", "1")));
     let policy = alpine.decided.as_ref().unwrap();
@@ -154,8 +154,8 @@ fn every_kind_of_drift_is_told() {
         record("gone:1", "quay.io/gone:1", 4),
     ]);
     let (one, two, three, other) = (digest(1), digest(2), digest(3), digest(9));
-    fn now<'a>(target: &'a str, upstream: Option<&'a Digest>, held: Option<&'a Digest>) -> Now<'a> {
-        Now { target, source: "s", upstream, held }
+    fn now<'a>(target: &'a str, upstream: Option<&'a Digest>, held: Option<&'a Digest>) -> CurrentDigest<'a> {
+        CurrentDigest { target, source: "s", upstream, held }
     }
     let found = drift(
         &lock,

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
 
-use super::{Cut, Lock, Record, record};
+use super::{IndexCut, Lock, LockRecord, record};
 use crate::content::Source;
-use crate::report::{Held, Outcome, Status};
+use crate::report::{ImageOutcome, Status, TargetContent};
 use crate::{Error, Result};
 
 /// Images whose content is read at the target at once: each is a few small requests, and the target's own concurrency limits them.
@@ -16,7 +16,7 @@ const AT_ONCE: usize = 16;
 ///
 /// # Errors
 /// If what was delivered cannot be read back at the target.
-pub async fn update(old: &Lock, rows: &[Outcome], target: &Arc<dyn Source>, prefix: &str) -> Result<Lock> {
+pub async fn update(old: &Lock, rows: &[ImageOutcome], target: &Arc<dyn Source>, prefix: &str) -> Result<Lock> {
     let mut new = Lock::default();
     let keep = |new: &mut Lock, is_kept: &dyn Fn(&str) -> bool| {
         let kept = old.records.iter().filter(|(name, _)| is_kept(name)).map(|(name, record)| (name.clone(), record.clone()));
@@ -39,7 +39,7 @@ pub async fn update(old: &Lock, rows: &[Outcome], target: &Arc<dyn Source>, pref
             },
         }
     }
-    let records: Vec<Result<Option<Record>>> =
+    let records: Vec<Result<Option<LockRecord>>> =
         stream::iter(delivered).map(|(row, held)| one(old, row, held, target, prefix)).buffered(AT_ONCE).collect().await;
     for record in records {
         if let Some(record) = record? {
@@ -49,7 +49,7 @@ pub async fn update(old: &Lock, rows: &[Outcome], target: &Arc<dyn Source>, pref
     Ok(new)
 }
 
-async fn one(old: &Lock, row: &Outcome, held: &Held, target: &Arc<dyn Source>, prefix: &str) -> Result<Option<Record>> {
+async fn one(old: &Lock, row: &ImageOutcome, held: &TargetContent, target: &Arc<dyn Source>, prefix: &str) -> Result<Option<LockRecord>> {
     let (Some(name), Some(digest)) = (name(held, prefix), &row.digest) else { return Ok(None) };
     let before = old.get(&name).filter(|record| record.digest == *digest);
     // An immutable tag that the target has was not asked for upstream: it is what it was.
@@ -69,15 +69,15 @@ async fn one(old: &Lock, row: &Outcome, held: &Held, target: &Arc<dyn Source>, p
     })?;
     let source_digest = known.or_else(|| content.made_from.clone()).unwrap_or(source_digest);
     let index = match (*digest == source_digest, content.lacking) {
-        (false, _) => Cut::Rewrite,
-        (true, true) => Cut::Sparse,
-        (true, false) => Cut::Whole,
+        (false, _) => IndexCut::Rewrite,
+        (true, true) => IndexCut::Sparse,
+        (true, false) => IndexCut::Whole,
     };
     let mut referrers = record::referrers(held);
     if referrers.is_empty() && row.status == Status::Current {
         referrers = before.map(|record| record.referrers.clone()).unwrap_or_default();
     }
-    Ok(Some(Record {
+    Ok(Some(LockRecord {
         created: before.filter(|before| before.source_digest == source_digest).and_then(|before| before.created),
         target: name,
         source: row.source.clone(),
@@ -93,7 +93,7 @@ async fn one(old: &Lock, row: &Outcome, held: &Held, target: &Arc<dyn Source>, p
 }
 
 /// The image's name at the target, below the prefix; `None` for an entry that is not one image.
-fn name(held: &Held, prefix: &str) -> Option<String> {
+fn name(held: &TargetContent, prefix: &str) -> Option<String> {
     let reference = held.reference.as_ref()?;
     Some(format!("{}{}", below(held.place.as_str(), prefix), reference.suffix()))
 }

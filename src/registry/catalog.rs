@@ -6,7 +6,7 @@ use serde::Deserialize;
 use super::auth::Scopes;
 use super::pages::Listing;
 use super::store::RegistryStore;
-use crate::content::{Charge, Place};
+use crate::content::{Repository, RequestContext};
 use crate::name::check_path;
 use crate::{Kind, Result};
 
@@ -14,7 +14,7 @@ use crate::{Kind, Result};
 const PAGE: usize = 1000;
 
 #[derive(Deserialize)]
-struct Page {
+struct CatalogPage {
     /// Go writes no repositories as `null`.
     repositories: Option<Vec<String>>,
 }
@@ -25,7 +25,7 @@ impl RegistryStore {
     ///
     /// No scope is asked for: a registry whose tokens need one (`registry:catalog:*`) says so in its challenge, and it is taken
     /// from there.
-    pub(super) async fn catalog(&self, charge: &Charge) -> Result<Option<Vec<Place>>> {
+    pub(super) async fn catalog(&self, charge: &RequestContext) -> Result<Option<Vec<Repository>>> {
         let listing = Listing {
             operation: "list repositories",
             things: "repositories",
@@ -36,11 +36,12 @@ impl RegistryStore {
             scopes: Scopes::none(),
             charge,
         };
-        let repositories = |page: Page| page.repositories.unwrap_or_default().into_iter().filter(|path| check_path(path).is_ok()).collect();
+        let repositories =
+            |page: CatalogPage| page.repositories.unwrap_or_default().into_iter().filter(|path| check_path(path).is_ok()).collect();
         match self.listed(&listing, repositories).await {
             Ok(mut paths) => {
                 paths.sort_unstable();
-                Ok(Some(paths.into_iter().map(Place::new).collect()))
+                Ok(Some(paths.into_iter().map(Repository::new).collect()))
             }
             Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Unauthorized | Kind::Refused) => Ok(None),
             Err(error) => Err(error),

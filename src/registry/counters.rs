@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::limits::Standing;
+use crate::limits::AccountStatus;
 use crate::report::{PullRow, RegistryRow, Requests};
 
 /// What a request is. Each request that leaves is counted under exactly one of these.
@@ -59,7 +59,7 @@ impl Counters {
     }
 
     /// The counts so far, as a row of the report; `pulls` is what is known of the account's budget.
-    pub(crate) fn row(&self, host: &str, account: &str, pulls: Option<Standing>) -> RegistryRow {
+    pub(crate) fn row(&self, host: &str, account: &str, pulls: Option<AccountStatus>) -> RegistryRow {
         let waited =
             Duration::from_micros(self.waited_micros.load(Ordering::Relaxed)) + pulls.as_ref().map_or(Duration::ZERO, |pulls| pulls.waited);
         let of = |kind: RequestKind| self.requests[kind as usize].load(Ordering::Relaxed);
@@ -87,7 +87,7 @@ impl Counters {
 }
 
 /// Nothing where nothing counts them, or nobody has said how.
-pub(crate) fn pull_row(standing: Standing) -> Option<PullRow> {
+pub(crate) fn pull_row(standing: AccountStatus) -> Option<PullRow> {
     Some(PullRow {
         spent: standing.spent,
         limit: standing.limit?,
@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn pulls_are_shown_where_somebody_counts_them() {
-        let counted = Standing {
+        let counted = AccountStatus {
             spent: 3,
             refused: 1,
             limit: Some(100),
@@ -123,7 +123,7 @@ mod tests {
         assert_eq!(row.waited_seconds, 21.0);
         let pulls = serde_json::to_string(&row.pulls).unwrap();
         insta::assert_snapshot!(pulls, @r#"{"spent":3,"limit":100,"remaining":97,"window_seconds":21600,"source":"192.0.2.1"}"#);
-        assert!(counters.row("docker.io", "hub", Some(Standing { limit: None, remaining: None, ..counted })).pulls.is_none());
+        assert!(counters.row("docker.io", "hub", Some(AccountStatus { limit: None, remaining: None, ..counted })).pulls.is_none());
     }
 
     #[test]

@@ -10,8 +10,8 @@ use serde::Deserialize;
 use super::profiles::Profile;
 use super::remedy;
 use super::toll;
-use super::transport::{Patience, Trouble};
-use crate::content::Place;
+use super::transport::{RetryBudget, RetryableError};
+use crate::content::Repository;
 use crate::limits::{self, Deferred, Throttle};
 use crate::{Error, Kind, Side};
 
@@ -21,7 +21,7 @@ pub(crate) const MAX_ERROR_BODY: usize = 64 * 1024;
 
 /// What a request is about, as messages name it.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Topic<'a> {
+pub(crate) struct RequestTopic<'a> {
     pub(crate) side: Side,
     pub(crate) operation: &'static str,
     /// The registry's name.
@@ -31,12 +31,12 @@ pub(crate) struct Topic<'a> {
     /// Whom the registry sees.
     pub(crate) account: &'a str,
     /// The repository.
-    pub(crate) place: Option<&'a Place>,
+    pub(crate) place: Option<&'a Repository>,
     /// The image on whose behalf it is asked.
     pub(crate) image: &'a str,
 }
 
-impl Topic<'_> {
+impl RequestTopic<'_> {
     /// An error about this.
     pub(crate) fn error(&self, kind: Kind, message: impl AsRef<str>) -> Error {
         Error::new(self.side, self.operation, kind, message).subject(self.image).host(self.host)
@@ -45,7 +45,7 @@ impl Topic<'_> {
 
 /// An answer that is not what was asked for: its status, and what can be made of its body.
 #[derive(Debug, Clone)]
-pub(crate) struct Refusal {
+pub(crate) struct ErrorAnswer {
     pub(crate) status: u16,
     /// The first error's code, in capitals (Docker Hub writes `toomanyrequests`).
     pub(crate) code: Option<String>,
@@ -92,7 +92,7 @@ impl Hint {
     }
 }
 
-impl Refusal {
+impl ErrorAnswer {
     /// Reads an answer's status, headers and body (of which the first 64 KiB are enough).
     pub(crate) fn read(status: u16, headers: &HeaderMap, body: &[u8], foreign: Option<String>, now: Timestamp) -> Self {
         let retry_after = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()).and_then(|value| limits::retry_after(value, now));
@@ -110,7 +110,7 @@ impl Refusal {
         let challenges = headers.get_all(WWW_AUTHENTICATE).iter().cloned().collect();
         let hint = Hint::read(status, body);
         let elsewhere = foreign.clone();
-        Refusal { status, code: codes.first().cloned(), codes, message, retry_after, pulls_spent, foreign, elsewhere, challenges, hint }
+        ErrorAnswer { status, code: codes.first().cloned(), codes, message, retry_after, pulls_spent, foreign, elsewhere, challenges, hint }
     }
 
     fn has(&self, code: &str) -> bool {
@@ -119,7 +119,7 @@ impl Refusal {
 
     /// Status and message, whoever answered.
     pub(crate) fn plain_words(&self) -> String {
-        let said = Refusal { foreign: None, ..self.clone() }.words();
+        let said = ErrorAnswer { foreign: None, ..self.clone() }.words();
         format!("{} {said}", self.status)
     }
 
@@ -193,11 +193,11 @@ fn summary(body: &[u8]) -> String {
 }
 
 /// The error that a final refusal is.
-pub(crate) fn refused(topic: &Topic<'_>, refusal: &Refusal) -> Error {
+pub(crate) fn refused(topic: &RequestTopic<'_>, refusal: &ErrorAnswer) -> Error {
     detailed(topic, refusal, refusal.words())
 }
 
-fn detailed(topic: &Topic<'_>, refusal: &Refusal, message: String) -> Error {
+fn detailed(topic: &RequestTopic<'_>, refusal: &ErrorAnswer, message: String) -> Error {
     let error = topic.error(kind_of(topic.operation, refusal), message).status(refusal.status);
     let error = match &refusal.code {
         Some(code) => error.code(code),
@@ -210,7 +210,7 @@ fn detailed(topic: &Topic<'_>, refusal: &Refusal, message: String) -> Error {
 }
 
 /// The error of a 401 that no login helps against: what the registry said, and what the login said.
-pub(crate) fn unauthorized(topic: &Topic<'_>, refusal: &Refusal, login: &Error) -> Error {
+pub(crate) fn unauthorized(topic: &RequestTopic<'_>, refusal: &ErrorAnswer, login: &Error) -> Error {
     let message = format!("{}; {}", refusal.words(), login.message());
     let error = topic.error(Kind::Unauthorized, message).status(refusal.status).with_cause(login.cause());
     let error = match refusal.code.as_deref().or(login.registry_code()) {
@@ -224,21 +224,23 @@ pub(crate) fn unauthorized(topic: &Topic<'_>, refusal: &Refusal, login: &Error) 
 }
 
 /// The error that is left when patience is at its end.
-pub(crate) fn exhausted(topic: &Topic<'_>, patience: &Patience, trouble: &Trouble) -> Error {
+pub(crate) fn exhausted(topic: &RequestTopic<'_>, patience: &RetryBudget, trouble: &RetryableError) -> Error {
     let attempts = patience.attempts();
     let after =
         format!("{attempts} attempt{} in {:.1} s", if attempts == 1 { "" } else { "s" }, patience.started().elapsed().as_secs_f64());
     match trouble {
-        Trouble::Broken(cause) => topic.error(Kind::Unavailable, format!("no answer after {after}: {cause}")),
-        Trouble::BrokenElsewhere(host, cause) => topic.error(Kind::Unavailable, format!("no answer from {host} after {after}: {cause}")),
-        Trouble::Hopeless(cause) => topic.error(Kind::Unavailable, cause),
-        Trouble::Lost(cause) => topic.error(Kind::Unavailable, format!("still so after {after}: {cause}")),
-        Trouble::Answer(refusal) => detailed(topic, refusal, format!("still so after {after}: {}", refusal.words())),
+        RetryableError::Broken(cause) => topic.error(Kind::Unavailable, format!("no answer after {after}: {cause}")),
+        RetryableError::BrokenElsewhere(host, cause) => {
+            topic.error(Kind::Unavailable, format!("no answer from {host} after {after}: {cause}"))
+        }
+        RetryableError::Hopeless(cause) => topic.error(Kind::Unavailable, cause),
+        RetryableError::Lost(cause) => topic.error(Kind::Unavailable, format!("still so after {after}: {cause}")),
+        RetryableError::Answer(refusal) => detailed(topic, refusal, format!("still so after {after}: {}", refusal.words())),
     }
 }
 
 /// The error of work that the host has asked to be left alone for longer than anybody waits.
-pub(crate) fn told_to_wait(topic: &Topic<'_>, pause: Duration) -> Error {
+pub(crate) fn told_to_wait(topic: &RequestTopic<'_>, pause: Duration) -> Error {
     let seconds = pause.as_secs();
     let (hours, minutes) = (seconds / 3600, seconds % 3600 / 60);
     let length = if hours > 0 { format!("{hours} h {minutes} min") } else { format!("{minutes} min {} s", seconds % 60) };
@@ -247,7 +249,7 @@ pub(crate) fn told_to_wait(topic: &Topic<'_>, pause: Duration) -> Error {
 }
 
 /// The error of work that waits for more than this run does.
-pub(crate) fn deferred(topic: &Topic<'_>, why: &Deferred) -> Error {
+pub(crate) fn deferred(topic: &RequestTopic<'_>, why: &Deferred) -> Error {
     let error = topic.error(Kind::Deferred, &why.reason).waiting_until(why.until);
     error.remedy("run the same command again then: it goes on where it stopped")
 }
@@ -258,7 +260,7 @@ pub(crate) fn is_push(operation: &str) -> bool {
 }
 
 /// What a refusal means to the code that goes on from there.
-fn kind_of(operation: &str, refusal: &Refusal) -> Kind {
+fn kind_of(operation: &str, refusal: &ErrorAnswer) -> Kind {
     let upload = matches!(operation, "start upload" | "upload blob");
     let put = operation == "put manifest";
     let blob_missing = refusal.has("MANIFEST_BLOB_UNKNOWN")
@@ -283,8 +285,8 @@ fn kind_of(operation: &str, refusal: &Refusal) -> Kind {
 mod tests {
     use super::*;
 
-    fn refusal(status: u16, body: &str) -> Refusal {
-        Refusal::read(status, &HeaderMap::new(), body.as_bytes(), None, Timestamp::UNIX_EPOCH)
+    fn refusal(status: u16, body: &str) -> ErrorAnswer {
+        ErrorAnswer::read(status, &HeaderMap::new(), body.as_bytes(), None, Timestamp::UNIX_EPOCH)
     }
 
     fn envelope(code: &str, message: &str) -> String {
@@ -365,7 +367,7 @@ mod tests {
 
     #[test]
     fn an_error_names_everything_and_cannot_write_to_the_terminal() {
-        let topic = Topic {
+        let topic = RequestTopic {
             side: Side::Upstream,
             operation: "get manifest",
             host: "quay.io",
@@ -381,7 +383,8 @@ mod tests {
     #[test]
     fn a_wait_is_told_in_hours_and_minutes() {
         let profile = &crate::registry::profiles::UNKNOWN;
-        let topic = Topic { side: Side::Upstream, operation: "get blob", host: "quay.io", profile, account: "a", place: None, image: "i" };
+        let topic =
+            RequestTopic { side: Side::Upstream, operation: "get blob", host: "quay.io", profile, account: "a", place: None, image: "i" };
         assert!(told_to_wait(&topic, Duration::from_secs(6 * 3600 + 61)).message().contains("another 6 h 1 min"));
         assert!(told_to_wait(&topic, Duration::from_secs(301)).message().contains("another 5 min 1 s"));
     }
@@ -390,7 +393,7 @@ mod tests {
     fn retry_after_is_read_from_the_headers() {
         let mut headers = HeaderMap::new();
         headers.insert(RETRY_AFTER, HeaderValue::from_static("17"));
-        let refusal = Refusal::read(429, &headers, b"", None, Timestamp::UNIX_EPOCH);
+        let refusal = ErrorAnswer::read(429, &headers, b"", None, Timestamp::UNIX_EPOCH);
         assert_eq!(refusal.retry_after, Some(Duration::from_secs(17)));
     }
 
@@ -416,8 +419,8 @@ mod tests {
         assert!(refusal(429, &envelope("TOOMANYREQUESTS", "too many requests to source registry for cache rule hub")).pulls_spent);
         let mut headers = HeaderMap::new();
         headers.insert("ratelimit-remaining", HeaderValue::from_static("0;w=21600"));
-        assert!(Refusal::read(429, &headers, b"", None, Timestamp::UNIX_EPOCH).pulls_spent);
-        assert!(!Refusal::read(429, &headers, b"Too Many Requests", None, Timestamp::UNIX_EPOCH).pulls_spent);
-        assert!(!Refusal::read(429, &headers, b"", Some("cdn".to_owned()), Timestamp::UNIX_EPOCH).pulls_spent);
+        assert!(ErrorAnswer::read(429, &headers, b"", None, Timestamp::UNIX_EPOCH).pulls_spent);
+        assert!(!ErrorAnswer::read(429, &headers, b"Too Many Requests", None, Timestamp::UNIX_EPOCH).pulls_spent);
+        assert!(!ErrorAnswer::read(429, &headers, b"", Some("cdn".to_owned()), Timestamp::UNIX_EPOCH).pulls_spent);
     }
 }

@@ -5,28 +5,28 @@ use reqwest::Method;
 use super::auth::Scopes;
 use super::counters::RequestKind;
 use super::store::RegistryStore;
-use super::transport::{Call, Credentials, Outcome, Patience};
+use super::transport::{RegistryRequest, RequestIdentity, RetryBudget, SendOutcome};
 use crate::Result;
-use crate::content::{Charge, Place};
+use crate::content::{Repository, RequestContext};
 
 /// How often it is tried. A person waits for the answer.
 const ATTEMPTS: u32 = 2;
 
 impl RegistryStore {
     /// Asks for the root of the API. `anonymous`: any answer will do, since a registry may well want a login there.
-    pub(crate) async fn knock(&self, anonymous: bool, charge: &Charge) -> Result<()> {
-        let (root, scopes) = (Place::new(""), Scopes::none());
+    pub(crate) async fn knock(&self, anonymous: bool, charge: &RequestContext) -> Result<()> {
+        let (root, scopes) = (Repository::new(""), Scopes::none());
         let url = self.transport.host.url("");
-        let mut call = Call::new((RequestKind::Token, "ask for the API", Method::GET), url, &root, &scopes, charge);
+        let mut call = RegistryRequest::new((RequestKind::Token, "ask for the API", Method::GET), url, &root, &scopes, charge);
         call.place = None;
         if anonymous {
-            call.credentials = Credentials::Given(None);
+            call.credentials = RequestIdentity::Given(None);
         }
-        let mut attempts = Patience::new(self.transport.host.retry, ATTEMPTS);
+        let mut attempts = RetryBudget::new(self.transport.host.retry, ATTEMPTS);
         match self.transport.deliver(&call, &mut attempts).await? {
-            Outcome::Answer(_) => Ok(()),
-            Outcome::Refused(refusal, _) if anonymous && matches!(refusal.status, 401 | 403) => Ok(()),
-            Outcome::Refused(refusal, _) => Err(super::error::refused(&self.transport.topic(&call), &refusal)),
+            SendOutcome::Answer(_) => Ok(()),
+            SendOutcome::Refused(refusal, _) if anonymous && matches!(refusal.status, 401 | 403) => Ok(()),
+            SendOutcome::Refused(refusal, _) => Err(super::error::refused(&self.transport.topic(&call), &refusal)),
         }
     }
 

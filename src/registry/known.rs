@@ -2,28 +2,28 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
-use crate::content::{Digest, Manifest, Place};
+use crate::content::{Digest, Manifest, Repository};
 
 /// Which repositories hold which content: what was uploaded, mounted or found there.
 #[derive(Debug, Default)]
-pub(crate) struct Held(HashMap<Digest, HashSet<Place>>);
+pub(crate) struct KnownContent(HashMap<Digest, HashSet<Repository>>);
 
-impl Held {
-    pub(crate) fn add(&mut self, place: &Place, digest: &Digest) {
+impl KnownContent {
+    pub(crate) fn add(&mut self, place: &Repository, digest: &Digest) {
         self.0.entry(digest.clone()).or_default().insert(place.clone());
     }
 
-    pub(crate) fn has(&self, place: &Place, digest: &Digest) -> bool {
+    pub(crate) fn has(&self, place: &Repository, digest: &Digest) -> bool {
         self.0.get(digest).is_some_and(|places| places.contains(place))
     }
 
     /// Another repository than `place` that holds it; of several always the same one.
-    pub(crate) fn elsewhere(&self, place: &Place, digest: &Digest) -> Option<Place> {
+    pub(crate) fn elsewhere(&self, place: &Repository, digest: &Digest) -> Option<Repository> {
         self.0.get(digest)?.iter().filter(|other| *other != place).min().cloned()
     }
 
     /// The registry misses something that `place` was thought to hold: nothing about the place is believed any more.
-    pub(crate) fn forget(&mut self, place: &Place) {
+    pub(crate) fn forget(&mut self, place: &Repository) {
         for places in self.0.values_mut() {
             places.remove(place);
         }
@@ -36,13 +36,13 @@ const MOST_BYTES: usize = 16 * 1024 * 1024;
 
 /// Manifests that had to be read to learn their digest. The oldest make room.
 #[derive(Debug, Default)]
-pub(crate) struct Read {
-    kept: VecDeque<(Place, Manifest)>,
+pub(crate) struct ManifestCache {
+    kept: VecDeque<(Repository, Manifest)>,
     bytes: usize,
 }
 
-impl Read {
-    pub(crate) fn add(&mut self, place: &Place, manifest: &Manifest) {
+impl ManifestCache {
+    pub(crate) fn add(&mut self, place: &Repository, manifest: &Manifest) {
         if self.get(place, &manifest.digest).is_some() {
             return;
         }
@@ -55,7 +55,7 @@ impl Read {
         }
     }
 
-    pub(crate) fn get(&self, place: &Place, digest: &Digest) -> Option<Manifest> {
+    pub(crate) fn get(&self, place: &Repository, digest: &Digest) -> Option<Manifest> {
         self.kept.iter().find(|(at, manifest)| at == place && manifest.digest == *digest).map(|(_, manifest)| manifest.clone())
     }
 }
@@ -67,8 +67,8 @@ mod tests {
 
     #[test]
     fn what_is_held_is_known_by_place() {
-        let (a, b, digest) = (Place::new("a"), Place::new("b"), Digest::sha256(b"x"));
-        let mut held = Held::default();
+        let (a, b, digest) = (Repository::new("a"), Repository::new("b"), Digest::sha256(b"x"));
+        let mut held = KnownContent::default();
         assert_eq!(held.elsewhere(&a, &digest), None);
         held.add(&a, &digest);
         assert!(held.has(&a, &digest) && !held.has(&b, &digest));
@@ -79,16 +79,16 @@ mod tests {
 
     #[test]
     fn manifests_are_kept_up_to_a_size() {
-        let place = Place::new("a");
+        let place = Repository::new("a");
         let of =
             |n: u8, size: usize| Manifest { bytes: Bytes::from(vec![n; size]), media_type: String::new(), digest: Digest::sha256(&[n]) };
-        let mut read = Read::default();
+        let mut read = ManifestCache::default();
         read.add(&place, &of(1, MOST_BYTES / 2));
         read.add(&place, &of(2, MOST_BYTES / 2));
         assert!(read.get(&place, &Digest::sha256(&[1])).is_some());
         read.add(&place, &of(3, 1));
         assert!(read.get(&place, &Digest::sha256(&[1])).is_none());
         assert!(read.get(&place, &Digest::sha256(&[3])).is_some());
-        assert!(read.get(&Place::new("b"), &Digest::sha256(&[3])).is_none());
+        assert!(read.get(&Repository::new("b"), &Digest::sha256(&[3])).is_none());
     }
 }

@@ -10,10 +10,10 @@ use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
 
 use super::auth::Scopes;
 use super::counters::RequestKind;
-use super::error::Topic;
+use super::error::RequestTopic;
 use super::store::RegistryStore;
-use super::transport::{Answer, Call};
-use crate::content::{self, Charge, Descriptor, Digest, MAX_MANIFEST, Manifest, Place};
+use super::transport::{OpenResponse, RegistryRequest};
+use crate::content::{self, Descriptor, Digest, MAX_MANIFEST, Manifest, Repository, RequestContext};
 use crate::name::Reference;
 use crate::{Error, Kind, Result};
 
@@ -39,7 +39,7 @@ pub(super) struct Stored {
 }
 
 impl RegistryStore {
-    pub(super) fn manifest_url(&self, place: &Place, reference: &str) -> url::Url {
+    pub(super) fn manifest_url(&self, place: &Repository, reference: &str) -> url::Url {
         self.transport.host.url(&format!("{place}/manifests/{reference}"))
     }
 
@@ -47,17 +47,17 @@ impl RegistryStore {
     /// a pull; what came is kept for [`RegistryStore::get_manifest`].
     pub(super) async fn head_manifest(
         &self,
-        place: &Place,
+        place: &Repository,
         reference: &Reference,
         operation: &'static str,
         scopes: &Scopes,
-        charge: &Charge,
+        charge: &RequestContext,
     ) -> Result<Option<Descriptor>> {
         if self.transport.host.refuses_heads() {
             return self.read_to_resolve(place, reference, scopes, charge).await;
         }
         let url = self.manifest_url(place, reference.as_str());
-        let mut call = Call::new((RequestKind::ManifestHead, operation, Method::HEAD), url, place, scopes, charge);
+        let mut call = RegistryRequest::new((RequestKind::ManifestHead, operation, Method::HEAD), url, place, scopes, charge);
         call.headers = accept();
         let answer = match self.transport.send(&call, &mut self.transport.host.patience()).await {
             Ok(answer) => answer,
@@ -92,10 +92,10 @@ impl RegistryStore {
 
     /// As [`RegistryStore::head_manifest`], for a tag that may not be there: by HEAD alone, unless that says that it is there and not
     /// what it is.
-    pub(super) async fn look_for_tag(&self, place: &Place, tag: &str, charge: &Charge) -> Result<Option<Descriptor>> {
+    pub(super) async fn look_for_tag(&self, place: &Repository, tag: &str, charge: &RequestContext) -> Result<Option<Descriptor>> {
         let (reference, scopes) = (Reference::Tag(tag.to_owned()), Scopes::pull(place.as_str()));
         let url = self.manifest_url(place, tag);
-        let mut call = Call::new((RequestKind::ManifestHead, "resolve tag", Method::HEAD), url, place, &scopes, charge);
+        let mut call = RegistryRequest::new((RequestKind::ManifestHead, "resolve tag", Method::HEAD), url, place, &scopes, charge);
         call.headers = accept();
         let answer = match self.transport.send(&call, &mut self.transport.host.patience()).await {
             Ok(answer) => answer,
@@ -113,14 +113,20 @@ impl RegistryStore {
         }
     }
 
-    async fn read_to_resolve(&self, place: &Place, reference: &Reference, scopes: &Scopes, charge: &Charge) -> Result<Option<Descriptor>> {
+    async fn read_to_resolve(
+        &self,
+        place: &Repository,
+        reference: &Reference,
+        scopes: &Scopes,
+        charge: &RequestContext,
+    ) -> Result<Option<Descriptor>> {
         let Some(manifest) = self.fetch_manifest(place, reference, scopes, charge).await? else { return Ok(None) };
         self.read.lock().unwrap_or_else(PoisonError::into_inner).add(place, &manifest);
         Ok(Some(manifest.descriptor()))
     }
 
     /// The manifest `digest`, verified.
-    pub(super) async fn get_manifest(&self, place: &Place, digest: &Digest, charge: &Charge) -> Result<Option<Manifest>> {
+    pub(super) async fn get_manifest(&self, place: &Repository, digest: &Digest, charge: &RequestContext) -> Result<Option<Manifest>> {
         let kept = self.read.lock().unwrap_or_else(PoisonError::into_inner).get(place, digest);
         match kept {
             Some(manifest) => Ok(Some(manifest)),
@@ -131,13 +137,13 @@ impl RegistryStore {
     /// GET: checked against the reference, the header and the body.
     pub(super) async fn fetch_manifest(
         &self,
-        place: &Place,
+        place: &Repository,
         reference: &Reference,
         scopes: &Scopes,
-        charge: &Charge,
+        charge: &RequestContext,
     ) -> Result<Option<Manifest>> {
         let url = self.manifest_url(place, reference.as_str());
-        let mut call = Call::new((RequestKind::ManifestGet, "get manifest", Method::GET), url, place, scopes, charge);
+        let mut call = RegistryRequest::new((RequestKind::ManifestGet, "get manifest", Method::GET), url, place, scopes, charge);
         call.headers = accept();
         let mut damaged = 0;
         loop {
@@ -182,22 +188,28 @@ impl RegistryStore {
     }
 
     /// PUT, by digest or by tag. The registry must store these very bytes.
-    pub(crate) async fn store_manifest(&self, place: &Place, reference: &Reference, manifest: &Manifest, charge: &Charge) -> Result<()> {
+    pub(crate) async fn store_manifest(
+        &self,
+        place: &Repository,
+        reference: &Reference,
+        manifest: &Manifest,
+        charge: &RequestContext,
+    ) -> Result<()> {
         self.put_manifest_if(place, reference, manifest, HeaderMap::new(), charge).await.map(drop)
     }
 
     /// As [`RegistryStore::store_manifest`], under the conditions that `headers` say.
     pub(super) async fn put_manifest_if(
         &self,
-        place: &Place,
+        place: &Repository,
         reference: &Reference,
         manifest: &Manifest,
         headers: HeaderMap,
-        charge: &Charge,
+        charge: &RequestContext,
     ) -> Result<Stored> {
         let url = self.manifest_url(place, reference.as_str());
         let scopes = Scopes::push(place.as_str());
-        let mut call = Call::new((RequestKind::ManifestPut, "put manifest", Method::PUT), url, place, &scopes, charge);
+        let mut call = RegistryRequest::new((RequestKind::ManifestPut, "put manifest", Method::PUT), url, place, &scopes, charge);
         let topic = self.transport.topic(&call);
         let content_type = HeaderValue::from_str(&manifest.media_type)
             .map_err(|_| topic.error(Kind::Unsupported, format!("`{}` cannot be said in a header", manifest.media_type)))?;
@@ -238,12 +250,18 @@ impl RegistryStore {
     ///
     /// # Errors
     /// If the name is not there, or means something else.
-    pub(super) async fn find_name(&self, place: &Place, reference: &Reference, digest: &Digest, charge: &Charge) -> Result<()> {
+    pub(super) async fn find_name(
+        &self,
+        place: &Repository,
+        reference: &Reference,
+        digest: &Digest,
+        charge: &RequestContext,
+    ) -> Result<()> {
         let scopes = Scopes::push(place.as_str());
         let mut waits = NAME_WAITS.into_iter();
         loop {
             let url = self.manifest_url(place, reference.as_str());
-            let mut call = Call::new((RequestKind::ManifestHead, "check tag", Method::HEAD), url, place, &scopes, charge);
+            let mut call = RegistryRequest::new((RequestKind::ManifestHead, "check tag", Method::HEAD), url, place, &scopes, charge);
             call.headers = accept();
             let found = match self.transport.send(&call, &mut self.transport.host.patience()).await {
                 Ok(answer) => said_digest(&answer, &self.transport.topic(&call))?,
@@ -305,18 +323,18 @@ pub(super) fn accept() -> HeaderMap {
 }
 
 /// The media type, without parameters.
-pub(super) fn media_type(answer: &Answer) -> String {
+pub(super) fn media_type(answer: &OpenResponse) -> String {
     answer.header(CONTENT_TYPE).and_then(|value| value.split(';').next()).unwrap_or("").trim().to_ascii_lowercase()
 }
 
 /// The digest that the answer says, if it says one.
-pub(super) fn said_digest(answer: &Answer, topic: &Topic<'_>) -> Result<Option<Digest>> {
+pub(super) fn said_digest(answer: &OpenResponse, topic: &RequestTopic<'_>) -> Result<Option<Digest>> {
     let Some(said) = answer.header(CONTENT_DIGEST).map(str::trim).filter(|said| !said.is_empty()) else { return Ok(None) };
     Digest::parse(said).map(Some).map_err(|why| topic.error(Kind::Damaged, format!("the answer's Docker-Content-Digest: {why}")))
 }
 
 /// A header of the same algorithm must say the digest that was asked for; another algorithm's is not comparable.
-fn agree(asked: &Digest, said: Option<&Digest>, topic: &Topic<'_>) -> Result<()> {
+fn agree(asked: &Digest, said: Option<&Digest>, topic: &RequestTopic<'_>) -> Result<()> {
     match said {
         Some(said) if said.algorithm() == asked.algorithm() && said != asked => {
             Err(topic.error(Kind::Damaged, format!("asked for {asked}, the registry answered with {said}")))

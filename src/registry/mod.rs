@@ -38,9 +38,9 @@ mod uploads;
 pub(crate) use counters::pull_row;
 pub(crate) use http::{HttpSettings, check_files, install_crypto};
 pub(crate) use probe::CACHE_REMEDY;
-pub(crate) use registries::{Concurrency, HostSettings, Limits, Registries};
+pub(crate) use registries::{Concurrency, HostSettings, Registries, SharedLimits};
 pub(crate) use store::RegistryStore;
-pub(crate) use through::{BlobSeen, Looked};
+pub(crate) use through::{BlobSeen, CacheHead};
 pub(crate) use transport::RetryPolicy;
 
 /// Whether the environment's proxies can be used.

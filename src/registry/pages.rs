@@ -9,11 +9,11 @@ use url::Url;
 
 use super::auth::Scopes;
 use super::counters::RequestKind;
-use super::error::Topic;
+use super::error::RequestTopic;
 use super::link;
 use super::store::RegistryStore;
-use super::transport::Call;
-use crate::content::{Charge, Place};
+use super::transport::RegistryRequest;
+use crate::content::{Repository, RequestContext};
 use crate::{Error, Kind, Result};
 
 /// A page of 1,000 tags of 128 characters has 131 KiB, one of 1,000 repositories up to 260; some registries ignore the page
@@ -38,11 +38,11 @@ pub(super) struct Listing<'a> {
     /// How many to ask for at once.
     pub(super) page: usize,
     /// The repository it is about.
-    pub(super) place: Option<&'a Place>,
+    pub(super) place: Option<&'a Repository>,
     /// The rights it needs.
     pub(super) scopes: Scopes,
     /// On whose behalf it is asked for.
-    pub(super) charge: &'a Charge,
+    pub(super) charge: &'a RequestContext,
 }
 
 impl RegistryStore {
@@ -76,9 +76,9 @@ impl RegistryStore {
 
     async fn page<P: DeserializeOwned>(&self, listing: &Listing<'_>, url: Url) -> Result<(P, Option<Url>)> {
         let Listing { operation, things, called, place, scopes, charge, .. } = listing;
-        let none = Place::new("");
-        let call = Call::new((RequestKind::Tags, operation, Method::GET), url, place.unwrap_or(&none), scopes, charge);
-        let call = Call { place: *place, ..call };
+        let none = Repository::new("");
+        let call = RegistryRequest::new((RequestKind::Tags, operation, Method::GET), url, place.unwrap_or(&none), scopes, charge);
+        let call = RegistryRequest { place: *place, ..call };
         let (answer, body) = self.transport.fetch(&call, MAX_PAGE, &mut self.transport.host.patience()).await?;
         let topic = self.transport.topic(&call);
         let page = serde_json::from_slice(&body).map_err(|error| {
@@ -87,12 +87,13 @@ impl RegistryStore {
         })?;
         let links = link::text(&answer.headers, LINK);
         let next = link::next(&links).map(|target| self.transport.host.resolve(&answer.url, target)).transpose();
-        let refuse =
-            |topic: &Topic<'_>, why: String| topic.error(Kind::Untrusted, format!("the next page of {things} is not asked for: {why}"));
+        let refuse = |topic: &RequestTopic<'_>, why: String| {
+            topic.error(Kind::Untrusted, format!("the next page of {things} is not asked for: {why}"))
+        };
         let next = next.map_err(|why| refuse(&topic, why))?;
         if let Some(next) = &next {
             // The next page is asked for with our login: only the registry itself may be named, or who it redirected this page to.
-            let same = self.transport.host.is_home(next) || next.origin() == answer.url.origin();
+            let same = self.transport.host.is_registry_origin(next) || next.origin() == answer.url.origin();
             if !same {
                 let host = next.host_str().unwrap_or("another host");
                 return Err(topic.error(Kind::Untrusted, format!("the next page of {things} is at {host}, another host")));

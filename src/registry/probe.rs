@@ -17,9 +17,9 @@ use super::auth::Scopes;
 use super::counters::RequestKind;
 use super::profiles::Creation;
 use super::store::RegistryStore;
-use super::transport::Call;
+use super::transport::RegistryRequest;
 use super::uploads::START;
-use crate::content::{Charge, Place};
+use crate::content::{Repository, RequestContext};
 use crate::resume::Pushes;
 use crate::{Error, Kind, Result, Side};
 
@@ -65,7 +65,7 @@ pub(super) struct Admissions {
     /// Parts of which it is known whether they are a cache.
     vouched: Mutex<HashMap<String, Part>>,
     /// Uploads that were opened, and when.
-    sessions: Mutex<HashMap<Place, (Url, Instant)>>,
+    sessions: Mutex<HashMap<Repository, (Url, Instant)>>,
     /// What outlives the run.
     pushes: OnceLock<Arc<Pushes>>,
 }
@@ -80,7 +80,7 @@ impl Admissions {
     }
 
     /// An opened upload that may be used for a blob.
-    pub(super) fn take(&self, place: &Place) -> Option<Url> {
+    pub(super) fn take(&self, place: &Repository) -> Option<Url> {
         let mut sessions = lock(&self.sessions);
         let young = sessions.get(place).is_some_and(|(_, opened)| opened.elapsed() < USED_WITHIN);
         if young { sessions.remove(place).map(|(session, _)| session) } else { None }
@@ -103,19 +103,19 @@ impl RegistryStore {
 
     /// Opens an upload in `place`, and gives it back. What makes repositories by itself is asked once for each of its projects, what does not, or
     /// is not known, for each repository.
-    pub(super) async fn try_upload(&self, place: &Place, charge: &Charge) -> Result<()> {
+    pub(super) async fn try_upload(&self, place: &Repository, charge: &RequestContext) -> Result<()> {
         self.ask_once(&self.unit(place), place, charge).await?;
         self.give_back(place).await;
         Ok(())
     }
 
     /// As [`RegistryStore::try_upload`]; the upload that was opened is used by the first blob.
-    pub(super) async fn open_early(&self, place: &Place, charge: &Charge) -> Result<()> {
+    pub(super) async fn open_early(&self, place: &Repository, charge: &RequestContext) -> Result<()> {
         self.ask_once(&self.unit(place), place, charge).await
     }
 
     /// As [`RegistryStore::open_early`], unless the registry has taken a push in this run.
-    pub(super) async fn open_first(&self, place: &Place, charge: &Charge) -> Result<()> {
+    pub(super) async fn open_first(&self, place: &Repository, charge: &RequestContext) -> Result<()> {
         self.admissions.check(&self.unit(place))?;
         if self.admissions.open.get().is_some() {
             return Ok(());
@@ -127,7 +127,7 @@ impl RegistryStore {
         self.open_early(place, charge).await
     }
 
-    async fn ask_once(&self, unit: &str, place: &Place, charge: &Charge) -> Result<()> {
+    async fn ask_once(&self, unit: &str, place: &Repository, charge: &RequestContext) -> Result<()> {
         let part = self.admissions.part(unit);
         let mut known = part.lock().await;
         self.admissions.check(unit)?;
@@ -153,10 +153,10 @@ impl RegistryStore {
     }
 
     /// Opens an upload. That the registry takes none anywhere is remembered.
-    async fn open_upload(&self, place: &Place, charge: &Charge) -> Result<Url> {
+    async fn open_upload(&self, place: &Repository, charge: &RequestContext) -> Result<Url> {
         let scopes = Scopes::push(place.as_str());
         let url = self.transport.host.url(&format!("{place}/blobs/uploads/"));
-        let call = Call::new((RequestKind::BlobPut, START, Method::POST), url, place, &scopes, charge);
+        let call = RegistryRequest::new((RequestKind::BlobPut, START, Method::POST), url, place, &scopes, charge);
         let opened = async {
             let answer = self.transport.send(&call, &mut self.transport.host.patience()).await?;
             self.location(&answer, &call).await
@@ -171,21 +171,21 @@ impl RegistryStore {
     }
 
     /// Gives back what was opened in `place`, if nobody has used it.
-    async fn give_back(&self, place: &Place) {
+    async fn give_back(&self, place: &Repository) {
         let session = lock(&self.admissions.sessions).remove(place);
         if let Some((session, _)) = session {
-            self.cancel(session, place, &Scopes::push(place.as_str()), &Charge::new(self.name_of(place))).await;
+            self.cancel(session, place, &Scopes::push(place.as_str()), &RequestContext::new(self.name_of(place))).await;
         }
     }
 
     /// Gives back all that was opened.
     pub(super) async fn give_all_back(&self) {
-        let places: Vec<Place> = lock(&self.admissions.sessions).keys().cloned().collect();
+        let places: Vec<Repository> = lock(&self.admissions.sessions).keys().cloned().collect();
         futures_util::future::join_all(places.iter().map(|place| self.give_back(place))).await;
     }
 
     /// The registry has taken a push to `place`.
-    pub(super) fn took_push(&self, place: &Place) {
+    pub(super) fn took_push(&self, place: &Repository) {
         let _ = self.admissions.open.set(());
         if let Some(pushes) = self.admissions.pushes.get() {
             pushes.note(self.host(), self.part(place), Timestamp::now());
@@ -193,14 +193,14 @@ impl RegistryStore {
     }
 
     /// The registry has taken a manifest in `place`.
-    pub(super) fn took_manifest(&self, place: &Place) {
+    pub(super) fn took_manifest(&self, place: &Repository) {
         lock(&self.admissions.manifests).insert(self.unit(place), Manifests::Taken);
         self.took_push(place);
     }
 
     /// A manifest was refused. One may be refused for itself (a tag that is locked, a policy); a second, where none was taken, is for the
     /// place.
-    pub(super) fn manifest_refused(&self, place: &Place, error: &Error) {
+    pub(super) fn manifest_refused(&self, place: &Repository, error: &Error) {
         let before = match lock(&self.admissions.manifests).entry(self.unit(place)) {
             Entry::Occupied(known) => Some(*known.get()),
             Entry::Vacant(unknown) => {
@@ -214,7 +214,7 @@ impl RegistryStore {
     }
 
     /// A blob was refused. That is for its place and not for itself, and need not be tried with the next image.
-    pub(super) fn push_refused(&self, place: &Place, error: &Error) {
+    pub(super) fn push_refused(&self, place: &Repository, error: &Error) {
         if !matches!(error.http_status(), Some(401 | 403)) || error.kind() == Kind::Limited {
             return;
         }
@@ -226,7 +226,7 @@ impl RegistryStore {
     ///
     /// # Errors
     /// If it behaves as a pull-through cache.
-    pub(crate) async fn answers_for_itself(&self, place: &Place, charge: &Charge) -> Result<()> {
+    pub(crate) async fn answers_for_itself(&self, place: &Repository, charge: &RequestContext) -> Result<()> {
         let name = self.part(place);
         if self.admissions.pushes.get().is_some_and(|pushes| pushes.knows(self.host(), name, Timestamp::now())) {
             return Ok(());
@@ -248,7 +248,7 @@ impl RegistryStore {
     }
 
     /// How it refuses pushes to `place`, if it does so as a pull-through cache.
-    pub(crate) async fn refuses_as_cache(&self, place: &Place, charge: &Charge) -> Option<String> {
+    pub(crate) async fn refuses_as_cache(&self, place: &Repository, charge: &RequestContext) -> Option<String> {
         let error = self.answers_for_itself(place, charge).await.err()?;
         let part = Arc::clone(lock(&self.admissions.vouched).get(self.part(place))?);
         let known = part.lock().await;
@@ -261,7 +261,7 @@ impl RegistryStore {
         }
     }
 
-    async fn ask_for_a_cache(&self, place: &Place, charge: &Charge) -> Result<Known> {
+    async fn ask_for_a_cache(&self, place: &Repository, charge: &RequestContext) -> Result<Known> {
         let refused = match self.admissions.closed.get() {
             Some(error) => error.clone(),
             None => match self.open_upload(place, charge).await {
@@ -285,17 +285,17 @@ impl RegistryStore {
         }
     }
 
-    fn name_of(&self, place: &Place) -> String {
+    fn name_of(&self, place: &Repository) -> String {
         format!("{}/{place}", self.host())
     }
 
     /// The part of the registry that is a cache, or is none, as a whole.
-    fn part<'p>(&self, place: &'p Place) -> &'p str {
+    fn part<'p>(&self, place: &'p Repository) -> &'p str {
         self.transport.host.profile.cached_as_one(place.as_str())
     }
 
     /// What is admitted with `place`: the part of its path that has to exist beforehand.
-    fn unit(&self, place: &Place) -> String {
+    fn unit(&self, place: &Repository) -> String {
         let path = place.as_str();
         let parts = |n: usize| path.split('/').take(n).collect::<Vec<_>>().join("/");
         let profile = self.transport.host.profile;

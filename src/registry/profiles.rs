@@ -6,7 +6,7 @@
 
 mod caching;
 
-pub use caching::{BlobOrigin, Caching, HeadCost, Lists, Naming, Refresh};
+pub use caching::{BlobOrigin, CacheLists, CacheNaming, CacheRefresh, Caching, HeadCost};
 
 /// How one kind of registry behaves.
 #[derive(Debug, PartialEq)]
@@ -18,13 +18,13 @@ pub struct Profile {
     /// Where the API is, if not at the host's own name. Of recognised hosts only: a mirror is where it is.
     pub endpoint: Option<&'static str>,
     /// What counts as a pull.
-    pub pulls: Pulls,
+    pub pulls: PullCounting,
     /// Requests a second, where the configuration says nothing.
-    pub pace: Pace,
+    pub pace: RequestRate,
     /// How blobs are uploaded.
-    pub upload: Upload,
+    pub upload: UploadStyle,
     /// Whether blobs are mounted.
-    pub mount: Mount,
+    pub mount: MountStyle,
     /// Tags to ask for in a page.
     pub tag_page: usize,
     /// Whether it has the referrers API.
@@ -39,7 +39,7 @@ pub struct Profile {
 
 /// What an upstream counts as a pull.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pulls {
+pub enum PullCounting {
     /// Each GET of a manifest, and no HEAD. This image may always be asked for by HEAD to learn what is left.
     ManifestGet {
         /// Its repository and tag.
@@ -51,7 +51,7 @@ pub enum Pulls {
 
 /// Requests a second; `None`: no limit of this kind is known.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Pace {
+pub struct RequestRate {
     /// Without a login.
     pub anonymous: Option<f64>,
     /// With one.
@@ -60,7 +60,7 @@ pub struct Pace {
 
 /// How a blob is uploaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Upload {
+pub enum UploadStyle {
     /// One PUT of the whole; by PATCH once that was refused as too large.
     Put,
     /// One PUT of the whole, and nothing else: it takes no chunks.
@@ -71,7 +71,7 @@ pub enum Upload {
 
 /// Whether a blob of one repository can be had in another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mount {
+pub enum MountStyle {
     /// Yes, as the specification has it: we always say `from`, without which some refuse.
     Yes,
     /// Only if its owner has switched it on: one refusal is enough to believe that he has not.
@@ -106,7 +106,7 @@ pub enum Creation {
     ReadOnly,
 }
 
-const NO_PACE: Pace = Pace { anonymous: None, logged_in: None };
+const NO_PACE: RequestRate = RequestRate { anonymous: None, logged_in: None };
 
 /// The most that ECR and Distribution give in a page of tags. Who gives fewer says so with a Link.
 const USUAL_PAGE: usize = 1000;
@@ -116,10 +116,10 @@ pub static UNKNOWN: Profile = Profile {
     name: "none",
     hosts: &[],
     endpoint: None,
-    pulls: Pulls::NothingKnown,
+    pulls: PullCounting::NothingKnown,
     pace: NO_PACE,
-    upload: Upload::Put,
-    mount: Mount::Yes,
+    upload: UploadStyle::Put,
+    mount: MountStyle::Yes,
     tag_page: USUAL_PAGE,
     referrers: Support::Unknown,
     creation: Creation::OnPush,
@@ -137,7 +137,7 @@ pub static PROFILES: [Profile; 14] = [
         name: "docker-hub",
         hosts: &["docker.io"],
         endpoint: Some("registry-1.docker.io"),
-        pulls: Pulls::ManifestGet { probe: ("ratelimitpreview/test", "latest") },
+        pulls: PullCounting::ManifestGet { probe: ("ratelimitpreview/test", "latest") },
         ..UNKNOWN
     },
     // 3.8: egress limits, by location, answered with 429 and a back-off to respect.
@@ -146,25 +146,31 @@ pub static PROFILES: [Profile; 14] = [
     Profile {
         name: "ecr-public",
         hosts: &["public.ecr.aws"],
-        pace: Pace { anonymous: Some(1.0), logged_in: Some(10.0) },
-        mount: Mount::IfSwitchedOn,
+        pace: RequestRate { anonymous: Some(1.0), logged_in: Some(10.0) },
+        mount: MountStyle::IfSwitchedOn,
         creation: Creation::EcrPublic,
         ..UNKNOWN
     },
     // 3.6: no published limits; 429s name their delay in the message. No chunks (4.3), no referrers API.
-    Profile { name: "ghcr", hosts: &["ghcr.io"], upload: Upload::OnlyPut, referrers: Support::No, ..UNKNOWN },
+    Profile { name: "ghcr", hosts: &["ghcr.io"], upload: UploadStyle::OnlyPut, referrers: Support::No, ..UNKNOWN },
     // 3.7: "a few requests per second per IP, with some bursting"; the sources' own templates allow 5 tag lists a second.
     // Pages of 50 tags. A mount without `from` fails.
-    Profile { name: "quay", hosts: &["quay.io"], pace: Pace { anonymous: Some(5.0), logged_in: Some(5.0) }, tag_page: 50, ..UNKNOWN },
+    Profile {
+        name: "quay",
+        hosts: &["quay.io"],
+        pace: RequestRate { anonymous: Some(5.0), logged_in: Some(5.0) },
+        tag_page: 50,
+        ..UNKNOWN
+    },
     // 3.9: only GET and HEAD; everything is redirected to a regional Artifact Registry or to S3.
     Profile { name: "registry-k8s", hosts: &["registry.k8s.io"], creation: Creation::ReadOnly, ..UNKNOWN },
     // 3.11: the hosts of the former Container Registry, which are Artifact Registry now: 1,000 requests a second for a project.
-    Profile { name: "gcr", hosts: &["gcr.io", "*.gcr.io"], upload: Upload::OnlyPut, ..UNKNOWN },
+    Profile { name: "gcr", hosts: &["gcr.io", "*.gcr.io"], upload: UploadStyle::OnlyPut, ..UNKNOWN },
     // 3.11: no chunked uploads.
     Profile {
         name: "artifact-registry",
         hosts: &["*.pkg.dev"],
-        upload: Upload::OnlyPut,
+        upload: UploadStyle::OnlyPut,
         creation: Creation::ArtifactRegistry,
         caching: &caching::ARTIFACT_REGISTRY,
         ..UNKNOWN
@@ -174,7 +180,7 @@ pub static PROFILES: [Profile; 14] = [
     Profile {
         name: "acr",
         hosts: &["*.azurecr.io", "*.azurecr.cn", "*.azurecr.us"],
-        upload: Upload::Patch,
+        upload: UploadStyle::Patch,
         referrers: Support::Yes,
         caching: &caching::ACR,
         ..UNKNOWN
@@ -183,7 +189,7 @@ pub static PROFILES: [Profile; 14] = [
     Profile {
         name: "ecr",
         hosts: &["*.amazonaws.com", "*.amazonaws.com.cn"],
-        mount: Mount::IfSwitchedOn,
+        mount: MountStyle::IfSwitchedOn,
         creation: Creation::Ecr,
         caching: &caching::ECR,
         ..UNKNOWN

@@ -14,9 +14,9 @@ use serde::Deserialize;
 use super::auth::Scopes;
 use super::counters::RequestKind;
 use super::store::RegistryStore;
-use super::transport::Call;
+use super::transport::RegistryRequest;
 use crate::content::{
-    self, Charge, Descriptor, Digest, DigestTags, MAX_MANIFEST, Manifest, ManifestKind, Place, ReferrerList, fallback_tag,
+    self, Descriptor, Digest, DigestTags, MAX_MANIFEST, Manifest, ManifestKind, ReferrerList, Repository, RequestContext, fallback_tag,
 };
 use crate::name::Reference;
 use crate::{Error, Kind, Result, Side};
@@ -46,7 +46,7 @@ impl Default for IndexLocks {
 }
 
 impl IndexLocks {
-    async fn hold(&self, place: &Place, tag: &str) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+    async fn hold(&self, place: &Repository, tag: &str) -> Option<tokio::sync::MutexGuard<'_, ()>> {
         let mut hasher = DefaultHasher::new();
         (place, tag).hash(&mut hasher);
         let which = usize::try_from(hasher.finish() % LOCKS as u64).unwrap_or(0);
@@ -59,14 +59,14 @@ impl IndexLocks {
 
 /// An index of referrers.
 #[derive(Deserialize)]
-pub(super) struct Page {
+pub(super) struct ReferrersPage {
     /// Go writes no referrers as `null`.
     pub(super) manifests: Option<Vec<Descriptor>>,
 }
 
 impl RegistryStore {
     /// The referrers of `subject`, by the API or by the index under its tag.
-    pub(super) async fn all_referrers(&self, place: &Place, subject: &Digest, charge: &Charge) -> Result<Vec<Descriptor>> {
+    pub(super) async fn all_referrers(&self, place: &Repository, subject: &Digest, charge: &RequestContext) -> Result<Vec<Descriptor>> {
         if let ReferrerList::Listed(listed) = self.ask_referrers(place, subject, None, charge).await? {
             return Ok(listed);
         }
@@ -86,7 +86,7 @@ impl RegistryStore {
     }
 
     /// The tags of `place` that say a digest: one listing for all images of it.
-    pub(super) async fn tags_of_digests(&self, place: &Place, charge: &Charge) -> Result<Arc<DigestTags>> {
+    pub(super) async fn tags_of_digests(&self, place: &Repository, charge: &RequestContext) -> Result<Arc<DigestTags>> {
         let cell = Arc::clone(self.digest_tags.lock().unwrap_or_else(PoisonError::into_inner).entry(place.clone()).or_default());
         let listed = cell.get_or_try_init(|| async {
             match content::Source::tags(self, place, charge).await {
@@ -105,7 +105,13 @@ impl RegistryStore {
 
     /// Puts manifests about `subject`, and sees to it that they are listed: a registry that has seen the subject says so, for the
     /// others the index under the subject's tag is kept.
-    pub(super) async fn put_referrers(&self, place: &Place, subject: &Digest, referrers: &[Manifest], charge: &Charge) -> Result<()> {
+    pub(super) async fn put_referrers(
+        &self,
+        place: &Repository,
+        subject: &Digest,
+        referrers: &[Manifest],
+        charge: &RequestContext,
+    ) -> Result<()> {
         let puts = stream::iter(referrers.iter().cloned()).map(|referrer| async move {
             let reference = Reference::Digest(referrer.digest.clone());
             let seen = self.put_manifest_if(place, &reference, &referrer, HeaderMap::new(), charge).await?.subject;
@@ -147,10 +153,15 @@ impl RegistryStore {
     }
 
     /// The index under `tag` as it is now, and its ETag.
-    async fn referrers_index(&self, place: &Place, tag: &str, charge: &Charge) -> Result<(Option<Bytes>, Option<HeaderValue>)> {
+    async fn referrers_index(
+        &self,
+        place: &Repository,
+        tag: &str,
+        charge: &RequestContext,
+    ) -> Result<(Option<Bytes>, Option<HeaderValue>)> {
         let scopes = Scopes::push(place.as_str());
         let url = self.transport.host.url(&format!("{place}/manifests/{tag}"));
-        let mut call = Call::new((RequestKind::ManifestGet, "get manifest", Method::GET), url, place, &scopes, charge);
+        let mut call = RegistryRequest::new((RequestKind::ManifestGet, "get manifest", Method::GET), url, place, &scopes, charge);
         call.headers = super::manifests::accept();
         match self.transport.fetch(&call, MAX_MANIFEST, &mut self.transport.host.patience()).await {
             Ok((answer, body)) => Ok((Some(body), answer.headers.get(ETAG).cloned())),
@@ -161,7 +172,14 @@ impl RegistryStore {
         }
     }
 
-    async fn put_index(&self, place: &Place, tag: &str, index: Vec<u8>, etag: Option<HeaderValue>, charge: &Charge) -> Result<()> {
+    async fn put_index(
+        &self,
+        place: &Repository,
+        tag: &str,
+        index: Vec<u8>,
+        etag: Option<HeaderValue>,
+        charge: &RequestContext,
+    ) -> Result<()> {
         let bytes = Bytes::from(index);
         let manifest = Manifest::known(bytes.clone(), None, Digest::sha256(&bytes), self.transport.side)?;
         // Who knows `If-Match` refuses when the index was changed meanwhile; the others are looked at afterwards.
@@ -170,8 +188,8 @@ impl RegistryStore {
     }
 
     /// What an index of referrers lists, and `place` does not hold.
-    async fn absent(&self, place: &Place, index: Option<&[u8]>, charge: &Charge) -> Result<HashSet<Digest>> {
-        let page = index.and_then(|bytes| serde_json::from_slice::<Page>(bytes).ok());
+    async fn absent(&self, place: &Repository, index: Option<&[u8]>, charge: &RequestContext) -> Result<HashSet<Digest>> {
+        let page = index.and_then(|bytes| serde_json::from_slice::<ReferrersPage>(bytes).ok());
         let listed = page.and_then(|page| page.manifests).unwrap_or_default();
         let scopes = Scopes::push(place.as_str());
         let looks = stream::iter(listed.into_iter().take(MOST_REFERRERS)).map(|entry| {
@@ -185,11 +203,11 @@ impl RegistryStore {
         looks.buffered(PUTS).try_filter_map(|absent| async move { Ok(absent) }).try_collect().await
     }
 
-    pub(super) fn about(&self, place: &Place, charge: &Charge, kind: Kind, message: &str) -> Error {
+    pub(super) fn about(&self, place: &Repository, charge: &RequestContext, kind: Kind, message: &str) -> Error {
         remedied(self.transport.topic_of(OPERATION, Some(place), charge).error(kind, message))
     }
 
-    pub(super) fn invented(&self, place: &Place, charge: &Charge, what: &str) -> Error {
+    pub(super) fn invented(&self, place: &Repository, charge: &RequestContext, what: &str) -> Error {
         self.about(place, charge, Kind::Untrusted, &format!("the registry lists {what}"))
     }
 }

@@ -18,10 +18,10 @@ use super::counters::RequestKind;
 use super::link;
 use super::manifests::media_type;
 use super::profiles::Support;
-use super::referrers::{MOST_REFERRERS, OPERATION, Page, remedied};
+use super::referrers::{MOST_REFERRERS, OPERATION, ReferrersPage, remedied};
 use super::store::RegistryStore;
-use super::transport::Call;
-use crate::content::{Charge, Descriptor, Digest, MAX_MANIFEST, Place, ReferrerList};
+use super::transport::RegistryRequest;
+use crate::content::{Descriptor, Digest, MAX_MANIFEST, ReferrerList, Repository, RequestContext};
 use crate::{Error, Kind, Result};
 
 /// Registries give 100 and more in a page; where each page has one, this still is [`MOST_REFERRERS`].
@@ -70,7 +70,7 @@ impl ReferrersApi {
     }
 
     /// What is known of the repositories beside `place`.
-    fn beside(&self, place: &Place) -> Arc<Known> {
+    fn beside(&self, place: &Repository) -> Arc<Known> {
         let prefix = place.as_str().rsplit_once('/').map_or("", |(prefix, _)| prefix);
         Arc::clone(self.by_prefix.lock().unwrap_or_else(PoisonError::into_inner).entry(prefix.to_owned()).or_default())
     }
@@ -80,10 +80,10 @@ impl RegistryStore {
     /// The referrers of `subject` as the API lists them, those of `artifact_type` if one is named and the registry filters.
     pub(super) async fn ask_referrers(
         &self,
-        place: &Place,
+        place: &Repository,
         subject: &Digest,
         artifact_type: Option<&str>,
-        charge: &Charge,
+        charge: &RequestContext,
     ) -> Result<ReferrerList> {
         let api = &self.transport.host.referrers;
         let beside = api.beside(place);
@@ -117,7 +117,7 @@ impl RegistryStore {
     }
 
     /// Whether the API is there, for a registry that acts as if it were.
-    pub(super) async fn has_referrers_api(&self, place: &Place, subject: &Digest, charge: &Charge) -> Result<bool> {
+    pub(super) async fn has_referrers_api(&self, place: &Repository, subject: &Digest, charge: &RequestContext) -> Result<bool> {
         let host = &self.transport.host;
         let beside = host.referrers.beside(place);
         match beside.answer.get().or(host.referrers.everywhere.answer.get()) {
@@ -133,11 +133,11 @@ impl RegistryStore {
 
     async fn referrer_pages(
         &self,
-        place: &Place,
+        place: &Repository,
         subject: &Digest,
         artifact_type: Option<&str>,
         is_known: bool,
-        charge: &Charge,
+        charge: &RequestContext,
     ) -> Result<Result<Vec<Descriptor>, NoList>> {
         let mut url = self.transport.host.url(&format!("{place}/referrers/{subject}"));
         if let Some(wanted) = artifact_type {
@@ -165,11 +165,17 @@ impl RegistryStore {
     }
 
     /// One page, and where the next one is. `is_known`: the registry has given such a list before.
-    async fn referrer_page(&self, place: &Place, url: Url, is_known: bool, charge: &Charge) -> Result<Result<(Page, Option<Url>), NoList>> {
+    async fn referrer_page(
+        &self,
+        place: &Repository,
+        url: Url,
+        is_known: bool,
+        charge: &RequestContext,
+    ) -> Result<Result<(ReferrersPage, Option<Url>), NoList>> {
         let scopes = Scopes::pull(place.as_str()).to(Purpose::Referrers);
-        let mut call = Call::new((RequestKind::Referrers, OPERATION, Method::GET), url, place, &scopes, charge);
+        let mut call = RegistryRequest::new((RequestKind::Referrers, OPERATION, Method::GET), url, place, &scopes, charge);
         // GHCR redirects to a web page elsewhere (docs/registries.md, "GitHub").
-        call.abroad = false;
+        call.follow_cross_host = false;
         let mut failures = 0;
         let (answer, body) = loop {
             match self.transport.fetch(&call, MAX_MANIFEST, &mut self.transport.host.patience()).await {
@@ -189,14 +195,14 @@ impl RegistryStore {
         let astray = |why: String| remedied(topic.error(Kind::Untrusted, format!("the next page of referrers is not asked for: {why}")));
         let next = link::next(&links).map(|target| self.transport.host.resolve(&answer.url, target)).transpose().map_err(astray)?;
         match next {
-            Some(next) if !self.transport.host.is_home(&next) => Err(astray("it is at another host".to_owned())),
+            Some(next) if !self.transport.host.is_registry_origin(&next) => Err(astray("it is at another host".to_owned())),
             next => Ok(Ok((page, next))),
         }
     }
 }
 
 /// The index of descriptors, if it is one.
-fn read(media_type: &str, body: &Bytes) -> Option<Page> {
+fn read(media_type: &str, body: &Bytes) -> Option<ReferrersPage> {
     if media_type != OCI_INDEX {
         return None;
     }

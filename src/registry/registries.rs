@@ -9,9 +9,9 @@ use super::auth::{Authenticator, Logins};
 use super::counters::Counters;
 use super::http::HttpSettings;
 use super::profiles::Profile;
-use super::toll::Toll;
-use super::transport::{Account, BURST, Host, RetryPolicy, Transport};
-use crate::limits::{Accounts, Bandwidth, Pace, Pulls, Rate};
+use super::toll::PullMeter;
+use super::transport::{BURST, Host, RetryPolicy, Transport, TransportAccount};
+use crate::limits::{Accounts, Bandwidth, PullLimit, Rate, RequestPacer};
 use crate::report::RegistryRow;
 use crate::{Result, Side};
 
@@ -31,7 +31,7 @@ pub(crate) struct HostSettings {
     /// The kind of registry it is taken for; `None`: as its name tells.
     pub(crate) profile: Option<&'static Profile>,
     /// What is known of its pull budget beforehand.
-    pub(crate) pulls: Option<Pulls>,
+    pub(crate) pulls: Option<PullLimit>,
     /// Requests a second; `None`: the profile's default.
     pub(crate) requests_per_second: Option<f64>,
     /// Bytes a second, read and written together.
@@ -46,7 +46,7 @@ pub(crate) struct HostSettings {
 
 /// What limits all registries of a run together.
 #[derive(Clone)]
-pub(crate) struct Limits {
+pub(crate) struct SharedLimits {
     /// The pull budgets.
     pub(crate) accounts: Arc<Accounts>,
     /// `--bandwidth`: the sum of all bytes.
@@ -80,14 +80,14 @@ pub(crate) struct Registries {
     settings: Box<Lookup>,
     concurrency: Concurrency,
     retry: RetryPolicy,
-    limits: Limits,
-    known: Mutex<Known>,
+    limits: SharedLimits,
+    known: Mutex<KnownRegistries>,
 }
 
 #[derive(Default)]
-struct Known {
+struct KnownRegistries {
     hosts: HashMap<String, Arc<Host>>,
-    accounts: HashMap<(String, String), Arc<Account>>,
+    accounts: HashMap<(String, String), Arc<TransportAccount>>,
     stores: HashMap<(Side, String, String), Arc<RegistryStore>>,
 }
 
@@ -97,7 +97,7 @@ impl Registries {
         settings: impl Fn(&str) -> HostSettings + Send + Sync + 'static,
         concurrency: Concurrency,
         retry: RetryPolicy,
-        limits: Limits,
+        limits: SharedLimits,
     ) -> Self {
         Registries { settings: Box::new(settings), concurrency, retry, limits, known: Mutex::default() }
     }
@@ -119,23 +119,24 @@ impl Registries {
         let account = known.accounts.entry((host.to_owned(), name.clone())).or_insert_with(|| {
             let policy = Arc::clone(&shared.policy);
             let authenticator = Authenticator::new(host, shared.endpoint.clone(), side, account, policy, settings.named.clone());
-            let usual = || shared.profile.requests_per_second(name == ANONYMOUS).and_then(|rate| Pace::new(rate, BURST)).map(Arc::new);
+            let usual =
+                || shared.profile.requests_per_second(name == ANONYMOUS).and_then(|rate| RequestPacer::new(rate, BURST)).map(Arc::new);
             let pace = shared.pace.clone().or_else(usual);
-            Arc::new(Account { name, counters: Counters::default(), authenticator, pace })
+            Arc::new(TransportAccount { name, counters: Counters::default(), authenticator, pace })
         });
         let account = Arc::clone(account);
         if side == Side::Upstream && account.pace.is_none() {
             shared.begin_slowly();
         }
         // Only what is read from an upstream is a pull.
-        let toll = (side == Side::Upstream).then(|| Toll::new(&self.limits.accounts, &shared, &account, settings.pulls));
+        let toll = (side == Side::Upstream).then(|| PullMeter::new(&self.limits.accounts, &shared, &account, settings.pulls));
         let transport = Transport { side, host: shared, account, toll };
         let store = Arc::new(RegistryStore::new(transport));
         known.stores.insert(key, Arc::clone(&store));
         Ok(store)
     }
 
-    fn host(&self, known: &mut Known, side: Side, host: &str, settings: &HostSettings) -> Result<Arc<Host>> {
+    fn host(&self, known: &mut KnownRegistries, side: Side, host: &str, settings: &HostSettings) -> Result<Arc<Host>> {
         let concurrency = settings.concurrency.unwrap_or(match side {
             Side::Target => self.concurrency.target,
             Side::Upstream | Side::Local => self.concurrency.upstream,
@@ -156,7 +157,8 @@ impl Registries {
             let store = known.stores.get(&(Side::Upstream, host.clone(), name.clone()))?;
             store.gate().map(|gate| gate.standing())
         };
-        let row = |((host, name), account): (&(String, String), &Arc<Account>)| account.counters.row(host, name, standing(host, name));
+        let row =
+            |((host, name), account): (&(String, String), &Arc<TransportAccount>)| account.counters.row(host, name, standing(host, name));
         let mut rows: Vec<RegistryRow> = known.accounts.iter().map(row).collect();
         rows.sort_by(|a, b| (&a.host, &a.account).cmp(&(&b.host, &b.account)));
         rows

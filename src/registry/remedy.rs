@@ -1,13 +1,13 @@
 //! What the reader of a refusal can do about it: the registries' ways of saying it, and the command that helps.
 
-use super::error::{Hint, Refusal, Topic, is_push};
+use super::error::{ErrorAnswer, Hint, RequestTopic, is_push};
 use super::probe::{CACHE_REMEDY, is_said_by_a_cache};
 use super::profiles::Creation;
 use super::uploads::START;
 use crate::name::DOCKER_HUB;
 
 /// The remedy for a final refusal, where there is one to name.
-pub(crate) fn of(topic: &Topic<'_>, refusal: &Refusal) -> Option<String> {
+pub(crate) fn of(topic: &RequestTopic<'_>, refusal: &ErrorAnswer) -> Option<String> {
     if refusal.foreign.is_some() {
         // A store behind the registry: nothing here is about our login or our repository.
         return None;
@@ -58,7 +58,7 @@ pub(crate) fn of(topic: &Topic<'_>, refusal: &Refusal) -> Option<String> {
 }
 
 /// As [`of`], for a 401 of which the login's own error already says what to do: only what it cannot know.
-pub(crate) fn beyond_login(topic: &Topic<'_>, refusal: &Refusal) -> Option<String> {
+pub(crate) fn beyond_login(topic: &RequestTopic<'_>, refusal: &ErrorAnswer) -> Option<String> {
     match of(topic, refusal) {
         Some(remedy) if remedy.ends_with(HUB_401) => Some(HUB_401.to_owned()),
         Some(remedy) if remedy.starts_with(LOG_IN) => None,
@@ -73,12 +73,12 @@ const CACHE_RIGHT: &str = "the cache may not pull that: see that the credential 
 const CACHE_UPSTREAM: &str = "the cache's upstream did not answer it: run the same command later; if it stays so, see the health of the cache rule's credentials (`az acr credential-set show`)";
 const LOG_IN: &str = "check what larder logs in with";
 
-fn log_in(topic: &Topic<'_>) -> String {
+fn log_in(topic: &RequestTopic<'_>) -> String {
     format!("{LOG_IN} at {} (now: {}), in [[credentials]] or by `docker login {}`", topic.host, topic.account, topic.host)
 }
 
 /// How a repository comes to be at a registry that does not make one by itself on a push.
-fn create_repository(topic: &Topic<'_>, no_project: bool) -> String {
+fn create_repository(topic: &RequestTopic<'_>, no_project: bool) -> String {
     let path = topic.place.map_or("", |place| place.as_str());
     let first = path.split('/').next().unwrap_or(path);
     match topic.profile.creation {
@@ -121,18 +121,18 @@ fn ecr_region(host: &str) -> Option<&str> {
 mod tests {
     use super::*;
     use crate::Side;
-    use crate::content::Place;
+    use crate::content::Repository;
     use crate::registry::profiles;
     use jiff::Timestamp;
     use reqwest::header::HeaderMap;
 
     fn remedy(host: &str, operation: &'static str, status: u16, code: &str, message: &str) -> Option<String> {
-        let place = Place::new("proj/team/app");
+        let place = Repository::new("proj/team/app");
         let profile = profiles::recognised(host).unwrap_or(&profiles::UNKNOWN);
-        let topic = Topic { side: Side::Target, operation, host, profile, account: "ci", place: Some(&place), image: "image" };
+        let topic = RequestTopic { side: Side::Target, operation, host, profile, account: "ci", place: Some(&place), image: "image" };
         let body = format!("{{\"errors\":[{{\"code\":\"{code}\",\"message\":\"{message}\"}}]}}");
         let body = if code.is_empty() { message } else { &body };
-        of(&topic, &Refusal::read(status, &HeaderMap::new(), body.as_bytes(), None, Timestamp::UNIX_EPOCH))
+        of(&topic, &ErrorAnswer::read(status, &HeaderMap::new(), body.as_bytes(), None, Timestamp::UNIX_EPOCH))
     }
 
     #[test]

@@ -8,15 +8,16 @@ use reqwest::header::HeaderMap;
 use tokio::sync::OnceCell;
 
 use super::auth::Scopes;
-use super::known::{Held, Read};
+use super::known::{KnownContent, ManifestCache};
 use super::manifests::unless_refused;
 use super::probe::Admissions;
 use super::referrers::IndexLocks;
-use super::tags::Listed;
+use super::tags::TagLists;
 use super::transport::Transport;
 use crate::Result;
 use crate::content::{
-    BlobStream, Charge, Descriptor, Digest, DigestTags, Manifest, OpenBlob, Place, Presence, Publication, ReferrerList, Sink, Source,
+    BlobStream, Descriptor, Digest, DigestTags, Manifest, OpenBlob, Presence, Publication, ReferrerList, Repository, RequestContext, Sink,
+    Source,
 };
 use crate::limits::Gate;
 use crate::name::Reference;
@@ -24,16 +25,16 @@ use crate::name::Reference;
 /// A registry, to read from and to write to. Made by [`super::Registries::store`].
 pub(crate) struct RegistryStore {
     pub(super) transport: Transport,
-    held: Mutex<Held>,
-    pub(super) read: Mutex<Read>,
+    held: Mutex<KnownContent>,
+    pub(super) read: Mutex<ManifestCache>,
     /// Where pushes are known to be taken, or refused.
     pub(super) admissions: Admissions,
     /// Names that were put, where the answer did not say that they are there.
-    unproven: Mutex<HashSet<(Place, Reference)>>,
+    unproven: Mutex<HashSet<(Repository, Reference)>>,
     /// Of each repository that was looked through for them.
-    pub(super) digest_tags: Mutex<HashMap<Place, Arc<OnceCell<Arc<DigestTags>>>>>,
+    pub(super) digest_tags: Mutex<HashMap<Repository, Arc<OnceCell<Arc<DigestTags>>>>>,
     pub(super) index_locks: IndexLocks,
-    pub(super) listed: Listed,
+    pub(super) listed: TagLists,
 }
 
 impl RegistryStore {
@@ -44,7 +45,7 @@ impl RegistryStore {
             read: Mutex::default(),
             admissions: Admissions::default(),
             unproven: Mutex::default(),
-            listed: Listed::default(),
+            listed: TagLists::default(),
             digest_tags: Mutex::default(),
             index_locks: IndexLocks::default(),
         }
@@ -55,12 +56,12 @@ impl RegistryStore {
         self.transport.toll.as_ref().map(|toll| Arc::clone(&toll.gate))
     }
 
-    fn unproven(&self) -> MutexGuard<'_, HashSet<(Place, Reference)>> {
+    fn unproven(&self) -> MutexGuard<'_, HashSet<(Repository, Reference)>> {
         self.unproven.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is known to be there.
-    pub(super) fn held(&self) -> MutexGuard<'_, Held> {
+    pub(super) fn held(&self) -> MutexGuard<'_, KnownContent> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -76,49 +77,49 @@ impl Source for RegistryStore {
         let _ = self.transport.host.clear().await;
     }
 
-    async fn resolve(&self, place: &Place, reference: &Reference, charge: &Charge) -> Result<Option<Descriptor>> {
+    async fn resolve(&self, place: &Repository, reference: &Reference, charge: &RequestContext) -> Result<Option<Descriptor>> {
         self.head_manifest(place, reference, "resolve tag", &Scopes::pull(place.as_str()), charge).await
     }
 
-    async fn tags(&self, place: &Place, charge: &Charge) -> Result<Vec<String>> {
+    async fn tags(&self, place: &Repository, charge: &RequestContext) -> Result<Vec<String>> {
         self.tag_list(place, charge).await.map(|tags| tags.to_vec())
     }
 
-    async fn repositories(&self, charge: &Charge) -> Result<Option<Vec<Place>>> {
+    async fn repositories(&self, charge: &RequestContext) -> Result<Option<Vec<Repository>>> {
         self.catalog(charge).await
     }
 
-    async fn referrers(&self, place: &Place, subject: &Digest, charge: &Charge) -> Result<Vec<Descriptor>> {
+    async fn referrers(&self, place: &Repository, subject: &Digest, charge: &RequestContext) -> Result<Vec<Descriptor>> {
         self.all_referrers(place, subject, charge).await
     }
 
     async fn listed_referrers(
         &self,
-        place: &Place,
+        place: &Repository,
         subject: &Digest,
         artifact_type: Option<&str>,
-        charge: &Charge,
+        charge: &RequestContext,
     ) -> Result<ReferrerList> {
         self.ask_referrers(place, subject, artifact_type, charge).await
     }
 
-    async fn find_tag(&self, place: &Place, tag: &str, charge: &Charge) -> Result<Option<Descriptor>> {
+    async fn find_tag(&self, place: &Repository, tag: &str, charge: &RequestContext) -> Result<Option<Descriptor>> {
         self.look_for_tag(place, tag, charge).await
     }
 
-    async fn digest_tags(&self, place: &Place, charge: &Charge) -> Result<Arc<DigestTags>> {
+    async fn digest_tags(&self, place: &Repository, charge: &RequestContext) -> Result<Arc<DigestTags>> {
         self.tags_of_digests(place, charge).await
     }
 
-    async fn manifest(&self, place: &Place, digest: &Digest, charge: &Charge) -> Result<Option<Manifest>> {
+    async fn manifest(&self, place: &Repository, digest: &Digest, charge: &RequestContext) -> Result<Option<Manifest>> {
         self.get_manifest(place, digest, charge).await
     }
 
-    async fn blob(&self, place: &Place, blob: &Descriptor, offset: u64, charge: &Charge) -> Result<Option<BlobStream>> {
+    async fn blob(&self, place: &Repository, blob: &Descriptor, offset: u64, charge: &RequestContext) -> Result<Option<BlobStream>> {
         self.read_blob(place, blob, offset, charge).await
     }
 
-    async fn blob_size(&self, place: &Place, digest: &Digest, charge: &Charge) -> Result<Option<u64>> {
+    async fn blob_size(&self, place: &Repository, digest: &Digest, charge: &RequestContext) -> Result<Option<u64>> {
         self.size_of_blob(place, digest, charge).await
     }
 }
@@ -130,23 +131,23 @@ impl Source for RegistryStore {
 /// everything else asks for push rights at once, so that a repository costs one token.
 #[async_trait]
 impl Sink for RegistryStore {
-    async fn published(&self, place: &Place, reference: &Reference, charge: &Charge) -> Result<Option<Descriptor>> {
+    async fn published(&self, place: &Repository, reference: &Reference, charge: &RequestContext) -> Result<Option<Descriptor>> {
         unless_refused(self.head_manifest(place, reference, "resolve tag", &Scopes::pull(place.as_str()), charge).await)
     }
 
-    async fn admits(&self, place: &Place, charge: &Charge) -> Result<()> {
+    async fn admits(&self, place: &Repository, charge: &RequestContext) -> Result<()> {
         self.try_upload(place, charge).await
     }
 
-    async fn prepare(&self, place: &Place, charge: &Charge) -> Result<()> {
+    async fn prepare(&self, place: &Repository, charge: &RequestContext) -> Result<()> {
         self.open_early(place, charge).await
     }
 
-    async fn prepare_any(&self, place: &Place, charge: &Charge) -> Result<()> {
+    async fn prepare_any(&self, place: &Repository, charge: &RequestContext) -> Result<()> {
         self.open_first(place, charge).await
     }
 
-    async fn vouches(&self, place: &Place, charge: &Charge) -> Result<()> {
+    async fn vouches(&self, place: &Repository, charge: &RequestContext) -> Result<()> {
         self.answers_for_itself(place, charge).await
     }
 
@@ -154,7 +155,7 @@ impl Sink for RegistryStore {
         self.give_all_back().await;
     }
 
-    async fn holds_blob(&self, place: &Place, blob: &Descriptor, charge: &Charge) -> Result<Presence> {
+    async fn holds_blob(&self, place: &Repository, blob: &Descriptor, charge: &RequestContext) -> Result<Presence> {
         if self.held().has(place, &blob.digest) {
             return Ok(Presence::Here);
         }
@@ -165,7 +166,7 @@ impl Sink for RegistryStore {
         Ok(self.held().elsewhere(place, &blob.digest).map_or(Presence::Absent, Presence::At))
     }
 
-    async fn holds_manifest(&self, place: &Place, manifest: &Descriptor, charge: &Charge) -> Result<Presence> {
+    async fn holds_manifest(&self, place: &Repository, manifest: &Descriptor, charge: &RequestContext) -> Result<Presence> {
         if self.held().has(place, &manifest.digest) {
             return Ok(Presence::Here);
         }
@@ -179,7 +180,7 @@ impl Sink for RegistryStore {
         Ok(Presence::Here)
     }
 
-    async fn link(&self, from: &Place, to: &Place, blob: &Descriptor, charge: &Charge) -> Result<bool> {
+    async fn link(&self, from: &Repository, to: &Repository, blob: &Descriptor, charge: &RequestContext) -> Result<bool> {
         let done = self.mount(from, to, &blob.digest, charge).await?;
         if done {
             self.held().add(to, &blob.digest);
@@ -187,18 +188,18 @@ impl Sink for RegistryStore {
         Ok(done)
     }
 
-    async fn write_blob(&self, place: &Place, blob: &Descriptor, open: &dyn OpenBlob, charge: &Charge) -> Result<()> {
+    async fn write_blob(&self, place: &Repository, blob: &Descriptor, open: &dyn OpenBlob, charge: &RequestContext) -> Result<()> {
         self.upload(place, blob, open, charge).await.inspect_err(|error| self.push_refused(place, error))?;
         self.took_push(place);
         self.held().add(place, &blob.digest);
         Ok(())
     }
 
-    async fn put_manifest(&self, place: &Place, manifest: &Manifest, charge: &Charge) -> Result<()> {
+    async fn put_manifest(&self, place: &Repository, manifest: &Manifest, charge: &RequestContext) -> Result<()> {
         self.store_manifest(place, &Reference::Digest(manifest.digest.clone()), manifest, charge).await
     }
 
-    async fn publish(&self, publication: &Publication, charge: &Charge) -> Result<()> {
+    async fn publish(&self, publication: &Publication, charge: &RequestContext) -> Result<()> {
         let Publication { place, reference, manifest, .. } = publication;
         if matches!(reference, Reference::Digest(_)) && self.held().has(place, &manifest.digest) {
             // The digest is the name, and it is there.
@@ -211,13 +212,13 @@ impl Sink for RegistryStore {
         Ok(())
     }
 
-    async fn confirm(&self, publication: &Publication, always: bool, charge: &Charge) -> Result<()> {
+    async fn confirm(&self, publication: &Publication, always: bool, charge: &RequestContext) -> Result<()> {
         let Publication { place, reference, manifest, .. } = publication;
         let unproven = self.unproven().remove(&(place.clone(), reference.clone()));
         if always || unproven { self.find_name(place, reference, &manifest.digest, charge).await } else { Ok(()) }
     }
 
-    async fn attach(&self, place: &Place, subject: &Digest, referrers: &[Manifest], charge: &Charge) -> Result<()> {
+    async fn attach(&self, place: &Repository, subject: &Digest, referrers: &[Manifest], charge: &RequestContext) -> Result<()> {
         self.put_referrers(place, subject, referrers, charge).await
     }
 }

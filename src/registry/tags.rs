@@ -9,36 +9,36 @@ use tokio::sync::OnceCell;
 use super::auth::{Purpose, Scopes};
 use super::pages::Listing;
 use super::store::RegistryStore;
-use crate::content::{Charge, Place};
+use crate::content::{Repository, RequestContext};
 use crate::name::check_tag;
 use crate::{Kind, Result, Side};
 
 #[derive(Deserialize)]
-struct Page {
+struct TagPage {
     /// Go writes no tags as `null`.
     tags: Option<Vec<String>>,
 }
 
 /// What an upstream has listed, by repository: asked for once a run, however many want to know. Failures are remembered too.
 #[derive(Default)]
-pub(super) struct Listed(Mutex<HashMap<Place, Once>>);
+pub(super) struct TagLists(Mutex<HashMap<Repository, Once>>);
 
 type Once = Arc<OnceCell<Result<Arc<[String]>>>>;
 
-impl Listed {
-    fn of(&self, place: &Place) -> Once {
+impl TagLists {
+    fn of(&self, place: &Repository) -> Once {
         Arc::clone(self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(place.clone()).or_default())
     }
 }
 
 impl RegistryStore {
     /// All tags of `place`, in the registry's order. An upstream is asked once a run; a target, which changes meanwhile, each time.
-    pub(super) async fn tag_list(&self, place: &Place, charge: &Charge) -> Result<Arc<[String]>> {
+    pub(super) async fn tag_list(&self, place: &Repository, charge: &RequestContext) -> Result<Arc<[String]>> {
         if self.transport.side != Side::Upstream {
             return self.list_tags(place, charge).await.map(Into::into);
         }
         // Several images may be told of a failure: it is about the repository.
-        let charge = Charge { image: format!("{}/{place}", self.transport.host.name).into(), ..charge.clone() };
+        let charge = RequestContext { image: format!("{}/{place}", self.transport.host.name).into(), ..charge.clone() };
         let listing = self.listed.of(place);
         let listed = listing.get_or_try_init(|| async {
             match self.list_tags(place, &charge).await {
@@ -51,7 +51,7 @@ impl RegistryStore {
     }
 
     /// All tags of `place`, in the registry's order. What cannot be a tag is left out: it could only be a trick.
-    async fn list_tags(&self, place: &Place, charge: &Charge) -> Result<Vec<String>> {
+    async fn list_tags(&self, place: &Repository, charge: &RequestContext) -> Result<Vec<String>> {
         let listing = Listing {
             operation: "list tags",
             things: "tags",
@@ -62,7 +62,7 @@ impl RegistryStore {
             scopes: Scopes::pull(place.as_str()).to(Purpose::Tags),
             charge,
         };
-        let tags = |page: Page| page.tags.unwrap_or_default().into_iter().filter(|tag| check_tag(tag).is_ok()).collect();
+        let tags = |page: TagPage| page.tags.unwrap_or_default().into_iter().filter(|tag| check_tag(tag).is_ok()).collect();
         self.listed(&listing, tags).await
     }
 }

@@ -13,8 +13,8 @@ use futures_util::{StreamExt, stream};
 use jiff::Timestamp;
 
 use super::auth::{Login, Logins};
-use super::{Concurrency, HostSettings, Limits, Registries, RegistryStore, RetryPolicy};
-use crate::content::{BlobStream, Charge, Descriptor, Digest, OpenBlob, Place};
+use super::{Concurrency, HostSettings, Registries, RegistryStore, RetryPolicy, SharedLimits};
+use crate::content::{BlobStream, Descriptor, Digest, OpenBlob, Repository, RequestContext};
 use crate::limits::{Accounts, Clock};
 use crate::{Result, Side};
 
@@ -177,16 +177,16 @@ pub(super) fn store(server: &Server, side: Side) -> (Registries, Arc<RegistrySto
 }
 
 /// Nothing is shared with other runs.
-pub(super) fn limits() -> Limits {
-    Limits { accounts: Arc::new(Accounts::new(Clock::start(Timestamp::now()), None)), bandwidth: None }
+pub(super) fn limits() -> SharedLimits {
+    SharedLimits { accounts: Arc::new(Accounts::new(Clock::start(Timestamp::now()), None)), bandwidth: None }
 }
 
-pub(super) fn place() -> Place {
-    Place::new("a/b")
+pub(super) fn place() -> Repository {
+    Repository::new("a/b")
 }
 
-pub(super) fn charge() -> Charge {
-    Charge::new("image:1")
+pub(super) fn charge() -> RequestContext {
+    RequestContext::new("image:1")
 }
 
 /// Bytes that differ everywhere, so that a wrong offset shows.

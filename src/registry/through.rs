@@ -4,19 +4,19 @@ use reqwest::Method;
 use reqwest::header::{ETAG, HeaderMap};
 
 use super::auth::Scopes;
-use super::blobs::Asked;
+use super::blobs::BlobHead;
 use super::counters::RequestKind;
 use super::manifests::{accept, media_type, said_digest};
 use super::profiles::{BlobOrigin, Caching, Support};
 use super::store::RegistryStore;
-use super::transport::{Answer, Call, Patience};
-use crate::content::{BlobStream, Charge, Descriptor, Digest, Manifest, Place};
+use super::transport::{OpenResponse, RegistryRequest, RetryBudget};
+use crate::content::{BlobStream, Descriptor, Digest, Manifest, Repository, RequestContext};
 use crate::name::Reference;
 use crate::{Kind, Result, Side};
 
 /// What a cache answered to a HEAD of a manifest.
 #[derive(Debug, Clone)]
-pub(crate) struct Looked {
+pub(crate) struct CacheHead {
     /// What the reference names; an index's or image's media type, and its size, as far as they were said.
     pub(crate) descriptor: Descriptor,
     /// It says that this is its own. False for caches that do not say where an answer came from.
@@ -61,10 +61,10 @@ impl RegistryStore {
     }
 
     /// Asks for a manifest by HEAD, and by nothing else. `None`: it is not there, or its digest is not said.
-    pub(crate) async fn look(&self, place: &Place, reference: &Reference, charge: &Charge) -> Result<Option<Looked>> {
+    pub(crate) async fn look(&self, place: &Repository, reference: &Reference, charge: &RequestContext) -> Result<Option<CacheHead>> {
         let scopes = Scopes::pull(place.as_str());
         let url = self.manifest_url(place, reference.as_str());
-        let mut call = Call::new((RequestKind::ManifestHead, "head manifest", Method::HEAD), url, place, &scopes, charge);
+        let mut call = RegistryRequest::new((RequestKind::ManifestHead, "head manifest", Method::HEAD), url, place, &scopes, charge);
         call.headers = accept();
         let answer = match self.transport.send(&call, &mut self.transport.host.patience()).await {
             Ok(answer) => answer,
@@ -74,45 +74,50 @@ impl RegistryStore {
         let said = said_digest(&answer, &self.transport.topic(&call))?;
         let Some(digest) = said.or(named(reference)) else { return Ok(None) };
         let descriptor = Descriptor::new(media_type(&answer), digest, answer.content_length().unwrap_or(0));
-        Ok(Some(Looked { descriptor, own: self.is_own(&answer) }))
+        Ok(Some(CacheHead { descriptor, own: self.is_own(&answer) }))
     }
 
     /// Whether an answer is the cache's own, as its kind says that.
-    fn is_own(&self, answer: &Answer) -> bool {
+    fn is_own(&self, answer: &OpenResponse) -> bool {
         !self.transport.host.passed_on(&answer.headers) && self.caching().says_origin
     }
 
     /// Whether a target answers for its upstream, by a cache rule that owns the repository: it does not have that itself, and what is
     /// put there would be refused.
-    pub(super) fn is_passed_on(&self, answer: &Answer) -> bool {
+    pub(super) fn is_passed_on(&self, answer: &OpenResponse) -> bool {
         self.transport.side == Side::Target && self.transport.host.passed_on(&answer.headers)
     }
 
     /// Reads the manifest that `reference` names, by GET: a pull, if `charge` has an account for it.
-    pub(crate) async fn pull(&self, place: &Place, reference: &Reference, charge: &Charge) -> Result<Option<Manifest>> {
+    pub(crate) async fn pull(&self, place: &Repository, reference: &Reference, charge: &RequestContext) -> Result<Option<Manifest>> {
         self.fetch_manifest(place, reference, &Scopes::pull(place.as_str()), charge).await
     }
 
     /// Asks for `/v2/`, as clients do before anything else: a cache that keeps answers by their address has it for them then.
-    pub(crate) async fn ping(&self, place: &Place, charge: &Charge) {
+    pub(crate) async fn ping(&self, place: &Repository, charge: &RequestContext) {
         let scopes = Scopes::pull(place.as_str());
         let url = self.transport.host.url("");
-        let call = Call::new((RequestKind::Token, "ask for /v2/", Method::GET), url, place, &scopes, charge);
-        if let Err(error) = self.transport.send(&call, &mut Patience::new(self.transport.host.retry, 1)).await {
+        let call = RegistryRequest::new((RequestKind::Token, "ask for /v2/", Method::GET), url, place, &scopes, charge);
+        if let Err(error) = self.transport.send(&call, &mut RetryBudget::new(self.transport.host.retry, 1)).await {
             tracing::debug!(%error, "the cache does not answer /v2/");
         }
     }
 
     /// Whether it has the blob, by HEAD.
-    pub(crate) async fn look_for_blob(&self, place: &Place, digest: &Digest, charge: &Charge) -> Result<BlobSeen> {
+    pub(crate) async fn look_for_blob(&self, place: &Repository, digest: &Digest, charge: &RequestContext) -> Result<BlobSeen> {
         Ok(match self.ask_blob(place, digest, &Scopes::pull(place.as_str()), charge).await? {
-            Asked::Here(_, headers) => self.seen(digest, &headers),
-            Asked::Absent => BlobSeen::Absent,
+            BlobHead::Here(_, headers) => self.seen(digest, &headers),
+            BlobHead::Absent => BlobSeen::Absent,
         })
     }
 
     /// The blob, whole, and what the answer says of where it is.
-    pub(crate) async fn pull_blob(&self, place: &Place, blob: &Descriptor, charge: &Charge) -> Result<Option<(BlobSeen, BlobStream)>> {
+    pub(crate) async fn pull_blob(
+        &self,
+        place: &Repository,
+        blob: &Descriptor,
+        charge: &RequestContext,
+    ) -> Result<Option<(BlobSeen, BlobStream)>> {
         let opened = self.open_blob(place, blob, 0, charge).await?;
         Ok(opened.map(|(headers, stream)| (self.seen(&blob.digest, &headers), stream)))
     }

@@ -10,12 +10,12 @@ use url::Url;
 
 use super::auth::Scopes;
 use super::counters::RequestKind;
-use super::error::{self, Refusal};
+use super::error::{self, ErrorAnswer};
 use super::manifests::accept;
 use super::profiles;
-use super::transport::{Account, Answer, Call, Host, Patience, Transport};
-use crate::content::{Charge, Place};
-use crate::limits::{AccountId, Accounts, Claim, Deferred, Flight, Gate, Mode, Probe, Pulls, Quota};
+use super::transport::{Host, OpenResponse, RegistryRequest, RetryBudget, Transport, TransportAccount};
+use crate::content::{Repository, RequestContext};
+use crate::limits::{AccountId, Accounts, Deferred, Gate, InFlightPull, LimitProbe, PullLimit, PullRequest, Quota, WaitMode};
 use crate::{Result, Side};
 
 /// After a refusal, a request waits for the next window, for as long as its image does. Where others spend from the same account
@@ -24,31 +24,31 @@ const MOST_REFUSALS: u32 = 16;
 
 /// The toll that one account pays at one upstream.
 #[derive(Clone)]
-pub(crate) struct Toll {
+pub(crate) struct PullMeter {
     pub(crate) gate: Arc<Gate>,
     seen: Arc<Seen>,
 }
 
 /// The manifest that was asked for by HEAD last, with success: it can be asked for again.
-type Seen = Mutex<Option<(Place, Url)>>;
+type Seen = Mutex<Option<(Repository, Url)>>;
 
-impl Toll {
+impl PullMeter {
     /// The toll of `account` at `host`, of which `configured` is known beforehand.
-    pub(crate) fn new(accounts: &Accounts, host: &Arc<Host>, account: &Arc<Account>, configured: Option<Pulls>) -> Self {
+    pub(crate) fn new(accounts: &Accounts, host: &Arc<Host>, account: &Arc<TransportAccount>, configured: Option<PullLimit>) -> Self {
         let id = AccountId { host: host.name.clone(), name: account.name.clone() };
         let seen = Arc::new(Seen::default());
         let usual = match host.profile.pulls {
-            profiles::Pulls::ManifestGet { probe: (place, tag) } => {
-                Some((Place::new(place), host.url(&format!("{place}/manifests/{tag}"))))
+            profiles::PullCounting::ManifestGet { probe: (place, tag) } => {
+                Some((Repository::new(place), host.url(&format!("{place}/manifests/{tag}"))))
             }
-            profiles::Pulls::NothingKnown => None,
+            profiles::PullCounting::NothingKnown => None,
         };
-        let probe = Head { host: Arc::downgrade(host), account: Arc::downgrade(account), seen: Arc::clone(&seen), usual };
-        Toll { gate: accounts.gate(&id, configured, Some(Arc::new(probe))), seen }
+        let probe = HeadProbe { host: Arc::downgrade(host), account: Arc::downgrade(account), seen: Arc::clone(&seen), usual };
+        PullMeter { gate: accounts.gate(&id, configured, Some(Arc::new(probe))), seen }
     }
 
     /// A HEAD of the manifest at `url`, sent at `sent`, was answered with `quota`.
-    pub(crate) fn learn(&self, place: &Place, url: &Url, quota: &Quota, sent: Instant) {
+    pub(crate) fn learn(&self, place: &Repository, url: &Url, quota: &Quota, sent: Instant) {
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some((place.clone(), url.clone()));
         self.gate.observe(quota, sent);
     }
@@ -56,44 +56,44 @@ impl Toll {
 
 impl Transport {
     /// Whose pulls a request of `charge` spends through this registry, if it is a cache that spends its upstream's.
-    pub(super) fn through<'c>(&self, charge: &'c Charge) -> Option<&'c Arc<Gate>> {
+    pub(super) fn through<'c>(&self, charge: &'c RequestContext) -> Option<&'c Arc<Gate>> {
         charge.account.as_ref().filter(|_| self.side == Side::Target)
     }
 
     /// Whether what `charge` reads here was read from an upstream, by us or by a cache for us.
-    pub(super) fn reads_upstream(&self, charge: &Charge) -> bool {
+    pub(super) fn reads_upstream(&self, charge: &RequestContext) -> bool {
         self.side == Side::Upstream || self.through(charge).is_some()
     }
 
     /// The gate of the pulls that `call` spends.
-    fn gate<'c>(&'c self, call: &Call<'c>) -> Option<&'c Arc<Gate>> {
+    fn gate<'c>(&'c self, call: &RegistryRequest<'c>) -> Option<&'c Arc<Gate>> {
         self.through(call.charge).or(self.toll.as_ref().map(|toll| &toll.gate))
     }
 
     /// Whether the answers to `call` are about pulls.
-    pub(super) fn pays(&self, call: &Call<'_>) -> bool {
+    pub(super) fn pays(&self, call: &RegistryRequest<'_>) -> bool {
         self.gate(call).is_some() && matches!(call.kind, RequestKind::ManifestGet | RequestKind::ManifestHead)
     }
 
     /// A pull for `call`, if it is one: the image's own, or one of the account's. Whoever waits here for a budget holds nothing.
-    pub(super) async fn pull(&self, call: &Call<'_>) -> Result<Option<Pull>> {
+    pub(super) async fn pull(&self, call: &RegistryRequest<'_>) -> Result<Option<MeteredPull>> {
         let Some(gate) = self.gate(call).filter(|_| call.kind == RequestKind::ManifestGet) else { return Ok(None) };
         let topic = self.topic(call);
         // A pull that then waited for the host would be taken from others meanwhile.
         self.host.clear().await.map_err(|pause| error::told_to_wait(&topic, pause))?;
         let flight = match &call.charge.lease {
             Some(lease) => lease.spend().await,
-            None => match gate.acquire(Claim { pulls: 1, priority: 0 }, Mode::Defer).await {
+            None => match gate.acquire(PullRequest { pulls: 1, priority: 0 }, WaitMode::Defer).await {
                 Ok(lease) => lease.spend().await,
                 Err(deferred) => Err(deferred),
             },
         };
         let flight = flight.map_err(|why| error::deferred(&topic, &why))?;
-        Ok(Some(Pull { flight: Some(flight), left: false }))
+        Ok(Some(MeteredPull { flight: Some(flight), left: false }))
     }
 
     /// `call` was answered.
-    pub(super) fn learn(&self, call: &Call<'_>, answer: &Answer, pull: Option<Pull>) {
+    pub(super) fn learn(&self, call: &RegistryRequest<'_>, answer: &OpenResponse, pull: Option<MeteredPull>) {
         if let Some(flight) = pull.and_then(|mut pull| pull.flight.take()) {
             match self.through(call.charge) {
                 // A cache that says when it asked its upstream has not asked it: no pull was spent.
@@ -108,13 +108,13 @@ impl Transport {
     }
 
     /// Whether a cache has this answer of its own, as far as its kind says that.
-    fn answered_itself(&self, answer: &Answer) -> bool {
+    fn answered_itself(&self, answer: &OpenResponse) -> bool {
         !self.host.passed_on(&answer.headers) && self.host.caching().says_origin
     }
 
     /// An answer to `call`, sent at `sent`, says that the window is spent. Call this before its permit goes to the next request, which
     /// would be refused too.
-    pub(super) fn window_is_spent(&self, call: &Call<'_>, refusal: &Refusal, sent: Instant) {
+    pub(super) fn window_is_spent(&self, call: &RegistryRequest<'_>, refusal: &ErrorAnswer, sent: Instant) {
         if let Some(gate) = self.gate(call).filter(|_| refusal.pulls_spent && self.pays(call)) {
             gate.refused(sent, refusal.retry_after);
         }
@@ -124,7 +124,14 @@ impl Transport {
     ///
     /// # Errors
     /// If it does not queue for the next window: a HEAD, or a GET that was refused too often.
-    pub(super) fn turned_away(&self, call: &Call<'_>, refusal: &Refusal, pull: Option<Pull>, sent: Instant, times: u32) -> Result<()> {
+    pub(super) fn turned_away(
+        &self,
+        call: &RegistryRequest<'_>,
+        refusal: &ErrorAnswer,
+        pull: Option<MeteredPull>,
+        sent: Instant,
+        times: u32,
+    ) -> Result<()> {
         self.account.counters.throttled();
         let Some(gate) = self.gate(call) else { return Ok(()) };
         match pull.and_then(|mut pull| pull.flight.take()) {
@@ -143,20 +150,20 @@ impl Transport {
 }
 
 /// One pull, paid for. If it is dropped before its request leaves, it goes back.
-pub(crate) struct Pull {
-    flight: Option<Flight>,
+pub(crate) struct MeteredPull {
+    flight: Option<InFlightPull>,
     left: bool,
 }
 
-impl Pull {
+impl MeteredPull {
     /// Its request leaves now. False: it may not, because the window was found to be spent while it waited for its permit.
     pub(super) fn leaves(&mut self) -> bool {
-        self.left = self.left || self.flight.as_ref().is_none_or(Flight::may_leave);
+        self.left = self.left || self.flight.as_ref().is_none_or(InFlightPull::may_leave);
         self.left
     }
 }
 
-impl Drop for Pull {
+impl Drop for MeteredPull {
     fn drop(&mut self) {
         if let Some(flight) = self.flight.take().filter(|_| !self.left) {
             flight.unsent();
@@ -170,26 +177,26 @@ pub(crate) fn quota(headers: &HeaderMap) -> Quota {
 }
 
 /// Looks by HEAD. It belongs to the gate, which the run's accounts keep; so it keeps nothing of the run itself.
-struct Head {
+struct HeadProbe {
     host: Weak<Host>,
-    account: Weak<Account>,
+    account: Weak<TransportAccount>,
     seen: Arc<Seen>,
     /// What is asked for as long as nothing was seen.
-    usual: Option<(Place, Url)>,
+    usual: Option<(Repository, Url)>,
 }
 
 #[async_trait]
-impl Probe for Head {
+impl LimitProbe for HeadProbe {
     async fn look(&self) -> Option<Quota> {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let (place, url) = seen.or_else(|| self.usual.clone())?;
         // Without a toll of its own: whoever looks takes in the answer.
         let transport = Transport { side: Side::Upstream, host: self.host.upgrade()?, account: self.account.upgrade()?, toll: None };
-        let (scopes, charge) = (Scopes::pull(place.as_str()), Charge::new("the pulls that are left"));
-        let mut call = Call::new((RequestKind::ManifestHead, "look at the limits", Method::HEAD), url, &place, &scopes, &charge);
+        let (scopes, charge) = (Scopes::pull(place.as_str()), RequestContext::new("the pulls that are left"));
+        let mut call = RegistryRequest::new((RequestKind::ManifestHead, "look at the limits", Method::HEAD), url, &place, &scopes, &charge);
         call.headers = accept();
         // Once: there will be another look.
-        match transport.send(&call, &mut Patience::new(transport.host.retry, 1)).await {
+        match transport.send(&call, &mut RetryBudget::new(transport.host.retry, 1)).await {
             Ok(answer) => Some(answer.quota),
             Err(error) => {
                 tracing::debug!(%error, "nobody said what is left of the pulls");
@@ -209,14 +216,14 @@ mod tests {
     async fn a_pull_whose_request_never_left_is_the_images_again() {
         let accounts = Accounts::new(Clock::start(jiff::Timestamp::UNIX_EPOCH), None);
         let id = AccountId { host: "docker.io".to_owned(), name: "hub".to_owned() };
-        let pulls = Pulls { limit: Some(5), window: Duration::from_secs(60), reserve: 0 };
+        let pulls = PullLimit { limit: Some(5), window: Duration::from_secs(60), reserve: 0 };
         let gate = accounts.gate(&id, Some(pulls), None);
-        let lease = gate.acquire(Claim { pulls: 2, priority: 0 }, Mode::Defer).await.unwrap();
-        let pull = Pull { flight: lease.spend().await.ok(), left: false };
+        let lease = gate.acquire(PullRequest { pulls: 2, priority: 0 }, WaitMode::Defer).await.unwrap();
+        let pull = MeteredPull { flight: lease.spend().await.ok(), left: false };
         assert_eq!((lease.granted(), gate.standing().remaining), (1, Some(4)));
         drop(pull);
         assert_eq!((lease.granted(), gate.standing().remaining, gate.standing().spent), (2, Some(5), 0));
-        let mut pull = Pull { flight: lease.spend().await.ok(), left: false };
+        let mut pull = MeteredPull { flight: lease.spend().await.ok(), left: false };
         assert!(pull.leaves());
         drop(pull);
         drop(lease);

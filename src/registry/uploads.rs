@@ -19,8 +19,11 @@ use super::counters::RequestKind;
 use super::error;
 use super::link;
 use super::store::RegistryStore;
-use super::transport::{Answer, Attempt, Call, Claim, EMPTY, Feed, Lane, Patience, Progress, Trouble, commit_time};
-use crate::content::{self, BlobStream, Charge, Descriptor, Digest, OpenBlob, Place, Verified};
+use super::transport::{
+    AttemptOutcome, ConnectionKind, EMPTY, OpenResponse, PermitRequest, RegistryRequest, RetryBudget, RetryableError, UploadBody,
+    UploadProgress, commit_time,
+};
+use crate::content::{self, BlobStream, Descriptor, Digest, OpenBlob, Repository, RequestContext, Verified};
 use crate::{Kind, Result, Side};
 
 pub(super) const START: &str = "start upload";
@@ -32,13 +35,13 @@ const MOUNT: &str = "mount blob";
 const MOST_LOGINS: u32 = 2;
 
 /// One blob on its way to one repository.
-struct Upload<'a> {
+struct BlobUpload<'a> {
     store: &'a RegistryStore,
-    place: &'a Place,
+    place: &'a Repository,
     scopes: Scopes,
     blob: &'a Descriptor,
     open: &'a dyn OpenBlob,
-    charge: &'a Charge,
+    charge: &'a RequestContext,
     /// The bytes of a small blob, once they have come: sent again, they are not read again.
     kept: Kept,
 }
@@ -51,10 +54,10 @@ const SMALL: u64 = 1024 * 1024;
 type Kept = Arc<Mutex<Vec<Bytes>>>;
 
 /// What one turn came to.
-enum Turn {
+enum UploadTurn {
     Done,
     /// Another may succeed; when the failed one was sent, and whether every byte had left.
-    Again(Trouble, Instant, bool),
+    Again(RetryableError, Instant, bool),
     /// Another is due at once: the login was renewed.
     LoggedIn,
     /// Another is due at once, by PATCH.
@@ -63,15 +66,15 @@ enum Turn {
 
 impl RegistryStore {
     /// Puts the blob that `open` gives into `place`.
-    pub(super) async fn upload(&self, place: &Place, blob: &Descriptor, open: &dyn OpenBlob, charge: &Charge) -> Result<()> {
+    pub(super) async fn upload(&self, place: &Repository, blob: &Descriptor, open: &dyn OpenBlob, charge: &RequestContext) -> Result<()> {
         // No session is opened for what cannot be checked on the way.
         content::checkable(blob, Side::Upstream).map_err(|error| error.subject(&*charge.image))?;
-        let upload = Upload { store: self, place, scopes: Scopes::push(place.as_str()), blob, open, charge, kept: Kept::default() };
+        let upload = BlobUpload { store: self, place, scopes: Scopes::push(place.as_str()), blob, open, charge, kept: Kept::default() };
         upload.run().await.map_err(|error| if error.side() == self.transport.side { named(error, &blob.digest) } else { error })
     }
 
     /// Asks for a blob of `from` to be had in `to` too. `false`: not so; it has to be copied.
-    pub(super) async fn mount(&self, from: &Place, to: &Place, digest: &Digest, charge: &Charge) -> Result<bool> {
+    pub(super) async fn mount(&self, from: &Repository, to: &Repository, digest: &Digest, charge: &RequestContext) -> Result<bool> {
         let host = &self.transport.host;
         if !host.mounts() {
             return Ok(false);
@@ -79,7 +82,7 @@ impl RegistryStore {
         let scopes = Scopes::mount(to.as_str(), from.as_str());
         let mut url = host.url(&format!("{to}/blobs/uploads/"));
         url.query_pairs_mut().append_pair("mount", digest.as_str()).append_pair("from", from.as_str());
-        let call = Call::new((RequestKind::Mount, MOUNT, Method::POST), url, to, &scopes, charge);
+        let call = RegistryRequest::new((RequestKind::Mount, MOUNT, Method::POST), url, to, &scopes, charge);
         let done = match self.transport.send(&call, &mut host.patience()).await {
             Ok(answer) if answer.status == StatusCode::CREATED => true,
             Ok(answer) => {
@@ -106,7 +109,7 @@ impl RegistryStore {
     }
 
     /// Where the answer says to go on: relative to what was asked, and only where a registry may send us.
-    pub(super) async fn location(&self, answer: &Answer, call: &Call<'_>) -> Result<Url> {
+    pub(super) async fn location(&self, answer: &OpenResponse, call: &RegistryRequest<'_>) -> Result<Url> {
         let topic = self.transport.topic(call);
         let location = answer.headers.get(LOCATION).map(link::address);
         let location = location.ok_or_else(|| topic.error(Kind::Refused, "the registry opened an upload, but said no Location"))?;
@@ -118,16 +121,16 @@ impl RegistryStore {
 
     /// Gives an upload session back. A courtesy, asked once: the specification lets registries have no DELETE, and sessions
     /// end by themselves.
-    pub(super) async fn cancel(&self, session: Url, place: &Place, scopes: &Scopes, charge: &Charge) {
-        let call = Call::new((RequestKind::BlobPut, UPLOAD, Method::DELETE), session, place, scopes, charge);
-        let mut once = Patience::new(self.transport.host.retry, 1);
+    pub(super) async fn cancel(&self, session: Url, place: &Repository, scopes: &Scopes, charge: &RequestContext) {
+        let call = RegistryRequest::new((RequestKind::BlobPut, UPLOAD, Method::DELETE), session, place, scopes, charge);
+        let mut once = RetryBudget::new(self.transport.host.retry, 1);
         if let Err(error) = self.transport.send(&call, &mut once).await {
             tracing::debug!(%error, "the upload session could not be given back");
         }
     }
 }
 
-impl Upload<'_> {
+impl BlobUpload<'_> {
     /// Turns, until one succeeds or the retry budget is spent. The short requests of a turn have budgets of their own: that a session
     /// took three attempts to open says nothing about the bytes.
     async fn run(&self) -> Result<()> {
@@ -138,20 +141,20 @@ impl Upload<'_> {
         loop {
             let by_patch = transport.host.patches();
             match self.turn(by_patch, hold).await? {
-                Turn::Done => return Ok(()),
-                Turn::TooLarge => transport.host.patch_from_now_on(),
-                Turn::LoggedIn if logins < MOST_LOGINS => logins += 1,
-                Turn::LoggedIn => {
+                UploadTurn::Done => return Ok(()),
+                UploadTurn::TooLarge => transport.host.patch_from_now_on(),
+                UploadTurn::LoggedIn if logins < MOST_LOGINS => logins += 1,
+                UploadTurn::LoggedIn => {
                     let topic = transport.topic_of(UPLOAD, Some(self.place), self.charge);
                     return Err(topic.error(Kind::Unauthorized, "the registry refuses each login as soon as it is used").status(401));
                 }
-                Turn::Again(trouble, sent, all_left) => {
+                UploadTurn::Again(trouble, sent, all_left) => {
                     // Perhaps it was answered and closed while the body was still on its way (413 of a proxy), and the break
                     // was seen before the answer. Next time the body waits for such an answer, as curl's does after
                     // `Expect: 100-continue`.
                     hold = trouble.is_broken() && !all_left;
                     let topic = transport.topic_of(UPLOAD, Some(self.place), self.charge);
-                    transport.stumble(&topic, &mut patience, trouble, sent).await?;
+                    transport.retry_after_failure(&topic, &mut patience, trouble, sent).await?;
                     // If only the answer was lost, the blob is there, and is not read from the upstream a second time.
                     if all_left && self.store.head_blob(self.place, &self.blob.digest, self.charge).await? {
                         return Ok(());
@@ -190,7 +193,7 @@ impl Upload<'_> {
     }
 
     /// One session from its POST to its end.
-    async fn turn(&self, by_patch: bool, hold: bool) -> Result<Turn> {
+    async fn turn(&self, by_patch: bool, hold: bool) -> Result<UploadTurn> {
         let transport = &self.store.transport;
         let session = self.start().await?;
         if self.blob.size == 0 {
@@ -206,15 +209,15 @@ impl Upload<'_> {
                 return Err(error.subject(&*self.charge.image));
             }
         };
-        let progress = Progress::new(self.blob.size);
-        let feed = Feed::new(source, Arc::clone(&progress), Arc::clone(&self.charge.tally), transport.host.pipes.clone());
+        let progress = UploadProgress::new(self.blob.size);
+        let feed = UploadBody::new(source, Arc::clone(&progress), Arc::clone(&self.charge.tally), transport.host.pipes.clone());
         let feed = if hold { feed.hold(transport.host.retry.base) } else { feed };
         let method = if by_patch { Method::PATCH } else { Method::PUT };
         let url = if by_patch { session.clone() } else { with_digest(session.clone(), &self.blob.digest) };
         let mut call = self.call(UPLOAD, method, url);
         call.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-        call.lane = Lane::Bulk;
-        call.claim = Claim::Fed;
+        call.lane = ConnectionKind::Bulk;
+        call.claim = PermitRequest::Fed;
         let attempt = transport.stream(&call, feed, &progress, self.blob.size).await?;
         if let Some(error) = progress.take_failure() {
             // Whatever the registry made of the end of the body: this is why it ended.
@@ -222,41 +225,45 @@ impl Upload<'_> {
             return Err(error.subject(&*self.charge.image));
         }
         match attempt {
-            Attempt::Answer(answer) if by_patch => self.commit(*answer, &call).await,
-            Attempt::Answer(answer) if progress.complete() => self.stored(&answer).map(|()| Turn::Done),
+            AttemptOutcome::Answer(answer) if by_patch => self.commit(*answer, &call).await,
+            AttemptOutcome::Answer(answer) if progress.complete() => self.stored(&answer).map(|()| UploadTurn::Done),
             // Stored without all of its bytes: perhaps it had them. Then it says so when asked; if not, this has failed.
-            Attempt::Answer(answer) => Ok(Turn::Again(lost("the registry answered before it had the whole blob"), answer.sent, true)),
-            Attempt::LoggedIn(_) => Ok(Turn::LoggedIn),
-            // Uploads spend no pulls; should it happen, the same request is made again.
-            Attempt::NotSent => Ok(Turn::LoggedIn),
-            Attempt::Trouble(trouble, sent) => Ok(Turn::Again(trouble, sent, progress.complete())),
-            Attempt::Refused(refusal, _) if refusal.status == 413 && !by_patch && transport.host.takes_patches() => {
-                self.give_back(session).await;
-                Ok(Turn::TooLarge)
+            AttemptOutcome::Answer(answer) => {
+                Ok(UploadTurn::Again(lost("the registry answered before it had the whole blob"), answer.sent, true))
             }
-            Attempt::Refused(refusal, _) => match error::refused(&topic, &refusal) {
-                error if error.kind() == Kind::UploadLost => Ok(Turn::Again(Trouble::Answer(refusal), Instant::now(), progress.complete())),
+            AttemptOutcome::LoggedIn(_) => Ok(UploadTurn::LoggedIn),
+            // Uploads spend no pulls; should it happen, the same request is made again.
+            AttemptOutcome::NotSent => Ok(UploadTurn::LoggedIn),
+            AttemptOutcome::Trouble(trouble, sent) => Ok(UploadTurn::Again(trouble, sent, progress.complete())),
+            AttemptOutcome::Refused(refusal, _) if refusal.status == 413 && !by_patch && transport.host.takes_patches() => {
+                self.give_back(session).await;
+                Ok(UploadTurn::TooLarge)
+            }
+            AttemptOutcome::Refused(refusal, _) => match error::refused(&topic, &refusal) {
+                error if error.kind() == Kind::UploadLost => {
+                    Ok(UploadTurn::Again(RetryableError::Answer(refusal), Instant::now(), progress.complete()))
+                }
                 error => Err(error),
             },
         }
     }
 
     /// The last request of an upload by PATCH.
-    async fn commit(&self, answer: Answer, patched: &Call<'_>) -> Result<Turn> {
+    async fn commit(&self, answer: OpenResponse, patched: &RegistryRequest<'_>) -> Result<UploadTurn> {
         let session = self.store.location(&answer, patched).await?;
         drop(answer);
         self.put_empty(session).await
     }
 
     /// PUT without a body: ends the session.
-    async fn put_empty(&self, session: Url) -> Result<Turn> {
+    async fn put_empty(&self, session: Url) -> Result<UploadTurn> {
         let mut call = self.call(UPLOAD, Method::PUT, with_digest(session, &self.blob.digest));
         call.grace = commit_time(self.blob.size);
         match self.store.transport.send(&call, &mut self.store.transport.host.patience()).await {
-            Ok(answer) => self.stored(&answer).map(|()| Turn::Done),
+            Ok(answer) => self.stored(&answer).map(|()| UploadTurn::Done),
             // An earlier attempt of this very request may have ended the session: then the blob is there.
             Err(error) if error.kind() == Kind::UploadLost => {
-                Ok(Turn::Again(lost(&format!("the upload session is gone: {}", error.message())), Instant::now(), true))
+                Ok(UploadTurn::Again(lost(&format!("the upload session is gone: {}", error.message())), Instant::now(), true))
             }
             Err(error) => Err(error),
         }
@@ -279,7 +286,7 @@ impl Upload<'_> {
             // A session is opened with 202; a bare 200 is something else's answer.
             let (trouble, sent) = (answer.broken(EMPTY), answer.sent);
             drop(answer);
-            transport.stumble(&transport.topic(&call), &mut patience, trouble, sent).await?;
+            transport.retry_after_failure(&transport.topic(&call), &mut patience, trouble, sent).await?;
         }
     }
 
@@ -287,12 +294,12 @@ impl Upload<'_> {
         self.store.cancel(session, self.place, &self.scopes, self.charge).await;
     }
 
-    fn call(&self, operation: &'static str, method: Method, url: Url) -> Call<'_> {
-        Call::new((RequestKind::BlobPut, operation, method), url, self.place, &self.scopes, self.charge)
+    fn call(&self, operation: &'static str, method: Method, url: Url) -> RegistryRequest<'_> {
+        RegistryRequest::new((RequestKind::BlobPut, operation, method), url, self.place, &self.scopes, self.charge)
     }
 
     /// The registry says that it has the blob; if it says its digest too, that must be the blob's.
-    fn stored(&self, answer: &Answer) -> Result<()> {
+    fn stored(&self, answer: &OpenResponse) -> Result<()> {
         let said = answer.header("docker-content-digest").and_then(|said| Digest::parse(said.trim()).ok());
         match said {
             Some(said) if said.algorithm() == self.blob.digest.algorithm() && said != self.blob.digest => {
@@ -304,8 +311,8 @@ impl Upload<'_> {
     }
 }
 
-fn lost(how: &str) -> Trouble {
-    Trouble::Lost(how.to_owned())
+fn lost(how: &str) -> RetryableError {
+    RetryableError::Lost(how.to_owned())
 }
 
 /// The session's address with the digest that ends it; what its query says already stays as it is.

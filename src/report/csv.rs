@@ -1,6 +1,6 @@
 //! The report as CSV: a row an image, nested values as columns of their own, lists joined by `;`.
 
-use super::{Outcome, Status};
+use super::{ImageOutcome, Status};
 
 const COLUMNS: [&str; 21] = [
     "source",
@@ -27,14 +27,14 @@ const COLUMNS: [&str; 21] = [
 ];
 
 /// The whole file.
-pub(super) fn rows(images: &[Outcome]) -> Result<Vec<u8>, String> {
+pub(super) fn rows(images: &[ImageOutcome]) -> Result<Vec<u8>, String> {
     let mut writer = csv::Writer::from_writer(vec![]);
     let written = writer.write_record(COLUMNS).and_then(|()| images.iter().try_for_each(|image| writer.write_record(row(image))));
     written.map_err(|error| error.to_string())?;
     writer.into_inner().map_err(|error| error.to_string())
 }
 
-fn row(image: &Outcome) -> [String; 21] {
+fn row(image: &ImageOutcome) -> [String; 21] {
     let digest = |digest: &Option<crate::content::Digest>| digest.as_ref().map(ToString::to_string).unwrap_or_default();
     let text = |text: &Option<String>| text.clone().unwrap_or_default();
     let error = image.error.as_ref();
@@ -75,7 +75,7 @@ pub(crate) fn is_empty_failed_list(list: &[u8]) -> bool {
 ///
 /// # Errors
 /// Never in practice: writing to memory.
-pub fn failed_list(images: &[Outcome]) -> Result<Vec<u8>, String> {
+pub fn failed_list(images: &[ImageOutcome]) -> Result<Vec<u8>, String> {
     let mut writer = csv::WriterBuilder::new().has_headers(false).from_writer(vec![]);
     let undelivered = images.iter().filter(|image| matches!(image.status, Status::Failed | Status::Deferred));
     let written = writer

@@ -10,7 +10,7 @@ mod run;
 
 pub use self::csv::failed_list;
 pub(crate) use self::csv::is_empty_failed_list;
-pub use outcome::{Again, Held, Outcome, Status};
+pub use outcome::{ImageOutcome, RepeatEntry, Status, TargetContent};
 pub(crate) use run::is_csv;
 pub use run::{PullRow, RegistryRow, Requests, RunReport, Totals};
 
@@ -44,7 +44,7 @@ pub enum Event<'a> {
         /// The upstream's host.
         upstream: &'a str,
         /// What is known.
-        standing: &'a crate::limits::Standing,
+        standing: &'a crate::limits::AccountStatus,
     },
     /// A line's terms choose nothing, and its rule allows that.
     Empty {
@@ -60,7 +60,7 @@ pub enum Event<'a> {
         /// The upstream's host.
         upstream: &'a str,
         /// What became of it.
-        outcome: &'a Outcome,
+        outcome: &'a ImageOutcome,
     },
 }
 
@@ -72,8 +72,8 @@ pub trait Reporter: Send + Sync {
 
 /// Tells nobody.
 #[derive(Debug, Default)]
-pub struct Silent;
+pub struct SilentReporter;
 
-impl Reporter for Silent {
+impl Reporter for SilentReporter {
     fn event(&self, _: &Event<'_>) {}
 }

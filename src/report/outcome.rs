@@ -4,7 +4,7 @@ use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 
 use crate::Error;
-use crate::content::{Digest, Place, Referrer};
+use crate::content::{Digest, Referrer, Repository};
 use crate::name::Reference;
 
 /// The words of a report's `status`.
@@ -39,7 +39,7 @@ impl Status {
 /// A row of the report: one image, or one list line that named none. Field names and order are the contract's
 /// ("Output" in the product description).
 #[derive(Debug, Clone, Serialize)]
-pub struct Outcome {
+pub struct ImageOutcome {
     /// The normalised name of what was asked for; the line's text if it did not parse.
     pub source: String,
     /// Where it goes, as the target's users write it; empty if that is not known.
@@ -77,17 +77,17 @@ pub struct Outcome {
     pub error: Option<Error>,
     /// The list line that asks for it again.
     #[serde(skip)]
-    pub again: Again,
+    pub again: RepeatEntry,
     /// Where it is at the target, and what belongs to it; `None` if that is not known.
     #[serde(skip)]
-    pub held: Option<Held>,
+    pub held: Option<TargetContent>,
 }
 
 /// Where an image is at the target, and what belongs to it.
 #[derive(Debug, Clone)]
-pub struct Held {
+pub struct TargetContent {
     /// Its repository, prefix included.
-    pub place: Place,
+    pub place: Repository,
     /// Its name there; `None` for an entry of which it is not known which images it means.
     pub reference: Option<Reference>,
     /// The referrers delivered with it.
@@ -96,7 +96,7 @@ pub struct Held {
 
 /// A list line, as `--failed` writes it.
 #[derive(Debug, Clone, Default, Serialize)]
-pub struct Again {
+pub struct RepeatEntry {
     /// `image`
     pub image: String,
     /// `tags`
@@ -111,12 +111,12 @@ pub struct Again {
     pub priority: i64,
 }
 
-impl Outcome {
+impl ImageOutcome {
     /// A row for `source` that has not been worked on.
     pub fn new(source: impl Into<String>, target: impl Into<String>, file: impl Into<String>, line: usize) -> Self {
         let source = source.into();
-        Outcome {
-            again: Again { image: source.clone(), ..Again::default() },
+        ImageOutcome {
+            again: RepeatEntry { image: source.clone(), ..RepeatEntry::default() },
             source,
             target: target.into(),
             rule: None,

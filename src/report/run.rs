@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::{Outcome, Status};
+use super::{ImageOutcome, Status};
 use crate::{Error, Result};
 
 /// What a run did. Serialises to the contract's report, version 1.
@@ -25,7 +25,7 @@ pub struct RunReport {
     /// Sums.
     pub totals: Totals,
     /// One row per image, in list order.
-    pub images: Vec<Outcome>,
+    pub images: Vec<ImageOutcome>,
     /// One row per registry and account.
     pub registries: Vec<RegistryRow>,
 }
@@ -59,7 +59,7 @@ pub struct Totals {
 
 impl Totals {
     /// Counts `outcome` by its status.
-    pub fn count(&mut self, outcome: &Outcome) {
+    pub fn count(&mut self, outcome: &ImageOutcome) {
         self.images += 1;
         *match outcome.status {
             Status::Copied => &mut self.copied,
@@ -71,7 +71,7 @@ impl Totals {
     }
 
     /// Counts all rows anew.
-    pub fn recount(&mut self, rows: &[Outcome]) {
+    pub fn recount(&mut self, rows: &[ImageOutcome]) {
         let none = Totals::default();
         let Totals { images, copied, current, warmed, deferred, failed, .. } = none;
         *self = Totals { images, copied, current, warmed, deferred, failed, ..*self };
@@ -165,12 +165,12 @@ mod tests {
     use super::*;
 
     fn report() -> RunReport {
-        let failed = Outcome::new("docker.io/library/a:1", "r.io/library/a:1", "l.txt", 1).failed(
+        let failed = ImageOutcome::new("docker.io/library/a:1", "r.io/library/a:1", "l.txt", 1).failed(
             Error::new(crate::Side::Upstream, "get manifest", crate::Kind::NotFound, "gone, \"really\"")
                 .status(404)
                 .code("MANIFEST_UNKNOWN"),
         );
-        let mut current = Outcome::new("docker.io/library/b:1", "r.io/library/b:1", "l.txt", 2);
+        let mut current = ImageOutcome::new("docker.io/library/b:1", "r.io/library/b:1", "l.txt", 2);
         current.status = Status::Current;
         current.platforms = vec!["linux/amd64".into(), "linux/arm64".into()];
         let images = vec![failed, current];

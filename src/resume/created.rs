@@ -21,21 +21,21 @@ const MOST_BYTES: u64 = 16 * 1024 * 1024;
 #[derive(Debug)]
 pub struct CreatedDates {
     /// None: nothing outlives the run.
-    journal: Option<JsonLines<Line>>,
+    journal: Option<JsonLines<CreatedLine>>,
     /// None until somebody asks: most runs choose nothing by date.
     known: Mutex<Option<HashMap<Digest, Option<Timestamp>>>>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Line {
+struct CreatedLine {
     digest: Digest,
     /// RFC 3339; null: the image has no date.
     created: Option<String>,
 }
 
-impl Line {
+impl CreatedLine {
     fn new(digest: &Digest, created: Option<Timestamp>) -> Self {
-        Line { digest: digest.clone(), created: created.map(|at| at.to_string()) }
+        CreatedLine { digest: digest.clone(), created: created.map(|at| at.to_string()) }
     }
 
     fn read(self) -> Option<(Digest, Option<Timestamp>)> {
@@ -64,7 +64,7 @@ impl CreatedDates {
         let before = known.get_or_insert_default().insert(digest.clone(), created);
         if before != Some(created)
             && let Some(journal) = &self.journal
-            && let Err(error) = journal.append(&Line::new(digest, created))
+            && let Err(error) = journal.append(&CreatedLine::new(digest, created))
         {
             tracing::debug!(%error, path = %journal.path().display(), "could not keep a creation date");
         }
@@ -77,7 +77,7 @@ impl CreatedDates {
     }
 }
 
-fn load(journal: &JsonLines<Line>, most: u64) -> HashMap<Digest, Option<Timestamp>> {
+fn load(journal: &JsonLines<CreatedLine>, most: u64) -> HashMap<Digest, Option<Timestamp>> {
     let lines = journal.read().and_then(|read| match read.bytes > most {
         true => journal.rewrite(newer_half),
         false => Ok(read.values),
@@ -86,10 +86,10 @@ fn load(journal: &JsonLines<Line>, most: u64) -> HashMap<Digest, Option<Timestam
         tracing::debug!(%error, path = %journal.path().display(), "could not read or shorten the creation dates");
         vec![]
     });
-    lines.into_iter().filter_map(Line::read).collect()
+    lines.into_iter().filter_map(CreatedLine::read).collect()
 }
 
-fn newer_half(mut lines: Vec<Line>) -> Vec<Line> {
+fn newer_half(mut lines: Vec<CreatedLine>) -> Vec<CreatedLine> {
     lines.split_off(lines.len().div_ceil(2))
 }
 
@@ -155,7 +155,7 @@ mod tests {
     fn a_file_that_has_grown_too_large_keeps_its_newer_half() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("created.jsonl");
-        let lines: Vec<String> = (0..9).map(|n| serde_json::to_string(&Line::new(&digest(n), None)).unwrap() + "\n").collect();
+        let lines: Vec<String> = (0..9).map(|n| serde_json::to_string(&CreatedLine::new(&digest(n), None)).unwrap() + "\n").collect();
         std::fs::write(&path, lines.concat()).unwrap();
         let (journal, length) = (JsonLines::new(folder.path(), NAME), lines.concat().len() as u64);
         assert_eq!(load(&journal, length).len(), 9);

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::JsonLines;
-use crate::content::{Digest, Place};
+use crate::content::{Digest, Repository};
 use crate::{Error, Result};
 
 /// The file's name in the state directory.
@@ -26,7 +26,7 @@ const RENEWED: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// What is remembered of a delivered image.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Delivery {
+pub struct DeliveredRecord {
     /// When it was first delivered.
     pub at: Timestamp,
     /// The manifests below it that may have referrers of their own.
@@ -36,7 +36,7 @@ pub struct Delivery {
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Line {
+struct DeliveredLine {
     /// `target repository@digest`
     image: String,
     /// Times in RFC 3339.
@@ -51,11 +51,11 @@ struct Line {
 /// The deliveries into one target.
 #[derive(Debug)]
 pub struct Deliveries {
-    journal: JsonLines<Line>,
+    journal: JsonLines<DeliveredLine>,
     /// What the target is called in the file.
     target: String,
     /// Read when the first image is asked about.
-    known: Mutex<Option<HashMap<String, (Delivery, Timestamp)>>>,
+    known: Mutex<Option<HashMap<String, (DeliveredRecord, Timestamp)>>>,
 }
 
 impl Deliveries {
@@ -69,18 +69,18 @@ impl Deliveries {
     }
 
     /// What is known of an image there; `None` if this is the first time that anybody asks.
-    pub fn of(&self, place: &Place, digest: &Digest) -> Option<Delivery> {
+    pub fn of(&self, place: &Repository, digest: &Digest) -> Option<DeliveredRecord> {
         self.known().as_ref()?.get(&self.key(place, digest)).map(|(delivery, _)| delivery.clone())
     }
 
     /// The image is there, at `now`. The time of its first delivery stays what it is. A failure to write it down costs requests later.
-    pub fn note(&self, place: &Place, digest: &Digest, children: Vec<Digest>, gone: Vec<Digest>, now: Timestamp) {
+    pub fn note(&self, place: &Repository, digest: &Digest, children: Vec<Digest>, gone: Vec<Digest>, now: Timestamp) {
         let key = self.key(place, digest);
         let mut known = self.known();
         let Some(known) = known.as_mut() else { return };
         // A time to come is no time of a delivery: a clock was wrong.
         let before = known.get(&key).filter(|(before, _)| before.at <= now);
-        let delivery = Delivery { at: before.map_or(now, |(before, _)| before.at), children, gone };
+        let delivery = DeliveredRecord { at: before.map_or(now, |(before, _)| before.at), children, gone };
         if before.is_some_and(|(before, seen)| *before == delivery && *seen <= now && now.duration_since(*seen).unsigned_abs() < RENEWED) {
             return;
         }
@@ -91,11 +91,11 @@ impl Deliveries {
         }
     }
 
-    fn key(&self, place: &Place, digest: &Digest) -> String {
+    fn key(&self, place: &Repository, digest: &Digest) -> String {
         format!("{} {place}@{digest}", self.target)
     }
 
-    fn known(&self) -> MutexGuard<'_, Option<HashMap<String, (Delivery, Timestamp)>>> {
+    fn known(&self) -> MutexGuard<'_, Option<HashMap<String, (DeliveredRecord, Timestamp)>>> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.is_none() {
             *known = Some(read(&self.journal, Timestamp::now()));
@@ -104,10 +104,10 @@ impl Deliveries {
     }
 }
 
-type Known = HashMap<String, (Delivery, Timestamp)>;
+type Known = HashMap<String, (DeliveredRecord, Timestamp)>;
 
 /// What the journal says. One that is half full of what nobody needs is written anew.
-fn read(journal: &JsonLines<Line>, now: Timestamp) -> Known {
+fn read(journal: &JsonLines<DeliveredLine>, now: Timestamp) -> Known {
     let read = journal.read().unwrap_or_else(|error| {
         tracing::debug!(%error, "could not read the list of deliveries");
         super::lines::Read::default()
@@ -115,7 +115,8 @@ fn read(journal: &JsonLines<Line>, now: Timestamp) -> Known {
     let known = latest(read.values, now);
     if read.lines > 2 * known.len() {
         let rewritten = journal.rewrite(|lines| {
-            let mut lines: Vec<Line> = latest(lines, now).iter().map(|(image, (delivery, seen))| line(image, delivery, *seen)).collect();
+            let mut lines: Vec<DeliveredLine> =
+                latest(lines, now).iter().map(|(image, (delivery, seen))| line(image, delivery, *seen)).collect();
             lines.sort_by(|a, b| a.image.cmp(&b.image));
             lines
         });
@@ -127,20 +128,20 @@ fn read(journal: &JsonLines<Line>, now: Timestamp) -> Known {
 }
 
 /// The last line of each image that is not forgotten.
-fn latest(lines: Vec<Line>, now: Timestamp) -> Known {
+fn latest(lines: Vec<DeliveredLine>, now: Timestamp) -> Known {
     let mut known = Known::new();
-    for Line { image, at, seen, children, gone } in lines {
+    for DeliveredLine { image, at, seen, children, gone } in lines {
         if let (Ok(at), Ok(seen)) = (at.parse(), seen.parse()) {
-            known.insert(image, (Delivery { at, children, gone }, seen));
+            known.insert(image, (DeliveredRecord { at, children, gone }, seen));
         }
     }
     known.retain(|_, (_, seen)| now.duration_since(*seen).unsigned_abs() < FORGOTTEN);
     known
 }
 
-fn line(image: &str, delivery: &Delivery, seen: Timestamp) -> Line {
-    let Delivery { at, children, gone } = delivery.clone();
-    Line { image: image.to_owned(), at: at.to_string(), seen: seen.to_string(), children, gone }
+fn line(image: &str, delivery: &DeliveredRecord, seen: Timestamp) -> DeliveredLine {
+    let DeliveredRecord { at, children, gone } = delivery.clone();
+    DeliveredLine { image: image.to_owned(), at: at.to_string(), seen: seen.to_string(), children, gone }
 }
 
 #[cfg(test)]
@@ -158,7 +159,7 @@ mod tests {
     #[test]
     fn the_first_delivery_counts_and_is_written_once() {
         let folder = tempfile::tempdir().unwrap();
-        let (place, digest) = (Place::new("m/app"), Digest::sha256(b"x"));
+        let (place, digest) = (Repository::new("m/app"), Digest::sha256(b"x"));
         let (first, now) = (Timestamp::now() - Duration::from_secs(86_400), Timestamp::now());
         let book = Deliveries::open(folder.path(), "r.example").unwrap();
         assert_eq!(book.of(&place, &digest), None);
@@ -169,17 +170,17 @@ mod tests {
         let again = Deliveries::open(folder.path(), "r.example").unwrap().of(&place, &digest).unwrap();
         assert_eq!((again.at, again.children.len()), (first, 1));
         assert_eq!(Deliveries::open(folder.path(), "other.example").unwrap().of(&place, &digest), None);
-        assert_eq!(book.of(&Place::new("m/other"), &digest), None);
+        assert_eq!(book.of(&Repository::new("m/other"), &digest), None);
     }
 
     #[test]
     fn what_was_long_not_met_goes_and_torn_lines_count_for_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        let (place, digest) = (Place::new("a"), Digest::sha256(b"x"));
+        let (place, digest) = (Repository::new("a"), Digest::sha256(b"x"));
         let now = Timestamp::now();
         let at = |days: u64| now - Duration::from_secs(days * 86_400);
-        let delivery = Delivery { at: at(200), children: vec![], gone: vec![] };
-        let text = |line: Line| serde_json::to_string(&line).unwrap() + "\n";
+        let delivery = DeliveredRecord { at: at(200), children: vec![], gone: vec![] };
+        let text = |line: DeliveredLine| serde_json::to_string(&line).unwrap() + "\n";
         let kept = text(line(&format!("t a@{digest}"), &delivery, at(80)));
         let text = [text(line("t b@x", &delivery, at(95))), "{\"image\":\"t".to_owned() + "\n", kept.clone()].concat();
         std::fs::write(folder.path().join(NAME), text).unwrap();
@@ -194,7 +195,7 @@ mod tests {
     #[test]
     fn a_time_to_come_is_no_time_of_a_delivery() {
         let folder = tempfile::tempdir().unwrap();
-        let (place, digest) = (Place::new("a"), Digest::sha256(b"x"));
+        let (place, digest) = (Repository::new("a"), Digest::sha256(b"x"));
         let book = Deliveries::open(folder.path(), "t").unwrap();
         book.note(&place, &digest, vec![], vec![], time("2999-01-01T00:00:00Z"));
         let now = Timestamp::now();

@@ -8,7 +8,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::content::{BlobStream, Charge, Descriptor, Digest, DigestTags, MAX_MANIFEST, Manifest, Place, ReferrerList, Source};
+use crate::content::{
+    BlobStream, Descriptor, Digest, DigestTags, MAX_MANIFEST, Manifest, ReferrerList, Repository, RequestContext, Source,
+};
 use crate::folder;
 use crate::name::Reference;
 use crate::{Error, Result, Side};
@@ -19,11 +21,11 @@ const KEEP: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// A folder of manifests, one file each, named by digest. The media type, which the bytes need not tell, is the file's
 /// first line.
 #[derive(Debug)]
-pub struct Kept {
+pub struct SavedManifests {
     folder: PathBuf,
 }
 
-impl Kept {
+impl SavedManifests {
     /// Opens (and makes) `folder`; what is older than 30 days is removed.
     ///
     /// # Errors
@@ -40,12 +42,12 @@ impl Kept {
         for entry in std::fs::read_dir(folder).map_err(|error| Error::io("open state", folder, &error))?.flatten().filter(old) {
             let _ = std::fs::remove_file(entry.path());
         }
-        Ok(Kept { folder: folder.to_owned() })
+        Ok(SavedManifests { folder: folder.to_owned() })
     }
 
     /// `source`, with what is kept before it.
-    pub fn before<S: Source>(self: &Arc<Self>, source: Arc<S>) -> Keeping<S> {
-        Keeping { kept: Arc::clone(self), source }
+    pub fn before<S: Source>(self: &Arc<Self>, source: Arc<S>) -> SavingSource<S> {
+        SavingSource { kept: Arc::clone(self), source }
     }
 
     fn path(&self, digest: &Digest) -> PathBuf {
@@ -82,48 +84,48 @@ impl Kept {
 
 /// A source whose manifests are kept on the way, and read from there the next time.
 #[derive(Debug)]
-pub struct Keeping<S> {
-    kept: Arc<Kept>,
+pub struct SavingSource<S> {
+    kept: Arc<SavedManifests>,
     source: Arc<S>,
 }
 
 #[async_trait]
-impl<S: Source> Source for Keeping<S> {
+impl<S: Source> Source for SavingSource<S> {
     fn is_remote(&self) -> bool {
         self.source.is_remote()
     }
 
-    async fn resolve(&self, place: &Place, reference: &Reference, charge: &Charge) -> Result<Option<Descriptor>> {
+    async fn resolve(&self, place: &Repository, reference: &Reference, charge: &RequestContext) -> Result<Option<Descriptor>> {
         self.source.resolve(place, reference, charge).await
     }
 
-    async fn tags(&self, place: &Place, charge: &Charge) -> Result<Vec<String>> {
+    async fn tags(&self, place: &Repository, charge: &RequestContext) -> Result<Vec<String>> {
         self.source.tags(place, charge).await
     }
 
-    async fn referrers(&self, place: &Place, subject: &Digest, charge: &Charge) -> Result<Vec<Descriptor>> {
+    async fn referrers(&self, place: &Repository, subject: &Digest, charge: &RequestContext) -> Result<Vec<Descriptor>> {
         self.source.referrers(place, subject, charge).await
     }
 
     async fn listed_referrers(
         &self,
-        place: &Place,
+        place: &Repository,
         subject: &Digest,
         artifact_type: Option<&str>,
-        charge: &Charge,
+        charge: &RequestContext,
     ) -> Result<ReferrerList> {
         self.source.listed_referrers(place, subject, artifact_type, charge).await
     }
 
-    async fn find_tag(&self, place: &Place, tag: &str, charge: &Charge) -> Result<Option<Descriptor>> {
+    async fn find_tag(&self, place: &Repository, tag: &str, charge: &RequestContext) -> Result<Option<Descriptor>> {
         self.source.find_tag(place, tag, charge).await
     }
 
-    async fn digest_tags(&self, place: &Place, charge: &Charge) -> Result<Arc<DigestTags>> {
+    async fn digest_tags(&self, place: &Repository, charge: &RequestContext) -> Result<Arc<DigestTags>> {
         self.source.digest_tags(place, charge).await
     }
 
-    async fn manifest(&self, place: &Place, digest: &Digest, charge: &Charge) -> Result<Option<Manifest>> {
+    async fn manifest(&self, place: &Repository, digest: &Digest, charge: &RequestContext) -> Result<Option<Manifest>> {
         if let Some(manifest) = self.kept.load(digest) {
             return Ok(Some(manifest));
         }
@@ -134,11 +136,11 @@ impl<S: Source> Source for Keeping<S> {
         Ok(manifest)
     }
 
-    async fn blob(&self, place: &Place, blob: &Descriptor, offset: u64, charge: &Charge) -> Result<Option<BlobStream>> {
+    async fn blob(&self, place: &Repository, blob: &Descriptor, offset: u64, charge: &RequestContext) -> Result<Option<BlobStream>> {
         self.source.blob(place, blob, offset, charge).await
     }
 
-    fn at_hand(&self, manifest: &Digest) -> Option<Manifest> {
+    fn cached(&self, manifest: &Digest) -> Option<Manifest> {
         self.kept.load(manifest)
     }
 

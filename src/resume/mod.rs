@@ -10,8 +10,8 @@ mod pushes;
 mod warmed;
 
 pub use created::CreatedDates;
-pub use delivered::{Deliveries, Delivery};
-pub use kept::{Keeping, Kept};
+pub use delivered::{DeliveredRecord, Deliveries};
+pub use kept::{SavedManifests, SavingSource};
 pub(crate) use lines::JsonLines;
 pub use pushes::Pushes;
-pub use warmed::{Pulled, Warmed};
+pub use warmed::{WarmedRecord, WarmedRecords};

@@ -24,7 +24,7 @@ const KEEP: SignedDuration = SignedDuration::from_hours(366 * 24);
 
 /// A completed pull of one image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Pulled {
+pub struct WarmedRecord {
     /// The cache's host.
     pub cache: String,
     /// The repository there.
@@ -68,19 +68,19 @@ type Key = (String, String, String);
 
 /// The pulls that are known.
 #[derive(Debug, Default)]
-pub struct Warmed {
+pub struct WarmedRecords {
     /// Without: this run only.
-    journal: Option<JsonLines<Pulled>>,
-    known: Mutex<HashMap<Key, Pulled>>,
+    journal: Option<JsonLines<WarmedRecord>>,
+    known: Mutex<HashMap<Key, WarmedRecord>>,
 }
 
-impl Pulled {
+impl WarmedRecord {
     fn key(&self) -> Key {
         (self.cache.clone(), self.place.clone(), self.reference.clone())
     }
 }
 
-impl Warmed {
+impl WarmedRecords {
     /// Opens the file in this state folder, which is made if it is missing; `now` decides what is too old to be kept.
     ///
     /// # Errors
@@ -93,17 +93,17 @@ impl Warmed {
         let known = latest(read.values, now);
         if read.lines > known.len() + WORTHLESS {
             let rewritten = journal.rewrite(|pulls| {
-                let mut kept: Vec<(Key, Pulled)> = latest(pulls, now).into_iter().collect();
+                let mut kept: Vec<(Key, WarmedRecord)> = latest(pulls, now).into_iter().collect();
                 kept.sort_by(|(a, _), (b, _)| a.cmp(b));
                 kept.into_iter().map(|(_, pulled)| pulled).collect()
             });
             rewritten.map_err(|error| Error::io("keep what was warmed", &path, &error))?;
         }
-        Ok(Warmed { journal: Some(journal), known: Mutex::new(known) })
+        Ok(WarmedRecords { journal: Some(journal), known: Mutex::new(known) })
     }
 
     /// The last completed pull of `reference` at `place` through `cache`.
-    pub fn get(&self, cache: &str, place: &str, reference: &str) -> Option<Pulled> {
+    pub fn get(&self, cache: &str, place: &str, reference: &str) -> Option<WarmedRecord> {
         let key = (cache.to_owned(), place.to_owned(), reference.to_owned());
         self.known().get(&key).cloned()
     }
@@ -112,8 +112,8 @@ impl Warmed {
     ///
     /// # Errors
     /// If the file cannot be written: the image is pulled again by the next run.
-    pub fn add(&self, pulled: Pulled) -> Result<()> {
-        let append = |journal: &JsonLines<Pulled>| {
+    pub fn add(&self, pulled: WarmedRecord) -> Result<()> {
+        let append = |journal: &JsonLines<WarmedRecord>| {
             journal.append(&pulled).map_err(|error| Error::io("keep what was warmed", &journal.path(), &error))
         };
         let written = self.journal.as_ref().map_or(Ok(()), append);
@@ -121,13 +121,13 @@ impl Warmed {
         written
     }
 
-    fn known(&self) -> MutexGuard<'_, HashMap<Key, Pulled>> {
+    fn known(&self) -> MutexGuard<'_, HashMap<Key, WarmedRecord>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// The last pull of each name that is not too old.
-fn latest(pulls: Vec<Pulled>, now: Timestamp) -> HashMap<Key, Pulled> {
+fn latest(pulls: Vec<WarmedRecord>, now: Timestamp) -> HashMap<Key, WarmedRecord> {
     let fresh = pulls.into_iter().filter(|pulled| now.duration_since(pulled.at) < KEEP);
     fresh.map(|pulled| (pulled.key(), pulled)).collect()
 }
@@ -140,9 +140,9 @@ mod tests {
         "2026-03-01T02:00:00Z".parse().unwrap()
     }
 
-    fn pulled(reference: &str, n: u8) -> Pulled {
+    fn pulled(reference: &str, n: u8) -> WarmedRecord {
         let digest = Digest::sha256(&[n]);
-        Pulled {
+        WarmedRecord {
             cache: "cache.corp".into(),
             place: "m/app".into(),
             reference: reference.into(),
@@ -159,13 +159,13 @@ mod tests {
     #[test]
     fn what_is_added_is_there_for_the_next_run_and_the_later_line_counts() {
         let state = tempfile::tempdir().unwrap();
-        let first = Warmed::open(state.path(), now()).unwrap();
-        let other = Warmed::open(state.path(), now()).unwrap();
+        let first = WarmedRecords::open(state.path(), now()).unwrap();
+        let other = WarmedRecords::open(state.path(), now()).unwrap();
         first.add(pulled("v1", 1)).unwrap();
         other.add(pulled("v2", 2)).unwrap();
         first.add(pulled("v1", 3)).unwrap();
         assert_eq!(first.get("cache.corp", "m/app", "v2"), None);
-        let next = Warmed::open(state.path(), now()).unwrap();
+        let next = WarmedRecords::open(state.path(), now()).unwrap();
         assert_eq!(next.get("cache.corp", "m/app", "v1"), Some(pulled("v1", 3)));
         assert_eq!(next.get("cache.corp", "m/app", "v2"), Some(pulled("v2", 2)));
         assert_eq!(next.get("other.corp", "m/app", "v1"), None);
@@ -178,30 +178,30 @@ mod tests {
         let file = state.path().join("warmed.jsonl");
         let whole = serde_json::to_string(&pulled("v1", 1)).unwrap();
         std::fs::write(&file, format!("{whole}\n\u{fffd}\u{0}\n{{\"version\":2}}\n{}", &whole[..whole.len() / 2])).unwrap();
-        let warmed = Warmed::open(state.path(), now()).unwrap();
+        let warmed = WarmedRecords::open(state.path(), now()).unwrap();
         assert_eq!(warmed.get("cache.corp", "m/app", "v1"), Some(pulled("v1", 1)));
         // The torn line does not swallow the next one.
         warmed.add(pulled("v2", 2)).unwrap();
-        assert_eq!(Warmed::open(state.path(), now()).unwrap().get("cache.corp", "m/app", "v2"), Some(pulled("v2", 2)));
+        assert_eq!(WarmedRecords::open(state.path(), now()).unwrap().get("cache.corp", "m/app", "v2"), Some(pulled("v2", 2)));
     }
 
     #[test]
     fn worthless_lines_go_and_so_does_what_nobody_asked_for_in_a_year() {
         let state = tempfile::tempdir().unwrap();
         let file = state.path().join("warmed.jsonl");
-        let old = Pulled { at: "2024-01-01T00:00:00Z".parse().unwrap(), ..pulled("old", 9) };
+        let old = WarmedRecord { at: "2024-01-01T00:00:00Z".parse().unwrap(), ..pulled("old", 9) };
         let mut text = serde_json::to_string(&old).unwrap() + "\n";
         let line = serde_json::to_string(&pulled("v1", 1)).unwrap() + "\n";
         text.extend(std::iter::repeat_n(line.as_str(), WORTHLESS + 2));
         std::fs::write(&file, &text).unwrap();
-        let warmed = Warmed::open(state.path(), now()).unwrap();
+        let warmed = WarmedRecords::open(state.path(), now()).unwrap();
         assert!(warmed.get("cache.corp", "m/app", "v1").is_some() && warmed.get("cache.corp", "m/app", "old").is_none());
         assert_eq!(std::fs::read_to_string(&file).unwrap(), line);
     }
 
     #[test]
     fn without_a_file_a_run_knows_what_it_did_itself() {
-        let warmed = Warmed::default();
+        let warmed = WarmedRecords::default();
         warmed.add(pulled("v1", 1)).unwrap();
         assert_eq!(warmed.get("cache.corp", "m/app", "v1"), Some(pulled("v1", 1)));
     }
@@ -214,9 +214,9 @@ mod tests {
             text.truncate(cut);
             text.extend(bytes);
             std::fs::write(state.path().join("warmed.jsonl"), text).unwrap();
-            let warmed = Warmed::open(state.path(), now()).unwrap();
+            let warmed = WarmedRecords::open(state.path(), now()).unwrap();
             warmed.add(pulled("v2", 2)).unwrap();
-            let next = Warmed::open(state.path(), now()).unwrap();
+            let next = WarmedRecords::open(state.path(), now()).unwrap();
             proptest::prop_assert_eq!(next.get("cache.corp", "m/app", "v2"), Some(pulled("v2", 2)));
         }
     }

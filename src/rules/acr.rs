@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{Delivery, Finding, Rule, authentication};
+use super::{CacheRule, Delivery, RuleFinding, authentication};
 use crate::name::DOCKER_HUB;
 
 /// What is wrong with the name of a cache rule or credential set at Azure: 5 to 50 letters, digits and hyphens.
@@ -13,11 +13,11 @@ pub(super) fn name_problem(name: &str) -> Option<String> {
 }
 
 /// What Azure would refuse, or do otherwise than the rules say. What it thinks of credentials is [`super::check`]'s to say.
-pub(super) fn findings(rules: &[Arc<Rule>], writable: bool) -> Vec<Finding> {
+pub(super) fn findings(rules: &[Arc<CacheRule>], writable: bool) -> Vec<RuleFinding> {
     let mut findings = Vec::new();
-    let warm: Vec<&Arc<Rule>> = rules.iter().filter(|rule| rule.delivery == Delivery::Warm).collect();
+    let warm: Vec<&Arc<CacheRule>> = rules.iter().filter(|rule| rule.delivery == Delivery::Warm).collect();
     for (at, rule) in warm.iter().enumerate() {
-        let error = |message: String| Finding::error(rule.line, format!("rule \"{}\": {message}", rule.name));
+        let error = |message: String| RuleFinding::error(rule.line, format!("rule \"{}\": {message}", rule.name));
         findings.extend(name_problem(&rule.name).map(|why| error(format!("{why} (rename it as the cache rule is called there)"))));
         let in_the_way = warm[..at].iter().find(|other| other.target.encloses(&rule.target) || rule.target.encloses(&other.target));
         findings.extend(in_the_way.map(|other| {
@@ -30,7 +30,7 @@ pub(super) fn findings(rules: &[Arc<Rule>], writable: bool) -> Vec<Finding> {
         if authentication(host).is_none() {
             let message =
                 format!("rule \"{}\": {host} is not among the upstreams that Azure documents (use delivery = \"push\")", rule.name);
-            findings.push(Finding::warning(rule.line, message));
+            findings.push(RuleFinding::warning(rule.line, message));
         }
     }
     findings.extend(rules.iter().filter(|rule| rule.delivery == Delivery::Push).filter_map(|rule| closed(rule, &warm, writable)));
@@ -39,26 +39,26 @@ pub(super) fn findings(rules: &[Arc<Rule>], writable: bool) -> Vec<Finding> {
 
 /// A rule that pushes where a cache rule is: Azure refuses it (docs/registries.md, "Azure: what a pull does"), unless cache repositories are writable (a preview, for which az has
 /// `--writable-cache-repos`).
-fn closed(rule: &Rule, warm: &[&Arc<Rule>], writable: bool) -> Option<Finding> {
+fn closed(rule: &CacheRule, warm: &[&Arc<CacheRule>], writable: bool) -> Option<RuleFinding> {
     let owner = warm.iter().find(|owner| owner.target.rest(rule.target.prefix()).is_some() || owner.target.encloses(&rule.target))?;
     if writable {
         let message = format!(
             "rule \"{}\": it pushes into {}, where a cache rule is ({} of rule \"{}\", line {}): Azure takes that as `writable_cache` says",
             rule.name, rule.target, owner.target, owner.name, owner.line
         );
-        return Some(Finding::note(rule.line, message));
+        return Some(RuleFinding::note(rule.line, message));
     }
     let message = format!(
         "rule \"{}\": it pushes into {}, and Azure refuses pushes where a cache rule is: {} of rule \"{}\" (line {}) (make it warm, give it \
          another target, or set writable_cache = true in [target] if its cache repositories are writable)",
         rule.name, rule.target, owner.target, owner.name, owner.line
     );
-    Some(Finding::error(rule.line, message))
+    Some(RuleFinding::error(rule.line, message))
 }
 
 /// Where Azure puts `library/` into a name. `written` is the source as the file has it.
-pub(super) fn insertions(rules: &[Arc<Rule>], written: &dyn Fn(&Rule) -> Option<String>) -> Vec<Finding> {
-    let insertion = |rule: &Rule| -> Option<String> {
+pub(super) fn insertions(rules: &[Arc<CacheRule>], written: &dyn Fn(&CacheRule) -> Option<String>) -> Vec<RuleFinding> {
+    let insertion = |rule: &CacheRule| -> Option<String> {
         if rule.source.host != DOCKER_HUB {
             return None;
         }
@@ -75,7 +75,7 @@ pub(super) fn insertions(rules: &[Arc<Rule>], written: &dyn Fn(&Rule) -> Option<
     rules
         .iter()
         .filter(|rule| rule.delivery == Delivery::Warm)
-        .filter_map(|rule| Some(Finding::note(rule.line, format!("rule \"{}\": {}", rule.name, insertion(rule)?))))
+        .filter_map(|rule| Some(RuleFinding::note(rule.line, format!("rule \"{}\": {}", rule.name, insertion(rule)?))))
         .collect()
 }
 
@@ -85,8 +85,8 @@ mod tests {
     use crate::rules::{Overlap, Pattern, RuleSet, SourcePattern};
 
     /// Rules named `rule-0`, ... at lines 10, 20, ... from delivery, source and target.
-    fn set(given: &[(Delivery, &str, &str)], overlap: Overlap) -> Result<RuleSet, Vec<Finding>> {
-        let rule = |(at, (delivery, source, target)): (usize, &(Delivery, &str, &str))| Rule {
+    fn set(given: &[(Delivery, &str, &str)], overlap: Overlap) -> Result<RuleSet, Vec<RuleFinding>> {
+        let rule = |(at, (delivery, source, target)): (usize, &(Delivery, &str, &str))| CacheRule {
             name: format!("rule-{at}"),
             source: SourcePattern::parse(source).unwrap(),
             target: Pattern::target(target).unwrap(),
@@ -94,7 +94,7 @@ mod tests {
             delivery: *delivery,
             policy: crate::content::Policy::default(),
             min_tags: 1,
-            warm: crate::rules::Warm::default(),
+            warm: crate::rules::WarmSettings::default(),
             immutable_tags: crate::select::TagPatterns::default(),
             line: 10 * (at + 1),
         };

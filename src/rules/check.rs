@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Authentication, Delivery, Finding, Overlap, Rule, authentication};
+use super::{Authentication, CacheRule, Delivery, Overlap, RuleFinding, authentication};
 use crate::content::{IndexMode, Referrers};
 
 /// Most rules in a set: the artifact cache's limit (docs/registries.md, "Azure: limits and names").
@@ -20,14 +20,14 @@ pub fn check_name(name: &str) -> Result<(), String> {
 }
 
 /// Everything that makes the set unusable.
-pub(super) fn errors(rules: &[Rule], overlap: Overlap) -> Vec<Finding> {
+pub(super) fn errors(rules: &[CacheRule], overlap: Overlap) -> Vec<RuleFinding> {
     if let Some(excess) = rules.get(MAX_RULES) {
-        return vec![Finding::error(excess.line, format!("there are {} rules; {MAX_RULES} is the limit", rules.len()))];
+        return vec![RuleFinding::error(excess.line, format!("there are {} rules; {MAX_RULES} is the limit", rules.len()))];
     }
     let mut findings = Vec::new();
-    let mut names: HashMap<&str, &Rule> = HashMap::new();
+    let mut names: HashMap<&str, &CacheRule> = HashMap::new();
     for rule in rules {
-        let mut report = |message: String| findings.push(Finding::error(rule.line, format!("rule \"{}\": {message}", rule.name)));
+        let mut report = |message: String| findings.push(RuleFinding::error(rule.line, format!("rule \"{}\": {message}", rule.name)));
         if let Err(why) = check_name(&rule.name) {
             report(why);
         }
@@ -45,7 +45,7 @@ pub(super) fn errors(rules: &[Rule], overlap: Overlap) -> Vec<Finding> {
 
 /// Two equal targets never work: the second rule could fill nothing. A wildcard inside another is what `overlap` says. A
 /// fixed target inside a wildcard's is allowed (docs/registries.md, "Azure: wildcards").
-fn overlaps(rules: &[Rule], overlap: Overlap) -> Vec<Finding> {
+fn overlaps(rules: &[CacheRule], overlap: Overlap) -> Vec<RuleFinding> {
     let mut findings = Vec::new();
     for (at, later) in rules.iter().enumerate() {
         for earlier in &rules[..at] {
@@ -61,7 +61,7 @@ fn overlaps(rules: &[Rule], overlap: Overlap) -> Vec<Finding> {
             } else {
                 continue;
             };
-            findings.push(Finding::error(
+            findings.push(RuleFinding::error(
                 later.line,
                 format!(
                     "rule \"{}\": its target {one} {relation} {other} of rule \"{}\" (line {}) (give one of the two another target)",
@@ -74,11 +74,11 @@ fn overlaps(rules: &[Rule], overlap: Overlap) -> Vec<Finding> {
 }
 
 /// Rules whose source an earlier rule has.
-pub(super) fn equal_sources(rules: &[Arc<Rule>]) -> Vec<Finding> {
+pub(super) fn equal_sources(rules: &[Arc<CacheRule>]) -> Vec<RuleFinding> {
     let mut findings = Vec::new();
-    let mut sources: HashMap<String, &Rule> = HashMap::new();
+    let mut sources: HashMap<String, &CacheRule> = HashMap::new();
     for rule in rules {
-        let mut warn = |message: String| findings.push(Finding::warning(rule.line, format!("rule \"{}\": {message}", rule.name)));
+        let mut warn = |message: String| findings.push(RuleFinding::warning(rule.line, format!("rule \"{}\": {message}", rule.name)));
         match sources.get(&rule.source.key()) {
             Some(first) => warn(format!(
                 "it has the source {} of rule \"{}\" (line {}), which comes first: names written by source never use this one (remove one of the two)",
@@ -93,8 +93,12 @@ pub(super) fn equal_sources(rules: &[Arc<Rule>]) -> Vec<Finding> {
 }
 
 /// Rules against an upstream's policy. Where the target is an Azure Container Registry (`through_acr`), a warm rule cannot work so.
-pub(super) fn authentication_findings(rules: &[Arc<Rule>], through_acr: bool, set_for: &dyn Fn(&str) -> Option<String>) -> Vec<Finding> {
-    let finding = |rule: &Arc<Rule>| {
+pub(super) fn authentication_findings(
+    rules: &[Arc<CacheRule>],
+    through_acr: bool,
+    set_for: &dyn Fn(&str) -> Option<String>,
+) -> Vec<RuleFinding> {
+    let finding = |rule: &Arc<CacheRule>| {
         let host = &rule.source.host;
         let credentials = rule.credentials.clone().or_else(|| set_for(host));
         let message = match (authentication(host), credentials) {
@@ -109,25 +113,25 @@ pub(super) fn authentication_findings(rules: &[Arc<Rule>], through_acr: bool, se
         };
         let message = format!("rule \"{}\": {message}", rule.name);
         let refused = through_acr && rule.delivery == Delivery::Warm;
-        Some(if refused { Finding::error(rule.line, message) } else { Finding::warning(rule.line, message) })
+        Some(if refused { RuleFinding::error(rule.line, message) } else { RuleFinding::warning(rule.line, message) })
     };
     rules.iter().filter_map(finding).collect()
 }
 
 /// Referrers belong to a digest, and a rewritten index has another one than its source.
-pub(super) fn lost_referrers(rules: &[Arc<Rule>]) -> Vec<Finding> {
-    let loses = |rule: &&Arc<Rule>| {
+pub(super) fn lost_referrers(rules: &[Arc<CacheRule>]) -> Vec<RuleFinding> {
+    let loses = |rule: &&Arc<CacheRule>| {
         let policy = &rule.policy;
         let cut = !policy.platforms.is_empty() && policy.index == IndexMode::Rewrite;
         rule.delivery == Delivery::Push && cut && policy.referrers != Referrers::No
     };
-    let finding = |rule: &Arc<Rule>| {
+    let finding = |rule: &Arc<CacheRule>| {
         let message = format!(
             "rule \"{}\": signatures of an index do not travel with it when it is cut to `platforms`: it gets another digest \
              (index = \"sparse\" keeps it, where the target takes that, and referrers = false says that none are wanted)",
             rule.name
         );
-        Finding::warning(rule.line, message)
+        RuleFinding::warning(rule.line, message)
     };
     rules.iter().filter(loses).map(finding).collect()
 }

@@ -3,20 +3,20 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::{Delivery, Resolution, Rule, RuleSet, Unresolved};
-use crate::content::Place;
-use crate::name::{ImageName, Repository};
+use super::{CacheRule, Delivery, Resolution, RuleSet, Unresolved};
+use crate::content::Repository;
+use crate::name::{ImageName, RegistryRepository};
 
 /// What the rules do not know themselves.
 #[derive(Clone, Copy)]
-pub struct View<'a> {
+pub struct ExplainContext<'a> {
     /// The full name of a repository at the target.
-    pub target: &'a dyn Fn(&Place) -> String,
+    pub target: &'a dyn Fn(&Repository) -> String,
     /// The credential set that a source host gets when its rule names none.
     pub credentials: &'a dyn Fn(&str) -> Option<String>,
 }
 
-impl fmt::Debug for View<'_> {
+impl fmt::Debug for ExplainContext<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("View")
     }
@@ -51,7 +51,7 @@ const PULLS_THROUGH: &str =
 
 impl RuleSet {
     /// Explains how `image` came to `outcome` (what [`RuleSet::resolve`] or [`RuleSet::by_target`] answered).
-    pub fn explain(&self, image: &ImageName, outcome: Result<Resolution, Unresolved>, view: &View<'_>) -> Explanation {
+    pub fn explain(&self, image: &ImageName, outcome: Result<Resolution, Unresolved>, view: &ExplainContext<'_>) -> Explanation {
         let mut lines = vec![("image", image.to_string())];
         match outcome {
             Ok(resolution) => {
@@ -75,7 +75,7 @@ impl RuleSet {
     }
 
     /// Every rule that matches `source`, in order of precedence, and why `winner` is it.
-    fn considered(&self, source: &Repository, winner: Option<&Arc<Rule>>) -> String {
+    fn considered(&self, source: &RegistryRepository, winner: Option<&Arc<CacheRule>>) -> String {
         let matching = self.matching(source);
         let listed: Vec<String> = matching.iter().map(|rule| format!("{} ({} to {})", rule.name, rule.source, rule.target)).collect();
         match (matching.as_slice(), winner) {
@@ -90,7 +90,7 @@ impl RuleSet {
     }
 }
 
-fn reason(first: &Rule, second: &Rule) -> &'static str {
+fn reason(first: &CacheRule, second: &CacheRule) -> &'static str {
     if first.source.path.is_wildcard() != second.source.path.is_wildcard() {
         "a fixed source goes before a wildcard"
     } else if first.source != second.source {
@@ -105,12 +105,12 @@ fn none() -> String {
 }
 
 /// The credential set that `source` is read with, or what is used instead.
-fn set(rule: Option<&Rule>, source: &Repository, view: &View<'_>) -> String {
+fn set(rule: Option<&CacheRule>, source: &RegistryRepository, view: &ExplainContext<'_>) -> String {
     let set = rule.and_then(|rule| rule.credentials.clone()).or_else(|| (view.credentials)(&source.host));
     set.unwrap_or_else(|| "none (a docker or podman login if there is one, else anonymous)".to_owned())
 }
 
-fn resolved(image: &ImageName, resolution: &Resolution, view: &View<'_>) -> Vec<(&'static str, String)> {
+fn resolved(image: &ImageName, resolution: &Resolution, view: &ExplainContext<'_>) -> Vec<(&'static str, String)> {
     let rule = resolution.rule.as_deref();
     let target = (view.target)(&resolution.target);
     // At the target a tag is what names the image; the digest only says which one it is.

@@ -20,18 +20,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use check::{MAX_RULES, check_name};
-pub use explain::{Explanation, View};
+pub use explain::{ExplainContext, Explanation};
 pub use pattern::{Pattern, SourcePattern};
 pub use set::RuleSet;
 pub use upstreams::{Authentication, authentication};
 
-use crate::content::{Place, Policy};
-use crate::name::Repository;
+use crate::content::{Policy, Repository};
+use crate::name::RegistryRepository;
 use crate::select::TagPatterns;
 
 /// One cache rule: images whose name matches `source` go to `target`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rule {
+pub struct CacheRule {
     /// 1 to 50 of `[a-zA-Z0-9-]`, unique in a set.
     pub name: String,
     /// Where the images are: `docker.io/library/*`.
@@ -47,7 +47,7 @@ pub struct Rule {
     /// Fewer selected tags than this fail the entry.
     pub min_tags: u64,
     /// How a cache is warmed, under `delivery = "warm"`.
-    pub warm: Warm,
+    pub warm: WarmSettings,
     /// Tags that never move: once at the target, such a tag costs no request upstream.
     pub immutable_tags: TagPatterns,
     /// The line in `larder.toml` where the rule has its name.
@@ -66,7 +66,7 @@ pub enum Delivery {
 
 /// How a cache is warmed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Warm {
+pub struct WarmSettings {
     /// What is asked of the cache for each blob.
     pub blobs: WarmBlobs,
     /// Whether the upstream is asked if the cache is stale.
@@ -75,9 +75,9 @@ pub struct Warm {
     pub ttl: Option<Duration>,
 }
 
-impl Default for Warm {
+impl Default for WarmSettings {
     fn default() -> Self {
-        Warm { blobs: WarmBlobs::Get, upstream_check: true, ttl: None }
+        WarmSettings { blobs: WarmBlobs::Get, upstream_check: true, ttl: None }
     }
 }
 
@@ -135,11 +135,11 @@ pub enum Unmatched {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resolution {
     /// The rule that says so; `None` for an image mirrored or placed without one.
-    pub rule: Option<Arc<Rule>>,
+    pub rule: Option<Arc<CacheRule>>,
     /// The repository upstream.
-    pub source: Repository,
+    pub source: RegistryRepository,
     /// The repository at the target, below its prefix.
-    pub target: Place,
+    pub target: Repository,
 }
 
 /// Why a name has no place at the target.
@@ -200,7 +200,7 @@ impl From<Unresolved> for crate::Error {
     }
 }
 
-/// How bad a [`Finding`] is; the worst first.
+/// How bad a [`RuleFinding`] is; the worst first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
     /// Nothing may be attempted with this configuration.
@@ -213,7 +213,7 @@ pub enum Severity {
 
 /// Something found in a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
+pub struct RuleFinding {
     /// How bad it is.
     pub severity: Severity,
     /// The line of the configuration file.
@@ -232,18 +232,18 @@ impl fmt::Display for Severity {
     }
 }
 
-impl Finding {
+impl RuleFinding {
     /// An error at `line`.
     pub fn error(line: usize, message: impl Into<String>) -> Self {
-        Finding { severity: Severity::Error, line: Some(line), message: message.into() }
+        RuleFinding { severity: Severity::Error, line: Some(line), message: message.into() }
     }
     /// A warning at `line`.
     pub fn warning(line: usize, message: impl Into<String>) -> Self {
-        Finding { severity: Severity::Warning, line: Some(line), message: message.into() }
+        RuleFinding { severity: Severity::Warning, line: Some(line), message: message.into() }
     }
     /// A note at `line`.
     pub fn note(line: usize, message: impl Into<String>) -> Self {
-        Finding { severity: Severity::Note, line: Some(line), message: message.into() }
+        RuleFinding { severity: Severity::Note, line: Some(line), message: message.into() }
     }
     /// `larder.toml:7: message`, for a finding in the file `path`.
     pub fn located(&self, path: &Path) -> String {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::name::{Repository, check_path, normal_host, normal_path, split_host};
+use crate::name::{RegistryRepository, check_path, normal_host, normal_path, split_host};
 
 /// A repository path (`library/alpine`), or all paths below one (`library/*`, or `*` for a whole registry).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -15,7 +15,7 @@ pub struct Pattern {
 /// A [`Pattern`] at a registry, in normal form (`docker.io/library/*`).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct SourcePattern {
-    /// The registry, as in [`Repository::host`].
+    /// The registry, as in [`RegistryRepository::host`].
     pub host: String,
     /// The path below it.
     pub path: Pattern,
@@ -123,19 +123,19 @@ impl SourcePattern {
             return Ok(SourcePattern { host, path: Pattern::path(path)? });
         }
         split_wildcard(text)?;
-        let Repository { host, path } = Repository::parse(text)?;
+        let RegistryRepository { host, path } = RegistryRepository::parse(text)?;
         Ok(SourcePattern { host, path: Pattern { prefix: path, wildcard: false } })
     }
 
     /// What `*` stands for in `repository`, if the pattern matches.
-    pub fn rest<'r>(&self, repository: &'r Repository) -> Option<&'r str> {
+    pub fn rest<'r>(&self, repository: &'r RegistryRepository) -> Option<&'r str> {
         if self.host == repository.host { self.path.rest(&repository.path) } else { None }
     }
 
     /// The repository with `*` replaced by `rest`, in normal form (`docker.io/*` with `alpine` is `docker.io/library/alpine`).
-    pub fn fill(&self, rest: &str) -> Repository {
+    pub fn fill(&self, rest: &str) -> RegistryRepository {
         let path = normal_path(&self.host, &self.path.fill(rest));
-        Repository { host: self.host.clone(), path }
+        RegistryRepository { host: self.host.clone(), path }
     }
 
     /// Host and prefix, as the index of a rule set has them.

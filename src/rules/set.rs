@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Finding, Overlap, Resolution, Rule, Unmatched, Unresolved, acr, check};
-use crate::content::Place;
-use crate::name::{Repository, check_path};
+use super::{CacheRule, Overlap, Resolution, RuleFinding, Unmatched, Unresolved, acr, check};
+use crate::content::Repository;
+use crate::name::{RegistryRepository, check_path};
 
 /// Checked rules, ready to resolve names.
 ///
@@ -14,7 +14,7 @@ use crate::name::{Repository, check_path};
 /// fixed before wildcard, then the longest, then file order.
 #[derive(Debug, Clone, Default)]
 pub struct RuleSet {
-    rules: Vec<Arc<Rule>>,
+    rules: Vec<Arc<CacheRule>>,
     overlap: Overlap,
     by_source: HashMap<String, usize>,
     by_target: HashMap<String, usize>,
@@ -22,7 +22,7 @@ pub struct RuleSet {
 
 impl RuleSet {
     /// Checks `rules` (in file order) and indexes them. All errors are found at once; those about two rules name both.
-    pub fn new(rules: Vec<Rule>, overlap: Overlap) -> Result<Self, Vec<Finding>> {
+    pub fn new(rules: Vec<CacheRule>, overlap: Overlap) -> Result<Self, Vec<RuleFinding>> {
         let findings = check::errors(&rules, overlap);
         if !findings.is_empty() {
             return Err(findings);
@@ -37,7 +37,7 @@ impl RuleSet {
     }
 
     /// The rules, in file order.
-    pub fn rules(&self) -> &[Arc<Rule>] {
+    pub fn rules(&self) -> &[Arc<CacheRule>] {
         &self.rules
     }
 
@@ -47,7 +47,7 @@ impl RuleSet {
     }
 
     /// Where `source` goes: the winning rule's target, if that name resolves back to the same rule and source.
-    pub fn forward(&self, source: &Repository) -> Result<Resolution, Unresolved> {
+    pub fn forward(&self, source: &RegistryRepository) -> Result<Resolution, Unresolved> {
         let Some(rule) = first_match(&self.by_source, &source.to_string()).map(|at| &self.rules[at]) else {
             return Err(Unresolved::NoRule { name: source.to_string(), nearest: self.nearest(source) });
         };
@@ -58,12 +58,12 @@ impl RuleSet {
             Some((owner, serves)) if !(Arc::ptr_eq(owner, rule) && serves == *source) => {
                 Err(Unresolved::Shadowed { source: source.to_string(), target, owner: owner.name.clone(), serves: serves.to_string() })
             }
-            _ => Ok(Resolution { rule: Some(Arc::clone(rule)), source: source.clone(), target: Place::new(target) }),
+            _ => Ok(Resolution { rule: Some(Arc::clone(rule)), source: source.clone(), target: Repository::new(target) }),
         }
     }
 
     /// Which rule owns the name `target` (a repository below the target's prefix), and what it serves under it.
-    pub fn reverse(&self, target: &str) -> Option<(&Arc<Rule>, Repository)> {
+    pub fn reverse(&self, target: &str) -> Option<(&Arc<CacheRule>, RegistryRepository)> {
         let rule = &self.rules[first_match(&self.by_target, target)?];
         let rest = rule.target.rest(target)?;
         Some((rule, rule.source.fill(rest)))
@@ -75,12 +75,12 @@ impl RuleSet {
             name: format!("{target} at the target"),
             nearest: nearest(&self.rules, target, |rule| rule.target.prefix().to_owned()),
         })?;
-        Ok(Resolution { rule: Some(Arc::clone(rule)), source, target: Place::new(target) })
+        Ok(Resolution { rule: Some(Arc::clone(rule)), source, target: Repository::new(target) })
     }
 
     /// Puts `source` at a `target` that no rule chose (a list's `target` column). The name may be one that a rule owns only if
     /// that rule serves the same source under it; it is then that rule's.
-    pub fn with_target(&self, source: &Repository, target: &str) -> Result<Resolution, Unresolved> {
+    pub fn with_target(&self, source: &RegistryRepository, target: &str) -> Result<Resolution, Unresolved> {
         match self.reverse(target) {
             Some((owner, serves)) if serves != *source => Err(Unresolved::Shadowed {
                 source: source.to_string(),
@@ -88,20 +88,22 @@ impl RuleSet {
                 owner: owner.name.clone(),
                 serves: serves.to_string(),
             }),
-            owner => Ok(Resolution { rule: owner.map(|(rule, _)| Arc::clone(rule)), source: source.clone(), target: Place::new(target) }),
+            owner => {
+                Ok(Resolution { rule: owner.map(|(rule, _)| Arc::clone(rule)), source: source.clone(), target: Repository::new(target) })
+            }
         }
     }
 
     /// [`forward`](Self::forward), and for a source without a rule what `unmatched` says. `for_registry`: the target is a
     /// registry, not a layout.
-    pub fn resolve(&self, source: &Repository, unmatched: Unmatched, for_registry: bool) -> Result<Resolution, Unresolved> {
+    pub fn resolve(&self, source: &RegistryRepository, unmatched: Unmatched, for_registry: bool) -> Result<Resolution, Unresolved> {
         match self.forward(source) {
             Err(Unresolved::NoRule { .. }) if unmatched == Unmatched::Mirror => self.mirror(source, for_registry),
             resolved => resolved,
         }
     }
 
-    fn mirror(&self, source: &Repository, for_registry: bool) -> Result<Resolution, Unresolved> {
+    fn mirror(&self, source: &RegistryRepository, for_registry: bool) -> Result<Resolution, Unresolved> {
         let target = Self::unmatched_target(source, for_registry);
         if for_registry {
             check_path(&target).map_err(|why| Unresolved::IllegalTarget { source: source.to_string(), target: target.clone(), why })?;
@@ -111,12 +113,12 @@ impl RuleSet {
 
     /// `<upstream host>/<path>`: where an image without a rule is mirrored. In a registry's repository names `:` is not
     /// allowed and becomes `_`; an IPv6 address is written out, its groups joined by `_`. Layouts keep the host as it is.
-    pub fn unmatched_target(source: &Repository, for_registry: bool) -> String {
+    pub fn unmatched_target(source: &RegistryRepository, for_registry: bool) -> String {
         if for_registry { format!("{}/{}", host_component(&source.host), source.path) } else { source.to_string() }
     }
 
     /// Every rule whose source matches, the winner first.
-    pub fn matching(&self, source: &Repository) -> Vec<&Arc<Rule>> {
+    pub fn matching(&self, source: &RegistryRepository) -> Vec<&Arc<CacheRule>> {
         let mut matching: Vec<_> = self.rules.iter().filter(|rule| rule.source.rest(source).is_some()).collect();
         // Stable: file order remains among equals.
         matching.sort_by_key(|rule| (rule.source.path.is_wildcard(), std::cmp::Reverse(rule.source.path.prefix().len())));
@@ -126,7 +128,7 @@ impl RuleSet {
     /// What works but is probably not meant: equal sources, signatures that are lost, and rules against the upstream's authentication policy, which is an error
     /// for warm rules where the target is an Azure Container Registry (`through_acr`). `set_for` names the credential set that a
     /// source host gets when its rule names none.
-    pub fn warnings(&self, through_acr: bool, set_for: &dyn Fn(&str) -> Option<String>) -> Vec<Finding> {
+    pub fn warnings(&self, through_acr: bool, set_for: &dyn Fn(&str) -> Option<String>) -> Vec<RuleFinding> {
         let mut findings = check::equal_sources(&self.rules);
         findings.extend(check::authentication_findings(&self.rules, through_acr, set_for));
         findings.extend(check::lost_referrers(&self.rules));
@@ -136,11 +138,11 @@ impl RuleSet {
 
     /// What Azure's artifact cache would refuse, or do otherwise; and, as notes, where it puts `library/` into a name. `written` is a
     /// rule's source as its file has it; `writable`: cache repositories there take pushes.
-    pub fn acr_findings(&self, writable: bool, written: &dyn Fn(&Rule) -> Option<String>) -> Vec<Finding> {
+    pub fn acr_findings(&self, writable: bool, written: &dyn Fn(&CacheRule) -> Option<String>) -> Vec<RuleFinding> {
         [acr::findings(&self.rules, writable), acr::insertions(&self.rules, written)].concat()
     }
 
-    fn nearest(&self, source: &Repository) -> Option<String> {
+    fn nearest(&self, source: &RegistryRepository) -> Option<String> {
         let same_host: Vec<_> = self.rules.iter().filter(|rule| rule.source.host == source.host).cloned().collect();
         let candidates = if same_host.is_empty() { &self.rules } else { &same_host };
         nearest(candidates, &source.to_string(), |rule| rule.source.key())
@@ -148,8 +150,8 @@ impl RuleSet {
 }
 
 /// The rule whose pattern shares the longest beginning with `name`; the first in the file of several.
-fn nearest(rules: &[Arc<Rule>], name: &str, pattern: impl Fn(&Rule) -> String) -> Option<String> {
-    let shared = |rule: &Rule| pattern(rule).bytes().zip(name.bytes()).take_while(|(a, b)| a == b).count();
+fn nearest(rules: &[Arc<CacheRule>], name: &str, pattern: impl Fn(&CacheRule) -> String) -> Option<String> {
+    let shared = |rule: &CacheRule| pattern(rule).bytes().zip(name.bytes()).take_while(|(a, b)| a == b).count();
     // `max_by_key` gives the last of equals, so it looks from the end.
     rules.iter().rev().max_by_key(|rule| shared(rule)).map(|rule| format!("\"{}\" ({} to {})", rule.name, rule.source, rule.target))
 }

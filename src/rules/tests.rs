@@ -6,8 +6,8 @@ use super::*;
 use crate::content::{IndexMode, Policy, Referrers};
 use crate::name::ImageName;
 
-fn rule(name: &str, source: &str, target: &str, line: usize) -> Rule {
-    Rule {
+fn rule(name: &str, source: &str, target: &str, line: usize) -> CacheRule {
+    CacheRule {
         name: name.to_owned(),
         source: SourcePattern::parse(source).unwrap(),
         target: Pattern::target(target).unwrap(),
@@ -15,14 +15,14 @@ fn rule(name: &str, source: &str, target: &str, line: usize) -> Rule {
         delivery: Delivery::Push,
         policy: crate::content::Policy::default(),
         min_tags: 1,
-        warm: super::Warm::default(),
+        warm: super::WarmSettings::default(),
         immutable_tags: TagPatterns::default(),
         line,
     }
 }
 
 /// Rules named `r0`, `r1`, ... from `(source, target)`, at lines 10, 20, ...
-fn rules(pairs: &[(&str, &str)]) -> Vec<Rule> {
+fn rules(pairs: &[(&str, &str)]) -> Vec<CacheRule> {
     pairs.iter().enumerate().map(|(at, (source, target))| rule(&format!("r{at}"), source, target, 10 * (at + 1))).collect()
 }
 
@@ -30,8 +30,8 @@ fn set(pairs: &[(&str, &str)]) -> RuleSet {
     RuleSet::new(rules(pairs), Overlap::Error).unwrap()
 }
 
-fn repository(text: &str) -> Repository {
-    Repository::parse(text).unwrap()
+fn repository(text: &str) -> RegistryRepository {
+    RegistryRepository::parse(text).unwrap()
 }
 
 fn forward(set: &RuleSet, source: &str) -> String {
@@ -240,7 +240,7 @@ fn signatures_that_a_cut_index_loses_are_warned_about() {
 
 fn explain(set: &RuleSet, image: &str) -> String {
     let image = ImageName::parse(image).unwrap();
-    let view = View { target: &|place| format!("contoso.azurecr.io/{place}"), credentials: &|_| None };
+    let view = ExplainContext { target: &|place| format!("contoso.azurecr.io/{place}"), credentials: &|_| None };
     set.explain(&image, set.forward(&image.repository), &view).to_string()
 }
 
@@ -276,7 +276,7 @@ fn an_explanation_by_target_says_so() {
     let set = set(&[("docker.io/library/*", "library/*"), ("docker.io/library/*", "again/*")]);
     let image = ImageName::parse("contoso.azurecr.io/again/alpine@sha256:0000000000000000000000000000000000000000000000000000000000000000")
         .unwrap();
-    let view = View { target: &|place| format!("contoso.azurecr.io/{place}"), credentials: &|_| None };
+    let view = ExplainContext { target: &|place| format!("contoso.azurecr.io/{place}"), credentials: &|_| None };
     let text = set.explain(&image, set.by_target("again/alpine"), &view).to_string();
     assert!(text.contains("r1 wins: it owns the name at the target"), "{text}");
     assert!(text.contains("\nsource: docker.io/library/alpine@sha256:0000"), "{text}");
@@ -288,7 +288,7 @@ fn path(least: usize) -> impl Strategy<Value = String> {
     prop::collection::vec(prop::sample::select(vec!["a", "b", "library"]), least..4).prop_map(|parts| parts.join("/"))
 }
 
-fn any_rule() -> impl Strategy<Value = Rule> {
+fn any_rule() -> impl Strategy<Value = CacheRule> {
     let host = prop::sample::select(vec!["docker.io", "quay.io", "localhost:5000"]);
     (host, path(0), path(0), any::<bool>()).prop_map(|(host, source, target, wildcard)| {
         let side = |path: String| match (path.is_empty(), wildcard) {
@@ -302,8 +302,8 @@ fn any_rule() -> impl Strategy<Value = Rule> {
 }
 
 /// As many of `given` as fit together.
-fn fitting(given: Vec<Rule>, overlap: Overlap) -> RuleSet {
-    let mut kept: Vec<Rule> = Vec::new();
+fn fitting(given: Vec<CacheRule>, overlap: Overlap) -> RuleSet {
+    let mut kept: Vec<CacheRule> = Vec::new();
     for (at, mut rule) in given.into_iter().enumerate() {
         rule.name = format!("r{at}");
         kept.push(rule);

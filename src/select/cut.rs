@@ -16,7 +16,7 @@ pub type Dates = BTreeMap<String, Timestamp>;
 
 /// One of the terms that cut.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Cut {
+pub(super) enum CutTerm {
     MaxAge(Duration),
     Newest(usize),
     Latest(usize),
@@ -24,19 +24,19 @@ pub(super) enum Cut {
 
 /// The terms that cut, each at most once.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Cuts {
+pub(super) struct CutTerms {
     pub(super) max_age: Option<Duration>,
     pub(super) newest: Option<usize>,
     pub(super) latest: Option<usize>,
 }
 
-impl Cuts {
+impl CutTerms {
     /// Adds a term; the error is for a person.
-    pub(super) fn add(&mut self, term: &str, cut: Cut) -> Result<(), String> {
+    pub(super) fn add(&mut self, term: &str, cut: CutTerm) -> Result<(), String> {
         let was_there = match cut {
-            Cut::MaxAge(age) => self.max_age.replace(age).is_some(),
-            Cut::Newest(count) => self.newest.replace(count).is_some(),
-            Cut::Latest(count) => self.latest.replace(count).is_some(),
+            CutTerm::MaxAge(age) => self.max_age.replace(age).is_some(),
+            CutTerm::Newest(count) => self.newest.replace(count).is_some(),
+            CutTerm::Latest(count) => self.latest.replace(count).is_some(),
         };
         match (was_there, term.split_once(':')) {
             (true, Some((kind, _))) => Err(format!("`{term}`: `{kind}` is there twice")),

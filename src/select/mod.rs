@@ -20,7 +20,7 @@ use jiff::Timestamp;
 
 use crate::name::check_tag;
 pub use attrition::Attrition;
-use cut::Cuts;
+use cut::CutTerms;
 pub use cut::Dates;
 use globs::Globs;
 pub use patterns::TagPatterns;
@@ -33,8 +33,8 @@ use version::Version;
 #[derive(Debug, Clone)]
 pub struct Selector {
     exact: Vec<String>,
-    choice: Choice,
-    cuts: Cuts,
+    choice: UnionTerms,
+    cuts: CutTerms,
     exclude: TagPatterns,
     tags_text: String,
     exclude_text: String,
@@ -42,14 +42,14 @@ pub struct Selector {
 
 /// The terms that form a union.
 #[derive(Debug, Clone, Default)]
-struct Choice {
+struct UnionTerms {
     globs: Globs,
     regexes: Regexes,
     ranges: Vec<Range>,
 }
 
 /// Why a tag is among those matched.
-enum Why {
+enum MatchReason {
     Glob,
     Regex,
     Semver,
@@ -102,24 +102,24 @@ impl Matched {
     }
 }
 
-impl Choice {
+impl UnionTerms {
     fn is_empty(&self) -> bool {
         self.globs.is_empty() && self.regexes.is_empty() && self.ranges.is_empty()
     }
 
     /// The first kind of term that matches.
-    fn of(&self, tag: &str) -> Option<Why> {
+    fn of(&self, tag: &str) -> Option<MatchReason> {
         if self.is_empty() {
-            return Some(Why::Default);
+            return Some(MatchReason::Default);
         }
         if self.globs.is_match(tag) {
-            return Some(Why::Glob);
+            return Some(MatchReason::Glob);
         }
         if self.regexes.is_match(tag) {
-            return Some(Why::Regex);
+            return Some(MatchReason::Regex);
         }
         let version = Version::parse(tag).filter(|_| !self.ranges.is_empty())?;
-        self.ranges.iter().any(|range| range.matches(&version)).then_some(Why::Semver)
+        self.ranges.iter().any(|range| range.matches(&version)).then_some(MatchReason::Semver)
     }
 }
 
@@ -136,7 +136,7 @@ impl Selector {
                 false => "`exclude` without `tags` (write `*` in `tags` to choose from all tags)".to_owned(),
             });
         }
-        let (mut exact, mut globs, mut regexes, mut ranges, mut cuts) = (vec![], vec![], vec![], vec![], Cuts::default());
+        let (mut exact, mut globs, mut regexes, mut ranges, mut cuts) = (vec![], vec![], vec![], vec![], CutTerms::default());
         for term in &tag_terms {
             match term::parse(term)? {
                 Term::Name(Name::Exact(tag)) => exact.push(tag),
@@ -148,7 +148,7 @@ impl Selector {
         }
         Ok(Selector {
             exact: in_order_once(exact),
-            choice: Choice { globs: Globs::compile(globs)?, regexes: Regexes::compile(&regexes)?, ranges },
+            choice: UnionTerms { globs: Globs::compile(globs)?, regexes: Regexes::compile(&regexes)?, ranges },
             cuts,
             exclude: TagPatterns::read(exclude_terms.iter().copied(), term::parse_exclude)?,
             tags_text: tag_terms.join(";"),
@@ -214,10 +214,10 @@ impl Selector {
             let Some(why) = self.choice.of(tag) else { continue };
             attrition.matched += 1;
             *match why {
-                Why::Glob => &mut attrition.by_glob,
-                Why::Regex => &mut attrition.by_regex,
-                Why::Semver => &mut attrition.by_semver,
-                Why::Default => &mut attrition.by_default,
+                MatchReason::Glob => &mut attrition.by_glob,
+                MatchReason::Regex => &mut attrition.by_regex,
+                MatchReason::Semver => &mut attrition.by_semver,
+                MatchReason::Default => &mut attrition.by_default,
             } += 1;
             if self.exclude.matches(tag) {
                 attrition.excluded += 1;

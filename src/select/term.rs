@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::cut::{self, Cut};
+use super::cut::{self, CutTerm};
 use super::range::Range;
 use super::{globs, regexes};
 use crate::name::check_tag;
@@ -14,7 +14,7 @@ pub(super) enum Term {
     /// `semver:`
     Semver(Range),
     /// `latest:N`, `newest:N`, `max-age:30d`
-    Cut(Cut),
+    Cut(CutTerm),
 }
 
 /// A term that `tags` and `exclude` both take.
@@ -65,9 +65,9 @@ pub(super) fn parse(term: &str) -> Result<Term, String> {
     let Some((kind, text)) = choosing(term) else { return parse_name(term).map(Term::Name) };
     match kind {
         "semver:" => Range::parse(term, text).map(Term::Semver),
-        "latest:" => cut::count(term, text).map(|count| Term::Cut(Cut::Latest(count))),
-        "newest:" => cut::count(term, text).map(|count| Term::Cut(Cut::Newest(count))),
-        _ => cut::age(term, text).map(|age: Duration| Term::Cut(Cut::MaxAge(age))),
+        "latest:" => cut::count(term, text).map(|count| Term::Cut(CutTerm::Latest(count))),
+        "newest:" => cut::count(term, text).map(|count| Term::Cut(CutTerm::Newest(count))),
+        _ => cut::age(term, text).map(|age: Duration| Term::Cut(CutTerm::MaxAge(age))),
     }
 }
 

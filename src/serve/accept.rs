@@ -24,8 +24,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::error::{ApiError, Code};
-use super::stall::Stall;
-use super::{Shop, answer};
+use super::stall::StallTimeout;
+use super::{ServeContext, answer};
 
 /// The head of a request: a token of Docker Hub's has 3 KiB; this is what nginx takes (4 buffers of 8 KiB) halved.
 const MAX_HEAD: usize = 16 * 1024;
@@ -39,8 +39,8 @@ const TURNED_AWAY: usize = 32;
 const NO_FILES: Duration = Duration::from_secs(1);
 
 /// What all connections share.
-struct Door {
-    shop: Shop,
+struct Listener {
+    shop: ServeContext,
     tls: Option<TlsAcceptor>,
     places: Arc<Semaphore>,
     turned_away: Arc<Semaphore>,
@@ -48,9 +48,9 @@ struct Door {
 }
 
 /// Serves until `shutdown` is ready, then for the grace period at most.
-pub(super) async fn run(listener: TcpListener, shop: Shop, shutdown: impl Future<Output = ()>) {
+pub(super) async fn run(listener: TcpListener, shop: ServeContext, shutdown: impl Future<Output = ()>) {
     let bounds = shop.options.bounds;
-    let door = Arc::new(Door {
+    let door = Arc::new(Listener {
         tls: shop.options.tls.as_ref().map(super::Tls::acceptor),
         places: Arc::new(Semaphore::new(bounds.connections)),
         turned_away: Arc::new(Semaphore::new(TURNED_AWAY)),
@@ -88,7 +88,7 @@ async fn rest(error: &io::Error) {
     }
 }
 
-impl Door {
+impl Listener {
     fn admit(self: &Arc<Self>, stream: TcpStream, connections: &mut JoinSet<()>) {
         // Answers are often one small packet: waiting to fill it (Nagle) would cost a client's delayed acknowledgement each.
         let _ = stream.set_nodelay(true);
@@ -124,7 +124,7 @@ impl Door {
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(bounds.head).keep_alive(!full);
         http.max_headers(MAX_HEADERS).max_header_size(MAX_HEAD).max_buf_size(BUFFER);
-        let mut connection = pin!(http.serve_connection(TokioIo::new(Stall::new(stream, bounds.stall)), service));
+        let mut connection = pin!(http.serve_connection(TokioIo::new(StallTimeout::new(stream, bounds.stall)), service));
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
             () = self.stop.cancelled() => {

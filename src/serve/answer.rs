@@ -12,12 +12,12 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use serde_json::json;
 
 use super::error::{ApiError, Code};
-use super::page::Page;
-use super::range::{Wanted, wanted};
+use super::page::PageQuery;
+use super::range::{ByteRange, wanted};
 use super::route::{NO_ROUTE, Route};
-use super::traffic::Meter;
-use super::{Options, Shop, metrics, names, referrers};
-use crate::content::{BlobStream, Charge, Descriptor, Digest, Place};
+use super::traffic::ByteMeter;
+use super::{ServeContext, ServeOptions, metrics, names, referrers};
+use crate::content::{BlobStream, Descriptor, Digest, Repository, RequestContext};
 use crate::name::Reference;
 use crate::{Error, Kind, Side};
 
@@ -29,11 +29,11 @@ const API_VERSION: (&str, &str) = ("docker-distribution-api-version", "registry/
 const NAMESPACE: HeaderName = HeaderName::from_static("oci-namespace");
 /// A blob's own type is known only to the manifests that name it.
 const BLOB_TYPE: &str = "application/octet-stream";
-/// How much of a blob is sent between two delays of [`Options::chunk_delay`].
+/// How much of a blob is sent between two delays of [`ServeOptions::chunk_delay`].
 const PIECE: usize = 64 * 1024;
 
 /// Answers one request. What body it may have is not read.
-pub(super) async fn request<B>(shop: &Shop, request: &Request<B>) -> Response {
+pub(super) async fn request<B>(shop: &ServeContext, request: &Request<B>) -> Response {
     let (method, path) = (request.method(), request.uri().path());
     let (label, answer) = match Route::parse(method, path) {
         Ok(route) => {
@@ -49,16 +49,16 @@ pub(super) async fn request<B>(shop: &Shop, request: &Request<B>) -> Response {
 }
 
 /// A repository as it was asked for.
-struct Asked<'a> {
+struct RequestedRepository<'a> {
     /// As it stands in the path.
-    name: &'a Place,
+    name: &'a Repository,
     /// The registry whose name that is, where the client says so.
     ns: Option<String>,
     /// Where it may be.
-    places: Vec<Place>,
+    places: Vec<Repository>,
 }
 
-impl Asked<'_> {
+impl RequestedRepository<'_> {
     /// `query` with what the client has to repeat so that it means the same repository; for a page's address.
     fn again(&self, query: &str) -> String {
         match &self.ns {
@@ -68,7 +68,7 @@ impl Asked<'_> {
     }
 }
 
-impl std::fmt::Display for Asked<'_> {
+impl std::fmt::Display for RequestedRepository<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.ns {
             Some(ns) => write!(f, "{ns}/{}", self.name),
@@ -77,20 +77,24 @@ impl std::fmt::Display for Asked<'_> {
     }
 }
 
-impl Shop {
+impl ServeContext {
     async fn answer(&self, route: Route, head: bool, query: Option<&str>, headers: &HeaderMap) -> Result<Response, ApiError> {
         let ns = match route {
             Route::Version | Route::Catalog | Route::Metrics => None,
             _ => names::namespace(query)?,
         };
-        let asked = |name| Asked { name, places: names::places(name.as_str(), ns.as_deref(), &self.options.known_as), ns: ns.clone() };
+        let asked = |name| RequestedRepository {
+            name,
+            places: names::places(name.as_str(), ns.as_deref(), &self.options.known_as),
+            ns: ns.clone(),
+        };
         let answer = match &route {
             Route::Version => json_answer(ok(), "{}".to_owned()),
             Route::Manifest { place, reference } => self.manifest(&asked(place), reference, head, headers).await,
             Route::Blob { place, digest } => self.blob(&asked(place), digest, head, headers).await,
-            Route::Tags { place } => self.tags(&asked(place), &Page::parse(query)?).await,
-            Route::Referrers { place, digest } => self.referrers(&asked(place), digest, &referrers::Wanted::parse(query)?).await,
-            Route::Catalog => self.catalog(&Page::parse(query)?).await,
+            Route::Tags { place } => self.tags(&asked(place), &PageQuery::parse(query)?).await,
+            Route::Referrers { place, digest } => self.referrers(&asked(place), digest, &referrers::ReferrersQuery::parse(query)?).await,
+            Route::Catalog => self.catalog(&PageQuery::parse(query)?).await,
             Route::Metrics => text_answer(crate::report::openmetrics::CONTENT_TYPE, metrics::text(&self.meter)),
         };
         answer.map(|mut answer| {
@@ -101,8 +105,14 @@ impl Shop {
     }
 
     /// A manifest as it is kept, whatever the client says it accepts: another one would have another digest.
-    async fn manifest(&self, asked: &Asked<'_>, reference: &Reference, head: bool, headers: &HeaderMap) -> Result<Response, ApiError> {
-        let charge = Charge::new(format!("{asked}{}", reference.suffix()));
+    async fn manifest(
+        &self,
+        asked: &RequestedRepository<'_>,
+        reference: &Reference,
+        head: bool,
+        headers: &HeaderMap,
+    ) -> Result<Response, ApiError> {
+        let charge = RequestContext::new(format!("{asked}{}", reference.suffix()));
         let unknown = || ApiError::new(Code::ManifestUnknown, format!("{asked} has no manifest {}", reference.as_str()));
         let failed = |error: Error| refused(&error, &charge, Code::ManifestUnknown);
         let mut at = None;
@@ -132,8 +142,8 @@ impl Shop {
         send(answer, body)
     }
 
-    async fn blob(&self, asked: &Asked<'_>, digest: &Digest, head: bool, headers: &HeaderMap) -> Result<Response, ApiError> {
-        let charge = Charge::new(format!("{asked}@{digest}"));
+    async fn blob(&self, asked: &RequestedRepository<'_>, digest: &Digest, head: bool, headers: &HeaderMap) -> Result<Response, ApiError> {
+        let charge = RequestContext::new(format!("{asked}@{digest}"));
         let unknown = || ApiError::new(Code::BlobUnknown, format!("{asked} has no blob {digest}"));
         let failed = |error: Error| refused(&error, &charge, Code::BlobUnknown);
         let mut at = None;
@@ -152,12 +162,12 @@ impl Shop {
             return send(answer.header(CONTENT_LENGTH, size), Body::empty());
         }
         let (answer, first, length) = match wanted(range_header(headers, digest), size) {
-            Wanted::Whole => (answer, 0, size),
-            Wanted::Part { first, last } => {
+            ByteRange::Whole => (answer, 0, size),
+            ByteRange::Part { first, last } => {
                 let partial = answer.status(StatusCode::PARTIAL_CONTENT).header(CONTENT_RANGE, format!("bytes {first}-{last}/{size}"));
                 (partial, first, last - first + 1)
             }
-            Wanted::Nothing => return Err(ApiError::range(size)),
+            ByteRange::Nothing => return Err(ApiError::range(size)),
         };
         let blob = Descriptor::new(BLOB_TYPE, digest.clone(), size);
         let bytes = self.source.blob(place, &blob, first, &charge).await.map_err(failed)?.ok_or_else(unknown)?;
@@ -167,8 +177,8 @@ impl Shop {
 
     /// The tags of all places that the name may mean. A repository without a single tag is one that this registry does not
     /// know: its source cannot tell the two apart.
-    async fn tags(&self, asked: &Asked<'_>, page: &Page) -> Result<Response, ApiError> {
-        let charge = Charge::new(asked.to_string());
+    async fn tags(&self, asked: &RequestedRepository<'_>, page: &PageQuery) -> Result<Response, ApiError> {
+        let charge = RequestContext::new(asked.to_string());
         let mut all = vec![];
         for place in &asked.places {
             all.extend(self.source.tags(place, &charge).await.map_err(|error| refused(&error, &charge, Code::NameUnknown))?);
@@ -186,8 +196,13 @@ impl Shop {
     }
 
     /// What refers to a manifest, whether or not there is one: a subject may come later than what is about it.
-    async fn referrers(&self, asked: &Asked<'_>, subject: &Digest, wanted: &referrers::Wanted) -> Result<Response, ApiError> {
-        let charge = Charge::new(format!("{asked}@{subject}"));
+    async fn referrers(
+        &self,
+        asked: &RequestedRepository<'_>,
+        subject: &Digest,
+        wanted: &referrers::ReferrersQuery,
+    ) -> Result<Response, ApiError> {
+        let charge = RequestContext::new(format!("{asked}@{subject}"));
         let mut all = vec![];
         for place in &asked.places {
             let found = self.source.referrers(place, subject, &charge).await;
@@ -202,11 +217,11 @@ impl Shop {
         send(answer.header(CONTENT_TYPE, referrers::INDEX).header(CONTENT_LENGTH, body.len()), Body::from(body))
     }
 
-    async fn catalog(&self, page: &Page) -> Result<Response, ApiError> {
-        let charge = Charge::new("_catalog");
+    async fn catalog(&self, page: &PageQuery) -> Result<Response, ApiError> {
+        let charge = RequestContext::new("_catalog");
         let all = self.source.repositories(&charge).await.map_err(|error| refused(&error, &charge, Code::NameUnknown))?;
         let all = all.ok_or_else(ApiError::no_such_endpoint)?;
-        let (repositories, next) = page.cut(all.iter().filter_map(names::speakable).collect());
+        let (repositories, next) = page.cut(all.iter().filter_map(names::servable).collect());
         let answer = linked(ok(), next.map(|query| format!("/v2/_catalog?{query}")));
         json_answer(answer, json!({ "repositories": repositories }).to_string())
     }
@@ -242,18 +257,18 @@ fn json_answer(answer: Builder, body: String) -> Result<Response, ApiError> {
 }
 
 fn send(answer: Builder, body: Body) -> Result<Response, ApiError> {
-    answer.body(body).map_err(|error| ApiError::unspeakable(&error))
+    answer.body(body).map_err(|error| ApiError::unservable(&error))
 }
 
 /// `host/a/b` may be an image of that name, and the image whose name at the target is `a/b`. A mirror's client may mean either, so it
 /// gets neither.
-fn ambiguous(asked: &Asked<'_>, reference: &Reference) -> ApiError {
+fn ambiguous(asked: &RequestedRepository<'_>, reference: &Reference) -> ApiError {
     let message = format!("{asked}{} is one image by its own name and another by its name at the target", reference.suffix());
     tracing::warn!("{message}: not served under ?ns=");
     ApiError::new(Code::ManifestUnknown, message)
 }
 
-fn refused(error: &Error, charge: &Charge, absent: Code) -> ApiError {
+fn refused(error: &Error, charge: &RequestContext, absent: Code) -> ApiError {
     if error.kind() != Kind::NotFound {
         tracing::warn!(%error, asked = &*charge.image, "the source failed");
     }
@@ -284,7 +299,7 @@ fn range_header<'a>(headers: &'a HeaderMap, digest: &Digest) -> Option<&'a str> 
 }
 
 /// The `length` bytes that were promised, counted as they leave and slowed down if that is wanted.
-fn outgoing(bytes: BlobStream, length: u64, charge: &Charge, options: &Options, meter: Arc<Meter>) -> BlobStream {
+fn outgoing(bytes: BlobStream, length: u64, charge: &RequestContext, options: &ServeOptions, meter: Arc<ByteMeter>) -> BlobStream {
     let asked = charge.image.clone();
     let mut bytes = exactly(bytes, length);
     if let Some(delay) = options.chunk_delay {

@@ -105,7 +105,7 @@ impl ApiError {
     }
 
     /// The answer cannot be put into HTTP (a media type with a line break in it).
-    pub(crate) fn unspeakable(error: &axum::http::Error) -> Self {
+    pub(crate) fn unservable(error: &axum::http::Error) -> Self {
         tracing::warn!(%error, "an answer could not be written");
         Self::new(Code::Unknown, "the answer could not be written; the log says why")
     }

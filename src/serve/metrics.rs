@@ -1,10 +1,10 @@
 //! `/metrics`: what a server has counted, for Prometheus.
 
-use super::traffic::Meter;
+use super::traffic::ByteMeter;
 use crate::report::openmetrics::{Exposition, Kind};
 
 /// What `meter` holds now, as OpenMetrics.
-pub(super) fn text(meter: &Meter) -> String {
+pub(super) fn text(meter: &ByteMeter) -> String {
     let mut text = Exposition::default();
     let requests = meter.requests();
     let statuses: Vec<(&str, String, u64)> = requests.iter().map(|((route, status), n)| (*route, status.to_string(), *n)).collect();
@@ -26,7 +26,7 @@ mod tests {
 
     #[test]
     fn what_was_counted_is_told() {
-        let meter = Arc::new(Meter::default());
+        let meter = Arc::new(ByteMeter::default());
         for (route, status) in [("manifest", 200), ("manifest", 404), ("blob", 200), ("manifest", 200)] {
             meter.answered(route, status);
         }

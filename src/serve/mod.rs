@@ -36,11 +36,11 @@ use tokio::net::TcpListener;
 use crate::content::Source;
 use crate::{Error, Result};
 pub use tls::Tls;
-pub use traffic::{Meter, Traffic};
+pub use traffic::{ByteMeter, Traffic};
 
 /// How a [`Server`] behaves.
 #[derive(Debug, Clone, Default)]
-pub struct Options {
+pub struct ServeOptions {
     /// Waits this long before each 64 KiB of a blob, so that a transfer can be watched on a fast machine.
     pub chunk_delay: Option<Duration>,
     /// Registries, in normal form, for whose names it answers as if they were its own.
@@ -48,12 +48,12 @@ pub struct Options {
     /// Speak TLS with this certificate.
     pub tls: Option<Tls>,
     /// What clients may take.
-    pub bounds: Bounds,
+    pub bounds: ServeBounds,
 }
 
 /// What clients may take of a server, so that none of them takes it from the others.
 #[derive(Debug, Clone, Copy)]
-pub struct Bounds {
+pub struct ServeBounds {
     /// Connections at once. More are told to come back in a second.
     pub connections: usize,
     /// How long a client may take for the head of a request, and leave a connection unused between two of them.
@@ -64,9 +64,9 @@ pub struct Bounds {
     pub grace: Duration,
 }
 
-impl Default for Bounds {
+impl Default for ServeBounds {
     fn default() -> Self {
-        Bounds {
+        ServeBounds {
             // With a file each they stay below the 1,024 open files that a process has by default.
             connections: 400,
             // hyper's own; clients of Go keep unused connections for 90 s, and open another where one has gone.
@@ -83,15 +83,15 @@ impl Default for Bounds {
 pub struct Server {
     listener: TcpListener,
     addr: SocketAddr,
-    shop: Shop,
+    shop: ServeContext,
 }
 
 /// What every request needs: the source, how to hand it out, and where to count.
 #[derive(Clone)]
-struct Shop {
+struct ServeContext {
     source: Arc<dyn Source>,
-    options: Arc<Options>,
-    meter: Arc<Meter>,
+    options: Arc<ServeOptions>,
+    meter: Arc<ByteMeter>,
 }
 
 impl Server {
@@ -100,7 +100,7 @@ impl Server {
     ///
     /// # Errors
     /// The address cannot be listened on.
-    pub async fn bind(addr: SocketAddr, source: Arc<dyn Source>, options: Options) -> Result<Server> {
+    pub async fn bind(addr: SocketAddr, source: Arc<dyn Source>, options: ServeOptions) -> Result<Server> {
         let refused = |error: std::io::Error| {
             let made = Error::local("listen", format!("{addr}: {error}"));
             if error.kind() == std::io::ErrorKind::AddrInUse {
@@ -111,7 +111,7 @@ impl Server {
         };
         let listener = TcpListener::bind(addr).await.map_err(refused)?;
         let addr = listener.local_addr().map_err(refused)?;
-        Ok(Server { listener, addr, shop: Shop { source, options: Arc::new(options), meter: Arc::default() } })
+        Ok(Server { listener, addr, shop: ServeContext { source, options: Arc::new(options), meter: Arc::default() } })
     }
 
     /// Where it listens, with the port it was given.
@@ -120,7 +120,7 @@ impl Server {
     }
 
     /// What it counts while it runs; stays readable after it has stopped.
-    pub fn meter(&self) -> Arc<Meter> {
+    pub fn meter(&self) -> Arc<ByteMeter> {
         self.shop.meter.clone()
     }
 

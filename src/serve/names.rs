@@ -14,7 +14,7 @@
 use url::form_urlencoded;
 
 use super::error::{ApiError, Code};
-use crate::content::Place;
+use crate::content::Repository;
 use crate::name;
 
 /// The registry for which a request means its name: `ns` in the query, in normal form.
@@ -26,14 +26,14 @@ pub(super) fn namespace(query: Option<&str>) -> Result<Option<String>, ApiError>
 }
 
 /// Where `asked`, a name that was checked, may be; in the order in which it is to be looked for.
-pub(super) fn places(asked: &str, ns: Option<&str>, known_as: &[String]) -> Vec<Place> {
+pub(super) fn places(asked: &str, ns: Option<&str>, known_as: &[String]) -> Vec<Repository> {
     let mut names = match ns {
         Some(ns) if known_as.iter().any(|host| host == ns) => vec![asked.to_owned()],
         Some(ns) => vec![format!("{ns}/{}", name::normal_path(ns, asked))],
         None => without_namespace(asked, known_as),
     };
     names.dedup();
-    names.into_iter().map(Place::new).collect()
+    names.into_iter().map(Repository::new).collect()
 }
 
 fn without_namespace(asked: &str, known_as: &[String]) -> Vec<String> {
@@ -60,7 +60,7 @@ fn colon(asked: &str) -> Option<String> {
 
 /// How a repository is asked for, if it can be: a colon may not stand in its name, and other tools write into a layout what they
 /// like.
-pub(super) fn speakable(place: &Place) -> Option<String> {
+pub(super) fn servable(place: &Repository) -> Option<String> {
     let name = place.as_str().replace(':', "_");
     name::check_path(&name).is_ok().then_some(name)
 }

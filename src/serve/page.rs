@@ -6,17 +6,17 @@ use super::error::{ApiError, Code};
 
 /// Which page is asked for.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Page {
+pub(crate) struct PageQuery {
     /// At most this many; `None`: all.
     count: Option<usize>,
     /// Only what comes after this one.
     last: Option<String>,
 }
 
-impl Page {
+impl PageQuery {
     /// Reads a query. Parameters that are no page's are ignored.
-    pub(crate) fn parse(query: Option<&str>) -> Result<Page, ApiError> {
-        let mut page = Page::default();
+    pub(crate) fn parse(query: Option<&str>) -> Result<PageQuery, ApiError> {
+        let mut page = PageQuery::default();
         for (key, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
             match &*key {
                 "n" => {
@@ -33,8 +33,8 @@ impl Page {
     }
 
     /// The same page, of at most `count` if the client has named no number.
-    pub(crate) fn or(self, count: usize) -> Page {
-        Page { count: self.count.or(Some(count)), ..self }
+    pub(crate) fn or(self, count: usize) -> PageQuery {
+        PageQuery { count: self.count.or(Some(count)), ..self }
     }
 
     /// The entries of this page, and the query of the next one if there is more. They are put into byte order first, so that
@@ -63,7 +63,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn cut(query: &str) -> (Vec<String>, Option<String>) {
-        Page::parse(Some(query)).unwrap().cut(["b", "a", "d", "c", "Z"].map(str::to_owned).to_vec())
+        PageQuery::parse(Some(query)).unwrap().cut(["b", "a", "d", "c", "Z"].map(str::to_owned).to_vec())
     }
 
     #[test]
@@ -87,7 +87,7 @@ mod tests {
     #[test]
     fn a_number_that_is_none_is_refused() {
         for query in ["n=", "n=-1", "n=x", "n=1.5", "n=99999999999999999999999"] {
-            assert_eq!(Page::parse(Some(query)).unwrap_err().code, Code::PaginationNumberInvalid, "{query}");
+            assert_eq!(PageQuery::parse(Some(query)).unwrap_err().code, Code::PaginationNumberInvalid, "{query}");
         }
     }
 
@@ -97,7 +97,7 @@ mod tests {
             let mut query = Some(format!("n={n}"));
             let mut found = vec![];
             while let Some(this) = query {
-                let (page, next) = Page::parse(Some(&this)).unwrap().cut(tags.iter().cloned().collect());
+                let (page, next) = PageQuery::parse(Some(&this)).unwrap().cut(tags.iter().cloned().collect());
                 prop_assert!(page.len() <= n);
                 found.extend(page);
                 query = next;

@@ -4,7 +4,7 @@ use serde_json::json;
 use url::form_urlencoded;
 
 use super::error::ApiError;
-use super::page::Page;
+use super::page::PageQuery;
 use crate::content::Descriptor;
 
 /// The media type of the answer: without it, clients take a registry for one that knows no referrers.
@@ -18,16 +18,16 @@ const PAGE: usize = 1000;
 
 /// Which referrers are wanted.
 #[derive(Debug)]
-pub(super) struct Wanted {
+pub(super) struct ReferrersQuery {
     artifact_type: Option<String>,
-    page: Page,
+    page: PageQuery,
 }
 
-impl Wanted {
-    pub(super) fn parse(query: Option<&str>) -> Result<Wanted, ApiError> {
+impl ReferrersQuery {
+    pub(super) fn parse(query: Option<&str>) -> Result<ReferrersQuery, ApiError> {
         let mut parameters = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
         let artifact_type = parameters.find(|(key, value)| key == "artifactType" && !value.is_empty()).map(|(_, value)| value.into_owned());
-        Ok(Wanted { artifact_type, page: Page::parse(query)?.or(PAGE) })
+        Ok(ReferrersQuery { artifact_type, page: PageQuery::parse(query)?.or(PAGE) })
     }
 
     /// Whether they are chosen by their type.
@@ -71,7 +71,7 @@ mod tests {
         let mut query = Some("artifactType=a%2Fsig%2Bjson&n=3&ns=docker.io".to_owned());
         let (mut found, mut pages) = (vec![], 0);
         while let Some(this) = query {
-            let wanted = Wanted::parse(Some(&this)).unwrap();
+            let wanted = ReferrersQuery::parse(Some(&this)).unwrap();
             assert!(wanted.is_filtered());
             let (body, next) = wanted.answer(all.clone());
             let body: serde_json::Value = serde_json::from_str(&body).unwrap();
@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn nothing_is_an_index_too() {
-        let wanted = Wanted::parse(None).unwrap();
+        let wanted = ReferrersQuery::parse(None).unwrap();
         assert!(!wanted.is_filtered());
         let empty = r#"{"manifests":[],"mediaType":"application/vnd.oci.image.index.v1+json","schemaVersion":2}"#;
         assert_eq!(wanted.answer(vec![]), (empty.to_owned(), None));

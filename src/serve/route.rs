@@ -3,7 +3,7 @@
 use axum::http::Method;
 
 use super::error::{ApiError, Code};
-use crate::content::{Digest, Place};
+use crate::content::{Digest, Repository};
 use crate::name::{self, Reference};
 
 /// Where Prometheus looks by default.
@@ -15,13 +15,13 @@ pub(crate) enum Route {
     /// `/v2/`: does it speak this API?
     Version,
     /// `/v2/<name>/manifests/<reference>`
-    Manifest { place: Place, reference: Reference },
+    Manifest { place: Repository, reference: Reference },
     /// `/v2/<name>/blobs/<digest>`
-    Blob { place: Place, digest: Digest },
+    Blob { place: Repository, digest: Digest },
     /// `/v2/<name>/tags/list`
-    Tags { place: Place },
+    Tags { place: Repository },
     /// `/v2/<name>/referrers/<digest>`
-    Referrers { place: Place, digest: Digest },
+    Referrers { place: Repository, digest: Digest },
     /// `/v2/_catalog`: Docker's, and no part of the specification.
     Catalog,
     /// `/metrics`
@@ -77,13 +77,13 @@ impl Route {
 }
 
 /// A repository. Layouts also have some whose first component is a host with a port.
-fn place(name: &str) -> Result<Place, ApiError> {
+fn place(name: &str) -> Result<Repository, ApiError> {
     let checked = match name.split_once('/') {
         Some((host, path)) if host.contains(':') => name::normal_host(host).and_then(|_| name::check_path(path)),
         _ => name::check_path(name),
     };
     checked.map_err(|why| ApiError::new(Code::NameInvalid, why))?;
-    Ok(Place::new(name))
+    Ok(Repository::new(name))
 }
 
 fn reference(text: &str) -> Result<Reference, ApiError> {
@@ -223,11 +223,11 @@ mod tests {
             let path = format!("/v2/{name}/manifests/{tag}");
             prop_assert_eq!(
                 Route::parse(&Method::HEAD, &path).ok(),
-                Some(Route::Manifest { place: Place::new(name.as_str()), reference: Reference::Tag(tag) })
+                Some(Route::Manifest { place: Repository::new(name.as_str()), reference: Reference::Tag(tag) })
             );
             prop_assert_eq!(
                 Route::parse(&Method::GET, &format!("/v2/{name}/tags/list")).ok(),
-                Some(Route::Tags { place: Place::new(name.as_str()) })
+                Some(Route::Tags { place: Repository::new(name.as_str()) })
             );
         }
     }

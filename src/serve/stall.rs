@@ -10,16 +10,16 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
 /// A stream whose writes fail once the other end has taken nothing for the patience's length.
-pub(super) struct Stall<S> {
+pub(super) struct StallTimeout<S> {
     stream: S,
     patience: Duration,
     /// Runs while a write waits.
     waiting: Option<Pin<Box<Sleep>>>,
 }
 
-impl<S> Stall<S> {
+impl<S> StallTimeout<S> {
     pub(super) fn new(stream: S, patience: Duration) -> Self {
-        Stall { stream, patience, waiting: None }
+        StallTimeout { stream, patience, waiting: None }
     }
 
     /// Passes on what came of a write, and fails one that has waited too long.
@@ -37,13 +37,13 @@ impl<S> Stall<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Stall<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for StallTimeout<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Stall<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for StallTimeout<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let done = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.watch(done, cx)
@@ -76,7 +76,7 @@ mod tests {
     async fn who_reads_nothing_is_given_up_and_who_reads_slowly_is_not() {
         const PATIENCE: Duration = Duration::from_secs(60);
         let (ours, mut theirs) = tokio::io::duplex(10);
-        let mut ours = Stall::new(ours, PATIENCE);
+        let mut ours = StallTimeout::new(ours, PATIENCE);
         let slow = tokio::spawn(async move {
             let mut taken = [0; 10];
             for _ in 0..5 {

@@ -10,7 +10,7 @@ use super::route::Route;
 
 /// Requests answered so far, by what they asked for, and the blob bytes that left.
 #[derive(Debug, Default)]
-pub struct Meter {
+pub struct ByteMeter {
     /// By route and status: a handful of routes, a dozen of statuses.
     answers: Mutex<BTreeMap<(&'static str, u16), u64>>,
     open: AtomicU64,
@@ -23,7 +23,7 @@ pub struct Meter {
     blob_bytes: AtomicU64,
 }
 
-/// A reading of a [`Meter`].
+/// A reading of a [`ByteMeter`].
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Traffic {
     /// HEAD of a manifest: asks what a name means, and costs no pull where pulls are counted.
@@ -40,7 +40,7 @@ pub struct Traffic {
     pub blob_bytes: u64,
 }
 
-impl Meter {
+impl ByteMeter {
     /// What has been counted so far.
     pub fn read(&self) -> Traffic {
         Traffic {
@@ -81,9 +81,9 @@ impl Meter {
     }
 
     /// A connection begins; it ends when what is returned is dropped.
-    pub(super) fn connected(self: &Arc<Self>) -> Open {
+    pub(super) fn connected(self: &Arc<Self>) -> OpenConnection {
         self.open.fetch_add(1, Relaxed);
-        Open(Arc::clone(self))
+        OpenConnection(Arc::clone(self))
     }
 
     /// Connections open now.
@@ -103,9 +103,9 @@ impl Meter {
 }
 
 /// An open connection.
-pub(super) struct Open(Arc<Meter>);
+pub(super) struct OpenConnection(Arc<ByteMeter>);
 
-impl Drop for Open {
+impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.0.open.fetch_sub(1, Relaxed);
     }

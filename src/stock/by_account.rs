@@ -7,7 +7,8 @@ use async_trait::async_trait;
 
 use crate::config::CredentialStore;
 use crate::content::{
-    BlobStream, Charge, Descriptor, Digest, DigestTags, Manifest, OpenBlob, Place, Presence, Publication, ReferrerList, Sink, Source,
+    BlobStream, Descriptor, Digest, DigestTags, Manifest, OpenBlob, Presence, Publication, ReferrerList, Repository, RequestContext, Sink,
+    Source,
 };
 use crate::name::Reference;
 use crate::registry::{Registries, RegistryStore};
@@ -23,7 +24,7 @@ pub(super) struct ByAccount {
     first: Arc<RegistryStore>,
     /// Where pushes are known to be taken.
     pushes: Arc<Pushes>,
-    known: Mutex<HashMap<Place, Arc<RegistryStore>>>,
+    known: Mutex<HashMap<Repository, Arc<RegistryStore>>>,
 }
 
 impl ByAccount {
@@ -39,8 +40,8 @@ impl ByAccount {
     }
 
     /// The registry as the account of `place` sees it.
-    async fn at(&self, place: &Place) -> Result<Arc<RegistryStore>> {
-        let known = |by_place: &HashMap<Place, Arc<RegistryStore>>| by_place.get(place).cloned();
+    async fn at(&self, place: &Repository) -> Result<Arc<RegistryStore>> {
+        let known = |by_place: &HashMap<Repository, Arc<RegistryStore>>| by_place.get(place).cloned();
         if let Some(store) = known(&self.known.lock().unwrap_or_else(PoisonError::into_inner)) {
             return Ok(store);
         }
@@ -58,94 +59,94 @@ impl Source for ByAccount {
         self.first.ready().await;
     }
 
-    async fn resolve(&self, place: &Place, reference: &Reference, charge: &Charge) -> Result<Option<Descriptor>> {
+    async fn resolve(&self, place: &Repository, reference: &Reference, charge: &RequestContext) -> Result<Option<Descriptor>> {
         self.at(place).await?.resolve(place, reference, charge).await
     }
 
-    async fn tags(&self, place: &Place, charge: &Charge) -> Result<Vec<String>> {
+    async fn tags(&self, place: &Repository, charge: &RequestContext) -> Result<Vec<String>> {
         self.at(place).await?.tags(place, charge).await
     }
 
-    async fn repositories(&self, charge: &Charge) -> Result<Option<Vec<Place>>> {
+    async fn repositories(&self, charge: &RequestContext) -> Result<Option<Vec<Repository>>> {
         self.first.repositories(charge).await
     }
 
-    async fn referrers(&self, place: &Place, subject: &Digest, charge: &Charge) -> Result<Vec<Descriptor>> {
+    async fn referrers(&self, place: &Repository, subject: &Digest, charge: &RequestContext) -> Result<Vec<Descriptor>> {
         self.at(place).await?.referrers(place, subject, charge).await
     }
 
     async fn listed_referrers(
         &self,
-        place: &Place,
+        place: &Repository,
         subject: &Digest,
         artifact_type: Option<&str>,
-        charge: &Charge,
+        charge: &RequestContext,
     ) -> Result<ReferrerList> {
         self.at(place).await?.listed_referrers(place, subject, artifact_type, charge).await
     }
 
-    async fn find_tag(&self, place: &Place, tag: &str, charge: &Charge) -> Result<Option<Descriptor>> {
+    async fn find_tag(&self, place: &Repository, tag: &str, charge: &RequestContext) -> Result<Option<Descriptor>> {
         self.at(place).await?.find_tag(place, tag, charge).await
     }
 
-    async fn digest_tags(&self, place: &Place, charge: &Charge) -> Result<Arc<DigestTags>> {
+    async fn digest_tags(&self, place: &Repository, charge: &RequestContext) -> Result<Arc<DigestTags>> {
         self.at(place).await?.digest_tags(place, charge).await
     }
 
-    async fn manifest(&self, place: &Place, digest: &Digest, charge: &Charge) -> Result<Option<Manifest>> {
+    async fn manifest(&self, place: &Repository, digest: &Digest, charge: &RequestContext) -> Result<Option<Manifest>> {
         self.at(place).await?.manifest(place, digest, charge).await
     }
 
-    async fn blob(&self, place: &Place, blob: &Descriptor, offset: u64, charge: &Charge) -> Result<Option<BlobStream>> {
+    async fn blob(&self, place: &Repository, blob: &Descriptor, offset: u64, charge: &RequestContext) -> Result<Option<BlobStream>> {
         self.at(place).await?.blob(place, blob, offset, charge).await
     }
 
-    async fn blob_size(&self, place: &Place, digest: &Digest, charge: &Charge) -> Result<Option<u64>> {
+    async fn blob_size(&self, place: &Repository, digest: &Digest, charge: &RequestContext) -> Result<Option<u64>> {
         self.at(place).await?.blob_size(place, digest, charge).await
     }
 }
 
 #[async_trait]
 impl Sink for ByAccount {
-    async fn published(&self, place: &Place, reference: &Reference, charge: &Charge) -> Result<Option<Descriptor>> {
+    async fn published(&self, place: &Repository, reference: &Reference, charge: &RequestContext) -> Result<Option<Descriptor>> {
         self.at(place).await?.published(place, reference, charge).await
     }
 
-    async fn admits(&self, place: &Place, charge: &Charge) -> Result<()> {
+    async fn admits(&self, place: &Repository, charge: &RequestContext) -> Result<()> {
         self.at(place).await?.admits(place, charge).await
     }
 
-    async fn holds_blob(&self, place: &Place, blob: &Descriptor, charge: &Charge) -> Result<Presence> {
+    async fn holds_blob(&self, place: &Repository, blob: &Descriptor, charge: &RequestContext) -> Result<Presence> {
         self.at(place).await?.holds_blob(place, blob, charge).await
     }
 
-    async fn holds_manifest(&self, place: &Place, manifest: &Descriptor, charge: &Charge) -> Result<Presence> {
+    async fn holds_manifest(&self, place: &Repository, manifest: &Descriptor, charge: &RequestContext) -> Result<Presence> {
         self.at(place).await?.holds_manifest(place, manifest, charge).await
     }
 
     /// Only within one account: what another may read, this one need not.
-    async fn link(&self, from: &Place, to: &Place, blob: &Descriptor, charge: &Charge) -> Result<bool> {
+    async fn link(&self, from: &Repository, to: &Repository, blob: &Descriptor, charge: &RequestContext) -> Result<bool> {
         let (theirs, ours) = (self.at(from).await?, self.at(to).await?);
         if Arc::ptr_eq(&theirs, &ours) { ours.link(from, to, blob, charge).await } else { Ok(false) }
     }
 
-    async fn write_blob(&self, place: &Place, blob: &Descriptor, open: &dyn OpenBlob, charge: &Charge) -> Result<()> {
+    async fn write_blob(&self, place: &Repository, blob: &Descriptor, open: &dyn OpenBlob, charge: &RequestContext) -> Result<()> {
         self.at(place).await?.write_blob(place, blob, open, charge).await
     }
 
-    async fn put_manifest(&self, place: &Place, manifest: &Manifest, charge: &Charge) -> Result<()> {
+    async fn put_manifest(&self, place: &Repository, manifest: &Manifest, charge: &RequestContext) -> Result<()> {
         self.at(place).await?.put_manifest(place, manifest, charge).await
     }
 
-    async fn publish(&self, publication: &Publication, charge: &Charge) -> Result<()> {
+    async fn publish(&self, publication: &Publication, charge: &RequestContext) -> Result<()> {
         self.at(&publication.place).await?.publish(publication, charge).await
     }
 
-    async fn attach(&self, place: &Place, subject: &Digest, referrers: &[Manifest], charge: &Charge) -> Result<()> {
+    async fn attach(&self, place: &Repository, subject: &Digest, referrers: &[Manifest], charge: &RequestContext) -> Result<()> {
         self.at(place).await?.attach(place, subject, referrers, charge).await
     }
 
-    async fn attach_tagged(&self, publication: &Publication, subject: &Digest, charge: &Charge) -> Result<()> {
+    async fn attach_tagged(&self, publication: &Publication, subject: &Digest, charge: &RequestContext) -> Result<()> {
         self.at(&publication.place).await?.attach_tagged(publication, subject, charge).await
     }
 }

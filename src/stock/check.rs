@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use super::claims::Claims;
-use super::{Item, SyncOptions};
-use crate::config::Target;
-use crate::list::{LineError, Parsed};
+use super::claims::NameClaims;
+use super::{RuledEntry, SyncOptions};
+use crate::config::TargetConfig;
+use crate::list::{LineError, ParsedList};
 use crate::rules::{RuleSet, Unmatched};
 
 /// What [`check`] found.
 #[derive(Debug, Default)]
-pub struct Checked {
+pub struct ListCheck {
     /// Lines that mean something.
     pub entries: usize,
     /// Lines that do not parse, that have no place at the target, or whose name there another line has. In list order.
@@ -18,10 +18,10 @@ pub struct Checked {
 }
 
 /// Resolves every line of `lists`. What globs and other patterns choose is not known, so that of their tags nothing is said.
-pub fn check(lists: Vec<Parsed>, rules: &RuleSet, unmatched: Unmatched, target: &Target) -> Checked {
+pub fn check(lists: Vec<ParsedList>, rules: &RuleSet, unmatched: Unmatched, target: &TargetConfig) -> ListCheck {
     let options = SyncOptions { unmatched, ..SyncOptions::default() };
-    let claims = Claims::default();
-    let mut checked = Checked::default();
+    let claims = NameClaims::default();
+    let mut checked = ListCheck::default();
     let mut order = 0;
     for list in lists {
         let mut problems = list.errors;
@@ -29,7 +29,7 @@ pub fn check(lists: Vec<Parsed>, rules: &RuleSet, unmatched: Unmatched, target: 
         for entry in list.entries {
             order += 1;
             let (origin, text) = (entry.origin.clone(), entry.text.clone());
-            match Item::resolve(entry, order, rules, &options, target) {
+            match RuledEntry::resolve(entry, order, rules, &options, target) {
                 Ok(item) => {
                     for (_, error) in claims.merge(Arc::new(item).wants()).refused {
                         let message = error.message();

@@ -9,39 +9,39 @@ use tokio::time::Instant;
 
 use super::claims::{Merged, Settled};
 use super::expand::{Chooser, Expanded, Expansion};
-use super::found::Found;
-use super::run::{Slots, Unit, Worker, lock, of_its_own};
-use super::undecided::Undecided;
-use super::{Item, Want};
-use crate::limits::Mode;
+use super::found::MissingImage;
+use super::run::{GroupSlots, RunUnit, SyncWorker, lock, of_its_own};
+use super::undecided::PendingSelection;
+use super::{ImageRequest, RuledEntry};
+use crate::limits::WaitMode;
 use crate::report::Event;
 use crate::{Error, internal};
 
 /// What a unit has led to.
-pub(super) enum Open {
-    Want(Want),
-    Choice(Box<Undecided>),
+pub(super) enum ExpandedJob {
+    Want(ImageRequest),
+    Choice(Box<PendingSelection>),
 }
 
 /// What must be done for, once both sides have been asked.
-pub(super) enum Parcel {
-    Image(Box<Found>),
-    Choice(Box<Undecided>),
+pub(super) enum PreparedJob {
+    Image(Box<MissingImage>),
+    Choice(Box<PendingSelection>),
 }
 
-impl Parcel {
+impl PreparedJob {
     pub(super) fn is_scarce(&self, others: u64) -> bool {
         match self {
-            Parcel::Image(found) => found.is_scarce(others),
-            Parcel::Choice(undecided) => undecided.is_scarce(others),
+            PreparedJob::Image(found) => found.is_scarce(others),
+            PreparedJob::Choice(undecided) => undecided.is_scarce(others),
         }
     }
 
     /// Who goes first where pulls are scarce: priority, then what costs fewer pulls, then list order.
-    pub(super) fn rank(&self, likely: impl Fn(&Found) -> Option<u64>) -> (std::cmp::Reverse<i64>, Option<u64>, usize) {
+    pub(super) fn rank(&self, likely: impl Fn(&MissingImage) -> Option<u64>) -> (std::cmp::Reverse<i64>, Option<u64>, usize) {
         match self {
-            Parcel::Image(found) => (std::cmp::Reverse(found.want.priority), likely(found), found.want.item.order),
-            Parcel::Choice(undecided) => {
+            PreparedJob::Image(found) => (std::cmp::Reverse(found.want.priority), likely(found), found.want.item.order),
+            PreparedJob::Choice(undecided) => {
                 let item = &undecided.item;
                 (std::cmp::Reverse(item.entry.priority), Some(undecided.pulls()), item.order)
             }
@@ -49,16 +49,16 @@ impl Parcel {
     }
 }
 
-impl Worker {
+impl SyncWorker {
     fn chooser(&self) -> Chooser<'_> {
         Chooser { supply: &self.supply, engines: &self.engines, dates: &self.options.dates, limit: self.limit }
     }
 
     /// What a unit asks for, as far as that can be said without a pull.
-    pub(super) async fn expanded(self: Arc<Self>, upstream: Arc<str>, unit: Unit) -> Vec<Open> {
+    pub(super) async fn expanded(self: Arc<Self>, upstream: Arc<str>, unit: RunUnit) -> Vec<ExpandedJob> {
         let item = match unit {
-            Unit::Want(want) => return vec![Open::Want(want)],
-            Unit::Expand(item) => item,
+            RunUnit::Want(want) => return vec![ExpandedJob::Want(want)],
+            RunUnit::Expand(item) => item,
         };
         if self.engines.stop_requested() {
             // Its row stays open: it is told at the end what became of it.
@@ -67,8 +67,8 @@ impl Worker {
             return vec![];
         }
         match internal::caught("select tags", self.chooser().expand(&item)).await.and_then(|expansion| expansion) {
-            Ok(Expansion::Chosen(expanded)) => self.take_in(&upstream, &item, expanded).into_iter().map(Open::Want).collect(),
-            Ok(Expansion::Undecided(undecided)) => vec![Open::Choice(undecided)],
+            Ok(Expansion::Chosen(expanded)) => self.take_in(&upstream, &item, expanded).into_iter().map(ExpandedJob::Want).collect(),
+            Ok(Expansion::Undecided(undecided)) => vec![ExpandedJob::Choice(undecided)],
             Err(error) => {
                 self.close_item(&upstream, &item, error);
                 vec![]
@@ -77,10 +77,10 @@ impl Worker {
     }
 
     /// Both sides of an image; a choice needs no more asking.
-    pub(super) async fn looked_at(self: Arc<Self>, upstream: Arc<str>, open: Open) -> Option<Parcel> {
+    pub(super) async fn looked_at(self: Arc<Self>, upstream: Arc<str>, open: ExpandedJob) -> Option<PreparedJob> {
         match open {
-            Open::Want(want) => self.survey(upstream, want).await.map(|found| Parcel::Image(Box::new(found))),
-            Open::Choice(undecided) => Some(Parcel::Choice(undecided)),
+            ExpandedJob::Want(want) => self.survey(upstream, want).await.map(|found| PreparedJob::Image(Box::new(found))),
+            ExpandedJob::Choice(undecided) => Some(PreparedJob::Choice(undecided)),
         }
     }
 
@@ -89,19 +89,19 @@ impl Worker {
     pub(super) async fn begin_choice(
         self: &Arc<Self>,
         upstream: &str,
-        mut undecided: Box<Undecided>,
-        slots: &Slots,
+        mut undecided: Box<PendingSelection>,
+        slots: &GroupSlots,
         tasks: &mut JoinSet<()>,
     ) {
-        if self.options.mode() == Mode::Defer
-            && let Err(error) = undecided.reserve(Mode::Defer).await
+        if self.options.mode() == WaitMode::Defer
+            && let Err(error) = undecided.reserve(WaitMode::Defer).await
         {
             return self.close_item(upstream, &undecided.item, error);
         }
         tasks.spawn(Arc::clone(self).choose(upstream.into(), undecided, slots.clone()));
     }
 
-    async fn choose(self: Arc<Self>, upstream: Arc<str>, mut undecided: Box<Undecided>, slots: Slots) {
+    async fn choose(self: Arc<Self>, upstream: Arc<str>, mut undecided: Box<PendingSelection>, slots: GroupSlots) {
         let item = Arc::clone(&undecided.item);
         let key = (item.order, item.row(&self.target.target).source);
         lock(&self.under_way).insert(key.clone(), (undecided.charge(), Instant::now()));
@@ -130,7 +130,7 @@ impl Worker {
     }
 
     /// The item's images take its place: those that have their names are given back, the others wait for an earlier line or are refused.
-    fn take_in(&self, upstream: &str, item: &Arc<Item>, expanded: Expanded) -> Vec<Want> {
+    fn take_in(&self, upstream: &str, item: &Arc<RuledEntry>, expanded: Expanded) -> Vec<ImageRequest> {
         let row = item.row(&self.target.target);
         lock(&self.pending).remove(&(item.order, row.source));
         if expanded.wants.is_empty() {
@@ -139,14 +139,14 @@ impl Worker {
         let Settled { own, released, same } = self.claims.settle(item, Ok(expanded.wants));
         let images = (own.kept.len() + own.waiting.len() + own.refused.len()).saturating_sub(1);
         self.reporter.event(&Event::Wanted { upstream, images });
-        own.kept.iter().chain(&own.waiting).for_each(|want| self.expect(&Unit::Want(want.clone())));
+        own.kept.iter().chain(&own.waiting).for_each(|want| self.expect(&RunUnit::Want(want.clone())));
         self.refuse(own.refused);
         self.dispatch((released, same));
         own.kept
     }
 
     /// Sends images on their way that have waited for an earlier line.
-    fn dispatch(&self, (released, same): (Merged, Vec<Want>)) {
+    fn dispatch(&self, (released, same): (Merged, Vec<ImageRequest>)) {
         for want in same {
             lock(&self.pending).remove(&(want.item.order, want.source()));
         }
@@ -163,7 +163,7 @@ impl Worker {
     }
 
     /// Reports images whose names other lines have.
-    fn refuse(&self, refused: Vec<(Want, Error)>) {
+    fn refuse(&self, refused: Vec<(ImageRequest, Error)>) {
         for (want, error) in refused {
             let mut row = self.unfinished(want.row(&self.target.target), error);
             // What choosing has cost, if it was to be paid by this image.
@@ -175,12 +175,12 @@ impl Worker {
     }
 
     /// Whether images of other lines wait for this choice: it is not put off then.
-    pub(super) fn is_awaited(&self, parcel: &Parcel) -> bool {
-        matches!(parcel, Parcel::Choice(undecided) if self.claims.is_awaited(&undecided.item))
+    pub(super) fn is_awaited(&self, parcel: &PreparedJob) -> bool {
+        matches!(parcel, PreparedJob::Choice(undecided) if self.claims.is_awaited(&undecided.item))
     }
 
     /// The item ends without a choice.
-    fn close_item(&self, upstream: &str, item: &Arc<Item>, error: Error) {
+    fn close_item(&self, upstream: &str, item: &Arc<RuledEntry>, error: Error) {
         let settled = self.claims.settle(item, Err(&error));
         self.dispatch((settled.released, settled.same));
         let mut row = item.row(&self.target.target);

@@ -7,31 +7,31 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Item, Want};
-use crate::content::Place;
+use super::{ImageRequest, RuledEntry};
+use crate::content::Repository;
 use crate::name::Reference;
 use crate::{Error, Kind, Side};
 
 /// A name at the target.
-type Name = (Place, Reference);
+type Name = (Repository, Reference);
 
 /// The names claimed so far, and the lines that may still claim some.
 #[derive(Debug, Default)]
-pub(super) struct Claims(Mutex<State>);
+pub(super) struct NameClaims(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    names: HashMap<Name, Claim>,
+    names: HashMap<Name, NameClaim>,
     /// Lines whose tags must be listed, in repositories that other lines fill, too; in file order.
-    listings: HashMap<Place, Vec<Listing>>,
+    listings: HashMap<Repository, Vec<Listing>>,
     /// What waits for an earlier line, in file order.
-    waiting: Vec<Want>,
+    waiting: Vec<ImageRequest>,
     /// The names of lines without a listing that wait.
     held: HashSet<Name>,
 }
 
 #[derive(Debug, Clone)]
-struct Claim {
+struct NameClaim {
     source: String,
     origin: String,
 }
@@ -39,7 +39,7 @@ struct Claim {
 /// A line whose tags must be listed.
 #[derive(Debug)]
 struct Listing {
-    item: Arc<Item>,
+    item: Arc<RuledEntry>,
     known: Known,
 }
 
@@ -56,11 +56,11 @@ enum Known {
 #[derive(Debug, Default)]
 pub(super) struct Merged {
     /// They have their names.
-    pub(super) kept: Vec<Want>,
+    pub(super) kept: Vec<ImageRequest>,
     /// Another line has the name, and why that is so.
-    pub(super) refused: Vec<(Want, Error)>,
-    /// They wait for an earlier line; [`Claims::settle`] releases them.
-    pub(super) waiting: Vec<Want>,
+    pub(super) refused: Vec<(ImageRequest, Error)>,
+    /// They wait for an earlier line; [`NameClaims::settle`] releases them.
+    pub(super) waiting: Vec<ImageRequest>,
 }
 
 /// What follows when a line's tags are known.
@@ -71,7 +71,7 @@ pub(super) struct Settled {
     /// Those of other lines that have waited for it, and wait no more.
     pub(super) released: Merged,
     /// Of those, the ones that an earlier line asks for in the same way.
-    pub(super) same: Vec<Want>,
+    pub(super) same: Vec<ImageRequest>,
 }
 
 /// What came of claiming a name.
@@ -82,26 +82,26 @@ enum Claimed {
     Again,
 }
 
-impl Claims {
+impl NameClaims {
     /// Claims of a run over these lines.
-    pub(super) fn new(items: &[Arc<Item>]) -> Self {
-        let mut lines: HashMap<&Place, usize> = HashMap::new();
+    pub(super) fn new(items: &[Arc<RuledEntry>]) -> Self {
+        let mut lines: HashMap<&Repository, usize> = HashMap::new();
         items.iter().for_each(|item| *lines.entry(&item.to).or_default() += 1);
         let mut state = State::default();
         for item in items.iter().filter(|item| item.selector().is_some() && lines.get(&item.to).is_some_and(|count| *count > 1)) {
             state.listings.entry(item.to.clone()).or_default().push(Listing { item: Arc::clone(item), known: Known::NotYet });
         }
         state.listings.values_mut().for_each(|listings| listings.sort_by_key(|listing| listing.item.order));
-        Claims(Mutex::new(state))
+        NameClaims(Mutex::new(state))
     }
 
     /// Claims a name for each of `wants`, in order: duplicates become one want with the highest priority.
-    pub(super) fn merge(&self, wants: Vec<Want>) -> Merged {
+    pub(super) fn merge(&self, wants: Vec<ImageRequest>) -> Merged {
         self.state().merge(wants, false).0
     }
 
     /// It is known what the line of `item` has chosen, or that this will not be known.
-    pub(super) fn settle(&self, item: &Item, chosen: Result<Vec<Want>, &Error>) -> Settled {
+    pub(super) fn settle(&self, item: &RuledEntry, chosen: Result<Vec<ImageRequest>, &Error>) -> Settled {
         let mut state = self.state();
         let known = match &chosen {
             Ok(_) => Known::Chosen,
@@ -111,14 +111,15 @@ impl Claims {
             listing.known = known;
         }
         let (own, _) = state.merge(chosen.unwrap_or_default(), true);
-        let (free, waiting): (Vec<Want>, Vec<Want>) = std::mem::take(&mut state.waiting).into_iter().partition(|want| !state.blocked(want));
+        let (free, waiting): (Vec<ImageRequest>, Vec<ImageRequest>) =
+            std::mem::take(&mut state.waiting).into_iter().partition(|want| !state.blocked(want));
         state.waiting = waiting;
         let (released, same) = state.claim_all(free);
         Settled { own, released, same }
     }
 
     /// Whether others may wait for what `item` chooses.
-    pub(super) fn is_awaited(&self, item: &Item) -> bool {
+    pub(super) fn is_awaited(&self, item: &RuledEntry) -> bool {
         let state = self.state();
         state.listings.get(&item.to).is_some_and(|all| all.iter().any(|one| one.item.order == item.order && one.known == Known::NotYet))
     }
@@ -137,7 +138,7 @@ impl Claims {
 
 impl State {
     /// Claims names, or lets wants wait. Beside it, duplicates.
-    fn merge(&mut self, wants: Vec<Want>, listed: bool) -> (Merged, Vec<Want>) {
+    fn merge(&mut self, wants: Vec<ImageRequest>, listed: bool) -> (Merged, Vec<ImageRequest>) {
         let (mut free, mut waiting) = (Vec::with_capacity(wants.len()), vec![]);
         for want in wants {
             if self.waits(&want, listed) {
@@ -155,7 +156,7 @@ impl State {
 
     /// Whether a want must wait for an earlier line. A line that needs no listing does not wait for one that could only choose the same
     /// image, unless it might lose its name to a third.
-    fn waits(&mut self, want: &Want, listed: bool) -> bool {
+    fn waits(&mut self, want: &ImageRequest, listed: bool) -> bool {
         let name = (want.item.to.clone(), want.publish.clone());
         if listed {
             return self.blocked(want);
@@ -169,16 +170,16 @@ impl State {
     }
 
     /// Earlier lines whose terms could choose the want's name.
-    fn rivals<'a>(&'a self, want: &'a Want) -> impl Iterator<Item = &'a Listing> {
+    fn rivals<'a>(&'a self, want: &'a ImageRequest) -> impl Iterator<Item = &'a Listing> {
         let listings = self.listings.get(&want.item.to).into_iter().flatten();
         listings.take_while(|listing| listing.item.order < want.item.order).filter(|listing| listing.item.may_publish(&want.publish))
     }
 
-    fn blocked(&self, want: &Want) -> bool {
+    fn blocked(&self, want: &ImageRequest) -> bool {
         self.rivals(want).any(|rival| rival.known == Known::NotYet)
     }
 
-    fn claim_all(&mut self, wants: Vec<Want>) -> (Merged, Vec<Want>) {
+    fn claim_all(&mut self, wants: Vec<ImageRequest>) -> (Merged, Vec<ImageRequest>) {
         let (mut merged, mut same) = (Merged::default(), vec![]);
         let mut index: HashMap<Name, usize> = HashMap::new();
         for want in wants {
@@ -201,8 +202,8 @@ impl State {
     }
 
     /// Claims the want's target name; the error names both lines.
-    fn claim(&mut self, want: &Want) -> Result<Claimed, Error> {
-        let claim = Claim { source: want.source(), origin: want.item.entry.origin.to_string() };
+    fn claim(&mut self, want: &ImageRequest) -> Result<Claimed, Error> {
+        let claim = NameClaim { source: want.source(), origin: want.item.entry.origin.to_string() };
         let key = (want.item.to.clone(), want.publish.clone());
         let name = format!("{}{}", want.item.to, want.publish.suffix());
         match self.names.get(&key) {
@@ -232,7 +233,7 @@ impl State {
 }
 
 /// Whether a line could choose under the want's name only what the want asks for.
-fn is_same(item: &Item, want: &Want) -> bool {
+fn is_same(item: &RuledEntry, want: &ImageRequest) -> bool {
     let renamed = item.entry.target.as_ref().is_some_and(|target| target.tag.is_some());
     !renamed && item.entry.source == want.item.entry.source && want.wanted == want.publish
 }
@@ -240,35 +241,35 @@ fn is_same(item: &Item, want: &Want) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Config, Target};
+    use crate::config::{Config, TargetConfig};
     use crate::stock::SyncOptions;
 
     /// Lines `source tags`, all into the repository `app`.
-    fn lines(text: &[(&str, &str)]) -> Vec<Arc<Item>> {
+    fn lines(text: &[(&str, &str)]) -> Vec<Arc<RuledEntry>> {
         let list: String = text.iter().map(|(image, tags)| format!("{image},{tags},app\n")).collect();
         let parsed = crate::list::parse_bytes("list.csv", format!("image,tags,target\n{list}").as_bytes()).unwrap();
         let (rules, options) = (Config::default().rules, SyncOptions::default());
-        let target = Target::Layout { path: "store".into() };
+        let target = TargetConfig::Layout { path: "store".into() };
         let items = parsed.entries.into_iter().map(|entry| {
             let order = entry.origin.line;
-            Arc::new(Item::resolve(entry, order, &rules, &options, &target).unwrap())
+            Arc::new(RuledEntry::resolve(entry, order, &rules, &options, &target).unwrap())
         });
         items.collect()
     }
 
-    fn chosen(item: &Arc<Item>, tags: &[&str]) -> Vec<Want> {
+    fn chosen(item: &Arc<RuledEntry>, tags: &[&str]) -> Vec<ImageRequest> {
         item.tagged(&tags.iter().map(ToString::to_string).collect::<Vec<_>>())
     }
 
-    fn names(wants: &[Want]) -> Vec<String> {
-        wants.iter().map(Want::source).collect()
+    fn names(wants: &[ImageRequest]) -> Vec<String> {
+        wants.iter().map(ImageRequest::source).collect()
     }
 
     #[test]
     fn the_first_line_wins_whichever_list_arrives_first() {
         for arrival in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
             let items = lines(&[("a.test/x", "v*"), ("b.test/x", "v1*;w1"), ("c.test/x", "*")]);
-            let claims = Claims::new(&items);
+            let claims = NameClaims::new(&items);
             let (mut kept, mut refused) = (vec![], vec![]);
             let tags = [vec!["v1", "v2"], vec!["v1", "v10", "w1"], vec!["v1", "v3", "w1"]];
             for at in arrival {
@@ -294,8 +295,8 @@ mod tests {
     #[test]
     fn only_names_that_an_earlier_line_could_choose_wait() {
         let items = lines(&[("a.test/x", "v1*"), ("b.test/x", "*"), ("c.test/x", "v1"), ("c.test/x", "w"), ("a.test/x", "v12")]);
-        let claims = Claims::new(&items);
-        let exact = items.iter().flat_map(Item::wants).collect();
+        let claims = NameClaims::new(&items);
+        let exact = items.iter().flat_map(RuledEntry::wants).collect();
         let merged = claims.merge(exact);
         // `a.test/x:v12` would lose its name to line 3 if line 2 did not choose it: it waits for both.
         assert_eq!(
@@ -323,7 +324,7 @@ mod tests {
     fn a_line_whose_tags_are_not_known_keeps_its_names_from_others() {
         for (error, kind) in [(Error::local("list tags", "gone"), Kind::Local), (Error::cancelled("list tags"), Kind::Deferred)] {
             let items = lines(&[("a.test/x", "v1*"), ("b.test/x", "*")]);
-            let claims = Claims::new(&items);
+            let claims = NameClaims::new(&items);
             let settled = claims.settle(&items[1], Ok(chosen(&items[1], &["v1", "w"])));
             assert_eq!(names(&settled.own.kept), ["b.test/x:w"]);
             let settled = claims.settle(&items[0], Err(&error));
@@ -336,7 +337,7 @@ mod tests {
     #[test]
     fn where_lines_do_not_meet_nothing_is_remembered() {
         let items = lines(&[("a.test/x", "v1*")]);
-        let claims = Claims::new(&items);
+        let claims = NameClaims::new(&items);
         assert!(claims.open().is_empty() && !claims.is_awaited(&items[0]));
         assert_eq!(claims.settle(&items[0], Ok(chosen(&items[0], &["v1"]))).own.kept.len(), 1);
     }

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{Item, Supply};
-use crate::config::Account;
-use crate::content::{Charge, Place, Sink, Source};
-use crate::limits::Standing;
+use super::{RuledEntry, Upstreams};
+use crate::config::LoginAccount;
+use crate::content::{Repository, RequestContext, Sink, Source};
+use crate::limits::AccountStatus;
 use crate::name::Reference;
 use crate::registry::RegistryStore;
 use crate::rules::Delivery;
@@ -61,7 +61,7 @@ impl Examined {
         self.findings.push(error.remedy("set the clock (NTP): tokens and signed links are refused otherwise"));
     }
 
-    fn limits(&mut self, standing: &Standing) {
+    fn limits(&mut self, standing: &AccountStatus) {
         let (Some(limit), Some(remaining)) = (standing.limit, standing.remaining) else { return };
         self.good.push(format!("{remaining} of {limit} pulls left"));
         if remaining == 0 {
@@ -72,10 +72,10 @@ impl Examined {
     }
 }
 
-impl Supply {
+impl Upstreams {
     /// Asks an upstream about one of its images, by HEAD: it answers, the login is good, the image may be pulled, and how many pulls are left.
     /// Without an image, only the login is tried.
-    pub async fn examine_upstream(&self, host: &str, about: Option<&Item>) -> Examined {
+    pub async fn examine_upstream(&self, host: &str, about: Option<&RuledEntry>) -> Examined {
         let mut seen = Examined::new(host);
         let account = match about {
             Some(item) => {
@@ -89,13 +89,13 @@ impl Supply {
             Some((item, reference)) => {
                 let path = item.entry.source.path.as_str();
                 let name = format!("{host}/{path}{}", reference.suffix());
-                let found = store.resolve(&Place::new(path), &reference, &Charge::new(name.as_str())).await;
+                let found = store.resolve(&Repository::new(path), &reference, &RequestContext::new(name.as_str())).await;
                 let found = found.and_then(|found| found.ok_or_else(|| no_such_image(&name)));
                 seen.check("may pull", found);
             }
             None => {
-                let anonymous = account.name() == Account::anonymous().name();
-                let asked = store.knock(anonymous, &Charge::new(host)).await;
+                let anonymous = account.name() == LoginAccount::anonymous().name();
+                let asked = store.knock(anonymous, &RequestContext::new(host)).await;
                 seen.check(if anonymous { "answers" } else { "login accepted" }, asked);
             }
         }
@@ -111,17 +111,17 @@ impl Supply {
 
     /// Asks a target registry: it answers, the login is good, and of each of these items' repositories whether it may be read and, where larder
     /// pushes, written to (an upload is opened and given back).
-    pub async fn examine_target(&self, host: &str, prefix: &str, items: &[Arc<Item>]) -> Examined {
+    pub async fn examine_target(&self, host: &str, prefix: &str, items: &[Arc<RuledEntry>]) -> Examined {
         let mut seen = Examined::new(host);
         let account = self.credentials.account_for_host(host, prefix).await;
         let Some((store, account)) = self.opened(&mut seen, Side::Target, account).await else { return seen };
         if items.is_empty() {
-            let anonymous = account.name() == Account::anonymous().name();
-            seen.check(if anonymous { "answers" } else { "login accepted" }, store.knock(anonymous, &Charge::new(host)).await);
+            let anonymous = account.name() == LoginAccount::anonymous().name();
+            seen.check(if anonymous { "answers" } else { "login accepted" }, store.knock(anonymous, &RequestContext::new(host)).await);
         }
         let mut known = BTreeSet::new();
         for item in items.iter().filter(|item| known.insert(item.to.clone())) {
-            let charge = Charge::new(format!("{host}/{}", item.to));
+            let charge = RequestContext::new(format!("{host}/{}", item.to));
             let reference = item.probe().unwrap_or_else(|| Reference::Tag("latest".to_owned()));
             let read = store.published(&item.to, &reference, &charge).await;
             if seen.check("may pull", read).is_none() {
@@ -148,7 +148,7 @@ impl Supply {
         seen
     }
 
-    async fn opened(&self, seen: &mut Examined, side: Side, account: Result<Account>) -> Option<(Arc<RegistryStore>, Account)> {
+    async fn opened(&self, seen: &mut Examined, side: Side, account: Result<LoginAccount>) -> Option<(Arc<RegistryStore>, LoginAccount)> {
         let account = match account {
             Ok(account) => account,
             Err(error) => {

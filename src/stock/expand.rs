@@ -7,17 +7,17 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::item::Resolved;
-use super::undecided::Undecided;
-use super::warm::Engines;
-use super::{Item, Supply, Want};
-use crate::content::{Charge, Descriptor, Digest, Place, Source, Tally};
+use super::undecided::PendingSelection;
+use super::warm::CopyEngines;
+use super::{ImageRequest, RuledEntry, Upstreams};
+use crate::content::{Descriptor, Digest, Repository, RequestContext, Source, TransferStats};
 use crate::select::{Dates, Matched, Selector};
 use crate::{Error, Kind, Result, Side};
 
 /// An item whose tags have been chosen.
 pub(super) struct Expanded {
     /// One for each tag that was chosen; some may be wanted by other lines already.
-    pub(super) wants: Vec<Want>,
+    pub(super) wants: Vec<ImageRequest>,
     /// How many tags each step left, for people.
     pub(super) explanation: String,
 }
@@ -27,7 +27,7 @@ pub(super) enum Expansion {
     /// The tags are chosen.
     Chosen(Expanded),
     /// Dates must be read first, which costs pulls.
-    Undecided(Box<Undecided>),
+    Undecided(Box<PendingSelection>),
 }
 
 /// Creation dates that are known beforehand, by digest: what a lock says.
@@ -55,19 +55,19 @@ impl fmt::Debug for KnownDates {
 
 /// What is known of the tags that matched.
 #[derive(Default)]
-pub(super) struct Known {
+pub(super) struct MatchedTags {
     pub(super) dates: Dates,
     /// What the upstream says they are.
     pub(super) resolved: HashMap<String, Descriptor>,
     /// What it has cost to know.
-    pub(super) tally: Arc<Tally>,
+    pub(super) tally: Arc<TransferStats>,
 }
 
 /// Who chooses tags.
 #[derive(Clone, Copy)]
 pub(super) struct Chooser<'a> {
-    pub(super) supply: &'a Supply,
-    pub(super) engines: &'a Engines,
+    pub(super) supply: &'a Upstreams,
+    pub(super) engines: &'a CopyEngines,
     pub(super) dates: &'a KnownDates,
     /// Tags of one item that are asked about at once.
     pub(super) limit: usize,
@@ -78,24 +78,24 @@ impl Chooser<'_> {
     ///
     /// # Errors
     /// If the upstream cannot be asked, or too few tags are selected.
-    pub(super) async fn expand(&self, item: &Arc<Item>) -> Result<Expansion> {
+    pub(super) async fn expand(&self, item: &Arc<RuledEntry>) -> Result<Expansion> {
         let Some(selector) = item.selector() else {
             return Ok(Expansion::Chosen(Expanded { wants: item.wants(), explanation: String::new() }));
         };
         let source = &item.entry.source;
-        let charge = Charge::new(source.to_string());
+        let charge = RequestContext::new(source.to_string());
         let listed = match self.engines.lists_at_cache(item) {
             Some(cache) => cache.tags(&item.to, &charge).await?,
-            None => self.supply.upstream(item).await?.tags(&Place::new(source.path.as_str()), &charge).await?,
+            None => self.supply.upstream(item).await?.tags(&Repository::new(source.path.as_str()), &charge).await?,
         };
         let matched = selector.matched(&listed);
         if !selector.needs_dates(&matched) {
-            return self.choose(item, matched, Known::default()).map(Expansion::Chosen);
+            return self.choose(item, matched, MatchedTags::default()).map(Expansion::Chosen);
         }
         // Too few, whatever the dates say: nothing need be spent to know that.
         let most = selector.most(&matched) + selector.exact_tags().len();
         check_count(item, selector, most, matched.attrition().listed)?;
-        let undecided = Undecided::look(self, Arc::clone(item), matched).await?;
+        let undecided = PendingSelection::look(self, Arc::clone(item), matched).await?;
         if undecided.pulls() > 0 {
             return Ok(Expansion::Undecided(Box::new(undecided)));
         }
@@ -107,7 +107,7 @@ impl Chooser<'_> {
     ///
     /// # Errors
     /// If too few tags are selected.
-    pub(super) fn choose(&self, item: &Arc<Item>, matched: Matched, mut known: Known) -> Result<Expanded> {
+    pub(super) fn choose(&self, item: &Arc<RuledEntry>, matched: Matched, mut known: MatchedTags) -> Result<Expanded> {
         let Some(selector) = item.selector() else { return Ok(Expanded { wants: item.wants(), explanation: String::new() }) };
         let selected = selector.cut(matched, &known.dates, Timestamp::now());
         check_count(item, selector, selected.tags.len(), selected.attrition.listed)?;
@@ -129,7 +129,7 @@ impl Chooser<'_> {
 }
 
 /// Whether so many tags are as many as the item's rule asks for.
-fn check_count(item: &Item, selector: &Selector, selected: usize, listed: usize) -> Result<()> {
+fn check_count(item: &RuledEntry, selector: &Selector, selected: usize, listed: usize) -> Result<()> {
     let least = item.rule.as_ref().map_or(1, |rule| rule.min_tags);
     if selected as u64 >= least {
         return Ok(());

@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
 
-use super::claims::Claims;
-use super::{Item, SyncOptions, TargetStore, Want};
-use crate::config::Target;
-use crate::content::{Charge, Choice, Descriptor, Digest, ForeignLayers, IndexMode, Place, PlatformFilter, Policy};
-use crate::list::{Entry, Parsed, Selection, TargetName};
-use crate::lock::{Cut, Lock, Record};
+use super::claims::NameClaims;
+use super::{ImageRequest, RuledEntry, SyncOptions, TargetStore};
+use crate::config::TargetConfig;
+use crate::content::{ChildChoice, Descriptor, Digest, ForeignLayers, IndexMode, PlatformFilter, Policy, Repository, RequestContext};
+use crate::list::{ImageSelection, ListEntry, ParsedList, TargetName};
+use crate::lock::{IndexCut, Lock, LockRecord};
 use crate::name::Reference;
-use crate::report::Outcome;
+use crate::report::ImageOutcome;
 use crate::rules::RuleSet;
 use crate::select::Dates;
 use crate::{Error, Kind, Result, Side};
@@ -26,7 +26,7 @@ pub struct Expected {
     /// Its name at the target, for people.
     pub name: String,
     /// The repository at the target.
-    pub place: Place,
+    pub place: Repository,
     /// The name there.
     pub reference: Reference,
     /// What that name must mean, and who says so.
@@ -53,19 +53,19 @@ impl Children {
     pub(super) fn among(&self, children: &[Descriptor]) -> Vec<Descriptor> {
         match self {
             Children::All => children.to_vec(),
-            Children::Platforms(filters) => Choice::of(children, filters).kept,
+            Children::Platforms(filters) => ChildChoice::of(children, filters).kept,
             Children::These(digests) => children.iter().filter(|child| digests.contains(&child.digest)).cloned().collect(),
         }
     }
 }
 
 impl Expected {
-    fn of(want: &Want, target: &Target) -> Self {
+    fn of(want: &ImageRequest, target: &TargetConfig) -> Self {
         let policy: &Policy = &want.item.policy;
         let cut = !policy.platforms.is_empty();
         // A cut index has another digest than the one the list asks for.
         let digest = match (&want.item.entry.selection, &want.wanted) {
-            (Selection::One { digest: Some(digest), .. }, _) if !cut || policy.index == IndexMode::Sparse => {
+            (ImageSelection::One { digest: Some(digest), .. }, _) if !cut || policy.index == IndexMode::Sparse => {
                 Some((digest.clone(), "the list"))
             }
             _ => None,
@@ -86,15 +86,20 @@ impl Expected {
 
 /// What `lists` say that `target` should hold: selections are made among the tags that it has. Beside it, the rows of what cannot be
 /// said, as a report has them.
-pub async fn listed(lists: Vec<Parsed>, rules: &RuleSet, options: &SyncOptions, target: &TargetStore) -> (Vec<Expected>, Vec<Outcome>) {
+pub async fn listed(
+    lists: Vec<ParsedList>,
+    rules: &RuleSet,
+    options: &SyncOptions,
+    target: &TargetStore,
+) -> (Vec<Expected>, Vec<ImageOutcome>) {
     let (mut items, mut failed) = (vec![], vec![]);
     for list in lists {
         failed.extend(list.errors.iter().map(|error| {
-            let row = Outcome::new(error.text.clone(), "", error.origin.file.to_string(), error.origin.line);
+            let row = ImageOutcome::new(error.text.clone(), "", error.origin.file.to_string(), error.origin.line);
             row.failed(error.to_error())
         }));
         for entry in list.entries {
-            match Item::resolve(from_target(entry, rules, &target.target), 0, rules, options, &target.target) {
+            match RuledEntry::resolve(from_target(entry, rules, &target.target), 0, rules, options, &target.target) {
                 Ok(item) => items.push(Arc::new(item)),
                 Err(row) => failed.push(*row),
             }
@@ -108,13 +113,13 @@ pub async fn listed(lists: Vec<Parsed>, rules: &RuleSet, options: &SyncOptions, 
             Err(error) => failed.push(item.row(&target.target).failed(error)),
         }
     }
-    let merged = Claims::default().merge(all);
+    let merged = NameClaims::default().merge(all);
     failed.extend(merged.refused.into_iter().map(|(want, error)| want.row(&target.target).failed(error)));
     (merged.kept.iter().map(|want| Expected::of(want, &target.target)).collect(), failed)
 }
 
 /// A line may name an image as the target knows it: that means the one which the rules put there.
-fn from_target(mut entry: Entry, rules: &RuleSet, target: &Target) -> Entry {
+fn from_target(mut entry: ListEntry, rules: &RuleSet, target: &TargetConfig) -> ListEntry {
     let Some(place) = target.place_of(&entry.source).map(str::to_owned) else { return entry };
     // A rule that reads from the target's own registry is the more particular statement.
     if entry.target.is_none() && rules.matching(&entry.source).is_empty() {
@@ -127,9 +132,9 @@ fn from_target(mut entry: Entry, rules: &RuleSet, target: &Target) -> Entry {
 }
 
 /// The images of one line.
-async fn wants(item: &Arc<Item>, target: &TargetStore) -> Result<Vec<Want>> {
+async fn wants(item: &Arc<RuledEntry>, target: &TargetStore) -> Result<Vec<ImageRequest>> {
     let Some(selector) = item.selector() else { return Ok(item.wants()) };
-    let charge = Charge::new(target.target.name_of(&item.to));
+    let charge = RequestContext::new(target.target.name_of(&item.to));
     let listed = match target.ends.source.tags(&item.to, &charge).await {
         Err(error) if error.kind() == Kind::NotFound => vec![],
         listed => listed?,
@@ -149,11 +154,11 @@ async fn wants(item: &Arc<Item>, target: &TargetStore) -> Result<Vec<Want>> {
 }
 
 /// What `lock` says that `target` should hold: each image with the children and referrers that were delivered.
-pub fn locked(lock: &Lock, target: &Target) -> Vec<Expected> {
+pub fn locked(lock: &Lock, target: &TargetConfig) -> Vec<Expected> {
     lock.records().flat_map(|record| of_record(record, target)).collect()
 }
 
-fn of_record(record: &Record, target: &Target) -> Vec<Expected> {
+fn of_record(record: &LockRecord, target: &TargetConfig) -> Vec<Expected> {
     let (repository, reference) = match record.target.split_once('@') {
         Some((repository, _)) => (repository, Reference::Digest(record.digest.clone())),
         None => match record.target.rsplit_once(':') {
@@ -161,8 +166,8 @@ fn of_record(record: &Record, target: &Target) -> Vec<Expected> {
             None => (record.target.as_str(), Reference::Digest(record.digest.clone())),
         },
     };
-    let place = Place::new(match target {
-        Target::Registry { prefix, .. } if !prefix.is_empty() => format!("{prefix}/{repository}"),
+    let place = Repository::new(match target {
+        TargetConfig::Registry { prefix, .. } if !prefix.is_empty() => format!("{prefix}/{repository}"),
         _ => repository.to_owned(),
     });
     let name = format!("{}{}", target.name_of(&place), reference.suffix());
@@ -172,8 +177,8 @@ fn of_record(record: &Record, target: &Target) -> Vec<Expected> {
         reference,
         digest: Some((record.digest.clone(), "the lock")),
         children: match record.index {
-            Cut::Sparse => Children::These(record.children.iter().map(|child| child.digest.clone()).collect()),
-            Cut::Whole | Cut::Rewrite => Children::All,
+            IndexCut::Sparse => Children::These(record.children.iter().map(|child| child.digest.clone()).collect()),
+            IndexCut::Whole | IndexCut::Rewrite => Children::All,
         },
         foreign: false,
     };

@@ -7,9 +7,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::plan::{Planned, State};
+use super::plan::{Planned, PlannedState};
 use crate::content::Digest;
-use crate::limits::{AccountId, Standing};
+use crate::limits::{AccountId, AccountStatus};
 
 /// More windows than this are a month of Docker Hub's: a forecast beyond it is no help.
 const MOST_OPENINGS: usize = 120;
@@ -81,12 +81,12 @@ struct Needs<'a> {
 }
 
 /// Sums a plan up by account. `standings` is what is known of each account now.
-pub fn forecast(planned: &[Planned], standings: &[(AccountId, Standing)], now: Timestamp) -> Vec<AccountPlan> {
+pub fn forecast(planned: &[Planned], standings: &[(AccountId, AccountStatus)], now: Timestamp) -> Vec<AccountPlan> {
     let mut accounts: BTreeMap<&AccountId, Needs<'_>> = BTreeMap::new();
     for (account, _) in standings {
         accounts.entry(account).or_default();
     }
-    for image in planned.iter().filter(|image| image.state != State::Unresolvable) {
+    for image in planned.iter().filter(|image| image.state != PlannedState::Unresolvable) {
         if let (Some(account), Some(cost)) = (&image.account, image.cost) {
             let needs = accounts.entry(account).or_default();
             needs.images.push((std::cmp::Reverse(image.priority), cost.pulls));
@@ -105,7 +105,7 @@ pub fn forecast(planned: &[Planned], standings: &[(AccountId, Standing)], now: T
     accounts.into_iter().map(|(account, needs)| one(account, needs, standing(account), now)).collect()
 }
 
-fn one(account: &AccountId, mut needs: Needs<'_>, standing: Option<&Standing>, now: Timestamp) -> AccountPlan {
+fn one(account: &AccountId, mut needs: Needs<'_>, standing: Option<&AccountStatus>, now: Timestamp) -> AccountPlan {
     // The order of a run: priority, then cost.
     needs.images.sort_unstable();
     let images = needs.images.len() as u64;
@@ -203,13 +203,13 @@ fn opening(nth: usize, window: Option<Duration>, closes: Option<Timestamp>, now:
 mod tests {
     use super::*;
     use crate::copy::Cost;
-    use crate::report::Outcome;
+    use crate::report::ImageOutcome;
 
     fn image(priority: i64, pulls: u64) -> Planned {
         Planned {
             order: 0,
-            row: Outcome::new("docker.io/a:1", "a:1", "l", 1),
-            state: State::Missing,
+            row: ImageOutcome::new("docker.io/a:1", "a:1", "l", 1),
+            state: PlannedState::Missing,
             selection: None,
             cost: Some(Cost { pulls, at_most: pulls, exact: true }),
             blobs: None,
@@ -222,8 +222,8 @@ mod tests {
         AccountId { host: "docker.io".into(), name: "hub".into() }
     }
 
-    fn standing(limit: u64, remaining: u64, closes: Timestamp) -> Standing {
-        Standing {
+    fn standing(limit: u64, remaining: u64, closes: Timestamp) -> AccountStatus {
+        AccountStatus {
             spent: 0,
             refused: 0,
             limit: Some(limit),

@@ -2,30 +2,30 @@
 
 use std::sync::Arc;
 
-use super::Want;
-use crate::copy::{Cost, Engine, Image, Survey};
-use crate::limits::{Claim, Deferred, Gate, Mode};
-use crate::warm::Through;
+use super::ImageRequest;
+use crate::copy::{Comparison, CopyImage, Cost, Engine};
+use crate::limits::{Deferred, Gate, PullRequest, WaitMode};
+use crate::warm::CachedImage;
 use crate::{Error, Kind, Result, Side};
 
 /// Pulls that an image is taken to need when it is asked whether pulls are scarce: an index and a few platforms.
 const SCARCE: u64 = 4;
 
 /// An image that must be brought.
-pub(super) struct Found {
-    pub(super) want: Want,
-    pub(super) image: Image,
+pub(super) struct MissingImage {
+    pub(super) want: ImageRequest,
+    pub(super) image: CopyImage,
     /// Where its upstream counts pulls.
     pub(super) gate: Option<Arc<Gate>>,
     /// How it comes through the cache, if it is to be warmed.
-    pub(super) through: Option<Arc<Through>>,
+    pub(super) through: Option<Arc<CachedImage>>,
     /// What both sides said; none if that failed.
-    pub(super) survey: Option<Survey>,
+    pub(super) survey: Option<Comparison>,
     /// What it costs, once somebody has asked.
     pub(super) cost: Option<Cost>,
 }
 
-impl Found {
+impl MissingImage {
     /// Whether what is left of the account's window may not do for this image and `others` more.
     pub(super) fn is_scarce(&self, others: u64) -> bool {
         let left = self.gate.as_ref().and_then(|gate| gate.standing().remaining);
@@ -51,7 +51,7 @@ impl Found {
     ///
     /// # Errors
     /// Of kind [`Kind::Deferred`] if they are not there, and `mode` does not wait for them.
-    pub(super) async fn reserve(&mut self, engine: &Engine, mode: Mode) -> Result<()> {
+    pub(super) async fn reserve(&mut self, engine: &Engine, mode: WaitMode) -> Result<()> {
         let Some(gate) = self.gate.clone().filter(|_| self.image.charge.lease.is_none()) else { return Ok(()) };
         let mut cost = self.cost(engine).await?;
         if !cost.exact && self.image.upstream.keeps_manifests() {
@@ -74,8 +74,8 @@ impl Found {
         Ok(())
     }
 
-    fn claim(&self, pulls: u64) -> Claim {
-        Claim { pulls, priority: self.want.priority }
+    fn claim(&self, pulls: u64) -> PullRequest {
+        PullRequest { pulls, priority: self.want.priority }
     }
 
     /// Reads the index, with the pull that was taken for it; what the image costs is exact then.

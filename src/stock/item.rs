@@ -4,34 +4,34 @@ use std::sync::Arc;
 
 use super::SyncOptions;
 use crate::Error;
-use crate::config::Target;
-use crate::content::{Descriptor, Digest, Place, Policy, Tally};
-use crate::list::{Entry, Selection};
+use crate::config::TargetConfig;
+use crate::content::{Descriptor, Digest, Policy, Repository, TransferStats};
+use crate::list::{ImageSelection, ListEntry};
 use crate::name::Reference;
-use crate::report::{Again, Held, Outcome};
-use crate::rules::{Rule, RuleSet, Unresolved};
+use crate::report::{ImageOutcome, RepeatEntry, TargetContent};
+use crate::rules::{CacheRule, RuleSet, Unresolved};
 use crate::select::Selector;
 
 /// One source repository and selection, one target repository, one rule.
 #[derive(Debug)]
-pub struct Item {
+pub struct RuledEntry {
     /// The line it came from.
-    pub entry: Entry,
+    pub entry: ListEntry,
     /// Its place among all lines, for reports in list order.
     pub order: usize,
     /// The rule that decided, unless the line named its target or it is mirrored.
-    pub rule: Option<Arc<Rule>>,
+    pub rule: Option<Arc<CacheRule>>,
     /// The repository at the target, prefix included.
-    pub to: Place,
+    pub to: Repository,
     /// What of its images is delivered.
     pub policy: Arc<Policy>,
 }
 
 /// One image that is wanted: the end of all selection.
 #[derive(Debug, Clone)]
-pub struct Want {
+pub struct ImageRequest {
     /// The item it belongs to.
-    pub item: Arc<Item>,
+    pub item: Arc<RuledEntry>,
     /// What the upstream is asked for.
     pub wanted: Reference,
     /// The name it gets at the target.
@@ -50,23 +50,29 @@ pub struct Resolved {
     /// What the upstream says the tag is, if it was asked.
     pub descriptor: Option<Descriptor>,
     /// What choosing has cost, to be paid by this image.
-    pub tally: Arc<Tally>,
+    pub tally: Arc<TransferStats>,
 }
 
-impl Item {
+impl RuledEntry {
     /// Resolves `entry` through the rules.
     ///
     /// # Errors
     /// The failed row for the report: no rule covers it, or another rule owns its target.
-    pub fn resolve(entry: Entry, order: usize, rules: &RuleSet, options: &SyncOptions, target: &Target) -> Result<Self, Box<Outcome>> {
+    pub fn resolve(
+        entry: ListEntry,
+        order: usize,
+        rules: &RuleSet,
+        options: &SyncOptions,
+        target: &TargetConfig,
+    ) -> Result<Self, Box<ImageOutcome>> {
         let resolved = match &entry.target {
             Some(named) => rules.with_target(&entry.source, &named.repository),
-            None => rules.resolve(&entry.source, options.unmatched, matches!(target, Target::Registry { .. })),
+            None => rules.resolve(&entry.source, options.unmatched, matches!(target, TargetConfig::Registry { .. })),
         };
         let resolution = resolved.map_err(|unresolved| Box::new(failed_row(&entry, unresolved)))?;
         let path = resolution.target.as_str();
-        let to = Place::new(match target {
-            Target::Registry { prefix, .. } if !prefix.is_empty() => format!("{prefix}/{path}"),
+        let to = Repository::new(match target {
+            TargetConfig::Registry { prefix, .. } if !prefix.is_empty() => format!("{prefix}/{path}"),
             _ => path.to_owned(),
         });
         let mut policy = resolution.rule.as_ref().map(|rule| rule.policy.clone()).unwrap_or_default();
@@ -79,13 +85,13 @@ impl Item {
             policy.index = decided.index;
             policy.referrers.clone_from(&decided.referrers);
         }
-        Ok(Item { entry, order, rule: resolution.rule, to, policy: Arc::new(policy) })
+        Ok(RuledEntry { entry, order, rule: resolution.rule, to, policy: Arc::new(policy) })
     }
 
     /// The images that are known without asking anybody.
-    pub fn wants(self: &Arc<Self>) -> Vec<Want> {
+    pub fn wants(self: &Arc<Self>) -> Vec<ImageRequest> {
         match &self.entry.selection {
-            Selection::One { tag, digest } => {
+            ImageSelection::One { tag, digest } => {
                 let wanted = match (digest, tag) {
                     (Some(digest), _) => Reference::Digest(digest.clone()),
                     (None, tag) => Reference::Tag(tag.clone().unwrap_or_else(|| "latest".to_owned())),
@@ -94,15 +100,15 @@ impl Item {
                 let publish = renamed.or_else(|| tag.clone()).map_or_else(|| wanted.clone(), Reference::Tag);
                 vec![self.want(wanted, publish)]
             }
-            Selection::Terms(selector) if selector.needs_listing() => vec![],
-            Selection::Terms(selector) => self.tagged(selector.exact_tags()),
+            ImageSelection::Terms(selector) if selector.needs_listing() => vec![],
+            ImageSelection::Terms(selector) => self.tagged(selector.exact_tags()),
         }
     }
 
     /// The selector, if tags must be listed before it is known what is wanted.
     pub fn selector(&self) -> Option<&Selector> {
         match &self.entry.selection {
-            Selection::Terms(selector) if selector.needs_listing() => Some(selector),
+            ImageSelection::Terms(selector) if selector.needs_listing() => Some(selector),
             _ => None,
         }
     }
@@ -119,29 +125,29 @@ impl Item {
     /// A reference that the upstream may be asked about without listing its tags.
     pub fn probe(&self) -> Option<Reference> {
         match &self.entry.selection {
-            Selection::One { tag, digest } => match (tag, digest) {
+            ImageSelection::One { tag, digest } => match (tag, digest) {
                 (Some(tag), _) => Some(Reference::Tag(tag.clone())),
                 (None, digest) => digest.clone().map(Reference::Digest),
             },
-            Selection::Terms(selector) => selector.exact_tags().first().cloned().map(Reference::Tag),
+            ImageSelection::Terms(selector) => selector.exact_tags().first().cloned().map(Reference::Tag),
         }
     }
 
     /// One want for each of `tags`.
-    pub fn tagged(self: &Arc<Self>, tags: &[String]) -> Vec<Want> {
+    pub fn tagged(self: &Arc<Self>, tags: &[String]) -> Vec<ImageRequest> {
         let renamed = self.entry.target.as_ref().and_then(|target| target.tag.clone());
         let publish = |tag: &String| Reference::Tag(renamed.clone().unwrap_or_else(|| tag.clone()));
         tags.iter().map(|tag| self.want(Reference::Tag(tag.clone()), publish(tag))).collect()
     }
 
-    fn want(self: &Arc<Self>, wanted: Reference, publish: Reference) -> Want {
-        Want { item: Arc::clone(self), wanted, publish, priority: self.entry.priority, resolved: None, note: None }
+    fn want(self: &Arc<Self>, wanted: Reference, publish: Reference) -> ImageRequest {
+        ImageRequest { item: Arc::clone(self), wanted, publish, priority: self.entry.priority, resolved: None, note: None }
     }
 
     /// A row for the item as a whole, for when it is not known which images it means.
-    pub fn row(&self, target: &Target) -> Outcome {
+    pub fn row(&self, target: &TargetConfig) -> ImageOutcome {
         let selector = self.selector().map(|selector| format!(":{}", selector.tags_column())).unwrap_or_default();
-        let mut row = Outcome::new(
+        let mut row = ImageOutcome::new(
             format!("{}{selector}", self.entry.source),
             title(target, &self.to, None),
             self.entry.origin.file.to_string(),
@@ -149,17 +155,17 @@ impl Item {
         );
         row.rule = self.rule.as_ref().map(|rule| rule.name.clone());
         row.again = again(&self.entry);
-        row.held = Some(Held { place: self.to.clone(), reference: None, referrers: vec![] });
+        row.held = Some(TargetContent { place: self.to.clone(), reference: None, referrers: vec![] });
         row
     }
 }
 
-impl Want {
+impl ImageRequest {
     /// The normalised name of what is wanted (`docker.io/library/alpine:3.20@sha256:…`).
     pub fn source(&self) -> String {
         let entry = &self.item.entry;
         match (&entry.selection, &self.wanted) {
-            (Selection::One { tag: Some(tag), .. }, Reference::Digest(digest)) => format!("{}:{tag}@{digest}", entry.source),
+            (ImageSelection::One { tag: Some(tag), .. }, Reference::Digest(digest)) => format!("{}:{tag}@{digest}", entry.source),
             (_, wanted) => format!("{}{}", entry.source, wanted.suffix()),
         }
     }
@@ -168,27 +174,28 @@ impl Want {
     pub fn canonical(&self) -> String {
         let entry = &self.item.entry;
         match (&entry.selection, &self.wanted) {
-            (Selection::One { tag: Some(tag), .. }, _) => format!("{}:{tag}", entry.source),
+            (ImageSelection::One { tag: Some(tag), .. }, _) => format!("{}:{tag}", entry.source),
             (_, wanted) => format!("{}{}", entry.source, wanted.suffix()),
         }
     }
 
     /// An unfinished row for the report.
-    pub fn row(&self, target: &Target) -> Outcome {
+    pub fn row(&self, target: &TargetConfig) -> ImageOutcome {
         let origin = &self.item.entry.origin;
-        let mut row = Outcome::new(self.source(), title(target, &self.item.to, Some(&self.publish)), origin.file.to_string(), origin.line);
+        let mut row =
+            ImageOutcome::new(self.source(), title(target, &self.item.to, Some(&self.publish)), origin.file.to_string(), origin.line);
         row.rule = self.item.rule.as_ref().map(|rule| rule.name.clone());
-        row.held = Some(Held { place: self.item.to.clone(), reference: Some(self.publish.clone()), referrers: vec![] });
-        row.again = Again { image: self.source(), tags: String::new(), exclude: String::new(), ..again(&self.item.entry) };
+        row.held = Some(TargetContent { place: self.item.to.clone(), reference: Some(self.publish.clone()), referrers: vec![] });
+        row.again = RepeatEntry { image: self.source(), tags: String::new(), exclude: String::new(), ..again(&self.item.entry) };
         row
     }
 }
 
 /// The list line that asks for `entry` again.
-fn again(entry: &Entry) -> Again {
+fn again(entry: &ListEntry) -> RepeatEntry {
     let (reference, tags, exclude) = match &entry.selection {
-        Selection::One { tag, digest } => (one(tag.as_deref(), digest.as_ref()), String::new(), String::new()),
-        Selection::Terms(selector) => (String::new(), selector.tags_column().to_owned(), selector.exclude_column().to_owned()),
+        ImageSelection::One { tag, digest } => (one(tag.as_deref(), digest.as_ref()), String::new(), String::new()),
+        ImageSelection::Terms(selector) => (String::new(), selector.tags_column().to_owned(), selector.exclude_column().to_owned()),
     };
     let target = entry.target.as_ref().map(|target| match &target.tag {
         Some(tag) => format!("{}:{tag}", target.repository),
@@ -196,7 +203,7 @@ fn again(entry: &Entry) -> Again {
     });
     let platforms = entry.platforms.iter().map(ToString::to_string).collect::<Vec<_>>().join(";");
     let image = format!("{}{reference}", entry.source);
-    Again { image, tags, exclude, platforms, target: target.unwrap_or_default(), priority: entry.priority }
+    RepeatEntry { image, tags, exclude, platforms, target: target.unwrap_or_default(), priority: entry.priority }
 }
 
 /// `:tag@digest`, as far as they are given.
@@ -206,20 +213,20 @@ fn one(tag: Option<&str>, digest: Option<&Digest>) -> String {
 }
 
 /// A name at the target, as its users write it.
-fn title(target: &Target, place: &Place, reference: Option<&Reference>) -> String {
+fn title(target: &TargetConfig, place: &Repository, reference: Option<&Reference>) -> String {
     let suffix = reference.map(Reference::suffix).unwrap_or_default();
     match target {
-        Target::Registry { host, .. } => format!("{host}/{place}{suffix}"),
-        Target::Layout { .. } => format!("{place}{suffix}"),
+        TargetConfig::Registry { host, .. } => format!("{host}/{place}{suffix}"),
+        TargetConfig::Layout { .. } => format!("{place}{suffix}"),
     }
 }
 
-fn failed_row(entry: &Entry, unresolved: Unresolved) -> Outcome {
+fn failed_row(entry: &ListEntry, unresolved: Unresolved) -> ImageOutcome {
     let again = again(entry);
     let tags = if again.tags.is_empty() { String::new() } else { format!(":{}", again.tags) };
     let source = format!("{}{tags}", again.image);
     let error = Error::from(unresolved).subject(&source);
-    let mut row = Outcome::new(source, "", entry.origin.file.to_string(), entry.origin.line).failed(error);
+    let mut row = ImageOutcome::new(source, "", entry.origin.file.to_string(), entry.origin.line).failed(error);
     row.again = again;
     row
 }

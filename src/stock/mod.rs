@@ -18,13 +18,13 @@ mod undecided;
 mod verify;
 mod warm;
 
-pub use check::{Checked, check};
+pub use check::{ListCheck, check};
 pub use examine::Examined;
 pub use expand::KnownDates;
 pub use expected::{Children, Expected, listed, locked};
 pub use forecast::{AccountPlan, Opening, forecast};
-pub use item::{Item, Resolved, Want};
-pub use plan::{Plan, Planned, State};
+pub use item::{ImageRequest, Resolved, RuledEntry};
+pub use plan::{Planned, PlannedState, SyncPlan};
 pub use run::{Sync, SyncOptions};
-pub use supply::{Supply, SupplyOptions, TargetStore, check_certificates};
-pub use verify::{Depth, Finding, Proof, Wrong, prove};
+pub use supply::{TargetStore, UpstreamOptions, Upstreams, check_certificates};
+pub use verify::{Depth, TargetFinding, VerifySummary, WrongContent, prove};

@@ -6,23 +6,23 @@ use futures_util::{StreamExt, stream};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use super::claims::{Claims, Merged, Settled};
+use super::claims::{Merged, NameClaims, Settled};
 use super::expand::{Chooser, Expanded, Expansion};
-use super::run::{Prepared, Unit};
-use super::undecided::Undecided;
-use super::warm::Engines;
-use super::{Item, Supply, SyncOptions, TargetStore, Want};
+use super::run::{PreparedLists, RunUnit};
+use super::undecided::PendingSelection;
+use super::warm::CopyEngines;
+use super::{ImageRequest, RuledEntry, SyncOptions, TargetStore, Upstreams};
 use crate::Result;
 use crate::content::{Descriptor, Digest};
-use crate::copy::{Cost, Image, Standing, Survey};
+use crate::copy::{Comparison, CopyImage, Cost, ImageState};
 use crate::limits::AccountId;
-use crate::report::{Event, Outcome, Reporter};
-use crate::warm::Through;
+use crate::report::{Event, ImageOutcome, Reporter};
+use crate::warm::CachedImage;
 
 /// How an image stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum State {
+pub enum PlannedState {
     /// The target has it.
     Current,
     /// The target has nothing under its name.
@@ -35,15 +35,15 @@ pub enum State {
     Undecided,
 }
 
-impl State {
+impl PlannedState {
     /// The word, as tables have it.
     pub fn as_str(self) -> &'static str {
         match self {
-            State::Current => "current",
-            State::Missing => "missing",
-            State::Moved => "moved",
-            State::Unresolvable => "unresolvable",
-            State::Undecided => "undecided",
+            PlannedState::Current => "current",
+            PlannedState::Missing => "missing",
+            PlannedState::Moved => "moved",
+            PlannedState::Unresolvable => "unresolvable",
+            PlannedState::Undecided => "undecided",
         }
     }
 }
@@ -54,9 +54,9 @@ pub struct Planned {
     /// Its place among all lines.
     pub(super) order: usize,
     /// Its row; failed if it is unresolvable. `source_digest` is the upstream's, `digest` the target's.
-    pub row: Outcome,
+    pub row: ImageOutcome,
     /// How it stands.
-    pub state: State,
+    pub state: PlannedState,
     /// How its tags were chosen, where a listing decided: only on an item's first image.
     pub selection: Option<String>,
     /// What it would cost, where it is missing or moved, or lacks referrers.
@@ -71,7 +71,7 @@ pub struct Planned {
 
 /// What a run would do.
 #[derive(Debug)]
-pub struct Plan {
+pub struct SyncPlan {
     /// How every image stands, in list order.
     pub images: Vec<Planned>,
     /// Of lines that choose nothing, as their rules allow: the repository and how its tags were chosen, in list order.
@@ -80,16 +80,16 @@ pub struct Plan {
 
 /// Who plans, and for where.
 struct Planner<'a> {
-    engines: &'a Engines,
-    supply: &'a Supply,
+    engines: &'a CopyEngines,
+    supply: &'a Upstreams,
     target: &'a TargetStore,
     chooser: Chooser<'a>,
-    claims: &'a Claims,
+    claims: &'a NameClaims,
     reporter: &'a dyn Reporter,
 }
 
 /// What an item has led to: its rows, or how it came to have none.
-enum Drawn {
+enum ItemPlan {
     Rows(Vec<Compared>),
     /// It chooses nothing; the rows are of lines that have waited for it.
     Empty(Vec<Compared>, (usize, String, String)),
@@ -97,33 +97,33 @@ enum Drawn {
 
 /// Compares both sides for every image of `prepared`, all upstreams at once.
 pub(super) async fn compare(
-    supply: &Supply,
+    supply: &Upstreams,
     target: &TargetStore,
-    prepared: Prepared,
+    prepared: PreparedLists,
     options: &SyncOptions,
     limit: usize,
     reporter: &Arc<dyn Reporter>,
-) -> Plan {
-    let engines = &Engines::new(supply, target, options, reporter, &CancellationToken::new());
+) -> SyncPlan {
+    let engines = &CopyEngines::new(supply, target, options, reporter, &CancellationToken::new());
     let chooser = Chooser { supply, engines, dates: &options.dates, limit };
     let planner = &Planner { engines, supply, target, chooser, claims: &prepared.claims, reporter: &**reporter };
     let groups = prepared.groups.into_values().map(|units| {
         stream::iter(units)
             .map(move |unit| async move {
                 match unit {
-                    Unit::Want(want) => Drawn::Rows(vec![planner.one(want).await]),
-                    Unit::Expand(item) => planner.item(&item).await,
+                    RunUnit::Want(want) => ItemPlan::Rows(vec![planner.one(want).await]),
+                    RunUnit::Expand(item) => planner.item(&item).await,
                 }
             })
             .buffer_unordered(limit)
     });
-    let compared: Vec<Drawn> = stream::select_all(groups.map(StreamExt::boxed)).collect().await;
+    let compared: Vec<ItemPlan> = stream::select_all(groups.map(StreamExt::boxed)).collect().await;
     let (mut images, mut empty) = (prepared.failed.into_iter().map(|(order, row)| unresolvable(order, row)).collect::<Vec<_>>(), vec![]);
     let mut priced = vec![];
     for drawn in compared {
         match drawn {
-            Drawn::Rows(rows) => priced.extend(rows),
-            Drawn::Empty(rows, nothing) => {
+            ItemPlan::Rows(rows) => priced.extend(rows),
+            ItemPlan::Empty(rows, nothing) => {
                 priced.extend(rows);
                 empty.push(nothing);
             }
@@ -133,27 +133,27 @@ pub(super) async fn compare(
     images.extend(stream::iter(priced).map(|compared| planner.price(compared)).buffer_unordered(limit).collect::<Vec<_>>().await);
     images.sort_by(|a, b| (a.order, &a.row.source).cmp(&(b.order, &b.row.source)));
     empty.sort();
-    Plan { images, empty: empty.into_iter().map(|(_, source, explanation)| (source, explanation)).collect() }
+    SyncPlan { images, empty: empty.into_iter().map(|(_, source, explanation)| (source, explanation)).collect() }
 }
 
 impl Planner<'_> {
-    async fn item(&self, item: &Arc<Item>) -> Drawn {
+    async fn item(&self, item: &Arc<RuledEntry>) -> ItemPlan {
         match self.chooser.expand(item).await {
             Ok(Expansion::Chosen(expanded)) if expanded.wants.is_empty() => {
                 let others = self.settled(self.claims.settle(item, Ok(vec![]))).await;
-                Drawn::Empty(others, (item.order, item.entry.source.to_string(), expanded.explanation))
+                ItemPlan::Empty(others, (item.order, item.entry.source.to_string(), expanded.explanation))
             }
-            Ok(Expansion::Chosen(expanded)) => Drawn::Rows(self.chosen(item, expanded).await),
-            Ok(Expansion::Undecided(undecided)) => Drawn::Rows(self.undecided(&undecided).await),
+            Ok(Expansion::Chosen(expanded)) => ItemPlan::Rows(self.chosen(item, expanded).await),
+            Ok(Expansion::Undecided(undecided)) => ItemPlan::Rows(self.undecided(&undecided).await),
             Err(error) => {
                 let mut rows = self.settled(self.claims.settle(item, Err(&error))).await;
                 rows.push(unresolvable(item.order, item.row(&self.target.target).failed(error)).into());
-                Drawn::Rows(rows)
+                ItemPlan::Rows(rows)
             }
         }
     }
 
-    async fn chosen(&self, item: &Item, expanded: Expanded) -> Vec<Compared> {
+    async fn chosen(&self, item: &RuledEntry, expanded: Expanded) -> Vec<Compared> {
         let mut rows = self.settled(self.claims.settle(item, Ok(expanded.wants))).await;
         if let Some(first) = rows.iter_mut().find(|row| row.planned.order == item.order) {
             first.planned.selection = Some(format!("{}: {}", item.entry.source, expanded.explanation));
@@ -175,12 +175,12 @@ impl Planner<'_> {
     }
 
     /// A row for the choice and what it may lead to, and one for each exact tag.
-    async fn undecided(&self, undecided: &Undecided) -> Vec<Compared> {
+    async fn undecided(&self, undecided: &PendingSelection) -> Vec<Compared> {
         let item = &undecided.item;
         let settled = stream::iter(undecided.settled()).map(|want| async { self.price(self.one(want).await).await });
         let settled: Vec<Cost> = settled.buffered(self.chooser.limit).filter_map(|planned| async move { planned.cost }).collect().await;
         let mut rows = vec![Compared::from(Planned {
-            state: State::Undecided,
+            state: PlannedState::Undecided,
             selection: Some(format!("{}: {}", item.entry.source, undecided.explanation())),
             cost: Some(undecided.cost(&settled)),
             blobs: None,
@@ -194,13 +194,13 @@ impl Planner<'_> {
     }
 
     /// Asks both sides about one image.
-    async fn one(&self, want: Want) -> Compared {
+    async fn one(&self, want: ImageRequest) -> Compared {
         let planned = unresolvable(want.item.order, want.row(&self.target.target));
         let upstream = want.item.entry.source.host.clone();
         let compared = match self.compare_one(&want).await {
             Ok((standing, at_upstream, unpriced, account)) => {
                 let (state, at_target) = at_target(standing);
-                let row = Outcome { digest: at_target, source_digest: at_upstream, ..planned.row };
+                let row = ImageOutcome { digest: at_target, source_digest: at_upstream, ..planned.row };
                 let planned = Planned { row, state, blobs: Some(vec![]), account, priority: want.priority, ..planned };
                 Compared { planned, unpriced: unpriced.map(Box::new) }
             }
@@ -210,10 +210,10 @@ impl Planner<'_> {
         compared
     }
 
-    async fn compare_one(&self, want: &Want) -> Result<(Standing, Option<Digest>, Option<Unpriced>, Option<AccountId>)> {
+    async fn compare_one(&self, want: &ImageRequest) -> Result<(ImageState, Option<Digest>, Option<Unpriced>, Option<AccountId>)> {
         let (image, gate, through) = self.engines.image(self.supply, want).await?;
         let (standing, at_upstream, survey) = self.engines.compare(&image, through.as_ref()).await?;
-        let needs_nothing = |survey: &Survey| matches!(standing, Standing::Current(_)) && !survey.lacks_referrers();
+        let needs_nothing = |survey: &Comparison| matches!(standing, ImageState::Current(_)) && !survey.lacks_referrers();
         let unpriced = survey.filter(|survey| !needs_nothing(survey)).map(|survey| Unpriced { image, through, survey });
         Ok((standing, at_upstream, unpriced, gate.map(|gate| gate.account().clone())))
     }
@@ -236,9 +236,9 @@ struct Compared {
 }
 
 struct Unpriced {
-    image: Image,
-    through: Option<Arc<Through>>,
-    survey: Survey,
+    image: CopyImage,
+    through: Option<Arc<CachedImage>>,
+    survey: Comparison,
 }
 
 impl From<Planned> for Compared {
@@ -247,14 +247,14 @@ impl From<Planned> for Compared {
     }
 }
 
-fn at_target(standing: Standing) -> (State, Option<Digest>) {
+fn at_target(standing: ImageState) -> (PlannedState, Option<Digest>) {
     match standing {
-        Standing::Current(digest) => (State::Current, Some(digest)),
-        Standing::Missing(_) => (State::Missing, None),
-        Standing::Moved { from, .. } => (State::Moved, Some(from)),
+        ImageState::Current(digest) => (PlannedState::Current, Some(digest)),
+        ImageState::Missing(_) => (PlannedState::Missing, None),
+        ImageState::Moved { from, .. } => (PlannedState::Moved, Some(from)),
     }
 }
 
-fn unresolvable(order: usize, row: Outcome) -> Planned {
-    Planned { order, row, state: State::Unresolvable, selection: None, cost: None, blobs: None, account: None, priority: 0 }
+fn unresolvable(order: usize, row: ImageOutcome) -> Planned {
+    Planned { order, row, state: PlannedState::Unresolvable, selection: None, cost: None, blobs: None, account: None, priority: 0 }
 }

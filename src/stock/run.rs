@@ -11,17 +11,17 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::choosing::{Open, Parcel};
-use super::claims::{Claims, Merged};
+use super::choosing::{ExpandedJob, PreparedJob};
+use super::claims::{Merged, NameClaims};
 use super::expand::KnownDates;
-use super::found::Found;
-use super::warm::Engines;
-use super::{Item, Plan, Supply, TargetStore, Want};
-use crate::content::{Charge, PlatformFilter};
-use crate::copy::{Counts, Delivered, Next, Room};
-use crate::limits::Mode;
-use crate::list::Parsed;
-use crate::report::{Event, Held, Outcome, Reporter, Silent, Status, Totals};
+use super::found::MissingImage;
+use super::warm::CopyEngines;
+use super::{ImageRequest, RuledEntry, SyncPlan, TargetStore, Upstreams};
+use crate::content::{PlatformFilter, RequestContext};
+use crate::copy::{BlobCounts, CopyOutcome, NextStep, Room};
+use crate::limits::WaitMode;
+use crate::list::ParsedList;
+use crate::report::{Event, ImageOutcome, Reporter, SilentReporter, Status, TargetContent, Totals};
 use crate::rules::{Delivery, RuleSet, Unmatched};
 use crate::{Error, Kind, Result, Side, internal};
 
@@ -66,52 +66,52 @@ pub struct SyncOptions {
 }
 
 impl SyncOptions {
-    pub(super) fn mode(&self) -> Mode {
-        self.wait_until.map_or(Mode::Defer, Mode::WaitUntil)
+    pub(super) fn mode(&self) -> WaitMode {
+        self.wait_until.map_or(WaitMode::Defer, WaitMode::WaitUntil)
     }
 }
 
 /// A run over lists, to be planned or carried out.
 pub struct Sync {
-    supply: Arc<Supply>,
+    supply: Arc<Upstreams>,
     target: TargetStore,
     options: SyncOptions,
 }
 
 /// What is to be worked on: one wanted image, or an item whose tags must be listed first.
 #[derive(Debug, Clone)]
-pub(super) enum Unit {
-    Want(Want),
-    Expand(Arc<Item>),
+pub(super) enum RunUnit {
+    Want(ImageRequest),
+    Expand(Arc<RuledEntry>),
 }
 
 /// Lists that have met the rules.
-pub(super) struct Prepared {
+pub(super) struct PreparedLists {
     /// Units by upstream host, most wanted first.
-    pub(super) groups: BTreeMap<String, Vec<Unit>>,
+    pub(super) groups: BTreeMap<String, Vec<RunUnit>>,
     /// Rows that have failed before anybody was asked, with their place among all lines.
-    pub(super) failed: Vec<(usize, Outcome)>,
+    pub(super) failed: Vec<(usize, ImageOutcome)>,
     /// What waits until an earlier line's tags are known.
-    pub(super) waiting: Vec<Want>,
-    pub(super) claims: Claims,
+    pub(super) waiting: Vec<ImageRequest>,
+    pub(super) claims: NameClaims,
 }
 
 /// Rows by their place in the lists; images of one line by name.
-type Rows = BTreeMap<(usize, String), Outcome>;
+type Rows = BTreeMap<(usize, String), ImageOutcome>;
 
 impl Sync {
     /// A run that fills `target` from `supply`.
-    pub fn new(supply: Arc<Supply>, target: TargetStore, options: SyncOptions) -> Self {
+    pub fn new(supply: Arc<Upstreams>, target: TargetStore, options: SyncOptions) -> Self {
         Sync { supply, target, options }
     }
 
     /// How every image stands, in list order; spends no pull.
-    pub async fn plan(&self, lists: Vec<Parsed>, rules: &RuleSet) -> Plan {
-        self.plan_and_tell(lists, rules, Arc::new(Silent)).await
+    pub async fn plan(&self, lists: Vec<ParsedList>, rules: &RuleSet) -> SyncPlan {
+        self.plan_and_tell(lists, rules, Arc::new(SilentReporter)).await
     }
 
     /// As [`Sync::plan`]; `reporter` is told of each image that was compared.
-    pub async fn plan_and_tell(&self, lists: Vec<Parsed>, rules: &RuleSet, reporter: Arc<dyn Reporter>) -> Plan {
+    pub async fn plan_and_tell(&self, lists: Vec<ParsedList>, rules: &RuleSet, reporter: Arc<dyn Reporter>) -> SyncPlan {
         let prepared = self.prepare(lists, rules);
         for (upstream, units) in &prepared.groups {
             reporter.event(&Event::Wanted { upstream, images: units.len() });
@@ -123,15 +123,15 @@ impl Sync {
     /// has 10 seconds. Rows come back in list order, with what was done for their blobs.
     pub async fn run(
         &self,
-        lists: Vec<Parsed>,
+        lists: Vec<ParsedList>,
         rules: &RuleSet,
         reporter: Arc<dyn Reporter>,
         stop: CancellationToken,
-    ) -> (Vec<Outcome>, Totals) {
+    ) -> (Vec<ImageOutcome>, Totals) {
         let prepared = self.prepare(lists, rules);
         let (late, mut receivers) = late(&prepared);
-        let worker = Arc::new(Worker {
-            engines: Engines::new(&self.supply, &self.target, &self.options, &reporter, &stop),
+        let worker = Arc::new(SyncWorker {
+            engines: CopyEngines::new(&self.supply, &self.target, &self.options, &reporter, &stop),
             supply: Arc::clone(&self.supply),
             target: self.target.clone(),
             options: self.options.clone(),
@@ -151,7 +151,7 @@ impl Sync {
         }
         for want in prepared.waiting {
             worker.reporter.event(&Event::Wanted { upstream: &want.item.entry.source.host, images: 1 });
-            worker.expect(&Unit::Want(want));
+            worker.expect(&RunUnit::Want(want));
         }
         let mut groups = JoinSet::new();
         for (upstream, units) in prepared.groups {
@@ -172,7 +172,7 @@ impl Sync {
     }
 
     /// Whether `item` would be pushed into a target whose profile is that of a pull-through cache.
-    fn pushes_into_cache(&self, item: &Item) -> bool {
+    fn pushes_into_cache(&self, item: &RuledEntry) -> bool {
         let is_warm = self.options.warm && item.rule.as_ref().is_some_and(|rule| rule.delivery == Delivery::Warm);
         self.target.cache.is_some() && !is_warm
     }
@@ -181,20 +181,20 @@ impl Sync {
         self.options.concurrency.unwrap_or(UPSTREAM_CONCURRENCY) * IMAGES_PER_REQUEST
     }
 
-    fn prepare(&self, lists: Vec<Parsed>, rules: &RuleSet) -> Prepared {
-        let mut prepared = Prepared { groups: BTreeMap::new(), failed: vec![], waiting: vec![], claims: Claims::default() };
+    fn prepare(&self, lists: Vec<ParsedList>, rules: &RuleSet) -> PreparedLists {
+        let mut prepared = PreparedLists { groups: BTreeMap::new(), failed: vec![], waiting: vec![], claims: NameClaims::default() };
         let mut items = vec![];
         let mut order = 0;
         for list in lists {
             for error in list.errors {
-                let row = Outcome::new(error.text.clone(), "", error.origin.file.to_string(), error.origin.line);
+                let row = ImageOutcome::new(error.text.clone(), "", error.origin.file.to_string(), error.origin.line);
                 prepared.failed.push((order + error.origin.line, row.failed(error.to_error())));
             }
             let mut last = 0;
             for entry in list.entries {
                 last = last.max(entry.origin.line);
                 let at = order + entry.origin.line;
-                match Item::resolve(entry, at, rules, &self.options, &self.target.target) {
+                match RuledEntry::resolve(entry, at, rules, &self.options, &self.target.target) {
                     Ok(item) if self.pushes_into_cache(&item) => {
                         let row = item.row(&self.target.target).failed(super::warm::into_cache(&self.target));
                         prepared.failed.push((at, row));
@@ -206,18 +206,18 @@ impl Sync {
             // Lines are counted from 1; the next list's begin after the last one of this list, failed lines included.
             order = prepared.failed.iter().map(|(at, _)| *at).max().unwrap_or(0).max(order + last);
         }
-        prepared.claims = Claims::new(&items);
-        let Merged { kept, refused, waiting } = prepared.claims.merge(items.iter().flat_map(Item::wants).collect());
+        prepared.claims = NameClaims::new(&items);
+        let Merged { kept, refused, waiting } = prepared.claims.merge(items.iter().flat_map(RuledEntry::wants).collect());
         prepared.failed.extend(refused.into_iter().map(|(want, error)| (want.item.order, want.row(&self.target.target).failed(error))));
         for want in kept {
-            prepared.groups.entry(want.item.entry.source.host.clone()).or_default().push(Unit::Want(want));
+            prepared.groups.entry(want.item.entry.source.host.clone()).or_default().push(RunUnit::Want(want));
         }
         for want in &waiting {
             prepared.groups.entry(want.item.entry.source.host.clone()).or_default();
         }
         prepared.waiting = waiting;
         for item in items.into_iter().filter(|item| item.selector().is_some()) {
-            prepared.groups.entry(item.entry.source.host.clone()).or_default().push(Unit::Expand(item));
+            prepared.groups.entry(item.entry.source.host.clone()).or_default().push(RunUnit::Expand(item));
         }
         for units in prepared.groups.values_mut() {
             units.sort_by_key(|unit| std::cmp::Reverse(unit.priority()));
@@ -227,10 +227,10 @@ impl Sync {
 }
 
 /// The ways by which images reach the group of their upstream when their names have been decided upon, both ends.
-type Senders = BTreeMap<String, mpsc::UnboundedSender<Want>>;
-type Receivers = BTreeMap<String, mpsc::UnboundedReceiver<Want>>;
+type Senders = BTreeMap<String, mpsc::UnboundedSender<ImageRequest>>;
+type Receivers = BTreeMap<String, mpsc::UnboundedReceiver<ImageRequest>>;
 
-fn late(prepared: &Prepared) -> (Senders, Receivers) {
+fn late(prepared: &PreparedLists) -> (Senders, Receivers) {
     let ways = prepared.claims.open().into_iter().map(|upstream| {
         let (sender, receiver) = mpsc::unbounded_channel();
         ((upstream.clone(), sender), (upstream, receiver))
@@ -238,43 +238,43 @@ fn late(prepared: &Prepared) -> (Senders, Receivers) {
     ways.unzip()
 }
 
-impl Unit {
+impl RunUnit {
     fn priority(&self) -> i64 {
         match self {
-            Unit::Want(want) => want.priority,
-            Unit::Expand(item) => item.entry.priority,
+            RunUnit::Want(want) => want.priority,
+            RunUnit::Expand(item) => item.entry.priority,
         }
     }
 }
 
 /// Who may bring, and who may wait for it, in one upstream's group.
 #[derive(Clone)]
-pub(super) struct Slots {
+pub(super) struct GroupSlots {
     bring: Arc<Semaphore>,
     wait: Arc<Semaphore>,
 }
 
 /// What the groups of a run share.
-pub(super) struct Worker {
-    pub(super) engines: Engines,
-    pub(super) supply: Arc<Supply>,
+pub(super) struct SyncWorker {
+    pub(super) engines: CopyEngines,
+    pub(super) supply: Arc<Upstreams>,
     pub(super) target: TargetStore,
     pub(super) options: SyncOptions,
     pub(super) reporter: Arc<dyn Reporter>,
-    pub(super) claims: Claims,
+    pub(super) claims: NameClaims,
     /// Images of one upstream that are worked on at once.
     pub(super) limit: usize,
     done: Mutex<Rows>,
     /// Rows of everything that is known to be wanted and not done: what remains when a run is cut short.
     pub(super) pending: Mutex<Rows>,
     /// What images that are being delivered cost, and since when: an image that is cut off has cost it too.
-    pub(super) under_way: Mutex<BTreeMap<(usize, String), (Charge, Instant)>>,
+    pub(super) under_way: Mutex<BTreeMap<(usize, String), (RequestContext, Instant)>>,
     /// By upstream: where images go whose names are decided upon late.
     pub(super) late: Mutex<Senders>,
     /// Images that failed for a reason that may pass, by upstream: each is tried once more when all others are done.
-    failed_once: Mutex<BTreeMap<String, Vec<(Want, Error)>>>,
+    failed_once: Mutex<BTreeMap<String, Vec<(ImageRequest, Error)>>>,
     /// What such images have cost the first time.
-    spent: Mutex<BTreeMap<(usize, String), Outcome>>,
+    spent: Mutex<BTreeMap<(usize, String), ImageOutcome>>,
     written: std::sync::atomic::AtomicU64,
 }
 
@@ -288,9 +288,9 @@ pub(super) async fn of_its_own<T: Default + Send + 'static>(work: impl Future<Ou
     AbortOnDropHandle::new(tokio::spawn(work)).await.unwrap_or_default()
 }
 
-impl Worker {
+impl SyncWorker {
     /// All units of one upstream, and then once more those images that failed for a reason that may have passed.
-    async fn group(self: Arc<Self>, upstream: String, units: Vec<Unit>, late: Option<mpsc::UnboundedReceiver<Want>>) {
+    async fn group(self: Arc<Self>, upstream: String, units: Vec<RunUnit>, late: Option<mpsc::UnboundedReceiver<ImageRequest>>) {
         Arc::clone(&self).pass(upstream.clone(), units, late).await;
         let failed = lock(&self.failed_once).remove(&upstream).unwrap_or_default();
         // While a host is down, its images would fail again.
@@ -303,13 +303,13 @@ impl Worker {
         }
         if !again.is_empty() {
             tracing::info!(upstream, images = again.len(), "trying once more what failed for a reason that may have passed");
-            self.pass(upstream, again.into_iter().map(|(want, _)| Unit::Want(want)).collect(), None).await;
+            self.pass(upstream, again.into_iter().map(|(want, _)| RunUnit::Want(want)).collect(), None).await;
         }
     }
 
     /// All units of one upstream: listings and surveys as many at once as keep it busy, and what must be brought as soon as that
     /// is known; unless pulls are scarce: then all is surveyed first, and what is worth most goes first.
-    async fn pass(self: Arc<Self>, upstream: String, units: Vec<Unit>, late: Option<mpsc::UnboundedReceiver<Want>>) {
+    async fn pass(self: Arc<Self>, upstream: String, units: Vec<RunUnit>, late: Option<mpsc::UnboundedReceiver<ImageRequest>>) {
         let mut known = units.len() as u64;
         let late = stream::iter(late).flat_map(|late| stream::unfold(late, async |mut late| late.recv().await.map(|want| (want, late))));
         let host: Arc<str> = upstream.as_str().into();
@@ -319,11 +319,11 @@ impl Worker {
             .buffered(UPSTREAM_CONCURRENCY)
             .flat_map(stream::iter);
         let mut surveyed = std::pin::pin!(
-            stream::select(opened, late.map(Open::Want))
+            stream::select(opened, late.map(ExpandedJob::Want))
                 .map(|open| of_its_own(Arc::clone(&self).looked_at(Arc::clone(&host), open)))
                 .buffer_unordered(self.limit)
         );
-        let slots = Slots { bring: Arc::new(Semaphore::new(self.limit)), wait: Arc::new(Semaphore::new(WAITING)) };
+        let slots = GroupSlots { bring: Arc::new(Semaphore::new(self.limit)), wait: Arc::new(Semaphore::new(WAITING)) };
         let (mut tasks, mut parked) = (JoinSet::new(), vec![]);
         while let Some(parcel) = surveyed.next().await {
             known = known.saturating_sub(1);
@@ -339,25 +339,31 @@ impl Worker {
     }
 
     /// Under scarcity: priority first, then images that cost fewer pulls.
-    async fn bring_parked(self: &Arc<Self>, upstream: &str, mut parked: Vec<Parcel>, slots: &Slots, tasks: &mut JoinSet<()>) {
+    async fn bring_parked(self: &Arc<Self>, upstream: &str, mut parked: Vec<PreparedJob>, slots: &GroupSlots, tasks: &mut JoinSet<()>) {
         parked.sort_by_key(|parcel| parcel.rank(|found| found.cost.map(|cost| cost.pulls)));
         for parcel in parked {
             self.begin(upstream, parcel, slots, tasks).await;
         }
     }
 
-    async fn begin(self: &Arc<Self>, upstream: &str, parcel: Parcel, slots: &Slots, tasks: &mut JoinSet<()>) {
+    async fn begin(self: &Arc<Self>, upstream: &str, parcel: PreparedJob, slots: &GroupSlots, tasks: &mut JoinSet<()>) {
         match parcel {
-            Parcel::Image(found) => self.begin_image(upstream, *found, slots, tasks).await,
-            Parcel::Choice(undecided) => self.begin_choice(upstream, undecided, slots, tasks).await,
+            PreparedJob::Image(found) => self.begin_image(upstream, *found, slots, tasks).await,
+            PreparedJob::Choice(undecided) => self.begin_choice(upstream, undecided, slots, tasks).await,
         }
     }
 
     /// Sees to it that `found` is brought. Where nobody may wait for pulls, they are reserved here, in order; where one may,
     /// the gate keeps the order.
-    pub(super) async fn begin_image(self: &Arc<Self>, upstream: &str, mut found: Found, slots: &Slots, tasks: &mut JoinSet<()>) {
-        if self.options.mode() == Mode::Defer
-            && let Err(error) = found.reserve(self.engines.of(found.through.clone().as_ref()), Mode::Defer).await
+    pub(super) async fn begin_image(
+        self: &Arc<Self>,
+        upstream: &str,
+        mut found: MissingImage,
+        slots: &GroupSlots,
+        tasks: &mut JoinSet<()>,
+    ) {
+        if self.options.mode() == WaitMode::Defer
+            && let Err(error) = found.reserve(self.engines.of(found.through.clone().as_ref()), WaitMode::Defer).await
         {
             return self.close_row(upstream, &found, Err(error));
         }
@@ -371,7 +377,7 @@ impl Worker {
         });
     }
 
-    async fn bring(&self, found: &mut Found, slots: &Semaphore) -> Result<Delivered> {
+    async fn bring(&self, found: &mut MissingImage, slots: &Semaphore) -> Result<CopyOutcome> {
         let engine = self.engines.of(found.through.as_ref());
         found.reserve(engine, self.options.mode()).await?;
         let slot = slots.acquire().await;
@@ -404,7 +410,7 @@ impl Worker {
     }
 
     /// Asks both sides of one image; what needs nothing (or cannot be) is finished here.
-    pub(super) async fn survey(self: Arc<Self>, upstream: Arc<str>, want: Want) -> Option<Found> {
+    pub(super) async fn survey(self: Arc<Self>, upstream: Arc<str>, want: ImageRequest) -> Option<MissingImage> {
         let surveyed = internal::caught("compare image", self.try_survey(Arc::clone(&upstream), want.clone())).await;
         surveyed.unwrap_or_else(|error| {
             let mut row = want.row(&self.target.target);
@@ -414,7 +420,7 @@ impl Worker {
         })
     }
 
-    async fn try_survey(&self, upstream: Arc<str>, want: Want) -> Option<Found> {
+    async fn try_survey(&self, upstream: Arc<str>, want: ImageRequest) -> Option<MissingImage> {
         if self.engines.stop_requested() {
             return None;
         }
@@ -431,15 +437,15 @@ impl Worker {
             Ok(()) => self.engines.survey(&image, through.as_ref(), self.options.recheck).await,
             Err(late) => Err(late),
         };
-        let mut found = Found { want, image, gate, through, survey: None, cost: None };
+        let mut found = MissingImage { want, image, gate, through, survey: None, cost: None };
         match surveyed {
-            Ok(Next::Bring(survey)) => {
+            Ok(NextStep::Bring(survey)) => {
                 found.survey = Some(*survey);
                 // An error is met again, and reported, when the image is brought.
                 let _ = found.cost(self.engines.of(found.through.clone().as_ref())).await;
                 Some(found)
             }
-            Ok(Next::Nothing(delivered)) => {
+            Ok(NextStep::Nothing(delivered)) => {
                 self.close_row(&upstream, &found, Ok(delivered));
                 None
             }
@@ -451,7 +457,7 @@ impl Worker {
     }
 
     /// Whether an image that failed with `error` is put aside, to be tried once more at the end.
-    fn is_put_aside(&self, upstream: &str, found: &Found, error: &Error) -> bool {
+    fn is_put_aside(&self, upstream: &str, found: &MissingImage, error: &Error) -> bool {
         let may_pass = matches!(error.kind(), Kind::Unavailable | Kind::Limited | Kind::UploadLost);
         if !may_pass || self.engines.stop_requested() || self.in_time().is_err() {
             return false;
@@ -469,7 +475,7 @@ impl Worker {
     }
 
     /// Reports what became of an image.
-    fn close_row(&self, upstream: &str, found: &Found, delivered: Result<Delivered>) {
+    fn close_row(&self, upstream: &str, found: &MissingImage, delivered: Result<CopyOutcome>) {
         if let Err(error) = &delivered
             && self.is_put_aside(upstream, found, error)
         {
@@ -479,13 +485,13 @@ impl Worker {
         let mut row = found.want.row(&self.target.target);
         self.settle(&(order, row.source.clone()), &mut row);
         let row = match delivered {
-            Ok(delivered) => Outcome {
+            Ok(delivered) => ImageOutcome {
                 status: delivered.status,
                 digest: Some(delivered.digest),
                 source_digest: delivered.source_digest,
                 platforms: delivered.platforms,
                 referrers: delivered.referrers.len() as u64,
-                held: row.held.clone().map(|held| Held { referrers: delivered.referrers, ..held }),
+                held: row.held.clone().map(|held| TargetContent { referrers: delivered.referrers, ..held }),
                 notes: found.want.note.iter().cloned().chain(delivered.notes).collect(),
                 ..row
             },
@@ -495,20 +501,20 @@ impl Worker {
     }
 
     /// The row of what was not delivered: deferred, if nothing is wrong.
-    pub(super) fn unfinished(&self, row: Outcome, error: Error) -> Outcome {
+    pub(super) fn unfinished(&self, row: ImageOutcome, error: Error) -> ImageOutcome {
         match error.kind() {
             Kind::Cancelled => row.deferred(self.reason()),
             Kind::Deferred => {
                 let until = error.until().map(|until| until.to_string());
-                Outcome { until, ..row.deferred(error.message()) }
+                ImageOutcome { until, ..row.deferred(error.message()) }
             }
             _ => row.failed(error),
         }
     }
 
     /// Writes down what the image has cost, if it was begun.
-    pub(super) fn settle(&self, key: &(usize, String), row: &mut Outcome) {
-        if let Some((Charge { tally, .. }, started)) = lock(&self.under_way).remove(key) {
+    pub(super) fn settle(&self, key: &(usize, String), row: &mut ImageOutcome) {
+        if let Some((RequestContext { tally, .. }, started)) = lock(&self.under_way).remove(key) {
             row.bytes = tally.bytes_read();
             row.pulls = tally.pulls();
             row.seconds = (started.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
@@ -522,15 +528,15 @@ impl Worker {
     }
 
     /// Notes that `unit` is wanted.
-    pub(super) fn expect(&self, unit: &Unit) {
+    pub(super) fn expect(&self, unit: &RunUnit) {
         let (order, row) = match unit {
-            Unit::Want(want) => (want.item.order, want.row(&self.target.target)),
-            Unit::Expand(item) => (item.order, item.row(&self.target.target)),
+            RunUnit::Want(want) => (want.item.order, want.row(&self.target.target)),
+            RunUnit::Expand(item) => (item.order, item.row(&self.target.target)),
         };
         lock(&self.pending).insert((order, row.source.clone()), row);
     }
 
-    pub(super) fn finish(&self, upstream: &str, order: usize, row: Outcome) {
+    pub(super) fn finish(&self, upstream: &str, order: usize, row: ImageOutcome) {
         self.reporter.event(&Event::Finished { upstream, outcome: &row });
         let key = (order, row.source.clone());
         lock(&self.pending).remove(&key);
@@ -552,7 +558,7 @@ impl Worker {
     }
 
     /// All rows in list order, and their sums.
-    fn close(&self) -> (Vec<Outcome>, Totals) {
+    fn close(&self) -> (Vec<ImageOutcome>, Totals) {
         let mut rows = std::mem::take(&mut *lock(&self.done));
         let (reason, stopped) = (self.reason(), self.engines.stop_requested());
         for (key, mut row) in std::mem::take(&mut *lock(&self.pending)) {
@@ -561,13 +567,13 @@ impl Worker {
             let row = if stopped { row.deferred(reason.clone()) } else { row.failed(internal::unknown("copy image")) };
             rows.insert(key, row);
         }
-        let rows: Vec<Outcome> = rows.into_values().collect();
+        let rows: Vec<ImageOutcome> = rows.into_values().collect();
         let mut totals = Totals {
             bytes_read: rows.iter().map(|row| row.bytes).sum(),
             bytes_written: self.written.load(std::sync::atomic::Ordering::Relaxed),
-            blobs_copied: self.engines.count(Counts::copied),
-            blobs_mounted: self.engines.count(Counts::mounted),
-            blobs_present: self.engines.count(Counts::present),
+            blobs_copied: self.engines.count(BlobCounts::copied),
+            blobs_mounted: self.engines.count(BlobCounts::mounted),
+            blobs_present: self.engines.count(BlobCounts::present),
             ..Totals::default()
         };
         rows.iter().for_each(|row| totals.count(row));

@@ -5,17 +5,17 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
 
-use crate::config::{Config, CredentialStore, Profile, RegistrySettings, TARGET_CONCURRENCY, Target, UPSTREAM_CONCURRENCY};
-use crate::content::{Charge, Digest, Place, Source};
-use crate::copy::{self, Image};
+use crate::config::{Config, CredentialStore, Profile, RegistrySettings, TARGET_CONCURRENCY, TargetConfig, UPSTREAM_CONCURRENCY};
+use crate::content::{Digest, Repository, RequestContext, Source};
+use crate::copy::{self, CopyImage};
 use crate::layout::Layout;
-use crate::limits::{AccountId, Accounts, Bandwidth, Clock, Gate, Ledger, Rate, Standing};
+use crate::limits::{AccountId, AccountStatus, Accounts, Bandwidth, Clock, Gate, Ledger, Rate};
 use crate::name::Reference;
-use crate::registry::{Concurrency, HostSettings, HttpSettings, Limits, Registries, RegistryStore, RetryPolicy, check_files};
+use crate::registry::{Concurrency, HostSettings, HttpSettings, Registries, RegistryStore, RetryPolicy, SharedLimits, check_files};
 use crate::report::RegistryRow;
-use crate::resume::{CreatedDates, Deliveries, Kept, Pushes, Warmed};
+use crate::resume::{CreatedDates, Deliveries, Pushes, SavedManifests, WarmedRecords};
 use crate::stock::by_account::ByAccount;
-use crate::stock::{Item, Want};
+use crate::stock::{ImageRequest, RuledEntry};
 use crate::warm::WritableCache;
 use crate::{Error, Kind, Result, Side};
 
@@ -23,15 +23,15 @@ use crate::{Error, Kind, Result, Side};
 const PLACES: usize = 16;
 
 /// The registries and credentials of a run.
-pub struct Supply {
+pub struct Upstreams {
     pub(super) registries: Arc<Registries>,
     pub(super) credentials: Arc<CredentialStore>,
     /// Where manifests of undelivered images are kept; none when a command delivers nothing.
-    kept: Option<Arc<Kept>>,
+    kept: Option<Arc<SavedManifests>>,
     /// When images were created, as far as anybody has read it.
     pub(super) created: CreatedDates,
     /// What was pulled through caches.
-    pub(super) warmed: Arc<Warmed>,
+    pub(super) warmed: Arc<WarmedRecords>,
     /// Which registries have taken pushes.
     pushes: Arc<Pushes>,
     pub(super) accounts: Arc<Accounts>,
@@ -42,7 +42,7 @@ pub struct Supply {
 
 /// What the command line says of all registries.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct SupplyOptions<'a> {
+pub struct UpstreamOptions<'a> {
     /// Requests in flight to each registry at most, where it is given.
     pub concurrency: Option<usize>,
     /// Bytes per second over all registries, read and written.
@@ -57,9 +57,9 @@ pub struct SupplyOptions<'a> {
 #[derive(Clone)]
 pub struct TargetStore {
     /// Its name, as the user gave it.
-    pub target: Target,
+    pub target: TargetConfig,
     /// Its two ends.
-    pub ends: copy::Target,
+    pub ends: copy::TargetEnds,
     /// It, where it is a registry: it may be a cache to be warmed.
     pub(super) registry: Option<Arc<RegistryStore>>,
     /// Its profile, if that says that it is a pull-through cache, which takes no pushes.
@@ -71,10 +71,10 @@ pub struct TargetStore {
 }
 
 /// A layout that does not exist and is not to be made: an empty one elsewhere answers for it.
-async fn absent(target: &Target) -> Result<TargetStore> {
+async fn absent(target: &TargetConfig) -> Result<TargetStore> {
     let folder = tempfile::tempdir().map_err(|error| Error::io("open layout", &std::env::temp_dir(), &error))?;
     let layout = Arc::new(Layout::open_or_create(folder.path()).await?);
-    let ends = copy::Target { sink: Arc::clone(&layout) as _, source: layout };
+    let ends = copy::TargetEnds { sink: Arc::clone(&layout) as _, source: layout };
     Ok(TargetStore { target: target.clone(), ends, registry: None, cache: None, writable: false, _stand_in: Some(Arc::new(folder)) })
 }
 
@@ -86,7 +86,7 @@ impl TargetStore {
 
     /// Why answers to HEADs prove nothing there, if the configuration or the answers so far say that it is a pull-through cache. Where they
     /// only look like it, an upload to each of `places` is opened and cancelled: a cache refuses it.
-    pub async fn cache_among<'a>(&self, places: impl Iterator<Item = &'a Place>) -> Option<Error> {
+    pub async fn cache_among<'a>(&self, places: impl Iterator<Item = &'a Repository>) -> Option<Error> {
         let registry = self.registry.as_ref()?;
         let refused = match (self.is_known_cache(), registry.has_passed_on()) {
             (true, _) => None,
@@ -94,7 +94,7 @@ impl TargetStore {
             (false, false) if !registry.may_be_a_cache() => return None,
             (false, false) => {
                 let asked = stream::iter(places.cloned()).map(|place| async move {
-                    let charge = Charge::new(format!("{}/{place}", registry.host()));
+                    let charge = RequestContext::new(format!("{}/{place}", registry.host()));
                     registry.refuses_as_cache(&place, &charge).await
                 });
                 let refused = asked.buffered(PLACES).filter_map(std::future::ready);
@@ -108,23 +108,24 @@ impl TargetStore {
     }
 }
 
-impl Supply {
+impl Upstreams {
     /// The supply that `config` describes.
     ///
     /// # Errors
     /// If the state folder cannot be used.
-    pub fn new(config: &Config, options: &SupplyOptions<'_>) -> Result<Self> {
+    pub fn new(config: &Config, options: &UpstreamOptions<'_>) -> Result<Self> {
         let ledger = options.state.map(if options.read_only { Ledger::unwritable } else { Ledger::open });
-        let options = &SupplyOptions { state: options.state.filter(|_| !options.read_only), ..*options };
-        let kept = options.state.map(|state| Kept::open(&state.join("manifests"))).transpose()?.map(Arc::new);
+        let options = &UpstreamOptions { state: options.state.filter(|_| !options.read_only), ..*options };
+        let kept = options.state.map(|state| SavedManifests::open(&state.join("manifests"))).transpose()?.map(Arc::new);
         let now = jiff::Timestamp::now();
-        let warmed = options.state.map(|state| Warmed::open(state, now)).transpose()?.unwrap_or_default();
+        let warmed = options.state.map(|state| WarmedRecords::open(state, now)).transpose()?.unwrap_or_default();
         let pushes = options.state.map(|state| Pushes::open(state, now)).unwrap_or_default();
         let accounts = Arc::new(Accounts::new(Clock::of_system(), ledger));
-        let limits = Limits { accounts: Arc::clone(&accounts), bandwidth: options.bandwidth.map(|rate| Arc::new(Bandwidth::new(rate))) };
+        let limits =
+            SharedLimits { accounts: Arc::clone(&accounts), bandwidth: options.bandwidth.map(|rate| Arc::new(Bandwidth::new(rate))) };
         let created = CreatedDates::new(options.state);
         let registries = Arc::new(registries(config, options.concurrency, limits));
-        Ok(Supply {
+        Ok(Upstreams {
             registries,
             credentials: Arc::new(CredentialStore::new(config)),
             kept,
@@ -146,35 +147,35 @@ impl Supply {
     ///
     /// # Errors
     /// If it cannot be opened.
-    pub async fn target(&self, target: &Target, create: bool) -> Result<TargetStore> {
+    pub async fn target(&self, target: &TargetConfig, create: bool) -> Result<TargetStore> {
         let mut registry = None;
         let ends = match target {
-            Target::Registry { host, prefix } => {
+            TargetConfig::Registry { host, prefix } => {
                 let account = self.credentials.account_for_host(host, prefix).await?;
                 let store = self.registries.store(Side::Target, host, Arc::new(account))?;
                 store.remember_pushes(Arc::clone(&self.pushes));
                 registry = Some(Arc::clone(&store));
                 if self.is_writable_cache(target) {
-                    copy::Target { sink: WritableCache::new(Arc::clone(&store), Arc::clone(&self.warmed)), source: store }
+                    copy::TargetEnds { sink: WritableCache::new(Arc::clone(&store), Arc::clone(&self.warmed)), source: store }
                 } else if self.credentials.depends_on_path(host).await {
                     let each = Arc::new(ByAccount::new(host, &self.registries, &self.credentials, store, &self.pushes));
-                    copy::Target { sink: Arc::clone(&each) as _, source: each }
+                    copy::TargetEnds { sink: Arc::clone(&each) as _, source: each }
                 } else {
-                    copy::Target { sink: Arc::clone(&store) as _, source: store }
+                    copy::TargetEnds { sink: Arc::clone(&store) as _, source: store }
                 }
             }
-            Target::Layout { path } if create || Layout::is_there(path) => {
+            TargetConfig::Layout { path } if create || Layout::is_there(path) => {
                 let layout = Arc::new(if create { Layout::open_or_create(path).await? } else { Layout::open(path).await? });
-                copy::Target { sink: Arc::clone(&layout) as _, source: layout }
+                copy::TargetEnds { sink: Arc::clone(&layout) as _, source: layout }
             }
-            Target::Layout { .. } => return absent(target).await,
+            TargetConfig::Layout { .. } => return absent(target).await,
         };
         let cache = self.config.cache_profile(target);
         let writable = self.is_writable_cache(target);
         Ok(TargetStore { target: target.clone(), ends, registry, cache, writable, _stand_in: None })
     }
 
-    fn is_writable_cache(&self, target: &Target) -> bool {
+    fn is_writable_cache(&self, target: &TargetConfig) -> bool {
         self.config.writable_cache && *target == self.config.target
     }
 
@@ -182,7 +183,7 @@ impl Supply {
     ///
     /// # Errors
     /// If its credentials cannot be had.
-    pub(crate) async fn upstream(&self, item: &Item) -> Result<Arc<RegistryStore>> {
+    pub(crate) async fn upstream(&self, item: &RuledEntry) -> Result<Arc<RegistryStore>> {
         let source = &item.entry.source;
         let set = item.rule.as_ref().and_then(|rule| rule.credentials.as_deref());
         let account = self.credentials.account_for(source, set).await?;
@@ -193,7 +194,7 @@ impl Supply {
     ///
     /// # Errors
     /// If its credentials cannot be had.
-    pub async fn image(&self, want: &Want) -> Result<(Image, Option<Arc<Gate>>)> {
+    pub async fn image(&self, want: &ImageRequest) -> Result<(CopyImage, Option<Arc<Gate>>)> {
         let store = self.upstream(&want.item).await?;
         let gate = store.gate();
         let upstream: Arc<dyn Source> = match &self.kept {
@@ -202,15 +203,15 @@ impl Supply {
         };
         let rule = want.item.rule.as_ref();
         let immutable = matches!(&want.publish, Reference::Tag(tag) if rule.is_some_and(|rule| rule.immutable_tags.matches(tag)));
-        let charge = Charge::new(want.source());
+        let charge = RequestContext::new(want.source());
         let charge = match &want.resolved {
-            Some(resolved) => Charge { tally: Arc::clone(&resolved.tally), ..charge },
+            Some(resolved) => RequestContext { tally: Arc::clone(&resolved.tally), ..charge },
             None => charge,
         };
-        let image = Image {
+        let image = CopyImage {
             name: want.canonical().into(),
             upstream,
-            from: Place::new(want.item.entry.source.path.as_str()),
+            from: Repository::new(want.item.entry.source.path.as_str()),
             wanted: want.wanted.clone(),
             resolved: want.resolved.as_ref().and_then(|resolved| resolved.descriptor.clone()),
             to: want.item.to.clone(),
@@ -223,10 +224,10 @@ impl Supply {
     }
 
     /// When which image was first delivered to `target`, where that is kept.
-    pub(crate) fn deliveries(&self, target: &Target) -> Option<Arc<Deliveries>> {
+    pub(crate) fn deliveries(&self, target: &TargetConfig) -> Option<Arc<Deliveries>> {
         let name = match target {
-            Target::Layout { path } => format!("oci:{}", std::path::absolute(path).as_ref().unwrap_or(path).display()),
-            Target::Registry { host, .. } => host.clone(),
+            TargetConfig::Layout { path } => format!("oci:{}", std::path::absolute(path).as_ref().unwrap_or(path).display()),
+            TargetConfig::Registry { host, .. } => host.clone(),
         };
         // Without it, images are looked at once more.
         Deliveries::open(self.state.as_ref()?, &name).ok().map(Arc::new)
@@ -238,7 +239,7 @@ impl Supply {
     }
 
     /// What is known of each account's pulls.
-    pub fn standings(&self) -> Vec<(AccountId, Standing)> {
+    pub fn standings(&self) -> Vec<(AccountId, AccountStatus)> {
         self.accounts.standings()
     }
 
@@ -247,7 +248,7 @@ impl Supply {
     ///
     /// # Errors
     /// If its credentials cannot be had, or it gives no answer.
-    pub async fn look(&self, host: &str, about: Option<&Item>) -> Result<(AccountId, Standing)> {
+    pub async fn look(&self, host: &str, about: Option<&RuledEntry>) -> Result<(AccountId, AccountStatus)> {
         let path = about.map_or("", |item| item.entry.source.path.as_str());
         let account = match about {
             Some(item) => {
@@ -260,11 +261,11 @@ impl Supply {
         let gate = store
             .gate()
             .ok_or_else(|| Error::new(Side::Upstream, "ask for limits", Kind::Local, "pulls are not counted here").subject(host))?;
-        let want = about.and_then(Item::probe);
+        let want = about.and_then(RuledEntry::probe);
         let asked = match want {
             Some(reference) => {
-                let charge = Charge::new(format!("{host}/{path}{}", reference.suffix()));
-                store.resolve(&Place::new(path), &reference, &charge).await?.is_some()
+                let charge = RequestContext::new(format!("{host}/{path}{}", reference.suffix()));
+                store.resolve(&Repository::new(path), &reference, &charge).await?.is_some()
             }
             None => gate.look().await,
         };
@@ -301,7 +302,7 @@ pub fn check_certificates(config: &Config, host: &str) -> Result<()> {
 }
 
 /// Registries as `config` describes them; `concurrency`, if given, is what the command line says for all of them.
-fn registries(config: &Config, concurrency: Option<usize>, limits: Limits) -> Registries {
+fn registries(config: &Config, concurrency: Option<usize>, limits: SharedLimits) -> Registries {
     let defaults = Concurrency { upstream: concurrency.unwrap_or(UPSTREAM_CONCURRENCY), target: concurrency.unwrap_or(TARGET_CONCURRENCY) };
     let named: std::sync::Arc<[(String, u16)]> = config.named_ports().into();
     let config = config.clone();

@@ -7,21 +7,21 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 
-use super::expand::{Chooser, Known};
+use super::expand::{Chooser, MatchedTags};
 use super::found::deferred;
-use super::{Item, Want};
-use crate::content::{Charge, Descriptor, Digest, Tally, is_schema1};
-use crate::copy::{Cost, Engine, Image, unread_pulls};
-use crate::limits::{AccountId, Claim, Gate, Lease, Mode};
+use super::{ImageRequest, RuledEntry};
+use crate::content::{Descriptor, Digest, RequestContext, TransferStats, is_schema1};
+use crate::copy::{CopyImage, Cost, Engine, unread_pulls};
+use crate::limits::{AccountId, Gate, Lease, PullRequest, WaitMode};
 use crate::resume::CreatedDates;
 use crate::select::Matched;
 use crate::{Error, Kind, Result};
 
 /// An item whose tags match, and of whose images some have no known date.
-pub(super) struct Undecided {
-    pub(super) item: Arc<Item>,
+pub(super) struct PendingSelection {
+    pub(super) item: Arc<RuledEntry>,
     matched: Matched,
-    known: Known,
+    known: MatchedTags,
     unknown: Vec<Undated>,
     /// Where its upstream counts pulls.
     gate: Option<Arc<Gate>>,
@@ -33,7 +33,7 @@ pub(super) struct Undecided {
 struct Undated {
     /// The tags that name it.
     tags: Vec<String>,
-    image: Image,
+    image: CopyImage,
     wanted: Descriptor,
     /// What its date costs at most.
     pulls: u64,
@@ -43,26 +43,26 @@ struct Undated {
 type Dated = (Vec<String>, Result<Option<Timestamp>, Undated>);
 
 /// A matched tag, as the upstream resolves it.
-struct Looked {
+struct ResolvedTag {
     tag: String,
-    image: Image,
+    image: CopyImage,
     gate: Option<Arc<Gate>>,
     descriptor: Option<Descriptor>,
 }
 
-impl Undecided {
+impl PendingSelection {
     /// Asks the upstream by HEAD what the matched tags are, and looks for their dates wherever they cost nothing.
     ///
     /// # Errors
     /// If one side cannot be asked.
-    pub(super) async fn look(chooser: &Chooser<'_>, item: Arc<Item>, matched: Matched) -> Result<Self> {
+    pub(super) async fn look(chooser: &Chooser<'_>, item: Arc<RuledEntry>, matched: Matched) -> Result<Self> {
         let wants = item.tagged(&matched.tags).into_iter().zip(matched.tags.clone());
-        let looked: Vec<Looked> =
+        let looked: Vec<ResolvedTag> =
             stream::iter(wants).map(|(want, tag)| resolve(chooser, want, tag)).buffer_unordered(chooser.limit).try_collect().await?;
         let gate = looked.iter().find_map(|looked| looked.gate.clone());
-        let mut known = Known::default();
-        let mut groups: BTreeMap<Digest, (Descriptor, Vec<(String, Image)>)> = BTreeMap::new();
-        for Looked { tag, image, descriptor, .. } in looked {
+        let mut known = MatchedTags::default();
+        let mut groups: BTreeMap<Digest, (Descriptor, Vec<(String, CopyImage)>)> = BTreeMap::new();
+        for ResolvedTag { tag, image, descriptor, .. } in looked {
             // A tag that is listed and not there has no date.
             let Some(descriptor) = descriptor else { continue };
             known.resolved.insert(tag.clone(), descriptor.clone());
@@ -81,7 +81,7 @@ impl Undecided {
                 Err(undated) => unknown.push(undated),
             }
         }
-        Ok(Undecided { item, matched, known, unknown, gate, lease: None })
+        Ok(PendingSelection { item, matched, known, unknown, gate, lease: None })
     }
 
     /// What choosing costs at most; 0: all is known.
@@ -104,7 +104,7 @@ impl Undecided {
     }
 
     /// What the dates that are known would choose, if all others were older.
-    pub(super) fn settled(&self) -> Vec<Want> {
+    pub(super) fn settled(&self) -> Vec<ImageRequest> {
         let Some(selector) = self.item.selector() else { return vec![] };
         let mut matched = self.matched.clone();
         matched.tags.retain(|tag| !self.unknown.iter().any(|undated| undated.tags.contains(tag)));
@@ -131,8 +131,8 @@ impl Undecided {
     }
 
     /// Who pays for what is read, until it is known which image is chosen.
-    pub(super) fn charge(&self) -> Charge {
-        Charge { tally: Arc::clone(&self.known.tally), ..Charge::new(self.item.entry.source.to_string()) }
+    pub(super) fn charge(&self) -> RequestContext {
+        RequestContext { tally: Arc::clone(&self.known.tally), ..RequestContext::new(self.item.entry.source.to_string()) }
     }
 
     /// Reserves the pulls; in the present window only, as far as they are there: what is read is kept, also if it does not yet do
@@ -140,9 +140,9 @@ impl Undecided {
     ///
     /// # Errors
     /// Of kind [`Kind::Deferred`] if they are not there, and `mode` does not wait for them.
-    pub(super) async fn reserve(&mut self, mode: Mode) -> Result<()> {
+    pub(super) async fn reserve(&mut self, mode: WaitMode) -> Result<()> {
         let Some(gate) = self.gate.as_ref().filter(|gate| self.lease.is_none() && !gate.standing().unlimited) else { return Ok(()) };
-        let claim = |pulls| Claim { pulls, priority: self.item.entry.priority };
+        let claim = |pulls| PullRequest { pulls, priority: self.item.entry.priority };
         let all = self.pulls();
         let lease = match gate.acquire(claim(all), mode).await {
             Ok(lease) => lease,
@@ -160,7 +160,7 @@ impl Undecided {
     ///
     /// # Errors
     /// The first failure; of kind [`Kind::Deferred`] if pulls are not there, and `mode` does not wait for them.
-    pub(super) async fn read(&mut self, chooser: &Chooser<'_>, mode: Mode) -> Result<()> {
+    pub(super) async fn read(&mut self, chooser: &Chooser<'_>, mode: WaitMode) -> Result<()> {
         self.reserve(mode).await?;
         let (lease, unread, failed) = (self.lease.take(), &AtomicU64::new(self.pulls()), &AtomicBool::new(false));
         let lease = lease.as_ref();
@@ -191,23 +191,23 @@ impl Undecided {
     }
 
     /// What is known now.
-    pub(super) fn known(self) -> (Matched, Known) {
+    pub(super) fn known(self) -> (Matched, MatchedTags) {
         (self.matched, self.known)
     }
 }
 
-async fn resolve(chooser: &Chooser<'_>, want: Want, tag: String) -> Result<Looked> {
+async fn resolve(chooser: &Chooser<'_>, want: ImageRequest, tag: String) -> Result<ResolvedTag> {
     if chooser.engines.stop_requested() {
         return Err(Error::cancelled("resolve tag"));
     }
     let (image, gate) = chooser.supply.image(&want).await?;
     let descriptor = chooser.engines.push().resolve(&image).await?;
-    Ok(Looked { tag, image, gate, descriptor })
+    Ok(ResolvedTag { tag, image, gate, descriptor })
 }
 
 /// The date of the image that these tags name, if it is known or can be read for nothing.
-async fn date(chooser: &Chooser<'_>, wanted: Descriptor, images: Vec<(String, Image)>, tally: &Arc<Tally>) -> Result<Dated> {
-    let (tags, images): (Vec<String>, Vec<Image>) = images.into_iter().unzip();
+async fn date(chooser: &Chooser<'_>, wanted: Descriptor, images: Vec<(String, CopyImage)>, tally: &Arc<TransferStats>) -> Result<Dated> {
+    let (tags, images): (Vec<String>, Vec<CopyImage>) = images.into_iter().unzip();
     let created = &chooser.supply.created;
     if let Some(date) = chooser.dates.get(&wanted.digest).map(Some).or_else(|| created.get(&wanted.digest)) {
         return Ok((tags, Ok(date)));

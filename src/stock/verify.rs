@@ -11,7 +11,7 @@ use tokio::sync::OnceCell;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::expected::Expected;
-use crate::content::{Charge, Descriptor, Digest, Links, ManifestKind, Place, Source, Verified, is_blob_type, kind_of};
+use crate::content::{Descriptor, Digest, Links, ManifestKind, Repository, RequestContext, Source, Verified, is_blob_type, kind_of};
 use crate::name::Reference;
 use crate::{Error, Kind, Result, Side, internal};
 
@@ -25,7 +25,7 @@ const MAX_DEPTH: usize = 8;
 
 /// What kind of trouble it is; the gravest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Wrong {
+pub enum WrongContent {
     /// It is not what its digest or descriptor says.
     Damaged,
     /// It is not there.
@@ -36,25 +36,25 @@ pub enum Wrong {
     Unchecked,
 }
 
-impl Wrong {
+impl WrongContent {
     /// The word, as it is printed.
     pub fn as_str(self) -> &'static str {
         match self {
-            Wrong::Damaged => "damaged",
-            Wrong::Missing => "missing",
-            Wrong::Moved => "moved",
-            Wrong::Unchecked => "unchecked",
+            WrongContent::Damaged => "damaged",
+            WrongContent::Missing => "missing",
+            WrongContent::Moved => "moved",
+            WrongContent::Unchecked => "unchecked",
         }
     }
 }
 
 /// What is wrong with one thing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
+pub struct TargetFinding {
     /// What kind of trouble.
-    pub wrong: Wrong,
+    pub wrong: WrongContent,
     /// The content, and the repository that lacks it; `None`: the image's name is what is wrong.
-    pub content: Option<(Digest, Place)>,
+    pub content: Option<(Digest, Repository)>,
     /// The images it belongs to, by their names at the target; sorted.
     pub images: Vec<String>,
     /// What is wrong, for a person.
@@ -63,7 +63,7 @@ pub struct Finding {
 
 /// What came of looking.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Proof {
+pub struct VerifySummary {
     /// Images looked for.
     pub images: usize,
     /// Manifests read: once in each repository.
@@ -73,12 +73,12 @@ pub struct Proof {
     /// Bytes of blobs that were hashed.
     pub hashed: u64,
     /// What is wrong, the gravest first.
-    pub findings: Vec<Finding>,
+    pub findings: Vec<TargetFinding>,
 }
 
-impl Proof {
+impl VerifySummary {
     /// How many findings are of this kind.
-    pub fn count(&self, wrong: Wrong) -> usize {
+    pub fn count(&self, wrong: WrongContent) -> usize {
         self.findings.iter().filter(|finding| finding.wrong == wrong).count()
     }
 }
@@ -96,9 +96,14 @@ pub enum Depth {
 
 /// Looks whether `source` holds all of `expected`. `progress` is told of bytes as they are hashed, and of images (with 0) as they are
 /// done.
-pub async fn prove(source: Arc<dyn Source>, expected: Vec<Expected>, depth: Depth, progress: Arc<dyn Fn(u64) + Send + Sync>) -> Proof {
+pub async fn prove(
+    source: Arc<dyn Source>,
+    expected: Vec<Expected>,
+    depth: Depth,
+    progress: Arc<dyn Fn(u64) + Send + Sync>,
+) -> VerifySummary {
     let images = expected.len();
-    let walk = Arc::new(Walk {
+    let walk = Arc::new(TargetWalk {
         source,
         depth,
         progress,
@@ -115,7 +120,9 @@ pub async fn prove(source: Arc<dyn Source>, expected: Vec<Expected>, depth: Dept
             let checked = async move {
                 let checked = internal::caught("verify", Arc::clone(&walk).image(&image)).await;
                 // What was not looked at to its end is not known to be right.
-                checked.unwrap_or_else(|error| walk.note(&image, Wrong::Unchecked, About::Name(image.name.clone()), error.to_string()));
+                checked.unwrap_or_else(|error| {
+                    walk.note(&image, WrongContent::Unchecked, FindingSubject::Name(image.name.clone()), error.to_string());
+                });
             };
             AbortOnDropHandle::new(tokio::spawn(checked))
         })
@@ -123,41 +130,41 @@ pub async fn prove(source: Arc<dyn Source>, expected: Vec<Expected>, depth: Dept
         .for_each(async |_| {})
         .await;
     let (manifests, blobs) = (lock(&walk.manifests).len(), lock(&walk.blobs).len());
-    let findings = std::mem::take(&mut *lock(&walk.found)).into_iter().map(|((wrong, about), (why, images))| Finding {
+    let findings = std::mem::take(&mut *lock(&walk.found)).into_iter().map(|((wrong, about), (why, images))| TargetFinding {
         wrong,
         content: match about {
-            About::Content(digest, place) => Some((digest, place)),
-            About::Name(_) => None,
+            FindingSubject::Content(digest, place) => Some((digest, place)),
+            FindingSubject::Name(_) => None,
         },
         images: images.into_iter().collect(),
         why,
     });
-    Proof { images, manifests, blobs, hashed: walk.hashed.load(Ordering::Relaxed), findings: findings.collect() }
+    VerifySummary { images, manifests, blobs, hashed: walk.hashed.load(Ordering::Relaxed), findings: findings.collect() }
 }
 
 /// What a finding is about.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-enum About {
-    Content(Digest, Place),
+enum FindingSubject {
+    Content(Digest, Repository),
     Name(String),
 }
 
 /// Why a piece is not as it should be.
 #[derive(Debug, Clone)]
-struct Fault(Wrong, String);
+struct Fault(WrongContent, String);
 
 impl Fault {
     fn of(error: &Error) -> Self {
         match error.kind() {
-            Kind::NotFound => Fault(Wrong::Missing, error.to_string()),
-            Kind::Damaged => Fault(Wrong::Damaged, error.to_string()),
-            _ => Fault(Wrong::Unchecked, error.to_string()),
+            Kind::NotFound => Fault(WrongContent::Missing, error.to_string()),
+            Kind::Damaged => Fault(WrongContent::Damaged, error.to_string()),
+            _ => Fault(WrongContent::Unchecked, error.to_string()),
         }
     }
 }
 
 /// What is wrong, and for whom.
-type Found = BTreeMap<(Wrong, About), (String, BTreeSet<String>)>;
+type Found = BTreeMap<(WrongContent, FindingSubject), (String, BTreeSet<String>)>;
 /// What a piece turned out to be.
 type Checked<T> = Result<T, Fault>;
 /// What a manifest refers to, and its length.
@@ -165,15 +172,15 @@ type Read = (Arc<Links>, u64);
 /// What was begun once, however many wait for it.
 type Once<K, V> = Mutex<HashMap<K, Arc<OnceCell<V>>>>;
 
-struct Walk {
+struct TargetWalk {
     source: Arc<dyn Source>,
     depth: Depth,
     progress: Arc<dyn Fn(u64) + Send + Sync>,
-    manifests: Once<(Place, Digest), Checked<Read>>,
+    manifests: Once<(Repository, Digest), Checked<Read>>,
     /// With the size: a descriptor that states another one is another claim to check.
-    blobs: Once<(Place, Digest, u64), Checked<()>>,
+    blobs: Once<(Repository, Digest, u64), Checked<()>>,
     /// Whether a blob's bytes are right, and where they were read.
-    hashes: Once<(Digest, u64), (Place, Checked<()>)>,
+    hashes: Once<(Digest, u64), (Repository, Checked<()>)>,
     found: Mutex<Found>,
     hashed: AtomicU64,
 }
@@ -186,52 +193,58 @@ fn cell<K: std::hash::Hash + Eq, V>(all: &Once<K, V>, key: K) -> Arc<OnceCell<V>
     Arc::clone(lock(all).entry(key).or_default())
 }
 
-impl Walk {
+impl TargetWalk {
     async fn image(self: Arc<Self>, image: &Expected) {
-        let charge = Charge::new(&*image.name);
+        let charge = RequestContext::new(&*image.name);
         match self.root(image, &charge).await {
             Ok(root) => self.manifest(image, root, &charge, 0).await,
-            Err(Fault(wrong, why)) => self.note(image, wrong, About::Name(image.name.clone()), why),
+            Err(Fault(wrong, why)) => self.note(image, wrong, FindingSubject::Name(image.name.clone()), why),
         }
         (self.progress)(0);
     }
 
     /// What the image's name means. A digest needs no asking: its manifest will be read.
-    async fn root(&self, image: &Expected, charge: &Charge) -> Checked<Descriptor> {
+    async fn root(&self, image: &Expected, charge: &RequestContext) -> Checked<Descriptor> {
         let found = match &image.reference {
             Reference::Digest(digest) => Descriptor::new("", digest.clone(), 0),
             Reference::Tag(_) => {
                 let found = self.source.resolve(&image.place, &image.reference, charge).await.map_err(|error| Fault::of(&error))?;
-                found.ok_or_else(|| Fault(Wrong::Missing, "the target has no such image".to_owned()))?
+                found.ok_or_else(|| Fault(WrongContent::Missing, "the target has no such image".to_owned()))?
             }
         };
         match &image.digest {
             Some((digest, who)) if *digest != found.digest => {
-                Err(Fault(Wrong::Moved, format!("it is {}, {who} says {digest}", found.digest)))
+                Err(Fault(WrongContent::Moved, format!("it is {}, {who} says {digest}", found.digest)))
             }
             _ => Ok(found),
         }
     }
 
     /// Checks a manifest and everything below it.
-    fn manifest<'a>(self: &'a Arc<Self>, image: &'a Expected, node: Descriptor, charge: &'a Charge, depth: usize) -> BoxFuture<'a, ()> {
+    fn manifest<'a>(
+        self: &'a Arc<Self>,
+        image: &'a Expected,
+        node: Descriptor,
+        charge: &'a RequestContext,
+        depth: usize,
+    ) -> BoxFuture<'a, ()> {
         async move {
             if depth > 0 && is_blob_type(&node.media_type) {
                 return self.blob(image, node, charge).await;
             }
             let checked = match self.read(&image.place, &node, charge).await {
                 // An index may list blobs (BuildKit's cache does).
-                Err(Fault(Wrong::Missing, _)) if depth > 0 && kind_of(&node.media_type) == ManifestKind::Opaque => {
+                Err(Fault(WrongContent::Missing, _)) if depth > 0 && kind_of(&node.media_type) == ManifestKind::Opaque => {
                     return self.blob(image, node, charge).await;
                 }
                 Ok(links) if depth >= MAX_DEPTH && !links.manifests.is_empty() => {
-                    Err(Fault(Wrong::Unchecked, format!("indexes are nested more than {MAX_DEPTH} deep")))
+                    Err(Fault(WrongContent::Unchecked, format!("indexes are nested more than {MAX_DEPTH} deep")))
                 }
                 checked => checked,
             };
             let links = match checked {
                 Ok(links) => Links::clone(&links),
-                Err(Fault(wrong, why)) => return self.note(image, wrong, About::Content(node.digest, image.place.clone()), why),
+                Err(Fault(wrong, why)) => return self.note(image, wrong, FindingSubject::Content(node.digest, image.place.clone()), why),
             };
             let children = if depth == 0 { image.children.among(&links.manifests) } else { links.manifests };
             let blobs: Vec<Descriptor> = links.blobs.into_iter().filter(|blob| image.foreign || !blob.is_foreign()).collect();
@@ -243,10 +256,10 @@ impl Walk {
     }
 
     /// What a manifest refers to, read once in each repository.
-    async fn read(&self, place: &Place, node: &Descriptor, charge: &Charge) -> Checked<Arc<Links>> {
+    async fn read(&self, place: &Repository, node: &Descriptor, charge: &RequestContext) -> Checked<Arc<Links>> {
         let read = async || {
             let found = self.source.manifest(place, &node.digest, charge).await.map_err(|error| Fault::of(&error))?;
-            let manifest = found.ok_or_else(|| Fault(Wrong::Missing, "this manifest is not there".to_owned()))?;
+            let manifest = found.ok_or_else(|| Fault(WrongContent::Missing, "this manifest is not there".to_owned()))?;
             let links = manifest.links().map_err(|error| Fault::of(&error))?;
             Ok((Arc::new(links), manifest.bytes.len() as u64))
         };
@@ -256,16 +269,16 @@ impl Walk {
         if node.size == 0 || node.size == len { Ok(links) } else { Err(size_differs(len, node.size)) }
     }
 
-    async fn blob(self: &Arc<Self>, image: &Expected, blob: Descriptor, charge: &Charge) {
+    async fn blob(self: &Arc<Self>, image: &Expected, blob: Descriptor, charge: &RequestContext) {
         let key = (image.place.clone(), blob.digest.clone(), blob.size);
         let looked = cell(&self.blobs, key).get_or_init(async || self.look(&image.place, &blob, charge).await).await.clone();
         if let Err(Fault(wrong, why)) = looked {
-            self.note(image, wrong, About::Content(blob.digest, image.place.clone()), why);
+            self.note(image, wrong, FindingSubject::Content(blob.digest, image.place.clone()), why);
         }
     }
 
     /// Whether a repository has a blob. Deep, who comes first reads it there, which shows that too.
-    async fn look(self: &Arc<Self>, place: &Place, blob: &Descriptor, charge: &Charge) -> Checked<()> {
+    async fn look(self: &Arc<Self>, place: &Repository, blob: &Descriptor, charge: &RequestContext) -> Checked<()> {
         if self.depth == Depth::HashedEverywhere {
             return self.hash(place, blob, charge).await;
         }
@@ -274,12 +287,12 @@ impl Walk {
                 // In a task of its own: the blobs of one image are hashed on all cores, too.
                 let (walk, at, blob, charge) = (Arc::clone(self), place.clone(), blob.clone(), charge.clone());
                 let hashed = AbortOnDropHandle::new(tokio::spawn(async move { walk.hash(&at, &blob, &charge).await })).await;
-                (place.clone(), hashed.unwrap_or_else(|why| Err(Fault(Wrong::Unchecked, internal::lost("verify", why).to_string()))))
+                (place.clone(), hashed.unwrap_or_else(|why| Err(Fault(WrongContent::Unchecked, internal::lost("verify", why).to_string()))))
             };
             let key = (blob.digest.clone(), blob.size);
             let (at, hashed) = cell(&self.hashes, key).get_or_init(hash).await.clone();
             // That one repository lacks it says nothing of the next.
-            if at == *place || !matches!(hashed, Ok(()) | Err(Fault(Wrong::Missing, _))) {
+            if at == *place || !matches!(hashed, Ok(()) | Err(Fault(WrongContent::Missing, _))) {
                 return hashed;
             }
         }
@@ -292,7 +305,7 @@ impl Walk {
     }
 
     /// Reads a blob to its end.
-    async fn hash(&self, place: &Place, blob: &Descriptor, charge: &Charge) -> Checked<()> {
+    async fn hash(&self, place: &Repository, blob: &Descriptor, charge: &RequestContext) -> Checked<()> {
         let opened = self.source.blob(place, blob, 0, charge).await.map_err(|error| Fault::of(&error))?;
         let stream = opened.ok_or_else(missing_blob)?;
         let mut bytes = Verified::whole(stream, blob, Side::Target).map_err(|error| Fault::of(&error))?;
@@ -303,16 +316,16 @@ impl Walk {
         Ok(())
     }
 
-    fn note(&self, image: &Expected, wrong: Wrong, about: About, why: String) {
+    fn note(&self, image: &Expected, wrong: WrongContent, about: FindingSubject, why: String) {
         let mut found = lock(&self.found);
         found.entry((wrong, about)).or_insert_with(|| (why, BTreeSet::new())).1.insert(image.name.clone());
     }
 }
 
 fn missing_blob() -> Fault {
-    Fault(Wrong::Missing, "this blob is not there".to_owned())
+    Fault(WrongContent::Missing, "this blob is not there".to_owned())
 }
 
 fn size_differs(found: u64, said: u64) -> Fault {
-    Fault(Wrong::Damaged, format!("the target has {found} bytes, its descriptor says {said}"))
+    Fault(WrongContent::Damaged, format!("the target has {found} bytes, its descriptor says {said}"))
 }

@@ -5,43 +5,43 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::found::Found;
-use super::{Item, Supply, SyncOptions, TargetStore, Want};
-use crate::content::{Charge, Digest, ForeignLayers, IndexMode, Place, Policy};
-use crate::copy::{self, Counts, Delivered, Engine, Image, Next, Options, Standing as Compared, Survey};
-use crate::limits::{AccountId, Gate, Quota, Standing};
+use super::found::MissingImage;
+use super::{ImageRequest, RuledEntry, SyncOptions, TargetStore, Upstreams};
+use crate::content::{Digest, ForeignLayers, IndexMode, Policy, Repository, RequestContext};
+use crate::copy::{self, BlobCounts, Comparison, CopyImage, CopyOptions, CopyOutcome, Engine, ImageState as Compared, NextStep};
+use crate::limits::{AccountId, AccountStatus, Gate, Quota};
 use crate::name::Reference;
 use crate::registry::{CACHE_REMEDY, RegistryStore, pull_row};
 use crate::report::{RegistryRow, Reporter, Requests};
-use crate::rules::{Delivery, Rule};
-use crate::warm::{Belief, Cache, Through, Upstream};
+use crate::rules::{CacheRule, Delivery};
+use crate::warm::{Belief, Cache, CacheUpstream, CachedImage};
 use crate::{Error, Kind, Result, Side};
 
 /// Whom an upstream counts when a cache pulls from it with a login that larder does not know.
 const CACHES_OWN: &str = "cache";
 
 /// An image, where its pulls are counted, and how it comes through the cache if it is to be warmed.
-pub(super) type Made = (Image, Option<Arc<Gate>>, Option<Arc<Through>>);
+pub(super) type Made = (CopyImage, Option<Arc<Gate>>, Option<Arc<CachedImage>>);
 
 /// The cache of a run, with an engine of its own: what holds for a registry that is pushed to does not hold for it.
-pub(super) struct Warming {
+pub(super) struct WarmTarget {
     pub(super) engine: Arc<Engine>,
     cache: Arc<Cache>,
     verify: bool,
 }
 
 /// Both engines of a run.
-pub(super) struct Engines {
+pub(super) struct CopyEngines {
     push: Arc<Engine>,
-    warm: Option<Warming>,
-    target: copy::Target,
+    warm: Option<WarmTarget>,
+    target: copy::TargetEnds,
     stop: CancellationToken,
 }
 
-impl Engines {
+impl CopyEngines {
     /// Engines that fill `target`; the second one only where rules may warm it.
     pub(super) fn new(
-        supply: &Supply,
+        supply: &Upstreams,
         target: &TargetStore,
         options: &SyncOptions,
         reporter: &Arc<dyn Reporter>,
@@ -50,14 +50,14 @@ impl Engines {
         let engine = |ends, warm| {
             // What refers to an image is warmed with it: nobody could say later what of it the cache has.
             let deliveries = if warm { None } else { supply.deliveries(&target.target) };
-            let options = Options { room: options.room.clone(), recheck: options.recheck, deliveries, warm };
+            let options = CopyOptions { room: options.room.clone(), recheck: options.recheck, deliveries, warm };
             Engine::new(ends, Arc::clone(reporter), options, stop.clone())
         };
         let warm = target.registry.as_ref().filter(|_| options.warm).map(|store| {
             let cache = Cache::new(Arc::clone(store), Arc::clone(&supply.warmed));
-            Warming { engine: engine(cache.ends(), true), cache, verify: options.verify_warm }
+            WarmTarget { engine: engine(cache.ends(), true), cache, verify: options.verify_warm }
         });
-        Engines { push: engine(target.ends.clone(), false), warm, target: target.ends.clone(), stop: stop.clone() }
+        CopyEngines { push: engine(target.ends.clone(), false), warm, target: target.ends.clone(), stop: stop.clone() }
     }
 
     /// The engine that copies.
@@ -66,13 +66,13 @@ impl Engines {
     }
 
     /// The cache, if that is who must be asked for an item's tags: its upstream is not to be.
-    pub(super) fn lists_at_cache(&self, item: &Item) -> Option<&RegistryStore> {
+    pub(super) fn lists_at_cache(&self, item: &RuledEntry) -> Option<&RegistryStore> {
         let rule = item.rule.as_deref().filter(|rule| rule.delivery == Delivery::Warm && !rule.warm.upstream_check);
         self.warm.as_ref().filter(|_| rule.is_some()).map(|warming| warming.cache.store())
     }
 
     /// The engine that brings an image.
-    pub(super) fn of(&self, through: Option<&Arc<Through>>) -> &Arc<Engine> {
+    pub(super) fn of(&self, through: Option<&Arc<CachedImage>>) -> &Arc<Engine> {
         match (&self.warm, through) {
             (Some(warming), Some(_)) => &warming.engine,
             _ => &self.push,
@@ -90,7 +90,7 @@ impl Engines {
     }
 
     /// What both did for blobs, by one of their counts.
-    pub(super) fn count(&self, of: impl Fn(&Counts) -> u64) -> u64 {
+    pub(super) fn count(&self, of: impl Fn(&BlobCounts) -> u64) -> u64 {
         of(self.push.counts()) + self.warm.as_ref().map_or(0, |warming| of(warming.engine.counts()))
     }
 
@@ -98,7 +98,7 @@ impl Engines {
     ///
     /// # Errors
     /// If its credentials cannot be had, or the cache cannot serve it under its name.
-    pub(super) async fn image(&self, supply: &Supply, want: &Want) -> Result<Made> {
+    pub(super) async fn image(&self, supply: &Upstreams, want: &ImageRequest) -> Result<Made> {
         let rule = want.item.rule.as_deref().filter(|rule| rule.delivery == Delivery::Warm);
         match (&self.warm, rule) {
             (Some(warming), Some(rule)) => {
@@ -113,7 +113,7 @@ impl Engines {
     ///
     /// # Errors
     /// As [`Engine::survey`].
-    pub(super) async fn survey(&self, image: &Image, through: Option<&Arc<Through>>, recheck: bool) -> Result<Next> {
+    pub(super) async fn survey(&self, image: &CopyImage, through: Option<&Arc<CachedImage>>, recheck: bool) -> Result<NextStep> {
         match through {
             Some(_) if self.stop_requested() => Err(Error::cancelled("resolve tag")),
             Some(through) => {
@@ -130,11 +130,11 @@ impl Engines {
 
     /// As [`Engine::survey`], for an image that is pushed: what the target says to have must be its own, and one that takes no pushes is
     /// found out before anything is pulled for it.
-    async fn survey_push(&self, image: &Image) -> Result<Next> {
+    async fn survey_push(&self, image: &CopyImage) -> Result<NextStep> {
         let next = self.push.survey(image).await?;
         let asked = match &next {
-            Next::Nothing(_) => self.target.sink.vouches(&image.to, &image.charge).await,
-            Next::Bring(_) => self.target.sink.prepare_any(&image.to, &image.charge).await,
+            NextStep::Nothing(_) => self.target.sink.vouches(&image.to, &image.charge).await,
+            NextStep::Bring(_) => self.target.sink.prepare_any(&image.to, &image.charge).await,
         };
         asked.map_err(|error| error.subject(&*image.charge.image))?;
         Ok(next)
@@ -144,7 +144,7 @@ impl Engines {
     ///
     /// # Errors
     /// If it refuses pushes there.
-    pub(super) async fn prepare(&self, found: &Found) -> Result<()> {
+    pub(super) async fn prepare(&self, found: &MissingImage) -> Result<()> {
         if found.through.is_some() {
             return Ok(());
         }
@@ -158,16 +158,16 @@ impl Engines {
     /// As [`Engine::compare`].
     pub(super) async fn compare(
         &self,
-        image: &Image,
-        through: Option<&Arc<Through>>,
-    ) -> Result<(Compared, Option<Digest>, Option<Survey>)> {
+        image: &CopyImage,
+        through: Option<&Arc<CachedImage>>,
+    ) -> Result<(Compared, Option<Digest>, Option<Comparison>)> {
         let Some(through) = through else {
             let (standing, survey) = self.push.compare(image).await?;
             return Ok((standing, Some(survey.wanted.digest.clone()), Some(survey)));
         };
         Ok(match through.survey(image.immutable, Belief::Memory, &image.charge).await? {
-            Next::Nothing(current) => (Compared::Current(current.digest), current.source_digest, None),
-            Next::Bring(survey) => {
+            NextStep::Nothing(current) => (Compared::Current(current.digest), current.source_digest, None),
+            NextStep::Bring(survey) => {
                 let to = survey.wanted.digest.clone();
                 // What a cold cache would have to be pulled for, a plan does not know.
                 let at_upstream = Some(to.clone()).filter(|digest| !through.is_unknown(digest));
@@ -184,7 +184,12 @@ impl Engines {
     ///
     /// # Errors
     /// If `--verify-warm` was given and the cache does not answer by itself.
-    pub(super) async fn finish(&self, image: &Image, through: Option<&Arc<Through>>, mut delivered: Delivered) -> Result<Delivered> {
+    pub(super) async fn finish(
+        &self,
+        image: &CopyImage,
+        through: Option<&Arc<CachedImage>>,
+        mut delivered: CopyOutcome,
+    ) -> Result<CopyOutcome> {
         let (Some(warming), Some(through)) = (&self.warm, through) else { return Ok(delivered) };
         if warming.verify {
             through.verify(&image.charge, &self.stop).await.map_err(|error| error.subject(&*image.charge.image))?;
@@ -200,9 +205,14 @@ impl Engines {
     }
 }
 
-impl Supply {
+impl Upstreams {
     /// The image that `want` asks for, to be pulled through `cache` by `rule`, and where that is counted.
-    async fn warm_image(&self, want: &Want, rule: &Rule, cache: &Arc<Cache>) -> Result<(Image, Arc<Gate>, Arc<Through>)> {
+    async fn warm_image(
+        &self,
+        want: &ImageRequest,
+        rule: &CacheRule,
+        cache: &Arc<Cache>,
+    ) -> Result<(CopyImage, Arc<Gate>, Arc<CachedImage>)> {
         let source = &want.item.entry.source;
         let store = if rule.warm.upstream_check { Some(self.upstream(&want.item).await?) } else { None };
         let gate = match (&store, &rule.credentials) {
@@ -210,19 +220,20 @@ impl Supply {
             _ => None,
         };
         let gate = gate.unwrap_or_else(|| self.payer(&source.host, rule, cache.host()));
-        let upstream = Upstream { store, host: source.host.clone(), place: Place::new(source.path.as_str()), resolved: None };
+        let upstream = CacheUpstream { store, host: source.host.clone(), place: Repository::new(source.path.as_str()), resolved: None };
         // The index stays as it is; of its children only those asked for are pulled.
         // What only its vendor has, no cache is filled with.
         let kept = Policy::clone(&want.item.policy);
         let policy = Arc::new(Policy { index: IndexMode::Sparse, foreign_layers: ForeignLayers::Skip, ..kept });
         let name = (want.item.to.clone(), name_at_cache(want)?);
         let resolved = want.resolved.as_ref().and_then(|resolved| resolved.descriptor.clone());
-        let through = Through::new(cache, Upstream { resolved: resolved.clone(), ..upstream }, name, Arc::clone(&policy), rule.warm);
-        let mut charge = Charge { account: Some(Arc::clone(&gate)), ..Charge::new(want.source()) };
+        let through =
+            CachedImage::new(cache, CacheUpstream { resolved: resolved.clone(), ..upstream }, name, Arc::clone(&policy), rule.warm);
+        let mut charge = RequestContext { account: Some(Arc::clone(&gate)), ..RequestContext::new(want.source()) };
         if let Some(resolved) = &want.resolved {
             charge.tally = Arc::clone(&resolved.tally);
         }
-        let image = Image {
+        let image = CopyImage {
             name: want.canonical().into(),
             upstream: Arc::clone(&through) as _,
             from: want.item.to.clone(),
@@ -239,7 +250,7 @@ impl Supply {
 
     /// The account that a cache's pulls are charged to, where it cannot be asked: the rule's set, or one that stands for the login
     /// that the cache has itself. Only configured limits are known of it.
-    fn payer(&self, upstream: &str, rule: &Rule, cache: &str) -> Arc<Gate> {
+    fn payer(&self, upstream: &str, rule: &CacheRule, cache: &str) -> Arc<Gate> {
         let account = match &rule.credentials {
             Some(set) => AccountId { host: upstream.to_owned(), name: set.clone() },
             None => AccountId { host: format!("{upstream} via {cache}"), name: CACHES_OWN.to_owned() },
@@ -263,7 +274,7 @@ pub(super) fn into_cache(target: &TargetStore) -> Error {
 }
 
 /// What the cache is asked for. It names only what its upstream names.
-fn name_at_cache(want: &Want) -> Result<Reference> {
+fn name_at_cache(want: &ImageRequest) -> Result<Reference> {
     match (&want.wanted, &want.publish) {
         (Reference::Tag(tag), Reference::Tag(renamed)) if tag != renamed => {
             let message = format!("a cache serves {} as `{tag}`, as its upstream names it, not as `{renamed}`", want.item.to);
@@ -274,7 +285,7 @@ fn name_at_cache(want: &Want) -> Result<Reference> {
 }
 
 /// Rows for accounts that larder itself sends nothing with: what a cache spends for us.
-pub(super) fn add_accounts(rows: &mut Vec<RegistryRow>, standings: &[(AccountId, Standing)]) {
+pub(super) fn add_accounts(rows: &mut Vec<RegistryRow>, standings: &[(AccountId, AccountStatus)]) {
     for (account, standing) in standings {
         if rows.iter().any(|row| row.host == account.host && row.account == account.name) {
             continue;

@@ -7,16 +7,16 @@ use std::time::Duration;
 use tokio::sync::OnceCell;
 
 use crate::Result;
-use crate::content::{Charge, Digest, Links, Place};
+use crate::content::{Digest, Links, Repository, RequestContext};
 use crate::copy;
-use crate::limits::{Claim, Mode};
+use crate::limits::{PullRequest, WaitMode};
 use crate::registry::profiles::Caching;
 use crate::registry::{BlobSeen, RegistryStore};
-use crate::resume::Warmed;
+use crate::resume::WarmedRecords;
 use crate::rules::WarmBlobs;
 
 /// A manifest or blob in one repository.
-type Piece = (Place, Digest);
+type Piece = (Repository, Digest);
 
 /// What a manifest refers to.
 struct Below {
@@ -27,11 +27,11 @@ struct Below {
 /// The target of a run, as a pull-through cache: one for all its images.
 pub(crate) struct Cache {
     pub(super) store: Arc<RegistryStore>,
-    pub(super) warmed: Arc<Warmed>,
+    pub(super) warmed: Arc<WarmedRecords>,
     /// What is asked of each blob, by repository: a repository belongs to one rule.
-    blobs: Mutex<HashMap<Place, WarmBlobs>>,
+    blobs: Mutex<HashMap<Repository, WarmBlobs>>,
     /// Blobs that the cache had to ask its upstream for, and for which repositories, in their order.
-    passed: Mutex<HashMap<Digest, Vec<Place>>>,
+    passed: Mutex<HashMap<Digest, Vec<Repository>>>,
     /// What the manifests refer to that were read through it: manifests and blobs.
     links: Mutex<HashMap<Piece, Below>>,
     /// Whether it was asked for `/v2/`.
@@ -48,7 +48,7 @@ pub(super) const SETTLED: u32 = 5;
 
 impl Cache {
     /// The cache at `store`, of which `warmed` says what was pulled before.
-    pub(crate) fn new(store: Arc<RegistryStore>, warmed: Arc<Warmed>) -> Arc<Self> {
+    pub(crate) fn new(store: Arc<RegistryStore>, warmed: Arc<WarmedRecords>) -> Arc<Self> {
         Arc::new(Cache {
             store,
             warmed,
@@ -61,8 +61,8 @@ impl Cache {
     }
 
     /// The two ends that the engine copies between: everything is written to the cache, nothing is read back from it.
-    pub(crate) fn ends(self: &Arc<Self>) -> copy::Target {
-        copy::Target { sink: Arc::clone(self) as _, source: Arc::new(super::sink::Nothing) }
+    pub(crate) fn ends(self: &Arc<Self>) -> copy::TargetEnds {
+        copy::TargetEnds { sink: Arc::clone(self) as _, source: Arc::new(super::sink::EmptySource) }
     }
 
     /// The registry that it is.
@@ -81,11 +81,11 @@ impl Cache {
     }
 
     /// Blobs at `place` are asked for as `blobs` says.
-    pub(super) fn ask_for_blobs(&self, place: &Place, blobs: WarmBlobs) {
+    pub(super) fn ask_for_blobs(&self, place: &Repository, blobs: WarmBlobs) {
         self.blobs.lock().unwrap_or_else(PoisonError::into_inner).insert(place.clone(), blobs);
     }
 
-    pub(super) fn blobs(&self, place: &Place) -> WarmBlobs {
+    pub(super) fn blobs(&self, place: &Repository) -> WarmBlobs {
         self.blobs.lock().unwrap_or_else(PoisonError::into_inner).get(place).copied().unwrap_or_default()
     }
 
@@ -94,7 +94,7 @@ impl Cache {
     ///
     /// # Errors
     /// If the cache cannot be asked.
-    pub(super) async fn settle(&self, blob: &Digest, charge: &Charge) -> Result<()> {
+    pub(super) async fn settle(&self, blob: &Digest, charge: &RequestContext) -> Result<()> {
         let last = self.passed().get(blob).and_then(|places| places.last().cloned());
         let Some(place) = last else { return Ok(()) };
         for nth in 0..SETTLED {
@@ -107,12 +107,12 @@ impl Cache {
     }
 
     /// Asks for `/v2/`, once a run.
-    pub(super) async fn ping(&self, place: &Place, charge: &Charge) {
+    pub(super) async fn ping(&self, place: &Repository, charge: &RequestContext) {
         self.pinged.get_or_init(|| self.store.ping(place, charge)).await;
     }
 
     /// A manifest was read at `place`, and refers to `links`.
-    pub(super) fn learn(&self, place: &Place, manifest: &Digest, links: &Links) {
+    pub(super) fn learn(&self, place: &Repository, manifest: &Digest, links: &Links) {
         let manifests = links.manifests.iter().map(|child| child.digest.clone()).collect();
         let blobs = links.blobs.iter().filter(|blob| !blob.is_foreign()).map(|blob| blob.digest.clone()).collect();
         let mut known = self.links.lock().unwrap_or_else(PoisonError::into_inner);
@@ -120,7 +120,7 @@ impl Cache {
     }
 
     /// The manifests at and below `roots` that were read at `place`, and their blobs; each once.
-    pub(super) fn pieces(&self, place: &Place, roots: Vec<Digest>) -> (Vec<Digest>, Vec<Digest>) {
+    pub(super) fn pieces(&self, place: &Repository, roots: Vec<Digest>) -> (Vec<Digest>, Vec<Digest>) {
         let known = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut manifests, mut blobs, mut left) = (BTreeSet::new(), BTreeSet::new(), roots);
         while let Some(digest) = left.pop() {
@@ -138,7 +138,7 @@ impl Cache {
     ///
     /// # Errors
     /// If it cannot be asked.
-    pub(super) async fn confirms(&self, place: &Place, blob: &Digest, charge: &Charge) -> Result<bool> {
+    pub(super) async fn confirms(&self, place: &Repository, blob: &Digest, charge: &RequestContext) -> Result<bool> {
         let key = (place.clone(), blob.clone());
         let asked = Arc::clone(self.confirmed.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default());
         let look = || async {
@@ -150,28 +150,28 @@ impl Cache {
     }
 
     /// Takes note of an answer about `blob` at `place`.
-    pub(super) fn seen(&self, blob: &Digest, place: &Place, seen: BlobSeen) {
+    pub(super) fn seen(&self, blob: &Digest, place: &Repository, seen: BlobSeen) {
         if seen == BlobSeen::PassedOn {
             self.passed().entry(blob.clone()).or_default().push(place.clone());
         }
     }
 
     /// Whether `blob` was passed on to `place` in this run.
-    pub(super) fn passed_on(&self, blob: &Digest, place: &Place) -> bool {
+    pub(super) fn passed_on(&self, blob: &Digest, place: &Repository) -> bool {
         self.passed().get(blob).is_some_and(|places| places.contains(place))
     }
 
-    fn passed(&self) -> MutexGuard<'_, HashMap<Digest, Vec<Place>>> {
+    fn passed(&self) -> MutexGuard<'_, HashMap<Digest, Vec<Repository>>> {
         self.passed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The cache has spent a pull without being asked to by a GET of ours: it is charged as if it had been one.
-    pub(super) async fn spent_another(&self, charge: &Charge) {
+    pub(super) async fn spent_another(&self, charge: &RequestContext) {
         let Some(gate) = &charge.account else { return };
         charge.tally.add_pull();
         let lease = match &charge.lease {
             Some(lease) => Ok(lease.clone()),
-            None => gate.acquire(Claim { pulls: 1, priority: 0 }, Mode::Defer).await,
+            None => gate.acquire(PullRequest { pulls: 1, priority: 0 }, WaitMode::Defer).await,
         };
         // It is spent whether or not the budget still has it. A flight that is dropped may have been counted, says the budget.
         if let Ok(lease) = lease {

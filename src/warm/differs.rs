@@ -4,10 +4,10 @@ use std::collections::HashSet;
 
 use jiff::Timestamp;
 
-use super::Through;
-use crate::content::{Charge, Digest, Manifest, ManifestKind, Source};
+use super::CachedImage;
+use crate::content::{Digest, Manifest, ManifestKind, RequestContext, Source};
 use crate::name::Reference;
-use crate::registry::profiles::{Lists, Refresh};
+use crate::registry::profiles::{CacheLists, CacheRefresh};
 use crate::{Error, Kind, Result, Side};
 
 /// What is said of a trimmed list, whenever one is met.
@@ -31,12 +31,12 @@ fn is_trimmed(list: &Manifest, whole: &Manifest) -> Result<bool> {
     Ok(!some.is_empty() && some.is_subset(&all))
 }
 
-impl Through {
+impl CachedImage {
     /// The upstream has `wanted`, the cache answered `got`: what is to be pulled, and the digests of upstream and cache.
     ///
     /// # Errors
     /// The cache is stale: of kind [`Kind::Deferred`] where it will look again by itself.
-    pub(super) async fn differs(&self, wanted: &Digest, got: Manifest, charge: &Charge) -> Result<(Manifest, (Digest, Digest))> {
+    pub(super) async fn differs(&self, wanted: &Digest, got: Manifest, charge: &RequestContext) -> Result<(Manifest, (Digest, Digest))> {
         // The tag may have moved between the two questions.
         let now = match self.resolve(&self.place, &self.reference, charge).await {
             Ok(Some(now)) if matches!(self.reference, Reference::Tag(_)) => now.digest,
@@ -45,7 +45,7 @@ impl Through {
         if got.digest == now {
             return Ok((got, (now.clone(), now)));
         }
-        if self.cache.caching().lists == Lists::Trimmed
+        if self.cache.caching().lists == CacheLists::Trimmed
             && let Some(whole) = self.cache.store.pull(&self.place, &Reference::Digest(now.clone()), charge).await?
             && is_trimmed(&got, &whole)?
         {
@@ -62,12 +62,12 @@ impl Through {
         let what = format!("{host} still answers {} where the upstream has {}", cache.short(), upstream.short());
         let error = |kind, why: &str| Error::new(Side::Target, "get manifest", kind, format!("{what}: {why}"));
         match self.cache.caching().refresh {
-            Refresh::Within(time) => {
+            CacheRefresh::Within(time) => {
                 let until = Timestamp::now().checked_add(time).ok();
                 error(Kind::Deferred, &format!("it asks again within {}", in_words(time))).waiting_until(until)
             }
-            Refresh::Unknown => error(Kind::Deferred, "when it asks again is not known"),
-            Refresh::Always => error(Kind::Unavailable, "it seems that it cannot ask its upstream")
+            CacheRefresh::Unknown => error(Kind::Deferred, "when it asks again is not known"),
+            CacheRefresh::Always => error(Kind::Unavailable, "it seems that it cannot ask its upstream")
                 .remedy("see what the cache's own log says of its upstream"),
         }
     }

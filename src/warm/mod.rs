@@ -21,5 +21,5 @@ mod verify;
 mod writable;
 
 pub(crate) use cache::Cache;
-pub(crate) use through::{Belief, Through, Upstream};
+pub(crate) use through::{Belief, CacheUpstream, CachedImage};
 pub(crate) use writable::WritableCache;

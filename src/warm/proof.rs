@@ -4,12 +4,12 @@ use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 
-use super::Through;
+use super::CachedImage;
 use super::through::{Belief, charge_nobody};
-use crate::content::{Charge, Descriptor, Digest, ManifestKind, kind_of};
+use crate::content::{Descriptor, Digest, ManifestKind, RequestContext, kind_of};
 use crate::name::Reference;
-use crate::registry::Looked;
-use crate::resume::Pulled;
+use crate::registry::CacheHead;
+use crate::resume::WarmedRecord;
 use crate::rules::WarmBlobs;
 use crate::{Error, Result};
 
@@ -21,14 +21,14 @@ const MAX_DEPTH: usize = 8;
 
 /// The cache has the image, all of it that is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Proof {
+pub(super) struct WarmProof {
     /// The upstream's digest.
     pub(super) source: Digest,
     /// The cache's: another one only where it trims lists.
     pub(super) digest: Digest,
 }
 
-/// How thoroughly blobs are asked for, as [`Pulled::depth`] has it.
+/// How thoroughly blobs are asked for, as [`WarmedRecord::depth`] has it.
 pub(super) fn depth(blobs: WarmBlobs) -> u8 {
     match blobs {
         WarmBlobs::None => 0,
@@ -37,14 +37,14 @@ pub(super) fn depth(blobs: WarmBlobs) -> u8 {
     }
 }
 
-impl Through {
+impl CachedImage {
     /// What proves that the cache has the image now, if anything does. Spends no pull.
-    pub(super) async fn proof(&self, belief: Belief, charge: &Charge) -> Result<Option<Proof>> {
+    pub(super) async fn proof(&self, belief: Belief, charge: &RequestContext) -> Result<Option<WarmProof>> {
         let charge = charge_nobody(charge);
         match belief {
             Belief::Nothing => Ok(None),
             _ if self.cache.caching().says_origin => self.said_by_cache(&charge).await,
-            Belief::Memory => Ok(self.remembered().map(|pulled| Proof { source: pulled.source, digest: pulled.digest })),
+            Belief::Memory => Ok(self.remembered().map(|pulled| WarmProof { source: pulled.source, digest: pulled.digest })),
             Belief::Answers => match self.remembered() {
                 Some(pulled) => self.confirmed(pulled, &charge).await,
                 None => Ok(None),
@@ -53,7 +53,7 @@ impl Through {
     }
 
     /// Asks the cache for each piece that larder remembers to have pulled, blobs first: a manifest that is not there may cost a pull.
-    async fn confirmed(&self, pulled: Pulled, charge: &Charge) -> Result<Option<Proof>> {
+    async fn confirmed(&self, pulled: WarmedRecord, charge: &RequestContext) -> Result<Option<WarmProof>> {
         if pulled.manifests.is_empty() {
             // Pulled by a version that did not write down what.
             return Ok(None);
@@ -74,12 +74,12 @@ impl Through {
             Ok::<_, Error>(answered.is_some_and(|answered| answered.descriptor.digest == manifest))
         });
         let all = asked.buffer_unordered(CHILDREN).try_all(std::future::ready).await?;
-        Ok(all.then_some(Proof { source: pulled.source, digest: pulled.digest }))
+        Ok(all.then_some(WarmProof { source: pulled.source, digest: pulled.digest }))
     }
 
     /// The cache says where its answers come from: the name, and each child that is wanted, must be its own.
-    async fn said_by_cache(&self, charge: &Charge) -> Result<Option<Proof>> {
-        let Some(Looked { descriptor, own: true }) = self.cache.store.look(&self.place, &self.reference, charge).await? else {
+    async fn said_by_cache(&self, charge: &RequestContext) -> Result<Option<WarmProof>> {
+        let Some(CacheHead { descriptor, own: true }) = self.cache.store.look(&self.place, &self.reference, charge).await? else {
             return Ok(None);
         };
         let digest = descriptor.digest.clone();
@@ -88,11 +88,11 @@ impl Through {
             // Which platform it is for, its config says: that was looked at if it was pulled before.
             return Ok(None);
         }
-        Ok(self.has_below(descriptor, 0, charge).await?.then(|| Proof { source: digest.clone(), digest }))
+        Ok(self.has_below(descriptor, 0, charge).await?.then(|| WarmProof { source: digest.clone(), digest }))
     }
 
     /// Whether the cache has what is below a manifest that is its own: for an image it has, because it imports it whole.
-    fn has_below<'a>(&'a self, manifest: Descriptor, depth: usize, charge: &'a Charge) -> BoxFuture<'a, Result<bool>> {
+    fn has_below<'a>(&'a self, manifest: Descriptor, depth: usize, charge: &'a RequestContext) -> BoxFuture<'a, Result<bool>> {
         async move {
             if kind_of(&manifest.media_type) != ManifestKind::Index || depth >= MAX_DEPTH {
                 return Ok(true);
@@ -103,7 +103,7 @@ impl Through {
             let chosen = self.chosen(&index.links()?.manifests);
             let has = |child: Descriptor| async move {
                 match self.cache.store.look(&self.place, &Reference::Digest(child.digest), charge).await? {
-                    Some(Looked { descriptor, own: true }) => self.has_below(descriptor, depth + 1, charge).await,
+                    Some(CacheHead { descriptor, own: true }) => self.has_below(descriptor, depth + 1, charge).await,
                     _ => Ok(false),
                 }
             };
@@ -114,12 +114,12 @@ impl Through {
     }
 
     /// The cache says nothing, but larder has pulled the image through it, not too long ago.
-    fn remembered(&self) -> Option<Pulled> {
+    fn remembered(&self) -> Option<WarmedRecord> {
         let pulled = self.cache.warmed.get(self.cache.host(), self.place.as_str(), self.reference.as_str())?;
         self.proves(&pulled, Timestamp::now()).then_some(pulled)
     }
 
-    fn proves(&self, pulled: &Pulled, now: Timestamp) -> bool {
+    fn proves(&self, pulled: &WarmedRecord, now: Timestamp) -> bool {
         let ttl = self.warm.ttl.unwrap_or(self.cache.caching().warm_ttl);
         let fresh = now.duration_since(pulled.at).unsigned_abs() < ttl;
         let all = pulled.platforms.is_empty();

@@ -5,21 +5,22 @@ use futures_util::TryStreamExt;
 
 use super::Cache;
 use crate::content::{
-    BlobStream, Charge, Descriptor, Digest, Manifest, OpenBlob, Place, Presence, Publication, Sink, Source, Verified, checkable,
+    BlobStream, Descriptor, Digest, Manifest, OpenBlob, Presence, Publication, Repository, RequestContext, Sink, Source, Verified,
+    checkable,
 };
 use crate::name::Reference;
 use crate::registry::BlobSeen;
 use crate::rules::WarmBlobs;
 use crate::{Result, Side};
 
-/// Whether the cache has an image is [`super::Through`]'s to prove, as a whole; here nothing is known of it.
+/// Whether the cache has an image is [`super::CachedImage`]'s to prove, as a whole; here nothing is known of it.
 #[async_trait]
 impl Sink for Cache {
-    async fn published(&self, _: &Place, _: &Reference, _: &Charge) -> Result<Option<Descriptor>> {
+    async fn published(&self, _: &Repository, _: &Reference, _: &RequestContext) -> Result<Option<Descriptor>> {
         Ok(None)
     }
 
-    async fn holds_blob(&self, place: &Place, blob: &Descriptor, charge: &Charge) -> Result<Presence> {
+    async fn holds_blob(&self, place: &Repository, blob: &Descriptor, charge: &RequestContext) -> Result<Presence> {
         let here = match self.blobs(place) {
             WarmBlobs::Get => false,
             // Where a HEAD of a blob fetches nothing, the answer is no, and the blob is read after all.
@@ -34,15 +35,15 @@ impl Sink for Cache {
         Ok(if here { Presence::Here } else { Presence::Absent })
     }
 
-    async fn holds_manifest(&self, _: &Place, _: &Descriptor, _: &Charge) -> Result<Presence> {
+    async fn holds_manifest(&self, _: &Repository, _: &Descriptor, _: &RequestContext) -> Result<Presence> {
         Ok(Presence::Absent)
     }
 
-    async fn link(&self, _: &Place, _: &Place, _: &Descriptor, _: &Charge) -> Result<bool> {
+    async fn link(&self, _: &Repository, _: &Repository, _: &Descriptor, _: &RequestContext) -> Result<bool> {
         Ok(false)
     }
 
-    async fn write_blob(&self, _: &Place, blob: &Descriptor, open: &dyn OpenBlob, charge: &Charge) -> Result<()> {
+    async fn write_blob(&self, _: &Repository, blob: &Descriptor, open: &dyn OpenBlob, charge: &RequestContext) -> Result<()> {
         checkable(blob, Side::Target)?;
         self.settle(&blob.digest, charge).await?;
         let mut stream = Verified::whole(open.open(0).await?, blob, Side::Target)?;
@@ -50,30 +51,30 @@ impl Sink for Cache {
         Ok(())
     }
 
-    async fn put_manifest(&self, _: &Place, _: &Manifest, _: &Charge) -> Result<()> {
+    async fn put_manifest(&self, _: &Repository, _: &Manifest, _: &RequestContext) -> Result<()> {
         Ok(())
     }
 
-    async fn publish(&self, _: &Publication, _: &Charge) -> Result<()> {
+    async fn publish(&self, _: &Publication, _: &RequestContext) -> Result<()> {
         Ok(())
     }
 }
 
 /// What can be read back of what was dropped.
-pub(super) struct Nothing;
+pub(super) struct EmptySource;
 
 #[async_trait]
-impl Source for Nothing {
-    async fn resolve(&self, _: &Place, _: &Reference, _: &Charge) -> Result<Option<Descriptor>> {
+impl Source for EmptySource {
+    async fn resolve(&self, _: &Repository, _: &Reference, _: &RequestContext) -> Result<Option<Descriptor>> {
         Ok(None)
     }
-    async fn tags(&self, _: &Place, _: &Charge) -> Result<Vec<String>> {
+    async fn tags(&self, _: &Repository, _: &RequestContext) -> Result<Vec<String>> {
         Ok(vec![])
     }
-    async fn manifest(&self, _: &Place, _: &Digest, _: &Charge) -> Result<Option<Manifest>> {
+    async fn manifest(&self, _: &Repository, _: &Digest, _: &RequestContext) -> Result<Option<Manifest>> {
         Ok(None)
     }
-    async fn blob(&self, _: &Place, _: &Descriptor, _: u64, _: &Charge) -> Result<Option<BlobStream>> {
+    async fn blob(&self, _: &Repository, _: &Descriptor, _: u64, _: &RequestContext) -> Result<Option<BlobStream>> {
         Ok(None)
     }
 }

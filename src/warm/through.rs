@@ -7,42 +7,43 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 
 use super::Cache;
-use super::proof::Proof;
+use super::proof::WarmProof;
 use crate::content::{
-    BlobStream, Charge, Choice, Descriptor, Digest, DigestTags, Manifest, Place, Policy, ReferrerList, Source, is_schema1, schema1,
+    BlobStream, ChildChoice, Descriptor, Digest, DigestTags, Manifest, Policy, ReferrerList, Repository, RequestContext, Source,
+    is_schema1, schema1,
 };
-use crate::copy::{Delivered, Next, Survey};
+use crate::copy::{Comparison, CopyOutcome, NextStep};
 use crate::name::Reference;
 use crate::registry::RegistryStore;
-use crate::registry::profiles::{HeadCost, Lists, Naming};
+use crate::registry::profiles::{CacheLists, CacheNaming, HeadCost};
 use crate::report::Status;
-use crate::resume::Pulled;
-use crate::rules::Warm;
+use crate::resume::WarmedRecord;
+use crate::rules::WarmSettings;
 use crate::{Error, Kind, Result, Side};
 
 /// The registry behind the cache.
-pub(crate) struct Upstream {
+pub(crate) struct CacheUpstream {
     /// It, as an account of ours; `None`: it is not asked (`upstream_check = false`).
     pub(crate) store: Option<Arc<RegistryStore>>,
     /// Its name.
     pub(crate) host: String,
     /// The repository there.
-    pub(crate) place: Place,
+    pub(crate) place: Repository,
     /// What it has said the image is, if it was asked before.
     pub(crate) resolved: Option<Descriptor>,
 }
 
 /// One image, seen through the cache.
-pub(crate) struct Through {
+pub(crate) struct CachedImage {
     pub(super) cache: Arc<Cache>,
-    upstream: Upstream,
+    upstream: CacheUpstream,
     /// Its repository at the cache.
-    pub(super) place: Place,
+    pub(super) place: Repository,
     /// What the cache is asked for: the tag, or the digest.
     pub(super) reference: Reference,
     pub(super) policy: Arc<Policy>,
-    pub(super) warm: Warm,
-    pub(super) read: Mutex<Read>,
+    pub(super) warm: WarmSettings,
+    pub(super) read: Mutex<ReadContent>,
 }
 
 /// Which proof that the cache has an image counts.
@@ -58,7 +59,7 @@ pub(crate) enum Belief {
 
 /// What was read of the image, and said about it.
 #[derive(Default)]
-pub(super) struct Read {
+pub(super) struct ReadContent {
     pub(super) notes: Vec<String>,
     /// The upstream has said what the name means.
     pub(super) asked: bool,
@@ -69,7 +70,7 @@ pub(super) struct Read {
     /// When the first manifest was asked for.
     pub(super) begun: Option<Timestamp>,
     /// What the cache answered under the image's name, and what its upstream has there.
-    pub(super) root: Option<Root>,
+    pub(super) root: Option<RootManifest>,
     /// The manifests that were read.
     pub(super) manifests: Vec<Digest>,
     /// Every blob of these manifests.
@@ -78,7 +79,7 @@ pub(super) struct Read {
 
 /// The image's own manifest.
 #[derive(Debug, Clone)]
-pub(super) struct Root {
+pub(super) struct RootManifest {
     pub(super) source: Digest,
     pub(super) digest: Digest,
     /// All children it lists at the upstream.
@@ -87,20 +88,20 @@ pub(super) struct Root {
     pub(super) chosen: Vec<Descriptor>,
 }
 
-impl Through {
+impl CachedImage {
     /// The image `reference` of `upstream`, which the cache serves at `place`.
     pub(crate) fn new(
         cache: &Arc<Cache>,
-        upstream: Upstream,
-        (place, reference): (Place, Reference),
+        upstream: CacheUpstream,
+        (place, reference): (Repository, Reference),
         policy: Arc<Policy>,
-        warm: Warm,
+        warm: WarmSettings,
     ) -> Arc<Self> {
         cache.ask_for_blobs(&place, warm.blobs);
-        Arc::new(Through { cache: Arc::clone(cache), upstream, place, reference, policy, warm, read: Mutex::default() })
+        Arc::new(CachedImage { cache: Arc::clone(cache), upstream, place, reference, policy, warm, read: Mutex::default() })
     }
 
-    pub(super) fn read(&self) -> MutexGuard<'_, Read> {
+    pub(super) fn read(&self) -> MutexGuard<'_, ReadContent> {
         self.read.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -115,18 +116,18 @@ impl Through {
     ///
     /// # Errors
     /// If one side cannot be asked, or does not have the image.
-    pub(crate) async fn survey(&self, immutable: bool, belief: Belief, charge: &Charge) -> Result<Next> {
+    pub(crate) async fn survey(&self, immutable: bool, belief: Belief, charge: &RequestContext) -> Result<NextStep> {
         let surveyed = self.try_survey(immutable, belief, charge).await;
         surveyed.map_err(|error| error.subject(&*charge.image))
     }
 
-    async fn try_survey(&self, immutable: bool, belief: Belief, charge: &Charge) -> Result<Next> {
+    async fn try_survey(&self, immutable: bool, belief: Belief, charge: &RequestContext) -> Result<NextStep> {
         let (wanted, proof) = if belief == Belief::Nothing {
             (self.named(None, charge).await?, None)
         } else if immutable {
             match self.proof(belief, charge).await? {
                 // It cannot have moved: nobody is asked upstream.
-                Some(proof) => return Ok(Next::Nothing(self.current(proof))),
+                Some(proof) => return Ok(NextStep::Nothing(self.current(proof))),
                 None => (self.named(None, charge).await?, None),
             }
         } else if self.cache.caching().says_origin {
@@ -139,22 +140,22 @@ impl Through {
         };
         // Asked of the cache, it is the cache's digest that is named; asked of the upstream, the upstream's.
         match proof {
-            Some(proof) if proof.source == wanted.digest || proof.digest == wanted.digest => Ok(Next::Nothing(self.current(proof))),
+            Some(proof) if proof.source == wanted.digest || proof.digest == wanted.digest => Ok(NextStep::Nothing(self.current(proof))),
             proof => {
                 let size = self.read().size;
-                let mut survey = Survey::of(wanted, proof.map(|proof| proof.digest));
+                let mut survey = Comparison::of(wanted, proof.map(|proof| proof.digest));
                 survey.size = size;
-                Ok(Next::Bring(Box::new(survey)))
+                Ok(NextStep::Bring(Box::new(survey)))
             }
         }
     }
 
-    fn current(&self, proof: Proof) -> Delivered {
+    fn current(&self, proof: WarmProof) -> CopyOutcome {
         if proof.source != proof.digest {
             self.note(super::differs::trimmed(self.cache.host(), &proof.digest, &proof.source));
         }
         let mut read = self.read();
-        Delivered {
+        CopyOutcome {
             status: Status::Current,
             digest: proof.digest,
             source_digest: read.asked.then_some(proof.source),
@@ -167,7 +168,7 @@ impl Through {
 
     /// What the image's name means now: at the upstream, or, if that is not to be asked or does not let us, at the cache. `proof`: what
     /// the cache is known to have under the name.
-    async fn named(&self, proof: Option<&Proof>, charge: &Charge) -> Result<Descriptor> {
+    async fn named(&self, proof: Option<&WarmProof>, charge: &RequestContext) -> Result<Descriptor> {
         if let Reference::Digest(digest) = &self.reference {
             return Ok(Descriptor::new("", digest.clone(), 0));
         }
@@ -190,7 +191,7 @@ impl Through {
     }
 
     /// What the upstream says, if it is asked and lets us.
-    async fn at_upstream(&self, charge: &Charge) -> Result<Option<Descriptor>> {
+    async fn at_upstream(&self, charge: &RequestContext) -> Result<Option<Descriptor>> {
         if let Some(resolved) = &self.upstream.resolved {
             let mut read = self.read();
             (read.asked, read.size) = (true, resolved.size);
@@ -232,7 +233,7 @@ impl Through {
     }
 
     /// Completes what the engine says of a pulled image: the digests, and the remarks.
-    pub(crate) fn describe(&self, delivered: &mut Delivered) {
+    pub(crate) fn describe(&self, delivered: &mut CopyOutcome) {
         let mut read = self.read();
         delivered.notes.append(&mut read.notes);
         let Some(root) = &read.root else { return };
@@ -246,7 +247,7 @@ impl Through {
         let (Some(root), Some(at)) = (&read.root, read.begun) else { return };
         // Another tag of the run may have read what this one has in common with it.
         let (manifests, blobs) = self.cache.pieces(&self.place, read.manifests.clone());
-        let pulled = Pulled {
+        let pulled = WarmedRecord {
             cache: self.cache.host().to_owned(),
             place: self.place.as_str().to_owned(),
             reference: self.reference.as_str().to_owned(),
@@ -264,7 +265,7 @@ impl Through {
     }
 
     /// Pulls the image's own manifest by its name, which is how the cache learns the name.
-    async fn root(&self, wanted: &Digest, charge: &Charge) -> Result<Manifest> {
+    async fn root(&self, wanted: &Digest, charge: &RequestContext) -> Result<Manifest> {
         self.read().begun.get_or_insert_with(Timestamp::now);
         let got = self.get(&self.reference, charge).await?;
         let (manifest, root) = if got.digest == *wanted || self.is_unknown(wanted) {
@@ -278,19 +279,19 @@ impl Through {
         }
         let listed = manifest.links()?.manifests;
         let chosen = self.chosen(&listed);
-        if self.cache.caching().lists == Lists::Whole {
+        if self.cache.caching().lists == CacheLists::Whole {
             for _ in chosen.len()..listed.len() {
                 self.cache.spent_another(charge).await;
             }
         }
         let listed = listed.into_iter().map(|child| child.digest).collect();
-        self.read().root = Some(Root { source: root.0, digest: root.1, listed, chosen });
+        self.read().root = Some(RootManifest { source: root.0, digest: root.1, listed, chosen });
         Ok(manifest)
     }
 
     /// Asks a cache that keeps answers by their address for the image as its clients will: containerd and docker ask what the tag means by
     /// HEAD, and get the manifest by its digest.
-    async fn by_all_addresses(&self, digest: &Digest, charge: &Charge) -> Result<()> {
+    async fn by_all_addresses(&self, digest: &Digest, charge: &RequestContext) -> Result<()> {
         let by_digest = Reference::Digest(digest.clone());
         self.cache.ping(&self.place, &charge_nobody(charge)).await;
         self.get(&by_digest, charge).await?;
@@ -303,11 +304,11 @@ impl Through {
 
     /// The children of an index that are wanted: what the engine brings of it.
     pub(super) fn chosen(&self, children: &[Descriptor]) -> Vec<Descriptor> {
-        Choice::of(children, &self.policy.platforms).kept
+        ChildChoice::of(children, &self.policy.platforms).kept
     }
 
     /// Pulls another manifest: by the tag that led to it, if one did, so that the cache learns that name as well.
-    async fn below(&self, digest: &Digest, charge: &Charge) -> Result<Manifest> {
+    async fn below(&self, digest: &Digest, charge: &RequestContext) -> Result<Manifest> {
         let tag = self.read().tags.get(digest).cloned();
         if let Some(tag) = tag {
             let tagged = self.get(&Reference::Tag(tag), charge).await?;
@@ -335,7 +336,7 @@ impl Through {
     }
 
     /// Reads a manifest through the cache; that it is not there is an error with advice.
-    pub(super) async fn get(&self, reference: &Reference, charge: &Charge) -> Result<Manifest> {
+    pub(super) async fn get(&self, reference: &Reference, charge: &RequestContext) -> Result<Manifest> {
         let found = self.cache.store.pull(&self.place, reference, charge).await?;
         found.ok_or_else(|| self.not_served("get manifest", &reference.suffix()))
     }
@@ -345,10 +346,10 @@ impl Through {
         let message = format!("{host} does not serve {place}{what} through its cache");
         let (served, path) = (format!("{}/{}", upstream.host, upstream.place), upstream.place.as_str());
         let remedy = match self.cache.caching().naming {
-            Naming::Prefix if !place.as_str().ends_with(path) => {
+            CacheNaming::Prefix if !place.as_str().ends_with(path) => {
                 format!("this kind of cache has {served} under `<prefix>/{path}`: give the rule such a target")
             }
-            Naming::Same if place.as_str() != path => {
+            CacheNaming::Same if place.as_str() != path => {
                 format!("this kind of cache has {served} under its own name, `{path}`: give the rule that target")
             }
             _ => format!("see that a rule of the cache serves {served} under that name, and that its credentials are good"),
@@ -363,13 +364,13 @@ fn is_refused(error: &Error) -> bool {
 }
 
 /// The same image, for requests that cost no pull.
-pub(super) fn charge_nobody(charge: &Charge) -> Charge {
-    Charge { account: None, lease: None, ..charge.clone() }
+pub(super) fn charge_nobody(charge: &RequestContext) -> RequestContext {
+    RequestContext { account: None, lease: None, ..charge.clone() }
 }
 
 /// The engine asks for the image by the digest that the survey found; it is pulled by its name all the same.
 #[async_trait]
-impl Source for Through {
+impl Source for CachedImage {
     fn is_remote(&self) -> bool {
         true
     }
@@ -384,7 +385,7 @@ impl Source for Through {
     }
 
     /// For the tags of what refers to the image: they are pulled by these names, too.
-    async fn resolve(&self, _: &Place, reference: &Reference, charge: &Charge) -> Result<Option<Descriptor>> {
+    async fn resolve(&self, _: &Repository, reference: &Reference, charge: &RequestContext) -> Result<Option<Descriptor>> {
         let resolved = match self.asked() {
             Some(upstream) => upstream.resolve(&self.upstream.place, reference, charge).await?,
             // A cache that may pull for a HEAD is not asked for what nobody is sure to pull.
@@ -397,14 +398,14 @@ impl Source for Through {
         Ok(resolved)
     }
 
-    async fn tags(&self, _: &Place, charge: &Charge) -> Result<Vec<String>> {
+    async fn tags(&self, _: &Repository, charge: &RequestContext) -> Result<Vec<String>> {
         match self.asked() {
             Some(upstream) => upstream.tags(&self.upstream.place, charge).await,
             None => self.cache.store.tags(&self.place, charge).await,
         }
     }
 
-    async fn digest_tags(&self, _: &Place, charge: &Charge) -> Result<Arc<DigestTags>> {
+    async fn digest_tags(&self, _: &Repository, charge: &RequestContext) -> Result<Arc<DigestTags>> {
         let none = || Arc::new(DigestTags::of(Vec::<String>::new()));
         match self.asked() {
             // An image that is wanted by its digest is no concern of the upstream: what it says of tags is welcome, no more.
@@ -419,7 +420,13 @@ impl Source for Through {
     }
 
     /// What the cache lists itself: whoever asks it later finds nothing else. Where it lists nothing, tags may stand for it.
-    async fn listed_referrers(&self, _: &Place, subject: &Digest, artifact_type: Option<&str>, charge: &Charge) -> Result<ReferrerList> {
+    async fn listed_referrers(
+        &self,
+        _: &Repository,
+        subject: &Digest,
+        artifact_type: Option<&str>,
+        charge: &RequestContext,
+    ) -> Result<ReferrerList> {
         if !self.cache.store.lists_referrers() {
             return Ok(ReferrerList::Missing(None));
         }
@@ -430,7 +437,7 @@ impl Source for Through {
         })
     }
 
-    async fn find_tag(&self, place: &Place, tag: &str, charge: &Charge) -> Result<Option<Descriptor>> {
+    async fn find_tag(&self, place: &Repository, tag: &str, charge: &RequestContext) -> Result<Option<Descriptor>> {
         match self.asked() {
             Some(upstream) => {
                 let found = upstream.find_tag(&self.upstream.place, tag, charge).await?;
@@ -443,7 +450,7 @@ impl Source for Through {
         }
     }
 
-    async fn manifest(&self, _: &Place, digest: &Digest, charge: &Charge) -> Result<Option<Manifest>> {
+    async fn manifest(&self, _: &Repository, digest: &Digest, charge: &RequestContext) -> Result<Option<Manifest>> {
         // Everything below the root comes after it.
         let is_root = self.read().root.is_none();
         let manifest = if is_root {
@@ -466,7 +473,7 @@ impl Source for Through {
         Ok(Some(manifest))
     }
 
-    async fn blob(&self, _: &Place, blob: &Descriptor, _: u64, charge: &Charge) -> Result<Option<BlobStream>> {
+    async fn blob(&self, _: &Repository, blob: &Descriptor, _: u64, charge: &RequestContext) -> Result<Option<BlobStream>> {
         let pulled = self.cache.store.pull_blob(&self.place, blob, charge).await?;
         let (seen, stream) = pulled.ok_or_else(|| self.not_served("get blob", &format!("@{}", blob.digest)))?;
         self.cache.seen(&blob.digest, &self.place, seen);

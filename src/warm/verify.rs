@@ -7,13 +7,13 @@ use futures_util::{StreamExt, stream};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::Through;
+use super::CachedImage;
 use super::cache::{SETTLED, SETTLES};
-use super::through::{Root, charge_nobody};
-use crate::content::{Charge, Descriptor, Digest, Manifest};
+use super::through::{RootManifest, charge_nobody};
+use crate::content::{Descriptor, Digest, Manifest, RequestContext};
 use crate::name::Reference;
 use crate::registry::BlobSeen;
-use crate::registry::profiles::Lists;
+use crate::registry::profiles::CacheLists;
 use crate::rules::WarmBlobs;
 use crate::{Error, Kind, Result, Side};
 
@@ -41,18 +41,18 @@ const PASSED_ON: &str = "its answer still comes from the upstream";
 
 /// Something that the cache should have of its own.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-enum Piece {
+enum CachePiece {
     Name,
     Manifest(Digest, String),
     Blob(Digest),
 }
 
-impl Through {
+impl CachedImage {
     /// Asks for the image again until the cache answers all of it by itself.
     ///
     /// # Errors
     /// If it does not in time, with what was seen; if it cannot be asked; if `stop` was cancelled.
-    pub(crate) async fn verify(&self, charge: &Charge, stop: &CancellationToken) -> Result<()> {
+    pub(crate) async fn verify(&self, charge: &RequestContext, stop: &CancellationToken) -> Result<()> {
         let charge = charge_nobody(charge);
         let Some(root) = self.read().root.clone() else { return Ok(()) };
         let pieces = self.pieces(&root);
@@ -67,7 +67,7 @@ impl Through {
 
     /// Whether the cache has stored the image's blobs, where it stores in the background what it passes on, and says so: a few
     /// questions right after the pull. If it has not, that is said, and the pull is no proof for later runs.
-    pub(crate) async fn is_stored(&self, charge: &Charge, stop: &CancellationToken) -> bool {
+    pub(crate) async fn is_stored(&self, charge: &RequestContext, stop: &CancellationToken) -> bool {
         let charge = charge_nobody(charge);
         let mut left = self.blobs();
         left.retain(|blob| self.cache.passed_on(blob, &self.place));
@@ -90,7 +90,7 @@ impl Through {
     }
 
     /// Which of these blobs the cache does not have of its own.
-    async fn not_there(&self, blobs: Vec<Digest>, charge: &Charge) -> Vec<Digest> {
+    async fn not_there(&self, blobs: Vec<Digest>, charge: &RequestContext) -> Vec<Digest> {
         let look = |blob: Digest| async move {
             let seen = self.cache.store.look_for_blob(&self.place, &blob, charge).await;
             (!matches!(seen, Ok(BlobSeen::There))).then_some(blob)
@@ -106,16 +106,16 @@ impl Through {
         blobs
     }
 
-    fn pieces(&self, root: &Root) -> Vec<Piece> {
+    fn pieces(&self, root: &RootManifest) -> Vec<CachePiece> {
         let platform = |child: &Descriptor| child.platform.as_ref().map(ToString::to_string).unwrap_or_default();
-        let manifests = root.chosen.iter().map(|child| Piece::Manifest(child.digest.clone(), platform(child)));
-        let mut pieces: Vec<Piece> = std::iter::once(Piece::Name).chain(manifests).collect();
+        let manifests = root.chosen.iter().map(|child| CachePiece::Manifest(child.digest.clone(), platform(child)));
+        let mut pieces: Vec<CachePiece> = std::iter::once(CachePiece::Name).chain(manifests).collect();
         if self.cache.caching().by_address {
-            pieces.push(Piece::Manifest(root.digest.clone(), String::new()));
+            pieces.push(CachePiece::Manifest(root.digest.clone(), String::new()));
         }
         // A cache that says what is its own imports an image whole.
         if !self.cache.caching().says_origin && self.warm.blobs != WarmBlobs::None {
-            pieces.extend(self.blobs().into_iter().map(Piece::Blob));
+            pieces.extend(self.blobs().into_iter().map(CachePiece::Blob));
         }
         pieces.sort();
         pieces.dedup();
@@ -123,7 +123,7 @@ impl Through {
     }
 
     /// Which of `pieces` the cache does not have yet, and what it answered.
-    async fn missing(&self, pieces: Vec<Piece>, root: &Root, charge: &Charge) -> Result<BTreeMap<Piece, String>> {
+    async fn missing(&self, pieces: Vec<CachePiece>, root: &RootManifest, charge: &RequestContext) -> Result<BTreeMap<CachePiece, String>> {
         let mut answers = stream::iter(pieces)
             .map(|piece| async move { self.seen(&piece, root, charge).await.map(|seen| seen.map(|seen| (piece, seen))) })
             .buffer_unordered(AT_ONCE);
@@ -135,12 +135,12 @@ impl Through {
     }
 
     /// What is wrong with the cache's answer about `piece`; nothing, if it has it.
-    async fn seen(&self, piece: &Piece, root: &Root, charge: &Charge) -> Result<Option<String>> {
+    async fn seen(&self, piece: &CachePiece, root: &RootManifest, charge: &RequestContext) -> Result<Option<String>> {
         let (store, place) = (&self.cache.store, &self.place);
         let reference = match piece {
-            Piece::Name => self.reference.clone(),
-            Piece::Manifest(digest, _) => Reference::Digest(digest.clone()),
-            Piece::Blob(digest) => {
+            CachePiece::Name => self.reference.clone(),
+            CachePiece::Manifest(digest, _) => Reference::Digest(digest.clone()),
+            CachePiece::Blob(digest) => {
                 return Ok(match store.look_for_blob(place, digest, charge).await? {
                     BlobSeen::There => None,
                     BlobSeen::Absent => Some(ABSENT.to_owned()),
@@ -153,12 +153,12 @@ impl Through {
         if self.cache.caching().says_origin && !looked.own {
             return Ok(Some(PASSED_ON.to_owned()));
         }
-        if *piece != Piece::Name || *answered == root.digest || *answered == root.source {
+        if *piece != CachePiece::Name || *answered == root.digest || *answered == root.source {
             // By HEAD it is there; a cache that keeps answers by address and method may not have it for a GET.
             let got = !self.cache.caching().by_address || store.pull(place, &reference, charge).await?.is_some();
             return Ok(if got { None } else { Some(ABSENT.to_owned()) });
         }
-        if self.cache.caching().lists == Lists::Trimmed
+        if self.cache.caching().lists == CacheLists::Trimmed
             && let Some(list) = store.pull(place, &Reference::Digest(answered.clone()), charge).await?
             && is_part(&list, root)?
         {
@@ -177,15 +177,15 @@ const TRUSTED_SERVICES: &str = "where its network access is restricted, Azure fi
                                 --allow-trusted-services true`); if they are, run the same command again";
 
 /// The failure of what the cache at `host` does not answer by itself; `azure`: it is Azure's.
-fn unproved(host: &str, azure: bool, reference: &Reference, left: &BTreeMap<Piece, String>) -> Error {
-    let name = |piece: &Piece| match piece {
-        Piece::Name => match reference {
+fn unproved(host: &str, azure: bool, reference: &Reference, left: &BTreeMap<CachePiece, String>) -> Error {
+    let name = |piece: &CachePiece| match piece {
+        CachePiece::Name => match reference {
             Reference::Tag(tag) => format!("tag {tag}"),
             Reference::Digest(digest) => digest.short().to_owned(),
         },
-        Piece::Manifest(digest, platform) if platform.is_empty() => digest.short().to_owned(),
-        Piece::Manifest(digest, platform) => format!("{platform} ({})", digest.short()),
-        Piece::Blob(digest) => format!("blob {}", digest.short()),
+        CachePiece::Manifest(digest, platform) if platform.is_empty() => digest.short().to_owned(),
+        CachePiece::Manifest(digest, platform) => format!("{platform} ({})", digest.short()),
+        CachePiece::Blob(digest) => format!("blob {}", digest.short()),
     };
     let mut seen: Vec<String> = left.iter().take(NAMED).map(|(piece, seen)| format!("{}: {seen}", name(piece))).collect();
     if left.len() > NAMED {
@@ -201,17 +201,17 @@ fn unproved(host: &str, azure: bool, reference: &Reference, left: &BTreeMap<Piec
 }
 
 /// Whether a list that the cache answers with is the image's own without some children.
-fn is_part(list: &Manifest, root: &Root) -> Result<bool> {
+fn is_part(list: &Manifest, root: &RootManifest) -> Result<bool> {
     let children = list.links()?.manifests;
     Ok(!children.is_empty() && children.iter().all(|child| root.listed.contains(&child.digest)))
 }
 
 /// Asks about `pieces` until none is left or [`DEADLINE`] has passed; what is left then.
-async fn repeated<A: Future<Output = Result<BTreeMap<Piece, String>>>>(
-    mut pieces: Vec<Piece>,
+async fn repeated<A: Future<Output = Result<BTreeMap<CachePiece, String>>>>(
+    mut pieces: Vec<CachePiece>,
     at_once: bool,
-    ask: impl Fn(Vec<Piece>) -> A,
-) -> Result<BTreeMap<Piece, String>> {
+    ask: impl Fn(Vec<CachePiece>) -> A,
+) -> Result<BTreeMap<CachePiece, String>> {
     let end = Instant::now() + DEADLINE;
     let mut wait = FIRST_WAIT;
     if !at_once {
@@ -233,16 +233,16 @@ mod tests {
     use super::*;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    fn left(pieces: &[Piece]) -> BTreeMap<Piece, String> {
+    fn left(pieces: &[CachePiece]) -> BTreeMap<CachePiece, String> {
         pieces.iter().map(|piece| (piece.clone(), "not there".to_owned())).collect()
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_is_there_is_not_asked_for_again_and_waits_grow() {
-        let blob = Piece::Blob(Digest::sha256(b"x"));
+        let blob = CachePiece::Blob(Digest::sha256(b"x"));
         let asked = AtomicUsize::new(0);
         let began = Instant::now();
-        let done = repeated(vec![Piece::Name, blob.clone()], true, |pieces| {
+        let done = repeated(vec![CachePiece::Name, blob.clone()], true, |pieces| {
             let nth = asked.fetch_add(1, Ordering::SeqCst);
             assert_eq!(pieces.len(), if nth == 0 { 2 } else { 1 });
             let answer = if nth < 5 { left(std::slice::from_ref(&blob)) } else { BTreeMap::new() };
@@ -255,17 +255,21 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn it_ends_at_the_deadline_with_what_was_seen() {
         let began = Instant::now();
-        let done = repeated(vec![Piece::Name], false, |pieces| async move { Ok(left(&pieces)) }).await.unwrap();
-        assert_eq!(done, left(&[Piece::Name]));
+        let done = repeated(vec![CachePiece::Name], false, |pieces| async move { Ok(left(&pieces)) }).await.unwrap();
+        assert_eq!(done, left(&[CachePiece::Name]));
         assert!(began.elapsed() <= DEADLINE && began.elapsed() > DEADLINE - LONGEST_WAIT);
     }
 
     #[test]
     fn what_was_seen_is_told() {
         let digest = |n: u8| Digest::sha256(&[n]);
-        let mut left =
-            left(&[Piece::Name, Piece::Manifest(digest(1), "linux/arm64".to_owned()), Piece::Blob(digest(2)), Piece::Blob(digest(3))]);
-        left.insert(Piece::Name, PASSED_ON.to_owned());
+        let mut left = left(&[
+            CachePiece::Name,
+            CachePiece::Manifest(digest(1), "linux/arm64".to_owned()),
+            CachePiece::Blob(digest(2)),
+            CachePiece::Blob(digest(3)),
+        ]);
+        left.insert(CachePiece::Name, PASSED_ON.to_owned());
         let error = unproved("cache.corp", false, &Reference::Tag("3.20".to_owned()), &left).subject("docker.io/library/alpine:3.20");
         insta::assert_snapshot!(error.to_string(), @"target: verify warm docker.io/library/alpine:3.20: cache.corp has not imported it in 10 min: tag 3.20: its answer still comes from the upstream; linux/arm64 (4bf5122f3445): not there; blob 084fed08b978: not there; and 1 more (see whether the cache may write to its storage, and run the same command again)");
         let error = unproved("contoso.azurecr.io", true, &Reference::Tag("3.20".to_owned()), &left);

@@ -9,37 +9,38 @@ use jiff::Timestamp;
 
 use crate::Result;
 use crate::content::{
-    Charge, Descriptor, Digest, Manifest, ManifestKind, OpenBlob, Place, PlatformFilter, Presence, Publication, SPARSE, Sink, kind_of,
+    Descriptor, Digest, Manifest, ManifestKind, OpenBlob, PlatformFilter, Presence, Publication, Repository, RequestContext, SPARSE, Sink,
+    kind_of,
 };
 use crate::name::Reference;
 use crate::registry::RegistryStore;
-use crate::resume::{Pulled, Warmed};
+use crate::resume::{WarmedRecord, WarmedRecords};
 use crate::rules::WarmBlobs;
 
 /// The cache as a target of pushes.
 pub(crate) struct WritableCache {
     store: Arc<RegistryStore>,
     /// What was pushed before, under the names it was given.
-    warmed: Arc<Warmed>,
+    warmed: Arc<WarmedRecords>,
     /// What was put there in this run.
-    put: Mutex<HashSet<(Place, Digest)>>,
+    put: Mutex<HashSet<(Repository, Digest)>>,
 }
 
 impl WritableCache {
     /// The cache at `store`, of which `warmed` says what was pushed before.
-    pub(crate) fn new(store: Arc<RegistryStore>, warmed: Arc<Warmed>) -> Arc<Self> {
+    pub(crate) fn new(store: Arc<RegistryStore>, warmed: Arc<WarmedRecords>) -> Arc<Self> {
         Arc::new(WritableCache { store, warmed, put: Mutex::default() })
     }
 
-    fn put(&self) -> MutexGuard<'_, HashSet<(Place, Digest)>> {
+    fn put(&self) -> MutexGuard<'_, HashSet<(Repository, Digest)>> {
         self.put.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn has_put(&self, place: &Place, digest: &Digest) -> bool {
+    fn has_put(&self, place: &Repository, digest: &Digest) -> bool {
         self.put().contains(&(place.clone(), digest.clone()))
     }
 
-    fn note(&self, place: &Place, digest: &Digest) {
+    fn note(&self, place: &Repository, digest: &Digest) {
         self.put().insert((place.clone(), digest.clone()));
     }
 
@@ -51,7 +52,7 @@ impl WritableCache {
 
 #[async_trait]
 impl Sink for WritableCache {
-    async fn published(&self, place: &Place, reference: &Reference, charge: &Charge) -> Result<Option<Descriptor>> {
+    async fn published(&self, place: &Repository, reference: &Reference, charge: &RequestContext) -> Result<Option<Descriptor>> {
         let Some(mut found) = self.store.published(place, reference, charge).await? else { return Ok(None) };
         let pushed = self.warmed.get(self.store.host(), place.as_str(), reference.as_str());
         let Some(pushed) = pushed.filter(|pushed| pushed.digest == found.digest && is_fresh(pushed, &self.store)) else {
@@ -63,15 +64,15 @@ impl Sink for WritableCache {
         Ok(Some(found))
     }
 
-    async fn admits(&self, place: &Place, charge: &Charge) -> Result<()> {
+    async fn admits(&self, place: &Repository, charge: &RequestContext) -> Result<()> {
         self.store.admits(place, charge).await
     }
 
-    async fn prepare(&self, place: &Place, charge: &Charge) -> Result<()> {
+    async fn prepare(&self, place: &Repository, charge: &RequestContext) -> Result<()> {
         self.store.prepare(place, charge).await
     }
 
-    async fn prepare_any(&self, place: &Place, charge: &Charge) -> Result<()> {
+    async fn prepare_any(&self, place: &Repository, charge: &RequestContext) -> Result<()> {
         self.store.prepare_any(place, charge).await
     }
 
@@ -81,7 +82,7 @@ impl Sink for WritableCache {
 
     /// A registry that takes a manifest has looked for its blobs. One that says where its answers come from is asked what it holds, and
     /// what it is wrong about is put again when it refuses the manifest.
-    async fn holds_blob(&self, place: &Place, blob: &Descriptor, charge: &Charge) -> Result<Presence> {
+    async fn holds_blob(&self, place: &Repository, blob: &Descriptor, charge: &RequestContext) -> Result<Presence> {
         if self.says_origin() || self.has_put(place, &blob.digest) {
             return self.store.holds_blob(place, blob, charge).await;
         }
@@ -89,7 +90,7 @@ impl Sink for WritableCache {
     }
 
     /// Of an index that is the cache's own, the children may not be.
-    async fn holds_manifest(&self, place: &Place, manifest: &Descriptor, charge: &Charge) -> Result<Presence> {
+    async fn holds_manifest(&self, place: &Repository, manifest: &Descriptor, charge: &RequestContext) -> Result<Presence> {
         if self.has_put(place, &manifest.digest) {
             return Ok(Presence::Here);
         }
@@ -102,7 +103,7 @@ impl Sink for WritableCache {
         }
     }
 
-    async fn link(&self, from: &Place, to: &Place, blob: &Descriptor, charge: &Charge) -> Result<bool> {
+    async fn link(&self, from: &Repository, to: &Repository, blob: &Descriptor, charge: &RequestContext) -> Result<bool> {
         let linked = self.store.link(from, to, blob, charge).await?;
         if linked {
             self.note(to, &blob.digest);
@@ -110,24 +111,24 @@ impl Sink for WritableCache {
         Ok(linked)
     }
 
-    async fn write_blob(&self, place: &Place, blob: &Descriptor, open: &dyn OpenBlob, charge: &Charge) -> Result<()> {
+    async fn write_blob(&self, place: &Repository, blob: &Descriptor, open: &dyn OpenBlob, charge: &RequestContext) -> Result<()> {
         self.store.write_blob(place, blob, open, charge).await?;
         self.note(place, &blob.digest);
         Ok(())
     }
 
-    async fn put_manifest(&self, place: &Place, manifest: &Manifest, charge: &Charge) -> Result<()> {
+    async fn put_manifest(&self, place: &Repository, manifest: &Manifest, charge: &RequestContext) -> Result<()> {
         self.store.put_manifest(place, manifest, charge).await?;
         self.note(place, &manifest.digest);
         Ok(())
     }
 
-    async fn publish(&self, publication: &Publication, charge: &Charge) -> Result<()> {
+    async fn publish(&self, publication: &Publication, charge: &RequestContext) -> Result<()> {
         let Publication { place, reference, manifest, sparse, .. } = publication;
         let at = Timestamp::now();
         self.store.store_manifest(place, reference, manifest, charge).await?;
         self.note(place, &manifest.digest);
-        let pushed = Pulled {
+        let pushed = WarmedRecord {
             cache: self.store.host().to_owned(),
             place: place.as_str().to_owned(),
             reference: reference.as_str().to_owned(),
@@ -145,7 +146,7 @@ impl Sink for WritableCache {
         Ok(())
     }
 
-    async fn attach(&self, place: &Place, subject: &Digest, referrers: &[Manifest], charge: &Charge) -> Result<()> {
+    async fn attach(&self, place: &Repository, subject: &Digest, referrers: &[Manifest], charge: &RequestContext) -> Result<()> {
         self.store.attach(place, subject, referrers, charge).await?;
         referrers.iter().for_each(|referrer| self.note(place, &referrer.digest));
         Ok(())
@@ -153,6 +154,6 @@ impl Sink for WritableCache {
 }
 
 /// Whether a push is not older than the cache keeps what nobody asks for.
-fn is_fresh(pushed: &Pulled, store: &RegistryStore) -> bool {
+fn is_fresh(pushed: &WarmedRecord, store: &RegistryStore) -> bool {
     Timestamp::now().duration_since(pushed.at).unsigned_abs() < store.caching().warm_ttl
 }

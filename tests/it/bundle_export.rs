@@ -81,7 +81,7 @@ fn a_bundle_of_everything_is_a_layout_and_the_same_bytes_again() {
     let names = listed(&volume);
     assert_eq!(names[..3], ["oci-layout", "index.json", "larder/volume.json"]);
     let members = &bundle.volumes[0].members;
-    assert_eq!(names[3..], members.iter().map(larder::bundle::format::Member::path).collect::<Vec<_>>());
+    assert_eq!(names[3..], members.iter().map(larder::bundle::format::VolumeMember::path).collect::<Vec<_>>());
     let order: Vec<(MemberKind, &Digest)> = members.iter().map(|member| (member.kind, &member.digest)).collect();
     assert!(order.is_sorted() && order.iter().any(|(kind, _)| *kind == MemberKind::Manifest));
     let bytes = std::fs::read(&volume).unwrap();
@@ -266,7 +266,7 @@ fn what_the_base_has_is_left_out() {
         second.members().filter(|(_, member)| member.kind == MemberKind::Blob).map(|(_, member)| &member.digest).collect();
     assert_eq!(second.volumes[0].members.len(), 3 + 3);
     assert!(carried.contains(&Digest::sha256(&new)) && !carried.contains(&Digest::sha256(&base)));
-    let relied: BTreeMap<&Digest, &larder::bundle::format::Relied> =
+    let relied: BTreeMap<&Digest, &larder::bundle::format::ReliedBlob> =
         second.base.content.iter().map(|relied| (&relied.digest, relied)).collect();
     assert_eq!(relied.len(), 3);
     assert_eq!(relied[&Digest::sha256(&base)].bundle.as_ref(), Some(&first.id));

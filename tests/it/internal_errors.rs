@@ -9,8 +9,8 @@ use crate::support::layer::layer;
 use crate::support::program::configuration;
 use larder::config::Config;
 use larder::list::parse_bytes;
-use larder::report::{Event, Outcome, Reporter, Status, Totals};
-use larder::stock::{Depth, KnownDates, Supply, SupplyOptions, Sync, SyncOptions, Wrong, listed, prove};
+use larder::report::{Event, ImageOutcome, Reporter, Status, Totals};
+use larder::stock::{Depth, KnownDates, Sync, SyncOptions, UpstreamOptions, Upstreams, WrongContent, listed, prove};
 use tokio_util::sync::CancellationToken;
 
 /// Panics when a blob of so many bytes is about to be moved.
@@ -26,18 +26,18 @@ impl Reporter for PanicsAt {
 
 struct Ends {
     config: Config,
-    supply: Arc<Supply>,
+    supply: Arc<Upstreams>,
     target: larder::stock::TargetStore,
 }
 
 async fn ends(upstream: &Fake, target: &Fake) -> Ends {
     let config = Config::parse(&configuration(&target.addr(), &[upstream]), Path::new("larder.toml")).unwrap();
-    let supply = Arc::new(Supply::new(&config, &SupplyOptions::default()).unwrap());
+    let supply = Arc::new(Upstreams::new(&config, &UpstreamOptions::default()).unwrap());
     let target = supply.target(&config.target, true).await.unwrap();
     Ends { config, supply, target }
 }
 
-async fn sync(ends: Ends, list: &str, options: SyncOptions, reporter: Arc<dyn Reporter>) -> (Vec<Outcome>, Totals) {
+async fn sync(ends: Ends, list: &str, options: SyncOptions, reporter: Arc<dyn Reporter>) -> (Vec<ImageOutcome>, Totals) {
     let lists = vec![parse_bytes("list.csv", list.as_bytes()).unwrap()];
     let run = Sync::new(ends.supply, ends.target, options);
     run.run(lists, &ends.config.rules, reporter, CancellationToken::new()).await
@@ -67,7 +67,7 @@ async fn a_panic_while_tags_are_chosen_fails_that_line() {
     let dates = KnownDates::new(|digest| panic!("no date of {digest}"));
     let list = format!("image,tags\n{},v*;newest:1\n{},v1\n", upstream.image("app"), upstream.image("other"));
     let options = SyncOptions { dates, ..SyncOptions::default() };
-    let (rows, totals) = sync(ends(&upstream, &target).await, &list, options, Arc::new(larder::report::Silent)).await;
+    let (rows, totals) = sync(ends(&upstream, &target).await, &list, options, Arc::new(larder::report::SilentReporter)).await;
     assert_eq!((totals.copied, totals.failed, totals.deferred), (1, 1, 0));
     assert!(rows[0].error.as_ref().unwrap().message().contains("internal error: no date of sha256:"), "{:?}", rows[0].error);
 }
@@ -77,13 +77,13 @@ async fn an_image_whose_check_panicked_is_not_proven() {
     let (upstream, target) = (Fake::start(), Fake::start());
     simple(&upstream, "app", "v1", 1);
     let list = format!("image\n{}\n", upstream.image("app:v1"));
-    let (_, totals) = sync(ends(&upstream, &target).await, &list, SyncOptions::default(), Arc::new(larder::report::Silent)).await;
+    let (_, totals) = sync(ends(&upstream, &target).await, &list, SyncOptions::default(), Arc::new(larder::report::SilentReporter)).await;
     assert_eq!(totals.copied, 1);
     let Ends { config, target, .. } = ends(&upstream, &target).await;
     let lists = vec![parse_bytes("list.csv", list.as_bytes()).unwrap()];
     let (expected, failed) = listed(lists, &config.rules, &SyncOptions::default(), &target).await;
     assert!(failed.is_empty() && expected.len() == 1);
     let proof = prove(Arc::clone(&target.ends.source), expected, Depth::Asked, Arc::new(|_| panic!("the bar is gone"))).await;
-    assert_eq!(proof.count(Wrong::Unchecked), 1);
+    assert_eq!(proof.count(WrongContent::Unchecked), 1);
     assert!(proof.findings[0].why.contains("internal error"), "{}", proof.findings[0].why);
 }

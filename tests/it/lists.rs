@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use larder::config::Target;
-use larder::list::{Selection, parse_bytes};
+use larder::config::TargetConfig;
+use larder::list::{ImageSelection, parse_bytes};
 use larder::rules::{RuleSet, Unmatched};
 use larder::stock::check;
 
@@ -22,8 +22,8 @@ fn every_shipped_list_parses_without_an_error() {
         assert!(!parsed.entries.is_empty(), "{name}");
         for entry in &parsed.entries {
             let tag = match &entry.selection {
-                Selection::One { tag, .. } => tag.as_deref(),
-                Selection::Terms(_) => None,
+                ImageSelection::One { tag, .. } => tag.as_deref(),
+                ImageSelection::Terms(_) => None,
             };
             let chooses = ["base-images.csv", "databases.csv"].contains(&name.as_str());
             assert!(chooses || tag.is_some_and(|tag| tag != "latest"), "{}: name a version", entry.origin);
@@ -47,7 +47,7 @@ fn every_shipped_list_resolves_beside_the_others() {
     let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()).filter(|path| !path.ends_with("README.md"));
     let lists: Vec<_> = files.map(|path| parse_bytes(path.to_str().unwrap(), &std::fs::read(&path).unwrap()).unwrap()).collect();
     for target in ["registry.example.com/mirror", "oci:store"] {
-        let target = Target::parse(target).unwrap();
+        let target = TargetConfig::parse(target).unwrap();
         let checked = check(lists.clone(), &RuleSet::default(), Unmatched::Mirror, &target);
         assert_eq!((checked.problems, checked.entries > 50), (vec![], true), "{target}");
     }

@@ -418,13 +418,13 @@ fn a_line_that_is_not_decided_is_no_drift() {
 /// Who knows dates beforehand (a lock does) is asked before anybody else.
 #[tokio::test(flavor = "multi_thread")]
 async fn dates_that_are_known_beforehand_cost_nothing() {
-    use larder::stock::{KnownDates, Supply, SupplyOptions, Sync, SyncOptions};
+    use larder::stock::{KnownDates, Sync, SyncOptions, UpstreamOptions, Upstreams};
     let (upstream, _target, program) = setting(Options::default(), "image,tags\nAPP,newest:1\n");
     ten(&upstream);
     let oldest = upstream.digest("app", "1.0").unwrap().to_string();
     upstream.reset_log();
     let config = larder::config::Config::load(Some(&program.path("larder.toml"))).unwrap();
-    let supply = std::sync::Arc::new(Supply::new(&config, &SupplyOptions::default()).unwrap());
+    let supply = std::sync::Arc::new(Upstreams::new(&config, &UpstreamOptions::default()).unwrap());
     let target = supply.target(&config.target, false).await.unwrap();
     let lock = move |digest: &str| Some(if digest == oldest { jiff::Timestamp::MAX } else { jiff::Timestamp::UNIX_EPOCH });
     let options = SyncOptions { dates: KnownDates::new(lock), ..SyncOptions::default() };

@@ -2,8 +2,8 @@
 
 use futures_util::{StreamExt as _, stream};
 
-use super::{Evidence, Row, RowKind};
-use crate::content::{Charge, Descriptor, Digest, Place, Presence};
+use super::{Evidence, EvidenceKind, EvidenceRow};
+use crate::content::{Descriptor, Digest, Presence, Repository, RequestContext};
 use crate::copy;
 use crate::name::Reference;
 use crate::{Error, Result};
@@ -15,7 +15,7 @@ const AT_ONCE: usize = 64;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
     /// Which.
-    pub row: Row,
+    pub row: EvidenceRow,
     /// What is so instead, for a person.
     pub why: String,
 }
@@ -25,9 +25,9 @@ pub struct Difference {
 ///
 /// # Errors
 /// If the target cannot be asked.
-pub async fn check(evidence: &Evidence, target: &copy::Target, place: impl Fn(&str) -> Place + Sync) -> Result<Vec<Difference>> {
+pub async fn check(evidence: &Evidence, target: &copy::TargetEnds, place: impl Fn(&str) -> Repository + Sync) -> Result<Vec<Difference>> {
     let place = &place;
-    let asked = stream::iter(evidence.rows()).map(async |row: &Row| {
+    let asked = stream::iter(evidence.rows()).map(async |row: &EvidenceRow| {
         let why = one(row, target, &place(&row.repository)).await?;
         Ok::<_, Error>(why.map(|why| Difference { row: row.clone(), why }))
     });
@@ -40,20 +40,20 @@ pub async fn check(evidence: &Evidence, target: &copy::Target, place: impl Fn(&s
 }
 
 /// What is wrong with a row, if anything is.
-async fn one(row: &Row, target: &copy::Target, place: &Place) -> Result<Option<String>> {
-    let charge = Charge::new(format!("{place}@{}", row.digest));
+async fn one(row: &EvidenceRow, target: &copy::TargetEnds, place: &Repository) -> Result<Option<String>> {
+    let charge = RequestContext::new(format!("{place}@{}", row.digest));
     let digest = match Digest::parse(&row.digest) {
         Ok(digest) => digest,
         Err(why) => return Ok(Some(why)),
     };
     let descriptor = Descriptor::new("", digest.clone(), row.size);
     Ok(match row.kind {
-        RowKind::Blob => match target.sink.holds_blob(place, &descriptor, &charge).await? {
+        EvidenceKind::Blob => match target.sink.holds_blob(place, &descriptor, &charge).await? {
             Presence::Here => None,
             _ => Some("the target does not have it".to_owned()),
         },
-        RowKind::Manifest => manifest(target, place, &descriptor, &charge).await?,
-        RowKind::Image => match Digest::parse(&row.reference) {
+        EvidenceKind::Manifest => manifest(target, place, &descriptor, &charge).await?,
+        EvidenceKind::Image => match Digest::parse(&row.reference) {
             Ok(_) => manifest(target, place, &descriptor, &charge).await?,
             Err(_) => match target.source.resolve(place, &Reference::Tag(row.reference.clone()), &charge).await? {
                 Some(found) if found.digest == digest => None,
@@ -64,7 +64,7 @@ async fn one(row: &Row, target: &copy::Target, place: &Place) -> Result<Option<S
     })
 }
 
-async fn manifest(target: &copy::Target, place: &Place, manifest: &Descriptor, charge: &Charge) -> Result<Option<String>> {
+async fn manifest(target: &copy::TargetEnds, place: &Repository, manifest: &Descriptor, charge: &RequestContext) -> Result<Option<String>> {
     Ok(match target.sink.holds_manifest(place, manifest, charge).await? {
         Presence::Here => None,
         Presence::Incomplete => Some("the target lacks something that it refers to".to_owned()),

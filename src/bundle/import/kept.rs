@@ -5,55 +5,56 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt as _, stream};
 
-use super::wanted::{Wanted, place_at};
-use super::worker::{Done, Worker};
-use crate::bundle::format::{Member, MemberKind};
-use crate::bundle::read::{Arrived, Damage, Hand, Shelf, Stage, blocking, whole};
-use crate::content::{Charge, Descriptor, Digest, Place, Presence, Tally};
-use crate::copy::Image;
+use super::wanted::{ImportImage, place_at};
+use super::worker::{ImportDone, ImportWorker};
+use crate::bundle::format::{MemberKind, VolumeMember};
+use crate::bundle::read::{ArrivedBundle, Availability, BundleSource, Damage, StagingArea, blocking, whole};
+use crate::content::{Descriptor, Digest, Presence, Repository, RequestContext, TransferStats};
+use crate::copy::CopyImage;
 use crate::name::Reference;
-use crate::report::{Outcome, Status};
+use crate::report::{ImageOutcome, Status};
 use crate::{Error, Kind};
 
 /// Blobs that are brought at once ahead of their manifests. Requests are limited by the target's own concurrency.
 const LOOSE_AT_ONCE: usize = 16;
 
 /// A part at hand of a blob that is not complete.
-pub(super) struct Part<'a> {
+pub(super) struct StagedPart<'a> {
     digest: &'a Digest,
     /// Its number, where it begins, the blob's size.
     place: (u32, u64, u64),
     pub(super) piece: &'a crate::bundle::read::Piece,
-    bundle: &'a Arrived,
+    bundle: &'a ArrivedBundle,
     volume: u32,
 }
 
-impl Part<'_> {
-    pub(super) fn is_kept(&self, stage: &Stage) -> bool {
+impl StagedPart<'_> {
+    pub(super) fn is_kept(&self, stage: &StagingArea) -> bool {
         stage.has_part(&self.bundle.id, self.digest, self.place, self.piece.len)
     }
 }
 
 /// Parts at hand, in volumes or kept, of blobs that are not complete.
-pub(super) fn parts<'a>(shelf: &'a Shelf, bundles: &'a [Arrived]) -> impl Iterator<Item = Part<'a>> {
+pub(super) fn parts<'a>(shelf: &'a BundleSource, bundles: &'a [ArrivedBundle]) -> impl Iterator<Item = StagedPart<'a>> {
     shelf.incomplete().flat_map(move |(digest, parts)| {
         parts.parts.iter().filter_map(move |(number, (offset, piece))| {
             let (bundle, volume) = shelf.origin_of(piece.origin)?.volume?;
-            Some(Part { digest, place: (*number, *offset, parts.whole), piece, bundle: bundles.get(bundle)?, volume })
+            Some(StagedPart { digest, place: (*number, *offset, parts.whole), piece, bundle: bundles.get(bundle)?, volume })
         })
     })
 }
 
-impl Worker {
+impl ImportWorker {
     /// Puts what is at hand of `blind` bundles, whose manifests have not come yet, into the repositories that their volumes say: the volumes may be gone
     /// when the manifests come. What was read and written for that.
-    pub(super) async fn carry_loose(&self, blind: &BTreeSet<usize>) -> Arc<Tally> {
-        let charge = Charge::new("blobs whose manifests have not come");
+    pub(super) async fn carry_loose(&self, blind: &BTreeSet<usize>) -> Arc<TransferStats> {
+        let charge = RequestContext::new("blobs whose manifests have not come");
         let bundles = blind.iter().filter_map(|bundle| self.bundles.get(*bundle));
         let members = bundles.flat_map(|bundle| &bundle.members).filter(|member| member.kind == MemberKind::Blob);
-        let wanted: BTreeMap<&Digest, &Member> = members.map(|member| (&member.digest, member)).collect();
-        let blobs: Vec<(Descriptor, Vec<Place>)> = wanted.into_values().map(|member| (whole_of(member), self.places(member))).collect();
-        let at_hand = blobs.into_iter().filter(|(blob, _)| self.shelf.hand(blob) == Hand::Here);
+        let wanted: BTreeMap<&Digest, &VolumeMember> = members.map(|member| (&member.digest, member)).collect();
+        let blobs: Vec<(Descriptor, Vec<Repository>)> =
+            wanted.into_values().map(|member| (whole_of(member), self.places(member))).collect();
+        let at_hand = blobs.into_iter().filter(|(blob, _)| self.shelf.hand(blob) == Availability::Here);
         let carried = stream::iter(at_hand).map(async |(blob, places)| {
             for place in places {
                 self.engine.carry(&self.loose(&place, &charge), &blob).await?;
@@ -68,8 +69,8 @@ impl Worker {
     }
 
     /// An image that nobody knows yet, in `place`.
-    fn loose(&self, place: &Place, charge: &Charge) -> Image {
-        Image {
+    fn loose(&self, place: &Repository, charge: &RequestContext) -> CopyImage {
+        CopyImage {
             name: Arc::clone(&charge.image),
             upstream: Arc::clone(&self.shelf) as _,
             from: place.clone(),
@@ -84,13 +85,13 @@ impl Worker {
     }
 
     /// Where a member belongs, as the target knows its repositories.
-    fn places(&self, member: &Member) -> Vec<Place> {
+    fn places(&self, member: &VolumeMember) -> Vec<Repository> {
         member.repositories.iter().filter_map(|repository| place_at(&self.target, repository).ok()).collect()
     }
 
     /// Whether the target has the blob that `member` is a part of.
-    async fn has(&self, member: &Member) -> bool {
-        let (blob, charge) = (whole_of(member), Charge::new("parts of blobs"));
+    async fn has(&self, member: &VolumeMember) -> bool {
+        let (blob, charge) = (whole_of(member), RequestContext::new("parts of blobs"));
         for place in self.places(member) {
             if matches!(self.asker.target.sink.holds_blob(&place, &blob, &charge).await, Ok(Presence::Here | Presence::At(_))) {
                 return true;
@@ -100,7 +101,7 @@ impl Worker {
     }
 
     /// Blobs in parts that images may need.
-    async fn wanting(&self, done: &Done) -> BTreeSet<Digest> {
+    async fn wanting(&self, done: &ImportDone) -> BTreeSet<Digest> {
         let mut wanting = done.lacking.clone();
         let bundles = done.blind.iter().filter_map(|bundle| self.bundles.get(*bundle));
         for member in bundles.flat_map(|bundle| &bundle.members).filter(|member| member.part.is_some()) {
@@ -113,7 +114,7 @@ impl Worker {
 
     /// Keeps the parts at hand of blobs that images lack. Parts have no hash of their own: a volume that is not what its bundle's record says is found
     /// out here.
-    pub(super) async fn keep_parts(&self, done: &Done) -> Vec<Damage> {
+    pub(super) async fn keep_parts(&self, done: &ImportDone) -> Vec<Damage> {
         let Some(stage) = self.stage.clone() else { return vec![] };
         let wanting = self.wanting(done).await;
         let (shelf, bundles) = (Arc::clone(&self.shelf), Arc::clone(&self.bundles));
@@ -140,7 +141,7 @@ impl Worker {
     }
 
     /// Bundles that have images which are not all there, and those that these build on.
-    fn open(&self, wanted: &[Arc<Wanted>], rows: &BTreeMap<usize, Outcome>) -> BTreeSet<usize> {
+    fn open(&self, wanted: &[Arc<ImportImage>], rows: &BTreeMap<usize, ImageOutcome>) -> BTreeSet<usize> {
         let is_open = |order| !rows.get(&order).is_some_and(|row| matches!(row.status, Status::Copied | Status::Current));
         let waiting = wanted.iter().enumerate().filter(|(order, _)| is_open(*order));
         let mut open: BTreeSet<usize> = waiting.flat_map(|(_, wanted)| wanted.bundle.iter().chain(&wanted.also)).copied().collect();
@@ -156,7 +157,7 @@ impl Worker {
     }
 
     /// Keeps manifests and records of bundles whose images are not all there, and lets go of everything of those that are done.
-    pub(super) async fn let_go(&self, wanted: &[Arc<Wanted>], rows: &BTreeMap<usize, Outcome>) {
+    pub(super) async fn let_go(&self, wanted: &[Arc<ImportImage>], rows: &BTreeMap<usize, ImageOutcome>) {
         let Some(stage) = self.stage.clone() else { return };
         let open = self.open(wanted, rows);
         let (bundles, engine, shelf) = (Arc::clone(&self.bundles), Arc::clone(&self.engine), Arc::clone(&self.shelf));
@@ -184,6 +185,6 @@ impl Worker {
 }
 
 /// The blob that `member` is, or is a part of.
-fn whole_of(member: &Member) -> Descriptor {
+fn whole_of(member: &VolumeMember) -> Descriptor {
     Descriptor::new("", member.digest.clone(), member.whole_size())
 }

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Mutex, PoisonError};
 
-use super::need::Lack;
-use crate::bundle::format::{Bundle, Member, volume_file};
-use crate::bundle::read::{Arrived, Damage, Hand, Shelf, repair, whole};
+use super::need::MissingContent;
+use crate::bundle::format::{Bundle, VolumeMember, volume_file};
+use crate::bundle::read::{ArrivedBundle, Availability, BundleSource, Damage, repair, whole};
 use crate::content::{Descriptor, Digest};
 use crate::{Error, Kind, Side};
 
@@ -14,7 +14,7 @@ const MOST_NAMED: usize = 100;
 
 /// What would bring something: volumes in their order, bundles after them.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Bringer {
+pub(super) struct Provider {
     /// Bundle and number.
     rank: (usize, u32),
     pub(super) what: String,
@@ -25,14 +25,14 @@ pub(super) struct Bringer {
 /// Why an image is not delivered.
 pub(super) enum Reason {
     /// It waits for these.
-    Waits(String, BTreeSet<Bringer>),
+    Waits(String, BTreeSet<Provider>),
     /// Something of it can never come.
     Never(Error),
 }
 
 /// Something that images wait for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Waiting {
+pub struct WaitingImages {
     /// What would bring it: `volume 3 of february (february-0003.tar)`, `bundle january`.
     pub what: String,
     /// The images that wait for it.
@@ -55,21 +55,22 @@ pub struct DamagedFile {
 }
 
 /// Knows which bundle and volume has what.
-pub(super) struct Bringers<'a> {
-    bundles: &'a [Arrived],
+pub(super) struct Providers<'a> {
+    bundles: &'a [ArrivedBundle],
     /// Content that is in volumes, by the records of their bundles.
     volumes: HashMap<&'a Digest, Vec<(usize, u32)>>,
     /// Content that bundles rely on.
     relied: HashMap<&'a Digest, (usize, Option<&'a Digest>)>,
 }
 
-impl<'a> Bringers<'a> {
-    pub(super) fn new(bundles: &'a [Arrived]) -> Self {
+impl<'a> Providers<'a> {
+    pub(super) fn new(bundles: &'a [ArrivedBundle]) -> Self {
         let (mut volumes, mut relied): (HashMap<_, Vec<_>>, _) = (HashMap::new(), HashMap::new());
         for (number, record) in records(bundles) {
             let kept = bundles.get(number).map(|bundle| &bundle.kept);
-            let is_kept =
-                |member: &Member| kept.is_some_and(|kept| member.part.is_some_and(|part| kept.contains(&(member.digest.clone(), part))));
+            let is_kept = |member: &VolumeMember| {
+                kept.is_some_and(|kept| member.part.is_some_and(|part| kept.contains(&(member.digest.clone(), part))))
+            };
             for (volume, member) in record.members().filter(|(_, member)| !is_kept(member)) {
                 volumes.entry(&member.digest).or_default().push((number, volume));
             }
@@ -77,23 +78,23 @@ impl<'a> Bringers<'a> {
                 relied.entry(&content.digest).or_insert((number, content.bundle.as_ref()));
             }
         }
-        Bringers { bundles, volumes, relied }
+        Providers { bundles, volumes, relied }
     }
 
     /// What would bring `digest`, for an image of `bundle`: of a blob in parts, all that are not here.
-    fn of(&self, digest: &Digest, bundle: Option<usize>) -> Vec<Bringer> {
+    fn of(&self, digest: &Digest, bundle: Option<usize>) -> Vec<Provider> {
         let named = |(at, number): &(usize, u32)| {
             let bundle = self.bundles.get(*at)?;
-            let missing = !bundle.at_hand.contains(number);
+            let missing = !bundle.available.contains(number);
             let what = format!("volume {number} of {} ({})", bundle.name, volume_file(&bundle.name, *number));
-            missing.then_some(Bringer { rank: (*at, *number), what, nothing: false })
+            missing.then_some(Provider { rank: (*at, *number), what, nothing: false })
         };
-        let missing: Vec<Bringer> = self.volumes.get(digest).into_iter().flatten().filter_map(named).collect();
+        let missing: Vec<Provider> = self.volumes.get(digest).into_iter().flatten().filter_map(named).collect();
         if !missing.is_empty() {
             return missing;
         }
         let (what, nothing) = self.beyond(digest, bundle);
-        vec![Bringer { rank: (usize::MAX, 0), what, nothing }]
+        vec![Provider { rank: (usize::MAX, 0), what, nothing }]
     }
 
     /// What brings content that is in no volume of the bundles known, and whether that is nothing.
@@ -120,7 +121,7 @@ impl<'a> Bringers<'a> {
             return ("it was not carried along, and the target does not have it".to_owned(), true);
         };
         let missing: Vec<String> =
-            (1..=bundle.volumes).filter(|number| !bundle.at_hand.contains(number)).map(|number| number.to_string()).collect();
+            (1..=bundle.volumes).filter(|number| !bundle.available.contains(number)).map(|number| number.to_string()).collect();
         let what = match (bundle.record.is_some(), missing.as_slice()) {
             (true, _) => return (format!("no volume of {} has it, and neither does the target", bundle.name), true),
             (false, []) => format!("what {} builds on; its .bundle.json says what that is", bundle.name),
@@ -134,14 +135,14 @@ impl<'a> Bringers<'a> {
     }
 
     /// Why an image is not delivered. If one piece of it can never come, it can never be complete.
-    pub(super) fn reason(&self, lacks: &[Lack], bundle: Option<usize>) -> Reason {
-        let mut by: BTreeMap<Bringer, Vec<&Digest>> = BTreeMap::new();
+    pub(super) fn reason(&self, lacks: &[MissingContent], bundle: Option<usize>) -> Reason {
+        let mut by: BTreeMap<Provider, Vec<&Digest>> = BTreeMap::new();
         for lack in lacks {
             for bringer in self.of(&lack.descriptor.digest, bundle) {
                 by.entry(bringer).or_default().push(&lack.descriptor.digest);
             }
         }
-        let part = |(Bringer { what, .. }, digests): (&Bringer, &Vec<&Digest>)| {
+        let part = |(Provider { what, .. }, digests): (&Provider, &Vec<&Digest>)| {
             let mut named: Vec<String> = digests.iter().take(MOST_NAMED).map(ToString::to_string).collect();
             if digests.len() > MOST_NAMED {
                 named.push(format!("and {} more", digests.len() - MOST_NAMED));
@@ -158,12 +159,12 @@ impl<'a> Bringers<'a> {
     }
 }
 
-fn records(bundles: &[Arrived]) -> impl Iterator<Item = (usize, &Bundle)> {
+fn records(bundles: &[ArrivedBundle]) -> impl Iterator<Item = (usize, &Bundle)> {
     bundles.iter().enumerate().filter_map(|(number, bundle)| Some((number, bundle.record.as_ref()?)))
 }
 
 /// What a file is called.
-pub(super) fn called(shelf: &Shelf, bundles: &[Arrived], origin: usize) -> String {
+pub(super) fn called(shelf: &BundleSource, bundles: &[ArrivedBundle], origin: usize) -> String {
     let Some(origin) = shelf.origin_of(origin) else { return String::new() };
     let path = origin.path.display();
     match origin.volume.and_then(|(bundle, number)| Some((bundles.get(bundle)?, number))) {
@@ -178,7 +179,7 @@ pub(super) struct Verdicts(Mutex<HashMap<usize, bool>>);
 
 impl Verdicts {
     /// Blocks, also while another thread reads a volume.
-    fn is_wrong(&self, shelf: &Shelf, bundles: &[Arrived], origin: usize) -> bool {
+    fn is_wrong(&self, shelf: &BundleSource, bundles: &[ArrivedBundle], origin: usize) -> bool {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         *known.entry(origin).or_insert_with(|| {
             let volume = shelf.origin_of(origin).and_then(|found| Some((found, found.volume?)));
@@ -195,17 +196,17 @@ impl Verdicts {
 /// parts, the volumes' own hashes tell which of them is wrong.
 pub(super) fn files(
     verdicts: &Verdicts,
-    shelf: &Shelf,
-    bundles: &[Arrived],
+    shelf: &BundleSource,
+    bundles: &[ArrivedBundle],
     damage: &[Damage],
     affected: &HashMap<Digest, BTreeSet<String>>,
 ) -> Vec<DamagedFile> {
     #[derive(Default)]
-    struct Found {
+    struct ProviderMatch {
         content: Vec<(Digest, String)>,
         images: BTreeSet<String>,
     }
-    let mut files: BTreeMap<usize, Found> = BTreeMap::new();
+    let mut files: BTreeMap<usize, ProviderMatch> = BTreeMap::new();
     for damage in damage {
         for origin in culprits(verdicts, shelf, bundles, &damage.origins) {
             let file = files.entry(origin).or_default();
@@ -213,9 +214,9 @@ pub(super) fn files(
             file.images.extend(affected.get(&damage.digest).into_iter().flatten().cloned());
         }
     }
-    let file = |(origin, Found { content, images }): (usize, Found)| DamagedFile {
+    let file = |(origin, ProviderMatch { content, images }): (usize, ProviderMatch)| DamagedFile {
         what: called(shelf, bundles, origin),
-        mended: content.iter().all(|(digest, _)| shelf.hand(&Descriptor::new("", digest.clone(), 0)) == Hand::Here),
+        mended: content.iter().all(|(digest, _)| shelf.hand(&Descriptor::new("", digest.clone(), 0)) == Availability::Here),
         content,
         images: images.into_iter().collect(),
         remedy: remedy(shelf, bundles, origin),
@@ -224,7 +225,7 @@ pub(super) fn files(
 }
 
 /// Of several volumes those whose hash is wrong; all, if that tells nothing.
-fn culprits(verdicts: &Verdicts, shelf: &Shelf, bundles: &[Arrived], origins: &[usize]) -> Vec<usize> {
+fn culprits(verdicts: &Verdicts, shelf: &BundleSource, bundles: &[ArrivedBundle], origins: &[usize]) -> Vec<usize> {
     if origins.len() < 2 {
         return origins.to_vec();
     }
@@ -232,15 +233,15 @@ fn culprits(verdicts: &Verdicts, shelf: &Shelf, bundles: &[Arrived], origins: &[
     if wrong.is_empty() { origins.to_vec() } else { wrong }
 }
 
-fn remedy(shelf: &Shelf, bundles: &[Arrived], origin: usize) -> Option<String> {
+fn remedy(shelf: &BundleSource, bundles: &[ArrivedBundle], origin: usize) -> Option<String> {
     let (bundle, number) = shelf.origin_of(origin)?.volume?;
     Some(repair(&bundles.get(bundle)?.name, number))
 }
 
 /// The failure of an image that lacks damaged content; it names the same files as [`files`]. Blocks, as that.
-pub(super) fn failure(verdicts: &Verdicts, shelf: &Shelf, bundles: &[Arrived], lacks: &[Lack]) -> Error {
+pub(super) fn failure(verdicts: &Verdicts, shelf: &BundleSource, bundles: &[ArrivedBundle], lacks: &[MissingContent]) -> Error {
     let damage = shelf.damage();
-    let of = |lack: &Lack| damage.iter().find(|damage| damage.digest == lack.descriptor.digest);
+    let of = |lack: &MissingContent| damage.iter().find(|damage| damage.digest == lack.descriptor.digest);
     let found: Vec<&Damage> = lacks.iter().filter(|lack| lack.damaged).filter_map(of).collect();
     let files: BTreeSet<usize> = found.iter().flat_map(|damage| culprits(verdicts, shelf, bundles, &damage.origins)).collect();
     let named: Vec<String> = files.iter().map(|origin| called(shelf, bundles, *origin)).collect();

@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
-use crate::bundle::read::{Hand, Shelf};
-use crate::content::{Choice, Descriptor, Digest, Links, ManifestKind, Place, Presence, absent_from, kind_of};
-use crate::copy::{self, Engine, Image};
+use crate::bundle::read::{Availability, BundleSource};
+use crate::content::{ChildChoice, Descriptor, Digest, Links, ManifestKind, Presence, Repository, absent_from, kind_of};
+use crate::copy::{self, CopyImage, Engine};
 use crate::{Kind, Result};
 
 /// Questions to the target for one image at once; the target's own concurrency limits those of all.
@@ -15,7 +15,7 @@ const AT_ONCE: usize = 16;
 
 /// A piece of an image that is not to be had.
 #[derive(Debug, Clone)]
-pub(super) struct Lack {
+pub(super) struct MissingContent {
     pub(super) descriptor: Descriptor,
     /// It is a manifest: what it leads to is not known.
     pub(super) manifest: bool,
@@ -25,9 +25,9 @@ pub(super) struct Lack {
 
 /// What an image is made of.
 #[derive(Debug, Default)]
-pub(super) struct Need {
+pub(super) struct ImageNeeds {
     /// What is neither at hand nor at the target.
-    pub(super) lacks: Vec<Lack>,
+    pub(super) lacks: Vec<MissingContent>,
     /// Configs and layers at hand.
     pub(super) blobs: Vec<Descriptor>,
     /// Everything, at hand or not.
@@ -35,25 +35,25 @@ pub(super) struct Need {
 }
 
 /// Who is asked.
-pub(super) struct Asker {
-    pub(super) shelf: Arc<Shelf>,
-    pub(super) target: copy::Target,
+pub(super) struct NeedsQuery {
+    pub(super) shelf: Arc<BundleSource>,
+    pub(super) target: copy::TargetEnds,
     pub(super) engine: Arc<Engine>,
     /// Where the bundles' bases say that content is, with the target's prefix.
-    pub(super) held: HashMap<Digest, Vec<Place>>,
+    pub(super) held: HashMap<Digest, Vec<Repository>>,
     /// Everything that volumes carry, here or not; none if that is not known.
     pub(super) carried: Option<HashSet<Digest>>,
     /// What the target was found not to have.
-    pub(super) absent: Mutex<HashSet<(Place, Digest)>>,
+    pub(super) absent: Mutex<HashSet<(Repository, Digest)>>,
 }
 
-impl Asker {
+impl NeedsQuery {
     /// Walks the graph of `image` from `root`, its referrers too.
     ///
     /// # Errors
     /// If the target cannot be asked, or a manifest is of a kind that is not carried.
-    pub(super) async fn need(&self, image: &Image, root: &Descriptor) -> Result<Need> {
-        let mut need = Need::default();
+    pub(super) async fn need(&self, image: &CopyImage, root: &Descriptor) -> Result<ImageNeeds> {
+        let mut need = ImageNeeds::default();
         let (mut seen, mut elsewhere): (HashSet<Digest>, Vec<Descriptor>) = (HashSet::new(), vec![]);
         // What the upstream did not have, no volume will bring.
         seen.extend(absent_from(root));
@@ -63,10 +63,10 @@ impl Asker {
                 continue;
             }
             match self.links(image, &node, node.digest == root.digest).await? {
-                Found::Manifest(links) => {
+                NodeContent::Manifest(links) => {
                     need.all.push((node.clone(), true));
                     let is_root = node.digest == root.digest;
-                    let chosen = if is_root { Choice::of(&links.manifests, &image.policy.platforms).kept } else { links.manifests };
+                    let chosen = if is_root { ChildChoice::of(&links.manifests, &image.policy.platforms).kept } else { links.manifests };
                     stack.extend(chosen);
                     // Lists may have more than was carried.
                     stack.extend(self.shelf.about(&image.from, &node.digest).into_iter().filter(|referrer| self.is_to_come(referrer)));
@@ -76,8 +76,8 @@ impl Asker {
                         }
                     }
                 }
-                Found::Blob => self.place(node, &mut need, &mut elsewhere),
-                Found::Nowhere { damaged } => need.lacks.push(Lack { descriptor: node, manifest: true, damaged }),
+                NodeContent::Blob => self.place(node, &mut need, &mut elsewhere),
+                NodeContent::Nowhere { damaged } => need.lacks.push(MissingContent { descriptor: node, manifest: true, damaged }),
             }
         }
         let asked = stream::iter(elsewhere).map(|blob| self.at_target(image, blob)).buffered(AT_ONCE);
@@ -87,48 +87,48 @@ impl Asker {
 
     /// Whether a referrer is here, or on its way.
     fn is_to_come(&self, referrer: &Descriptor) -> bool {
-        self.shelf.hand(referrer) != Hand::Absent || self.carried.as_ref().is_none_or(|carried| carried.contains(&referrer.digest))
+        self.shelf.hand(referrer) != Availability::Absent || self.carried.as_ref().is_none_or(|carried| carried.contains(&referrer.digest))
     }
 
     /// Sorts a blob: at hand, or to be asked for.
-    fn place(&self, blob: Descriptor, need: &mut Need, elsewhere: &mut Vec<Descriptor>) {
+    fn place(&self, blob: Descriptor, need: &mut ImageNeeds, elsewhere: &mut Vec<Descriptor>) {
         need.all.push((blob.clone(), false));
         match self.shelf.hand(&blob) {
-            Hand::Here => need.blobs.push(blob),
-            Hand::Damaged | Hand::Absent if self.engine.knows(&blob.digest) => {}
-            Hand::Damaged | Hand::Absent => elsewhere.push(blob),
+            Availability::Here => need.blobs.push(blob),
+            Availability::Damaged | Availability::Absent if self.engine.knows(&blob.digest) => {}
+            Availability::Damaged | Availability::Absent => elsewhere.push(blob),
         }
     }
 
     /// What a manifest refers to: read here, else at the target.
-    async fn links(&self, image: &Image, node: &Descriptor, is_root: bool) -> Result<Found> {
+    async fn links(&self, image: &CopyImage, node: &Descriptor, is_root: bool) -> Result<NodeContent> {
         let read = if is_root { self.shelf.read_root(&node.digest).await } else { self.shelf.read_manifest(&node.digest).await };
         let damaged = match read {
             Ok(Some(manifest)) => {
-                return manifest.links().map(|links| Found::Manifest(Box::new(links)));
+                return manifest.links().map(|links| NodeContent::Manifest(Box::new(links)));
             }
             Ok(None) => false,
-            Err(error) if error.kind() == Kind::Damaged && self.shelf.hand(node) == Hand::Damaged => true,
+            Err(error) if error.kind() == Kind::Damaged && self.shelf.hand(node) == Availability::Damaged => true,
             Err(error) => return Err(error),
         };
         // An index may list blobs (BuildKit's cache does).
-        if kind_of(&node.media_type) == ManifestKind::Opaque && !node.media_type.is_empty() && self.shelf.hand(node) == Hand::Here {
-            return Ok(Found::Blob);
+        if kind_of(&node.media_type) == ManifestKind::Opaque && !node.media_type.is_empty() && self.shelf.hand(node) == Availability::Here {
+            return Ok(NodeContent::Blob);
         }
         let place = match self.target.sink.holds_manifest(&image.to, node, &image.charge).await? {
-            Presence::Here => return Ok(Found::Manifest(Box::default())),
-            Presence::Absent => return Ok(Found::Nowhere { damaged }),
+            Presence::Here => return Ok(NodeContent::Manifest(Box::default())),
+            Presence::Absent => return Ok(NodeContent::Nowhere { damaged }),
             Presence::Incomplete => image.to.clone(),
             Presence::At(place) => place,
         };
         match self.target.source.manifest(&place, &node.digest, &image.charge).await? {
-            Some(manifest) => manifest.links().map(|links| Found::Manifest(Box::new(links))),
-            None => Ok(Found::Nowhere { damaged }),
+            Some(manifest) => manifest.links().map(|links| NodeContent::Manifest(Box::new(links))),
+            None => Ok(NodeContent::Nowhere { damaged }),
         }
     }
 
     /// Looks for a blob at the target: where it is needed, and where the bundle's base says that it is. What is found is told to the engine.
-    async fn at_target(&self, image: &Image, blob: Descriptor) -> Result<Option<Lack>> {
+    async fn at_target(&self, image: &CopyImage, blob: Descriptor) -> Result<Option<MissingContent>> {
         let places = std::iter::once(&image.to).chain(self.held.get(&blob.digest).into_iter().flatten());
         for place in places {
             let key = (place.clone(), blob.digest.clone());
@@ -152,13 +152,13 @@ impl Asker {
                 Err(error) => return Err(error),
             }
         }
-        let damaged = self.shelf.hand(&blob) == Hand::Damaged;
-        Ok(Some(Lack { descriptor: blob, manifest: false, damaged }))
+        let damaged = self.shelf.hand(&blob) == Availability::Damaged;
+        Ok(Some(MissingContent { descriptor: blob, manifest: false, damaged }))
     }
 }
 
 /// What a node of the graph turned out to be.
-enum Found {
+enum NodeContent {
     Manifest(Box<Links>),
     Blob,
     Nowhere { damaged: bool },

@@ -9,19 +9,19 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::kept;
-use super::lacks::{self, DamagedFile, Waiting};
-use super::need::Asker;
-use super::wanted::{Wanted, place_at};
-use super::witness::{Journal, Witness};
-use super::worker::Worker;
+use super::lacks::{self, DamagedFile, WaitingImages};
+use super::need::NeedsQuery;
+use super::wanted::{ImportImage, place_at};
+use super::witness::{Journal, RecordingSink};
+use super::worker::ImportWorker;
 use crate::bundle::evidence::Evidence;
 use crate::bundle::format::Bundle;
 use crate::bundle::preflight;
-use crate::bundle::read::{Arrived, Gathered, Shelf, Stage};
-use crate::config::Target;
-use crate::content::{Charge, Descriptor, Digest, Place, PlatformFilter, Presence};
-use crate::copy::{self, Engine, Options};
-use crate::report::{Event, Outcome, Reporter, Totals};
+use crate::bundle::read::{ArrivedBundle, BundleSource, GatheredContent, StagingArea};
+use crate::config::TargetConfig;
+use crate::content::{Descriptor, Digest, PlatformFilter, Presence, Repository, RequestContext};
+use crate::copy::{self, CopyOptions, Engine};
+use crate::report::{Event, ImageOutcome, Reporter, Totals};
 use crate::{Error, Result};
 
 /// How long transfers under way may go on after an interrupt: as long as a sync's.
@@ -45,11 +45,11 @@ pub struct ImportOptions {
 
 /// An import, of what is at hand into one target.
 pub struct Import {
-    shelf: Arc<Shelf>,
-    bundles: Vec<Arrived>,
-    wanted: Vec<Wanted>,
-    target: Target,
-    stage: Option<Stage>,
+    shelf: Arc<BundleSource>,
+    bundles: Vec<ArrivedBundle>,
+    wanted: Vec<ImportImage>,
+    target: TargetConfig,
+    stage: Option<StagingArea>,
     options: ImportOptions,
     reporter: Arc<dyn Reporter>,
     stop: CancellationToken,
@@ -57,15 +57,15 @@ pub struct Import {
 
 /// What came of an import.
 #[derive(Debug)]
-pub struct Imported {
+pub struct ImportSummary {
     /// A row for each image, in the order of their bundles.
-    pub rows: Vec<Outcome>,
+    pub rows: Vec<ImageOutcome>,
     /// Their sums.
     pub totals: Totals,
     /// Files with damaged content.
     pub damaged: Vec<DamagedFile>,
     /// What parked images wait for.
-    pub waiting: Vec<Waiting>,
+    pub waiting: Vec<WaitingImages>,
     /// What was put where, if that was asked for.
     pub evidence: Option<Evidence>,
 }
@@ -73,21 +73,21 @@ pub struct Imported {
 impl Import {
     /// An import of `gathered` into `target`; what must outlive a volume is kept in `stage`.
     pub fn new(
-        gathered: Gathered,
-        target: Target,
-        stage: Option<Stage>,
+        gathered: GatheredContent,
+        target: TargetConfig,
+        stage: Option<StagingArea>,
         options: ImportOptions,
         reporter: Arc<dyn Reporter>,
         stop: CancellationToken,
     ) -> Self {
         let shelf = Arc::new(gathered.shelf);
-        let wanted = gathered.entries.into_iter().map(|entry| Wanted::new(entry, &shelf, &target, &options.platforms)).collect();
+        let wanted = gathered.entries.into_iter().map(|entry| ImportImage::new(entry, &shelf, &target, &options.platforms)).collect();
         Import { shelf, bundles: gathered.bundles, wanted, target, stage, options, reporter, stop }
     }
 
     /// Looks at the target before the first byte moves: whether it can be reached, what it has, whether it takes what is to be put there, and
     /// whether there is room. Everything that stands in the way, each once; nothing has been written then.
-    pub async fn preflight(&mut self, ends: &copy::Target) -> Vec<Error> {
+    pub async fn preflight(&mut self, ends: &copy::TargetEnds) -> Vec<Error> {
         let engine = self.engine(ends.clone());
         let mut problems = vec![];
         // One first: a target that does not answer is asked once, not once an image.
@@ -112,8 +112,8 @@ impl Import {
     }
 
     /// Repositories that would refuse what is to be put there.
-    async fn unwritable(&self, ends: &copy::Target) -> Vec<Error> {
-        let mut places: BTreeMap<&Place, &Charge> = BTreeMap::new();
+    async fn unwritable(&self, ends: &copy::TargetEnds) -> Vec<Error> {
+        let mut places: BTreeMap<&Repository, &RequestContext> = BTreeMap::new();
         for wanted in self.wanted.iter().filter(|wanted| wanted.survey.is_some()) {
             places.entry(&wanted.image.to).or_insert(&wanted.image.charge);
         }
@@ -122,10 +122,10 @@ impl Import {
     }
 
     /// What is about to be written to disks of this machine.
-    async fn needs(&self, ends: &copy::Target) -> Result<Vec<preflight::Need>> {
+    async fn needs(&self, ends: &copy::TargetEnds) -> Result<Vec<preflight::SpaceNeed>> {
         let mut needs = vec![];
-        if let Target::Layout { path } = &self.target {
-            let (place, charge) = (Place::new(""), Charge::new(self.target.to_string()));
+        if let TargetConfig::Layout { path } = &self.target {
+            let (place, charge) = (Repository::new(""), RequestContext::new(self.target.to_string()));
             let mut bytes: u64 = 0;
             for (digest, size) in self.shelf.content() {
                 let blob = Descriptor::new("", digest.clone(), size);
@@ -133,40 +133,51 @@ impl Import {
                     bytes = bytes.saturating_add(size);
                 }
             }
-            needs.push(preflight::Need { what: "the target", folder: path.clone(), bytes });
+            needs.push(preflight::SpaceNeed { what: "the target", folder: path.clone(), bytes });
         }
         if let Some(stage) = &self.stage {
             let bytes = kept::parts(&self.shelf, &self.bundles)
                 .filter(|part| !part.is_kept(stage))
                 .fold(0u64, |all, part| all.saturating_add(part.piece.len));
-            needs.push(preflight::Need { what: "parts of blobs that are not complete yet", folder: stage.folder().to_owned(), bytes });
+            needs.push(preflight::SpaceNeed { what: "parts of blobs that are not complete yet", folder: stage.folder().to_owned(), bytes });
         }
         Ok(needs)
     }
 
-    fn engine(&self, ends: copy::Target) -> Arc<Engine> {
-        Engine::new(ends, Arc::clone(&self.reporter), Options { recheck: self.options.recheck, ..Options::default() }, self.stop.clone())
+    fn engine(&self, ends: copy::TargetEnds) -> Arc<Engine> {
+        Engine::new(
+            ends,
+            Arc::clone(&self.reporter),
+            CopyOptions { recheck: self.options.recheck, ..CopyOptions::default() },
+            self.stop.clone(),
+        )
     }
 
     /// Imports everything into the target whose ends these are. When the import is told to stop nothing new is begun, and what is under way has
     /// 10 seconds.
-    pub async fn run(mut self, ends: copy::Target, journal: Option<Journal>) -> Imported {
+    pub async fn run(mut self, ends: copy::TargetEnds, journal: Option<Journal>) -> ImportSummary {
         // Before anything is added to it.
         let earlier = journal.as_ref().filter(|_| self.options.evidence).map(Journal::read).unwrap_or_default();
-        let wanted: Vec<Arc<Wanted>> = std::mem::take(&mut self.wanted).into_iter().map(Arc::new).collect();
+        let wanted: Vec<Arc<ImportImage>> = std::mem::take(&mut self.wanted).into_iter().map(Arc::new).collect();
         self.reporter.event(&Event::Wanted { upstream: UPSTREAM, images: wanted.len() });
         let bundles = Arc::new(std::mem::take(&mut self.bundles));
         let label = {
             let (shelf, bundles) = (Arc::clone(&self.shelf), Arc::clone(&bundles));
             move |origin| lacks::called(&shelf, &bundles, origin)
         };
-        let witness = Arc::new(Witness::new(Arc::clone(&ends.sink), Arc::clone(&self.shelf), label, journal));
-        let watched = copy::Target { sink: Arc::clone(&witness) as _, source: Arc::clone(&ends.source) };
+        let witness = Arc::new(RecordingSink::new(Arc::clone(&ends.sink), Arc::clone(&self.shelf), label, journal));
+        let watched = copy::TargetEnds { sink: Arc::clone(&witness) as _, source: Arc::clone(&ends.source) };
         let engine = self.engine(watched.clone());
         let held = held(&bundles, &self.target);
-        let asker =
-            Asker { shelf: Arc::clone(&self.shelf), target: watched, engine, held, carried: carried(&bundles), absent: Mutex::default() };
-        let worker = Worker::new(
+        let asker = NeedsQuery {
+            shelf: Arc::clone(&self.shelf),
+            target: watched,
+            engine,
+            held,
+            carried: carried(&bundles),
+            absent: Mutex::default(),
+        };
+        let worker = ImportWorker::new(
             asker,
             bundles,
             self.target.clone(),
@@ -193,16 +204,16 @@ impl Import {
 }
 
 /// Everything that the bundles' volumes carry; none, if that is not known of one of them.
-fn carried(bundles: &[Arrived]) -> Option<HashSet<Digest>> {
+fn carried(bundles: &[ArrivedBundle]) -> Option<HashSet<Digest>> {
     let records: Option<Vec<&Bundle>> = bundles.iter().map(|bundle| bundle.record.as_ref()).collect();
     Some(records?.into_iter().flat_map(Bundle::members).map(|(_, member)| member.digest.clone()).collect())
 }
 
 /// Where bundles' bases say that content is, as the target knows its repositories.
-fn held(bundles: &[Arrived], target: &Target) -> HashMap<Digest, Vec<Place>> {
+fn held(bundles: &[ArrivedBundle], target: &TargetConfig) -> HashMap<Digest, Vec<Repository>> {
     let relied = bundles.iter().filter_map(|bundle| bundle.record.as_ref()).flat_map(|record| &record.base.content);
     let places = |names: &[String]| names.iter().filter_map(|name| place_at(target, name).ok()).collect::<Vec<_>>();
-    let mut held: HashMap<Digest, Vec<Place>> = HashMap::new();
+    let mut held: HashMap<Digest, Vec<Repository>> = HashMap::new();
     for content in relied {
         held.entry(content.digest.clone()).or_default().extend(places(&content.held));
     }

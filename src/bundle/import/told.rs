@@ -3,24 +3,24 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::wanted::Wanted;
-use super::witness::{Earlier, How, Put, Witness};
-use super::worker::Worker;
-use crate::bundle::evidence::{Evidence, Row, RowKind};
-use crate::config::Target;
-use crate::report::{Outcome, Status};
+use super::wanted::ImportImage;
+use super::witness::{Arrival, ArrivalWay, Earlier, RecordingSink};
+use super::worker::ImportWorker;
+use crate::bundle::evidence::{Evidence, EvidenceKind, EvidenceRow};
+use crate::config::TargetConfig;
+use crate::report::{ImageOutcome, Status};
 
 /// What put it there.
 const BY: &str = concat!("larder ", env!("CARGO_PKG_VERSION"));
 
-impl Worker {
+impl ImportWorker {
     /// A row for everything that the images which are there now are made of. What was hashed in this import is told by `witness`, what was
     /// in earlier ones by the journal.
     pub(super) async fn evidence(
         &self,
-        wanted: &[Arc<Wanted>],
-        rows: &BTreeMap<usize, Outcome>,
-        witness: &Witness,
+        wanted: &[Arc<ImportImage>],
+        rows: &BTreeMap<usize, ImageOutcome>,
+        witness: &RecordingSink,
         earlier: &Earlier,
     ) -> Evidence {
         let mut told = vec![];
@@ -37,34 +37,34 @@ impl Worker {
                 let put = witness.puts().get(&(place.clone(), descriptor.digest.clone())).cloned();
                 let before = earlier.get(&(place.to_string(), descriptor.digest.clone())).cloned();
                 let put = match put {
-                    Some(put) if put.how == How::Written => Some(put),
+                    Some(put) if put.how == ArrivalWay::Written => Some(put),
                     put => before.or(put),
                 };
-                let put = put.unwrap_or(Put {
+                let put = put.unwrap_or(Arrival {
                     digest: descriptor.digest.clone(),
                     place: place.to_string(),
-                    how: How::Present,
+                    how: ArrivalWay::Present,
                     hashed: None,
                     from: None,
                 });
-                told.push(Row {
+                told.push(EvidenceRow {
                     target: self.target.to_string(),
                     repository: below(&self.target, place.as_str()).to_owned(),
                     kind: if image {
-                        RowKind::Image
+                        EvidenceKind::Image
                     } else if is_manifest {
-                        RowKind::Manifest
+                        EvidenceKind::Manifest
                     } else {
-                        RowKind::Blob
+                        EvidenceKind::Blob
                     },
                     reference: if image { wanted.image.publish.as_str().to_owned() } else { String::new() },
                     digest: descriptor.digest.to_string(),
                     size: descriptor.size,
                     source: if image { wanted.image.name.to_string() } else { String::new() },
                     how: match put.how {
-                        How::Written => "written",
-                        How::Mounted => "mounted",
-                        How::Present => "present",
+                        ArrivalWay::Written => "written",
+                        ArrivalWay::Mounted => "mounted",
+                        ArrivalWay::Present => "present",
                     }
                     .to_owned(),
                     hashed: put.hashed.unwrap_or_default(),
@@ -78,9 +78,9 @@ impl Worker {
 }
 
 /// A repository below the target's prefix.
-fn below<'p>(target: &Target, place: &'p str) -> &'p str {
+fn below<'p>(target: &TargetConfig, place: &'p str) -> &'p str {
     match target {
-        Target::Registry { prefix, .. } if !prefix.is_empty() => {
+        TargetConfig::Registry { prefix, .. } if !prefix.is_empty() => {
             place.strip_prefix(prefix.as_str()).and_then(|rest| rest.strip_prefix('/')).unwrap_or(place)
         }
         _ => place,

@@ -4,41 +4,43 @@ use std::sync::Arc;
 
 use crate::Error;
 use crate::Result;
-use crate::bundle::read::{Entry, Shelf};
-use crate::config::Target;
-use crate::content::{ABSENT, Charge, Descriptor, Digest, IndexMode, Place, PlatformFilter, Policy, Recheck, Referrers, SPARSE};
-use crate::copy::{Delivered, Engine, Image, Next, Survey};
+use crate::bundle::read::{BundleSource, NamedImage};
+use crate::config::TargetConfig;
+use crate::content::{
+    ABSENT, Descriptor, Digest, IndexMode, PlatformFilter, Policy, Recheck, Referrers, Repository, RequestContext, SPARSE,
+};
+use crate::copy::{Comparison, CopyImage, CopyOutcome, Engine, NextStep};
 use crate::name::{Reference, check_path, check_repository};
-use crate::report::{Outcome, Status};
+use crate::report::{ImageOutcome, Status};
 
 /// An image to be imported.
-pub(super) struct Wanted {
-    pub(super) image: Image,
+pub(super) struct ImportImage {
+    pub(super) image: CopyImage,
     pub(super) root: Descriptor,
     pub(super) bundle: Option<usize>,
     /// Other bundles that have the same image.
     pub(super) also: Vec<usize>,
     /// Its name at the target.
     pub(super) title: String,
-    pub(super) row: Outcome,
+    pub(super) row: ImageOutcome,
     /// What is delivered instead if the target does not have all of it: what is there, with a note.
     part: Option<(Policy, String)>,
     /// What the target said, unless nothing is to be done.
-    pub(super) survey: Option<Survey>,
+    pub(super) survey: Option<Comparison>,
 }
 
 /// A bundle's repository at the target: below its prefix, and with a host's port as registries can have it.
-pub(super) fn place_at(target: &Target, repository: &str) -> Result<Place, String> {
+pub(super) fn place_at(target: &TargetConfig, repository: &str) -> Result<Repository, String> {
     match target {
-        Target::Layout { .. } => {
+        TargetConfig::Layout { .. } => {
             check_repository(repository).map_err(|why| format!("`{repository}`: {why}"))?;
-            Ok(Place::new(repository))
+            Ok(Repository::new(repository))
         }
-        Target::Registry { prefix, .. } => {
+        TargetConfig::Registry { prefix, .. } => {
             let path = repository.replace(':', "_");
             let path = if prefix.is_empty() { path } else { format!("{prefix}/{path}") };
             check_path(&path).map_err(|why| format!("`{path}`: {why}"))?;
-            Ok(Place::new(path))
+            Ok(Repository::new(path))
         }
     }
 }
@@ -51,18 +53,18 @@ fn is_of(reference: &Reference, content: &Digest) -> Result<(), String> {
     }
 }
 
-impl Wanted {
+impl ImportImage {
     /// `asked` are the platforms to bring; none: all.
-    pub(super) fn new(entry: Entry, shelf: &Arc<Shelf>, target: &Target, asked: &[PlatformFilter]) -> Self {
+    pub(super) fn new(entry: NamedImage, shelf: &Arc<BundleSource>, target: &TargetConfig, asked: &[PlatformFilter]) -> Self {
         let source = entry.source();
         let place = place_at(target, entry.place.as_str());
         let suffix = entry.reference.suffix();
         let to = place.as_ref().map_or_else(|_| entry.place.clone(), Clone::clone);
         let title = match target {
-            Target::Registry { host, .. } => format!("{host}/{to}{suffix}"),
-            Target::Layout { .. } => format!("{to}{suffix}"),
+            TargetConfig::Registry { host, .. } => format!("{host}/{to}{suffix}"),
+            TargetConfig::Layout { .. } => format!("{to}{suffix}"),
         };
-        let mut row = Outcome::new(&source, &title, &entry.file, entry.line);
+        let mut row = ImageOutcome::new(&source, &title, &entry.file, entry.line);
         row.notes.extend(entry.note.clone());
         let place = place.and_then(|_| is_of(&entry.reference, &entry.entry.descriptor.digest));
         if let Err(why) = place {
@@ -84,19 +86,19 @@ impl Wanted {
             let policy = Policy { platforms: present.platforms, index: cut, ..policy.clone() };
             (policy, format!("{}: {}", entry.file, present.note))
         });
-        let image = Image {
+        let image = CopyImage {
             name: source.as_str().into(),
             upstream: Arc::clone(shelf) as _,
             from: entry.place,
             wanted: Reference::Digest(root.digest.clone()),
             to,
             publish: entry.reference,
-            charge: Charge::new(source),
+            charge: RequestContext::new(source),
             immutable: false,
             policy: Arc::new(policy),
             resolved: None,
         };
-        Wanted { image, root, bundle: entry.bundle, also: entry.also, title, row, part, survey: None }
+        ImportImage { image, root, bundle: entry.bundle, also: entry.also, title, row, part, survey: None }
     }
 
     /// Asks the target whether it has the image.
@@ -105,8 +107,8 @@ impl Wanted {
             return Ok(());
         }
         match engine.survey(&self.image).await? {
-            Next::Nothing(delivered) => self.row = delivered_row(&self.row, delivered),
-            Next::Bring(survey) => match self.part.take() {
+            NextStep::Nothing(delivered) => self.row = delivered_row(&self.row, delivered),
+            NextStep::Bring(survey) => match self.part.take() {
                 None => self.survey = Some(*survey),
                 Some((policy, note)) => {
                     self.image.policy = Arc::new(policy);
@@ -120,8 +122,8 @@ impl Wanted {
 }
 
 /// The row of an image that the target has.
-pub(super) fn delivered_row(row: &Outcome, delivered: Delivered) -> Outcome {
-    Outcome {
+pub(super) fn delivered_row(row: &ImageOutcome, delivered: CopyOutcome) -> ImageOutcome {
+    ImageOutcome {
         status: delivered.status,
         digest: Some(delivered.digest),
         source_digest: delivered.source_digest,

@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::bundle::read::Shelf;
-use crate::content::{Charge, Descriptor, Digest, Manifest, OpenBlob, Place, Presence, Publication, Sink};
+use crate::bundle::read::BundleSource;
+use crate::content::{Descriptor, Digest, Manifest, OpenBlob, Presence, Publication, Repository, RequestContext, Sink};
 use crate::name::Reference;
 use crate::resume::JsonLines;
 use crate::{Error, Kind, Result, Side};
@@ -17,7 +17,7 @@ use crate::{Error, Kind, Result, Side};
 /// How content came to be where it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum How {
+pub enum ArrivalWay {
     /// Its bytes were hashed and written.
     Written,
     /// The target linked it from another of its repositories.
@@ -28,13 +28,13 @@ pub enum How {
 
 /// Something that was put into a repository.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Put {
+pub struct Arrival {
     /// What.
     pub digest: Digest,
     /// Where, with the target's prefix.
     pub place: String,
     /// How it came there.
-    pub how: How,
+    pub how: ArrivalWay,
     /// When its bytes were hashed (RFC 3339); none if they were not.
     pub hashed: Option<String>,
     /// The file that the bytes were read from: a volume, a folder or an archive.
@@ -47,19 +47,19 @@ const MOST_BYTES: u64 = 32 * 1024 * 1024;
 /// What earlier imports have put into a target: a line each, so that the evidence of an import that was interrupted is whole.
 #[derive(Debug)]
 pub struct Journal {
-    lines: JsonLines<Line>,
+    lines: JsonLines<EvidenceJournalLine>,
     target: String,
 }
 
 /// What earlier imports have put, by place and content.
-pub(super) type Earlier = HashMap<(String, Digest), Put>;
+pub(super) type Earlier = HashMap<(String, Digest), Arrival>;
 
 /// A line of the journal.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Line {
+struct EvidenceJournalLine {
     target: String,
     #[serde(flatten)]
-    put: Put,
+    put: Arrival,
 }
 
 impl Journal {
@@ -73,7 +73,7 @@ impl Journal {
         let lines = JsonLines::new(&folder, "journal.jsonl");
         let failed = |error: std::io::Error| Error::io("open state", &lines.path(), &error);
         if lines.read().map_err(failed)?.bytes > MOST_BYTES {
-            lines.rewrite(|mut all: Vec<Line>| all.split_off(all.len() / 2)).map_err(failed)?;
+            lines.rewrite(|mut all: Vec<EvidenceJournalLine>| all.split_off(all.len() / 2)).map_err(failed)?;
         }
         Ok(Journal { lines, target })
     }
@@ -85,43 +85,43 @@ impl Journal {
         ours.map(|line| ((line.put.place.clone(), line.put.digest.clone()), line.put)).collect()
     }
 
-    fn write(&self, put: &Put) {
+    fn write(&self, put: &Arrival) {
         // A line that is lost costs a time in the evidence.
-        if let Err(error) = self.lines.append(&Line { target: self.target.clone(), put: put.clone() }) {
+        if let Err(error) = self.lines.append(&EvidenceJournalLine { target: self.target.clone(), put: put.clone() }) {
             tracing::debug!(%error, "could not write down what was put");
         }
     }
 }
 
 /// The target's sink, watched. Forwards every call: a method that a sink gets must be forwarded here too.
-pub(super) struct Witness {
+pub(super) struct RecordingSink {
     inner: Arc<dyn Sink>,
-    shelf: Arc<Shelf>,
+    shelf: Arc<BundleSource>,
     /// What files are called in the evidence.
     label: Box<dyn Fn(usize) -> String + Send + Sync>,
     journal: Option<Journal>,
-    puts: Mutex<HashMap<(Place, Digest), Put>>,
+    puts: Mutex<HashMap<(Repository, Digest), Arrival>>,
 }
 
-impl Witness {
+impl RecordingSink {
     pub(super) fn new(
         inner: Arc<dyn Sink>,
-        shelf: Arc<Shelf>,
+        shelf: Arc<BundleSource>,
         label: impl Fn(usize) -> String + Send + Sync + 'static,
         journal: Option<Journal>,
     ) -> Self {
-        Witness { inner, shelf, label: Box::new(label), journal, puts: Mutex::default() }
+        RecordingSink { inner, shelf, label: Box::new(label), journal, puts: Mutex::default() }
     }
 
     /// What was put through it.
-    pub(super) fn puts(&self) -> MutexGuard<'_, HashMap<(Place, Digest), Put>> {
+    pub(super) fn puts(&self) -> MutexGuard<'_, HashMap<(Repository, Digest), Arrival>> {
         self.puts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn note(&self, place: &Place, digest: &Digest, how: How, from: Option<String>) {
-        let hashed = (how == How::Written).then(|| Timestamp::now().to_string());
-        let put = Put { digest: digest.clone(), place: place.to_string(), how, hashed, from };
-        if let Some(journal) = self.journal.as_ref().filter(|_| how != How::Present) {
+    fn note(&self, place: &Repository, digest: &Digest, how: ArrivalWay, from: Option<String>) {
+        let hashed = (how == ArrivalWay::Written).then(|| Timestamp::now().to_string());
+        let put = Arrival { digest: digest.clone(), place: place.to_string(), how, hashed, from };
+        if let Some(journal) = self.journal.as_ref().filter(|_| how != ArrivalWay::Present) {
             journal.write(&put);
         }
         // What was written is not forgotten because it is met again.
@@ -135,27 +135,27 @@ impl Witness {
 }
 
 #[async_trait]
-impl Sink for Witness {
-    async fn published(&self, place: &Place, reference: &Reference, charge: &Charge) -> Result<Option<Descriptor>> {
+impl Sink for RecordingSink {
+    async fn published(&self, place: &Repository, reference: &Reference, charge: &RequestContext) -> Result<Option<Descriptor>> {
         self.inner.published(place, reference, charge).await
     }
 
-    async fn admits(&self, place: &Place, charge: &Charge) -> Result<()> {
+    async fn admits(&self, place: &Repository, charge: &RequestContext) -> Result<()> {
         self.inner.admits(place, charge).await
     }
 
-    async fn holds_blob(&self, place: &Place, blob: &Descriptor, charge: &Charge) -> Result<Presence> {
+    async fn holds_blob(&self, place: &Repository, blob: &Descriptor, charge: &RequestContext) -> Result<Presence> {
         self.inner.holds_blob(place, blob, charge).await
     }
 
-    async fn holds_manifest(&self, place: &Place, manifest: &Descriptor, charge: &Charge) -> Result<Presence> {
+    async fn holds_manifest(&self, place: &Repository, manifest: &Descriptor, charge: &RequestContext) -> Result<Presence> {
         self.inner.holds_manifest(place, manifest, charge).await
     }
 
-    async fn link(&self, from: &Place, to: &Place, blob: &Descriptor, charge: &Charge) -> Result<bool> {
+    async fn link(&self, from: &Repository, to: &Repository, blob: &Descriptor, charge: &RequestContext) -> Result<bool> {
         let linked = self.inner.link(from, to, blob, charge).await?;
         if linked {
-            let how = if self.inner.shares_blobs() { How::Present } else { How::Mounted };
+            let how = if self.inner.shares_blobs() { ArrivalWay::Present } else { ArrivalWay::Mounted };
             self.note(to, &blob.digest, how, None);
         }
         Ok(linked)
@@ -165,16 +165,16 @@ impl Sink for Witness {
         self.inner.shares_blobs()
     }
 
-    async fn write_blob(&self, place: &Place, blob: &Descriptor, open: &dyn OpenBlob, charge: &Charge) -> Result<()> {
+    async fn write_blob(&self, place: &Repository, blob: &Descriptor, open: &dyn OpenBlob, charge: &RequestContext) -> Result<()> {
         let (copy, opened) = (self.shelf.current(&blob.digest), self.shelf.opened(&blob.digest));
         let written = self.inner.write_blob(place, blob, open, charge).await;
         // Where mounting is refused, a blob may be read from another repository of the target.
         let read_here = self.shelf.opened(&blob.digest) > opened;
         match &written {
-            Ok(()) => self.note(place, &blob.digest, How::Written, if read_here { self.from(&blob.digest) } else { None }),
+            Ok(()) => self.note(place, &blob.digest, ArrivalWay::Written, if read_here { self.from(&blob.digest) } else { None }),
             Err(error) if error.kind() == Kind::Damaged && error.side() != Side::Target && read_here => {
                 if let Some(copy) = copy {
-                    self.shelf.spoil(&blob.digest, copy, error.message());
+                    self.shelf.mark_damaged(&blob.digest, copy, error.message());
                 }
             }
             Err(_) => {}
@@ -182,9 +182,9 @@ impl Sink for Witness {
         written
     }
 
-    async fn put_manifest(&self, place: &Place, manifest: &Manifest, charge: &Charge) -> Result<()> {
+    async fn put_manifest(&self, place: &Repository, manifest: &Manifest, charge: &RequestContext) -> Result<()> {
         self.inner.put_manifest(place, manifest, charge).await?;
-        self.note(place, &manifest.digest, How::Written, self.from(&manifest.digest));
+        self.note(place, &manifest.digest, ArrivalWay::Written, self.from(&manifest.digest));
         Ok(())
     }
 
@@ -192,29 +192,29 @@ impl Sink for Witness {
         self.inner.accept_without(root, absent);
     }
 
-    async fn publish(&self, publication: &Publication, charge: &Charge) -> Result<()> {
+    async fn publish(&self, publication: &Publication, charge: &RequestContext) -> Result<()> {
         self.inner.publish(publication, charge).await?;
         let digest = &publication.manifest.digest;
-        self.note(&publication.place, digest, How::Written, self.from(digest));
+        self.note(&publication.place, digest, ArrivalWay::Written, self.from(digest));
         Ok(())
     }
 
-    async fn confirm(&self, publication: &Publication, always: bool, charge: &Charge) -> Result<()> {
+    async fn confirm(&self, publication: &Publication, always: bool, charge: &RequestContext) -> Result<()> {
         self.inner.confirm(publication, always, charge).await
     }
 
-    async fn attach(&self, place: &Place, subject: &Digest, referrers: &[Manifest], charge: &Charge) -> Result<()> {
+    async fn attach(&self, place: &Repository, subject: &Digest, referrers: &[Manifest], charge: &RequestContext) -> Result<()> {
         self.inner.attach(place, subject, referrers, charge).await?;
         for referrer in referrers {
-            self.note(place, &referrer.digest, How::Written, self.from(&referrer.digest));
+            self.note(place, &referrer.digest, ArrivalWay::Written, self.from(&referrer.digest));
         }
         Ok(())
     }
 
-    async fn attach_tagged(&self, publication: &Publication, subject: &Digest, charge: &Charge) -> Result<()> {
+    async fn attach_tagged(&self, publication: &Publication, subject: &Digest, charge: &RequestContext) -> Result<()> {
         self.inner.attach_tagged(publication, subject, charge).await?;
         let digest = &publication.manifest.digest;
-        self.note(&publication.place, digest, How::Written, self.from(digest));
+        self.note(&publication.place, digest, ArrivalWay::Written, self.from(digest));
         Ok(())
     }
 

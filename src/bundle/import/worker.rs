@@ -8,16 +8,16 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::lacks::{self, Bringer, Bringers, Reason, Verdicts, Waiting};
-use super::need::{Asker, Lack, Need};
-use super::run::{Imported, UPSTREAM};
-use super::wanted::{Wanted, delivered_row};
-use super::witness::{Earlier, Witness};
-use crate::bundle::read::{Arrived, Shelf, Stage, blocking};
-use crate::config::Target;
+use super::lacks::{self, Provider, Providers, Reason, Verdicts, WaitingImages};
+use super::need::{ImageNeeds, MissingContent, NeedsQuery};
+use super::run::{ImportSummary, UPSTREAM};
+use super::wanted::{ImportImage, delivered_row};
+use super::witness::{Earlier, RecordingSink};
+use crate::bundle::read::{ArrivedBundle, BundleSource, StagingArea, blocking};
+use crate::config::TargetConfig;
 use crate::content::Digest;
-use crate::copy::{Delivered, Engine, Survey};
-use crate::report::{Event, Outcome, Reporter, Totals};
+use crate::copy::{Comparison, CopyOutcome, Engine};
+use crate::report::{Event, ImageOutcome, Reporter, Totals};
 use crate::{Error, Kind, Result, Side, internal};
 
 /// Blobs of one incomplete image that are brought at once. Requests are limited by the target's own concurrency.
@@ -28,33 +28,33 @@ const SAVE_AGAIN: &str =
     "save it again with these (docker save --platform P, ctr images export --platform P), or choose with --platform what it has";
 
 /// What became of an image.
-enum End {
-    Delivered(Delivered),
-    Lacking(Vec<Lack>),
+enum ImportEnd {
+    Delivered(CopyOutcome),
+    Lacking(Vec<MissingContent>),
 }
 
 /// What the images of an import share.
-pub(super) struct Worker {
+pub(super) struct ImportWorker {
     pub(super) engine: Arc<Engine>,
-    pub(super) asker: Asker,
-    pub(super) shelf: Arc<Shelf>,
-    pub(super) bundles: Arc<Vec<Arrived>>,
-    pub(super) target: Target,
-    pub(super) stage: Option<Stage>,
+    pub(super) asker: NeedsQuery,
+    pub(super) shelf: Arc<BundleSource>,
+    pub(super) bundles: Arc<Vec<ArrivedBundle>>,
+    pub(super) target: TargetConfig,
+    pub(super) stage: Option<StagingArea>,
     reporter: Arc<dyn Reporter>,
     stop: CancellationToken,
     slots: Semaphore,
     verdicts: Arc<Verdicts>,
-    done: Mutex<Done>,
+    done: Mutex<ImportDone>,
 }
 
 /// What is done.
 #[derive(Default)]
-pub(super) struct Done {
-    rows: BTreeMap<usize, Outcome>,
+pub(super) struct ImportDone {
+    rows: BTreeMap<usize, ImageOutcome>,
     written: u64,
     /// What parked images wait for.
-    waiting: BTreeMap<Bringer, Vec<String>>,
+    waiting: BTreeMap<Provider, Vec<String>>,
     /// Content that images lack.
     pub(super) lacking: BTreeSet<Digest>,
     /// Bundles of whose images manifests are missing: what the others at hand are for is not known.
@@ -63,18 +63,18 @@ pub(super) struct Done {
     affected: HashMap<Digest, BTreeSet<String>>,
 }
 
-impl Worker {
+impl ImportWorker {
     pub(super) fn new(
-        asker: Asker,
-        bundles: Arc<Vec<Arrived>>,
-        target: Target,
-        stage: Option<Stage>,
+        asker: NeedsQuery,
+        bundles: Arc<Vec<ArrivedBundle>>,
+        target: TargetConfig,
+        stage: Option<StagingArea>,
         reporter: Arc<dyn Reporter>,
         stop: CancellationToken,
         at_once: usize,
     ) -> Arc<Self> {
         let (engine, shelf) = (Arc::clone(&asker.engine), Arc::clone(&asker.shelf));
-        Arc::new(Worker {
+        Arc::new(ImportWorker {
             engine,
             asker,
             shelf,
@@ -90,7 +90,7 @@ impl Worker {
     }
 
     /// Brings one image, and reports what became of it.
-    pub(super) async fn import(self: Arc<Self>, order: usize, wanted: Arc<Wanted>) {
+    pub(super) async fn import(self: Arc<Self>, order: usize, wanted: Arc<ImportImage>) {
         let Some(survey) = wanted.survey.clone() else {
             return self.finish(order, &wanted, wanted.row.clone());
         };
@@ -102,18 +102,18 @@ impl Worker {
         let started = Instant::now();
         let ended = internal::caught("import image", self.one(&wanted, survey)).await.and_then(|ended| ended);
         let tally = &wanted.image.charge.tally;
-        let row = Outcome {
+        let row = ImageOutcome {
             bytes: tally.bytes_read(),
             seconds: (started.elapsed().as_secs_f64() * 1000.0).round() / 1000.0,
             ..wanted.row.clone()
         };
         let row = match ended {
-            Ok(End::Delivered(delivered)) => delivered_row(&row, delivered),
-            Ok(End::Lacking(lacks)) => self.lacking(&wanted, row, lacks).await,
+            Ok(ImportEnd::Delivered(delivered)) => delivered_row(&row, delivered),
+            Ok(ImportEnd::Lacking(lacks)) => self.lacking(&wanted, row, lacks).await,
             Err(error) if error.kind() == Kind::Cancelled => row.deferred(self.cut_short()),
             Err(error) if error.kind() == Kind::Deferred => {
                 let until = error.until().map(|until| until.to_string());
-                Outcome { until, ..row.deferred(error.message()) }
+                ImageOutcome { until, ..row.deferred(error.message()) }
             }
             Err(error) => row.failed(error),
         };
@@ -121,7 +121,7 @@ impl Worker {
     }
 
     /// Brings an image; as often as a copy of something turns out to be damaged and there is another.
-    async fn one(&self, wanted: &Wanted, survey: Survey) -> Result<End> {
+    async fn one(&self, wanted: &ImportImage, survey: Comparison) -> Result<ImportEnd> {
         let image = &wanted.image;
         loop {
             let damage = self.shelf.damage().len();
@@ -132,18 +132,18 @@ impl Worker {
                 if need.lacks.is_empty() {
                     continue;
                 }
-                return Ok(End::Lacking(need.lacks));
+                return Ok(ImportEnd::Lacking(need.lacks));
             }
             match self.engine.bring_image(image, survey.clone()).await {
                 Err(error) if error.kind() == Kind::Damaged && self.shelf.damage().len() > damage => {}
-                Ok(delivered) => return Ok(End::Delivered(delivered)),
+                Ok(delivered) => return Ok(ImportEnd::Delivered(delivered)),
                 Err(error) => return Err(error),
             }
         }
     }
 
     /// Puts what is at hand of an incomplete image at the target. Damage is met again when the image is looked at the next time.
-    async fn carry(&self, wanted: &Wanted, need: &Need) -> Result<()> {
+    async fn carry(&self, wanted: &ImportImage, need: &ImageNeeds) -> Result<()> {
         let carried = stream::iter(need.blobs.clone())
             .map(async |blob| self.engine.carry(&wanted.image, &blob).await)
             .buffer_unordered(CARRIED_AT_ONCE);
@@ -156,13 +156,13 @@ impl Worker {
     }
 
     /// The row of an image of which something is missing or damaged.
-    async fn lacking(&self, wanted: &Wanted, row: Outcome, lacks: Vec<Lack>) -> Outcome {
+    async fn lacking(&self, wanted: &ImportImage, row: ImageOutcome, lacks: Vec<MissingContent>) -> ImageOutcome {
         if self.note_lacks(wanted, &lacks) {
             let (verdicts, shelf, bundles) = (Arc::clone(&self.verdicts), Arc::clone(&self.shelf), Arc::clone(&self.bundles));
             let failure = blocking("read volume", move || Ok(lacks::failure(&verdicts, &shelf, &bundles, &lacks))).await;
             return row.failed(failure.unwrap_or_else(|error| error).subject(&*wanted.image.charge.image));
         }
-        match Bringers::new(&self.bundles).reason(&lacks, wanted.bundle) {
+        match Providers::new(&self.bundles).reason(&lacks, wanted.bundle) {
             Reason::Never(error) => {
                 // What saves images can leave out whole platforms.
                 let is_part = wanted.bundle.is_none() && lacks.iter().any(|lack| lack.manifest);
@@ -180,7 +180,7 @@ impl Worker {
     }
 
     /// Notes what an image lacks; whether something of that is damaged.
-    fn note_lacks(&self, wanted: &Wanted, lacks: &[Lack]) -> bool {
+    fn note_lacks(&self, wanted: &ImportImage, lacks: &[MissingContent]) -> bool {
         let mut done = self.done();
         done.lacking.extend(lacks.iter().map(|lack| lack.descriptor.digest.clone()));
         done.blind.extend(wanted.bundle.filter(|_| lacks.iter().any(|lack| lack.manifest)));
@@ -192,7 +192,7 @@ impl Worker {
         damaged
     }
 
-    fn finish(&self, order: usize, wanted: &Wanted, row: Outcome) {
+    fn finish(&self, order: usize, wanted: &ImportImage, row: ImageOutcome) {
         self.reporter.event(&Event::Finished { upstream: UPSTREAM, outcome: &row });
         let mut done = self.done();
         done.written += wanted.image.charge.tally.bytes_written();
@@ -208,17 +208,17 @@ impl Worker {
         }
     }
 
-    fn done(&self) -> MutexGuard<'_, Done> {
+    fn done(&self) -> MutexGuard<'_, ImportDone> {
         self.done.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Keeps what the next volumes will need, lets go of what none will, and sums up.
-    pub(super) async fn close(&self, wanted: &[Arc<Wanted>], evidence: Option<(&Witness, &Earlier)>) -> Imported {
+    pub(super) async fn close(&self, wanted: &[Arc<ImportImage>], evidence: Option<(&RecordingSink, &Earlier)>) -> ImportSummary {
         let mut done = std::mem::take(&mut *self.done());
         let mut rows = std::mem::take(&mut done.rows);
         for (order, wanted) in wanted.iter().enumerate() {
             rows.entry(order).or_insert_with(|| {
-                let row = Outcome { bytes: wanted.image.charge.tally.bytes_read(), ..wanted.row.clone() };
+                let row = ImageOutcome { bytes: wanted.image.charge.tally.bytes_read(), ..wanted.row.clone() };
                 if self.stop.is_cancelled() { row.deferred(self.cut_short()) } else { row.failed(internal::unknown("import image")) }
             });
         }
@@ -232,7 +232,7 @@ impl Worker {
         };
         let counts = self.engine.counts();
         let bytes_read = rows.values().map(|row| row.bytes).sum::<u64>() + loose.bytes_read();
-        let rows: Vec<Outcome> = rows.into_values().collect();
+        let rows: Vec<ImageOutcome> = rows.into_values().collect();
         let mut totals = Totals {
             bytes_read,
             bytes_written: done.written + loose.bytes_written(),
@@ -246,7 +246,7 @@ impl Worker {
         let verdicts = Arc::clone(&self.verdicts);
         let damaged =
             blocking("check volumes", move || Ok(lacks::files(&verdicts, &shelf, &bundles, &damage, &affected))).await.unwrap_or_default();
-        let waiting = done.waiting.into_iter().map(|(Bringer { what, .. }, images)| Waiting { what, images }).collect();
-        Imported { rows, totals, damaged, waiting, evidence }
+        let waiting = done.waiting.into_iter().map(|(Provider { what, .. }, images)| WaitingImages { what, images }).collect();
+        ImportSummary { rows, totals, damaged, waiting, evidence }
     }
 }

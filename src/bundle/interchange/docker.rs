@@ -8,8 +8,8 @@ use std::io::Read as _;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::tarball::{Member, Tarball, damaged};
-use crate::bundle::read::{Gathering, Piece, Where};
+use super::tarball::{TarMember, Tarball, damaged};
+use crate::bundle::read::{BundleReader, Piece, Where};
 use crate::content::{Descriptor, Digest, MAX_MANIFEST};
 use crate::layout::{IndexEntry, MOST_ENTRIES};
 use crate::{Error, Result};
@@ -27,7 +27,7 @@ const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 /// An image of `manifest.json`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Saved {
+struct SavedImage {
     config: String,
     repo_tags: Option<Vec<String>>,
     layers: Option<Vec<String>>,
@@ -35,7 +35,7 @@ struct Saved {
 
 /// What of an image's config tells its layers.
 #[derive(Deserialize)]
-struct Config {
+struct SavedConfig {
     rootfs: Option<RootFs>,
 }
 
@@ -47,7 +47,7 @@ struct RootFs {
 /// The manifest that is made.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Made {
+struct BuiltManifest {
     schema_version: u32,
     media_type: &'static str,
     config: Descriptor,
@@ -55,9 +55,9 @@ struct Made {
 }
 
 /// Puts the archive's content and the manifests made for it on the shelf; the names of its images.
-pub(super) fn read(gathering: &mut Gathering<'_>, tarball: &Tarball, origin: usize) -> Result<Vec<IndexEntry>> {
+pub(super) fn read(gathering: &mut BundleReader<'_>, tarball: &Tarball, origin: usize) -> Result<Vec<IndexEntry>> {
     let list = tarball.read(LIST, MAX_LIST)?;
-    let images: Vec<Saved> =
+    let images: Vec<SavedImage> =
         serde_json::from_slice(&list).map_err(|error| damaged(tarball.path(), &format!("`{LIST}` is no list of images: {error}")))?;
     let compressed = compressed(tarball, &images)?;
     let mut entries = vec![];
@@ -78,16 +78,16 @@ pub(super) fn read(gathering: &mut Gathering<'_>, tarball: &Tarball, origin: usi
 
 /// Puts one image on the shelf; its manifest's descriptor.
 fn make(
-    gathering: &mut Gathering<'_>,
+    gathering: &mut BundleReader<'_>,
     tarball: &Tarball,
     origin: usize,
-    image: &Saved,
-    compressed: &HashMap<u64, Layer>,
+    image: &SavedImage,
+    compressed: &HashMap<u64, SavedLayer>,
 ) -> Result<Descriptor> {
-    let piece = |member: Member| Piece { origin, at: tarball.at(member), len: member.len };
+    let piece = |member: TarMember| Piece { origin, at: tarball.at(member), len: member.len };
     let bytes = tarball.read(&image.config, MAX_MANIFEST as u64)?;
     let config = Descriptor::new(CONFIG, Digest::sha256(&bytes), bytes.len() as u64);
-    let parsed: Config = serde_json::from_slice(&bytes)
+    let parsed: SavedConfig = serde_json::from_slice(&bytes)
         .map_err(|error| damaged(tarball.path(), &format!("`{}` is no image's config: {error}", image.config)))?;
     let diff_ids = parsed.rootfs.and_then(|rootfs| rootfs.diff_ids).unwrap_or_default();
     let names = image.layers.as_deref().unwrap_or_default();
@@ -109,7 +109,7 @@ fn make(
     if let Some(member) = tarball.find(&image.config) {
         gathering.shelf.add(config.digest.clone(), piece(member));
     }
-    let made = Made { schema_version: 2, media_type: MANIFEST, config, layers };
+    let made = BuiltManifest { schema_version: 2, media_type: MANIFEST, config, layers };
     // A value of ours, whose keys are all strings, always serialises.
     let bytes = serde_json::to_vec(&made).map_err(|error| Error::local(super::OP, error.to_string()))?;
     let descriptor = Descriptor::new(MANIFEST, Digest::sha256(&bytes), bytes.len() as u64);
@@ -119,28 +119,28 @@ fn make(
 }
 
 /// A compressed layer: its digest is in no config.
-struct Layer {
+struct SavedLayer {
     digest: Digest,
     media_type: &'static str,
 }
 
 /// The compressed layers of an archive, each hashed once, on all cores. Docker and podman write none; other tools do.
-fn compressed(tarball: &Tarball, images: &[Saved]) -> Result<HashMap<u64, Layer>> {
-    let mut members: HashMap<u64, Member> = HashMap::new();
+fn compressed(tarball: &Tarball, images: &[SavedImage]) -> Result<HashMap<u64, SavedLayer>> {
+    let mut members: HashMap<u64, TarMember> = HashMap::new();
     for name in images.iter().flat_map(|image| image.layers.as_deref().unwrap_or_default()) {
         let member = member(tarball, name)?;
         members.insert(member.offset, member);
     }
-    let members: Vec<Member> = members.into_values().collect();
-    let layers: Vec<Option<(u64, Layer)>> = members.into_par_iter().map(|member| hash(tarball, member)).collect::<Result<_>>()?;
+    let members: Vec<TarMember> = members.into_values().collect();
+    let layers: Vec<Option<(u64, SavedLayer)>> = members.into_par_iter().map(|member| hash(tarball, member)).collect::<Result<_>>()?;
     Ok(layers.into_iter().flatten().collect())
 }
 
-fn member(tarball: &Tarball, name: &str) -> Result<Member> {
+fn member(tarball: &Tarball, name: &str) -> Result<TarMember> {
     tarball.find(name).ok_or_else(|| damaged(tarball.path(), &format!("it has no `{name}`, which `{LIST}` names")))
 }
 
-fn hash(tarball: &Tarball, member: Member) -> Result<Option<(u64, Layer)>> {
+fn hash(tarball: &Tarball, member: TarMember) -> Result<Option<(u64, SavedLayer)>> {
     let io = |error: std::io::Error| Error::io(super::OP, tarball.path(), &error);
     let mut file = tarball.open(member);
     let mut buffer = vec![0; 1024 * 1024];
@@ -156,5 +156,5 @@ fn hash(tarball: &Tarball, member: Member) -> Result<Option<(u64, Layer)>> {
         hasher.update(buffer.get(..read).unwrap_or_default());
         read = file.read(&mut buffer).map_err(io)?;
     }
-    Ok(Some((member.offset, Layer { digest: hasher.finish(), media_type })))
+    Ok(Some((member.offset, SavedLayer { digest: hasher.finish(), media_type })))
 }

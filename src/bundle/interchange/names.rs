@@ -2,17 +2,17 @@
 
 use std::path::Path;
 
-use crate::content::Place;
+use crate::content::Repository;
 use crate::layout::IndexEntry;
-use crate::name::{ImageName, Reference, Repository, check_path, split_host};
+use crate::name::{ImageName, Reference, RegistryRepository, check_path, split_host};
 use crate::rules::{RuleSet, Unmatched};
 
 /// Place and reference at the target, without prefix, and a remark; or why there are none, for a person.
-pub type Named = Result<(Place, Reference, Option<String>), String>;
+pub type Named = Result<(Repository, Reference, Option<String>), String>;
 
 /// How names of other tools become names at a target.
 #[derive(Debug)]
-pub struct Naming<'a> {
+pub struct NameMapping<'a> {
     /// Cache rules: they say where an image of their sources belongs.
     pub rules: &'a RuleSet,
     /// Whether the target is a registry.
@@ -57,7 +57,7 @@ impl Given {
     }
 }
 
-impl Naming<'_> {
+impl NameMapping<'_> {
     /// The name of `entry` at the target:
     ///
     /// 1. what larder calls it: a whole `org.opencontainers.image.ref.name` beside an `io.containerd.image.name`, as it is;
@@ -100,14 +100,14 @@ impl Naming<'_> {
         let place = match split_host(&given.text).0 {
             Some(_) => self.place(&given.name.repository),
             // As a repository of the target is written.
-            None => Place::new(given.text.strip_suffix(&format!(":{tag}")).unwrap_or(&given.text)),
+            None => Repository::new(given.text.strip_suffix(&format!(":{tag}")).unwrap_or(&given.text)),
         };
         Ok((place, Reference::Tag(tag), None))
     }
 
-    fn place(&self, repository: &Repository) -> Place {
+    fn place(&self, repository: &RegistryRepository) -> Repository {
         let resolved = self.rules.resolve(repository, Unmatched::Fail, self.registry);
-        resolved.map_or_else(|_| Place::new(repository.path.as_str()), |resolution| resolution.target)
+        resolved.map_or_else(|_| Repository::new(repository.path.as_str()), |resolution| resolution.target)
     }
 }
 
@@ -120,7 +120,7 @@ fn bare(entry: &IndexEntry, stem: &str) -> Named {
         None => Reference::Digest(entry.descriptor.digest.clone()),
     };
     let note = format!("it says no repository: it is named after {stem}, where it was found");
-    Ok((Place::new(stem), reference, Some(note)))
+    Ok((Repository::new(stem), reference, Some(note)))
 }
 
 /// What a folder or file is called, without the endings of archives, in the letters of repositories.
@@ -140,7 +140,7 @@ mod tests {
     fn named(name: Option<&str>, source: Option<&str>, stem: &str) -> Result<String, String> {
         let rules = "version = 1\n[[rule]]\nname = \"quay\"\nsource = \"quay.io/*\"\ntarget = \"mirror/*\"\n";
         let config = crate::config::Config::parse(rules, Path::new("larder.toml")).unwrap();
-        let naming = Naming { rules: &config.rules, registry: true, given: None };
+        let naming = NameMapping { rules: &config.rules, registry: true, given: None };
         let descriptor = Descriptor::new("", Digest::sha256(b"x"), 1);
         let entry = IndexEntry { descriptor, name: name.map(str::to_owned), source: source.map(str::to_owned) };
         naming.name(&entry, stem).map(|(place, reference, _)| format!("{place}{}", reference.suffix()))
@@ -193,12 +193,12 @@ mod tests {
             ("ghcr.io/a/b:2", None, None, "a/b:2"),
             ("team/app:1", Some("library/redis:7"), None, "library/redis:7"),
         ] {
-            let naming = Naming { rules: &config.rules, registry: true, given: Some(Given::parse(given).unwrap()) };
+            let naming = NameMapping { rules: &config.rules, registry: true, given: Some(Given::parse(given).unwrap()) };
             let (place, reference, _) = naming.name(&entry(name, source), "-").unwrap();
             assert_eq!(format!("{place}{}", reference.suffix()), expected, "{given} {name:?}");
             assert_eq!(naming.given.unwrap().check().is_ok(), name != Some("library/redis:7"));
         }
-        let naming = Naming { rules: &config.rules, registry: true, given: Some(Given::parse("team/app:1").unwrap()) };
+        let naming = NameMapping { rules: &config.rules, registry: true, given: Some(Given::parse("team/app:1").unwrap()) };
         naming.name(&entry(None, None), "-").unwrap();
         naming.name(&entry(Some("2"), None), "-").unwrap();
         assert!(naming.given.unwrap().check().unwrap_err().contains("the name of one image, and 2 say no repository"));

@@ -6,8 +6,8 @@
 use std::collections::HashSet;
 
 use crate::Side;
-use crate::bundle::read::{Hand, Shelf};
-use crate::content::{Choice, Descriptor, Digest, Manifest, ManifestKind, PlatformFilter, kind_of};
+use crate::bundle::read::{Availability, BundleSource};
+use crate::content::{ChildChoice, Descriptor, Digest, Manifest, ManifestKind, PlatformFilter, kind_of};
 
 /// What of an index is there, where that is not all.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,10 +20,10 @@ pub struct Present {
 
 /// What of the index `root` is on the shelf, of the platforms `asked` for (none: all). `None`: all of it, or what is there is nothing that
 /// can be delivered by itself; or `root` is no index. Blocks.
-pub(in crate::bundle) fn present(shelf: &Shelf, root: &Descriptor, asked: &[PlatformFilter]) -> Option<Present> {
+pub(in crate::bundle) fn present(shelf: &BundleSource, root: &Descriptor, asked: &[PlatformFilter]) -> Option<Present> {
     let index = manifest(shelf, &root.digest).filter(|manifest| manifest.kind() == ManifestKind::Index)?;
     let children = index.links().ok()?.manifests;
-    let chosen = Choice::of(&children, asked).kept;
+    let chosen = ChildChoice::of(&children, asked).kept;
     let (there, absent): (Vec<&Descriptor>, Vec<&Descriptor>) = chosen.iter().partition(|child| is_whole(shelf, child));
     if absent.is_empty() {
         return None;
@@ -52,16 +52,16 @@ pub(in crate::bundle) fn present(shelf: &Shelf, root: &Descriptor, asked: &[Plat
 
 /// Whether nothing that `platforms` choose is absent.
 fn are_whole(children: &[Descriptor], platforms: &[PlatformFilter], absent: &[&Descriptor]) -> bool {
-    let kept = Choice::of(children, platforms).kept;
+    let kept = ChildChoice::of(children, platforms).kept;
     !kept.is_empty() && !kept.iter().any(|child| absent.iter().any(|absent| absent.digest == child.digest))
 }
 
-fn manifest(shelf: &Shelf, digest: &Digest) -> Option<Manifest> {
+fn manifest(shelf: &BundleSource, digest: &Digest) -> Option<Manifest> {
     Manifest::known(shelf.peek(digest)?, None, digest.clone(), Side::Local).ok()
 }
 
 /// Whether the child and everything below it is on the shelf. Blocks.
-fn is_whole(shelf: &Shelf, child: &Descriptor) -> bool {
+fn is_whole(shelf: &BundleSource, child: &Descriptor) -> bool {
     let mut seen = HashSet::new();
     let mut stack = vec![child.clone()];
     while let Some(node) = stack.pop() {
@@ -72,10 +72,10 @@ fn is_whole(shelf: &Shelf, child: &Descriptor) -> bool {
         let links = match manifest(shelf, &node.digest).and_then(|manifest| manifest.links().ok()) {
             Some(links) => links,
             // An index may list blobs (BuildKit's cache does).
-            None if opaque && shelf.hand(&node) == Hand::Here => continue,
+            None if opaque && shelf.hand(&node) == Availability::Here => continue,
             None => return false,
         };
-        if links.blobs.iter().any(|blob| !blob.is_foreign() && shelf.hand(blob) != Hand::Here) {
+        if links.blobs.iter().any(|blob| !blob.is_foreign() && shelf.hand(blob) != Availability::Here) {
             return false;
         }
         stack.extend(links.manifests);

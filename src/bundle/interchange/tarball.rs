@@ -17,7 +17,7 @@ const MOST_LINKS: usize = 8;
 
 /// A file in a tar file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Member {
+pub(super) struct TarMember {
     pub(super) offset: u64,
     pub(super) len: u64,
 }
@@ -27,7 +27,7 @@ pub(super) struct Member {
 pub(super) struct Tarball {
     path: PathBuf,
     file: Arc<File>,
-    files: BTreeMap<String, Member>,
+    files: BTreeMap<String, TarMember>,
     links: BTreeMap<String, String>,
 }
 
@@ -52,7 +52,7 @@ impl Tarball {
             let Some(name) = std::str::from_utf8(&entry.path_bytes()).ok().and_then(normal) else { continue };
             let kind = entry.header().entry_type();
             if kind.is_file() || kind.is_contiguous() {
-                tarball.files.insert(name, Member { offset: entry.raw_file_position(), len: entry.size() });
+                tarball.files.insert(name, TarMember { offset: entry.raw_file_position(), len: entry.size() });
             } else if let Some(link) = entry.link_name_bytes().and_then(|link| String::from_utf8(link.into_owned()).ok())
                 && let Some(target) = if kind.is_hard_link() { normal(&link) } else { beside(&name, &link) }
             {
@@ -78,12 +78,12 @@ impl Tarball {
     }
 
     /// Plain files, by name.
-    pub(super) fn files(&self) -> impl Iterator<Item = (&str, Member)> {
+    pub(super) fn files(&self) -> impl Iterator<Item = (&str, TarMember)> {
         self.files.iter().map(|(name, member)| (name.as_str(), *member))
     }
 
     /// The file of this name, through links.
-    pub(super) fn find(&self, name: &str) -> Option<Member> {
+    pub(super) fn find(&self, name: &str) -> Option<TarMember> {
         let mut name = normal(name)?;
         for _ in 0..MOST_LINKS {
             if let Some(member) = self.files.get(&name) {
@@ -106,12 +106,12 @@ impl Tarball {
     }
 
     /// The member's bytes.
-    pub(super) fn open(&self, member: Member) -> impl Read + use<> {
+    pub(super) fn open(&self, member: TarMember) -> impl Read + use<> {
         OpenPart { file: Arc::clone(&self.file), at: member.offset, left: member.len }
     }
 
     /// Where the member's bytes are.
-    pub(super) fn at(&self, member: Member) -> Where {
+    pub(super) fn at(&self, member: TarMember) -> Where {
         Where::Open { file: Arc::clone(&self.file), offset: member.offset }
     }
 

@@ -8,7 +8,7 @@ use futures_util::{FutureExt, StreamExt, stream};
 use tokio::sync::OnceCell;
 
 use super::Inventory;
-use crate::content::{Charge, Descriptor, Digest, Links, Place, Source};
+use crate::content::{Descriptor, Digest, Links, Repository, RequestContext, Source};
 use crate::name::Reference;
 use crate::{Error, Kind, Result};
 
@@ -23,17 +23,21 @@ const MAX_DEPTH: usize = 8;
 #[derive(Debug, Clone)]
 pub enum Roots {
     /// All tags of this repository.
-    Tags(Place),
+    Tags(Repository),
     /// This image of this repository.
-    Name(Place, Reference),
+    Name(Repository, Reference),
 }
 
 /// What `roots` of `source` lead to: every manifest, config and layer, by repository. Each manifest is read once, in whichever
 /// repositories it is. Repositories are noted as `shown` names them.
 ///
 /// Beside the inventory, what could not be asked: content that is not listed is carried again, so that the rest is of use.
-pub async fn walk(source: Arc<dyn Source>, roots: Vec<Roots>, shown: impl Fn(&Place) -> Place + Send + Sync) -> (Inventory, Vec<Error>) {
-    let walk = Walk { source, found: Mutex::default(), manifests: Mutex::default(), shown: &shown };
+pub async fn walk(
+    source: Arc<dyn Source>,
+    roots: Vec<Roots>,
+    shown: impl Fn(&Repository) -> Repository + Send + Sync,
+) -> (Inventory, Vec<Error>) {
+    let walk = InventoryWalk { source, found: Mutex::default(), manifests: Mutex::default(), shown: &shown };
     let results = stream::iter(roots).map(|root| walk.root(root)).buffer_unordered(AT_ONCE).collect::<Vec<_>>().await;
     let errors = results.into_iter().flatten().collect();
     (walk.found.into_inner().unwrap_or_else(PoisonError::into_inner), errors)
@@ -41,19 +45,19 @@ pub async fn walk(source: Arc<dyn Source>, roots: Vec<Roots>, shown: impl Fn(&Pl
 
 type Read = Arc<OnceCell<Links>>;
 
-struct Walk<'a> {
+struct InventoryWalk<'a> {
     source: Arc<dyn Source>,
     found: Mutex<Inventory>,
     /// What each manifest refers to, so that it is read once.
     manifests: Mutex<HashMap<Digest, Read>>,
-    shown: &'a (dyn Fn(&Place) -> Place + Send + Sync),
+    shown: &'a (dyn Fn(&Repository) -> Repository + Send + Sync),
 }
 
-impl Walk<'_> {
+impl InventoryWalk<'_> {
     async fn root(&self, root: Roots) -> Vec<Error> {
         match root {
             Roots::Name(place, reference) => self.name(&place, reference).await.err().into_iter().collect(),
-            Roots::Tags(place) => match self.source.tags(&place, &Charge::new(place.as_str())).await {
+            Roots::Tags(place) => match self.source.tags(&place, &RequestContext::new(place.as_str())).await {
                 Ok(tags) => {
                     let names = stream::iter(tags).map(|tag| self.name(&place, Reference::Tag(tag))).buffer_unordered(AT_ONCE);
                     names.filter_map(|done| async { done.err() }).collect().await
@@ -65,8 +69,8 @@ impl Walk<'_> {
         }
     }
 
-    async fn name(&self, place: &Place, reference: Reference) -> Result<()> {
-        let charge = Charge::new(format!("{place}{}", reference.suffix()));
+    async fn name(&self, place: &Repository, reference: Reference) -> Result<()> {
+        let charge = RequestContext::new(format!("{place}{}", reference.suffix()));
         let descriptor = match &reference {
             Reference::Digest(digest) => Some(Descriptor::new("", digest.clone(), 0)),
             Reference::Tag(_) => self.source.resolve(place, &reference, &charge).await?,
@@ -77,7 +81,13 @@ impl Walk<'_> {
     }
 
     /// Notes a manifest and what it leads to, if it is there.
-    fn manifest<'a>(&'a self, place: &'a Place, manifest: Descriptor, charge: &'a Charge, depth: usize) -> BoxFuture<'a, Result<()>> {
+    fn manifest<'a>(
+        &'a self,
+        place: &'a Repository,
+        manifest: Descriptor,
+        charge: &'a RequestContext,
+        depth: usize,
+    ) -> BoxFuture<'a, Result<()>> {
         async move {
             if self.noted(place, &manifest.digest) || depth > MAX_DEPTH {
                 return Ok(());
@@ -98,7 +108,7 @@ impl Walk<'_> {
     }
 
     /// What the manifest refers to; read from `place` by who comes first.
-    async fn read(&self, place: &Place, digest: &Digest, charge: &Charge) -> Result<Option<Links>> {
+    async fn read(&self, place: &Repository, digest: &Digest, charge: &RequestContext) -> Result<Option<Links>> {
         let cell = Arc::clone(self.manifests.lock().unwrap_or_else(PoisonError::into_inner).entry(digest.clone()).or_default());
         // That one repository lacks it says nothing of the next: only what was read is kept.
         let read = async || match self.source.manifest(place, digest, charge).await {
@@ -113,12 +123,12 @@ impl Walk<'_> {
         }
     }
 
-    fn noted(&self, place: &Place, digest: &Digest) -> bool {
+    fn noted(&self, place: &Repository, digest: &Digest) -> bool {
         let place = (self.shown)(place);
         self.found.lock().unwrap_or_else(PoisonError::into_inner).digests.get(digest).is_some_and(|places| places.contains(&place))
     }
 
-    fn note(&self, place: &Place, digest: &Digest) {
+    fn note(&self, place: &Repository, digest: &Digest) {
         let place = (self.shown)(place);
         self.found.lock().unwrap_or_else(PoisonError::into_inner).add(digest.clone(), place);
     }

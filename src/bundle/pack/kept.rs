@@ -5,16 +5,16 @@ use std::io::{self, BufReader, Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 
 use super::pipe::CHUNK;
-use super::volume::{Across, begin_hash, blob, fresh};
-use super::{OP, Packing};
-use crate::bundle::format::Member;
-use crate::bundle::plan::Sheet;
+use super::volume::{SplitBlob, begin_hash, blob, fresh};
+use super::{OP, PackOptions};
+use crate::bundle::format::VolumeMember;
+use crate::bundle::plan::PlannedVolume;
 use crate::bundle::tar;
 use crate::content::Hasher;
 use crate::{Error, Result};
 
 /// What is right of a file.
-pub(super) struct Kept {
+pub(super) struct VerifiedPrefix {
     /// So many members are.
     pub(super) members: usize,
     /// Where the next one begins.
@@ -22,22 +22,28 @@ pub(super) struct Kept {
     /// The hash of everything before that.
     pub(super) hasher: Hasher,
     /// The blob that is continued there.
-    pub(super) across: Option<Across>,
+    pub(super) across: Option<SplitBlob>,
     /// The hash of the whole file, if it is the whole volume and nothing more.
     pub(super) whole: Option<Hasher>,
 }
 
 /// Reads `file` as far as it is the volume `sheet`: blobs by their hashes, parts by comparing them with the layout's. `None`: not even its head is right.
-pub(super) fn inspect(file: &mut File, path: &Path, sheet: &Sheet, across: Option<Across>, packing: &Packing<'_>) -> Result<Option<Kept>> {
+pub(super) fn inspect(
+    file: &mut File,
+    path: &Path,
+    sheet: &PlannedVolume,
+    across: Option<SplitBlob>,
+    packing: &PackOptions<'_>,
+) -> Result<Option<VerifiedPrefix>> {
     let io = |error| Error::io(OP, path, &error);
     let length = file.metadata().map_err(io)?.len();
     file.seek(SeekFrom::Start(0)).map_err(io)?;
     let reader = BufReader::with_capacity(CHUNK, &*file);
-    let mut reading = Reading { reader, hasher: fresh(), packing, buffer: vec![0; CHUNK] };
+    let mut reading = PrefixReader { reader, hasher: fresh(), packing, buffer: vec![0; CHUNK] };
     if !reading.literal(&sheet.head).map_err(io)? {
         return Ok(None);
     }
-    let mut kept = Kept { members: 0, position: sheet.head.len() as u64, hasher: reading.hasher.clone(), across, whole: None };
+    let mut kept = VerifiedPrefix { members: 0, position: sheet.head.len() as u64, hasher: reading.hasher.clone(), across, whole: None };
     for member in &sheet.members {
         let Some(across) = reading.member(member, kept.across.clone(), path)? else { return Ok(Some(kept)) };
         kept.members += 1;
@@ -51,15 +57,15 @@ pub(super) fn inspect(file: &mut File, path: &Path, sheet: &Sheet, across: Optio
     Ok(Some(kept))
 }
 
-struct Reading<'a> {
+struct PrefixReader<'a> {
     reader: BufReader<&'a File>,
     /// Of everything read.
     hasher: Hasher,
-    packing: &'a Packing<'a>,
+    packing: &'a PackOptions<'a>,
     buffer: Vec<u8>,
 }
 
-impl Reading<'_> {
+impl PrefixReader<'_> {
     /// Whether these bytes come next.
     fn literal(&mut self, expected: &[u8]) -> io::Result<bool> {
         for expected in expected.chunks(CHUNK) {
@@ -74,7 +80,7 @@ impl Reading<'_> {
     }
 
     /// Whether this member comes next, and is right: then the blob that goes on in the next volume, if any does.
-    fn member(&mut self, member: &Member, before: Option<Across>, path: &Path) -> Result<Option<Option<Across>>> {
+    fn member(&mut self, member: &VolumeMember, before: Option<SplitBlob>, path: &Path) -> Result<Option<Option<SplitBlob>>> {
         let io = |error| Error::io(OP, path, &error);
         if !self.literal(&tar::header(&member.path(), member.size)).map_err(io)? {
             return Ok(None);

@@ -16,7 +16,7 @@ pub(super) const CHUNK: usize = 1024 * 1024;
 const IN_FLIGHT: usize = 4;
 
 /// Where the reading thread puts bytes.
-pub(super) struct Pipe {
+pub(super) struct ReadAhead {
     full: SyncSender<(Vec<u8>, usize)>,
     empty: Receiver<Vec<u8>>,
     buffer: Vec<u8>,
@@ -31,7 +31,7 @@ pub(super) fn through(
     mut file: File,
     path: &Path,
     mut hasher: Hasher,
-    fill: impl FnOnce(&mut Pipe) -> Result<()>,
+    fill: impl FnOnce(&mut ReadAhead) -> Result<()>,
 ) -> Result<(File, Hasher)> {
     let (full, chunks) = sync_channel::<(Vec<u8>, usize)>(IN_FLIGHT);
     let (used, empty) = channel();
@@ -46,7 +46,7 @@ pub(super) fn through(
             }
             Ok((file, hasher))
         });
-        let mut pipe = Pipe { full, empty, buffer: vec![0; CHUNK], filled: 0 };
+        let mut pipe = ReadAhead { full, empty, buffer: vec![0; CHUNK], filled: 0 };
         let filled = fill(&mut pipe).and_then(|()| pipe.hand_over());
         drop(pipe);
         (filled, drain.join())
@@ -56,7 +56,7 @@ pub(super) fn through(
     filled.map(|()| done)
 }
 
-impl Pipe {
+impl ReadAhead {
     /// Puts in bytes.
     ///
     /// # Errors
@@ -78,7 +78,7 @@ impl Pipe {
     /// Puts in zeros.
     ///
     /// # Errors
-    /// As [`Pipe::put`].
+    /// As [`ReadAhead::put`].
     pub(super) fn zeros(&mut self, count: u64) -> Result<()> {
         self.put(&vec![0; usize::try_from(count).unwrap_or_default()])
     }
@@ -86,7 +86,7 @@ impl Pipe {
     /// Puts in at most `most` bytes of `file`, showing them to `see`; how many there were, 0 at the end of the file.
     ///
     /// # Errors
-    /// As [`Pipe::put`]; if reading fails, the inner error.
+    /// As [`ReadAhead::put`]; if reading fails, the inner error.
     pub(super) fn read(&mut self, file: &mut File, most: u64, see: impl FnOnce(&[u8])) -> Result<io::Result<usize>> {
         let most = usize::try_from(most).unwrap_or(usize::MAX);
         let room = self.buffer.get_mut(self.filled..).unwrap_or_default();

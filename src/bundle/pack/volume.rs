@@ -4,11 +4,11 @@ use std::fs::{File, TryLockError};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 
-use super::kept::{self, Kept};
-use super::pipe::{self, Pipe};
-use super::{OP, Packing, partial, set_aside};
-use crate::bundle::format::Member;
-use crate::bundle::plan::Sheet;
+use super::kept::{self, VerifiedPrefix};
+use super::pipe::{self, ReadAhead};
+use super::{OP, PackOptions, partial, set_aside};
+use crate::bundle::format::VolumeMember;
+use crate::bundle::plan::PlannedVolume;
 use crate::bundle::tar;
 use crate::content::{Digest, Hasher};
 use crate::folder::{Folder, Status};
@@ -26,9 +26,9 @@ pub(super) struct Written {
 
 /// Writes volumes in their order.
 pub(super) struct Writer<'a> {
-    packing: &'a Packing<'a>,
+    packing: &'a PackOptions<'a>,
     folder: &'a Folder,
-    across: Option<Across>,
+    across: Option<SplitBlob>,
     /// What was renamed.
     pub(super) notes: Vec<String>,
 }
@@ -37,7 +37,7 @@ pub(super) struct Writer<'a> {
 enum There {
     Nothing,
     /// The volume.
-    Whole(Box<(Hasher, Option<Across>)>),
+    Whole(Box<(Hasher, Option<SplitBlob>)>),
     /// A damaged copy of the volume: it goes when the right one is whole.
     Damaged,
     /// Something else.
@@ -47,14 +47,14 @@ enum There {
 /// The unfinished file, held by this process alone.
 struct Begun {
     file: File,
-    kept: Kept,
+    kept: VerifiedPrefix,
     /// It was not there before.
     new: bool,
 }
 
 /// A blob whose parts are in several volumes: what has been hashed of it.
 #[derive(Clone)]
-pub(super) struct Across {
+pub(super) struct SplitBlob {
     pub(super) digest: Digest,
     pub(super) hasher: Hasher,
     pub(super) at: u64,
@@ -66,12 +66,12 @@ pub(super) fn fresh() -> Hasher {
 }
 
 impl<'a> Writer<'a> {
-    pub(super) fn new(packing: &'a Packing<'a>, folder: &'a Folder) -> Self {
+    pub(super) fn new(packing: &'a PackOptions<'a>, folder: &'a Folder) -> Self {
         Writer { packing, folder, across: None, notes: vec![] }
     }
 
     /// Makes the file `name` the volume `sheet`: what is there of it is kept. `expected`: the sha256 that it must have.
-    pub(super) fn write(&mut self, sheet: &Sheet, name: &Path, expected: Option<&str>) -> Result<Written> {
+    pub(super) fn write(&mut self, sheet: &PlannedVolume, name: &Path, expected: Option<&str>) -> Result<Written> {
         let io = |error: io::Error| Error::io(OP, &self.folder.path().join(name), &error);
         let there = self.there(sheet, name)?;
         if let There::Whole(whole) = there {
@@ -103,13 +103,13 @@ impl<'a> Writer<'a> {
     }
 
     /// Looks at what has the volume's name.
-    fn there(&self, sheet: &Sheet, name: &Path) -> Result<There> {
+    fn there(&self, sheet: &PlannedVolume, name: &Path) -> Result<There> {
         let path = self.folder.path().join(name);
         let io = |error: io::Error| Error::io(OP, &path, &error);
         let Some(mut file) = found(self.folder.read(name)).map_err(io)? else { return Ok(There::Nothing) };
         let empty = file.metadata().map_err(io)?.len() == 0;
         Ok(match kept::inspect(&mut file, &path, sheet, self.across.clone(), self.packing)? {
-            Some(Kept { whole: Some(hasher), across, .. }) => There::Whole(Box::new((hasher, across))),
+            Some(VerifiedPrefix { whole: Some(hasher), across, .. }) => There::Whole(Box::new((hasher, across))),
             Some(_) => There::Damaged,
             None if empty => There::Damaged,
             None => There::Other,
@@ -117,7 +117,7 @@ impl<'a> Writer<'a> {
     }
 
     /// Opens the unfinished file, cut to what is right of it.
-    fn begin(&self, sheet: &Sheet, temporary: &Path) -> Result<Begun> {
+    fn begin(&self, sheet: &PlannedVolume, temporary: &Path) -> Result<Begun> {
         let path = self.folder.path().join(temporary);
         let io = |error: io::Error| Error::io(OP, &path, &error);
         let busy = || Error::local(OP, format!("another larder is writing {}", path.display())).remedy("try again when it is done");
@@ -138,13 +138,14 @@ impl<'a> Writer<'a> {
             return Err(Error::local(OP, format!("{} has another name too, so it is not written to", path.display())).remedy("remove it"));
         }
         let kept = kept::inspect(&mut file, &path, sheet, self.across.clone(), self.packing)?;
-        let kept = kept.unwrap_or_else(|| Kept { members: 0, position: 0, hasher: fresh(), across: self.across.clone(), whole: None });
+        let kept =
+            kept.unwrap_or_else(|| VerifiedPrefix { members: 0, position: 0, hasher: fresh(), across: self.across.clone(), whole: None });
         file.set_len(kept.position).and_then(|()| file.seek(SeekFrom::Start(kept.position))).map_err(io)?;
         Ok(Begun { file, kept, new })
     }
 
     /// Everything from member `first` on, and the head before it if nothing is there yet.
-    fn fill(&mut self, pipe: &mut Pipe, sheet: &Sheet, start: u64, first: usize) -> Result<()> {
+    fn fill(&mut self, pipe: &mut ReadAhead, sheet: &PlannedVolume, start: u64, first: usize) -> Result<()> {
         if start == 0 {
             pipe.put(&sheet.head)?;
             (self.packing.progress)(sheet.head.len() as u64);
@@ -161,7 +162,7 @@ impl<'a> Writer<'a> {
     }
 
     /// A member's bytes out of the layout, hashed.
-    fn copy(&mut self, pipe: &mut Pipe, member: &Member) -> Result<()> {
+    fn copy(&mut self, pipe: &mut ReadAhead, member: &VolumeMember) -> Result<()> {
         let layout = self.packing.layout;
         let mut file = blob(member, layout)?;
         let mut across = begin_hash(self.across.take(), member)?;
@@ -188,7 +189,7 @@ impl<'a> Writer<'a> {
     }
 }
 
-impl Across {
+impl SplitBlob {
     pub(super) fn take(&mut self, bytes: &[u8]) {
         self.hasher.update(bytes);
         self.at += bytes.len() as u64;
@@ -197,18 +198,18 @@ impl Across {
 
 /// The hash that the member's bytes go on with: its own, or that of the parts before it. None if those were not seen, as when one volume is
 /// written by itself.
-pub(super) fn begin_hash(before: Option<Across>, member: &Member) -> Result<Option<Across>> {
+pub(super) fn begin_hash(before: Option<SplitBlob>, member: &VolumeMember) -> Result<Option<SplitBlob>> {
     if member.offset > 0 {
         return Ok(before.filter(|across| across.digest == member.digest && across.at == member.offset));
     }
     let hasher = member.digest.hasher().ok_or_else(|| {
         Error::new(Side::Local, OP, Kind::Unsupported, format!("larder cannot compute {} digests", member.digest.algorithm()))
     })?;
-    Ok(Some(Across { digest: member.digest.clone(), hasher, at: 0 }))
+    Ok(Some(SplitBlob { digest: member.digest.clone(), hasher, at: 0 }))
 }
 
 /// Checks the hash if the blob ends with this member. A file of the layout that is wrong is set aside, so that the next run fetches it.
-fn end_hash(across: Option<Across>, member: &Member, layout: &Layout) -> Result<Option<Across>> {
+fn end_hash(across: Option<SplitBlob>, member: &VolumeMember, layout: &Layout) -> Result<Option<SplitBlob>> {
     let Some(across) = across else { return Ok(None) };
     if across.at < member.whole_size() {
         return Ok(Some(across));
@@ -223,8 +224,8 @@ fn end_hash(across: Option<Across>, member: &Member, layout: &Layout) -> Result<
 }
 
 /// Sees that the blob that `member` is a part of is right in the layout, as a whole.
-pub(super) fn check_whole(packing: &Packing<'_>, member: &Member) -> Result<()> {
-    let whole = Member { part: None, blob_size: None, offset: 0, size: member.whole_size(), ..member.clone() };
+pub(super) fn check_whole(packing: &PackOptions<'_>, member: &VolumeMember) -> Result<()> {
+    let whole = VolumeMember { part: None, blob_size: None, offset: 0, size: member.whole_size(), ..member.clone() };
     let mut file = blob(&whole, packing.layout)?;
     let mut across = begin_hash(None, &whole)?;
     let mut buffer = vec![0; pipe::CHUNK];
@@ -242,7 +243,7 @@ pub(super) fn check_whole(packing: &Packing<'_>, member: &Member) -> Result<()> 
 }
 
 /// The layout's file, at the member's first byte.
-pub(super) fn blob(member: &Member, layout: &Layout) -> Result<File> {
+pub(super) fn blob(member: &VolumeMember, layout: &Layout) -> Result<File> {
     let mut file = layout.open_blob(&member.digest)?.ok_or_else(|| lost(member))?;
     let io = |error| Error::io(OP, &layout.blob_path(&member.digest), &error);
     if file.metadata().map_err(io)?.len() != member.whole_size() {
@@ -252,7 +253,7 @@ pub(super) fn blob(member: &Member, layout: &Layout) -> Result<File> {
     Ok(file)
 }
 
-fn lost(member: &Member) -> Error {
+fn lost(member: &VolumeMember) -> Error {
     let message = format!("the cache does not have {} any more", member.digest);
     Error::new(Side::Local, OP, Kind::ContentMissing, message).remedy("run the same command again: it fetches it")
 }
@@ -265,7 +266,7 @@ fn found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
 }
 
 /// Sees that the volume has the hash it must have. Its content is right by then, so if it has not, the record is wrong.
-fn finished(sheet: &Sheet, hasher: Hasher, written: u64, expected: Option<&str>) -> Result<Written> {
+fn finished(sheet: &PlannedVolume, hasher: Hasher, written: u64, expected: Option<&str>) -> Result<Written> {
     let sha256 = hasher.finish().encoded().to_owned();
     if let Some(expected) = expected.filter(|expected| **expected != sha256) {
         let message = format!("the volume's sha256 is {sha256}, where the bundle's record has {expected}: the record is wrong");

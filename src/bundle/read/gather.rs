@@ -4,14 +4,14 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::heads::{self, Head};
-use super::shelf::{Origin, Piece, Shelf, Where};
-use super::stage::Stage;
+use super::heads::{self, VolumeHead};
+use super::shelf::{BundleSource, ContentFile, Piece, Where};
+use super::stage::StagingArea;
 use sha2::Digest as _;
 
-use crate::bundle::format::{BUNDLE_SUFFIX, Bundle, Member, default_name};
+use crate::bundle::format::{BUNDLE_SUFFIX, Bundle, VolumeMember, default_name};
 use crate::bundle::interchange::{self, Contents};
-use crate::content::{Descriptor, Digest, Manifest, Place, PlatformFilter, SPARSE};
+use crate::content::{Descriptor, Digest, Manifest, PlatformFilter, Repository, SPARSE};
 use crate::folder;
 use crate::layout::IndexEntry;
 use crate::name::Reference;
@@ -21,7 +21,7 @@ const OP: &str = "read bundle";
 
 /// A bundle of which something has arrived, now or earlier.
 #[derive(Debug)]
-pub struct Arrived {
+pub struct ArrivedBundle {
     /// Its identity.
     pub id: Digest,
     /// Its name.
@@ -31,20 +31,20 @@ pub struct Arrived {
     /// How many volumes it has.
     pub volumes: u32,
     /// The volumes at hand.
-    pub at_hand: BTreeSet<u32>,
+    pub available: BTreeSet<u32>,
     /// What those carry.
-    pub members: Vec<Member>,
+    pub members: Vec<VolumeMember>,
     /// Parts of blobs that were kept of earlier volumes: which blob, and the part's number.
     pub kept: BTreeSet<(Digest, u32)>,
 }
 
 /// An image that something at hand names.
 #[derive(Debug, Clone)]
-pub struct Entry {
+pub struct NamedImage {
     /// What it points to, and its names.
     pub entry: IndexEntry,
     /// Where it belongs at a target, without prefix.
-    pub place: Place,
+    pub place: Repository,
     /// Its tag or digest there.
     pub reference: Reference,
     /// Which bundle it is of; none for a layout or archive.
@@ -61,7 +61,7 @@ pub struct Entry {
     pub present: Option<interchange::Present>,
 }
 
-impl Entry {
+impl NamedImage {
     /// What it was copied from, or what it is called.
     pub fn source(&self) -> String {
         self.entry.source.clone().or_else(|| self.entry.name.clone()).unwrap_or_else(|| self.entry.descriptor.digest.to_string())
@@ -69,13 +69,13 @@ impl Entry {
 }
 
 /// Everything at hand.
-pub struct Gathered {
+pub struct GatheredContent {
     /// The content.
-    pub shelf: Shelf,
+    pub shelf: BundleSource,
     /// The bundles, those that others build on first.
-    pub bundles: Vec<Arrived>,
+    pub bundles: Vec<ArrivedBundle>,
     /// The images, each name once: of several bundles the one that builds on the others, or was named last.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<NamedImage>,
     /// Volumes that cannot be read at all, and what else is wrong but stops nothing.
     pub troubles: Vec<Error>,
     /// Remarks.
@@ -83,38 +83,38 @@ pub struct Gathered {
 }
 
 /// What is being found.
-pub struct Gathering<'a> {
-    stage: Option<&'a Stage>,
+pub struct BundleReader<'a> {
+    stage: Option<&'a StagingArea>,
     /// Where archives are unpacked that cannot be read where they lie.
     unpack: PathBuf,
     /// The platforms that are asked for; none: all.
     platforms: Vec<PlatformFilter>,
     names: &'a dyn Fn(&IndexEntry, &str) -> interchange::Named,
-    pub(in crate::bundle) shelf: Shelf,
-    pub(super) bundles: Vec<Arrived>,
+    pub(in crate::bundle) shelf: BundleSource,
+    pub(super) bundles: Vec<ArrivedBundle>,
     /// By bundle, or by its own for each layout and archive: what names images.
-    pub(super) groups: Vec<(Option<usize>, Vec<Entry>)>,
+    pub(super) groups: Vec<(Option<usize>, Vec<NamedImage>)>,
     by_id: HashMap<Digest, usize>,
     seen: BTreeSet<PathBuf>,
     /// Volumes at hand, to be put on the shelf once all records are known.
-    volumes: Vec<(PathBuf, usize, Head)>,
+    volumes: Vec<(PathBuf, usize, VolumeHead)>,
     troubles: Vec<Error>,
     notes: Vec<String>,
     /// Manifests without a name: some are about others.
     nameless: Vec<Descriptor>,
     /// Tags by which what is about a manifest is found.
-    about: Vec<(Place, String, Descriptor)>,
+    about: Vec<(Repository, String, Descriptor)>,
 }
 
-impl<'a> Gathering<'a> {
+impl<'a> BundleReader<'a> {
     /// Nothing yet. `names` says where an image of a layout or archive belongs that has no bundle's name.
-    pub fn new(stage: Option<&'a Stage>, names: &'a dyn Fn(&IndexEntry, &str) -> interchange::Named) -> Self {
-        Gathering {
+    pub fn new(stage: Option<&'a StagingArea>, names: &'a dyn Fn(&IndexEntry, &str) -> interchange::Named) -> Self {
+        BundleReader {
             stage,
             unpack: std::env::temp_dir(),
             platforms: vec![],
             names,
-            shelf: Shelf::default(),
+            shelf: BundleSource::default(),
             bundles: vec![],
             groups: vec![],
             by_id: HashMap::new(),
@@ -130,19 +130,19 @@ impl<'a> Gathering<'a> {
     /// Unpacks what is compressed, or comes through a pipe, into `folder`.
     #[must_use]
     pub fn unpacking_into(self, folder: PathBuf) -> Self {
-        Gathering { unpack: folder, ..self }
+        BundleReader { unpack: folder, ..self }
     }
 
     /// Looks for these platforms only, where an archive has not all of an index.
     #[must_use]
     pub fn of_platforms(self, platforms: Vec<PlatformFilter>) -> Self {
-        Gathering { platforms, ..self }
+        BundleReader { platforms, ..self }
     }
 
     /// Adds what is at these paths, records first: what they say is checked, which a volume's own head cannot be. Blocks.
     ///
     /// # Errors
-    /// As [`Gathering::add`].
+    /// As [`BundleReader::add`].
     pub fn add_all(&mut self, paths: &[PathBuf]) -> Result<()> {
         let (records, others): (Vec<&PathBuf>, Vec<&PathBuf>) = paths.iter().partition(|path| is_record(path));
         records.into_iter().chain(others).try_for_each(|path| self.add(path))
@@ -182,7 +182,7 @@ impl<'a> Gathering<'a> {
         if interchange::is_compressed(path)? {
             return self.stream(folder::read_found(path).map_err(io)?, path);
         }
-        match Head::read(path) {
+        match VolumeHead::read(path) {
             Ok(head) => {
                 self.volume(path, head);
                 Ok(())
@@ -269,12 +269,12 @@ impl<'a> Gathering<'a> {
         let record = self.stage.and_then(|stage| stage.record(id));
         let name = record.as_ref().map(|record| record.name.clone()).or_else(|| heads::named(path).map(|(name, _)| name));
         let name = name.unwrap_or_else(|| default_name(id));
-        self.bundles.push(Arrived {
+        self.bundles.push(ArrivedBundle {
             id: id.clone(),
             name,
             record,
             volumes,
-            at_hand: BTreeSet::new(),
+            available: BTreeSet::new(),
             members: vec![],
             kept: BTreeSet::new(),
         });
@@ -302,7 +302,7 @@ impl<'a> Gathering<'a> {
                 Some((place, Reference::Tag(tag))) if is_about(&tag) => self.about.push((place, tag, entry.descriptor)),
                 Some((place, reference)) => {
                     let file = path.display().to_string();
-                    entries.push(Entry {
+                    entries.push(NamedImage {
                         entry,
                         place,
                         reference,
@@ -326,18 +326,18 @@ impl<'a> Gathering<'a> {
     }
 
     /// The head of a volume whose own is damaged, by the record beside it or one that was named before.
-    fn told(&self, path: &Path) -> Option<Head> {
+    fn told(&self, path: &Path) -> Option<VolumeHead> {
         let (_, number) = heads::named(path)?;
         let file = path.file_name()?.to_str()?;
         let known = self.bundles.iter().filter_map(|bundle| bundle.record.as_ref());
         let told = known
             .filter(|record| record.volumes.iter().any(|volume| volume.number == number && volume.file == file))
-            .find_map(|record| Head::told(record, number));
-        told.or_else(|| Head::told(&heads::record(&heads::beside(path)?).ok()?, number))
+            .find_map(|record| VolumeHead::told(record, number));
+        told.or_else(|| VolumeHead::told(&heads::record(&heads::beside(path)?).ok()?, number))
     }
 
     /// A volume, with the record that lies beside it; not with the other volumes there: some volumes are these volumes.
-    fn volume(&mut self, path: &Path, head: Head) {
+    fn volume(&mut self, path: &Path, head: VolumeHead) {
         if let Some(beside) = heads::beside(path)
             && !self.known(&beside)
         {
@@ -357,7 +357,7 @@ impl<'a> Gathering<'a> {
             self.index(bundle, path, head.index.manifests.clone());
         }
         let record = self.bundles.get(bundle).and_then(|bundle| bundle.record.as_ref());
-        let head = match record.and_then(|record| Head::told(record, head.record.volume)) {
+        let head = match record.and_then(|record| VolumeHead::told(record, head.record.volume)) {
             // The record's identity was checked; nothing of a volume's head was.
             Some(told) if told.record != head.record || told.index != head.index => {
                 self.notes.push(stands_in(path));
@@ -366,7 +366,7 @@ impl<'a> Gathering<'a> {
             _ => head,
         };
         if let Some(arrived) = self.bundles.get_mut(bundle)
-            && arrived.at_hand.insert(head.record.volume)
+            && arrived.available.insert(head.record.volume)
         {
             arrived.members.extend(head.record.members.iter().cloned());
         }
@@ -375,11 +375,11 @@ impl<'a> Gathering<'a> {
 
     /// A volume under the name of a bundle whose record is here, and of another bundle: of last month, where each month's has the same name. It is
     /// left out, so that its images do not take the place of those that were meant.
-    fn misplaced(&self, path: &Path, head: &Head) -> Option<String> {
+    fn misplaced(&self, path: &Path, head: &VolumeHead) -> Option<String> {
         let (name, _) = heads::named(path)?;
         let meant = self.bundles.iter().find(|bundle| bundle.record.as_ref().is_some_and(|record| record.name == name))?;
         (meant.id != head.record.bundle).then(|| {
-            let Head { record, .. } = head;
+            let VolumeHead { record, .. } = head;
             let (number, other, id) = (record.volume, record.bundle.short(), meant.id.short());
             format!("{} is volume {number} of another bundle ({other}), not of {name} ({id}): it is left out", path.display())
         })
@@ -388,7 +388,7 @@ impl<'a> Gathering<'a> {
     /// What is said of bundles of which only volumes are here, beside bundles whose record is here.
     fn strangers(&self) -> Vec<String> {
         let meant: Vec<&str> = self.bundles.iter().filter_map(|bundle| bundle.record.as_ref()).map(|record| record.name.as_str()).collect();
-        let stray = |(path, of, head): &(PathBuf, usize, Head)| {
+        let stray = |(path, of, head): &(PathBuf, usize, VolumeHead)| {
             let bundle = self.bundles.get(*of).filter(|bundle| bundle.record.is_none() && !meant.is_empty())?;
             let (number, name, id) = (head.record.volume, &bundle.name, bundle.id.short());
             Some(format!("{} is volume {number} of another bundle ({name}, {id}) than {}", path.display(), meant.join(" and ")))
@@ -422,7 +422,7 @@ impl<'a> Gathering<'a> {
             let file = path.display().to_string();
             match (self.names)(&entry, &stem) {
                 Ok((place, reference, note)) => {
-                    named.push(Entry { entry, place, reference, bundle: None, also: vec![], file, line: at + 1, note, present: None });
+                    named.push(NamedImage { entry, place, reference, bundle: None, also: vec![], file, line: at + 1, note, present: None });
                 }
                 Err(why) => self.troubles.push(Error::local(OP, format!("{file}:{}: {why}", at + 1))),
             }
@@ -463,10 +463,10 @@ impl<'a> Gathering<'a> {
     }
 
     /// Everything that was added. Blocks.
-    pub fn done(mut self) -> Gathered {
+    pub fn done(mut self) -> GatheredContent {
         let strangers = self.strangers();
         self.notes.extend(strangers);
-        self.shelve();
+        self.index_content();
         for descriptor in std::mem::take(&mut self.nameless) {
             self.shelf.refer(&descriptor);
         }
@@ -480,11 +480,11 @@ impl<'a> Gathering<'a> {
             let plural = if superseded == 1 { "image is" } else { "images are" };
             self.notes.push(format!("{superseded} {plural} left out: a later bundle has another one of that name"));
         }
-        Gathered { shelf: self.shelf, bundles: self.bundles, entries, troubles: self.troubles, notes: self.notes }
+        GatheredContent { shelf: self.shelf, bundles: self.bundles, entries, troubles: self.troubles, notes: self.notes }
     }
 
     /// Sees what of the indexes of layouts and archives is there. What a bundle lacks may come with its other volumes.
-    fn look_for_parts(&self, entries: &mut [Entry]) {
+    fn look_for_parts(&self, entries: &mut [NamedImage]) {
         let mut known: HashMap<Digest, Option<interchange::Present>> = HashMap::new();
         let of_others = entries.iter_mut().filter(|entry| entry.bundle.is_none());
         for entry in of_others.filter(|entry| !entry.entry.descriptor.annotations.contains_key(SPARSE)) {
@@ -495,9 +495,9 @@ impl<'a> Gathering<'a> {
     }
 
     /// Puts volumes, and what was kept of earlier ones, on the shelf.
-    fn shelve(&mut self) {
+    fn index_content(&mut self) {
         for (path, bundle, head) in std::mem::take(&mut self.volumes) {
-            let origin = self.shelf.origin(Origin { path: path.clone(), volume: Some((bundle, head.record.volume)) });
+            let origin = self.shelf.origin(ContentFile { path: path.clone(), volume: Some((bundle, head.record.volume)) });
             let sure = std::cell::OnceCell::new();
             let shared: Arc<Path> = path.as_path().into();
             for (member, offset) in head.members() {
@@ -517,15 +517,15 @@ impl<'a> Gathering<'a> {
             }
         }
         if let Some(stage) = self.stage {
-            self.shelve_kept(stage);
+            self.index_staged(stage);
         }
         self.shelf.join();
     }
 
     /// Puts what was kept of earlier volumes on the shelf, behind what is at hand.
-    fn shelve_kept(&mut self, stage: &Stage) {
+    fn index_staged(&mut self, stage: &StagingArea) {
         for (number, bundle) in self.bundles.iter_mut().enumerate() {
-            let origin = self.shelf.origin(Origin { path: stage.folder().to_owned(), volume: None });
+            let origin = self.shelf.origin(ContentFile { path: stage.folder().to_owned(), volume: None });
             let piece = |path: &Path, len, origin| Piece { origin, at: Where::File { path: path.into(), offset: 0 }, len };
             for (digest, path, len) in stage.manifests(&bundle.id) {
                 self.shelf.add(digest, piece(&path, len, origin));
@@ -537,8 +537,8 @@ impl<'a> Gathering<'a> {
                     .filter(|(_, member)| member.digest == part.digest && member.part == Some(part.number))
                     .map(|(volume, _)| volume)
                     .next();
-                let origin =
-                    volume.map_or(origin, |volume| self.shelf.origin(Origin { path: part.path.clone(), volume: Some((number, volume)) }));
+                let origin = volume
+                    .map_or(origin, |volume| self.shelf.origin(ContentFile { path: part.path.clone(), volume: Some((number, volume)) }));
                 let place = (part.number, part.offset, part.whole);
                 self.shelf.add_part(&part.digest, place, piece(&part.path, part.len, origin), false);
                 bundle.kept.insert((part.digest, part.number));
@@ -556,7 +556,7 @@ fn is_about(tag: &str) -> bool {
 }
 
 /// Whether the file at `path` has the hash that the bundle's record says.
-pub(in crate::bundle) fn whole(bundle: &Arrived, number: u32, path: &Path) -> bool {
+pub(in crate::bundle) fn whole(bundle: &ArrivedBundle, number: u32, path: &Path) -> bool {
     let told = bundle.record.as_ref().and_then(|record| record.volumes.iter().find(|volume| volume.number == number));
     let Some(told) = told else { return false };
     let hash = || -> std::io::Result<String> {
@@ -602,7 +602,7 @@ pub fn is_archive(path: &Path) -> Result<bool> {
     if is_record(path) {
         return Ok(false);
     }
-    Ok(!meta.is_file() || interchange::is_compressed(path)? || (Head::read(path).is_err() && heads::named(path).is_none()))
+    Ok(!meta.is_file() || interchange::is_compressed(path)? || (VolumeHead::read(path).is_err() && heads::named(path).is_none()))
 }
 
 fn is_record(path: &Path) -> bool {

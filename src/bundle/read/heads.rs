@@ -4,8 +4,10 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 
-use crate::bundle::format::{Bundle, INDEX_PATH, Index, MARKER_PATH, MAX_RECORD, Member, RECORD_PATH, VolumeRecord, bundle_file};
-use crate::bundle::plan::{Plan, Sheet};
+use crate::bundle::format::{
+    Bundle, INDEX_PATH, IndexMember, MARKER_PATH, MAX_RECORD, RECORD_PATH, VolumeMember, VolumeRecord, bundle_file,
+};
+use crate::bundle::plan::{BundlePlan, PlannedVolume};
 use crate::bundle::tar;
 use crate::folder;
 use crate::layout::MAX_INDEX;
@@ -15,14 +17,14 @@ const OP: &str = "read volume";
 
 /// The head of a volume.
 #[derive(Debug)]
-pub(super) struct Head {
-    pub(super) index: Index,
+pub(super) struct VolumeHead {
+    pub(super) index: IndexMember,
     pub(super) record: VolumeRecord,
     /// Where the first member's header is.
     pub(super) start: u64,
 }
 
-impl Head {
+impl VolumeHead {
     /// Reads the head of the volume at `path`.
     ///
     /// # Errors
@@ -34,18 +36,18 @@ impl Head {
         let index = member(&mut file, path, INDEX_PATH, &mut start)?;
         let index = serde_json::from_slice(&index).map_err(|error| damaged(&format!("its index.json is none: {error}")))?;
         let record = VolumeRecord::parse(&member(&mut file, path, RECORD_PATH, &mut start)?)?;
-        Ok(Head { index, record, start })
+        Ok(VolumeHead { index, record, start })
     }
 
     /// The head that volume `number` must have, as the bundle's record tells.
     pub(super) fn told(bundle: &Bundle, number: u32) -> Option<Self> {
         let record = bundle.record(number)?;
-        let start = Sheet::new(&bundle.index, record.clone()).head.len() as u64;
-        Some(Head { index: bundle.index.clone(), record, start })
+        let start = PlannedVolume::new(&bundle.index, record.clone()).head.len() as u64;
+        Some(VolumeHead { index: bundle.index.clone(), record, start })
     }
 
     /// Its members, each with the place of its first byte.
-    pub(super) fn members(&self) -> impl Iterator<Item = (&Member, u64)> {
+    pub(super) fn members(&self) -> impl Iterator<Item = (&VolumeMember, u64)> {
         self.record.members.iter().scan(self.start, |at, member| {
             let begins = at.saturating_add(tar::header(&member.path(), member.size).len() as u64);
             *at = begins.saturating_add(tar::padded(member.size));
@@ -102,7 +104,7 @@ pub(super) fn record(path: &Path) -> Result<Bundle> {
 /// What `bundle`'s identity must be.
 fn identity(bundle: &Bundle) -> crate::content::Digest {
     let volumes = bundle.volumes.iter().map(|volume| volume.members.clone()).collect();
-    Plan { index: bundle.index.clone(), images: vec![], base: bundle.base.clone(), volumes }.id()
+    BundlePlan { index: bundle.index.clone(), images: vec![], base: bundle.base.clone(), volumes }.id()
 }
 
 /// What the file of a volume says of its bundle's name and its number: `NAME-0007.tar`.
@@ -122,21 +124,23 @@ pub(super) fn beside(volume: &Path) -> Option<std::path::PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bundle::format::{Base, MemberKind};
-    use crate::bundle::plan::Piece;
+    use crate::bundle::format::{BundleBase, MemberKind};
+    use crate::bundle::plan::PlannedBlob;
     use crate::content::Digest;
     use proptest::prelude::*;
 
     /// A bundle of two volumes, and what they hold.
     fn bundle() -> (Bundle, Vec<Vec<u8>>) {
         let contents: Vec<Vec<u8>> = (0..4u8).map(|n| vec![n; 3000]).collect();
-        let piece = |bytes: &Vec<u8>| Piece {
+        let piece = |bytes: &Vec<u8>| PlannedBlob {
             digest: Digest::sha256(bytes),
             size: 3000,
             kind: MemberKind::Blob,
             repositories: vec!["a/b".to_owned()],
         };
-        let plan = Plan::new(Index::new(vec![]), vec![], Base::default(), contents.iter().map(piece).collect(), Some(10_000)).unwrap();
+        let plan =
+            BundlePlan::new(IndexMember::new(vec![]), vec![], BundleBase::default(), contents.iter().map(piece).collect(), Some(10_000))
+                .unwrap();
         let volumes: Vec<Vec<u8>> = plan
             .sheets()
             .map(|sheet| {
@@ -155,10 +159,10 @@ mod tests {
         (plan.bundle("b", &written), volumes)
     }
 
-    fn read(bytes: &[u8]) -> Result<Head> {
+    fn read(bytes: &[u8]) -> Result<VolumeHead> {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), bytes).unwrap();
-        Head::read(file.path())
+        VolumeHead::read(file.path())
     }
 
     #[test]
@@ -166,7 +170,7 @@ mod tests {
         let (bundle, volumes) = bundle();
         assert!(volumes.len() > 1);
         for (number, bytes) in (1..).zip(&volumes) {
-            let (head, told) = (read(bytes).unwrap(), Head::told(&bundle, number).unwrap());
+            let (head, told) = (read(bytes).unwrap(), VolumeHead::told(&bundle, number).unwrap());
             assert_eq!((&head.record, &head.index, head.start), (&told.record, &told.index, told.start));
             assert!(!head.record.members.is_empty());
             for (member, at) in head.members() {

@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::gather::{Entry, Gathering};
-use crate::content::{Digest, Place};
+use super::gather::{BundleReader, NamedImage};
+use crate::content::{Digest, Repository};
 use crate::name::Reference;
 
-impl Gathering<'_> {
+impl BundleReader<'_> {
     /// Groups in the order in which their names count: who builds on another comes after it.
     pub(super) fn order(&self) -> Vec<usize> {
         let group_of: HashMap<&Digest, usize> =
@@ -41,8 +41,8 @@ impl Gathering<'_> {
     }
 
     /// Each name once, and how many images were left out for others.
-    pub(super) fn settle(&mut self, order: &[usize]) -> (Vec<Entry>, usize) {
-        let mut kept: BTreeMap<(Place, Reference), (usize, Entry)> = BTreeMap::new();
+    pub(super) fn settle(&mut self, order: &[usize]) -> (Vec<NamedImage>, usize) {
+        let mut kept: BTreeMap<(Repository, Reference), (usize, NamedImage)> = BTreeMap::new();
         let mut superseded = 0;
         for group in order {
             let entries = self.groups.get_mut(*group).map(|(_, entries)| std::mem::take(entries)).unwrap_or_default();
@@ -60,7 +60,7 @@ impl Gathering<'_> {
                 kept.insert(name, (*group, entry));
             }
         }
-        let mut kept: Vec<(usize, Entry)> = kept.into_values().collect();
+        let mut kept: Vec<(usize, NamedImage)> = kept.into_values().collect();
         let rank = |group: &usize| order.iter().position(|other| other == group);
         kept.sort_by_key(|(group, entry)| (rank(group), entry.line));
         (kept.into_iter().map(|(_, entry)| entry).collect(), superseded)

@@ -13,7 +13,7 @@ use tokio_util::io::ReaderStream;
 
 use super::blocking;
 use crate::content::{
-    BlobStream, Charge, Descriptor, Digest, DigestTags, Links, MAX_MANIFEST, Manifest, ManifestKind, Place, Source, kind_of,
+    BlobStream, Descriptor, Digest, DigestTags, Links, MAX_MANIFEST, Manifest, ManifestKind, Repository, RequestContext, Source, kind_of,
 };
 use crate::folder;
 use crate::name::Reference;
@@ -29,7 +29,7 @@ const CHUNK: usize = 256 * 1024;
 
 /// A file that content is read from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Origin {
+pub struct ContentFile {
     /// Where it is.
     pub path: PathBuf,
     /// Which bundle it belongs to, in the order of their arrival, and its number there; none for what is no volume.
@@ -104,7 +104,7 @@ pub struct Damage {
 
 /// Whether content can be read here.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Hand {
+pub enum Availability {
     /// It can.
     Here,
     /// It was, but is damaged.
@@ -115,20 +115,20 @@ pub enum Hand {
 
 /// All content at hand.
 #[derive(Default)]
-pub struct Shelf {
-    origins: Vec<Origin>,
+pub struct BundleSource {
+    origins: Vec<ContentFile>,
     copies: HashMap<Digest, Vec<Copy>>,
     parts: BTreeMap<Digest, Parts>,
     /// By what they are about.
     referrers: HashMap<Digest, Vec<Descriptor>>,
     /// Tags by which what is about a manifest is found.
-    tags: HashMap<Place, BTreeMap<String, Descriptor>>,
-    seen: Mutex<Seen>,
+    tags: HashMap<Repository, BTreeMap<String, Descriptor>>,
+    seen: Mutex<ReadState>,
 }
 
 /// What was learnt by reading.
 #[derive(Default)]
-struct Seen {
+struct ReadState {
     /// By content and copy.
     damaged: BTreeMap<(Digest, usize), Damage>,
     /// What descriptors said that manifests are.
@@ -137,8 +137,8 @@ struct Seen {
     opened: HashMap<Digest, u64>,
 }
 
-impl Shelf {
-    pub(in crate::bundle) fn origin(&mut self, origin: Origin) -> usize {
+impl BundleSource {
+    pub(in crate::bundle) fn origin(&mut self, origin: ContentFile) -> usize {
         self.origins.push(origin);
         self.origins.len() - 1
     }
@@ -188,7 +188,7 @@ impl Shelf {
     }
 
     /// Notes a tag by which what is about a manifest is found: an index of referrers, or cosign's. Blocks.
-    pub(in crate::bundle) fn tag(&mut self, place: Place, tag: String, manifest: Descriptor) {
+    pub(in crate::bundle) fn tag(&mut self, place: Repository, tag: String, manifest: Descriptor) {
         let index = self.peek(&manifest.digest).and_then(|bytes| Manifest::known(bytes, None, manifest.digest.clone(), Side::Local).ok());
         let listed = index.and_then(|index| index.links().ok()).map(|links| links.manifests).unwrap_or_default();
         if let Some(subject) = tag.split_once('-').and_then(|(algorithm, hex)| Digest::parse(&format!("{algorithm}:{hex}")).ok()) {
@@ -205,7 +205,7 @@ impl Shelf {
     }
 
     /// What is about `subject`, listed or by cosign's tags in `place`.
-    pub(in crate::bundle) fn about(&self, place: &Place, subject: &Digest) -> Vec<Descriptor> {
+    pub(in crate::bundle) fn about(&self, place: &Repository, subject: &Digest) -> Vec<Descriptor> {
         let tags = self.tags.get(place);
         let cosign = tags.into_iter().flat_map(|tags| {
             let named = DigestTags::of(tags.keys()).cosign(subject);
@@ -249,20 +249,20 @@ impl Shelf {
     }
 
     /// A file that content is read from.
-    pub fn origin_of(&self, number: usize) -> Option<&Origin> {
+    pub fn origin_of(&self, number: usize) -> Option<&ContentFile> {
         self.origins.get(number)
     }
 
     /// Whether `wanted` can be read here; a size of 0 says that nobody has told it.
-    pub fn hand(&self, wanted: &Descriptor) -> Hand {
+    pub fn hand(&self, wanted: &Descriptor) -> Availability {
         match self.copies.get(&wanted.digest) {
-            None => Hand::Absent,
-            Some(copies) if copies.iter().all(|copy| wanted.size != 0 && copy.size != wanted.size) => Hand::Absent,
+            None => Availability::Absent,
+            Some(copies) if copies.iter().all(|copy| wanted.size != 0 && copy.size != wanted.size) => Availability::Absent,
             Some(_) => {
                 if self.copy(&wanted.digest).is_some() {
-                    Hand::Here
+                    Availability::Here
                 } else {
-                    Hand::Damaged
+                    Availability::Damaged
                 }
             }
         }
@@ -284,7 +284,7 @@ impl Shelf {
     }
 
     /// Copy `number` of `digest` is not what it should be: it is read no more.
-    pub(in crate::bundle) fn spoil(&self, digest: &Digest, number: usize, why: String) {
+    pub(in crate::bundle) fn mark_damaged(&self, digest: &Digest, number: usize, why: String) {
         let Some(copy) = self.copies.get(digest).and_then(|copies| copies.get(number)) else { return };
         let damage = Damage { digest: digest.clone(), origins: origins(copy), why };
         self.seen().damaged.entry((digest.clone(), number)).or_insert(damage);
@@ -313,10 +313,10 @@ impl Shelf {
         self.read_as(digest, self.is_opaque(digest)).await
     }
 
-    /// As [`Shelf::read_manifest`], for what has an image's name: it is a manifest, whatever its media type says.
+    /// As [`BundleSource::read_manifest`], for what has an image's name: it is a manifest, whatever its media type says.
     ///
     /// # Errors
-    /// As [`Shelf::read_manifest`], and if it is not a manifest.
+    /// As [`BundleSource::read_manifest`], and if it is not a manifest.
     pub(in crate::bundle) async fn read_root(&self, digest: &Digest) -> Result<Option<Manifest>> {
         self.read_as(digest, false).await
     }
@@ -328,20 +328,20 @@ impl Shelf {
                 if opaque {
                     return Ok(None);
                 }
-                self.spoil(digest, number, format!("it has {} bytes, more than a manifest may have ({MAX_MANIFEST})", copy.size));
+                self.mark_damaged(digest, number, format!("it has {} bytes, more than a manifest may have ({MAX_MANIFEST})", copy.size));
                 continue;
             }
             let pieces = copy.pieces.clone();
             match blocking(OP, move || read(&pieces)).await {
                 Ok(bytes) if digest.hasher().is_some() && !digest.matches(&bytes) => {
-                    self.spoil(digest, number, format!("the bytes hash to {}", Digest::sha256(&bytes)));
+                    self.mark_damaged(digest, number, format!("the bytes hash to {}", Digest::sha256(&bytes)));
                 }
                 Ok(bytes) => match self.parse(bytes, digest) {
                     // An index may list what is no manifest (BuildKit's cache lists blobs): it is none, and nothing is wrong with it.
                     Err(_) if opaque => return Ok(None),
                     parsed => return parsed.map(Some),
                 },
-                Err(error) => self.spoil(digest, number, error.message()),
+                Err(error) => self.mark_damaged(digest, number, error.message()),
             }
         }
         if self.copies.contains_key(digest) { Err(self.damaged(digest)) } else { Ok(None) }
@@ -375,7 +375,7 @@ impl Shelf {
         Error::new(Side::Local, OP, Kind::Damaged, format!("{digest}: {why}"))
     }
 
-    fn seen(&self) -> MutexGuard<'_, Seen> {
+    fn seen(&self) -> MutexGuard<'_, ReadState> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -515,9 +515,9 @@ fn after(pieces: &[Piece], mut offset: u64) -> Vec<(Piece, u64)> {
 }
 
 #[async_trait]
-impl Source for Shelf {
+impl Source for BundleSource {
     /// Names are the import's business; what is asked for here is asked for by digest, or by a tag of what is about another manifest.
-    async fn resolve(&self, place: &Place, reference: &Reference, _charge: &Charge) -> Result<Option<Descriptor>> {
+    async fn resolve(&self, place: &Repository, reference: &Reference, _charge: &RequestContext) -> Result<Option<Descriptor>> {
         let digest = match reference {
             Reference::Digest(digest) => digest,
             Reference::Tag(tag) => return Ok(self.tags.get(place).and_then(|tags| tags.get(tag)).cloned()),
@@ -526,11 +526,11 @@ impl Source for Shelf {
         Ok(self.copy(digest).map(|(_, copy)| Descriptor::new(media_type, digest.clone(), copy.size)))
     }
 
-    async fn tags(&self, place: &Place, _charge: &Charge) -> Result<Vec<String>> {
+    async fn tags(&self, place: &Repository, _charge: &RequestContext) -> Result<Vec<String>> {
         Ok(self.tags.get(place).into_iter().flat_map(BTreeMap::keys).cloned().collect())
     }
 
-    async fn manifest(&self, _place: &Place, digest: &Digest, charge: &Charge) -> Result<Option<Manifest>> {
+    async fn manifest(&self, _place: &Repository, digest: &Digest, charge: &RequestContext) -> Result<Option<Manifest>> {
         let manifest = self.read_manifest(digest).await?;
         if let Some(manifest) = &manifest {
             charge.tally.add_read(manifest.bytes.len() as u64);
@@ -538,15 +538,15 @@ impl Source for Shelf {
         Ok(manifest)
     }
 
-    fn at_hand(&self, manifest: &Digest) -> Option<Manifest> {
+    fn cached(&self, manifest: &Digest) -> Option<Manifest> {
         self.parse(self.peek(manifest)?, manifest).ok()
     }
 
-    async fn referrers(&self, _place: &Place, subject: &Digest, _charge: &Charge) -> Result<Vec<Descriptor>> {
+    async fn referrers(&self, _place: &Repository, subject: &Digest, _charge: &RequestContext) -> Result<Vec<Descriptor>> {
         Ok(self.referrers.get(subject).cloned().unwrap_or_default())
     }
 
-    async fn blob(&self, _place: &Place, blob: &Descriptor, offset: u64, charge: &Charge) -> Result<Option<BlobStream>> {
+    async fn blob(&self, _place: &Repository, blob: &Descriptor, offset: u64, charge: &RequestContext) -> Result<Option<BlobStream>> {
         let Some((_, copy)) = self.copy(&blob.digest) else {
             return if self.copies.contains_key(&blob.digest) { Err(self.damaged(&blob.digest)) } else { Ok(None) };
         };

@@ -11,8 +11,8 @@ fn file(folder: &Path, name: &str, bytes: &[u8]) -> Arc<Path> {
     path.into()
 }
 
-fn piece(shelf: &mut Shelf, path: &Arc<Path>, offset: u64, len: usize) -> Piece {
-    let origin = shelf.origin(Origin { path: path.to_path_buf(), volume: None });
+fn piece(shelf: &mut BundleSource, path: &Arc<Path>, offset: u64, len: usize) -> Piece {
+    let origin = shelf.origin(ContentFile { path: path.to_path_buf(), volume: None });
     Piece { origin, at: Where::File { path: Arc::clone(path), offset }, len: len as u64 }
 }
 
@@ -20,9 +20,9 @@ fn blob() -> Descriptor {
     Descriptor::new("", Digest::sha256(SEED), SEED.len() as u64)
 }
 
-async fn bytes(shelf: &Shelf, offset: u64) -> Result<Vec<u8>> {
-    let charge = Charge::new("test");
-    let stream = shelf.blob(&Place::new("a"), &blob(), offset, &charge).await?.unwrap();
+async fn bytes(shelf: &BundleSource, offset: u64) -> Result<Vec<u8>> {
+    let charge = RequestContext::new("test");
+    let stream = shelf.blob(&Repository::new("a"), &blob(), offset, &charge).await?.unwrap();
     let all: Vec<Bytes> = stream.try_collect().await?;
     assert_eq!(charge.tally.bytes_read(), all.iter().map(|chunk| chunk.len() as u64).sum::<u64>());
     Ok(all.concat())
@@ -32,42 +32,42 @@ async fn bytes(shelf: &Shelf, offset: u64) -> Result<Vec<u8>> {
 async fn a_blob_is_read_from_any_offset_whole_or_in_parts() {
     let folder = tempfile::tempdir().unwrap();
     let volume = file(folder.path(), "v", &[b"head", SEED, b"tail"].concat());
-    let mut whole = Shelf::default();
+    let mut whole = BundleSource::default();
     let at = piece(&mut whole, &volume, 4, SEED.len());
     whole.add(blob().digest, at);
-    let mut parts = Shelf::default();
+    let mut parts = BundleSource::default();
     for (number, (offset, len)) in (1..).zip([(0, 10), (10, 1), (11, SEED.len() - 11)]) {
         let at = piece(&mut parts, &volume, 4 + offset, len);
         parts.add_part(&blob().digest, (number, offset, SEED.len() as u64), at, false);
-        assert_eq!(parts.hand(&blob()), Hand::Absent);
+        assert_eq!(parts.hand(&blob()), Availability::Absent);
         parts.join();
     }
-    assert_eq!((parts.hand(&blob()), parts.incomplete().count(), parts.in_parts().count()), (Hand::Here, 0, 1));
+    assert_eq!((parts.hand(&blob()), parts.incomplete().count(), parts.in_parts().count()), (Availability::Here, 0, 1));
     for offset in 0..=SEED.len() {
         for shelf in [&whole, &parts] {
             assert_eq!(bytes(shelf, offset as u64).await.unwrap(), &SEED[offset..], "{offset}");
         }
     }
-    assert_eq!(whole.hand(&Descriptor { size: 5, ..blob() }), Hand::Absent, "a blob of another size is another blob");
+    assert_eq!(whole.hand(&Descriptor { size: 5, ..blob() }), Availability::Absent, "a blob of another size is another blob");
 }
 
 #[tokio::test]
 async fn what_is_spoilt_is_read_from_another_copy_and_then_no_more() {
     let folder = tempfile::tempdir().unwrap();
     let (wrong, right) = (file(folder.path(), "wrong", &[7; SEED.len()]), file(folder.path(), "right", SEED));
-    let mut shelf = Shelf::default();
+    let mut shelf = BundleSource::default();
     for path in [&wrong, &right] {
         let at = piece(&mut shelf, path, 0, SEED.len());
         shelf.add(blob().digest, at);
     }
     let first = shelf.current(&blob().digest).unwrap();
-    shelf.spoil(&blob().digest, first, "wrong".to_owned());
+    shelf.mark_damaged(&blob().digest, first, "wrong".to_owned());
     // Who was told of the same damage later does not spoil the next copy.
-    shelf.spoil(&blob().digest, first, "again".to_owned());
+    shelf.mark_damaged(&blob().digest, first, "again".to_owned());
     assert_eq!(bytes(&shelf, 0).await.unwrap(), SEED);
     assert_eq!(shelf.damage(), [Damage { digest: blob().digest, origins: vec![0], why: "wrong".to_owned() }]);
-    shelf.spoil(&blob().digest, shelf.current(&blob().digest).unwrap(), "too".to_owned());
-    assert_eq!(shelf.hand(&blob()), Hand::Damaged);
+    shelf.mark_damaged(&blob().digest, shelf.current(&blob().digest).unwrap(), "too".to_owned());
+    assert_eq!(shelf.hand(&blob()), Availability::Damaged);
     let error = bytes(&shelf, 0).await.unwrap_err();
     assert!(error.kind() == Kind::Damaged && error.message().contains("wrong"), "{error}");
 }
@@ -78,11 +78,11 @@ async fn a_file_that_ends_early_or_is_gone_gives_no_whole_blob() {
     let short = file(folder.path(), "short", &SEED[..20]);
     let gone: Arc<Path> = folder.path().join("gone").into();
     for path in [&short, &gone] {
-        let mut shelf = Shelf::default();
+        let mut shelf = BundleSource::default();
         let at = piece(&mut shelf, path, 0, SEED.len());
         shelf.add(blob().digest, at);
         let read = async {
-            let stream = shelf.blob(&Place::new("a"), &blob(), 0, &Charge::new("test")).await?.unwrap();
+            let stream = shelf.blob(&Repository::new("a"), &blob(), 0, &RequestContext::new("test")).await?.unwrap();
             Verified::whole(stream, &blob(), Side::Local)?.try_collect::<Vec<Bytes>>().await
         };
         assert_eq!(read.await.unwrap_err().kind(), Kind::Damaged, "{}", path.display());
@@ -98,7 +98,7 @@ async fn manifests_are_checked_and_their_types_known_from_who_refers_to_them() {
     let mut turned = text.to_vec();
     turned[10] ^= 1;
     let (wrong, right) = (file(folder.path(), "wrong", &turned), file(folder.path(), "right", text));
-    let mut shelf = Shelf::default();
+    let mut shelf = BundleSource::default();
     for path in [&wrong, &right] {
         let at = piece(&mut shelf, path, 0, text.len());
         shelf.add(digest.clone(), at);

@@ -26,13 +26,13 @@ const KEEP: Duration = Duration::from_secs(180 * 24 * 60 * 60);
 
 /// What is kept of all bundles.
 #[derive(Debug, Clone)]
-pub struct Stage {
+pub struct StagingArea {
     folder: PathBuf,
 }
 
 /// A part that is kept.
 #[derive(Debug)]
-pub(super) struct KeptPart {
+pub(super) struct StagedBlobPart {
     pub(super) digest: Digest,
     pub(super) number: u32,
     pub(super) offset: u64,
@@ -41,10 +41,10 @@ pub(super) struct KeptPart {
     pub(super) len: u64,
 }
 
-impl Stage {
+impl StagingArea {
     /// What is kept below the state folder `state`. What nothing was added to for half a year is let go.
     pub fn new(state: &Path) -> Self {
-        let stage = Stage { folder: state.join("import") };
+        let stage = StagingArea { folder: state.join("import") };
         let is_old = |entry: &fs::DirEntry| {
             let modified = entry.metadata().and_then(|meta| meta.modified());
             // Only what this program has made.
@@ -82,7 +82,7 @@ impl Stage {
     }
 
     /// Parts that are kept.
-    pub(super) fn parts(&self, bundle: &Digest) -> Vec<KeptPart> {
+    pub(super) fn parts(&self, bundle: &Digest) -> Vec<StagedBlobPart> {
         let folder = self.of(bundle).join("parts");
         let mut kept = vec![];
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
@@ -93,7 +93,7 @@ impl Stage {
                     (numbers.next(), numbers.next(), numbers.next(), numbers.next())
                     && let Ok(number) = u32::try_from(number)
                 {
-                    kept.push(KeptPart { digest: digest.clone(), number, offset, whole, path, len });
+                    kept.push(StagedBlobPart { digest: digest.clone(), number, offset, whole, path, len });
                 }
             }
         }
@@ -112,7 +112,7 @@ impl Stage {
     /// Keeps a manifest of `bundle`, which `bytes` gives unless it is kept already.
     ///
     /// # Errors
-    /// As [`Stage::keep_record`].
+    /// As [`StagingArea::keep_record`].
     pub(in crate::bundle) fn keep_manifest(&self, bundle: &Digest, manifest: &Digest, bytes: impl FnOnce() -> Option<Bytes>) -> Result<()> {
         let path = self.of(bundle).join("manifests").join(file_name(manifest));
         if folder::is_file(&path) {
@@ -124,7 +124,7 @@ impl Stage {
     /// Keeps a part of a blob of `bundle`; whether it had to be written.
     ///
     /// # Errors
-    /// As [`Stage::keep_record`]; also if the volume cannot be read.
+    /// As [`StagingArea::keep_record`]; also if the volume cannot be read.
     pub(in crate::bundle) fn keep_part(&self, bundle: &Digest, digest: &Digest, place: (u32, u64, u64), piece: &Piece) -> Result<bool> {
         let path = self.part(bundle, digest, place);
         if self.has_part(bundle, digest, place, piece.len) {

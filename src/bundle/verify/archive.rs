@@ -5,16 +5,16 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use rayon::prelude::*;
 
 use crate::Side;
-use crate::bundle::read::{Gathered, Hand, Shelf};
-use crate::content::{Choice, Descriptor, Digest, Manifest, ManifestKind, PlatformFilter, kind_of};
-use crate::layout::{Finding, VerifyReport};
+use crate::bundle::read::{Availability, BundleSource, GatheredContent};
+use crate::content::{ChildChoice, Descriptor, Digest, Manifest, ManifestKind, PlatformFilter, kind_of};
+use crate::layout::{LayoutFinding, VerifyReport};
 
 /// Content that something is wrong with, and the images that need it.
 type Findings = BTreeMap<Digest, (String, Vec<String>)>;
 
 /// Hashes all content of `gathered`, and sees that every image is complete. Blocks. `progress` is called from many threads with the bytes
 /// hashed since its last call.
-pub fn verify_archives(gathered: &Gathered, progress: &(dyn Fn(u64) + Sync)) -> VerifyReport {
+pub fn verify_archives(gathered: &GatheredContent, progress: &(dyn Fn(u64) + Sync)) -> VerifyReport {
     let shelf = &gathered.shelf;
     let content: Vec<(&Digest, u64)> = shelf.content().collect();
     let wrong: BTreeMap<&Digest, String> =
@@ -45,12 +45,12 @@ pub fn verify_archives(gathered: &Gathered, progress: &(dyn Fn(u64) + Sync)) -> 
     }
 }
 
-fn listed(findings: Findings) -> Vec<Finding> {
-    findings.into_iter().map(|(digest, (why, images))| Finding { digest, images, why }).collect()
+fn listed(findings: Findings) -> Vec<LayoutFinding> {
+    findings.into_iter().map(|(digest, (why, images))| LayoutFinding { digest, images, why }).collect()
 }
 
 struct Walk<'a> {
-    shelf: &'a Shelf,
+    shelf: &'a BundleSource,
     wrong: &'a BTreeMap<&'a Digest, String>,
     manifests: HashSet<Digest>,
     blobs: HashSet<Digest>,
@@ -70,7 +70,7 @@ impl Walk<'_> {
                 note(&mut self.damaged, &node.digest, why, name);
                 continue;
             }
-            if self.shelf.hand(&node) != Hand::Here {
+            if self.shelf.hand(&node) != Availability::Here {
                 note(&mut self.missing, &node.digest, "it is not in the archive", name);
                 continue;
             }
@@ -84,7 +84,8 @@ impl Walk<'_> {
                 self.shelf.peek(&node.digest).and_then(|bytes| Manifest::known(bytes, None, node.digest.clone(), Side::Local).ok());
             match manifest.and_then(|manifest| manifest.links().ok()) {
                 Some(links) => {
-                    let children = if node.digest == root.digest { Choice::of(&links.manifests, platforms).kept } else { links.manifests };
+                    let children =
+                        if node.digest == root.digest { ChildChoice::of(&links.manifests, platforms).kept } else { links.manifests };
                     stack.extend(children.into_iter().map(|child| (child, true)));
                     stack.extend(links.blobs.into_iter().filter(|blob| !blob.is_foreign()).map(|blob| (blob, false)));
                     self.manifests.insert(node.digest);

@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use super::hand::Hand;
-use super::volume::State;
-use super::{BundleReport, Content};
-use crate::content::{Choice, Descriptor, Digest, PlatformFilter, SPARSE, absent_from};
-use crate::layout::Finding;
+use super::hand::BundleFiles;
+use super::volume::BlobState;
+use super::{BundleReport, DigestStates};
+use crate::content::{ChildChoice, Descriptor, Digest, PlatformFilter, SPARSE, absent_from};
+use crate::layout::LayoutFinding;
 
 /// The annotation that names an entry of `index.json` (image-spec annotations.md).
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -15,13 +15,13 @@ const REF_NAME: &str = "org.opencontainers.image.ref.name";
 type Findings = BTreeMap<Digest, (String, Vec<String>)>;
 
 /// Walks every entry of the index and reports what is wrong; the images that need something of each volume, by its number.
-pub(super) fn walk(hand: &Hand, content: &Content<'_>, report: &mut BundleReport) -> BTreeMap<u32, Vec<String>> {
+pub(super) fn walk(hand: &BundleFiles, content: &DigestStates<'_>, report: &mut BundleReport) -> BTreeMap<u32, Vec<String>> {
     let mut affected: BTreeMap<u32, Vec<String>> = BTreeMap::new();
     let (mut damaged, mut missing) = (Findings::new(), Findings::new());
     for entry in &hand.index.manifests {
         report.images += 1;
         let name = entry.annotations.get(REF_NAME).cloned().unwrap_or_else(|| format!("an entry without a name ({})", entry.digest));
-        let mut image = Image { hand, content, volumes: BTreeSet::new(), lacking: vec![], seen: HashSet::new() };
+        let mut image = CheckedImage { hand, content, volumes: BTreeSet::new(), lacking: vec![], seen: HashSet::new() };
         image.walk(entry);
         for number in &image.volumes {
             affected.entry(*number).or_default().push(name.clone());
@@ -29,16 +29,16 @@ pub(super) fn walk(hand: &Hand, content: &Content<'_>, report: &mut BundleReport
         let mut reasons = BTreeSet::new();
         for (digest, lack) in image.lacking {
             match lack {
-                Lack::Damaged(why) => {
+                MissingReason::Damaged(why) => {
                     reasons.insert(format!("{digest} is damaged"));
                     note(&mut damaged, digest, why, &name);
                 }
-                Lack::Missing => {
+                MissingReason::Missing => {
                     reasons.insert(format!("{digest} is missing"));
                     note(&mut missing, digest, "neither the bundle nor its base has it".to_owned(), &name);
                 }
-                Lack::Absent(volumes) => reasons.extend(volumes.iter().map(|number| format!("volume {number} is not at hand"))),
-                Lack::Unknown => {
+                MissingReason::Absent(volumes) => reasons.extend(volumes.iter().map(|number| format!("volume {number} is not at hand"))),
+                MissingReason::Unknown => {
                     reasons.insert(format!("{digest} is not at hand, and without the bundle's record it is not known who has it"));
                 }
             }
@@ -49,7 +49,7 @@ pub(super) fn walk(hand: &Hand, content: &Content<'_>, report: &mut BundleReport
     }
     // What no image needs does no harm to any; damaged it is nevertheless.
     for (digest, state) in &content.states {
-        if let State::Wrong(why) = state {
+        if let BlobState::Wrong(why) = state {
             damaged.entry((*digest).clone()).or_insert_with(|| (why.clone(), vec![]));
         }
     }
@@ -59,7 +59,7 @@ pub(super) fn walk(hand: &Hand, content: &Content<'_>, report: &mut BundleReport
 }
 
 /// Why a piece cannot be had.
-enum Lack {
+enum MissingReason {
     Damaged(String),
     /// It is in these volumes, or parts of it are.
     Absent(Vec<u32>),
@@ -68,16 +68,16 @@ enum Lack {
     Unknown,
 }
 
-struct Image<'a> {
-    hand: &'a Hand,
-    content: &'a Content<'a>,
+struct CheckedImage<'a> {
+    hand: &'a BundleFiles,
+    content: &'a DigestStates<'a>,
     /// The volumes that hold something of it.
     volumes: BTreeSet<u32>,
-    lacking: Vec<(Digest, Lack)>,
+    lacking: Vec<(Digest, MissingReason)>,
     seen: HashSet<Digest>,
 }
 
-impl Image<'_> {
+impl CheckedImage<'_> {
     fn walk(&mut self, root: &Descriptor) {
         let filters = root.annotations.get(SPARSE).map(|text| PlatformFilter::split(text)).unwrap_or_default();
         let absent = absent_from(root);
@@ -99,7 +99,7 @@ impl Image<'_> {
             let links = match self.content.links.get(&node.digest) {
                 // What an image's name points to must be a manifest; an index may list other things.
                 Some(Err(why)) if node.digest == root.digest => {
-                    self.lacking.push((node.digest.clone(), Lack::Damaged(why.clone())));
+                    self.lacking.push((node.digest.clone(), MissingReason::Damaged(why.clone())));
                     None
                 }
                 Some(Ok(links)) => Some(links),
@@ -108,34 +108,34 @@ impl Image<'_> {
             if let Some(links) = links {
                 // Of a sparse index the children that were left out are not missing.
                 let children =
-                    if node.digest == root.digest { Choice::of(&links.manifests, &filters).kept } else { links.manifests.clone() };
+                    if node.digest == root.digest { ChildChoice::of(&links.manifests, &filters).kept } else { links.manifests.clone() };
                 stack.extend(children.into_iter().chain(links.blobs.iter().cloned()));
             }
         }
     }
 
     /// Why this piece cannot be had, if it cannot.
-    fn look(&mut self, node: &Descriptor) -> Option<Lack> {
+    fn look(&mut self, node: &Descriptor) -> Option<MissingReason> {
         let Some(places) = self.content.places.get(&node.digest) else {
             return match self.hand.relied.get(&node.digest) {
                 Some(size) if *size == node.size => None,
-                Some(size) => Some(Lack::Damaged(size_differs(*size, node.size))),
-                None if !self.hand.has_record() => Some(Lack::Unknown),
-                None => Some(Lack::Missing),
+                Some(size) => Some(MissingReason::Damaged(size_differs(*size, node.size))),
+                None if !self.hand.has_record() => Some(MissingReason::Unknown),
+                None => Some(MissingReason::Missing),
             };
         };
         self.volumes.extend(places.iter().map(|(number, _)| number));
         let size = places.first().map_or(0, |(_, member)| member.whole_size());
         if size != node.size {
-            return Some(Lack::Damaged(size_differs(size, node.size)));
+            return Some(MissingReason::Damaged(size_differs(size, node.size)));
         }
         match self.content.states.get(&node.digest) {
-            Some(State::Right) => None,
-            Some(State::Wrong(why)) => Some(Lack::Damaged(why.clone())),
-            None if !self.hand.has_record() => Some(Lack::Unknown),
+            Some(BlobState::Right) => None,
+            Some(BlobState::Wrong(why)) => Some(MissingReason::Damaged(why.clone())),
+            None if !self.hand.has_record() => Some(MissingReason::Unknown),
             None => {
                 let absent = places.iter().map(|(number, _)| *number).filter(|number| !self.hand.files.contains_key(number));
-                Some(Lack::Absent(absent.collect()))
+                Some(MissingReason::Absent(absent.collect()))
             }
         }
     }
@@ -150,6 +150,6 @@ fn note(findings: &mut Findings, digest: Digest, why: String, image: &str) {
     images.push(image.to_owned());
 }
 
-fn findings(found: Findings) -> Vec<Finding> {
-    found.into_iter().map(|(digest, (why, images))| Finding { digest, images, why }).collect()
+fn findings(found: Findings) -> Vec<LayoutFinding> {
+    found.into_iter().map(|(digest, (why, images))| LayoutFinding { digest, images, why }).collect()
 }

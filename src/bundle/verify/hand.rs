@@ -6,47 +6,49 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::{OP, name_of};
-use crate::bundle::format::{BUNDLE_SUFFIX, Bundle, INDEX_PATH, Index, MARKER, MARKER_PATH, MAX_RECORD, Member, RECORD_PATH, VolumeRecord};
+use crate::bundle::format::{
+    BUNDLE_SUFFIX, Bundle, INDEX_PATH, IndexMember, MARKER, MARKER_PATH, MAX_RECORD, RECORD_PATH, VolumeMember, VolumeRecord,
+};
 use crate::bundle::format::{default_name, volume_file};
-use crate::bundle::plan::Sheet;
+use crate::bundle::plan::PlannedVolume;
 use crate::bundle::tar;
 use crate::content::Digest;
 use crate::folder;
 use crate::{Error, Kind, Result, Side};
 
 /// One bundle.
-pub(super) struct Hand {
+pub(super) struct BundleFiles {
     /// Its name, or what it would be called.
     pub(super) name: String,
     record: Option<Bundle>,
-    pub(super) index: Index,
+    pub(super) index: IndexMember,
     /// How many volumes it has.
     pub(super) volumes: u32,
     /// The volumes at hand.
-    pub(super) files: BTreeMap<u32, AtHand>,
+    pub(super) files: BTreeMap<u32, AvailableVolume>,
     /// What its base has.
     pub(super) relied: HashMap<Digest, u64>,
     pub(super) problems: Vec<String>,
 }
 
 /// A volume at hand.
-pub(super) struct AtHand {
+pub(super) struct AvailableVolume {
     pub(super) path: PathBuf,
     /// What it should hold.
     record: VolumeRecord,
 }
 
-impl AtHand {
+impl AvailableVolume {
     /// What it carries.
-    pub(super) fn members(&self) -> &[Member] {
+    pub(super) fn members(&self) -> &[VolumeMember] {
         &self.record.members
     }
 }
 
-impl Hand {
+impl BundleFiles {
     /// What a volume should be, byte by byte.
-    pub(super) fn sheet(&self, volume: &AtHand) -> Sheet {
-        Sheet::new(&self.index, volume.record.clone())
+    pub(super) fn sheet(&self, volume: &AvailableVolume) -> PlannedVolume {
+        PlannedVolume::new(&self.index, volume.record.clone())
     }
 
     /// The sha256 that a volume should have, where the record tells.
@@ -61,7 +63,7 @@ impl Hand {
     }
 
     /// Every member, with the number of its volume: of all volumes if the record tells, else of those at hand.
-    pub(super) fn members(&self) -> Box<dyn Iterator<Item = (u32, &Member)> + '_> {
+    pub(super) fn members(&self) -> Box<dyn Iterator<Item = (u32, &VolumeMember)> + '_> {
         match &self.record {
             Some(record) => Box::new(record.members()),
             None => Box::new(self.files.iter().flat_map(|(number, file)| file.members().iter().map(move |member| (*number, member)))),
@@ -82,8 +84,8 @@ pub fn is_at(path: &Path) -> bool {
 }
 
 /// The bundles at `paths`, in the order of their names.
-pub(super) fn at_hand(paths: &[PathBuf]) -> Result<Vec<Hand>> {
-    let mut hands: BTreeMap<Digest, Hand> = BTreeMap::new();
+pub(super) fn available(paths: &[PathBuf]) -> Result<Vec<BundleFiles>> {
+    let mut hands: BTreeMap<Digest, BundleFiles> = BTreeMap::new();
     let (mut records, mut volumes) = (vec![], vec![]);
     for path in paths {
         let path = &folder::named(path);
@@ -106,7 +108,7 @@ pub(super) fn at_hand(paths: &[PathBuf]) -> Result<Vec<Hand>> {
     for (path, asked_for) in volumes {
         place(&path, asked_for, &mut hands)?;
     }
-    let mut hands: Vec<Hand> = hands.into_values().collect();
+    let mut hands: Vec<BundleFiles> = hands.into_values().collect();
     hands.sort_by(|a, b| a.name.cmp(&b.name));
     match hands.is_empty() {
         true => Err(Error::new(Side::Local, OP, Kind::NotFound, "there is neither a layout nor a bundle")),
@@ -127,13 +129,13 @@ fn list(folder: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// The bundle of a record, and the files that it names, as far as they are beside it.
-fn with_record(path: &Path) -> Result<(Hand, Vec<PathBuf>)> {
+fn with_record(path: &Path) -> Result<(BundleFiles, Vec<PathBuf>)> {
     let io = |error| Error::io(OP, path, &error);
     let bytes = folder::read_found(path).and_then(|file| crate::input::read_from(file, MAX_RECORD)).map_err(io)?;
     let record = Bundle::parse(&bytes).map_err(|error| error.subject(path.display().to_string()))?;
     let folder = path.parent().unwrap_or(Path::new(""));
     let beside = record.volumes.iter().map(|volume| folder.join(&volume.file)).filter(|file| folder::is_file(file)).collect();
-    let hand = Hand {
+    let hand = BundleFiles {
         name: record.name.clone(),
         index: record.index.clone(),
         volumes: u32::try_from(record.volumes.len()).unwrap_or(u32::MAX),
@@ -146,13 +148,14 @@ fn with_record(path: &Path) -> Result<(Hand, Vec<PathBuf>)> {
 }
 
 /// Finds out which bundle's volume a file is. One that cannot be read is known by its name, if a record has that.
-fn place(path: &Path, asked_for: bool, hands: &mut BTreeMap<Digest, Hand>) -> Result<()> {
+fn place(path: &Path, asked_for: bool, hands: &mut BTreeMap<Digest, BundleFiles>) -> Result<()> {
     let found = head(path)?;
     let file = name_of(path);
     let (id, number) = match &found {
         Some((_, record)) => (record.bundle.clone(), record.volume),
         None => {
-            let named = |hand: &Hand| hand.record.as_ref()?.volumes.iter().find(|volume| volume.file == file).map(|volume| volume.number);
+            let named =
+                |hand: &BundleFiles| hand.record.as_ref()?.volumes.iter().find(|volume| volume.file == file).map(|volume| volume.number);
             match hands.iter().find_map(|(id, hand)| Some((id.clone(), named(hand)?))) {
                 Some(known) => known,
                 None if asked_for => {
@@ -164,7 +167,7 @@ fn place(path: &Path, asked_for: bool, hands: &mut BTreeMap<Digest, Hand>) -> Re
     };
     let hand = match (hands.get_mut(&id), &found) {
         (Some(hand), _) => hand,
-        (None, Some((index, record))) => hands.entry(id.clone()).or_insert_with(|| Hand {
+        (None, Some((index, record))) => hands.entry(id.clone()).or_insert_with(|| BundleFiles {
             name: default_name(&record.bundle),
             record: None,
             index: index.clone(),
@@ -181,7 +184,7 @@ fn place(path: &Path, asked_for: bool, hands: &mut BTreeMap<Digest, Hand>) -> Re
     };
     match record {
         Some(record) => {
-            hand.files.entry(number).or_insert(AtHand { path: path.to_owned(), record });
+            hand.files.entry(number).or_insert(AvailableVolume { path: path.to_owned(), record });
         }
         None => hand.problems.push(format!("{file} says to be volume {number}, which the bundle does not have")),
     }
@@ -189,9 +192,9 @@ fn place(path: &Path, asked_for: bool, hands: &mut BTreeMap<Digest, Hand>) -> Re
 }
 
 /// What a volume says of itself; `None` if the file is no volume, or one whose head is damaged.
-fn head(path: &Path) -> Result<Option<(Index, VolumeRecord)>> {
+fn head(path: &Path) -> Result<Option<(IndexMember, VolumeRecord)>> {
     let mut file = folder::read_found(path).map_err(|error| Error::io(OP, path, &error))?;
-    let mut read = || -> Option<(Index, VolumeRecord)> {
+    let mut read = || -> Option<(IndexMember, VolumeRecord)> {
         let marker = next(&mut file, MARKER_PATH)?;
         let index = next(&mut file, INDEX_PATH).filter(|_| marker == MARKER)?;
         let record = next(&mut file, RECORD_PATH)?;

@@ -8,9 +8,9 @@ use std::path::Path;
 use bytes::Bytes;
 
 use super::OP;
-use super::hand::Hand;
-use crate::bundle::format::{Member, MemberKind};
-use crate::bundle::plan::{Sheet, taken};
+use super::hand::BundleFiles;
+use crate::bundle::format::{MemberKind, VolumeMember};
+use crate::bundle::plan::{PlannedVolume, taken};
 use crate::bundle::tar;
 use crate::content::{Digest, Hasher, Links, MAX_MANIFEST, Manifest};
 use crate::folder;
@@ -21,14 +21,14 @@ const READ: usize = 1024 * 1024;
 
 /// What a blob turned out to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum State {
+pub(super) enum BlobState {
     Right,
     /// Why not, for a person.
     Wrong(String),
 }
 
 /// What a volume turned out to be.
-pub(super) struct Checked {
+pub(super) struct CheckedVolume {
     /// Bytes hashed.
     pub(super) bytes: u64,
     /// What is wrong with it as a whole.
@@ -36,7 +36,7 @@ pub(super) struct Checked {
     /// Its length is right, and everything beside its blobs.
     pub(super) sound: bool,
     /// The blobs that are in it as a whole.
-    pub(super) states: HashMap<Digest, State>,
+    pub(super) states: HashMap<Digest, BlobState>,
     /// What manifests in it that are right refer to.
     pub(super) links: HashMap<Digest, Read>,
 }
@@ -45,8 +45,8 @@ pub(super) struct Checked {
 pub(super) type Read = std::result::Result<Links, String>;
 
 /// Reads the volume through.
-pub(super) fn check(sheet: &Sheet, path: &Path, sha256: Option<&str>, progress: &(dyn Fn(u64) + Sync)) -> Result<Checked> {
-    let mut volume = Volume::open(path, progress)?;
+pub(super) fn check(sheet: &PlannedVolume, path: &Path, sha256: Option<&str>, progress: &(dyn Fn(u64) + Sync)) -> Result<CheckedVolume> {
+    let mut volume = VolumeFile::open(path, progress)?;
     let mut sound = volume.literal(&sheet.head)?;
     let (mut states, mut links) = (HashMap::new(), HashMap::new());
     for member in &sheet.members {
@@ -54,7 +54,7 @@ pub(super) fn check(sheet: &Sheet, path: &Path, sha256: Option<&str>, progress: 
         let (state, bytes) = volume.member(member)?;
         let padding = usize::try_from(tar::padding(member.size)).unwrap_or_default();
         sound &= volume.literal(&vec![0; padding])?;
-        if let (State::Right, Some(bytes)) = (&state, bytes) {
+        if let (BlobState::Right, Some(bytes)) = (&state, bytes) {
             links.insert(member.digest.clone(), read(bytes, &member.digest));
         }
         if member.part.is_none() {
@@ -65,14 +65,14 @@ pub(super) fn check(sheet: &Sheet, path: &Path, sha256: Option<&str>, progress: 
     let damage = volume.close(sheet.size(), sound, sha256)?;
     let sound = sound && volume.has_length(sheet.size())?;
     let damage = damage.or_else(|| {
-        let wrong = states.values().filter(|state| **state != State::Right).count();
+        let wrong = states.values().filter(|state| **state != BlobState::Right).count();
         (wrong > 0).then(|| format!("{wrong} of its blobs are damaged"))
     });
-    Ok(Checked { bytes: volume.seen, damage, sound, states, links })
+    Ok(CheckedVolume { bytes: volume.seen, damage, sound, states, links })
 }
 
 /// Hashes a blob over its parts; what it refers to, if it is a manifest.
-pub(super) fn join(hand: &Hand, digest: &Digest, parts: &[(u32, &Member)]) -> Result<(State, Option<Read>)> {
+pub(super) fn join(hand: &BundleFiles, digest: &Digest, parts: &[(u32, &VolumeMember)]) -> Result<(BlobState, Option<Read>)> {
     let Some(mut hasher) = digest.hasher() else { return Ok((unknown(digest), None)) };
     let manifest = parts.first().is_some_and(|(_, part)| part.kind == MemberKind::Manifest && part.whole_size() <= MAX_MANIFEST as u64);
     let mut bytes = vec![];
@@ -85,18 +85,18 @@ pub(super) fn join(hand: &Hand, digest: &Digest, parts: &[(u32, &Member)]) -> Re
             }
         });
         if let Err(error) = read {
-            return Ok((State::Wrong(format!("a part of it in volume {number} cannot be read: {error}")), None));
+            return Ok((BlobState::Wrong(format!("a part of it in volume {number} cannot be read: {error}")), None));
         }
     }
     let found = hasher.finish();
     if found != *digest {
-        return Ok((State::Wrong(format!("its parts hash to {found}")), None));
+        return Ok((BlobState::Wrong(format!("its parts hash to {found}")), None));
     }
-    Ok((State::Right, manifest.then(|| read(bytes, digest))))
+    Ok((BlobState::Right, manifest.then(|| read(bytes, digest))))
 }
 
 /// Reads the bytes of a part.
-fn part_of(sheet: &Sheet, path: &Path, part: &Member, mut see: impl FnMut(&[u8])) -> io::Result<()> {
+fn part_of(sheet: &PlannedVolume, path: &Path, part: &VolumeMember, mut see: impl FnMut(&[u8])) -> io::Result<()> {
     let before: u64 = sheet.members.iter().take_while(|member| *member != part).map(taken).sum();
     let header = tar::header(&part.path(), part.size).len() as u64;
     let mut file = folder::read_found(path)?;
@@ -118,12 +118,12 @@ fn read(bytes: Vec<u8>, digest: &Digest) -> Read {
     manifest.and_then(|manifest| manifest.links()).map_err(|error| error.message())
 }
 
-fn unknown(digest: &Digest) -> State {
-    State::Wrong(format!("larder cannot compute {} digests", digest.algorithm()))
+fn unknown(digest: &Digest) -> BlobState {
+    BlobState::Wrong(format!("larder cannot compute {} digests", digest.algorithm()))
 }
 
 /// A volume's file, read from its beginning to its end.
-struct Volume<'a> {
+struct VolumeFile<'a> {
     file: File,
     path: &'a Path,
     progress: &'a (dyn Fn(u64) + Sync),
@@ -134,11 +134,11 @@ struct Volume<'a> {
     broken: Option<String>,
 }
 
-impl<'a> Volume<'a> {
+impl<'a> VolumeFile<'a> {
     fn open(path: &'a Path, progress: &'a (dyn Fn(u64) + Sync)) -> Result<Self> {
         let file = folder::read_found(path).map_err(|error| Error::io(OP, path, &error))?;
         let hasher = Hasher::Sha256(sha2::Sha256::default());
-        Ok(Volume { file, path, progress, hasher, buffer: vec![0; READ], seen: 0, broken: None })
+        Ok(VolumeFile { file, path, progress, hasher, buffer: vec![0; READ], seen: 0, broken: None })
     }
 
     /// Reads the next `length` bytes and shows them; whether all were there.
@@ -174,7 +174,7 @@ impl<'a> Volume<'a> {
     }
 
     /// Hashes a member; the bytes of what may be a manifest come along.
-    fn member(&mut self, member: &Member) -> Result<(State, Option<Vec<u8>>)> {
+    fn member(&mut self, member: &VolumeMember) -> Result<(BlobState, Option<Vec<u8>>)> {
         let mut bytes = (member.kind == MemberKind::Manifest && member.size <= MAX_MANIFEST as u64).then(Vec::new);
         // A part has no hash of its own.
         let mut hasher = member.digest.hasher().filter(|_| member.part.is_none());
@@ -187,10 +187,10 @@ impl<'a> Volume<'a> {
             }
         })?;
         let state = match hasher.map(Hasher::finish) {
-            _ if !all => State::Wrong(self.broken.clone().unwrap_or_default()),
-            Some(found) if found != member.digest => State::Wrong(format!("its bytes hash to {found}")),
+            _ if !all => BlobState::Wrong(self.broken.clone().unwrap_or_default()),
+            Some(found) if found != member.digest => BlobState::Wrong(format!("its bytes hash to {found}")),
             None if member.part.is_none() => unknown(&member.digest),
-            _ => State::Right,
+            _ => BlobState::Right,
         };
         Ok((state, bytes))
     }

@@ -12,17 +12,17 @@ use crate::{Error, Result};
 
 /// Whom a registry sees: one credential, or nobody. Cheap to clone; clones are equal, and share one login.
 #[derive(Clone)]
-pub struct Account(Arc<Inner>);
+pub struct LoginAccount(Arc<LoginState>);
 
-struct Inner {
+struct LoginState {
     name: String,
-    origin: Origin,
+    origin: LoginOrigin,
     environment: Arc<Environment>,
-    state: Mutex<State>,
+    state: Mutex<SecretState>,
 }
 
 /// Where the login comes from.
-enum Origin {
+enum LoginOrigin {
     /// Read once; there is no better one.
     Fixed,
     /// A set of the configuration.
@@ -32,14 +32,14 @@ enum Origin {
 }
 
 #[derive(Default)]
-struct State {
+struct SecretState {
     /// A failure is kept too: a command that fails is not run again for each of a thousand images.
     login: Option<Result<Login>>,
     /// Asked again after a refusal, the origin had nothing else.
     exhausted: bool,
 }
 
-impl Account {
+impl LoginAccount {
     /// Nobody.
     pub fn anonymous() -> Self {
         Self::known("anonymous", Login::Anonymous)
@@ -47,22 +47,22 @@ impl Account {
 
     /// A login that is known already.
     pub(super) fn known(name: &str, login: Login) -> Self {
-        Self::new(name, Origin::Fixed, Arc::default(), Some(login))
+        Self::new(name, LoginOrigin::Fixed, Arc::default(), Some(login))
     }
 
     pub(super) fn of_set(set: CredentialSet, environment: Arc<Environment>) -> Self {
-        Self::new(&set.name.clone(), Origin::Set(set), environment, None)
+        Self::new(&set.name.clone(), LoginOrigin::Set(set), environment, None)
     }
 
     /// What the helper `helper` answered for `server`.
     pub(super) fn of_helper(name: &str, login: Login, helper: &str, server: &str, environment: Arc<Environment>) -> Self {
-        let origin = Origin::Helper { name: helper.to_owned(), server: server.to_owned() };
+        let origin = LoginOrigin::Helper { name: helper.to_owned(), server: server.to_owned() };
         Self::new(name, origin, environment, Some(login))
     }
 
-    fn new(name: &str, origin: Origin, environment: Arc<Environment>, login: Option<Login>) -> Self {
-        let state = Mutex::new(State { login: login.map(Ok), exhausted: false });
-        Account(Arc::new(Inner { name: crate::error::printable(name), origin, environment, state }))
+    fn new(name: &str, origin: LoginOrigin, environment: Arc<Environment>, login: Option<Login>) -> Self {
+        let state = Mutex::new(SecretState { login: login.map(Ok), exhausted: false });
+        LoginAccount(Arc::new(LoginState { name: crate::error::printable(name), origin, environment, state }))
     }
 
     /// For reports: the credential set's name, or the user of docker's or podman's file, or `anonymous`.
@@ -95,7 +95,7 @@ impl Account {
         state.exhausted = true;
         match self.read().await? {
             Some(fresh) if fresh != *refused => {
-                *state = State { login: Some(Ok(fresh.clone())), exhausted: false };
+                *state = SecretState { login: Some(Ok(fresh.clone())), exhausted: false };
                 Ok(Some(fresh))
             }
             _ => Ok(None),
@@ -104,17 +104,17 @@ impl Account {
 
     fn is_renewable(&self) -> bool {
         match &self.0.origin {
-            Origin::Fixed => false,
-            Origin::Set(set) => set.username.is_command() || set.password.is_command(),
-            Origin::Helper { .. } => true,
+            LoginOrigin::Fixed => false,
+            LoginOrigin::Set(set) => set.username.is_command() || set.password.is_command(),
+            LoginOrigin::Helper { .. } => true,
         }
     }
 
     async fn read(&self) -> Result<Option<Login>> {
         match &self.0.origin {
-            Origin::Fixed => Ok(None),
-            Origin::Set(set) => self.read_set(set).await.map(Some),
-            Origin::Helper { name, server } => {
+            LoginOrigin::Fixed => Ok(None),
+            LoginOrigin::Set(set) => self.read_set(set).await.map(Some),
+            LoginOrigin::Helper { name, server } => {
                 let answer = helper::ask(name, server, &self.0.environment).await.map_err(|why| self.error(&why))?;
                 Ok(answer.map(|(_, login)| login))
             }
@@ -134,21 +134,21 @@ impl Account {
 }
 
 /// Accounts are equal if they are one and the same.
-impl PartialEq for Account {
+impl PartialEq for LoginAccount {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 }
 
-impl Eq for Account {}
+impl Eq for LoginAccount {}
 
-impl Hash for Account {
+impl Hash for LoginAccount {
     fn hash<H: Hasher>(&self, state: &mut H) {
         Arc::as_ptr(&self.0).hash(state);
     }
 }
 
-impl fmt::Debug for Account {
+impl fmt::Debug for LoginAccount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Account").field(&self.0.name).finish()
     }

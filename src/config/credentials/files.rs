@@ -41,7 +41,7 @@ pub(super) struct AuthFile {
 }
 
 /// One thing to try, in order.
-pub(super) enum Step<'f> {
+pub(super) enum AuthFileStep<'f> {
     /// The file holds a credential under this key.
     Entry(&'f str, &'f Value),
     /// This helper may have one, under the first of these servers that it knows.
@@ -89,18 +89,18 @@ impl AuthFile {
 
     /// What to try for `path` at `host`: for every prefix from the longest on its own helper, then its entry; at the end the
     /// helper for everything.
-    pub(super) fn steps(&self, host: &str, path: &str) -> Vec<Step<'_>> {
+    pub(super) fn steps(&self, host: &str, path: &str) -> Vec<AuthFileStep<'_>> {
         let mut steps = Vec::new();
         for key in prefixes(host, path) {
             if let Some(helper) = self.helpers.get(&key) {
-                steps.push(Step::Helper(helper, servers(&key)));
+                steps.push(AuthFileStep::Helper(helper, servers(&key)));
             }
             if let Some((key, entry)) = self.auths.get_key_value(&key) {
-                steps.push(Step::Entry(key, entry));
+                steps.push(AuthFileStep::Entry(key, entry));
             }
         }
         if let Some(store) = &self.store {
-            steps.push(Step::Helper(store, servers(host)));
+            steps.push(AuthFileStep::Helper(store, servers(host)));
         }
         steps
     }

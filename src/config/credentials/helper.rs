@@ -16,7 +16,7 @@ const TOKEN_USER: &str = "<token>";
 /// No `Debug`: it holds the secret.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Answer {
+struct HelperAnswer {
     username: String,
     secret: String,
 }
@@ -36,7 +36,7 @@ pub(super) async fn ask(name: &str, server: &str, environment: &Environment) -> 
     }
     let text = output.text().unwrap_or_default();
     // The parser's message could repeat a part of the secret.
-    let answer: Answer =
+    let answer: HelperAnswer =
         serde_json::from_str(&text).map_err(|_| format!("credential helper {program} did not answer with a credential"))?;
     if answer.username == TOKEN_USER {
         return Ok(Some((super::files::TOKEN_NAME.to_owned(), Login::IdentityToken { token: answer.secret.into() })));

@@ -3,7 +3,7 @@
 //! - [`CredentialSet`]: what `[[credentials]]` says; it holds no secret, only where one is.
 //! - [`CredentialStore`]: the lookup order. The rule's set; any set for that login server; docker's `config.json`; podman's
 //!   `auth.json`; anonymous.
-//! - [`Account`]: one credential. It reads its secret at first need, once for all who wait, and again after a refusal.
+//! - [`LoginAccount`]: one credential. It reads its secret at first need, once for all who wait, and again after a refusal.
 //!
 //! The files are searched here, and the crate `docker_credential` only decodes the entry that was found (base64, identity
 //! tokens). Its own search takes the exact key and nothing else (`quay.io/org/app` does not find `quay.io/org`), runs helpers
@@ -23,7 +23,7 @@ mod tests;
 use std::fmt;
 use std::path::PathBuf;
 
-pub use account::Account;
+pub use account::LoginAccount;
 pub use environment::Environment;
 pub use store::CredentialStore;
 

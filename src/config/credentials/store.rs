@@ -10,24 +10,24 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde_json::Value;
 use tokio::sync::OnceCell;
 
-use super::files::{self, AuthFile, Step};
-use super::{Account, Environment, Login, helper};
+use super::files::{self, AuthFile, AuthFileStep};
+use super::{Environment, Login, LoginAccount, helper};
 use crate::config::Config;
-use crate::name::Repository;
+use crate::name::RegistryRepository;
 use crate::{Error, Result};
 
 /// Finds accounts, in this order: the rule's credential set; any set for that login server; docker's `config.json`;
-/// podman's `auth.json`; anonymous. The same credential is always the same [`Account`].
+/// podman's `auth.json`; anonymous. The same credential is always the same [`LoginAccount`].
 pub struct CredentialStore {
     config: Config,
     environment: Arc<Environment>,
-    sets: HashMap<String, Account>,
-    anonymous: Account,
+    sets: HashMap<String, LoginAccount>,
+    anonymous: LoginAccount,
     files: OnceMap<PathBuf, Option<Arc<AuthFile>>>,
     /// By helper and server: each is asked once, however many images wait, and a slow one delays only its own registry.
-    helpers: OnceMap<(String, String), Option<Account>>,
+    helpers: OnceMap<(String, String), Option<LoginAccount>>,
     /// Accounts of the files' own entries, by host.
-    entries: Mutex<Vec<(String, Login, Account)>>,
+    entries: Mutex<Vec<(String, Login, LoginAccount)>>,
 }
 
 impl CredentialStore {
@@ -39,11 +39,11 @@ impl CredentialStore {
     /// A store over the given environment.
     pub fn with_environment(config: &Config, environment: Environment) -> Self {
         let environment = Arc::new(environment);
-        let account = |set: &super::CredentialSet| (set.name.clone(), Account::of_set(set.clone(), Arc::clone(&environment)));
+        let account = |set: &super::CredentialSet| (set.name.clone(), LoginAccount::of_set(set.clone(), Arc::clone(&environment)));
         CredentialStore {
             config: config.clone(),
             sets: config.credentials.iter().map(account).collect(),
-            anonymous: Account::anonymous(),
+            anonymous: LoginAccount::anonymous(),
             files: OnceMap::default(),
             helpers: OnceMap::default(),
             entries: Mutex::default(),
@@ -54,7 +54,7 @@ impl CredentialStore {
     /// The account to use towards `repository`; `rule_set` is the credential set that its rule names.
     ///
     /// Fails for a set that is not there or is another registry's, and for a file or helper that was needed and is broken.
-    pub async fn account_for(&self, repository: &Repository, rule_set: Option<&str>) -> Result<Account> {
+    pub async fn account_for(&self, repository: &RegistryRepository, rule_set: Option<&str>) -> Result<LoginAccount> {
         let host = repository.host.as_str();
         if let Some(name) = rule_set {
             return self.rule_set(name, host);
@@ -75,8 +75,8 @@ impl CredentialStore {
     }
 
     /// The account to use towards `path` at `host` (normal form) without a rule: what a target has.
-    pub async fn account_for_host(&self, host: &str, path: &str) -> Result<Account> {
-        self.account_for(&Repository { host: host.to_owned(), path: path.to_owned() }, None).await
+    pub async fn account_for_host(&self, host: &str, path: &str) -> Result<LoginAccount> {
+        self.account_for(&RegistryRepository { host: host.to_owned(), path: path.to_owned() }, None).await
     }
 
     /// Whether the account towards `host` may differ by repository: a file has a key with a path there.
@@ -100,7 +100,7 @@ impl CredentialStore {
     }
 
     /// A set is used only towards its login server, also where a list's `target` column bypasses the rule's own check.
-    fn rule_set(&self, name: &str, host: &str) -> Result<Account> {
+    fn rule_set(&self, name: &str, host: &str) -> Result<LoginAccount> {
         let (Some(set), Some(account)) = (self.config.credential_set(name), self.sets.get(name)) else {
             return Err(Error::local(files::OPERATION, format!("there is no credential set \"{name}\"")));
         };
@@ -111,11 +111,11 @@ impl CredentialStore {
         Ok(account.clone())
     }
 
-    async fn in_file(&self, file: &AuthFile, host: &str, path: &str) -> Result<Option<Account>> {
+    async fn in_file(&self, file: &AuthFile, host: &str, path: &str) -> Result<Option<LoginAccount>> {
         for step in file.steps(host, path) {
             match step {
-                Step::Entry(key, entry) => return self.entry(file, host, key, entry).map(Some),
-                Step::Helper(name, servers) => {
+                AuthFileStep::Entry(key, entry) => return self.entry(file, host, key, entry).map(Some),
+                AuthFileStep::Helper(name, servers) => {
                     for server in servers {
                         if let Some(account) = self.helper(file, name, &server).await? {
                             return Ok(Some(account));
@@ -127,25 +127,25 @@ impl CredentialStore {
         Ok(None)
     }
 
-    fn entry(&self, file: &AuthFile, host: &str, key: &str, entry: &Value) -> Result<Account> {
+    fn entry(&self, file: &AuthFile, host: &str, key: &str, entry: &Value) -> Result<LoginAccount> {
         let (name, login) = file.decode(key, entry)?;
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, _, account)) = entries.iter().find(|(known_host, known, _)| known_host == host && *known == login) {
             return Ok(account.clone());
         }
-        let account = Account::known(&name, login.clone());
+        let account = LoginAccount::known(&name, login.clone());
         entries.push((host.to_owned(), login, account.clone()));
         Ok(account)
     }
 
-    async fn helper(&self, file: &AuthFile, name: &str, server: &str) -> Result<Option<Account>> {
+    async fn helper(&self, file: &AuthFile, name: &str, server: &str) -> Result<Option<LoginAccount>> {
         let ask = || async {
             let answer = helper::ask(name, server, &self.environment).await.map_err(|why| {
                 let message = format!("{}: {why}", file.path.display());
                 Error::local(files::OPERATION, message)
                     .remedy("mend or remove the helper in that file, or give larder.toml a credential set")
             })?;
-            let account = answer.map(|(user, login)| Account::of_helper(&user, login, name, server, Arc::clone(&self.environment)));
+            let account = answer.map(|(user, login)| LoginAccount::of_helper(&user, login, name, server, Arc::clone(&self.environment)));
             Ok(account)
         };
         self.helpers.get(&(name.to_owned(), server.to_owned()), ask).await

@@ -4,7 +4,7 @@ use secrecy::ExposeSecret;
 
 use super::*;
 use crate::config::Config;
-use crate::name::Repository;
+use crate::name::RegistryRepository;
 use crate::{Error, Result};
 
 /// A home of its own, and the store that looks around in it.
@@ -64,8 +64,8 @@ impl Home {
     }
 }
 
-fn repository(text: &str) -> Repository {
-    Repository::parse(text).unwrap()
+fn repository(text: &str) -> RegistryRepository {
+    RegistryRepository::parse(text).unwrap()
 }
 
 fn text(login: &Login) -> String {

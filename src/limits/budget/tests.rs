@@ -8,14 +8,14 @@ use crate::limits::headers::tests::quota_of;
 const HOUR: Duration = Duration::from_secs(3600);
 const MS: Duration = Duration::from_millis(1);
 
-fn learnt(remaining: u64, limit: u64, configured: Option<Pulls>, now: Instant) -> Budget {
+fn learnt(remaining: u64, limit: u64, configured: Option<PullLimit>, now: Instant) -> Budget {
     let mut budget = Budget::new(configured);
     assert!(budget.observe(&quota_of(limit, remaining, 6 * HOUR), now, now));
     budget
 }
 
 fn granted(budget: &mut Budget, pulls: u64, now: Instant) -> bool {
-    matches!(budget.reserve(pulls, now), Grant::Granted(granted) if granted == pulls)
+    matches!(budget.reserve(pulls, now), ReserveResult::Granted(granted) if granted == pulls)
 }
 
 #[test]
@@ -26,11 +26,11 @@ fn sixteen_requests_against_five_send_five() {
     assert_eq!(sent, 5);
     // The last one answered first: nothing comes back. The late ones do not raise what is left.
     for remaining in [0, 4, 3, 2, 1] {
-        assert!(budget.settle(Outcome::Answered(&quota_of(100, remaining, 6 * HOUR)), now, now + MS));
+        assert!(budget.settle(PullOutcome::Answered(&quota_of(100, remaining, 6 * HOUR)), now, now + MS));
         assert!(!granted(&mut budget, 1, now + MS));
     }
     assert_eq!((budget.spent(), budget.remaining()), (5, Some(0)));
-    assert!(matches!(budget.reserve(1, now + MS), Grant::Wait { reason: Wait::Spent, until: Some(_) }));
+    assert!(matches!(budget.reserve(1, now + MS), ReserveResult::Wait { reason: WaitReason::Spent, until: Some(_) }));
 }
 
 #[test]
@@ -40,10 +40,10 @@ fn an_early_answer_does_not_stop_an_image_that_has_begun() {
     assert!(granted(&mut budget, 10, now));
     assert_eq!((0..6).filter(|_| budget.send(now)).count(), 6);
     // It counts all six that are under way: four are left, and four are reserved.
-    budget.settle(Outcome::Answered(&quota_of(100, 4, 6 * HOUR)), now, now + MS);
+    budget.settle(PullOutcome::Answered(&quota_of(100, 4, 6 * HOUR)), now, now + MS);
     assert!(!granted(&mut budget, 1, now + MS) && budget.send(now + MS));
     // Three are reserved, and two are left: somebody else was there.
-    budget.settle(Outcome::Answered(&quota_of(100, 2, 6 * HOUR)), now + MS, now + 2 * MS);
+    budget.settle(PullOutcome::Answered(&quota_of(100, 2, 6 * HOUR)), now + MS, now + 2 * MS);
     assert!(!budget.send(now + 2 * MS));
 }
 
@@ -52,7 +52,7 @@ fn while_something_is_out_the_rest_waits_and_does_not_give_up() {
     let now = Instant::now();
     let mut budget = learnt(5, 100, None, now);
     assert!(granted(&mut budget, 4, now));
-    assert!(matches!(budget.reserve(2, now), Grant::Wait { reason: Wait::InUse, .. }));
+    assert!(matches!(budget.reserve(2, now), ReserveResult::Wait { reason: WaitReason::InUse, .. }));
     budget.refund(3);
     assert!(granted(&mut budget, 2, now));
 }
@@ -60,7 +60,7 @@ fn while_something_is_out_the_rest_waits_and_does_not_give_up() {
 #[test]
 fn limit_is_the_smaller_and_reserve_is_left() {
     let now = Instant::now();
-    let pulls = |limit, reserve| Some(Pulls { limit, window: HOUR, reserve });
+    let pulls = |limit, reserve| Some(PullLimit { limit, window: HOUR, reserve });
     for (configured, remaining, left, per_window) in [
         (None, 60, 60, 100),
         (pulls(None, 20), 60, 40, 80),
@@ -74,20 +74,20 @@ fn limit_is_the_smaller_and_reserve_is_left() {
         assert_eq!((room.left, room.per_window), (left, per_window), "{configured:?} {remaining}");
     }
     let mut none = learnt(100, 100, pulls(None, 100), now);
-    assert!(matches!(none.reserve(1, now), Grant::Wait { reason: Wait::NothingLeftByReserve, .. }));
+    assert!(matches!(none.reserve(1, now), ReserveResult::Wait { reason: WaitReason::NothingLeftByReserve, .. }));
 }
 
 #[test]
 fn configured_pulls_serve_upstreams_that_send_no_headers() {
     let start = Instant::now();
-    let mut budget = Budget::new(Some(Pulls { limit: Some(3), window: HOUR, reserve: 1 }));
+    let mut budget = Budget::new(Some(PullLimit { limit: Some(3), window: HOUR, reserve: 1 }));
     for at in 0..2 {
         let now = start + MS * at;
         assert!(granted(&mut budget, 1, now) && budget.send(now));
-        budget.settle(Outcome::Answered(&Quota::default()), now, now + MS);
+        budget.settle(PullOutcome::Answered(&Quota::default()), now, now + MS);
     }
     let now = start + HOUR / 2;
-    assert_eq!(budget.reserve(1, now), Grant::Wait { until: Some(start + MS + HOUR), reason: Wait::Spent });
+    assert_eq!(budget.reserve(1, now), ReserveResult::Wait { until: Some(start + MS + HOUR), reason: WaitReason::Spent });
     assert!(granted(&mut budget, 2, start + MS + HOUR), "one length after the first answer, the latest end of the window");
 }
 
@@ -96,7 +96,7 @@ fn unlimited_accounts_never_wait_until_they_are_counted() {
     let now = Instant::now();
     let mut budget = Budget::new(None);
     assert!(granted(&mut budget, 1, now));
-    assert!(matches!(budget.reserve(1, now), Grant::Wait { reason: Wait::InUse, .. }), "the first pull finds out");
+    assert!(matches!(budget.reserve(1, now), ReserveResult::Wait { reason: WaitReason::InUse, .. }), "the first pull finds out");
     budget.refund(1);
     // An empty number is a passing fault, not freedom (docker/hub-feedback#2081).
     budget.observe(&Quota::read(|name| (name == "ratelimit-limit").then_some(";w=21600")), now, now);
@@ -115,7 +115,7 @@ fn a_refusal_closes_the_window_and_a_look_opens_it() {
     let start = Instant::now();
     let mut budget = learnt(50, 100, None, start);
     assert!(granted(&mut budget, 2, start) && budget.send(start));
-    budget.settle(Outcome::Refused(None), start, start + MS);
+    budget.settle(PullOutcome::Refused(None), start, start + MS);
     assert_eq!((budget.refused(), budget.spent(), budget.room().left), (1, 0, 0));
     assert!(!budget.send(start + MS), "the other pull of the same image is not sent either");
     assert_eq!(budget.closes(), Some(start + 6 * HOUR), "known since the first look");
@@ -135,7 +135,7 @@ fn a_refusal_by_an_upstream_that_says_nothing_else() {
         let mut budget = Budget::new(None);
         budget.observe(&Quota::default(), start, start);
         budget.closed(start, start, retry_after);
-        assert_eq!(budget.reserve(1, start), Grant::Wait { until: Some(start + closes), reason: Wait::Spent });
+        assert_eq!(budget.reserve(1, start), ReserveResult::Wait { until: Some(start + closes), reason: WaitReason::Spent });
         assert!(granted(&mut budget, 1, start + closes));
     }
 }
@@ -158,7 +158,7 @@ fn a_pull_without_an_answer_counts_until_a_later_request_tells() {
     let start = Instant::now();
     let mut budget = learnt(10, 100, None, start);
     assert!(granted(&mut budget, 1, start) && budget.send(start));
-    budget.settle(Outcome::Unheard, start, start + 5 * MS);
+    budget.settle(PullOutcome::Unheard, start, start + 5 * MS);
     budget.observe(&quota_of(100, 10, 6 * HOUR), start + 2 * MS, start + 6 * MS);
     assert_eq!(budget.room().left, 9, "that was sent while the pull was under way");
     budget.observe(&quota_of(100, 10, 6 * HOUR), start + 7 * MS, start + 8 * MS);
@@ -169,28 +169,28 @@ fn a_pull_without_an_answer_counts_until_a_later_request_tells() {
 fn larger_than_a_window_begins_in_a_fresh_one() {
     let start = Instant::now();
     let mut budget = learnt(99, 100, None, start);
-    assert_eq!(budget.reserve(250, start), Grant::Granted(99));
+    assert_eq!(budget.reserve(250, start), ReserveResult::Granted(99));
     budget.refund(99);
     assert!(granted(&mut budget, 1, start) && budget.send(start));
-    budget.settle(Outcome::Answered(&quota_of(100, 98, 6 * HOUR)), start, start + MS);
-    assert!(matches!(budget.reserve(250, start + MS), Grant::Wait { reason: Wait::WouldExceedWindow, .. }));
-    assert_eq!(budget.reserve(250, start + 6 * HOUR), Grant::Granted(100));
+    budget.settle(PullOutcome::Answered(&quota_of(100, 98, 6 * HOUR)), start, start + MS);
+    assert!(matches!(budget.reserve(250, start + MS), ReserveResult::Wait { reason: WaitReason::WouldExceedWindow, .. }));
+    assert_eq!(budget.reserve(250, start + 6 * HOUR), ReserveResult::Granted(100));
 }
 
 #[test]
 fn what_was_recalled_of_another_address_is_not_ours() {
     let now = Instant::now();
     let mut window = Window::fresh(100, 6 * HOUR, None);
-    window.hear(&Reading {
+    window.hear(&WindowReading {
         limit: 100,
         length: 6 * HOUR,
         left: 0,
         source: Some("192.0.2.1".into()),
-        heard: Heard { sent: now, arrived: now, ours: true },
+        heard: WindowAnswer { sent: now, arrived: now, ours: true },
     });
     let mut budget = Budget::new(None);
     budget.recall(window, now);
-    assert!(matches!(budget.reserve(1, now), Grant::Wait { reason: Wait::Spent, .. }));
+    assert!(matches!(budget.reserve(1, now), ReserveResult::Wait { reason: WaitReason::Spent, .. }));
     let mut moved = quota_of(100, 80, 6 * HOUR);
     moved.source = Some("198.51.100.7".into());
     budget.observe(&moved, now + MS, now + MS);
@@ -245,7 +245,7 @@ proptest! {
     ) {
         let mut now = Instant::now();
         let mut upstream = Upstream { limit, used: 0, opened: None };
-        let mut budget = Budget::new(Some(Pulls { limit: (!headers).then_some(limit), window: HOUR, reserve }));
+        let mut budget = Budget::new(Some(PullLimit { limit: (!headers).then_some(limit), window: HOUR, reserve }));
         let mut under_way: Vec<Request> = Vec::new();
         let mut reserved = 0;
         if headers {
@@ -255,7 +255,7 @@ proptest! {
         for (what, which, size) in steps {
             now += Duration::from_micros(size);
             match what {
-                0 | 1 => if let Grant::Granted(pulls) = budget.reserve(size % 5 + 1, now) { reserved += pulls },
+                0 | 1 => if let ReserveResult::Granted(pulls) = budget.reserve(size % 5 + 1, now) { reserved += pulls },
                 2 | 3 if reserved > 0 && budget.send(now) => {
                     reserved -= 1;
                     under_way.push(Request { sent: now, is_pull: true, answer: None });
@@ -279,8 +279,8 @@ proptest! {
                         _ => Quota::default(),
                     };
                     match (request.is_pull, request.answer) {
-                        (true, Some(_)) => { budget.settle(Outcome::Answered(&quota), request.sent, now); }
-                        (true, None) => { budget.settle(Outcome::Unheard, request.sent, now); }
+                        (true, Some(_)) => { budget.settle(PullOutcome::Answered(&quota), request.sent, now); }
+                        (true, None) => { budget.settle(PullOutcome::Unheard, request.sent, now); }
                         (false, Some(_)) if headers => { budget.observe(&quota, request.sent, now); }
                         (false, _) => {}
                     }
@@ -293,7 +293,7 @@ proptest! {
         // All comes back; one look, after everything.
         for request in under_way.drain(..).filter(|request| request.is_pull) {
             now += MS;
-            budget.settle(Outcome::Unheard, request.sent, now);
+            budget.settle(PullOutcome::Unheard, request.sent, now);
         }
         budget.refund(reserved);
         now += MS;

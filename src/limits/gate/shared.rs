@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::{Gate, Hold, Refusal, State};
-use crate::limits::ledger::{Answer, Ask, Decision, Failure, Party, Settled};
+use super::{Gate, GateState, GrantedPulls, LedgerRefusal};
+use crate::limits::ledger::{Answer, Decision, Failure, LeaseRequest, LeaseSettlement, Party};
 
 /// How soon the ledger is asked again for what another process holds: its images take seconds.
 const IN_USE_AGAIN: Duration = Duration::from_secs(1);
@@ -20,14 +20,14 @@ const TELL_AFTER: Duration = Duration::from_millis(100);
 
 /// A grant on its way into the ledger.
 pub(super) struct Entering {
-    hold: Hold,
-    tell: oneshot::Sender<Option<Hold>>,
+    hold: GrantedPulls,
+    tell: oneshot::Sender<Option<GrantedPulls>>,
 }
 
 impl Gate {
     /// Writes granted pulls into the ledger, before any of them is sent. `None`: other processes have them, or they could not be
-    /// written; what is to be done is in the state's [`Refusal`].
-    pub(super) async fn enter(&self, mut hold: Hold) -> Option<Hold> {
+    /// written; what is to be done is in the state's [`LedgerRefusal`].
+    pub(super) async fn enter(&self, mut hold: GrantedPulls) -> Option<GrantedPulls> {
         let (Some(ledger), Some(me)) = (&self.ledger, self.me.upgrade()) else {
             self.confirm(&mut self.lock(), &mut hold);
             return Some(hold);
@@ -48,13 +48,13 @@ impl Gate {
     }
 
     /// From now on the ledger, where there is one, knows of these pulls.
-    fn confirm(&self, state: &mut State, hold: &mut Hold) {
+    fn confirm(&self, state: &mut GateState, hold: &mut GrantedPulls) {
         state.unconfirmed = state.unconfirmed.saturating_sub(hold.pulls);
         hold.confirmed = true;
     }
 
     /// Sees to it that the ledger is told soon what is over.
-    pub(super) fn tell_soon(&self, state: &mut State) {
+    pub(super) fn tell_soon(&self, state: &mut GateState) {
         let failing = state.refusal.as_ref().is_some_and(|refusal| refusal.failure.is_some());
         if self.ledger.is_none() || state.telling || failing || !self.is_untold(state) {
             return;
@@ -89,27 +89,27 @@ impl Gate {
             let mut state = self.lock();
             state.written = ask.held;
             state.news = false;
-            state.untold.heard = state.untold.heard.saturating_sub(ask.settled.heard);
-            state.untold.unheard = state.untold.unheard.saturating_sub(ask.settled.unheard);
+            state.unreported.heard = state.unreported.heard.saturating_sub(ask.settled.heard);
+            state.unreported.unconfirmed = state.unreported.unconfirmed.saturating_sub(ask.settled.unconfirmed);
         }
     }
 
     /// The ledger has told this run, or been told by it, something else than what is true now.
-    fn is_untold(&self, state: &State) -> bool {
-        state.news || state.untold != Settled::default() || state.written != state.held()
+    fn is_untold(&self, state: &GateState) -> bool {
+        state.news || state.unreported != LeaseSettlement::default() || state.written != state.held()
     }
 
-    fn question(&self, state: &State, wants: Vec<u64>) -> Option<Ask> {
+    fn question(&self, state: &GateState, wants: Vec<u64>) -> Option<LeaseRequest> {
         let window = self.window(state);
         if state.budget.is_unlimited() && wants.is_empty() && state.written == 0 {
             return None;
         }
         let configured = state.budget.configured();
-        Some(Ask {
+        Some(LeaseRequest {
             account: self.account.clone(),
             window,
             held: if state.budget.is_unlimited() { 0 } else { state.held() },
-            settled: state.untold,
+            settled: state.unreported,
             wants,
             limit: configured.and_then(|pulls| pulls.limit),
             reserve: configured.map_or(0, |pulls| pulls.reserve),
@@ -118,10 +118,10 @@ impl Gate {
     }
 
     /// What the ledger has decided: the grants that it wrote down are told to those who asked, the others are given back.
-    fn decided(&self, mut state: MutexGuard<'_, State>, answer: &Answer) {
+    fn decided(&self, mut state: MutexGuard<'_, GateState>, answer: &Answer) {
         let now = Instant::now();
         let (window, closes) = (answer.window.map(|at| self.clock.steady(at.0)), answer.window.closes);
-        let untold = state.untold.unheard;
+        let untold = state.unreported.unconfirmed;
         state.budget.learn(&window, untold, now);
         let entered = std::mem::take(&mut state.deciding);
         let mut granted = 0;
@@ -144,14 +144,14 @@ impl Gate {
                     Decision::Spent if state.budget.room_if_all_came_back().grant(entering.hold.pulls).is_none() => {}
                     Decision::InUse | Decision::Spent => {
                         let in_use = *decision == Decision::InUse;
-                        state.refusal = Some(Refusal { again, in_use, closes, asking: false, failure: None });
+                        state.refusal = Some(LedgerRefusal { again, in_use, closes, asking: false, failure: None });
                     }
                 }
                 (entering, *decision == Decision::Granted)
             })
             .collect();
         state.written += granted;
-        self.pump(&mut state, now);
+        self.dispatch(&mut state, now);
         drop(state);
         for (Entering { hold, tell }, granted) in outcomes {
             // Dropping a hold gives it back, also where nobody listens any more.
@@ -159,21 +159,21 @@ impl Gate {
         }
     }
 
-    fn failed(&self, mut state: MutexGuard<'_, State>, failure: Failure) {
+    fn failed(&self, mut state: MutexGuard<'_, GateState>, failure: Failure) {
         let now = Instant::now();
         let entered: Vec<_> = std::mem::take(&mut state.deciding).into_iter().chain(std::mem::take(&mut state.entering)).collect();
         if !entered.is_empty() {
             let again = now + FAILED_AGAIN;
-            state.refusal = Some(Refusal { again, in_use: false, closes: None, asking: false, failure: Some(failure) });
+            state.refusal = Some(LedgerRefusal { again, in_use: false, closes: None, asking: false, failure: Some(failure) });
         }
         drop(state);
         entered.into_iter().for_each(|Entering { tell, .. }| drop(tell.send(None)));
-        self.pump(&mut self.lock(), now);
+        self.dispatch(&mut self.lock(), now);
     }
 }
 
 impl Party for Gate {
-    fn ask(&self) -> Option<Ask> {
+    fn ask(&self) -> Option<LeaseRequest> {
         let mut state = self.lock();
         if state.budget.is_unlimited() {
             let mut free = std::mem::take(&mut state.entering);
@@ -189,20 +189,20 @@ impl Party for Gate {
         }
         let ask = self.question(&state, wants)?;
         // Told by this; it comes back if it could not be.
-        state.untold = Settled::default();
+        state.unreported = LeaseSettlement::default();
         state.news = false;
         state.written = ask.held;
         Some(ask)
     }
 
-    fn answered(&self, answer: Result<Answer, (Option<Ask>, Failure)>) {
+    fn answered(&self, answer: Result<Answer, (Option<LeaseRequest>, Failure)>) {
         let mut state = self.lock();
         match answer {
             Ok(answer) => self.decided(state, &answer),
             Err((ask, failure)) => {
-                if let Some(Ask { settled, .. }) = ask {
-                    state.untold.heard += settled.heard;
-                    state.untold.unheard += settled.unheard;
+                if let Some(LeaseRequest { settled, .. }) = ask {
+                    state.unreported.heard += settled.heard;
+                    state.unreported.unconfirmed += settled.unconfirmed;
                     // What the file says is not known: it is told again.
                     state.written = u64::MAX;
                 }

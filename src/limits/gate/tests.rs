@@ -12,12 +12,12 @@ use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn gate(configured: Option<Pulls>, probe: Option<Arc<dyn Probe>>) -> Arc<Gate> {
+fn gate(configured: Option<PullLimit>, probe: Option<Arc<dyn LimitProbe>>) -> Arc<Gate> {
     Accounts::new(clock(), None).gate(&account(), configured, probe)
 }
 
-fn claim(pulls: u64) -> Claim {
-    Claim { pulls, priority: 0 }
+fn claim(pulls: u64) -> PullRequest {
+    PullRequest { pulls, priority: 0 }
 }
 
 #[tokio::test(start_paused = true)]
@@ -26,7 +26,7 @@ async fn without_a_deadline_what_does_not_fit_is_deferred_and_the_rest_is_done()
     let gate = gate(None, None);
     let mut outcomes = Vec::new();
     for pulls in [4, 4, 4, 1] {
-        outcomes.push(pull_image(&gate, &hub, pulls, Mode::Defer).await);
+        outcomes.push(pull_image(&gate, &hub, pulls, WaitMode::Defer).await);
     }
     let deferred = outcomes.remove(2).unwrap_err();
     assert_eq!(outcomes, [Ok(()), Ok(()), Ok(())]);
@@ -41,10 +41,10 @@ async fn without_a_deadline_what_does_not_fit_is_deferred_and_the_rest_is_done()
 async fn whoever_could_still_get_what_another_gives_back_is_not_deferred() {
     let gate = gate(None, None);
     gate.observe(&quota_of(100, 5, WINDOW), Instant::now());
-    let first = gate.acquire(claim(4), Mode::Defer).await.unwrap();
+    let first = gate.acquire(claim(4), WaitMode::Defer).await.unwrap();
     let second = {
         let gate = Arc::clone(&gate);
-        tokio::spawn(async move { gate.acquire(claim(3), Mode::Defer).await.map(|lease| lease.granted()) })
+        tokio::spawn(async move { gate.acquire(claim(3), WaitMode::Defer).await.map(|lease| lease.granted()) })
     };
     tokio::time::sleep(SECOND).await;
     assert_eq!(gate.standing().waiting, 1);
@@ -61,22 +61,22 @@ async fn a_deadline_is_kept() {
     let start = Instant::now();
     let deadline = start + 3600 * SECOND;
     // The end of the window is only a bound: it may open earlier, so it is waited for.
-    let deferred = gate.acquire(claim(1), Mode::WaitUntil(deadline)).await.err().unwrap();
+    let deferred = gate.acquire(claim(1), WaitMode::WaitUntil(deadline)).await.err().unwrap();
     assert_eq!(deferred.reason, "docker.io (hub): the time to wait for pulls is over");
     assert_eq!(start.elapsed(), 3600 * SECOND);
     // And nothing starts after it, even if it could.
     gate.observe(&quota_of(100, 100, WINDOW), Instant::now());
-    assert!(gate.acquire(claim(1), Mode::WaitUntil(Instant::now())).await.is_err());
-    assert!(gate.acquire(claim(1), Mode::Defer).await.is_ok());
+    assert!(gate.acquire(claim(1), WaitMode::WaitUntil(Instant::now())).await.is_err());
+    assert!(gate.acquire(claim(1), WaitMode::Defer).await.is_ok());
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_end_that_is_known_to_be_too_late_is_not_waited_for() {
     let hub = Hub::new(1);
     let gate = gate(None, None);
-    pull_image(&gate, &hub, 1, Mode::Defer).await.unwrap();
+    pull_image(&gate, &hub, 1, WaitMode::Defer).await.unwrap();
     let before = Instant::now();
-    assert!(gate.acquire(claim(1), Mode::WaitUntil(before + 3600 * SECOND)).await.is_err());
+    assert!(gate.acquire(claim(1), WaitMode::WaitUntil(before + 3600 * SECOND)).await.is_err());
     assert_eq!(before.elapsed(), Duration::ZERO);
 }
 
@@ -107,7 +107,7 @@ async fn an_unknown_account_is_looked_at_before_the_first_pull() {
 /// Eight images at once, without any HEAD but the gate's own; how many were pulled.
 async fn pull_eight(gate: &Arc<Gate>, hub: &Hub) -> usize {
     let got = futures_util::future::join_all((0..8).map(|_| async {
-        let flight = gate.acquire(claim(1), Mode::Defer).await?.spend().await?;
+        let flight = gate.acquire(claim(1), WaitMode::Defer).await?.spend().await?;
         match hub.get().await {
             Some(quota) => flight.answered(&quota),
             None => flight.refused(None),
@@ -128,7 +128,7 @@ async fn without_a_way_to_look_the_first_pull_finds_out() {
 async fn a_look_that_fails_does_not_stop_anybody() {
     struct Deaf(AtomicU64);
     #[async_trait]
-    impl Probe for Deaf {
+    impl LimitProbe for Deaf {
         async fn look(&self) -> Option<Quota> {
             self.0.fetch_add(1, Ordering::Relaxed);
             tokio::time::sleep(SECOND).await;
@@ -137,7 +137,7 @@ async fn a_look_that_fails_does_not_stop_anybody() {
     }
     let deaf = Arc::new(Deaf(AtomicU64::new(0)));
     let gate = gate(None, Some(deaf.clone()));
-    let lease = gate.acquire(claim(5), Mode::Defer).await.unwrap();
+    let lease = gate.acquire(claim(5), WaitMode::Defer).await.unwrap();
     assert_eq!((lease.granted(), deaf.0.load(Ordering::Relaxed)), (1, 1));
     lease.spend().await.unwrap().answered(&quota_of(100, 50, WINDOW));
     for left in (46..50).rev() {
@@ -155,7 +155,7 @@ async fn priority_and_then_fewer_pulls() {
     let all = [("three", 3, 0), ("two", 2, 0), ("one", 1, 0), ("urgent", 4, 7)].map(|(name, pulls, priority)| {
         let (gate, hub) = (Arc::clone(&gate), Arc::clone(&hub));
         tokio::spawn(async move {
-            let lease = gate.acquire(Claim { pulls, priority }, mode).await.unwrap();
+            let lease = gate.acquire(PullRequest { pulls, priority }, mode).await.unwrap();
             let begun = Instant::now();
             for _ in 0..pulls {
                 let flight = lease.spend().await.unwrap();
@@ -176,7 +176,7 @@ async fn priority_and_then_fewer_pulls() {
 async fn whoever_goes_away_leaves_no_pull_behind() {
     let gate = gate(None, None);
     gate.observe(&quota_of(10, 2, WINDOW), Instant::now());
-    let held = gate.acquire(claim(2), Mode::Defer).await.unwrap();
+    let held = gate.acquire(claim(2), WaitMode::Defer).await.unwrap();
     for round in 0..3 {
         let gate = Arc::clone(&gate);
         let waiting = tokio::spawn(async move { gate.acquire(claim(2), far()).await.map(|_| ()) });
@@ -185,9 +185,9 @@ async fn whoever_goes_away_leaves_no_pull_behind() {
         assert!(waiting.await.is_err(), "{round}");
     }
     drop(held);
-    assert_eq!(gate.acquire(claim(2), Mode::Defer).await.unwrap().granted(), 2);
+    assert_eq!(gate.acquire(claim(2), WaitMode::Defer).await.unwrap().granted(), 2);
     // A flight that is dropped may have been counted.
-    drop(gate.acquire(claim(1), Mode::Defer).await.unwrap().spend().await.unwrap());
+    drop(gate.acquire(claim(1), WaitMode::Defer).await.unwrap().spend().await.unwrap());
     assert_eq!(gate.standing().remaining, Some(1));
     assert_eq!(gate.lock().budget.outstanding(), 0);
 }
@@ -201,7 +201,7 @@ async fn a_refused_pull_is_asked_for_again_in_the_next_window_and_first() {
     begun.spend().await.unwrap().refused(None);
     let fresh = {
         let gate = Arc::clone(&gate);
-        tokio::spawn(async move { gate.acquire(Claim { pulls: 10, priority: 9 }, far()).await.map(|lease| (Instant::now(), lease)) })
+        tokio::spawn(async move { gate.acquire(PullRequest { pulls: 10, priority: 9 }, far()).await.map(|lease| (Instant::now(), lease)) })
     };
     tokio::time::sleep(SECOND).await;
     for left in [9, 8] {
@@ -216,7 +216,7 @@ async fn a_refused_pull_is_asked_for_again_in_the_next_window_and_first() {
 
 #[tokio::test(start_paused = true)]
 async fn a_reserve_that_leaves_nothing_is_said_at_once() {
-    let gate = gate(Some(Pulls { limit: Some(10), window: WINDOW, reserve: 10 }), None);
+    let gate = gate(Some(PullLimit { limit: Some(10), window: WINDOW, reserve: 10 }), None);
     let deferred = gate.acquire(claim(1), far()).await.err().unwrap();
     assert_eq!((deferred.reason.as_str(), deferred.until), ("docker.io (hub): `pulls.reserve` (10) leaves nothing of a window", None));
 }
@@ -225,10 +225,10 @@ async fn a_reserve_that_leaves_nothing_is_said_at_once() {
 async fn a_pull_that_a_cache_answered_itself_is_anybodys_again() {
     let gate = gate(None, None);
     gate.observe(&quota_of(100, 2, WINDOW), Instant::now());
-    let first = gate.acquire(claim(2), Mode::Defer).await.unwrap();
+    let first = gate.acquire(claim(2), WaitMode::Defer).await.unwrap();
     let second = {
         let gate = Arc::clone(&gate);
-        tokio::spawn(async move { gate.acquire(claim(1), Mode::Defer).await.map(|lease| lease.granted()) })
+        tokio::spawn(async move { gate.acquire(claim(1), WaitMode::Defer).await.map(|lease| lease.granted()) })
     };
     tokio::time::sleep(SECOND).await;
     assert_eq!(gate.standing().waiting, 1);
@@ -240,11 +240,11 @@ async fn a_pull_that_a_cache_answered_itself_is_anybodys_again() {
 #[tokio::test(start_paused = true)]
 async fn while_nothing_is_known_a_pull_that_was_free_lets_the_next_one_go() {
     let gate = gate(None, None);
-    let lease = gate.acquire(claim(3), Mode::Defer).await.unwrap();
+    let lease = gate.acquire(claim(3), WaitMode::Defer).await.unwrap();
     let flight = lease.spend().await.unwrap();
     let next = tokio::spawn({
         let lease = lease.clone();
-        async move { lease.spend().await.map(Flight::free) }
+        async move { lease.spend().await.map(InFlightPull::free) }
     });
     tokio::time::sleep(SECOND).await;
     assert!(!next.is_finished());

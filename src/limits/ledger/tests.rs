@@ -8,23 +8,23 @@ use tokio::task::JoinSet;
 use super::*;
 use crate::limits::headers::tests::quota_of;
 use crate::limits::simulation::{Hub, WINDOW, account, clock, far, pull_image};
-use crate::limits::window::{Heard, Reading};
+use crate::limits::window::{WindowAnswer, WindowReading};
 use crate::limits::*;
 
 fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + seconds).unwrap()
 }
 
-fn view(limit: u64) -> Window<Stamp> {
+fn view(limit: u64) -> Window<WallTime> {
     Window::fresh(limit, Duration::from_secs(3600), None)
 }
 
 /// What a process knows that heard `left` at `seconds`.
-fn heard(limit: u64, left: u64, seconds: i64) -> Window<Stamp> {
+fn heard(limit: u64, left: u64, seconds: i64) -> Window<WallTime> {
     let mut window = view(limit);
-    let stamp = Stamp(at(seconds));
-    let heard = Heard { sent: stamp, arrived: stamp, ours: true };
-    assert!(window.hear(&Reading { limit, length: window.length, left, source: Some("192.0.2.1".to_owned()), heard }));
+    let stamp = WallTime(at(seconds));
+    let heard = WindowAnswer { sent: stamp, arrived: stamp, ours: true };
+    assert!(window.hear(&WindowReading { limit, length: window.length, left, source: Some("192.0.2.1".to_owned()), heard }));
     window
 }
 
@@ -32,42 +32,42 @@ fn heard(limit: u64, left: u64, seconds: i64) -> Window<Stamp> {
 struct Process {
     ledger: Ledger,
     held: u64,
-    settled: Settled,
+    settled: LeaseSettlement,
 }
 
 impl Process {
     fn new(ledger: Ledger) -> Self {
-        Process { ledger, held: 0, settled: Settled::default() }
+        Process { ledger, held: 0, settled: LeaseSettlement::default() }
     }
 
     fn number(state: &Path, pid: u32) -> Self {
         Self::new(Ledger::of_process(state, pid))
     }
 
-    fn exchange(&mut self, wants: Vec<u64>, window: Option<Window<Stamp>>, now: i64) -> Answer {
+    fn exchange(&mut self, wants: Vec<u64>, window: Option<Window<WallTime>>, now: i64) -> Answer {
         let settled = std::mem::take(&mut self.settled);
         let (held, account) = (self.held, account());
-        let ask = Ask { account, window, held, settled, wants, limit: None, reserve: 0, now: at(now) };
+        let ask = LeaseRequest { account, window, held, settled, wants, limit: None, reserve: 0, now: at(now) };
         let answer = self.ledger.transact(|book| Some(self.ledger.decide(book, &ask))).unwrap().unwrap();
         let granted = ask.wants.iter().zip(&answer.decisions).filter(|(_, decision)| **decision == Decision::Granted);
         self.held += granted.map(|(pulls, _)| pulls).sum::<u64>();
         answer
     }
 
-    fn lease(&mut self, pulls: u64, window: Window<Stamp>, now: i64) -> Decision {
+    fn lease(&mut self, pulls: u64, window: Window<WallTime>, now: i64) -> Decision {
         self.exchange(vec![pulls], Some(window), now).decisions[0]
     }
 
     /// `over` pulls that it held are over.
-    fn settle(&mut self, over: u64, settled: Settled, window: Window<Stamp>, now: i64) {
+    fn settle(&mut self, over: u64, settled: LeaseSettlement, window: Window<WallTime>, now: i64) {
         self.held -= over;
         self.settled = settled;
         self.exchange(vec![], Some(window), now);
     }
 }
 
-fn unheard(unheard: u64) -> Settled {
-    Settled { unheard, ..Settled::default() }
+fn unheard(unheard: u64) -> LeaseSettlement {
+    LeaseSettlement { unconfirmed: unheard, ..LeaseSettlement::default() }
 }
 
 /// A process that is dead, as far as anybody can see.
@@ -81,7 +81,7 @@ fn pulls_that_were_heard_of_are_not_counted_twice() {
     let mut process = Process::number(dir.path(), 1);
     assert_eq!(process.lease(6, heard(10, 10, 0), 0), Decision::Granted);
     // All six were sent, and the last answer says that four are left. That is told together with the next question.
-    (process.held, process.settled) = (0, Settled { heard: 6, unheard: 0 });
+    (process.held, process.settled) = (0, LeaseSettlement { heard: 6, unconfirmed: 0 });
     let answer = process.exchange(vec![5, 4], Some(heard(10, 4, 1)), 2);
     assert_eq!(answer.decisions, [Decision::Spent, Decision::Granted]);
 }
@@ -100,7 +100,7 @@ fn processes_share_one_window() {
     b.settle(4, unheard(4), view(10), 6);
     b.settle(2, unheard(2), view(10), 6);
     let Answer { window, decisions } = a.exchange(vec![1], Some(view(10)), 7);
-    assert_eq!((decisions, window.left(), window.closes), (vec![Decision::Spent], 0, Some(Stamp(at(3 + 3600)))));
+    assert_eq!((decisions, window.left(), window.closes), (vec![Decision::Spent], 0, Some(WallTime(at(3 + 3600)))));
     assert_eq!(a.lease(10, view(10), 3 + 3600), Decision::Granted, "a new window");
 }
 
@@ -120,7 +120,7 @@ fn while_nobody_knows_anything_one_pull_of_all_processes_finds_out() {
     assert_eq!(a.exchange(vec![1], None, 0).decisions, [Decision::Granted]);
     assert_eq!(b.exchange(vec![1], None, 1).decisions, [Decision::InUse]);
     // Answered: the other process learns from it.
-    (a.held, a.settled) = (0, Settled { heard: 1, unheard: 0 });
+    (a.held, a.settled) = (0, LeaseSettlement { heard: 1, unconfirmed: 0 });
     a.exchange(vec![], Some(heard(10, 2, 2)), 2);
     let answer = b.exchange(vec![1], None, 3);
     assert_eq!((answer.decisions, answer.window.left(), answer.window.limit), (vec![Decision::Granted], 2, 10));
@@ -134,7 +134,7 @@ fn an_account_that_is_not_counted_leaves_no_row_and_blocks_nobody() {
     let mut next = Process::new(Ledger::open(dir.path()));
     if !Owner::this_process().place.is_empty() {
         assert_eq!(next.exchange(vec![1], None, 1).decisions, [Decision::Granted]);
-        next.settle(1, Settled::default(), view(10), 2);
+        next.settle(1, LeaseSettlement::default(), view(10), 2);
     }
 }
 
@@ -173,10 +173,10 @@ fn a_window_from_the_future_ends_one_length_from_now_and_an_answer_beats_it() {
     let dir = tempfile::tempdir().unwrap();
     let days = 5 * 86_400;
     // While the clock was wrong, all of it was spent.
-    Process::number(dir.path(), 1).settle(0, Settled { heard: 10, unheard: 0 }, heard(10, 0, days), days);
+    Process::number(dir.path(), 1).settle(0, LeaseSettlement { heard: 10, unconfirmed: 0 }, heard(10, 0, days), days);
     let mut now = Process::number(dir.path(), 2);
     let known = now.ledger.recall(&account(), at(0)).unwrap();
-    assert_eq!((known.left(), known.closes, known.exact), (0, Some(Stamp(at(3600))), false));
+    assert_eq!((known.left(), known.closes, known.exact), (0, Some(WallTime(at(3600))), false));
     assert_eq!(now.lease(1, view(10), 1), Decision::Spent);
     assert_eq!(now.lease(10, heard(10, 10, 2), 3), Decision::Granted);
 }
@@ -275,15 +275,19 @@ fn old_accounts_are_forgotten() {
     let dir = tempfile::tempdir().unwrap();
     let mut process = Process::number(dir.path(), 1);
     assert_eq!(process.lease(1, heard(10, 5, 0), 0), Decision::Granted);
-    let ask = Ask { account: AccountId { host: "quay.io".into(), name: "bob".into() }, window: None, ..Ask::of(at(40 * 86_400)) };
+    let ask = LeaseRequest {
+        account: AccountId { host: "quay.io".into(), name: "bob".into() },
+        window: None,
+        ..LeaseRequest::of(at(40 * 86_400))
+    };
     process.ledger.settle(&ask);
     assert!(!std::fs::read_to_string(dir.path().join("pulls.json")).unwrap().contains("docker.io"));
 }
 
-impl Ask {
+impl LeaseRequest {
     fn of(now: Timestamp) -> Self {
-        let settled = Settled::default();
-        Ask { account: account(), window: None, held: 0, settled, wants: vec![], limit: None, reserve: 0, now }
+        let settled = LeaseSettlement::default();
+        LeaseRequest { account: account(), window: None, held: 0, settled, wants: vec![], limit: None, reserve: 0, now }
     }
 }
 
@@ -314,7 +318,7 @@ fn threads_at_one_file_lose_nothing() {
 /// A process of the model below: what it knows, holds, has sent, and has heard.
 struct Modelled {
     process: Process,
-    window: Window<Stamp>,
+    window: Window<WallTime>,
     granted: u64,
     /// Sent and not answered: when, and what the upstream will say (`None` while it has not counted it yet).
     sent: Vec<(i64, Option<u64>)>,
@@ -326,18 +330,18 @@ struct Modelled {
 
 impl Modelled {
     fn hear(&mut self, left: u64, sent: i64, arrived: i64) -> bool {
-        let stamp = |at: i64| Stamp(Timestamp::from_millisecond(at).unwrap());
-        let heard = Heard { sent: stamp(sent + self.wrong_by), arrived: stamp(arrived + self.wrong_by), ours: true };
-        self.window.hear(&Reading { limit: 10, length: Duration::from_secs(3600), left, source: Some("192.0.2.1".to_owned()), heard })
+        let stamp = |at: i64| WallTime(Timestamp::from_millisecond(at).unwrap());
+        let heard = WindowAnswer { sent: stamp(sent + self.wrong_by), arrived: stamp(arrived + self.wrong_by), ours: true };
+        self.window.hear(&WindowReading { limit: 10, length: Duration::from_secs(3600), left, source: Some("192.0.2.1".to_owned()), heard })
     }
 
     fn exchange(&mut self, wants: Vec<u64>, now: i64) {
         let held = self.granted + self.sent.len() as u64;
         let settled = std::mem::take(&mut self.process.settled);
         let now = Timestamp::from_millisecond(now + self.wrong_by).unwrap();
-        let ask = Ask { window: Some(self.window.clone()), held, settled, wants, ..Ask::of(now) };
+        let ask = LeaseRequest { window: Some(self.window.clone()), held, settled, wants, ..LeaseRequest::of(now) };
         let answer = self.process.ledger.transact(|book| Some(self.process.ledger.decide(book, &ask))).unwrap().unwrap();
-        self.window.merge(&answer.window, Stamp(now));
+        self.window.merge(&answer.window, WallTime(now));
         let granted = ask.wants.iter().zip(&answer.decisions).filter(|(_, decision)| **decision == Decision::Granted);
         self.granted += granted.map(|(pulls, _)| pulls).sum::<u64>();
     }
@@ -386,7 +390,7 @@ proptest! {
                     let (sent, said) = one.sent.remove(at);
                     let heard = one.hear(said.unwrap_or(0), sent, now);
                     one.process.settled.heard += u64::from(heard);
-                    one.process.settled.unheard += u64::from(!heard);
+                    one.process.settled.unconfirmed += u64::from(!heard);
                 },
             }
         }
@@ -424,7 +428,7 @@ proptest! {
                 },
                 4 => {
                     let (settled, window) = if headers && *sent > 0 {
-                        (Settled { heard: *sent, ..Settled::default() }, heard(LIMIT, LIMIT - used, now))
+                        (LeaseSettlement { heard: *sent, ..LeaseSettlement::default() }, heard(LIMIT, LIMIT - used, now))
                     } else {
                         (unheard(*sent), view(LIMIT))
                     };
@@ -441,7 +445,7 @@ proptest! {
 }
 
 /// Processes with a gate each, on one ledger and one upstream.
-async fn nights(hub: &Arc<Hub>, dir: &Path, processes: u32, images: u64, configured: Option<Pulls>) {
+async fn nights(hub: &Arc<Hub>, dir: &Path, processes: u32, images: u64, configured: Option<PullLimit>) {
     let mut all = JoinSet::new();
     let (clock, mode) = (clock(), far());
     for pid in 0..processes {
@@ -468,7 +472,7 @@ async fn two_processes_stay_within_one_window_together() {
 async fn so_they_do_where_only_the_ledger_counts() {
     let dir = tempfile::tempdir().unwrap();
     let hub = Hub::silent(25);
-    nights(&hub, dir.path(), 3, 9, Some(Pulls { limit: Some(25), window: WINDOW, reserve: 0 })).await;
+    nights(&hub, dir.path(), 3, 9, Some(PullLimit { limit: Some(25), window: WINDOW, reserve: 0 })).await;
     assert_eq!((hub.count().gets, hub.count().refusals), (54, 0));
     assert!(hub.count().windows <= 4, "{:?}", hub.count());
 }
@@ -477,14 +481,14 @@ async fn so_they_do_where_only_the_ledger_counts() {
 async fn the_next_run_starts_knowing() {
     let dir = tempfile::tempdir().unwrap();
     let (hub, clock) = (Hub::silent(10), clock());
-    let configured = Some(Pulls { limit: Some(10), window: WINDOW, reserve: 0 });
+    let configured = Some(PullLimit { limit: Some(10), window: WINDOW, reserve: 0 });
     let run = || Accounts::new(clock, Some(Ledger::open(dir.path()))).gate(&account(), configured, None);
-    pull_image(&run(), &hub, 7, Mode::Defer).await.unwrap();
+    pull_image(&run(), &hub, 7, WaitMode::Defer).await.unwrap();
     let next = run();
     assert_eq!(next.standing().remaining, Some(3));
-    let deferred = pull_image(&next, &hub, 4, Mode::Defer).await.unwrap_err();
+    let deferred = pull_image(&next, &hub, 4, WaitMode::Defer).await.unwrap_err();
     assert!(deferred.until.is_some());
-    pull_image(&next, &hub, 3, Mode::Defer).await.unwrap();
+    pull_image(&next, &hub, 3, WaitMode::Defer).await.unwrap();
     assert_eq!((hub.count().gets, hub.count().refusals, hub.count().windows), (10, 0, 1));
 }
 
@@ -495,7 +499,7 @@ async fn killed_in_mid_window_no_pull_is_spent_twice() {
     let run = |ledger| Accounts::new(clock, Some(ledger)).gate(&account(), None, None);
     let first = run(killed(dir.path()));
     first.observe(&quota_of(10, 10, WINDOW), tokio::time::Instant::now());
-    let lease = first.acquire(Claim { pulls: 6, priority: 0 }, Mode::Defer).await.unwrap();
+    let lease = first.acquire(PullRequest { pulls: 6, priority: 0 }, WaitMode::Defer).await.unwrap();
     tokio::time::advance(Duration::from_secs(1)).await;
     lease.spend().await.unwrap().answered(&quota_of(10, 9, WINDOW));
     // Killed: nothing is dropped.
@@ -510,13 +514,13 @@ async fn killed_in_mid_window_no_pull_is_spent_twice() {
     second.observe(&quota_of(10, 9, WINDOW), tokio::time::Instant::now());
     assert_eq!(second.standing().remaining, Some(9));
     if !Owner::this_process().place.is_empty() {
-        assert!(second.acquire(Claim { pulls: 9, priority: 0 }, Mode::Defer).await.is_ok());
+        assert!(second.acquire(PullRequest { pulls: 9, priority: 0 }, WaitMode::Defer).await.is_ok());
     }
 }
 
 /// A gate of ten pulls whose ledger is in a folder that is not there.
 fn without_a_folder(dir: &Path) -> Arc<Gate> {
-    let pulls = Pulls { limit: Some(10), window: WINDOW, reserve: 0 };
+    let pulls = PullLimit { limit: Some(10), window: WINDOW, reserve: 0 };
     Accounts::new(clock(), Some(Ledger::open(&dir.join("state")))).gate(&account(), Some(pulls), None)
 }
 
@@ -526,7 +530,7 @@ async fn a_reservation_that_cannot_be_written_is_not_spent() {
     let hub = Hub::new(10);
     let gate = without_a_folder(dir.path());
     // Not even if there was time to wait: waiting makes no folder.
-    for mode in [Mode::Defer, far()] {
+    for mode in [WaitMode::Defer, far()] {
         let deferred = pull_image(&gate, &hub, 3, mode).await.unwrap_err();
         assert!(deferred.reason.starts_with("docker.io (hub): no pull can be reserved: could not lock "), "{}", deferred.reason);
         assert!(deferred.reason.ends_with("--state none, which counts within this run only)"), "{}", deferred.reason);
@@ -542,7 +546,7 @@ async fn a_lock_that_is_held_elsewhere_defers_at_once_or_is_waited_for() {
     held.lock().unwrap();
     let hub = Hub::new(10);
     let gate = without_a_folder(dir.path());
-    let all = |mode: Mode| {
+    let all = |mode: WaitMode| {
         let (gate, hub) = (Arc::clone(&gate), Arc::clone(&hub));
         async move {
             let mut all = JoinSet::new();
@@ -555,7 +559,7 @@ async fn a_lock_that_is_held_elsewhere_defers_at_once_or_is_waited_for() {
     };
     // One attempt for all of them.
     let start = std::time::Instant::now();
-    assert!(all(Mode::Defer).await.iter().all(Result::is_err));
+    assert!(all(WaitMode::Defer).await.iter().all(Result::is_err));
     assert!(start.elapsed() < LOCK_PATIENCE * 2, "{:?}", start.elapsed());
     drop(held);
     assert!(all(far()).await.iter().all(Result::is_ok));
@@ -567,10 +571,10 @@ async fn a_configuration_that_has_changed_counts_more_than_the_ledger() {
     let dir = tempfile::tempdir().unwrap();
     let (hub, clock) = (Hub::silent(100), clock());
     let run = |limit| {
-        let configured = Some(Pulls { limit: Some(limit), window: WINDOW, reserve: 0 });
+        let configured = Some(PullLimit { limit: Some(limit), window: WINDOW, reserve: 0 });
         Accounts::new(clock, Some(Ledger::open(dir.path()))).gate(&account(), configured, None)
     };
-    pull_image(&run(10), &hub, 7, Mode::Defer).await.unwrap();
+    pull_image(&run(10), &hub, 7, WaitMode::Defer).await.unwrap();
     assert_eq!(run(20).standing().remaining, Some(13));
     assert_eq!(run(5).standing().remaining, Some(0));
 }

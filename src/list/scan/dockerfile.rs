@@ -16,7 +16,7 @@ pub(super) fn is_one(text: &str) -> bool {
 }
 
 pub(super) fn scan(text: &str, finder: &mut Finder) {
-    let mut stages = Stages::default();
+    let mut stages = BuildStages::default();
     for instruction in instructions(text) {
         let (word, rest) = instruction.text.split_once(char::is_whitespace).unwrap_or((&instruction.text, ""));
         match word.to_ascii_uppercase().as_str() {
@@ -31,7 +31,7 @@ pub(super) fn scan(text: &str, finder: &mut Finder) {
 
 /// What is known of the file so far.
 #[derive(Default)]
-struct Stages {
+struct BuildStages {
     /// `ARG`s before the first `FROM`: the only ones that a `FROM` may use.
     arguments: HashMap<String, Option<String>>,
     /// Names of stages, in lower case: they are no images.
@@ -39,7 +39,7 @@ struct Stages {
     begun: bool,
 }
 
-impl Stages {
+impl BuildStages {
     fn arguments(&mut self, rest: &str) {
         if self.begun {
             return;
@@ -160,13 +160,13 @@ fn escape(text: &str) -> char {
 }
 
 /// What ends a here-document (`<<EOF`).
-struct End {
+struct HereDocEnd {
     word: String,
     /// `<<-`: tabs before the word do not count.
     indented: bool,
 }
 
-fn here_documents(instruction: &str) -> Vec<End> {
+fn here_documents(instruction: &str) -> Vec<HereDocEnd> {
     let takes_some =
         ["RUN", "COPY", "ADD"].iter().any(|word| instruction.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word)));
     if !takes_some {
@@ -183,7 +183,7 @@ fn here_documents(instruction: &str) -> Vec<End> {
         let word = word.trim_matches(['"', '\'']);
         let name: String = word.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
         if !name.is_empty() {
-            ends.push(End { word: name, indented });
+            ends.push(HereDocEnd { word: name, indented });
         }
     }
     ends

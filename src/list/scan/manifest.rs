@@ -3,43 +3,43 @@
 use std::collections::HashSet;
 use std::rc::Rc;
 
-use super::yaml::{Content, Node};
+use super::yaml::{YamlContent, YamlNode};
 use super::{Finder, variables};
 use crate::name::{ImageName, split_host};
 
 /// How sure it is that a field `image` is a reference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Trust {
+pub(super) enum FieldTrust {
     /// In Kubernetes manifests: one that does not parse is a problem.
     Certain,
     /// In files nobody knows: one that does not parse is something else.
     Likely,
 }
 
-pub(super) fn is_kubernetes(root: &Node) -> bool {
+pub(super) fn is_kubernetes(root: &YamlNode) -> bool {
     root.get("apiVersion").is_some() && root.get("kind").is_some()
 }
 
 /// `services`, each of which is a mapping.
-pub(super) fn is_compose(root: &Node) -> bool {
+pub(super) fn is_compose(root: &YamlNode) -> bool {
     root.get("services")
         .is_some_and(|services| !services.entries().is_empty() && services.entries().iter().all(|(_, service)| service.is_map()))
 }
 
 /// Looks for fields `image` at any depth.
-pub(super) fn scan(root: &Rc<Node>, trust: Trust, finder: &mut Finder) {
-    Walk { trust, finder, seen: HashSet::new() }.node(root);
+pub(super) fn scan(root: &Rc<YamlNode>, trust: FieldTrust, finder: &mut Finder) {
+    ManifestScan { trust, finder, seen: HashSet::new() }.node(root);
 }
 
-struct Walk<'f> {
-    trust: Trust,
+struct ManifestScan<'f> {
+    trust: FieldTrust,
     finder: &'f mut Finder,
     /// Nodes that aliases stand for too: they say the same again.
-    seen: HashSet<*const Node>,
+    seen: HashSet<*const YamlNode>,
 }
 
-impl Walk<'_> {
-    fn node(&mut self, node: &Rc<Node>) {
+impl ManifestScan<'_> {
+    fn node(&mut self, node: &Rc<YamlNode>) {
         if Rc::strong_count(node) > 1 && !self.seen.insert(Rc::as_ptr(node)) {
             return;
         }
@@ -56,15 +56,15 @@ impl Walk<'_> {
         node.items().iter().for_each(|item| self.node(item));
     }
 
-    fn image(&mut self, value: &Rc<Node>) {
+    fn image(&mut self, value: &Rc<YamlNode>) {
         match &value.content {
-            Content::Scalar(_) => {
+            YamlContent::Scalar(_) => {
                 if let Some(text) = value.text() {
                     self.reference(value.line, text);
                 }
             }
-            Content::Map(_) => self.parts(value),
-            Content::Null | Content::List(_) => {}
+            YamlContent::Map(_) => self.parts(value),
+            YamlContent::Null | YamlContent::List(_) => {}
         }
     }
 
@@ -72,7 +72,7 @@ impl Walk<'_> {
         let known = variables::substitute(text, &|_| None);
         let is_template = text.contains("{{");
         match known {
-            Ok(text) if self.trust == Trust::Certain || is_template || is_likely(&text) => self.finder.reference(line, &text),
+            Ok(text) if self.trust == FieldTrust::Certain || is_template || is_likely(&text) => self.finder.reference(line, &text),
             Ok(_) => {}
             Err(why) => self.finder.problem(line, &why),
         }
@@ -80,7 +80,7 @@ impl Walk<'_> {
 
     /// `image: {repository, tag}` as charts' values and many custom resources have it; `{reference}` of a Kubernetes image
     /// volume; `{name}` of GitLab.
-    fn parts(&mut self, value: &Rc<Node>) {
+    fn parts(&mut self, value: &Rc<YamlNode>) {
         let part = |key: &str| value.get(key).and_then(|node| Some((node.line, node.text()?)));
         if let Some((line, reference)) = part("reference") {
             return self.reference(line, reference);
@@ -88,7 +88,7 @@ impl Walk<'_> {
         let chosen = ["tag", "digest"].iter().any(|key| value.get(key).is_some());
         let name = || part("name").filter(|_| chosen);
         let Some((line, repository)) = part("repository").or(part("repo")).or_else(name) else {
-            if let Some((line, name)) = part("name").filter(|_| self.trust == Trust::Likely) {
+            if let Some((line, name)) = part("name").filter(|_| self.trust == FieldTrust::Likely) {
                 self.reference(line, name);
             } else if chosen || ["registry", "repository", "repo"].iter().any(|key| value.get(key).is_some()) {
                 let keys: Vec<&str> = value.entries().iter().map(|(key, _)| key.as_str()).collect();
@@ -118,7 +118,7 @@ impl Walk<'_> {
     }
 
     /// `images` of a kustomization: what it puts in the place of another image.
-    fn kustomized(&mut self, value: &Rc<Node>) {
+    fn kustomized(&mut self, value: &Rc<YamlNode>) {
         for image in value.items() {
             let part = |key: &str| image.get(key).and_then(|node| node.text());
             let Some(name) = part("newName").or(part("name")) else { continue };
@@ -131,7 +131,7 @@ impl Walk<'_> {
     }
 
     /// `RELATED_IMAGE_…` variables, in which operators are told what to start.
-    fn related(&mut self, node: &Rc<Node>) {
+    fn related(&mut self, node: &Rc<YamlNode>) {
         let name = node.get("name").and_then(|name| name.text());
         if let (Some(name), Some(value)) = (name, node.get("value"))
             && name.starts_with("RELATED_IMAGE_")
@@ -141,7 +141,7 @@ impl Walk<'_> {
     }
 
     /// A value that can hardly be anything else: it names a registry, and a tag or digest.
-    fn unmistakable(&mut self, value: &Rc<Node>) {
+    fn unmistakable(&mut self, value: &Rc<YamlNode>) {
         if let Some(text) = value.text()
             && split_host(text).0.is_some()
             && ImageName::parse(text).is_ok_and(|name| name.tag.is_some() || name.digest.is_some())
@@ -157,12 +157,12 @@ fn is_likely(text: &str) -> bool {
     ImageName::parse(text).is_ok() && !PICTURES.iter().any(|ending| text.ends_with(ending))
 }
 
-pub(super) fn scan_compose(root: &Rc<Node>, finder: &mut Finder) {
+pub(super) fn scan_compose(root: &Rc<YamlNode>, finder: &mut Finder) {
     let services = root.get("services").map(|services| services.entries()).unwrap_or_default();
     for (name, service) in services {
         let Some(image) = service.get("image") else { continue };
         let Some(text) = image.text() else { continue };
-        if service.get("build").is_some_and(|build| !matches!(build.content, Content::Null)) {
+        if service.get("build").is_some_and(|build| !matches!(build.content, YamlContent::Null)) {
             finder.note(image.line, &format!("service `{name}` is built here: its image `{text}` is left out"));
             continue;
         }

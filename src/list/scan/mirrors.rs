@@ -1,23 +1,23 @@
 //! The lists of other mirrors: `skopeo sync --src yaml` (skopeo-sync(1), "YAML file content") and regsync
 //! (regclient.org/usage/regsync). Both choose tags by patterns as well; those become the columns of a CSV list.
 
-use super::yaml::Node;
-use super::{Finder, Wanted};
-use crate::name::Repository;
+use super::yaml::YamlNode;
+use super::{Finder, ScannedEntry};
+use crate::name::RegistryRepository;
 use crate::select::Selector;
 
 /// The three ways in which skopeo chooses tags.
 const SKOPEO_KINDS: [&str; 3] = ["images", "images-by-tag-regex", "images-by-semver"];
 
 /// Hosts, of which at least one has images.
-pub(super) fn is_skopeo(root: &Node) -> bool {
-    let has_images = |registry: &Node| SKOPEO_KINDS.iter().any(|kind| registry.get(kind).is_some_and(|images| images.is_map()));
+pub(super) fn is_skopeo(root: &YamlNode) -> bool {
+    let has_images = |registry: &YamlNode| SKOPEO_KINDS.iter().any(|kind| registry.get(kind).is_some_and(|images| images.is_map()));
     !root.entries().is_empty()
         && root.entries().iter().all(|(host, registry)| crate::name::normal_host(host).is_ok() && registry.is_map())
         && root.entries().iter().any(|(_, registry)| has_images(registry))
 }
 
-pub(super) fn scan_skopeo(root: &Node, finder: &mut Finder) {
+pub(super) fn scan_skopeo(root: &YamlNode, finder: &mut Finder) {
     for (host, registry) in root.entries() {
         for kind in SKOPEO_KINDS {
             let unread = registry.get(kind).filter(|images| !images.is_map() && !images.is_null());
@@ -55,7 +55,7 @@ pub(super) fn scan_skopeo(root: &Node, finder: &mut Finder) {
     }
 }
 
-fn regex(finder: &mut Finder, pattern: &Node, name: &str) {
+fn regex(finder: &mut Finder, pattern: &YamlNode, name: &str) {
     let text = pattern.text().ok_or_else(|| format!("the regex of `{name}` is not a text"));
     match text.and_then(term) {
         Ok(term) => choose(finder, pattern.line, name, &term, ""),
@@ -64,11 +64,11 @@ fn regex(finder: &mut Finder, pattern: &Node, name: &str) {
 }
 
 /// `sync`, each entry of which has a source.
-pub(super) fn is_regsync(root: &Node) -> bool {
+pub(super) fn is_regsync(root: &YamlNode) -> bool {
     root.get("sync").is_some_and(|sync| !sync.items().is_empty() && sync.items().iter().all(|entry| entry.get("source").is_some()))
 }
 
-pub(super) fn scan_regsync(root: &Node, finder: &mut Finder) {
+pub(super) fn scan_regsync(root: &YamlNode, finder: &mut Finder) {
     for entry in root.get("sync").map(|sync| sync.items()).unwrap_or_default() {
         let Some((line, source)) = entry.get("source").and_then(|source| Some((source.line, source.text()?))) else { continue };
         match entry.get("type").and_then(|kind| kind.text()) {
@@ -85,7 +85,7 @@ pub(super) fn scan_regsync(root: &Node, finder: &mut Finder) {
     }
 }
 
-fn repository(finder: &mut Finder, line: usize, source: &str, entry: &Node) {
+fn repository(finder: &mut Finder, line: usize, source: &str, entry: &YamlNode) {
     let tags = entry.get("tags");
     let texts = |key: &str| -> Vec<&str> {
         let listed = tags.and_then(|tags| tags.get(key)).map(|node| node.items()).unwrap_or_default();
@@ -202,9 +202,9 @@ fn choose(finder: &mut Finder, line: usize, name: &str, tags: &str, exclude: &st
     if let Err(why) = Selector::parse(tags, exclude) {
         return finder.problem(line, &format!("what `{name}` chooses cannot be written in a list: {why}"));
     }
-    match Repository::parse(name) {
+    match RegistryRepository::parse(name) {
         Ok(repository) => {
-            finder.found(line, Wanted { image: repository.to_string(), tags: tags.to_owned(), exclude: exclude.to_owned() });
+            finder.found(line, ScannedEntry { image: repository.to_string(), tags: tags.to_owned(), exclude: exclude.to_owned() });
         }
         Err(why) => finder.problem(line, &why),
     }

@@ -16,15 +16,15 @@ use std::collections::HashSet;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::{LineError, Origin};
+use super::{LineError, LineOrigin};
 use crate::name::ImageName;
-use yaml::Node;
+use yaml::YamlNode;
 
 /// What a file names, in the order of its lines.
 #[derive(Debug, Default)]
 pub struct Scanned {
     /// The references.
-    pub found: Vec<Found>,
+    pub found: Vec<FoundReference>,
     /// What could not be read, or is not known without running something. What it names is missing in `found`.
     pub problems: Vec<LineError>,
     /// What was left out on purpose.
@@ -33,16 +33,16 @@ pub struct Scanned {
 
 /// One reference.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
+pub struct FoundReference {
     /// Where it stands.
-    pub origin: Origin,
+    pub origin: LineOrigin,
     /// What it asks for.
-    pub wanted: Wanted,
+    pub wanted: ScannedEntry,
 }
 
 /// What a list line would say.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Wanted {
+pub struct ScannedEntry {
     /// The normalised name, with a tag or digest unless `tags` chooses.
     pub image: String,
     /// The `tags` column of a CSV list; empty for one image. A text list cannot say it.
@@ -53,11 +53,11 @@ pub struct Wanted {
 
 /// Takes out what is there already: the first place of each reference stays.
 #[derive(Debug, Default)]
-pub struct Distinct(HashSet<Wanted>);
+pub struct DistinctReferences(HashSet<ScannedEntry>);
 
-impl Distinct {
+impl DistinctReferences {
     /// Whether `found` is the first of its kind.
-    pub fn is_new(&mut self, found: &Found) -> bool {
+    pub fn is_new(&mut self, found: &FoundReference) -> bool {
         self.0.insert(found.wanted.clone())
     }
 }
@@ -100,9 +100,9 @@ pub fn scan(file: &str, text: &str) -> Scanned {
     Scanned { found, problems, notes }
 }
 
-fn document_of(root: &Rc<Node>, finder: &mut Finder) {
+fn document_of(root: &Rc<YamlNode>, finder: &mut Finder) {
     if manifest::is_kubernetes(root) {
-        manifest::scan(root, manifest::Trust::Certain, finder);
+        manifest::scan(root, manifest::FieldTrust::Certain, finder);
     } else if manifest::is_compose(root) {
         manifest::scan_compose(root, finder);
     } else if mirrors::is_regsync(root) {
@@ -110,7 +110,7 @@ fn document_of(root: &Rc<Node>, finder: &mut Finder) {
     } else if mirrors::is_skopeo(root) {
         mirrors::scan_skopeo(root, finder);
     } else {
-        manifest::scan(root, manifest::Trust::Likely, finder);
+        manifest::scan(root, manifest::FieldTrust::Likely, finder);
     }
 }
 
@@ -121,8 +121,8 @@ struct Finder {
 }
 
 impl Finder {
-    fn origin(&self, line: usize) -> Origin {
-        Origin { file: Arc::clone(&self.file), line }
+    fn origin(&self, line: usize) -> LineOrigin {
+        LineOrigin { file: Arc::clone(&self.file), line }
     }
 
     fn problem(&mut self, line: usize, message: &str) {
@@ -138,14 +138,14 @@ impl Finder {
     /// A reference that must be one: what does not parse is a problem.
     fn reference(&mut self, line: usize, text: &str) {
         match normalised(text) {
-            Ok(image) => self.found(line, Wanted { image, tags: String::new(), exclude: String::new() }),
+            Ok(image) => self.found(line, ScannedEntry { image, tags: String::new(), exclude: String::new() }),
             Err(why) => self.problem(line, &why),
         }
     }
 
-    fn found(&mut self, line: usize, wanted: Wanted) {
+    fn found(&mut self, line: usize, wanted: ScannedEntry) {
         let origin = self.origin(line);
-        self.scanned.found.push(Found { origin, wanted });
+        self.scanned.found.push(FoundReference { origin, wanted });
     }
 }
 

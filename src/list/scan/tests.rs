@@ -7,7 +7,7 @@ use super::*;
 fn shown(file: &str, text: &str) -> String {
     let scanned = scan(file, text);
     let mut out = String::new();
-    for Found { origin, wanted } in &scanned.found {
+    for FoundReference { origin, wanted } in &scanned.found {
         let chooses = if wanted.tags.is_empty() { String::new() } else { format!(" tags={} exclude={}", wanted.tags, wanted.exclude) };
         out += &format!("{}: {}{chooses}\n", origin.line, wanted.image);
     }
@@ -232,7 +232,7 @@ fn what_other_mirrors_choose_is_understood_by_lists() {
         "sync:\n- {source: a/e, type: repository, tags: {allow: ['v\\d+', x], deny: ['v1;2'], semverRange: ['>=1.2.0 <2.0.0']}}\n";
     let found = [scan("s.yaml", skopeo).found, scan("r.yaml", regsync).found].concat();
     assert_eq!(found.len(), 4);
-    for Found { wanted, .. } in found {
+    for FoundReference { wanted, .. } in found {
         let quoted = |text: &str| format!("\"{text}\"");
         let line = [&wanted.image, &wanted.tags, &wanted.exclude].map(|text| quoted(text)).join(",");
         let parsed = crate::list::parse("x.csv", &format!("image,tags,exclude\n{line}\n")).unwrap();
@@ -361,7 +361,7 @@ proptest! {
         name in prop::sample::select(vec!["x.yaml", "Dockerfile", "-"]),
         text in "(image: |services:\n|FROM |sync:\n|- |  |\n|<<EOF|\\$\\{|\\}|[a-z:/{}.]|\\PC){0,60}",
     ) {
-        for Found { wanted, .. } in scan(name, &text).found {
+        for FoundReference { wanted, .. } in scan(name, &text).found {
             let parsed = crate::list::parse("x.csv", &format!("image\n{}\n", wanted.image)).unwrap();
             prop_assert_eq!(parsed.entries.len(), 1, "{:?}", wanted);
         }

@@ -9,27 +9,27 @@ use granit_parser::{Event, Parser, ScalarStyle};
 
 /// One node of a document.
 #[derive(Debug)]
-pub(super) struct Node {
+pub(super) struct YamlNode {
     /// The line it begins at, counted from 1.
     pub(super) line: usize,
-    pub(super) content: Content,
+    pub(super) content: YamlContent,
     /// Levels below and including this one.
     depth: usize,
 }
 
 #[derive(Debug)]
-pub(super) enum Content {
+pub(super) enum YamlContent {
     /// Nothing, `~` or `null`.
     Null,
     Scalar(String),
-    List(Vec<Rc<Node>>),
+    List(Vec<Rc<YamlNode>>),
     /// In the order of the file; what merge keys (`<<`) bring comes last.
-    Map(Vec<(String, Rc<Node>)>),
+    Map(Vec<(String, Rc<YamlNode>)>),
 }
 
 /// What is wrong with a document.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Broken {
+pub(super) struct YamlError {
     pub(super) line: usize,
     pub(super) message: String,
 }
@@ -40,50 +40,50 @@ const MOST_LEVELS: usize = 600;
 /// Entries that merge keys may bring into one document: far more than any file has, far fewer than a hostile one could make.
 const MOST_MERGED: usize = 100_000;
 
-impl Node {
-    pub(super) fn entries(&self) -> &[(String, Rc<Node>)] {
+impl YamlNode {
+    pub(super) fn entries(&self) -> &[(String, Rc<YamlNode>)] {
         match &self.content {
-            Content::Map(entries) => entries,
+            YamlContent::Map(entries) => entries,
             _ => &[],
         }
     }
 
-    pub(super) fn items(&self) -> &[Rc<Node>] {
+    pub(super) fn items(&self) -> &[Rc<YamlNode>] {
         match &self.content {
-            Content::List(items) => items,
+            YamlContent::List(items) => items,
             _ => &[],
         }
     }
 
-    pub(super) fn get(&self, key: &str) -> Option<&Rc<Node>> {
+    pub(super) fn get(&self, key: &str) -> Option<&Rc<YamlNode>> {
         self.entries().iter().find(|(name, _)| name == key).map(|(_, node)| node)
     }
 
     pub(super) fn is_null(&self) -> bool {
-        matches!(self.content, Content::Null)
+        matches!(self.content, YamlContent::Null)
     }
 
     pub(super) fn is_list(&self) -> bool {
-        matches!(self.content, Content::List(_))
+        matches!(self.content, YamlContent::List(_))
     }
 
     pub(super) fn is_map(&self) -> bool {
-        matches!(self.content, Content::Map(_))
+        matches!(self.content, YamlContent::Map(_))
     }
 
     /// The text of a scalar that is not empty.
     pub(super) fn text(&self) -> Option<&str> {
         match &self.content {
-            Content::Scalar(text) if !text.trim().is_empty() => Some(text.trim()),
+            YamlContent::Scalar(text) if !text.trim().is_empty() => Some(text.trim()),
             _ => None,
         }
     }
 }
 
 /// The documents of a file, each read on its own: one that is broken does not take the others with it.
-pub(super) fn documents(text: &str) -> impl Iterator<Item = Result<Vec<Rc<Node>>, Broken>> {
+pub(super) fn documents(text: &str) -> impl Iterator<Item = Result<Vec<Rc<YamlNode>>, YamlError>> {
     pieces(text).into_iter().map(|(before, piece)| {
-        Builder { before, ..Builder::default() }.build(piece).map_err(|mut broken| {
+        YamlBuilder { before, ..YamlBuilder::default() }.build(piece).map_err(|mut broken| {
             if piece.contains("{{") {
                 broken.message += "; this looks like a template: scan what it renders (`helm template`)";
             }
@@ -115,28 +115,28 @@ fn is_preamble(text: &str) -> bool {
     text.lines().all(|line| line.trim().is_empty() || line.starts_with(['#', '%']))
 }
 
-fn broken(line: usize, message: impl Into<String>) -> Broken {
-    Broken { line, message: message.into() }
+fn broken(line: usize, message: impl Into<String>) -> YamlError {
+    YamlError { line, message: message.into() }
 }
 
 /// A collection under way.
-enum Open {
-    List { line: usize, anchor: usize, items: Vec<Rc<Node>> },
-    Map { line: usize, anchor: usize, entries: Vec<(String, Rc<Node>)>, key: Option<String>, merges: Vec<Rc<Node>> },
+enum OpenCollection {
+    List { line: usize, anchor: usize, items: Vec<Rc<YamlNode>> },
+    Map { line: usize, anchor: usize, entries: Vec<(String, Rc<YamlNode>)>, key: Option<String>, merges: Vec<Rc<YamlNode>> },
 }
 
 #[derive(Default)]
-struct Builder {
+struct YamlBuilder {
     /// Lines of the file before this text.
     before: usize,
-    open: Vec<Open>,
-    anchors: HashMap<usize, Rc<Node>>,
+    open: Vec<OpenCollection>,
+    anchors: HashMap<usize, Rc<YamlNode>>,
     merged: usize,
-    roots: Vec<Rc<Node>>,
+    roots: Vec<Rc<YamlNode>>,
 }
 
-impl Builder {
-    fn build(mut self, text: &str) -> Result<Vec<Rc<Node>>, Broken> {
+impl YamlBuilder {
+    fn build(mut self, text: &str) -> Result<Vec<Rc<YamlNode>>, YamlError> {
         for next in Parser::new_from_str(text) {
             let (event, span) = next.map_err(|error| broken(self.before + error.marker().line().max(1), error.info()))?;
             self.event(event, self.before + span.start.line())?;
@@ -145,19 +145,19 @@ impl Builder {
     }
 
     /// `line` is the file's, as in all that follows.
-    fn event(&mut self, event: Event<'_>, line: usize) -> Result<(), Broken> {
+    fn event(&mut self, event: Event<'_>, line: usize) -> Result<(), YamlError> {
         match event {
             Event::Scalar(text, style, anchor, tag) => {
                 let null = style == ScalarStyle::Plain && tag.is_none() && matches!(&*text, "" | "~" | "null" | "Null" | "NULL");
-                let content = if null { Content::Null } else { Content::Scalar(text.into_owned()) };
+                let content = if null { YamlContent::Null } else { YamlContent::Scalar(text.into_owned()) };
                 self.finished(line, anchor, content)
             }
             Event::SequenceStart(_, anchor, _) => {
-                self.open.push(Open::List { line, anchor, items: Vec::new() });
+                self.open.push(OpenCollection::List { line, anchor, items: Vec::new() });
                 Ok(())
             }
             Event::MappingStart(_, anchor, _) => {
-                self.open.push(Open::Map { line, anchor, entries: Vec::new(), key: None, merges: Vec::new() });
+                self.open.push(OpenCollection::Map { line, anchor, entries: Vec::new(), key: None, merges: Vec::new() });
                 Ok(())
             }
             Event::SequenceEnd | Event::MappingEnd => self.close(),
@@ -173,19 +173,19 @@ impl Builder {
         }
     }
 
-    fn close(&mut self) -> Result<(), Broken> {
+    fn close(&mut self) -> Result<(), YamlError> {
         match self.open.pop() {
-            Some(Open::List { line, anchor, items }) => self.finished(line, anchor, Content::List(items)),
-            Some(Open::Map { line, anchor, mut entries, merges, .. }) => {
+            Some(OpenCollection::List { line, anchor, items }) => self.finished(line, anchor, YamlContent::List(items)),
+            Some(OpenCollection::Map { line, anchor, mut entries, merges, .. }) => {
                 self.merge(&mut entries, &merges, line)?;
-                self.finished(line, anchor, Content::Map(entries))
+                self.finished(line, anchor, YamlContent::Map(entries))
             }
             None => Ok(()),
         }
     }
 
     /// What `<<` brings, where the mapping itself and earlier merges have no such key (the merge key type of YAML 1.1).
-    fn merge(&mut self, entries: &mut Vec<(String, Rc<Node>)>, merges: &[Rc<Node>], line: usize) -> Result<(), Broken> {
+    fn merge(&mut self, entries: &mut Vec<(String, Rc<YamlNode>)>, merges: &[Rc<YamlNode>], line: usize) -> Result<(), YamlError> {
         if merges.is_empty() {
             return Ok(());
         }
@@ -202,17 +202,17 @@ impl Builder {
         Ok(())
     }
 
-    fn finished(&mut self, line: usize, anchor: usize, content: Content) -> Result<(), Broken> {
+    fn finished(&mut self, line: usize, anchor: usize, content: YamlContent) -> Result<(), YamlError> {
         let below = match &content {
-            Content::List(items) => items.iter().map(|node| node.depth).max(),
-            Content::Map(entries) => entries.iter().map(|(_, node)| node.depth).max(),
-            Content::Null | Content::Scalar(_) => None,
+            YamlContent::List(items) => items.iter().map(|node| node.depth).max(),
+            YamlContent::Map(entries) => entries.iter().map(|(_, node)| node.depth).max(),
+            YamlContent::Null | YamlContent::Scalar(_) => None,
         };
         let depth = below.unwrap_or(0) + 1;
         if depth > MOST_LEVELS {
             return Err(broken(line, format!("it is nested more than {MOST_LEVELS} levels deep")));
         }
-        let node = Rc::new(Node { line, content, depth });
+        let node = Rc::new(YamlNode { line, content, depth });
         if anchor > 0 {
             self.anchors.insert(anchor, Rc::clone(&node));
         }
@@ -220,20 +220,20 @@ impl Builder {
     }
 
     /// Puts a node where it stands: into the collection under way, or at the root.
-    fn place(&mut self, line: usize, node: Rc<Node>) -> Result<(), Broken> {
+    fn place(&mut self, line: usize, node: Rc<YamlNode>) -> Result<(), YamlError> {
         match self.open.last_mut() {
             None => self.roots.push(node),
-            Some(Open::List { items, .. }) => items.push(node),
-            Some(Open::Map { entries, key, merges, .. }) => match key.take() {
+            Some(OpenCollection::List { items, .. }) => items.push(node),
+            Some(OpenCollection::Map { entries, key, merges, .. }) => match key.take() {
                 Some(merge) if merge == "<<" => match &node.content {
-                    Content::List(items) => merges.extend(items.iter().cloned()),
+                    YamlContent::List(items) => merges.extend(items.iter().cloned()),
                     _ => merges.push(node),
                 },
                 Some(key) => entries.push((key, node)),
                 None => match &node.content {
-                    Content::Scalar(text) => *key = Some(text.clone()),
-                    Content::Null => *key = Some(String::new()),
-                    Content::List(_) | Content::Map(_) => return Err(broken(line, "a collection stands where a key belongs")),
+                    YamlContent::Scalar(text) => *key = Some(text.clone()),
+                    YamlContent::Null => *key = Some(String::new()),
+                    YamlContent::List(_) | YamlContent::Map(_) => return Err(broken(line, "a collection stands where a key belongs")),
                 },
             },
         }
@@ -246,12 +246,12 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn shown(node: &Node) -> String {
+    fn shown(node: &YamlNode) -> String {
         match &node.content {
-            Content::Null => "null".to_owned(),
-            Content::Scalar(text) => format!("{text}@{}", node.line),
-            Content::List(items) => format!("[{}]", items.iter().map(|item| shown(item)).collect::<Vec<_>>().join(" ")),
-            Content::Map(entries) => {
+            YamlContent::Null => "null".to_owned(),
+            YamlContent::Scalar(text) => format!("{text}@{}", node.line),
+            YamlContent::List(items) => format!("[{}]", items.iter().map(|item| shown(item)).collect::<Vec<_>>().join(" ")),
+            YamlContent::Map(entries) => {
                 format!("{{{}}}", entries.iter().map(|(key, node)| format!("{key}: {}", shown(node))).collect::<Vec<_>>().join(" "))
             }
         }

@@ -8,22 +8,22 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
-use super::ranges::{Reach, reach};
+use super::ranges::{AddressReach, reach};
 use super::{AddressPolicy, trim_dot};
 
 /// Looks names up. The system does it; tests have their own.
 #[async_trait]
-pub(super) trait Names: fmt::Debug + Send + Sync {
+pub(super) trait NameResolver: fmt::Debug + Send + Sync {
     /// All addresses of `host`.
     async fn lookup(&self, host: &str) -> std::io::Result<Vec<IpAddr>>;
 }
 
 /// The system's resolver.
 #[derive(Debug)]
-pub(super) struct System;
+pub(super) struct SystemResolver;
 
 #[async_trait]
-impl Names for System {
+impl NameResolver for SystemResolver {
     async fn lookup(&self, host: &str) -> std::io::Result<Vec<IpAddr>> {
         Ok(tokio::net::lookup_host((host, 0)).await?.map(|address| address.ip()).collect())
     }
@@ -31,9 +31,9 @@ impl Names for System {
 
 /// The resolver of one registry's clients: it leaves out the addresses that registry may not send us to.
 #[derive(Debug)]
-pub(crate) struct Guard(pub(super) Arc<AddressPolicy>);
+pub(crate) struct AddressGuard(pub(super) Arc<AddressPolicy>);
 
-impl Resolve for Guard {
+impl Resolve for AddressGuard {
     fn resolve(&self, name: Name) -> Resolving {
         let policy = Arc::clone(&self.0);
         Box::pin(async move {
@@ -61,9 +61,9 @@ impl AddressPolicy {
         let mut worst = None;
         for ip in all {
             match reach(ip) {
-                Reach::Private(what) if !private && !known.contains(&ip) => worst = Some((ip, what)),
-                Reach::Never(what) => worst = Some((ip, what)),
-                Reach::Private(_) | Reach::Public => permitted.push(ip),
+                AddressReach::Private(what) if !private && !known.contains(&ip) => worst = Some((ip, what)),
+                AddressReach::Never(what) => worst = Some((ip, what)),
+                AddressReach::Private(_) | AddressReach::Public => permitted.push(ip),
             }
         }
         match worst {

@@ -2,7 +2,7 @@
 //!
 //! An upstream is not trusted. A public registry that sends larder to `127.0.0.1` or `10.0.0.7` wants something that larder can
 //! reach and it cannot; one that sends it to `169.254.169.254` wants the machine's cloud credentials. [`AddressPolicy::check`]
-//! judges a URL before anything is sent; [`Guard`] judges again when the connection is made, since a name may change.
+//! judges a URL before anything is sent; [`AddressGuard`] judges again when the connection is made, since a name may change.
 
 mod guard;
 mod proxy;
@@ -16,11 +16,11 @@ use std::sync::Arc;
 use tokio::sync::OnceCell;
 use url::{Host, Url};
 
-pub(crate) use guard::{Guard, blocked};
-use guard::{Names, System};
+pub(crate) use guard::{AddressGuard, blocked};
+use guard::{NameResolver, SystemResolver};
 use proxy::Proxies;
 pub(crate) use proxy::Variables as ProxyVariables;
-use ranges::{Reach, reach};
+use ranges::{AddressReach, reach};
 
 /// Names under which clouds serve a machine's credentials, for the case that no lookup shows the address (a proxy resolves).
 /// Google, AWS, Azure, Tencent, in their documentation of instance metadata.
@@ -41,7 +41,7 @@ pub(crate) struct AddressPolicy {
     endpoint: Url,
     allow_private: bool,
     proxies: Proxies,
-    names: Box<dyn Names>,
+    names: Box<dyn NameResolver>,
     /// What the registry's own name meant at first.
     first: OnceCell<Vec<IpAddr>>,
 }
@@ -49,10 +49,10 @@ pub(crate) struct AddressPolicy {
 impl AddressPolicy {
     /// The policy for the registry at `endpoint`; `allow_private` is its setting of that name.
     pub(crate) fn new(endpoint: &Url, allow_private: bool) -> Self {
-        Self::with(endpoint, allow_private, Proxies::from_environment(), Box::new(System))
+        Self::with(endpoint, allow_private, Proxies::from_environment(), Box::new(SystemResolver))
     }
 
-    fn with(endpoint: &Url, allow_private: bool, proxies: Proxies, names: Box<dyn Names>) -> Self {
+    fn with(endpoint: &Url, allow_private: bool, proxies: Proxies, names: Box<dyn NameResolver>) -> Self {
         AddressPolicy { endpoint: endpoint.clone(), allow_private, proxies, names, first: OnceCell::new() }
     }
 
@@ -86,10 +86,10 @@ impl AddressPolicy {
         };
         for ip in addresses {
             match reach(ip) {
-                Reach::Public => {}
-                Reach::Never(what) => return Err(format!("`{shown}` is at {ip} ({what}), where no registry may send us")),
-                Reach::Private(_) if self.private_allowed().await => {}
-                Reach::Private(what) => {
+                AddressReach::Public => {}
+                AddressReach::Never(what) => return Err(format!("`{shown}` is at {ip} ({what}), where no registry may send us")),
+                AddressReach::Private(_) if self.private_allowed().await => {}
+                AddressReach::Private(what) => {
                     return Err(format!(
                         "`{shown}` is at {ip} ({what}), where a public registry may not send us; `allow_private = true` for this registry permits it"
                     ));
@@ -117,15 +117,15 @@ impl AddressPolicy {
     }
 
     /// The DNS resolver for this registry's clients.
-    pub(crate) fn resolver(self: &Arc<Self>) -> Arc<Guard> {
-        Arc::new(Guard(Arc::clone(self)))
+    pub(crate) fn resolver(self: &Arc<Self>) -> Arc<AddressGuard> {
+        Arc::new(AddressGuard(Arc::clone(self)))
     }
 
     /// Whether the registry itself is on this machine or its own network. One whose name does not resolve, or is resolved by a
     /// proxy, counts as public.
     pub(crate) async fn registry_is_private(&self) -> bool {
         let first = self.first_addresses().await;
-        !first.is_empty() && first.iter().all(|ip| matches!(reach(*ip), Reach::Private(_)))
+        !first.is_empty() && first.iter().all(|ip| matches!(reach(*ip), AddressReach::Private(_)))
     }
 
     /// What the registry's own name, or address, meant at first; nothing where a proxy resolves it, or nobody could so far.

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// What an address is to a stranger who names it. Later is worse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Reach {
+pub(super) enum AddressReach {
     /// On the Internet.
     Public,
     /// This machine or its own network; the word says which part.
@@ -16,10 +16,10 @@ pub(super) enum Reach {
     Never(&'static str),
 }
 
-use Reach::{Never, Private, Public};
+use AddressReach::{Never, Private, Public};
 
 /// The first row that matches decides, so that single addresses stand before the ranges around them.
-const V4: &[([u8; 4], u32, Reach)] = &[
+const V4: &[([u8; 4], u32, AddressReach)] = &[
     ([169, 254, 0, 0], 16, Never("link-local")), // RFC 3927; 169.254.169.254 and ECS's 169.254.170.2 are in it
     ([100, 100, 100, 200], 32, Never("a cloud's metadata")), // Alibaba Cloud
     ([192, 0, 0, 192], 32, Never("a cloud's metadata")), // Oracle Cloud, its older address
@@ -36,7 +36,7 @@ const V4: &[([u8; 4], u32, Reach)] = &[
     ([240, 0, 0, 0], 4, Private("reserved")),    // RFC 1112, and 255.255.255.255
 ];
 
-const V6: &[([u16; 8], u32, Reach)] = &[
+const V6: &[([u16; 8], u32, AddressReach)] = &[
     ([0xfe80, 0, 0, 0, 0, 0, 0, 0], 10, Never("link-local")),              // RFC 4291
     ([0xfd00, 0x0ec2, 0, 0, 0, 0, 0, 0], 32, Never("a cloud's metadata")), // AWS: ::254 metadata, ::23 pod identity
     ([0xfd20, 0x00ce, 0, 0, 0, 0, 0, 0x254], 128, Never("a cloud's metadata")), // Google Cloud
@@ -50,7 +50,7 @@ const V6: &[([u16; 8], u32, Reach)] = &[
 ];
 
 /// Classifies an address, looking through the IPv6 forms that carry an IPv4 address.
-pub(super) fn reach(ip: IpAddr) -> Reach {
+pub(super) fn reach(ip: IpAddr) -> AddressReach {
     match ip {
         IpAddr::V4(ip) => reach_v4(ip),
         IpAddr::V6(ip) => embedded(ip).into_iter().flatten().map(reach_v4).fold(reach_v6(ip), |worst, next| {
@@ -60,7 +60,7 @@ pub(super) fn reach(ip: IpAddr) -> Reach {
     }
 }
 
-fn rank(reach: Reach) -> u8 {
+fn rank(reach: AddressReach) -> u8 {
     match reach {
         Public => 0,
         Private(_) => 1,
@@ -68,12 +68,12 @@ fn rank(reach: Reach) -> u8 {
     }
 }
 
-fn reach_v4(ip: Ipv4Addr) -> Reach {
+fn reach_v4(ip: Ipv4Addr) -> AddressReach {
     let within = |net: [u8; 4], prefix: u32| (u32::from(ip) ^ u32::from(Ipv4Addr::from(net))).leading_zeros() >= prefix;
     V4.iter().find(|(net, prefix, _)| within(*net, *prefix)).map_or(Public, |row| row.2)
 }
 
-fn reach_v6(ip: Ipv6Addr) -> Reach {
+fn reach_v6(ip: Ipv6Addr) -> AddressReach {
     let within = |net: [u16; 8], prefix: u32| (u128::from(ip) ^ u128::from(Ipv6Addr::from(net))).leading_zeros() >= prefix;
     V6.iter().find(|(net, prefix, _)| within(*net, *prefix)).map_or(Public, |row| row.2)
 }

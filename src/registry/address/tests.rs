@@ -10,7 +10,7 @@ use super::*;
 struct Zone(HashMap<&'static str, Vec<&'static str>>);
 
 #[async_trait]
-impl Names for Zone {
+impl NameResolver for Zone {
     async fn lookup(&self, host: &str) -> std::io::Result<Vec<IpAddr>> {
         let known = self.0.get(trim_dot(host)).ok_or(std::io::ErrorKind::NotFound)?;
         Ok(known.iter().map(|ip| ip.parse().unwrap()).collect())
@@ -173,7 +173,7 @@ async fn another_port_of_its_own_name_is_judged_as_any_other_address() {
 struct Rebinding(std::sync::atomic::AtomicUsize);
 
 #[async_trait]
-impl Names for Rebinding {
+impl NameResolver for Rebinding {
     async fn lookup(&self, _: &str) -> std::io::Result<Vec<IpAddr>> {
         let before = self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         Ok(vec![if before == 0 { "198.51.100.7" } else { "10.0.0.5" }.parse().unwrap()])

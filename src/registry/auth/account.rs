@@ -16,13 +16,13 @@ const BETWEEN_RENEWALS: Duration = Duration::from_secs(5 * 60);
 
 /// One login in use.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct CurrentLogin {
     pub(super) login: Login,
     /// Whether the token server, or the registry itself, has accepted it.
     proven: AtomicBool,
 }
 
-impl Held {
+impl CurrentLogin {
     pub(super) fn proven(&self) -> bool {
         self.proven.load(Ordering::Relaxed)
     }
@@ -32,7 +32,7 @@ impl Held {
 }
 
 /// The account of one registry.
-pub(super) struct Account {
+pub(super) struct RegistryAccount {
     logins: Arc<dyn Logins>,
     // Held across `await`: secrets are read by one, while the others wait for the answer.
     current: Mutex<Current>,
@@ -42,13 +42,13 @@ pub(super) struct Account {
 #[derive(Default)]
 struct Current {
     /// What reading it gave. A failure is kept too: a broken helper is not run once for every image.
-    read: Option<Result<Arc<Held>>>,
+    read: Option<Result<Arc<CurrentLogin>>>,
     renewed: Option<Instant>,
 }
 
-impl Account {
+impl RegistryAccount {
     pub(super) fn new(logins: Arc<dyn Logins>) -> Self {
-        Account { logins, current: Mutex::default(), anonymous: AtomicBool::new(false) }
+        RegistryAccount { logins, current: Mutex::default(), anonymous: AtomicBool::new(false) }
     }
 
     pub(super) fn name(&self) -> &str {
@@ -56,7 +56,7 @@ impl Account {
     }
 
     /// The login in use, read at the first call.
-    pub(super) async fn login(&self) -> Result<Arc<Held>> {
+    pub(super) async fn login(&self) -> Result<Arc<CurrentLogin>> {
         let mut current = self.current.lock().await;
         if let Some(read) = &current.read {
             return read.clone();
@@ -67,7 +67,7 @@ impl Account {
     }
 
     /// Another login than `refused`; `None` if there is none. Whoever comes second gets what the first one got.
-    pub(super) async fn renew(&self, refused: &Arc<Held>) -> Result<Option<Arc<Held>>> {
+    pub(super) async fn renew(&self, refused: &Arc<CurrentLogin>) -> Result<Option<Arc<CurrentLogin>>> {
         let mut current = self.current.lock().await;
         if let Some(Ok(in_use)) = &current.read
             && !Arc::ptr_eq(in_use, refused)
@@ -89,8 +89,8 @@ impl Account {
         self.anonymous.load(Ordering::Relaxed)
     }
 
-    fn hold(&self, login: Login) -> Arc<Held> {
+    fn hold(&self, login: Login) -> Arc<CurrentLogin> {
         self.anonymous.store(matches!(login, Login::Anonymous), Ordering::Relaxed);
-        Arc::new(Held { login, proven: AtomicBool::new(false) })
+        Arc::new(CurrentLogin { login, proven: AtomicBool::new(false) })
     }
 }

@@ -52,7 +52,7 @@ impl Authenticator {
         let answer = self.root(&held.login, sender).await?;
         let said = exchange::said(&answer.body, &held.login);
         Err(match answer.status {
-            401 | 403 => self.condemn("the registry does not accept", &said, answer.status),
+            401 | 403 => self.login_error("the registry does not accept", &said, answer.status),
             429 => self.error(Kind::Limited, format!("the registry asks for patience{said}")).status(429),
             status @ 500.. => self.error(Kind::Unavailable, format!("the registry fails{said}")).status(status),
             _ => self.deny("the registry does not let us into", scopes, "", 401),
@@ -78,7 +78,7 @@ impl Authenticator {
                 Some(other) => held = other,
                 None => {
                     let said = exchange::said(&answer.body, &held.login);
-                    return Err(self.condemn("the registry does not accept", &said, answer.status));
+                    return Err(self.login_error("the registry does not accept", &said, answer.status));
                 }
             }
         }

@@ -52,17 +52,17 @@ pub(crate) fn parse(headers: &[HeaderValue]) -> Vec<Challenge> {
     let mut challenges = Vec::new();
     for header in headers {
         let text = String::from_utf8_lossy(header.as_bytes());
-        Reader { text: &text, at: text.char_indices().peekable() }.challenges(&mut challenges);
+        ChallengeReader { text: &text, at: text.char_indices().peekable() }.challenges(&mut challenges);
     }
     challenges
 }
 
-struct Reader<'a> {
+struct ChallengeReader<'a> {
     text: &'a str,
     at: Peekable<CharIndices<'a>>,
 }
 
-impl Reader<'_> {
+impl ChallengeReader<'_> {
     fn challenges(mut self, out: &mut Vec<Challenge>) {
         let first = out.len();
         // Whether a comma stood before what comes next: only then, or by its name, can a bare word be a new scheme.

@@ -1,7 +1,7 @@
 //! What is said when a registry does not let us in: which account, what the server said, what to do. Never a secret.
 
 use super::challenge::{Challenge, Scheme};
-use super::exchange::{Bearer, Verdict};
+use super::exchange::{Bearer, TokenVerdict};
 use super::scope::Scopes;
 use super::{Authenticator, shown};
 use crate::error::{Error, Kind};
@@ -21,10 +21,10 @@ impl Authenticator {
     }
 
     /// A token server's answer that neither grants nor refuses.
-    pub(super) fn unexpected(&self, verdict: Verdict, status: u16, bearer: &Bearer, said: &str) -> Error {
+    pub(super) fn unexpected(&self, verdict: TokenVerdict, status: u16, bearer: &Bearer, said: &str) -> Error {
         let (kind, what) = match verdict {
-            Verdict::Limited => (Kind::Limited, "asks for patience"),
-            Verdict::Broken => (Kind::Unavailable, "fails"),
+            TokenVerdict::Limited => (Kind::Limited, "asks for patience"),
+            TokenVerdict::Broken => (Kind::Unavailable, "fails"),
             _ => (Kind::Refused, "gives no token"),
         };
         self.error(kind, format!("{} {what}{said}", at(bearer))).status(status)
@@ -51,7 +51,7 @@ impl Authenticator {
     }
 
     /// The login is wrong, which is remembered: nothing more is sent. `what` leads up to the account's name.
-    pub(super) fn condemn(&self, what: &str, said: &str, status: u16) -> Error {
+    pub(super) fn login_error(&self, what: &str, said: &str, status: u16) -> Error {
         let name = self.account.name();
         let error = self.error(Kind::Unauthorized, format!("{what} the credentials `{name}`{said}")).status(status);
         let cause = Some(format!("the credentials {name} at {}", self.host));

@@ -115,7 +115,7 @@ fn all<'a>(bearer: &'a Bearer, scopes: &'a Scopes) -> impl Iterator<Item = Strin
 
 /// What a token server's answer means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum TokenVerdict {
     /// A token is in the body.
     Granted,
     /// It does not know who we say we are (401, or OAuth2's `invalid_grant`).
@@ -133,22 +133,22 @@ pub(super) enum Verdict {
 }
 
 /// Judges an answer to `request`.
-pub(super) fn judge(request: &TokenRequest, answer: &TokenAnswer) -> Verdict {
+pub(super) fn judge(request: &TokenRequest, answer: &TokenAnswer) -> TokenVerdict {
     let posted = request.form.is_some();
     match answer.status {
-        200..=299 => Verdict::Granted,
-        401 => Verdict::Unknown,
+        200..=299 => TokenVerdict::Granted,
+        401 => TokenVerdict::Unknown,
         400 if posted => match oauth_error(&answer.body).as_deref() {
             // RFC 6749 section 5.2: a refresh token that is invalid, expired or revoked.
-            Some("invalid_grant" | "invalid_client") => Verdict::Unknown,
-            Some("unsupported_grant_type") => Verdict::NotSpoken,
-            _ => Verdict::Refused,
+            Some("invalid_grant" | "invalid_client") => TokenVerdict::Unknown,
+            Some("unsupported_grant_type") => TokenVerdict::NotSpoken,
+            _ => TokenVerdict::Refused,
         },
-        403 => Verdict::Forbidden,
-        404 | 405 if posted => Verdict::NotSpoken,
-        429 => Verdict::Limited,
-        500..=599 => Verdict::Broken,
-        _ => Verdict::Refused,
+        403 => TokenVerdict::Forbidden,
+        404 | 405 if posted => TokenVerdict::NotSpoken,
+        429 => TokenVerdict::Limited,
+        500..=599 => TokenVerdict::Broken,
+        _ => TokenVerdict::Refused,
     }
 }
 

@@ -6,8 +6,8 @@ use base64::prelude::BASE64_STANDARD;
 use reqwest::header::HeaderValue;
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::config::Account;
 pub(crate) use crate::config::Login;
+use crate::config::LoginAccount;
 use crate::error::Result;
 
 /// The user name under which docker and its helpers store an identity token as if it were a password.
@@ -25,15 +25,15 @@ pub(crate) trait Logins: Send + Sync {
 }
 
 #[async_trait]
-impl Logins for Account {
+impl Logins for LoginAccount {
     async fn login(&self) -> Result<Login> {
-        Account::login(self).await
+        LoginAccount::login(self).await
     }
     async fn renew(&self, refused: &Login) -> Result<Option<Login>> {
-        Account::renew(self, refused).await
+        LoginAccount::renew(self, refused).await
     }
     fn name(&self) -> &str {
-        Account::name(self)
+        LoginAccount::name(self)
     }
 }
 

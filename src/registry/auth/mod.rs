@@ -31,10 +31,10 @@ pub(crate) use login::{Login, Logins};
 pub(crate) use scope::{Purpose, Scopes};
 
 use super::address::{AddressPolicy, shown};
-use account::{Account, Held};
+use account::{CurrentLogin, RegistryAccount};
 use challenge::{Challenge, Scheme};
 use errors::at;
-use exchange::{Bearer, Verdict};
+use exchange::{Bearer, TokenVerdict};
 use token::{AfterRefusal, Token, Tokens};
 
 use crate::error::{Error, Kind, Result, Side};
@@ -49,7 +49,7 @@ pub(crate) struct Authenticator {
     host: String,
     endpoint: Url,
     side: Side,
-    account: Account,
+    account: RegistryAccount,
     policy: Arc<AddressPolicy>,
     /// Hosts and ports that the configuration names: where one of them is this registry's host, its password may go there.
     named: Arc<[(String, u16)]>,
@@ -60,13 +60,13 @@ pub(crate) struct Authenticator {
     /// Held by who tries a login that nobody has seen accepted: were it wrong, it should be sent once, not once an image.
     /// Inside: when the last trial failed for another reason, and how.
     trial: tokio::sync::Mutex<Option<(Instant, Error)>>,
-    state: Mutex<State>,
+    state: Mutex<AuthState>,
 }
 
 #[derive(Default)]
-struct State {
+struct AuthState {
     /// How this registry wants us to authenticate, since its first challenge.
-    way: Option<Way>,
+    way: Option<AuthWay>,
     tokens: Tokens,
     /// Token requests under way: whoever needs the same waits for the same answer.
     flights: HashMap<Scopes, Arc<OnceCell<Result<Token>>>>,
@@ -81,7 +81,7 @@ struct State {
 }
 
 #[derive(Debug, Clone)]
-enum Way {
+enum AuthWay {
     Basic,
     Bearer(Arc<Bearer>),
 }
@@ -100,7 +100,7 @@ impl Authenticator {
             host: host.to_owned(),
             endpoint,
             side,
-            account: Account::new(logins),
+            account: RegistryAccount::new(logins),
             policy,
             named,
             root_asked: OnceCell::new(),
@@ -123,8 +123,8 @@ impl Authenticator {
         };
         match way {
             None => Ok(None),
-            Some(Way::Basic) => self.basic(&needed, sender).await,
-            Some(Way::Bearer(bearer)) => self.token(&bearer, &needed, None, false, sender).await.map(Some),
+            Some(AuthWay::Basic) => self.basic(&needed, sender).await,
+            Some(AuthWay::Bearer(bearer)) => self.token(&bearer, &needed, None, false, sender).await.map(Some),
         }
     }
 
@@ -145,8 +145,8 @@ impl Authenticator {
         let way = self.learn(&offers)?;
         let needed = self.state().asked_for(&offers, scopes);
         match way {
-            Way::Basic => self.after_basic(&needed, refused, sender).await,
-            Way::Bearer(bearer) => self.token(&bearer, &needed, refused, insufficient, sender).await,
+            AuthWay::Basic => self.after_basic(&needed, refused, sender).await,
+            AuthWay::Bearer(bearer) => self.token(&bearer, &needed, refused, insufficient, sender).await,
         }
     }
 
@@ -169,12 +169,12 @@ impl Authenticator {
     }
 
     /// Chooses among what the registry offers: a token before the password itself.
-    fn learn(&self, offers: &[Challenge]) -> Result<Way> {
+    fn learn(&self, offers: &[Challenge]) -> Result<AuthWay> {
         let mut state = self.state();
         let bearer = offers.iter().find(|offer| offer.scheme == Scheme::Bearer);
         let way = match bearer.and_then(|offer| Some((offer, realm::url(offer.realm.as_deref()?, &self.endpoint)?))) {
-            Some((offer, realm)) => Way::Bearer(merged(state.way.as_ref(), offer, realm)),
-            None if offers.iter().any(|offer| offer.scheme == Scheme::Basic) => Way::Basic,
+            Some((offer, realm)) => AuthWay::Bearer(merged(state.way.as_ref(), offer, realm)),
+            None if offers.iter().any(|offer| offer.scheme == Scheme::Basic) => AuthWay::Basic,
             None => match state.way.clone() {
                 // A 401 that asks for nothing, from a registry that has asked before.
                 Some(known) if offers.is_empty() => known,
@@ -247,14 +247,14 @@ impl Authenticator {
         &self,
         bearer: &Arc<Bearer>,
         scopes: &Scopes,
-        mut held: Arc<Held>,
+        mut held: Arc<CurrentLogin>,
         replacement: bool,
         sender: &dyn TokenSender,
     ) -> Result<Token> {
         loop {
             let asked = Instant::now();
             let (verdict, answer) = self.ask(bearer, scopes, &held.login, sender).await?;
-            if verdict == Verdict::Granted {
+            if verdict == TokenVerdict::Granted {
                 let token = Token::read(&answer.body, asked, bearer, replacement);
                 let token = token.map_err(|what| self.error(Kind::Unavailable, format!("{}: {what}", at(bearer))))?;
                 held.prove();
@@ -265,20 +265,20 @@ impl Authenticator {
                 Some(other) => held = other,
                 None => {
                     let said = exchange::said(&answer.body, &held.login);
-                    return Err(self.condemn(&format!("{} does not accept", at(bearer)), &said, answer.status));
+                    return Err(self.login_error(&format!("{} does not accept", at(bearer)), &said, answer.status));
                 }
             }
         }
     }
 
     /// One exchange; an identity token goes by POST where that is spoken.
-    async fn ask(&self, bearer: &Bearer, scopes: &Scopes, login: &Login, sender: &dyn TokenSender) -> Result<(Verdict, TokenAnswer)> {
+    async fn ask(&self, bearer: &Bearer, scopes: &Scopes, login: &Login, sender: &dyn TokenSender) -> Result<(TokenVerdict, TokenAnswer)> {
         if !self.no_post.load(Ordering::Relaxed)
             && let Some(request) = exchange::post(bearer, scopes, login)
         {
             let answer = sender.send(request.clone()).await?;
             let verdict = exchange::judge(&request, &answer);
-            if verdict != Verdict::NotSpoken {
+            if verdict != TokenVerdict::NotSpoken {
                 return Ok((verdict, answer));
             }
             self.no_post.store(true, Ordering::Relaxed);
@@ -295,18 +295,18 @@ impl Authenticator {
     /// the account, so that is found out: a server that gives this login a token without scope means the repository.
     async fn after_refusal(
         &self,
-        verdict: Verdict,
+        verdict: TokenVerdict,
         answer: &TokenAnswer,
         bearer: &Arc<Bearer>,
         scopes: &Scopes,
-        held: &Arc<Held>,
+        held: &Arc<CurrentLogin>,
         sender: &dyn TokenSender,
-    ) -> Result<Option<Arc<Held>>> {
+    ) -> Result<Option<Arc<CurrentLogin>>> {
         let said = exchange::said(&answer.body, &held.login);
         let forbidden = match verdict {
-            Verdict::Unknown => false,
-            Verdict::Forbidden => true,
-            Verdict::Granted | Verdict::NotSpoken | Verdict::Limited | Verdict::Broken | Verdict::Refused => {
+            TokenVerdict::Unknown => false,
+            TokenVerdict::Forbidden => true,
+            TokenVerdict::Granted | TokenVerdict::NotSpoken | TokenVerdict::Limited | TokenVerdict::Broken | TokenVerdict::Refused => {
                 return Err(self.unexpected(verdict, answer.status, bearer, &said));
             }
         };
@@ -329,14 +329,14 @@ impl Authenticator {
     }
 
     /// Whether the token server accepts this login at all: whether it gives it a token for nothing.
-    async fn works(&self, bearer: &Bearer, held: &Held, sender: &dyn TokenSender) -> Result<bool> {
+    async fn works(&self, bearer: &Bearer, held: &CurrentLogin, sender: &dyn TokenSender) -> Result<bool> {
         let (verdict, answer) = self.ask(bearer, &Scopes::none(), &held.login, sender).await?;
         match verdict {
-            Verdict::Granted => {
+            TokenVerdict::Granted => {
                 held.prove();
                 Ok(true)
             }
-            Verdict::Unknown | Verdict::Forbidden => Ok(false),
+            TokenVerdict::Unknown | TokenVerdict::Forbidden => Ok(false),
             other => Err(self.unexpected(other, answer.status, bearer, &exchange::said(&answer.body, &held.login))),
         }
     }
@@ -386,19 +386,19 @@ impl Authenticator {
         if host.is_empty() { None } else { port.parse().ok() }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, AuthState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl AuthState {
     /// `scopes`, and what the registry is known to want beyond them.
     fn needed(&self, scopes: &Scopes) -> Scopes {
         let wider = self.actions.get(&scopes.kind()).map_or_else(|| scopes.clone(), |actions| scopes.with_actions(actions));
         wider.with_given(self.given.get(scopes).into_iter().flatten())
     }
 
-    /// As [`State::needed`], after a challenge that may want more.
+    /// As [`AuthState::needed`], after a challenge that may want more.
     fn asked_for(&mut self, offers: &[Challenge], scopes: &Scopes) -> Scopes {
         for scope in offers.iter().filter_map(|offer| offer.scope.as_deref()) {
             let (actions, given) = scopes.missing(scope);
@@ -422,9 +422,9 @@ impl State {
 }
 
 /// The challenge's bearer, with the extra scopes that this token server was known to want.
-fn merged(known: Option<&Way>, offer: &Challenge, realm: Url) -> Arc<Bearer> {
+fn merged(known: Option<&AuthWay>, offer: &Challenge, realm: Url) -> Arc<Bearer> {
     let mut bearer = Bearer { realm, service: offer.service.clone(), extra: Vec::new() };
-    if let Some(Way::Bearer(known)) = known
+    if let Some(AuthWay::Bearer(known)) = known
         && known.realm == bearer.realm
         && known.service == bearer.service
     {

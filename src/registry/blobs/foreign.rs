@@ -9,11 +9,11 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use url::Url;
 
-use super::read::Reading;
-use crate::content::{BlobStream, Charge, Descriptor, Place};
+use super::read::BlobReader;
+use crate::content::{BlobStream, Descriptor, Repository, RequestContext};
 use crate::registry::address::shown;
 use crate::registry::store::RegistryStore;
-use crate::registry::transport::{Claim, Transport};
+use crate::registry::transport::{PermitRequest, Transport};
 use crate::{Error, Kind, Result, Side};
 
 /// So many urls are tried: real descriptors have one or two, and a hostile one may not keep larder busy for a night.
@@ -21,23 +21,29 @@ const MOST_URLS: usize = 8;
 
 impl RegistryStore {
     /// The bytes of a foreign layer from `offset` on.
-    pub(super) async fn read_foreign(&self, place: &Place, blob: &Descriptor, offset: u64, charge: &Charge) -> Result<BlobStream> {
-        let mut fetch = Fetch {
+    pub(super) async fn read_foreign(
+        &self,
+        place: &Repository,
+        blob: &Descriptor,
+        offset: u64,
+        charge: &RequestContext,
+    ) -> Result<BlobStream> {
+        let mut fetch = ForeignFetch {
             reading: self.reading(place, blob, offset, charge),
             vendors: blob.urls.iter().take(MOST_URLS).cloned().collect(),
             registry: Some(self.blob_url(place, &blob.digest)),
             failed: vec![],
         };
-        fetch.open(Claim::Fresh).await?;
+        fetch.open(PermitRequest::Fresh).await?;
         let chunks = stream::try_unfold(fetch, |mut fetch| async move { Ok(fetch.next().await?.map(|chunk| (chunk, fetch))) });
         Ok(chunks.boxed())
     }
 }
 
 /// A foreign layer that is being read.
-struct Fetch {
+struct ForeignFetch {
     /// At the place that is tried now.
-    reading: Reading,
+    reading: BlobReader,
     /// The urls that have not been tried.
     vendors: VecDeque<String>,
     /// The registry, unless it has been tried.
@@ -46,7 +52,7 @@ struct Fetch {
     failed: Vec<String>,
 }
 
-impl Fetch {
+impl ForeignFetch {
     /// The next piece, from wherever it is to be had.
     async fn next(&mut self) -> Result<Option<Bytes>> {
         loop {
@@ -55,17 +61,17 @@ impl Fetch {
                 Err(error) => {
                     self.gave_up(&error)?;
                     // Who waits for these bytes holds permits, perhaps of this very host.
-                    self.open(Claim::Continued).await?;
+                    self.open(PermitRequest::Continued).await?;
                 }
             }
         }
     }
 
     /// Turns to the next place that answers.
-    async fn open(&mut self, claim: Claim) -> Result<()> {
+    async fn open(&mut self, claim: PermitRequest) -> Result<()> {
         loop {
             let (url, stranger) = match self.vendors.pop_front() {
-                Some(text) => match stranger(&self.reading.transport, &text).await {
+                Some(text) => match external_url(&self.reading.transport, &text).await {
                     Ok(url) => (url, true),
                     Err(why) => {
                         self.failed.push(why);
@@ -105,7 +111,7 @@ impl Fetch {
 }
 
 /// The address that a descriptor names, if the registry may send us there.
-async fn stranger(transport: &Transport, text: &str) -> Result<Url, String> {
+async fn external_url(transport: &Transport, text: &str) -> Result<Url, String> {
     // Not relative to anything: a url of a descriptor is whole.
     let whole = Url::parse(text).map_err(|_| format!("`{text}` is no address"))?;
     let url = transport.host.resolve(&whole, text)?;

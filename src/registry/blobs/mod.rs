@@ -14,34 +14,34 @@ use super::counters::RequestKind;
 use super::error;
 use super::manifests::is_head_refused;
 use super::store::RegistryStore;
-use super::transport::{Call, Outcome};
-use crate::content::{Charge, Digest, Place};
+use super::transport::{RegistryRequest, SendOutcome};
+use crate::content::{Digest, Repository, RequestContext};
 use crate::{Kind, Result};
 
 impl RegistryStore {
-    pub(super) fn blob_url(&self, place: &Place, digest: &Digest) -> url::Url {
+    pub(super) fn blob_url(&self, place: &Repository, digest: &Digest) -> url::Url {
         self.transport.host.url(&format!("{place}/blobs/{digest}"))
     }
 
     /// Whether `place` has the blob, by HEAD, for who would put it there: a target that refuses the HEAD may take the blob, and the
     /// upload tells.
-    pub(super) async fn head_blob(&self, place: &Place, digest: &Digest, charge: &Charge) -> Result<bool> {
+    pub(super) async fn head_blob(&self, place: &Repository, digest: &Digest, charge: &RequestContext) -> Result<bool> {
         match self.ask_blob(place, digest, &Scopes::push(place.as_str()), charge).await {
             Err(error) if is_head_refused(&error) => Ok(false),
-            asked => Ok(asked? != Asked::Absent),
+            asked => Ok(asked? != BlobHead::Absent),
         }
     }
 
     /// How many bytes `place`'s blob has, by HEAD; by a GET whose body is not read where the HEAD does not say.
-    pub(super) async fn size_of_blob(&self, place: &Place, digest: &Digest, charge: &Charge) -> Result<Option<u64>> {
+    pub(super) async fn size_of_blob(&self, place: &Repository, digest: &Digest, charge: &RequestContext) -> Result<Option<u64>> {
         let scopes = Scopes::pull(place.as_str());
         match self.ask_blob(place, digest, &scopes, charge).await? {
-            Asked::Absent => return Ok(None),
-            Asked::Here(Some(size), _) => return Ok(Some(size)),
-            Asked::Here(None, _) => {}
+            BlobHead::Absent => return Ok(None),
+            BlobHead::Here(Some(size), _) => return Ok(Some(size)),
+            BlobHead::Here(None, _) => {}
         }
         let url = self.blob_url(place, digest);
-        let call = Call::new((RequestKind::BlobGet, "get blob", Method::GET), url, place, &scopes, charge);
+        let call = RegistryRequest::new((RequestKind::BlobGet, "get blob", Method::GET), url, place, &scopes, charge);
         match self.transport.send(&call, &mut self.transport.host.patience()).await {
             Ok(answer) => answer.content_length().map(Some).ok_or_else(|| {
                 self.transport.topic(&call).error(Kind::Unsupported, format!("the registry does not say how many bytes {digest} has"))
@@ -55,19 +55,19 @@ impl RegistryStore {
     ///
     /// A registry may redirect the HEAD to a store whose signed address is good for GET only, which refuses it. That a
     /// registry redirects says that it has the blob; should it be wrong, the manifest's PUT is refused and the copy heals.
-    pub(super) async fn ask_blob(&self, place: &Place, digest: &Digest, scopes: &Scopes, charge: &Charge) -> Result<Asked> {
+    pub(super) async fn ask_blob(&self, place: &Repository, digest: &Digest, scopes: &Scopes, charge: &RequestContext) -> Result<BlobHead> {
         let url = self.blob_url(place, digest);
-        let call = Call::new((RequestKind::BlobHead, "head blob", Method::HEAD), url, place, scopes, charge);
+        let call = RegistryRequest::new((RequestKind::BlobHead, "head blob", Method::HEAD), url, place, scopes, charge);
         match self.transport.deliver(&call, &mut self.transport.host.patience()).await? {
-            Outcome::Answer(answer) => {
+            SendOutcome::Answer(answer) => {
                 self.transport.host.note_etag(&answer.headers);
-                Ok(Asked::Here(answer.content_length(), answer.headers))
+                Ok(BlobHead::Here(answer.content_length(), answer.headers))
             }
-            Outcome::Refused(refusal, _) if refusal.foreign.is_some() && matches!(refusal.status, 400 | 401 | 403 | 405) => {
-                Ok(Asked::Here(None, HeaderMap::new()))
+            SendOutcome::Refused(refusal, _) if refusal.foreign.is_some() && matches!(refusal.status, 400 | 401 | 403 | 405) => {
+                Ok(BlobHead::Here(None, HeaderMap::new()))
             }
-            Outcome::Refused(refusal, _) => match error::refused(&self.transport.topic(&call), &refusal) {
-                error if error.kind() == Kind::NotFound => Ok(Asked::Absent),
+            SendOutcome::Refused(refusal, _) => match error::refused(&self.transport.topic(&call), &refusal) {
+                error if error.kind() == Kind::NotFound => Ok(BlobHead::Absent),
                 error => Err(error),
             },
         }
@@ -76,7 +76,7 @@ impl RegistryStore {
 
 /// What a registry says of a blob.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Asked {
+pub(super) enum BlobHead {
     /// It has it, of so many bytes, if it says so; the answer's headers.
     Here(Option<u64>, HeaderMap),
     /// It does not have it.

@@ -10,13 +10,16 @@ use reqwest::{Method, StatusCode};
 use tokio::time::Instant;
 
 use super::range;
-use crate::content::{BlobStream, Charge, Descriptor, Digest, Place};
+use crate::content::{BlobStream, Descriptor, Digest, Repository, RequestContext};
 use crate::error::Kind;
 use crate::registry::auth::Scopes;
 use crate::registry::counters::RequestKind;
-use crate::registry::error::{self, Topic};
+use crate::registry::error::{self, RequestTopic};
 use crate::registry::store::RegistryStore;
-use crate::registry::transport::{Answer, Call, Claim, Credentials, EMPTY, Lane, Outcome, Patience, Reader, Transport, Trouble};
+use crate::registry::transport::{
+    BlobReadSlot, ConnectionKind, EMPTY, OpenResponse, PermitRequest, RegistryRequest, RequestIdentity, RetryBudget, RetryableError,
+    SendOutcome, Transport,
+};
 use crate::{Error, Result, Side};
 
 const OPERATION: &str = "get blob";
@@ -25,10 +28,10 @@ impl RegistryStore {
     /// The blob's bytes from `offset` on; `None` if `place` does not have it.
     pub(in crate::registry) async fn read_blob(
         &self,
-        place: &Place,
+        place: &Repository,
         blob: &Descriptor,
         offset: u64,
-        charge: &Charge,
+        charge: &RequestContext,
     ) -> Result<Option<BlobStream>> {
         Ok(self.open_blob(place, blob, offset, charge).await?.map(|(_, stream)| stream))
     }
@@ -36,10 +39,10 @@ impl RegistryStore {
     /// [`RegistryStore::read_blob`], with the headers of the answer.
     pub(in crate::registry) async fn open_blob(
         &self,
-        place: &Place,
+        place: &Repository,
         blob: &Descriptor,
         offset: u64,
-        charge: &Charge,
+        charge: &RequestContext,
     ) -> Result<Option<(HeaderMap, BlobStream)>> {
         if offset >= blob.size && self.transport.through(charge).is_none() {
             // Nothing is left to ask for. Who asked still checks what it has.
@@ -49,7 +52,7 @@ impl RegistryStore {
             return self.read_foreign(place, blob, offset, charge).await.map(|stream| Some((HeaderMap::new(), stream)));
         }
         let mut reading = self.reading(place, blob, offset, charge);
-        match reading.open(Claim::Fresh).await {
+        match reading.open(PermitRequest::Fresh).await {
             Ok(()) => {}
             Err(error) if error.kind() == Kind::NotFound => return Ok(None),
             Err(error) => return Err(error),
@@ -60,10 +63,10 @@ impl RegistryStore {
     }
 
     /// A reading of `blob` at the registry that has yet to begin.
-    pub(super) fn reading(&self, place: &Place, blob: &Descriptor, offset: u64, charge: &Charge) -> Reading {
-        Reading {
+    pub(super) fn reading(&self, place: &Repository, blob: &Descriptor, offset: u64, charge: &RequestContext) -> BlobReader {
+        BlobReader {
             url: self.blob_url(place, &blob.digest),
-            stranger: false,
+            external_url: false,
             scopes: Scopes::pull(place.as_str()),
             place: place.clone(),
             blob: blob.clone(),
@@ -81,15 +84,15 @@ impl RegistryStore {
 }
 
 /// A blob that is being read.
-pub(super) struct Reading {
+pub(super) struct BlobReader {
     pub(super) transport: Transport,
-    place: Place,
+    place: Repository,
     pub(super) blob: Descriptor,
-    pub(super) charge: Charge,
+    pub(super) charge: RequestContext,
     /// Where it is asked for.
     pub(super) url: url::Url,
     /// That is not the registry.
-    pub(super) stranger: bool,
+    pub(super) external_url: bool,
     scopes: Scopes,
     /// The next byte the reader wants.
     pub(super) at: u64,
@@ -99,16 +102,16 @@ pub(super) struct Reading {
     gives_no_part: bool,
     /// How many bytes of the present body the reader has had already.
     skip: u64,
-    body: Option<Answer>,
-    patience: Patience,
-    _reader: Reader,
+    body: Option<OpenResponse>,
+    patience: RetryBudget,
+    _reader: BlobReadSlot,
 }
 
-impl Reading {
+impl BlobReader {
     /// From now on it is asked for at `url`, with a fresh retry budget.
     pub(super) fn turn_to(&mut self, url: url::Url, stranger: bool) {
         self.body = None;
-        (self.url, self.stranger, self.gives_no_part) = (url, stranger, false);
+        (self.url, self.external_url, self.gives_no_part) = (url, stranger, false);
         self.patience = self.transport.host.patience();
     }
 
@@ -116,7 +119,7 @@ impl Reading {
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>> {
         loop {
             let Some(body) = &mut self.body else {
-                self.open(Claim::Continued).await?;
+                self.open(PermitRequest::Continued).await?;
                 continue;
             };
             let (sent, cut) = (body.sent, body.broken(format!("the body ended after {} of {} bytes", self.at, self.blob.size)));
@@ -155,22 +158,22 @@ impl Reading {
     }
 
     /// The body broke off: its permit is given back, and what is left is asked for when it is time.
-    async fn mend(&mut self, trouble: Trouble, sent: Instant) -> Result<()> {
+    async fn mend(&mut self, trouble: RetryableError, sent: Instant) -> Result<()> {
         self.body = None;
-        let trouble = if self.stranger { trouble.of_a_stranger() } else { trouble };
+        let trouble = if self.external_url { trouble.of_external_url() } else { trouble };
         let topic = self.transport.topic_of(OPERATION, Some(&self.place), &self.charge);
-        self.transport.stumble(&topic, &mut self.patience, trouble, sent).await.map_err(|error| named(error, &self.blob.digest))
+        self.transport.retry_after_failure(&topic, &mut self.patience, trouble, sent).await.map_err(|error| named(error, &self.blob.digest))
     }
 
     /// Asks for the bytes from `at` on; for all of them where the registry does not give a part.
-    pub(super) async fn open(&mut self, mut claim: Claim) -> Result<()> {
+    pub(super) async fn open(&mut self, mut claim: PermitRequest) -> Result<()> {
         loop {
             match self.ask(claim).await? {
                 Asked::Body(answer) if answer.content_length() == Some(0) && self.at < self.blob.size => {
                     let (trouble, sent) = (answer.broken(EMPTY), answer.sent);
                     drop(answer);
                     self.mend(trouble, sent).await?;
-                    claim = Claim::Continued;
+                    claim = PermitRequest::Continued;
                 }
                 Asked::Body(answer) => {
                     self.body = Some(*answer);
@@ -183,14 +186,14 @@ impl Reading {
     }
 
     /// Asks once, with the retries of the transport.
-    async fn ask(&mut self, claim: Claim) -> Result<Asked> {
+    async fn ask(&mut self, claim: PermitRequest) -> Result<Asked> {
         let url = self.url.clone();
-        let mut call = Call::new((RequestKind::BlobGet, OPERATION, Method::GET), url, &self.place, &self.scopes, &self.charge);
-        call.lane = Lane::Bulk;
+        let mut call = RegistryRequest::new((RequestKind::BlobGet, OPERATION, Method::GET), url, &self.place, &self.scopes, &self.charge);
+        call.lane = ConnectionKind::Bulk;
         call.claim = claim;
-        if self.stranger {
-            call.stranger = true;
-            call.credentials = Credentials::Given(None);
+        if self.external_url {
+            call.external_url = true;
+            call.credentials = RequestIdentity::Given(None);
         }
         let part = self.at > 0 && !self.whole && !self.gives_no_part;
         if part {
@@ -199,15 +202,15 @@ impl Reading {
             call.headers.extend(range.ok().map(|range| (RANGE, range)));
         }
         let answer = match self.transport.deliver(&call, &mut self.patience).await {
-            Ok(Outcome::Answer(answer)) => answer,
-            Ok(Outcome::Refused(refusal, _)) if part && !matches!(refusal.status, 401 | 403 | 404 | 410) => return Ok(Asked::NoPart),
-            Ok(Outcome::Refused(refusal, _)) if self.stranger => {
+            Ok(SendOutcome::Answer(answer)) => answer,
+            Ok(SendOutcome::Refused(refusal, _)) if part && !matches!(refusal.status, 401 | 403 | 404 | 410) => return Ok(Asked::NoPart),
+            Ok(SendOutcome::Refused(refusal, _)) if self.external_url => {
                 return Err(self.transport.topic(&call).error(Kind::Refused, refusal.plain_words()));
             }
-            Ok(Outcome::Refused(refusal, _)) => return Err(error::refused(&self.transport.topic(&call), &refusal)),
+            Ok(SendOutcome::Refused(refusal, _)) => return Err(error::refused(&self.transport.topic(&call), &refusal)),
             // It fails at the range, as far as we know: the last attempt goes without.
             Err(error) if part && error.outage().is_none() && error.http_status().is_some_and(|status| status >= 500) => {
-                self.patience = Patience::new(self.transport.host.retry, 1);
+                self.patience = RetryBudget::new(self.transport.host.retry, 1);
                 return Ok(Asked::NoPart);
             }
             Err(error) => return Err(named(error, &self.blob.digest)),
@@ -222,7 +225,7 @@ impl Reading {
     }
 
     fn damaged(&self, message: String) -> Error {
-        let topic: Topic<'_> = self.transport.topic_of(OPERATION, Some(&self.place), &self.charge);
+        let topic: RequestTopic<'_> = self.transport.topic_of(OPERATION, Some(&self.place), &self.charge);
         topic.error(Kind::Damaged, message)
     }
 }
@@ -230,7 +233,7 @@ impl Reading {
 /// What a question for a blob has led to.
 enum Asked {
     /// A body, from a byte that is not after the one that was asked for.
-    Body(Box<Answer>),
+    Body(Box<OpenResponse>),
     /// The registry gives no part of the blob, or not the part that was asked for.
     NoPart,
 }
@@ -245,7 +248,7 @@ pub(in crate::registry) fn named(error: Error, digest: &Digest) -> Error {
 
 /// At which byte of the blob an answer begins: not after `at`, or what is wrong with it. A whole answer to a question for a
 /// part is taken, and what is known of it passed over: not every registry knows ranges.
-fn begins_at(answer: &Answer, at: u64, size: u64) -> Result<u64, String> {
+fn begins_at(answer: &OpenResponse, at: u64, size: u64) -> Result<u64, String> {
     let (first, left) = match answer.status {
         StatusCode::PARTIAL_CONTENT => {
             let header = answer.header(CONTENT_RANGE).unwrap_or("");

@@ -18,11 +18,11 @@ pub struct Caching {
     /// How long a completed pull proves that it has an image, where it does not prove that itself (`warm_ttl` of a rule goes first).
     pub warm_ttl: Duration,
     /// When it notices that a tag has moved upstream.
-    pub refresh: Refresh,
+    pub refresh: CacheRefresh,
     /// What becomes of an index.
-    pub lists: Lists,
+    pub lists: CacheLists,
     /// Under which name it has what its upstream has.
-    pub naming: Naming,
+    pub naming: CacheNaming,
     /// Whether it may keep answers by their address and method (nginx, Squid and other caches of HTTP): a manifest that was pulled by its
     /// tag is not there by its digest then, and one that was got may not be there for a HEAD.
     pub by_address: bool,
@@ -49,7 +49,7 @@ pub enum HeadCost {
 
 /// When a cache asks its upstream what a tag means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refresh {
+pub enum CacheRefresh {
     /// Each time it is asked: if it answers an older digest, it could not ask its upstream.
     Always,
     /// Not again before so much time has passed.
@@ -60,7 +60,7 @@ pub enum Refresh {
 
 /// What a cache does with an index that is pulled through it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lists {
+pub enum CacheLists {
     /// It keeps the index; of its children those that are pulled.
     Pulled,
     /// It keeps the index and pulls all its children at once, whoever asked for which.
@@ -71,7 +71,7 @@ pub enum Lists {
 
 /// How a name at a cache becomes one at its upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Naming {
+pub enum CacheNaming {
     /// A rule of the cache says it, for each repository or pattern.
     Rules,
     /// What follows a prefix (a project, a repository, a rule's) is the upstream's path to the letter; official images of Docker
@@ -103,9 +103,9 @@ pub(super) static GENERIC: Caching = Caching {
     blobs: BlobOrigin::BareEtag,
     head: HeadCost::Pull,
     warm_ttl: hours(168),
-    refresh: Refresh::Unknown,
-    lists: Lists::Trimmed,
-    naming: Naming::Rules,
+    refresh: CacheRefresh::Unknown,
+    lists: CacheLists::Trimmed,
+    naming: CacheNaming::Rules,
     by_address: true,
 };
 
@@ -116,9 +116,9 @@ pub(super) static ACR: Caching = Caching {
     blobs: BlobOrigin::Unsaid,
     head: HeadCost::Nothing,
     warm_ttl: UNTIL_REMOVED,
-    refresh: Refresh::Within(Duration::from_secs(5 * 60)),
-    lists: Lists::Pulled,
-    naming: Naming::Rules,
+    refresh: CacheRefresh::Within(Duration::from_secs(5 * 60)),
+    lists: CacheLists::Pulled,
+    naming: CacheNaming::Rules,
     by_address: false,
 };
 
@@ -128,9 +128,9 @@ pub(super) static ECR: Caching = Caching {
     blobs: BlobOrigin::Unsaid,
     head: HeadCost::Pull,
     warm_ttl: UNTIL_REMOVED,
-    refresh: Refresh::Within(hours(24)),
-    lists: Lists::Whole,
-    naming: Naming::Prefix,
+    refresh: CacheRefresh::Within(hours(24)),
+    lists: CacheLists::Whole,
+    naming: CacheNaming::Prefix,
     by_address: false,
 };
 
@@ -141,9 +141,9 @@ pub(super) static HARBOR: Caching = Caching {
     blobs: BlobOrigin::Unsaid,
     head: HeadCost::Nothing,
     warm_ttl: hours(6 * 24),
-    refresh: Refresh::Always,
-    lists: Lists::Trimmed,
-    naming: Naming::Prefix,
+    refresh: CacheRefresh::Always,
+    lists: CacheLists::Trimmed,
+    naming: CacheNaming::Prefix,
     by_address: false,
 };
 
@@ -153,9 +153,9 @@ pub(super) static ARTIFACT_REGISTRY: Caching = Caching {
     blobs: BlobOrigin::Unsaid,
     head: HeadCost::Pull,
     warm_ttl: UNTIL_REMOVED,
-    refresh: Refresh::Unknown,
-    lists: Lists::Pulled,
-    naming: Naming::Prefix,
+    refresh: CacheRefresh::Unknown,
+    lists: CacheLists::Pulled,
+    naming: CacheNaming::Prefix,
     by_address: false,
 };
 
@@ -166,8 +166,8 @@ pub(super) static DISTRIBUTION: Caching = Caching {
     blobs: BlobOrigin::BareEtag,
     head: HeadCost::Pull,
     warm_ttl: hours(168),
-    refresh: Refresh::Always,
-    lists: Lists::Pulled,
-    naming: Naming::Same,
+    refresh: CacheRefresh::Always,
+    lists: CacheLists::Pulled,
+    naming: CacheNaming::Same,
     by_address: false,
 };

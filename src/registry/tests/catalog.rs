@@ -1,7 +1,7 @@
 //! The catalogue.
 
 use crate::Side;
-use crate::content::{Place, Source};
+use crate::content::{Repository, Source};
 use crate::registry::testing::{Server, answer, charge, refuse, store};
 
 #[tokio::test]
@@ -16,7 +16,7 @@ async fn repositories_of_all_pages_come_sorted_and_tricks_are_dropped() {
     .await;
     let (registries, store) = store(&server, Side::Target);
     let places = store.repositories(&charge()).await.unwrap().unwrap();
-    assert_eq!(places.iter().map(Place::as_str).collect::<Vec<_>>(), ["a", "b/c", "z"]);
+    assert_eq!(places.iter().map(Repository::as_str).collect::<Vec<_>>(), ["a", "b/c", "z"]);
     assert_eq!(registries.rows()[0].requests.tags, 2);
 }
 

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use axum::response::Response;
 use futures_util::future::join_all;
 
-use crate::content::{Charge, Digest, Sink, Source};
-use crate::limits::{Bandwidth, Claim, Mode, Pulls};
+use crate::content::{Digest, RequestContext, Sink, Source};
+use crate::limits::{Bandwidth, PullLimit, PullRequest, WaitMode};
 use crate::name::Reference;
 use crate::registry::testing::{AtHand, Nobody, Seen, Server, answer, bytes, charge, descriptor, limits, place, read, refuse};
-use crate::registry::{Concurrency, HostSettings, Limits, Registries, RegistryStore, RetryPolicy, profiles};
+use crate::registry::{Concurrency, HostSettings, Registries, RegistryStore, RetryPolicy, SharedLimits, profiles};
 use crate::{Error, Kind, Result, Side};
 
 const PULL_LIMIT: &str = "{\"errors\":[{\"code\":\"TOOMANYREQUESTS\",\"message\":\"You have reached your pull rate limit. You may increase the limit by authenticating and upgrading: https://www.docker.com/increase-rate-limit\"}]}";
@@ -57,7 +57,7 @@ fn open(server: &Server, settings: HostSettings) -> (Registries, Arc<RegistrySto
     open_with(server, settings, limits())
 }
 
-fn open_with(server: &Server, settings: HostSettings, limits: Limits) -> (Registries, Arc<RegistryStore>) {
+fn open_with(server: &Server, settings: HostSettings, limits: SharedLimits) -> (Registries, Arc<RegistryStore>) {
     let retry = RetryPolicy { attempts: 3, base: Duration::from_millis(1), cap: Duration::from_millis(2), ..RetryPolicy::default() };
     let registries = Registries::new(move |_| settings.clone(), Concurrency::default(), retry, limits);
     let store = registries.store(Side::Upstream, &server.host, Arc::new(Nobody)).unwrap();
@@ -72,7 +72,7 @@ async fn pull(store: &RegistryStore, number: usize) -> Result<()> {
     pull_as(store, number, &charge()).await
 }
 
-async fn pull_as(store: &RegistryStore, number: usize, charge: &Charge) -> Result<()> {
+async fn pull_as(store: &RegistryStore, number: usize, charge: &RequestContext) -> Result<()> {
     store.manifest(&place(), &digest(number), charge).await.map(|_| ())
 }
 
@@ -115,12 +115,12 @@ async fn nothing_known_means_one_pull_that_finds_out() {
 async fn the_configured_limit_and_reserve_are_kept() {
     for (counted, pulls, sent) in [
         // The upstream says nothing: the configuration is all there is.
-        (None, Pulls { limit: Some(3), window: Duration::from_secs(60), reserve: 0 }, 3),
-        (None, Pulls { limit: Some(5), window: Duration::from_secs(60), reserve: 4 }, 1),
+        (None, PullLimit { limit: Some(3), window: Duration::from_secs(60), reserve: 0 }, 3),
+        (None, PullLimit { limit: Some(5), window: Duration::from_secs(60), reserve: 4 }, 1),
         // The smaller of both counts, and what is left to others is left.
-        (Some(5), Pulls { limit: Some(3), window: Duration::from_secs(60), reserve: 0 }, 3),
-        (Some(5), Pulls { limit: None, window: Duration::from_secs(60), reserve: 2 }, 3),
-        (Some(5), Pulls { limit: Some(100), window: Duration::from_secs(60), reserve: 1 }, 4),
+        (Some(5), PullLimit { limit: Some(3), window: Duration::from_secs(60), reserve: 0 }, 3),
+        (Some(5), PullLimit { limit: None, window: Duration::from_secs(60), reserve: 2 }, 3),
+        (Some(5), PullLimit { limit: Some(100), window: Duration::from_secs(60), reserve: 1 }, 4),
     ] {
         let server = match counted {
             Some(limit) => Server::start(counting(limit)).await,
@@ -210,7 +210,7 @@ async fn a_wait_beyond_the_configured_maximum_defers_unsent_and_takes_no_pull() 
         &server,
         HostSettings {
             retry_after_max: Some(Duration::from_secs(19)),
-            pulls: Some(Pulls { limit: Some(10), window: Duration::from_secs(60), reserve: 0 }),
+            pulls: Some(PullLimit { limit: Some(10), window: Duration::from_secs(60), reserve: 0 }),
             ..HostSettings::default()
         },
     );
@@ -228,8 +228,8 @@ async fn an_image_spends_what_was_reserved_for_it() {
     let (_, store) = open(&server, HostSettings::default());
     resolve(&store).await.unwrap();
     let gate = store.gate().unwrap();
-    let lease = gate.acquire(Claim { pulls: 4, priority: 0 }, Mode::Defer).await.unwrap();
-    let image = Charge { lease: Some(lease.clone()), ..charge() };
+    let lease = gate.acquire(PullRequest { pulls: 4, priority: 0 }, WaitMode::Defer).await.unwrap();
+    let image = RequestContext { lease: Some(lease.clone()), ..charge() };
     // One is left for all others.
     pull(&store, 0).await.unwrap();
     for number in 1..5 {
@@ -248,9 +248,9 @@ async fn a_refused_pull_waits_for_the_next_window_without_end_of_patience_but_no
         )
         .await;
         let (registries, store) = open(&server, HostSettings::default());
-        let mode = Mode::WaitUntil(tokio::time::Instant::now() + Duration::from_secs(60));
-        let lease = store.gate().unwrap().acquire(Claim { pulls: 1, priority: 0 }, mode).await.unwrap();
-        let pulled = pull_as(&store, 0, &Charge { lease: Some(lease), ..charge() }).await;
+        let mode = WaitMode::WaitUntil(tokio::time::Instant::now() + Duration::from_secs(60));
+        let lease = store.gate().unwrap().acquire(PullRequest { pulls: 1, priority: 0 }, mode).await.unwrap();
+        let pulled = pull_as(&store, 0, &RequestContext { lease: Some(lease), ..charge() }).await;
         assert_eq!((pulled.is_ok(), gets(&server)), (arrives, sent), "{pulled:?}");
         assert!(pulled.err().is_none_or(|error| error.kind() == Kind::Deferred));
         // Three attempts are all that other failures have.
@@ -269,7 +269,7 @@ async fn a_login_costs_no_second_pull() {
         }
     })
     .await;
-    let pulls = Some(Pulls { limit: Some(1), window: Duration::from_secs(60), reserve: 0 });
+    let pulls = Some(PullLimit { limit: Some(1), window: Duration::from_secs(60), reserve: 0 });
     let (_, store) = open(&server, HostSettings { pulls, ..HostSettings::default() });
     pull(&store, 0).await.unwrap();
     assert_eq!(store.gate().unwrap().standing().spent, 1);
@@ -330,7 +330,7 @@ async fn bytes_read_and_written_draw_on_one_bandwidth() {
     })
     .await;
     let run = Some(Arc::new(Bandwidth::new("1MB/s".parse().unwrap())));
-    let (registries, store) = open_with(&server, HostSettings::default(), Limits { bandwidth: run, ..limits() });
+    let (registries, store) = open_with(&server, HostSettings::default(), SharedLimits { bandwidth: run, ..limits() });
     let target = registries.store(Side::Target, &server.host, Arc::new(Nobody)).unwrap();
     let began = Instant::now();
     let got = store.blob(&place(), &descriptor(&blob), 0, &charge()).await.unwrap().unwrap();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use serde_json::json;
 
-use crate::content::{Descriptor, Digest, Place, ReferrerList, Source};
+use crate::content::{Descriptor, Digest, ReferrerList, Repository, Source};
 use crate::registry::testing::{Nobody, Server, answer, charge, endless, limits, place, refuse, store};
 use crate::registry::{Concurrency, HostSettings, Registries, RegistryStore, RetryPolicy, profiles};
 use crate::{Kind, Result, Side};
@@ -37,7 +37,7 @@ async fn list(store: &Arc<RegistryStore>, artifact_type: Option<&str>) -> Result
 
 /// Why there is no list, as a note says it.
 async fn missing(store: &Arc<RegistryStore>, repository: &str) -> Option<String> {
-    match store.listed_referrers(&Place::new(repository), &subject(), None, &charge()).await.unwrap() {
+    match store.listed_referrers(&Repository::new(repository), &subject(), None, &charge()).await.unwrap() {
         ReferrerList::Listed(_) => panic!("there is a list"),
         ReferrerList::Missing(why) => why.map(|why| why.replace(store.host(), "HOST")),
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::content::{Place, Sink, Source};
+use crate::content::{Repository, Sink, Source};
 use crate::name::Reference;
 use crate::registry::testing::{Nobody, Server, answer, charge, limits, place, refuse, store};
 use crate::registry::{Concurrency, HostSettings, Registries, RetryPolicy};
@@ -66,7 +66,7 @@ async fn nobody_there_is_said_in_words_and_later_images_do_not_wait_again() {
     assert_eq!(error.kind(), Kind::Unavailable);
     assert!(error.message().starts_with("no answer after 3 attempts in 0.") && error.message().contains("refused"), "{error}");
     // The host has answered nobody: the next image fails at once, with the same cause.
-    let next = store.resolve(&place(), &tag(), &crate::content::Charge::new("image:2")).await.unwrap_err();
+    let next = store.resolve(&place(), &tag(), &crate::content::RequestContext::new("image:2")).await.unwrap_err();
     assert_eq!(next.to_string(), error.to_string().replace("image:1", "image:2"));
     assert!(error.outage().is_some() && next.outage().is_some_and(|outage| !outage.is_over()));
     assert_eq!(registries.rows()[0].requests.manifest_head, 3);
@@ -183,7 +183,7 @@ async fn no_more_requests_are_in_flight_than_there_are_permits() {
     let settings = |_: &str| HostSettings { concurrency: Some(2), ..HostSettings::default() };
     let registries = Registries::new(settings, Concurrency::default(), RetryPolicy::default(), limits());
     let store = registries.store(Side::Upstream, &server.host, Arc::new(Nobody)).unwrap();
-    let (places, charge) = ((0..20).map(|n| Place::new(format!("a/b{n}"))).collect::<Vec<_>>(), charge());
+    let (places, charge) = ((0..20).map(|n| Repository::new(format!("a/b{n}"))).collect::<Vec<_>>(), charge());
     futures_util::future::try_join_all(places.iter().map(|place| store.tags(place, &charge))).await.unwrap();
     assert_eq!((server.seen().len(), most.load(Ordering::SeqCst)), (20, 2));
 }

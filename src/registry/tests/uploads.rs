@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 
-use crate::content::{BlobStream, Descriptor, Digest, OpenBlob, Place, Presence, Sink, Source};
+use crate::content::{BlobStream, Descriptor, Digest, OpenBlob, Presence, Repository, Sink, Source};
 use crate::registry::testing::{AtHand, Nobody, Server, answer, bytes, charge, descriptor, limits, pieces, place, refuse, store};
 use crate::registry::{Concurrency, HostSettings, Registries, RetryPolicy};
 use crate::{Error, Kind, Result, Side};
@@ -88,7 +88,7 @@ async fn after_a_413_blobs_go_by_patch_and_each_step_uses_the_latest_location() 
     assert_eq!((put.body.len(), put.header("content-length")), (0, Some("0")));
     assert!(put.target.starts_with("/patched?s=1&digest=sha256"));
     // The next blob does not try PUT first.
-    store.write_blob(&Place::new("c"), &descriptor(&all), &source, &charge()).await.unwrap();
+    store.write_blob(&Repository::new("c"), &descriptor(&all), &source, &charge()).await.unwrap();
     assert_eq!(server.lines()[6..], ["POST /v2/c/blobs/uploads/", "PATCH /session/0", "PUT /patched"]);
 }
 
@@ -297,7 +297,7 @@ async fn a_mount_is_asked_for_by_digest_and_repository() {
     let server = Server::start(|_| answer(201, &[("location", "/v2/a/b/blobs/x")], "")).await;
     let (registries, store) = store(&server, Side::Target);
     let blob = descriptor(b"abc");
-    assert!(store.link(&Place::new("from/here"), &place(), &blob, &charge()).await.unwrap());
+    assert!(store.link(&Repository::new("from/here"), &place(), &blob, &charge()).await.unwrap());
     let seen = &server.seen()[0];
     assert_eq!(seen.line(), START);
     assert!(seen.target.ends_with(&format!("?mount=sha256%3A{}&from=from%2Fhere", blob.digest.encoded())), "{}", seen.target);
@@ -316,13 +316,13 @@ async fn a_refused_mount_is_no_failure_its_session_is_given_back_and_soon_none_i
     .await;
     const START_A: &str = "/v2/a/b/blobs/uploads/";
     let (registries, store) = store(&server, Side::Target);
-    let (from, blob) = (Place::new("from"), descriptor(b"abc"));
+    let (from, blob) = (Repository::new("from"), descriptor(b"abc"));
     assert!(!store.link(&from, &place(), &blob, &charge()).await.unwrap());
     assert_eq!(server.lines(), [START, "DELETE /session"]);
-    assert!(!store.link(&from, &Place::new("c"), &blob, &charge()).await.unwrap());
-    assert!(!store.link(&from, &Place::new("d"), &blob, &charge()).await.unwrap());
+    assert!(!store.link(&from, &Repository::new("c"), &blob, &charge()).await.unwrap());
+    assert!(!store.link(&from, &Repository::new("d"), &blob, &charge()).await.unwrap());
     let asked = server.seen().len();
-    assert!(!store.link(&from, &Place::new("e"), &blob, &charge()).await.unwrap());
+    assert!(!store.link(&from, &Repository::new("e"), &blob, &charge()).await.unwrap());
     assert_eq!(server.seen().len(), asked);
     let row = &registries.rows()[0];
     assert_eq!((row.requests.mount, row.requests.blob_put), (3, 1));
@@ -340,7 +340,7 @@ async fn a_blob_known_elsewhere_is_said_to_be_there() {
     let all = bytes(10);
     let blob = descriptor(&all);
     store.write_blob(&place(), &blob, &AtHand::new(&all), &charge()).await.unwrap();
-    assert_eq!(store.holds_blob(&Place::new("c"), &blob, &charge()).await.unwrap(), Presence::At(place()));
+    assert_eq!(store.holds_blob(&Repository::new("c"), &blob, &charge()).await.unwrap(), Presence::At(place()));
 }
 
 /// Opens a blob of a store.
@@ -352,7 +352,7 @@ struct From {
 #[async_trait::async_trait]
 impl OpenBlob for From {
     async fn open(&self, offset: u64) -> Result<BlobStream> {
-        Ok(self.store.blob(&Place::new("from"), &self.blob, offset, &charge()).await?.unwrap())
+        Ok(self.store.blob(&Repository::new("from"), &self.blob, offset, &charge()).await?.unwrap())
     }
 }
 
@@ -370,7 +370,7 @@ async fn a_copy_within_one_registry_of_one_permit_does_not_wait_for_itself() {
     let registries = Registries::new(settings, Concurrency::default(), RetryPolicy::default(), limits());
     let store = registries.store(Side::Target, &server.host, Arc::new(Nobody)).unwrap();
     let source = From { store: Arc::clone(&store), blob: blob.clone() };
-    let copies = ["x", "y", "z"].map(Place::new);
+    let copies = ["x", "y", "z"].map(Repository::new);
     let charge = charge();
     let written = copies.iter().map(|place| store.write_blob(place, &blob, &source, &charge));
     futures_util::future::try_join_all(written).await.unwrap();

@@ -106,7 +106,7 @@ impl RetryPolicy {
 /// The retry budget of one piece of work: a request with all that hangs on it (redirects, its body, the body's
 /// continuations). It is passed along, so that no layer multiplies another's attempts.
 #[derive(Debug)]
-pub(crate) struct Patience {
+pub(crate) struct RetryBudget {
     policy: RetryPolicy,
     delays: Delays,
     allowed: u32,
@@ -121,10 +121,10 @@ pub(crate) struct Patience {
     first_failure: Option<Instant>,
 }
 
-impl Patience {
+impl RetryBudget {
     pub(crate) fn new(policy: RetryPolicy, allowed: u32) -> Self {
         let (delays, started) = (policy.delays(), Instant::now());
-        Patience { policy, delays, allowed, failures: 0, free: 0, refusals: 0, attempts: 0, gained: 0, started, first_failure: None }
+        RetryBudget { policy, delays, allowed, failures: 0, free: 0, refusals: 0, attempts: 0, gained: 0, started, first_failure: None }
     }
 
     /// One more attempt failed. How long this work itself should wait before the next, or `None` if there is none left.
@@ -341,9 +341,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_budget_is_spent_and_progress_refills_it() {
-        let mut patience = Patience::new(policy(), 3);
+        let mut patience = RetryBudget::new(policy(), 3);
         assert!(patience.failed().is_some() && patience.failed().is_some() && patience.failed().is_none());
-        let mut patience = Patience::new(policy(), 3);
+        let mut patience = RetryBudget::new(policy(), 3);
         for _ in 0..20 {
             assert!(patience.failed().is_some());
             patience.progressed(PROGRESS - 1);
@@ -461,7 +461,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn refusals_for_the_pace_cost_no_attempt_while_others_are_answered_and_end_all_the_same() {
-        let mut patience = Patience::new(policy(), 3);
+        let mut patience = RetryBudget::new(policy(), 3);
         let answered = Some(Instant::now());
         assert!(patience.sees_alive(answered) && !patience.sees_alive(None));
         for _ in 1..MOST_FREE {
@@ -471,13 +471,13 @@ mod tests {
         tokio::time::advance(Duration::from_secs(1)).await;
         assert!(patience.sees_alive(Some(Instant::now())));
         // Nobody has been answered since this work failed first.
-        let mut patience = Patience::new(policy(), 3);
+        let mut patience = RetryBudget::new(policy(), 3);
         for _ in 1..3 * REFUSALS {
             assert!(patience.throttled(false).is_some());
         }
         tokio::time::advance(Duration::from_secs(1)).await;
         assert!(!patience.sees_alive(answered) && patience.throttled(false).is_none());
         // A single try is a single try.
-        assert!(Patience::new(policy(), 1).throttled(true).is_none());
+        assert!(RetryBudget::new(policy(), 1).throttled(true).is_none());
     }
 }

@@ -15,16 +15,16 @@ use tokio::time::{Instant, Sleep};
 use url::Url;
 
 use super::cause;
-use super::classify::Trouble;
+use super::classify::RetryableError;
 use super::floor::Meter;
-use super::pipes::Pipes;
+use super::pipes::BandwidthStack;
 use crate::Error;
-use crate::content::{Tally, Verified};
+use crate::content::{TransferStats, Verified};
 use crate::limits::{Permit, Quota};
 
 /// An answer that is what was asked for, with its body still to be read. Its permit is held until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct OpenResponse {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     /// What was asked, for addresses relative to it.
@@ -39,23 +39,23 @@ pub(crate) struct Answer {
     pub(super) idle: Duration,
     /// How fast the body comes.
     pub(super) meter: Meter,
-    pub(super) pipes: Pipes,
+    pub(super) pipes: BandwidthStack,
     #[expect(dead_code, reason = "held for its drop")]
     pub(super) permit: Permit,
 }
 
 /// Why a body could not be read whole.
 #[derive(Debug)]
-pub(crate) enum Unread {
+pub(crate) enum BodyError {
     /// It is longer than it may be.
     TooLong,
     /// It broke off.
-    Trouble(Trouble),
+    Trouble(RetryableError),
     /// It kept coming, and did not end in time.
     Slow(String),
 }
 
-impl Answer {
+impl OpenResponse {
     /// The header's text, if it is there and is text.
     pub(crate) fn header(&self, name: impl reqwest::header::AsHeaderName) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())
@@ -68,12 +68,12 @@ impl Answer {
 
     /// The next piece of a blob. The clocks of silence and slowness run only while somebody waits here: a slow reader is not a
     /// slow registry (which is why reqwest's own `read_timeout` is not used; it would also end every upload after its time).
-    pub(crate) async fn chunk(&mut self) -> Result<Option<Bytes>, Trouble> {
+    pub(crate) async fn chunk(&mut self) -> Result<Option<Bytes>, RetryableError> {
         let asked = Instant::now();
         match tokio::time::timeout(self.idle, self.response.chunk()).await {
             Ok(Ok(Some(chunk))) => {
                 // It is about this connection alone: the host answers others.
-                self.meter.came(chunk.len() as u64, asked.elapsed()).map_err(Trouble::Lost)?;
+                self.meter.came(chunk.len() as u64, asked.elapsed()).map_err(RetryableError::Lost)?;
                 self.pipes.take(chunk.len() as u64).await;
                 Ok(Some(chunk))
             }
@@ -84,12 +84,12 @@ impl Answer {
     }
 
     /// The failure of this answer's body.
-    pub(crate) fn broken(&self, cause: impl Into<String>) -> Trouble {
-        Trouble::broken(self.elsewhere.as_deref(), cause)
+    pub(crate) fn broken(&self, cause: impl Into<String>) -> RetryableError {
+        RetryableError::broken(self.elsewhere.as_deref(), cause)
     }
 
     /// The whole body, of at most `most` bytes. It has as long in all as silence may last: what has to be read whole is small.
-    pub(crate) async fn whole(&mut self, most: usize) -> Result<Bytes, Unread> {
+    pub(crate) async fn whole(&mut self, most: usize) -> Result<Bytes, BodyError> {
         let mut body = BytesMut::new();
         let mut left = self.idle;
         loop {
@@ -98,18 +98,18 @@ impl Answer {
                 Ok(Ok(Some(chunk))) => {
                     left = left.saturating_sub(asked.elapsed());
                     if body.len() + chunk.len() > most {
-                        return Err(Unread::TooLong);
+                        return Err(BodyError::TooLong);
                     }
                     body.extend_from_slice(&chunk);
                     self.pipes.take(chunk.len() as u64).await;
                 }
                 Ok(Ok(None)) => return Ok(body.freeze()),
-                Ok(Err(error)) => return Err(Unread::Trouble(self.broken(cause::words(&error)))),
+                Ok(Err(error)) => return Err(BodyError::Trouble(self.broken(cause::words(&error)))),
                 // Nothing came for most of the time: the connection is dead, and another may be better.
-                Err(_) if left > self.idle / 2 => return Err(Unread::Trouble(self.broken(silence(left)))),
+                Err(_) if left > self.idle / 2 => return Err(BodyError::Trouble(self.broken(silence(left)))),
                 Err(_) => {
                     let seconds = self.idle.as_secs_f32();
-                    return Err(Unread::Slow(format!("the answer did not end within {seconds} s; {} bytes came", body.len())));
+                    return Err(BodyError::Slow(format!("the answer did not end within {seconds} s; {} bytes came", body.len())));
                 }
             }
         }
@@ -131,7 +131,7 @@ pub(crate) fn commit_time(size: u64) -> Duration {
 
 /// What an upload's body has done so far, seen by who waits for the answer.
 #[derive(Debug)]
-pub(crate) struct Progress {
+pub(crate) struct UploadProgress {
     size: u64,
     given: AtomicU64,
     /// Since when the registry has had something to take, or to answer. `None`: we are waiting for the source.
@@ -139,9 +139,9 @@ pub(crate) struct Progress {
     failure: Mutex<Option<Error>>,
 }
 
-impl Progress {
+impl UploadProgress {
     pub(crate) fn new(size: u64) -> Arc<Self> {
-        Arc::new(Progress { size, given: AtomicU64::new(0), waiting_since: Mutex::default(), failure: Mutex::default() })
+        Arc::new(UploadProgress { size, given: AtomicU64::new(0), waiting_since: Mutex::default(), failure: Mutex::default() })
     }
 
     /// The request leaves now.
@@ -179,20 +179,20 @@ impl Progress {
 
 /// The body of an upload: a verified stream whose failure is kept where the uploader finds it (what the HTTP library makes of
 /// it is "connection closed"), and whose bytes are counted.
-pub(crate) struct Feed {
+pub(crate) struct UploadBody {
     /// Until when nothing is given.
     held: Option<Pin<Box<Sleep>>>,
     /// What is given then: it has been taken from the source, and drawn from the bandwidth.
     ready: Option<Bytes>,
-    pipes: Pipes,
+    pipes: BandwidthStack,
     inner: Verified,
-    progress: Arc<Progress>,
-    tally: Arc<Tally>,
+    progress: Arc<UploadProgress>,
+    tally: Arc<TransferStats>,
 }
 
-impl Feed {
-    pub(crate) fn new(inner: Verified, progress: Arc<Progress>, tally: Arc<Tally>, pipes: Pipes) -> Self {
-        Feed { held: None, ready: None, pipes, inner, progress, tally }
+impl UploadBody {
+    pub(crate) fn new(inner: Verified, progress: Arc<UploadProgress>, tally: Arc<TransferStats>, pipes: BandwidthStack) -> Self {
+        UploadBody { held: None, ready: None, pipes, inner, progress, tally }
     }
 
     /// Gives nothing for `pause` from now on: who judges the request by its headers alone can answer in that time.
@@ -203,7 +203,7 @@ impl Feed {
     }
 }
 
-impl Stream for Feed {
+impl Stream for UploadBody {
     type Item = Result<Bytes, std::io::Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -243,22 +243,22 @@ impl Stream for Feed {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Lane;
+    use super::super::ConnectionKind;
     use super::super::floor::Floor;
-    use super::super::permit::{Claim, Permits};
+    use super::super::permit::{PermitRequest, Permits};
     use super::*;
     use crate::content::{Descriptor, Digest};
     use crate::{Kind, Side};
     use futures_util::{StreamExt, stream};
 
     /// An answer whose body is `bytes` bytes, one every `every`.
-    async fn trickle(bytes: usize, every: Duration) -> Answer {
+    async fn trickle(bytes: usize, every: Duration) -> OpenResponse {
         let drops = stream::iter(0..bytes).then(move |_| async move {
             tokio::time::sleep(every).await;
             Ok::<_, std::io::Error>(Bytes::from_static(b"x"))
         });
         let response = axum::http::Response::new(reqwest::Body::wrap_stream(drops));
-        Answer {
+        OpenResponse {
             status: StatusCode::OK,
             headers: HeaderMap::new(),
             url: Url::parse("https://registry.example/").unwrap(),
@@ -268,8 +268,8 @@ mod tests {
             idle: Duration::from_secs(60),
             elsewhere: None,
             meter: Meter::new(Floor::default()),
-            pipes: Pipes::new(None, None),
-            permit: Permits::new(1).take(Claim::Fresh, Lane::Small).await,
+            pipes: BandwidthStack::new(None, None),
+            permit: Permits::new(1).take(PermitRequest::Fresh, ConnectionKind::Small).await,
         }
     }
 
@@ -277,7 +277,7 @@ mod tests {
     async fn a_small_answer_that_trickles_ends_after_a_minute() {
         let began = Instant::now();
         let mut answer = trickle(usize::MAX, Duration::from_secs(11)).await;
-        let Err(Unread::Slow(why)) = answer.whole(1 << 20).await else { panic!("it was read") };
+        let Err(BodyError::Slow(why)) = answer.whole(1 << 20).await else { panic!("it was read") };
         assert_eq!((why.as_str(), began.elapsed().as_secs()), ("the answer did not end within 60 s; 5 bytes came", 60));
         // Within its time, it may come as it likes.
         assert_eq!(trickle(5, Duration::from_secs(10)).await.whole(1 << 20).await.unwrap().len(), 5);
@@ -286,7 +286,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_small_answer_that_falls_silent_is_told_from_one_that_trickles() {
         let mut answer = trickle(2, Duration::from_secs(61)).await;
-        assert!(matches!(answer.whole(1 << 20).await, Err(Unread::Trouble(Trouble::Broken(_)))));
+        assert!(matches!(answer.whole(1 << 20).await, Err(BodyError::Trouble(RetryableError::Broken(_)))));
     }
 
     #[tokio::test(start_paused = true)]
@@ -299,20 +299,20 @@ mod tests {
             }
         };
         assert_eq!(began.elapsed().as_secs(), 60);
-        let Trouble::Lost(why) = trouble else { panic!("{trouble:?}") };
+        let RetryableError::Lost(why) = trouble else { panic!("{trouble:?}") };
         assert_eq!(why, "only 6 bytes came in 60 s, which is slower than min_rate (1.0 KiB/s)");
     }
 
-    fn feed(progress: &Arc<Progress>, chunks: Vec<crate::Result<Bytes>>) -> Feed {
+    fn feed(progress: &Arc<UploadProgress>, chunks: Vec<crate::Result<Bytes>>) -> UploadBody {
         let blob = Descriptor::new("x", Digest::sha256(b"abcd"), 4);
         let verified = Verified::whole(stream::iter(chunks).boxed(), &blob, Side::Upstream).unwrap();
-        Feed::new(verified, Arc::clone(progress), Arc::default(), Pipes::new(None, None))
+        UploadBody::new(verified, Arc::clone(progress), Arc::default(), BandwidthStack::new(None, None))
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_registry_that_takes_nothing_is_noticed_and_a_slow_source_is_not() {
         let idle = Duration::from_secs(60);
-        let progress = Progress::new(4);
+        let progress = UploadProgress::new(4);
         progress.begin();
         let began = Instant::now();
         progress.silence(idle).await;
@@ -323,7 +323,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_registry_may_think_about_a_large_blob() {
-        let progress = Progress::new(COMMIT_RATE * 100);
+        let progress = UploadProgress::new(COMMIT_RATE * 100);
         progress.begin();
         progress.given.store(COMMIT_RATE * 100, Ordering::SeqCst);
         let began = Instant::now();
@@ -333,7 +333,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_sources_own_error_is_kept() {
-        let progress = Progress::new(4);
+        let progress = UploadProgress::new(4);
         let broken = Error::new(Side::Upstream, "get blob", Kind::Unavailable, "it broke");
         let mut feed = feed(&progress, vec![Ok(Bytes::from_static(b"ab")), Err(broken)]);
         while feed.next().await.is_some_and(|item| item.is_ok()) {}
@@ -343,7 +343,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_held_body_waits_before_its_first_byte() {
-        let progress = Progress::new(4);
+        let progress = UploadProgress::new(4);
         let began = Instant::now();
         let mut feed = feed(&progress, vec![Ok(Bytes::from_static(b"abcd"))]).hold(Duration::from_millis(250));
         assert!(feed.next().await.unwrap().is_ok());
@@ -352,7 +352,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_whole_body_is_counted_complete() {
-        let progress = Progress::new(4);
+        let progress = UploadProgress::new(4);
         let mut feed = feed(&progress, vec![Ok(Bytes::from_static(b"ab")), Ok(Bytes::from_static(b"cd"))]);
         while feed.next().await.is_some() {}
         assert!(progress.complete() && feed.tally.bytes_written() == 4);

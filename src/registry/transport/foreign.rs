@@ -9,7 +9,7 @@ use reqwest::{Response, StatusCode};
 use tokio::time::Instant;
 use url::Url;
 
-use super::{Call, Transport, token};
+use super::{RegistryRequest, Transport, token};
 use crate::Result;
 use crate::registry::auth::{TokenRequest, TokenSender, anonymous_request, anonymous_token};
 
@@ -36,7 +36,7 @@ impl Transport {
     ///
     /// # Errors
     /// If its token server cannot be asked.
-    pub(super) async fn foreign_token(&self, call: &Call<'_>, url: &Url, response: &Response) -> Result<Option<HeaderValue>> {
+    pub(super) async fn foreign_token(&self, call: &RegistryRequest<'_>, url: &Url, response: &Response) -> Result<Option<HeaderValue>> {
         if response.status() != StatusCode::UNAUTHORIZED {
             return Ok(None);
         }

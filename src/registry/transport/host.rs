@@ -10,20 +10,20 @@ use tokio::sync::{Notify, OnceCell};
 use tokio::time::Instant;
 use url::Url;
 
-use super::Lane;
-use super::backoff::{Backoff, Patience, RetryPolicy};
+use super::ConnectionKind;
+use super::backoff::{Backoff, RetryBudget, RetryPolicy};
 use super::cause::{self, TlsFault};
 use super::floor::Floor;
 use super::foreign::ForeignTokens;
-use super::permit::{Claim, Permits, Reader};
-use super::pipes::Pipes;
+use super::permit::{BlobReadSlot, PermitRequest, Permits};
+use super::pipes::BandwidthStack;
 use crate::content::Digest;
 use crate::error::Outage;
-use crate::limits::{AdaptivePace, Bandwidth, Pace, Pause, Permit, Verdict};
+use crate::limits::{AdaptivePace, Bandwidth, Pause, PauseVerdict, Permit, RequestPacer};
 use crate::registry::HostSettings;
 use crate::registry::address::AddressPolicy;
 use crate::registry::http::{self, Clients, Handshake};
-use crate::registry::profiles::{self, Caching, Mount, Profile, Upload};
+use crate::registry::profiles::{self, Caching, MountStyle, Profile, UploadStyle};
 use crate::registry::referrers_api::ReferrersApi;
 use crate::{Error, Result};
 
@@ -54,9 +54,9 @@ pub(crate) struct Host {
     /// Whether it has the referrers API.
     pub(crate) referrers: ReferrersApi,
     /// Requests a second, as configured.
-    pub(crate) pace: Option<Arc<Pace>>,
+    pub(crate) pace: Option<Arc<RequestPacer>>,
     /// Bytes a second.
-    pub(crate) pipes: Pipes,
+    pub(crate) pipes: BandwidthStack,
     /// The slowest that a blob may come.
     pub(super) floor: Floor,
     pub(super) clients: Clients,
@@ -108,8 +108,8 @@ impl Host {
             retry,
             referrers: ReferrersApi::new(profile.referrers),
             profile,
-            pace: settings.requests_per_second.and_then(|rate| Pace::new(rate, BURST)).map(Arc::new),
-            pipes: Pipes::new(bandwidth, settings.bandwidth),
+            pace: settings.requests_per_second.and_then(|rate| RequestPacer::new(rate, BURST)).map(Arc::new),
+            pipes: BandwidthStack::new(bandwidth, settings.bandwidth),
             floor: settings.min_rate.map_or_else(Floor::default, |rate| Floor::new(rate.per_second())),
             permits: Permits::new(concurrency),
             pause: Pause::new(retry.longest_pause),
@@ -121,12 +121,12 @@ impl Host {
             refuses_heads: AtomicBool::new(false),
             answered: AtomicBool::new(false),
             handshake: OnceCell::new(),
-            patches: AtomicBool::new(profile.upload == Upload::Patch),
+            patches: AtomicBool::new(profile.upload == UploadStyle::Patch),
             says_origin: AtomicBool::new(false),
             bare_etag: AtomicBool::new(false),
             mounts_refused: AtomicU32::new(match profile.mount {
-                Mount::Yes => 0,
-                Mount::IfSwitchedOn => MOUNT_REFUSALS - 1,
+                MountStyle::Yes => 0,
+                MountStyle::IfSwitchedOn => MOUNT_REFUSALS - 1,
             }),
             clock_skew: OnceLock::new(),
         })
@@ -157,8 +157,8 @@ impl Host {
     }
 
     /// The retry budget of new work.
-    pub(crate) fn patience(&self) -> Patience {
-        Patience::new(self.retry, self.backoff().attempts())
+    pub(crate) fn patience(&self) -> RetryBudget {
+        RetryBudget::new(self.retry, self.backoff().attempts())
     }
 
     /// Lets its first requests leave one by one: an upstream whose limits nobody knows.
@@ -168,7 +168,7 @@ impl Host {
 
     /// The host and port of `url`, if it does not lead to the registry itself.
     pub(super) fn elsewhere(&self, url: &Url) -> Option<String> {
-        if self.is_home(url) {
+        if self.is_registry_origin(url) {
             return None;
         }
         let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
@@ -274,15 +274,15 @@ impl Host {
     /// How long is still to be waited.
     fn left(&self, now: Instant) -> Duration {
         let asked = match self.pause.check(now) {
-            Verdict::Wait(until) => until.duration_since(now),
-            Verdict::Go | Verdict::Defer(_) => Duration::ZERO,
+            PauseVerdict::Wait(until) => until.duration_since(now),
+            PauseVerdict::Go | PauseVerdict::Defer(_) => Duration::ZERO,
         };
         asked.max(self.backoff().pause(now).unwrap_or_default())
     }
 
     fn is_paused(&self) -> bool {
         let now = Instant::now();
-        self.pause.check(now) != Verdict::Go || self.backoff().pause(now).is_some()
+        self.pause.check(now) != PauseVerdict::Go || self.backoff().pause(now).is_some()
     }
 
     /// How many requests may be in flight now.
@@ -293,7 +293,7 @@ impl Host {
 
     /// A permit, at a time when the host is not paused and it is our turn: a pause that begins while we wait for either counts
     /// too, and after it turns are taken anew.
-    pub(super) async fn admit(&self, claim: Claim, lane: Lane, pace: Option<&Pace>) -> Result<Permit, Duration> {
+    pub(super) async fn admit(&self, claim: PermitRequest, lane: ConnectionKind, pace: Option<&RequestPacer>) -> Result<Permit, Duration> {
         loop {
             self.clear().await?;
             if let Some(pace) = pace {
@@ -348,7 +348,7 @@ impl Host {
     }
 
     /// Counts a reader of one of the host's blobs until it is dropped.
-    pub(crate) fn reader(&self) -> Reader {
+    pub(crate) fn reader(&self) -> BlobReadSlot {
         self.permits.reader()
     }
 
@@ -358,7 +358,7 @@ impl Host {
     }
     /// Whether they may.
     pub(crate) fn takes_patches(&self) -> bool {
-        self.profile.upload != Upload::OnlyPut
+        self.profile.upload != UploadStyle::OnlyPut
     }
     /// A PUT was too large (413): from now on uploads go by PATCH.
     pub(crate) fn patch_from_now_on(&self) {
@@ -422,7 +422,7 @@ impl Host {
     }
 
     /// Whether `url` is the registry itself: scheme, host and port are its endpoint's. Only there do its credentials go.
-    pub(crate) fn is_home(&self, url: &Url) -> bool {
+    pub(crate) fn is_registry_origin(&self, url: &Url) -> bool {
         url.origin() == self.endpoint.origin()
     }
 
@@ -493,7 +493,7 @@ mod tests {
             ("http://proxy.example:8443/x", false),
             ("https://proxy.example.evil:8443/x", false),
         ] {
-            assert_eq!(host.is_home(&Url::parse(url).unwrap()), home, "{url}");
+            assert_eq!(host.is_registry_origin(&Url::parse(url).unwrap()), home, "{url}");
         }
     }
 
@@ -527,21 +527,21 @@ mod tests {
         assert_eq!(host.troubled(began, false, Some(Duration::from_secs(90))), Duration::from_secs(90));
         // A shorter wish changes nothing, a longer one counts from now.
         assert_eq!(host.troubled(began, false, Some(Duration::from_secs(10))), Duration::ZERO);
-        assert!(host.admit(Claim::Fresh, Lane::Small, None).await.is_ok());
+        assert!(host.admit(PermitRequest::Fresh, ConnectionKind::Small, None).await.is_ok());
         assert_eq!(began.elapsed().as_secs(), 90);
         let now = Instant::now();
         assert_eq!(host.troubled(now, false, Some(Duration::from_secs(3600))), host.backoff().pause(now).unwrap());
-        assert_eq!(host.admit(Claim::Fresh, Lane::Small, None).await.unwrap_err().as_secs(), 3600);
+        assert_eq!(host.admit(PermitRequest::Fresh, ConnectionKind::Small, None).await.unwrap_err().as_secs(), 3600);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_pause_that_begins_while_a_request_waits_for_its_permit_holds_it_back_too() {
         let host = Arc::new(host("https://registry.example"));
-        let held = host.admit(Claim::Fresh, Lane::Small, None).await.unwrap();
+        let held = host.admit(PermitRequest::Fresh, ConnectionKind::Small, None).await.unwrap();
         let began = Instant::now();
         let waiting = tokio::spawn({
             let host = Arc::clone(&host);
-            async move { host.admit(Claim::Fresh, Lane::Small, None).await.map(|_| Instant::now()) }
+            async move { host.admit(PermitRequest::Fresh, ConnectionKind::Small, None).await.map(|_| Instant::now()) }
         });
         tokio::task::yield_now().await;
         host.troubled(began, false, Some(Duration::from_secs(7)));
@@ -567,14 +567,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn requests_keep_the_pace_also_after_a_pause() {
         let host = Arc::new(host("https://registry.example"));
-        let pace = Arc::new(Pace::new(2.0, BURST).unwrap());
+        let pace = Arc::new(RequestPacer::new(2.0, BURST).unwrap());
         let began = Instant::now();
         let mut left: Vec<_> = (0..4)
             .map(|_| {
                 let (host, pace) = (Arc::clone(&host), Arc::clone(&pace));
-                tokio::spawn(
-                    async move { host.admit(Claim::Continued, Lane::Small, Some(&pace)).await.map(|_| began.elapsed().as_millis()) },
-                )
+                tokio::spawn(async move {
+                    host.admit(PermitRequest::Continued, ConnectionKind::Small, Some(&pace)).await.map(|_| began.elapsed().as_millis())
+                })
             })
             .collect();
         tokio::time::sleep(Duration::from_millis(600)).await;

@@ -1,8 +1,8 @@
 //! The only place a request leaves: pull → login → pause, pace and permit → send → observe → classify → retry.
 //!
 //! [`Transport::send`] is that loop for requests whose body can be sent again; [`Transport::stream`] is one turn of it for
-//! an upload's body, which cannot, so that the uploader starts again by itself with the same [`Patience`]. State that is
-//! the host's (permits, pauses, what was learnt) is in [`Host`]; state that is the account's (login, counts) in [`Account`].
+//! an upload's body, which cannot, so that the uploader starts again by itself with the same [`RetryBudget`]. State that is
+//! the host's (permits, pauses, what was learnt) is in [`Host`]; state that is the account's (login, counts) in [`TransportAccount`].
 
 mod backoff;
 mod body;
@@ -26,22 +26,22 @@ use reqwest::{Method, Response, StatusCode};
 use tokio::time::Instant;
 use url::Url;
 
-pub(crate) use self::backoff::{Patience, RetryPolicy};
-pub(crate) use self::body::{Answer, Feed, Progress, Unread, commit_time};
-pub(crate) use self::classify::{Trouble, Verdict, classify};
+pub(crate) use self::backoff::{RetryBudget, RetryPolicy};
+pub(crate) use self::body::{BodyError, OpenResponse, UploadBody, UploadProgress, commit_time};
+pub(crate) use self::classify::{ResponseClass, RetryableError, classify};
 use self::floor::Meter;
 pub(crate) use self::host::BURST;
 pub(crate) use self::host::Host;
-pub(crate) use self::permit::{Claim, Reader};
-use self::redirect::{Hitch, Reply};
+pub(crate) use self::permit::{BlobReadSlot, PermitRequest};
+use self::redirect::{RedirectReply, SendError};
 use super::address;
 use super::auth::{Authenticator, Scopes};
 use super::counters::{Counters, RequestKind};
-use super::error::{self, MAX_ERROR_BODY, Refusal, Topic};
+use super::error::{self, ErrorAnswer, MAX_ERROR_BODY, RequestTopic};
 use super::link;
-use super::toll::{Pull, Toll};
-use crate::content::{Charge, Place};
-use crate::limits::{Pace, Permit, Quota};
+use super::toll::{MeteredPull, PullMeter};
+use crate::content::{Repository, RequestContext};
+use crate::limits::{Permit, Quota, RequestPacer};
 use crate::{Error, Kind, Result, Side};
 
 /// How many times in a row one request may be answered 401 and be given another login: the token that was missing or had
@@ -58,12 +58,12 @@ const WORTH_SAYING: Duration = Duration::from_secs(5);
 const ERROR_BODY: Duration = Duration::from_secs(10);
 
 /// Whom a host sees: a login, its tokens, and what was asked with it.
-pub(crate) struct Account {
+pub(crate) struct TransportAccount {
     pub(crate) name: String,
     pub(crate) counters: Counters,
     pub(crate) authenticator: Authenticator,
     /// Requests a second: the host's, as configured, or what its kind usually allows this account.
-    pub(crate) pace: Option<Arc<Pace>>,
+    pub(crate) pace: Option<Arc<RequestPacer>>,
 }
 
 /// A way to send requests to one host, as one account, on one side of the copy.
@@ -71,14 +71,14 @@ pub(crate) struct Account {
 pub(crate) struct Transport {
     pub(crate) side: Side,
     pub(crate) host: Arc<Host>,
-    pub(crate) account: Arc<Account>,
+    pub(crate) account: Arc<TransportAccount>,
     /// What the pulls of this account cost, at an upstream.
-    pub(crate) toll: Option<Toll>,
+    pub(crate) toll: Option<PullMeter>,
 }
 
 /// Who a request says we are.
 #[derive(Clone, Copy)]
-pub(crate) enum Credentials<'a> {
+pub(crate) enum RequestIdentity<'a> {
     /// The account, with a token of these scopes; only if the request goes to the registry itself.
     Of(&'a Scopes),
     /// Exactly this (a request for a token brings its own, or none).
@@ -87,7 +87,7 @@ pub(crate) enum Credentials<'a> {
 
 /// The connections a request uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Lane {
+pub(crate) enum ConnectionKind {
     /// Little comes, little goes.
     Small,
     /// A blob comes or goes.
@@ -95,55 +95,55 @@ pub(crate) enum Lane {
 }
 
 /// One request, before it is sent: what it is, on whose behalf, and what it carries.
-pub(crate) struct Call<'a> {
+pub(crate) struct RegistryRequest<'a> {
     pub(crate) kind: RequestKind,
     /// The verb phrase that errors name it by.
     pub(crate) operation: &'static str,
     pub(crate) method: Method,
     pub(crate) url: Url,
     /// The repository it is about.
-    pub(crate) place: Option<&'a Place>,
-    pub(crate) credentials: Credentials<'a>,
+    pub(crate) place: Option<&'a Repository>,
+    pub(crate) credentials: RequestIdentity<'a>,
     pub(crate) headers: HeaderMap,
     /// Small enough to be sent again; see [`Transport::stream`] for the others.
     pub(crate) body: Bytes,
     /// On whose connections: small requests never wait behind blobs.
-    pub(crate) lane: Lane,
-    pub(crate) claim: Claim,
+    pub(crate) lane: ConnectionKind,
+    pub(crate) claim: PermitRequest,
     /// Whether a redirect to another host is followed.
-    pub(crate) abroad: bool,
+    pub(crate) follow_cross_host: bool,
     /// It goes where a descriptor's `urls` lead, not to the registry: it is not counted, and what comes of it says nothing about
     /// the registry.
-    pub(crate) stranger: bool,
+    pub(crate) external_url: bool,
     /// On a connection of its own: what came on another was damaged.
     pub(crate) fresh: bool,
     /// How much longer than usual the answer may take.
     pub(crate) grace: Duration,
-    pub(crate) charge: &'a Charge,
+    pub(crate) charge: &'a RequestContext,
 }
 
-impl<'a> Call<'a> {
+impl<'a> RegistryRequest<'a> {
     /// A request without headers or body.
     pub(crate) fn new(
         (kind, operation, method): (RequestKind, &'static str, Method),
         url: Url,
-        place: &'a Place,
+        place: &'a Repository,
         scopes: &'a Scopes,
-        charge: &'a Charge,
+        charge: &'a RequestContext,
     ) -> Self {
-        Call {
+        RegistryRequest {
             kind,
             operation,
             method,
             url,
             place: Some(place),
-            credentials: Credentials::Of(scopes),
+            credentials: RequestIdentity::Of(scopes),
             headers: HeaderMap::new(),
             body: Bytes::new(),
-            lane: Lane::Small,
-            claim: Claim::Fresh,
-            abroad: true,
-            stranger: false,
+            lane: ConnectionKind::Small,
+            claim: PermitRequest::Fresh,
+            follow_cross_host: true,
+            external_url: false,
             fresh: charge.fresh,
             grace: Duration::ZERO,
             charge,
@@ -152,21 +152,21 @@ impl<'a> Call<'a> {
 }
 
 /// What a request came to.
-pub(crate) enum Outcome {
+pub(crate) enum SendOutcome {
     /// A 2xx answer; its body is still to be read.
-    Answer(Box<Answer>),
+    Answer(Box<OpenResponse>),
     /// A final refusal, and its body.
-    Refused(Refusal, Bytes),
+    Refused(ErrorAnswer, Bytes),
 }
 
 /// What one attempt came to.
-pub(crate) enum Attempt {
+pub(crate) enum AttemptOutcome {
     /// A 2xx answer; its body is still to be read.
-    Answer(Box<Answer>),
+    Answer(Box<OpenResponse>),
     /// A final refusal, and its body.
-    Refused(Refusal, Bytes),
+    Refused(ErrorAnswer, Bytes),
     /// A failure that another attempt may mend, and when the failed one was sent.
-    Trouble(Trouble, Instant),
+    Trouble(RetryableError, Instant),
     /// 401, and a login that has not been tried: the same request may be sent again with it.
     LoggedIn(HeaderValue),
     /// Nothing was sent: the pull window was found to be spent while the request waited for its permit.
@@ -175,13 +175,18 @@ pub(crate) enum Attempt {
 
 impl Transport {
     /// What `call` is about, as errors name it.
-    pub(crate) fn topic<'a>(&'a self, call: &Call<'a>) -> Topic<'a> {
+    pub(crate) fn topic<'a>(&'a self, call: &RegistryRequest<'a>) -> RequestTopic<'a> {
         self.topic_of(call.operation, call.place, call.charge)
     }
 
     /// As [`Transport::topic`], where there is no one request.
-    pub(crate) fn topic_of<'a>(&'a self, operation: &'static str, place: Option<&'a Place>, charge: &'a Charge) -> Topic<'a> {
-        Topic {
+    pub(crate) fn topic_of<'a>(
+        &'a self,
+        operation: &'static str,
+        place: Option<&'a Repository>,
+        charge: &'a RequestContext,
+    ) -> RequestTopic<'a> {
+        RequestTopic {
             side: self.side,
             operation,
             host: &self.host.name,
@@ -193,15 +198,15 @@ impl Transport {
     }
 
     /// Sends `call` until it is answered for good; a refusal is an error.
-    pub(crate) async fn send(&self, call: &Call<'_>, patience: &mut Patience) -> Result<Answer> {
+    pub(crate) async fn send(&self, call: &RegistryRequest<'_>, patience: &mut RetryBudget) -> Result<OpenResponse> {
         match self.deliver(call, patience).await? {
-            Outcome::Answer(answer) => Ok(*answer),
-            Outcome::Refused(refusal, _) => Err(error::refused(&self.topic(call), &refusal)),
+            SendOutcome::Answer(answer) => Ok(*answer),
+            SendOutcome::Refused(refusal, _) => Err(error::refused(&self.topic(call), &refusal)),
         }
     }
 
     /// Sends `call` and reads the whole answer, of at most `most` bytes; a body that breaks off is asked for again.
-    pub(crate) async fn fetch(&self, call: &Call<'_>, most: usize, patience: &mut Patience) -> Result<(Answer, Bytes)> {
+    pub(crate) async fn fetch(&self, call: &RegistryRequest<'_>, most: usize, patience: &mut RetryBudget) -> Result<(OpenResponse, Bytes)> {
         loop {
             let mut answer = self.send(call, patience).await?;
             let sent = answer.sent;
@@ -210,23 +215,23 @@ impl Transport {
                 Ok(body) if body.is_empty() && matches!(call.kind, RequestKind::ManifestGet | RequestKind::Tags) => {
                     let trouble = answer.broken(EMPTY);
                     drop(answer);
-                    self.stumble(&self.topic(call), patience, trouble, sent).await?;
+                    self.retry_after_failure(&self.topic(call), patience, trouble, sent).await?;
                 }
                 Ok(body) => return Ok((answer, body)),
-                Err(Unread::TooLong) => {
+                Err(BodyError::TooLong) => {
                     return Err(self.topic(call).error(Kind::Untrusted, format!("the answer is longer than the {most} bytes it may have")));
                 }
-                Err(Unread::Slow(why)) => return Err(self.topic(call).error(Kind::Unavailable, why)),
-                Err(Unread::Trouble(trouble)) => {
+                Err(BodyError::Slow(why)) => return Err(self.topic(call).error(Kind::Unavailable, why)),
+                Err(BodyError::Trouble(trouble)) => {
                     drop(answer);
-                    self.stumble(&self.topic(call), patience, trouble, sent).await?;
+                    self.retry_after_failure(&self.topic(call), patience, trouble, sent).await?;
                 }
             }
         }
     }
 
     /// Sends `call` until it is answered for good.
-    pub(crate) async fn deliver(&self, call: &Call<'_>, patience: &mut Patience) -> Result<Outcome> {
+    pub(crate) async fn deliver(&self, call: &RegistryRequest<'_>, patience: &mut RetryBudget) -> Result<SendOutcome> {
         let mut logins = 0;
         let mut renewed = None;
         let mut pull = None;
@@ -242,24 +247,24 @@ impl Transport {
                 None => self.authorization(call).await?,
             };
             match self.attempt(call, authorization.as_ref(), logins < LOGINS, pull.as_mut()).await? {
-                Attempt::Answer(answer) => {
+                AttemptOutcome::Answer(answer) => {
                     self.learn(call, &answer, pull);
-                    return Ok(Outcome::Answer(answer));
+                    return Ok(SendOutcome::Answer(answer));
                 }
-                Attempt::Refused(refusal, body) => return Ok(Outcome::Refused(refusal, body)),
-                Attempt::Trouble(Trouble::Answer(refusal), sent) if refusal.pulls_spent && self.pays(call) => {
+                AttemptOutcome::Refused(refusal, body) => return Ok(SendOutcome::Refused(refusal, body)),
+                AttemptOutcome::Trouble(RetryableError::Answer(refusal), sent) if refusal.pulls_spent && self.pays(call) => {
                     spent += 1;
                     self.turned_away(call, &refusal, pull.take(), sent, spent)?;
                 }
-                Attempt::Trouble(trouble, sent) => {
+                AttemptOutcome::Trouble(trouble, sent) => {
                     // Nothing was given for the pull of a request that was refused for its pace.
                     pull = pull.filter(|_| trouble.is_throttled());
-                    self.stumble(&self.topic(call), patience, trouble, sent).await?;
+                    self.retry_after_failure(&self.topic(call), patience, trouble, sent).await?;
                 }
                 // The pull goes back; another one is waited for, or the image is deferred.
-                Attempt::NotSent => pull = None,
+                AttemptOutcome::NotSent => pull = None,
                 // The same pull: nothing was given for it.
-                Attempt::LoggedIn(header) => {
+                AttemptOutcome::LoggedIn(header) => {
                     logins += 1;
                     renewed = Some(header);
                 }
@@ -270,21 +275,23 @@ impl Transport {
     /// One attempt at `call`, redirects included.
     async fn attempt(
         &self,
-        call: &Call<'_>,
+        call: &RegistryRequest<'_>,
         authorization: Option<&HeaderValue>,
         may_log_in: bool,
-        pull: Option<&mut Pull>,
-    ) -> Result<Attempt> {
+        pull: Option<&mut MeteredPull>,
+    ) -> Result<AttemptOutcome> {
         self.host.pipes.take(call.body.len() as u64).await;
         let permit = self.admit(call).await?;
         if pull.is_some_and(|pull| !pull.leaves()) {
-            return Ok(Attempt::NotSent);
+            return Ok(AttemptOutcome::NotSent);
         }
         let sent = Instant::now();
         match self.follow(call, authorization).await {
             Ok(reply) => self.judge(call, reply, authorization, may_log_in, (permit, sent)).await,
-            Err(Hitch::Trouble(trouble)) => Ok(Attempt::Trouble(if call.stranger { trouble.of_a_stranger() } else { trouble }, sent)),
-            Err(Hitch::Fatal(error)) => Err(error),
+            Err(SendError::Trouble(trouble)) => {
+                Ok(AttemptOutcome::Trouble(if call.external_url { trouble.of_external_url() } else { trouble }, sent))
+            }
+            Err(SendError::Fatal(error)) => Err(error),
         }
     }
 
@@ -293,7 +300,13 @@ impl Transport {
     ///
     /// # Errors
     /// What no further attempt can mend: the host must be left alone for too long, or no login can be had.
-    pub(crate) async fn stream(&self, call: &Call<'_>, feed: Feed, progress: &Progress, size: u64) -> Result<Attempt> {
+    pub(crate) async fn stream(
+        &self,
+        call: &RegistryRequest<'_>,
+        feed: UploadBody,
+        progress: &UploadProgress,
+        size: u64,
+    ) -> Result<AttemptOutcome> {
         let elsewhere = self.host.elsewhere(&call.url);
         self.reachable(call, elsewhere.as_deref(), false)?;
         let authorization = self.authorization(call).await?;
@@ -305,20 +318,20 @@ impl Transport {
         progress.begin();
         let answered = tokio::select! {
             answered = self.leave(Some(call.kind), call, request) => answered,
-            cause = progress.silence(self.host.retry.idle) => Err(Hitch::Trouble(Trouble::broken(elsewhere.as_deref(), cause))),
+            cause = progress.silence(self.host.retry.idle) => Err(SendError::Trouble(RetryableError::broken(elsewhere.as_deref(), cause))),
         };
         match answered {
             Ok(response) => {
-                let reply = Reply { response, url: call.url.clone(), quota: Quota::default(), foreign: None, elsewhere };
+                let reply = RedirectReply { response, url: call.url.clone(), quota: Quota::default(), foreign: None, elsewhere };
                 self.judge(call, reply, authorization.as_ref(), true, (permit, sent)).await
             }
-            Err(Hitch::Trouble(trouble)) => Ok(Attempt::Trouble(trouble, sent)),
-            Err(Hitch::Fatal(error)) => Err(error),
+            Err(SendError::Trouble(trouble)) => Ok(AttemptOutcome::Trouble(trouble, sent)),
+            Err(SendError::Fatal(error)) => Err(error),
         }
     }
 
     /// A permit, at a time when the host may be spoken to.
-    async fn admit(&self, call: &Call<'_>) -> Result<Permit> {
+    async fn admit(&self, call: &RegistryRequest<'_>) -> Result<Permit> {
         self.host
             .admit(call.claim, call.lane, self.account.pace.as_deref())
             .await
@@ -329,15 +342,15 @@ impl Transport {
     /// What an answer means for `call`; a refusal's body is read, and a 401 answered with a login, if one `may` be tried.
     async fn judge(
         &self,
-        call: &Call<'_>,
-        reply: Reply,
+        call: &RegistryRequest<'_>,
+        reply: RedirectReply,
         authorization: Option<&HeaderValue>,
         may_log_in: bool,
         (permit, sent): (Permit, Instant),
-    ) -> Result<Attempt> {
-        let Reply { mut response, url, quota, foreign, elsewhere } = reply;
+    ) -> Result<AttemptOutcome> {
+        let RedirectReply { mut response, url, quota, foreign, elsewhere } = reply;
         let (status, headers) = (response.status(), response.headers().clone());
-        if let (Credentials::Of(scopes), Some(header), None) = (call.credentials, authorization, &elsewhere)
+        if let (RequestIdentity::Of(scopes), Some(header), None) = (call.credentials, authorization, &elsewhere)
             && status != StatusCode::UNAUTHORIZED
         {
             self.account.authenticator.served(scopes, header);
@@ -345,63 +358,66 @@ impl Transport {
         if status.is_success() {
             permit.fine();
             let (idle, meter, pipes) = (self.host.retry.idle, Meter::new(self.host.floor), self.host.pipes.clone());
-            let answer = Answer { status, headers, url, sent, elsewhere, quota, response, idle, meter, pipes, permit };
-            return Ok(Attempt::Answer(Box::new(answer)));
+            let answer = OpenResponse { status, headers, url, sent, elsewhere, quota, response, idle, meter, pipes, permit };
+            return Ok(AttemptOutcome::Answer(Box::new(answer)));
         }
         let body = self.error_body(&mut response).await;
         drop(response);
-        let refusal = Refusal { elsewhere, ..Refusal::read(status.as_u16(), &headers, &body, foreign, Timestamp::now()) };
+        let refusal = ErrorAnswer { elsewhere, ..ErrorAnswer::read(status.as_u16(), &headers, &body, foreign, Timestamp::now()) };
         match classify(refusal.status, refusal.code.as_deref(), false) {
             // A spent window is nobody's haste, and another host's refusal is not about this one.
-            Verdict::Retry { throttled: true } if refusal.pulls_spent || refusal.elsewhere.is_some() => {}
-            Verdict::Retry { throttled: true } if refusal.retry_after.is_some() => permit.asked_to_wait(),
-            Verdict::Retry { throttled: true } => permit.congested(),
-            Verdict::Retry { .. } => {}
-            Verdict::Done | Verdict::Fail => permit.fine(),
+            ResponseClass::Retry { throttled: true } if refusal.pulls_spent || refusal.elsewhere.is_some() => {}
+            ResponseClass::Retry { throttled: true } if refusal.retry_after.is_some() => permit.asked_to_wait(),
+            ResponseClass::Retry { throttled: true } => permit.congested(),
+            ResponseClass::Retry { .. } => {}
+            ResponseClass::Done | ResponseClass::Fail => permit.fine(),
         }
         self.window_is_spent(call, &refusal, sent);
         drop(permit);
         if status.is_redirection() {
             let error = misdirected(&self.topic(call), &self.host, &headers);
-            return Err(if call.abroad { error } else { error.status(refusal.status) });
+            return Err(if call.follow_cross_host { error } else { error.status(refusal.status) });
         }
         if status == StatusCode::UNAUTHORIZED
             && may_log_in
             && refusal.foreign.is_none()
-            && self.host.is_home(&call.url)
-            && let Credentials::Of(scopes) = call.credentials
+            && self.host.is_registry_origin(&call.url)
+            && let RequestIdentity::Of(scopes) = call.credentials
         {
             if refusal.challenges.is_empty()
                 && let Some(header) = self.log_in_unasked(call, scopes, authorization).await?
             {
-                return Ok(Attempt::LoggedIn(header));
+                return Ok(AttemptOutcome::LoggedIn(header));
             }
-            return self.log_in(call, scopes, authorization, &refusal).await.map(Attempt::LoggedIn);
+            return self.log_in(call, scopes, authorization, &refusal).await.map(AttemptOutcome::LoggedIn);
         }
         if matches!(refusal.status, 403 | 404)
             && may_log_in
             && refusal.foreign.is_none()
-            && self.host.is_home(&call.url)
-            && let Credentials::Of(scopes) = call.credentials
+            && self.host.is_registry_origin(&call.url)
+            && let RequestIdentity::Of(scopes) = call.credentials
             && let Some(header) = self.log_in_unasked(call, scopes, authorization).await?
         {
-            return Ok(Attempt::LoggedIn(header));
+            return Ok(AttemptOutcome::LoggedIn(header));
         }
         if matches!(refusal.status, 401 | 403) && self.host.is_upgrade(&url) {
             return Err(upgraded(&self.topic(call), &url).status(refusal.status));
         }
         // A HEAD of a blob is not worth another redirect: see `head_blob`.
         // One that asks for a login has not expired: it was asked with a token of its own, if it gives any.
-        let expires = refusal.foreign.is_some() && refusal.challenges.is_empty() && call.kind != RequestKind::BlobHead && !call.stranger;
+        let expires =
+            refusal.foreign.is_some() && refusal.challenges.is_empty() && call.kind != RequestKind::BlobHead && !call.external_url;
         Ok(match classify(refusal.status, refusal.code.as_deref(), expires) {
             // Some have a broken API there, and are well otherwise: whether it is worth another attempt, the caller knows. A cache answers 424
             // for upstreams that have no such list (Azure/acr#891).
-            Verdict::Retry { .. } if call.kind == RequestKind::Referrers && matches!(refusal.status, 424 | 500) => {
-                Attempt::Refused(refusal, body)
+            ResponseClass::Retry { .. } if call.kind == RequestKind::Referrers && matches!(refusal.status, 424 | 500) => {
+                AttemptOutcome::Refused(refusal, body)
             }
-            Verdict::Retry { .. } if call.stranger => Attempt::Trouble(Trouble::Answer(refusal).of_a_stranger(), sent),
-            Verdict::Retry { .. } => Attempt::Trouble(Trouble::Answer(refusal), sent),
-            Verdict::Done | Verdict::Fail => Attempt::Refused(refusal, body),
+            ResponseClass::Retry { .. } if call.external_url => {
+                AttemptOutcome::Trouble(RetryableError::Answer(refusal).of_external_url(), sent)
+            }
+            ResponseClass::Retry { .. } => AttemptOutcome::Trouble(RetryableError::Answer(refusal), sent),
+            ResponseClass::Done | ResponseClass::Fail => AttemptOutcome::Refused(refusal, body),
         })
     }
 
@@ -409,7 +425,13 @@ impl Transport {
     ///
     /// # Errors
     /// The final error, if `patience` is at its end or the host asks for more than anybody waits.
-    pub(crate) async fn stumble(&self, topic: &Topic<'_>, patience: &mut Patience, trouble: Trouble, sent: Instant) -> Result<()> {
+    pub(crate) async fn retry_after_failure(
+        &self,
+        topic: &RequestTopic<'_>,
+        patience: &mut RetryBudget,
+        trouble: RetryableError,
+        sent: Instant,
+    ) -> Result<()> {
         let (throttled, hosts, elsewhere) = (trouble.is_throttled(), trouble.is_the_hosts(), trouble.elsewhere());
         if throttled {
             self.account.counters.throttled();
@@ -431,7 +453,7 @@ impl Transport {
             return Err(told_to_wait_by(topic, pause, &trouble));
         }
         let delay = if throttled { patience.throttled(answers_others) } else { patience.failed() };
-        let hopeless = hosts && (self.host.is_failing(elsewhere) || matches!(trouble, Trouble::Hopeless(_)));
+        let hopeless = hosts && (self.host.is_failing(elsewhere) || matches!(trouble, RetryableError::Hopeless(_)));
         let Some(delay) = delay.filter(|_| !hopeless) else {
             let error = error::exhausted(topic, patience, &trouble);
             let outage = if hosts { self.host.gave_up(elsewhere, patience.spent_since(), &error) } else { None };
@@ -449,15 +471,20 @@ impl Transport {
     ///
     /// # Errors
     /// What all requests to a host fail with that answers nobody.
-    fn reachable(&self, call: &Call<'_>, elsewhere: Option<&str>, leaves: bool) -> Result<()> {
-        match self.host.refuses(elsewhere, leaves).filter(|_| !call.stranger) {
+    fn reachable(&self, call: &RegistryRequest<'_>, elsewhere: Option<&str>, leaves: bool) -> Result<()> {
+        match self.host.refuses(elsewhere, leaves).filter(|_| !call.external_url) {
             Some((cause, outage)) => Err(cause.met_again(call.operation, &call.charge.image).on_side(self.side).in_outage(outage)),
             None => Ok(()),
         }
     }
 
     /// Lets one request go. Nothing else in larder sends one.
-    async fn leave(&self, counted: Option<RequestKind>, call: &Call<'_>, request: reqwest::Request) -> Result<Response, Hitch> {
+    async fn leave(
+        &self,
+        counted: Option<RequestKind>,
+        call: &RegistryRequest<'_>,
+        request: reqwest::Request,
+    ) -> Result<Response, SendError> {
         if let Some(kind) = counted {
             self.account.counters.sent(kind);
             // What is asked is counted, whatever the answer: that is how upstreams count.
@@ -468,8 +495,8 @@ impl Transport {
         let (method, url) = (request.method().clone(), request.url().clone());
         let client = match call.lane {
             _ if call.fresh => self.host.clients.fresh(),
-            Lane::Small => &self.host.clients.api,
-            Lane::Bulk => &self.host.clients.bulk,
+            ConnectionKind::Small => &self.host.clients.api,
+            ConnectionKind::Bulk => &self.host.clients.bulk,
         };
         let elsewhere = self.host.elsewhere(&url);
         let sent = Instant::now();
@@ -477,11 +504,11 @@ impl Transport {
             Ok(response) => Ok(response),
             Err(error) => Err(self.unanswered(call, &url, &error).await),
         };
-        if !call.stranger
+        if !call.external_url
             && let Ok(response) = &answered
         {
             self.observe(response.status(), elsewhere.as_deref(), sent);
-            if self.host.is_home(&url) {
+            if self.host.is_registry_origin(&url) {
                 self.host.compare_clocks(response.headers());
             }
         }
@@ -492,24 +519,24 @@ impl Transport {
     }
 
     /// Why there is no answer from `url`.
-    async fn unanswered(&self, call: &Call<'_>, url: &Url, error: &reqwest::Error) -> Hitch {
+    async fn unanswered(&self, call: &RegistryRequest<'_>, url: &Url, error: &reqwest::Error) -> SendError {
         let topic = self.topic(call);
         if let Some(why) = address::blocked(error) {
-            return Hitch::Fatal(topic.error(Kind::Untrusted, format!("the registry may not send us there: {why}")));
+            return SendError::Fatal(topic.error(Kind::Untrusted, format!("the registry may not send us there: {why}")));
         }
-        let home = self.host.is_home(url);
+        let home = self.host.is_registry_origin(url);
         let fault = match cause::tls(error, &origin(url), &self.host.name) {
             None if home && !error.is_connect() => self.host.handshake_fault().await,
             fault => fault,
         };
         if let Some(fault) = fault {
-            return Hitch::Fatal(topic.error(Kind::Unavailable, fault.what).remedy(fault.remedy));
+            return SendError::Fatal(topic.error(Kind::Unavailable, fault.what).remedy(fault.remedy));
         }
         if cause::is_too_large(error) {
-            return Trouble::Hopeless("the answer's headers are larger than any registry's".to_owned()).into();
+            return RetryableError::Hopeless("the answer's headers are larger than any registry's".to_owned()).into();
         }
         let through = self.host.policy.proxy_of(url).map(|proxy| format!(" (through the proxy {proxy})")).unwrap_or_default();
-        Trouble::broken(self.host.elsewhere(url).as_deref(), format!("{}{through}", cause::words(error))).into()
+        RetryableError::broken(self.host.elsewhere(url).as_deref(), format!("{}{through}", cause::words(error))).into()
     }
 
     /// Sees every answer, of the registry itself or of the host `elsewhere` that it sent us to.
@@ -517,22 +544,22 @@ impl Transport {
         if elsewhere.is_none() {
             self.host.has_answered();
         }
-        if !matches!(classify(status.as_u16(), None, false), Verdict::Retry { .. }) {
+        if !matches!(classify(status.as_u16(), None, false), ResponseClass::Retry { .. }) {
             self.host.answered(elsewhere, sent);
         }
     }
 
     /// Whose pull budget a request spends.
-    fn payer<'a>(&'a self, charge: &'a Charge) -> &'a str {
+    fn payer<'a>(&'a self, charge: &'a RequestContext) -> &'a str {
         self.through(charge).map_or(&self.account.name, |gate| &gate.account().name)
     }
 
     /// What `call` says who we are. Never said to another host than the registry.
-    async fn authorization(&self, call: &Call<'_>) -> Result<Option<HeaderValue>> {
+    async fn authorization(&self, call: &RegistryRequest<'_>) -> Result<Option<HeaderValue>> {
         match call.credentials {
-            Credentials::Given(header) => Ok(header.cloned()),
-            Credentials::Of(_) if !self.host.is_home(&call.url) => Ok(None),
-            Credentials::Of(scopes) => {
+            RequestIdentity::Given(header) => Ok(header.cloned()),
+            RequestIdentity::Of(_) if !self.host.is_registry_origin(&call.url) => Ok(None),
+            RequestIdentity::Of(scopes) => {
                 let sender = token::Sender { transport: self, charge: call.charge };
                 let header = self.account.authenticator.authorization(scopes, &sender).await;
                 header.map_err(|error| error.on_side(self.side).subject(&*call.charge.image))
@@ -541,7 +568,12 @@ impl Transport {
     }
 
     /// A login after a refusal that asked for none of a request that was sent with none, if there is one to be tried.
-    async fn log_in_unasked(&self, call: &Call<'_>, scopes: &Scopes, sent_with: Option<&HeaderValue>) -> Result<Option<HeaderValue>> {
+    async fn log_in_unasked(
+        &self,
+        call: &RegistryRequest<'_>,
+        scopes: &Scopes,
+        sent_with: Option<&HeaderValue>,
+    ) -> Result<Option<HeaderValue>> {
         if sent_with.is_some() {
             return Ok(None);
         }
@@ -551,7 +583,13 @@ impl Transport {
     }
 
     /// Another login after a 401.
-    async fn log_in(&self, call: &Call<'_>, scopes: &Scopes, refused: Option<&HeaderValue>, refusal: &Refusal) -> Result<HeaderValue> {
+    async fn log_in(
+        &self,
+        call: &RegistryRequest<'_>,
+        scopes: &Scopes,
+        refused: Option<&HeaderValue>,
+        refusal: &ErrorAnswer,
+    ) -> Result<HeaderValue> {
         let sender = token::Sender { transport: self, charge: call.charge };
         let header = self.account.authenticator.challenged(&refusal.challenges, scopes, refused, &sender).await;
         header.map_err(|error| match error.kind() {
@@ -560,7 +598,7 @@ impl Transport {
         })
     }
 
-    fn request(&self, call: &Call<'_>, url: Url, authorization: Option<&HeaderValue>) -> reqwest::Request {
+    fn request(&self, call: &RegistryRequest<'_>, url: Url, authorization: Option<&HeaderValue>) -> reqwest::Request {
         let mut request = reqwest::Request::new(call.method.clone(), url);
         *request.headers_mut() = call.headers.clone();
         if let Some(header) = authorization {
@@ -585,7 +623,7 @@ impl Transport {
 }
 
 /// A redirect that is not followed: of a request that puts something, or without an address.
-fn misdirected(topic: &Topic<'_>, host: &Host, headers: &HeaderMap) -> Error {
+fn misdirected(topic: &RequestTopic<'_>, host: &Host, headers: &HeaderMap) -> Error {
     let to = headers.get(LOCATION).and_then(|value| Url::parse(&link::address(value)).ok());
     if let Some(url) = to.as_ref().filter(|url| host.is_upgrade(url)) {
         return upgraded(topic, url);
@@ -597,7 +635,7 @@ fn misdirected(topic: &Topic<'_>, host: &Host, headers: &HeaderMap) -> Error {
 }
 
 /// The registry's plain HTTP leads to its https, where our login does not follow.
-fn upgraded(topic: &Topic<'_>, to: &Url) -> Error {
+fn upgraded(topic: &RequestTopic<'_>, to: &Url) -> Error {
     topic.error(Kind::Refused, format!("{} redirects plain HTTP to https", topic.host)).remedy(format!(
         "set endpoint = \"{}\" in [registry.\"{}\"]",
         to.origin().ascii_serialization(),
@@ -611,7 +649,7 @@ fn origin(url: &Url) -> String {
     format!("{}:{port}", url.host_str().unwrap_or_default())
 }
 
-fn told_to_wait_by(topic: &Topic<'_>, pause: Duration, trouble: &Trouble) -> Error {
+fn told_to_wait_by(topic: &RequestTopic<'_>, pause: Duration, trouble: &RetryableError) -> Error {
     let error = error::told_to_wait(topic, pause);
     match trouble.status() {
         Some(status) => error.status(status),

@@ -1,13 +1,13 @@
 //! Permits: how many requests to one host are in flight. A permit is held until the answer's body has been read or dropped.
-//! How many there are adapts to the host ([`Adaptive`]); small requests never wait behind blobs.
+//! How many there are adapts to the host ([`AdaptiveLimit`]); small requests never wait behind blobs.
 //!
 //! Work that waits for *another* host's permit while it holds one of this host's could, with its like, wait in a circle.
 //! These rules keep that from happening:
 //! - An upload asks for its permit only when its source stream is open; so uploads wait for nothing but bytes.
-//! - A body that is being continued does not wait for a permit ([`Claim::Continued`]). It gave its own back for the pause;
+//! - A body that is being continued does not wait for a permit ([`PermitRequest::Continued`]). It gave its own back for the pause;
 //!   the uploads that hold the others may be waiting for its bytes.
 //! - A request for a token does not wait either: a continued body may be among those that share its answer.
-//! - An upload that may be fed from the same host ([`Claim::Fed`]) does not wait either: the reader's permit, whoever
+//! - An upload that may be fed from the same host ([`PermitRequest::Fed`]) does not wait either: the reader's permit, whoever
 //!   that is, counts for both. The stream does not tell where it comes from, so every upload counts as fed while any
 //!   blob of the host is being read. Only a registry that is upstream and target at once sees the difference, and it
 //!   sees at most as many requests more as the copy engine has transfers.
@@ -16,12 +16,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::Lane;
-use crate::limits::{Adaptive, Class, Permit};
+use super::ConnectionKind;
+use crate::limits::{AdaptiveLimit, Permit, RequestClass};
 
 /// How a request asks for its permit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Claim {
+pub(crate) enum PermitRequest {
     /// New work: it waits for its turn.
     Fresh,
     /// What others may be waiting for, a body's continuation or a token: takes a permit if there is one, and goes on without if not.
@@ -33,17 +33,17 @@ pub(crate) enum Claim {
 /// The permits of one host.
 #[derive(Debug)]
 pub(crate) struct Permits {
-    slots: Adaptive,
+    slots: AdaptiveLimit,
     readers: Arc<AtomicUsize>,
 }
 
 /// A blob of this host is being read, from its first request to the end of its last body.
 #[derive(Debug)]
-pub(crate) struct Reader(Arc<AtomicUsize>);
+pub(crate) struct BlobReadSlot(Arc<AtomicUsize>);
 
 impl Permits {
     pub(crate) fn new(size: usize) -> Self {
-        Permits { slots: Adaptive::new(size), readers: Arc::default() }
+        Permits { slots: AdaptiveLimit::new(size), readers: Arc::default() }
     }
 
     /// Allows at least `size`: a registry that turns out to be the target too may have a target's number.
@@ -52,15 +52,15 @@ impl Permits {
     }
 
     /// A permit, as `claim` asks for it.
-    pub(crate) async fn take(&self, claim: Claim, lane: Lane) -> Permit {
+    pub(crate) async fn take(&self, claim: PermitRequest, lane: ConnectionKind) -> Permit {
         let class = match lane {
-            Lane::Small => Class::Small,
-            Lane::Bulk => Class::Bulk,
+            ConnectionKind::Small => RequestClass::Small,
+            ConnectionKind::Bulk => RequestClass::Bulk,
         };
         let waits = match claim {
-            Claim::Fresh => true,
-            Claim::Continued => false,
-            Claim::Fed => self.readers.load(Ordering::SeqCst) == 0,
+            PermitRequest::Fresh => true,
+            PermitRequest::Continued => false,
+            PermitRequest::Fed => self.readers.load(Ordering::SeqCst) == 0,
         };
         if waits { self.slots.permit(class).await } else { self.slots.permit_or_none(class) }
     }
@@ -72,13 +72,13 @@ impl Permits {
     }
 
     /// Counts a blob's reader until it is dropped.
-    pub(crate) fn reader(&self) -> Reader {
+    pub(crate) fn reader(&self) -> BlobReadSlot {
         self.readers.fetch_add(1, Ordering::SeqCst);
-        Reader(Arc::clone(&self.readers))
+        BlobReadSlot(Arc::clone(&self.readers))
     }
 }
 
-impl Drop for Reader {
+impl Drop for BlobReadSlot {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::SeqCst);
     }
@@ -92,35 +92,35 @@ mod tests {
     #[tokio::test]
     async fn fresh_work_waits_and_continued_work_does_not() {
         let permits = Permits::new(1);
-        let held = permits.take(Claim::Fresh, Lane::Bulk).await;
-        assert!(permits.take(Claim::Fresh, Lane::Bulk).now_or_never().is_none());
-        assert!(permits.take(Claim::Continued, Lane::Bulk).now_or_never().is_some());
+        let held = permits.take(PermitRequest::Fresh, ConnectionKind::Bulk).await;
+        assert!(permits.take(PermitRequest::Fresh, ConnectionKind::Bulk).now_or_never().is_none());
+        assert!(permits.take(PermitRequest::Continued, ConnectionKind::Bulk).now_or_never().is_some());
         drop(held);
-        assert!(permits.take(Claim::Fresh, Lane::Bulk).now_or_never().is_some());
+        assert!(permits.take(PermitRequest::Fresh, ConnectionKind::Bulk).now_or_never().is_some());
     }
 
     #[tokio::test]
     async fn an_upload_fed_from_the_same_host_goes_on_under_its_readers_permit() {
         let permits = Permits::new(1);
-        let _reading = permits.take(Claim::Fresh, Lane::Bulk).await;
+        let _reading = permits.take(PermitRequest::Fresh, ConnectionKind::Bulk).await;
         let reader = permits.reader();
-        assert!(permits.take(Claim::Fed, Lane::Bulk).now_or_never().is_some());
+        assert!(permits.take(PermitRequest::Fed, ConnectionKind::Bulk).now_or_never().is_some());
         drop(reader);
-        assert!(permits.take(Claim::Fed, Lane::Bulk).now_or_never().is_none());
+        assert!(permits.take(PermitRequest::Fed, ConnectionKind::Bulk).now_or_never().is_none());
     }
 
     #[tokio::test]
     async fn small_requests_do_not_wait_behind_blobs() {
         let permits = Permits::new(2);
-        let _blob = permits.take(Claim::Fresh, Lane::Bulk).await;
-        assert!(permits.take(Claim::Fresh, Lane::Bulk).now_or_never().is_none());
-        assert!(permits.take(Claim::Fresh, Lane::Small).now_or_never().is_some());
+        let _blob = permits.take(PermitRequest::Fresh, ConnectionKind::Bulk).await;
+        assert!(permits.take(PermitRequest::Fresh, ConnectionKind::Bulk).now_or_never().is_none());
+        assert!(permits.take(PermitRequest::Fresh, ConnectionKind::Small).now_or_never().is_some());
     }
 
     #[tokio::test]
     async fn widening_adds_and_never_takes() {
         let permits = Permits::new(1);
-        let take = || permits.take(Claim::Fresh, Lane::Small);
+        let take = || permits.take(PermitRequest::Fresh, ConnectionKind::Small);
         let first = take().await;
         let mut second = Box::pin(take());
         assert!((&mut second).now_or_never().is_none());

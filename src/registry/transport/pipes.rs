@@ -8,11 +8,11 @@ use crate::limits::{Bandwidth, Rate};
 
 /// None, one or two byte budgets.
 #[derive(Debug, Clone)]
-pub(crate) struct Pipes(Arc<[Arc<Bandwidth>]>);
+pub(crate) struct BandwidthStack(Arc<[Arc<Bandwidth>]>);
 
-impl Pipes {
+impl BandwidthStack {
     pub(crate) fn new(run: Option<Arc<Bandwidth>>, own: Option<Rate>) -> Self {
-        Pipes(run.into_iter().chain(own.map(|rate| Arc::new(Bandwidth::new(rate)))).collect())
+        BandwidthStack(run.into_iter().chain(own.map(|rate| Arc::new(Bandwidth::new(rate)))).collect())
     }
 
     /// Draws `bytes` from all of them. When they may pass, if that is not now.
@@ -36,14 +36,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_narrower_of_both_decides_and_hosts_share_the_runs() {
         let run = Arc::new(Bandwidth::new("1MB/s".parse().unwrap()));
-        let wide = Pipes::new(Some(Arc::clone(&run)), Some("10MB/s".parse().unwrap()));
-        let narrow = Pipes::new(Some(run), Some("500kB/s".parse().unwrap()));
+        let wide = BandwidthStack::new(Some(Arc::clone(&run)), Some("10MB/s".parse().unwrap()));
+        let narrow = BandwidthStack::new(Some(run), Some("500kB/s".parse().unwrap()));
         let began = Instant::now();
         // 100 ms of each run ahead of its rate.
         wide.take(1_100_000).await;
         assert_eq!(began.elapsed().as_millis(), 1000);
         narrow.take(550_000).await;
         assert_eq!(began.elapsed().as_millis(), 2000);
-        assert_eq!(Pipes::new(None, None).draw(u64::MAX), None);
+        assert_eq!(BandwidthStack::new(None, None).draw(u64::MAX), None);
     }
 }

@@ -8,7 +8,7 @@ use reqwest::{Method, Response, StatusCode};
 use url::Url;
 
 use super::body::silence;
-use super::{Call, Claim, Credentials, Lane, Transport, Trouble};
+use super::{ConnectionKind, PermitRequest, RegistryRequest, RequestIdentity, RetryableError, Transport};
 use crate::limits::Quota;
 use crate::registry::link;
 use crate::registry::toll::quota;
@@ -19,7 +19,7 @@ use crate::{Error, Kind};
 pub(crate) const MOST_REDIRECTS: usize = 5;
 
 /// An answer at the end of its redirects.
-pub(super) struct Reply {
+pub(super) struct RedirectReply {
     pub(super) response: Response,
     pub(super) url: Url,
     /// What the registry's own answer, or redirect, said about pulls.
@@ -31,28 +31,28 @@ pub(super) struct Reply {
 }
 
 /// Why there is no answer.
-pub(super) enum Hitch {
+pub(super) enum SendError {
     /// It may come yet.
-    Trouble(Trouble),
+    Trouble(RetryableError),
     /// It will not.
     Fatal(Error),
 }
 
-impl From<Trouble> for Hitch {
-    fn from(trouble: Trouble) -> Self {
-        Hitch::Trouble(trouble)
+impl From<RetryableError> for SendError {
+    fn from(trouble: RetryableError) -> Self {
+        SendError::Trouble(trouble)
     }
 }
 
 impl Transport {
     /// Sends `call` once, following redirects.
-    pub(super) async fn follow(&self, call: &Call<'_>, authorization: Option<&HeaderValue>) -> Result<Reply, Hitch> {
+    pub(super) async fn follow(&self, call: &RegistryRequest<'_>, authorization: Option<&HeaderValue>) -> Result<RedirectReply, SendError> {
         let mut url = call.url.clone();
         let mut said = Quota::default();
         // What another host gave us for itself.
         let mut token = None;
         for _ in 0..=MOST_REDIRECTS {
-            let home = !call.stranger && url.origin() == call.url.origin();
+            let home = !call.external_url && url.origin() == call.url.origin();
             let shown = if home { authorization } else { token.as_ref() };
             let mut request = self.request(call, url.clone(), shown);
             if call.method != Method::GET && call.method != Method::HEAD {
@@ -62,7 +62,7 @@ impl Transport {
             }
             let elsewhere = self.host.elsewhere(&url);
             if !home {
-                self.reachable(call, elsewhere.as_deref(), true).map_err(Hitch::Fatal)?;
+                self.reachable(call, elsewhere.as_deref(), true).map_err(SendError::Fatal)?;
             }
             let idle = self.host.retry.idle + call.grace;
             let response = match tokio::time::timeout(idle, self.leave(home.then_some(call.kind), call, request)).await {
@@ -74,16 +74,16 @@ impl Transport {
             }
             let Some(next) = self.next(call, &url, &response).await? else {
                 if !home
-                    && !call.stranger
+                    && !call.external_url
                     && !self.host.is_upgrade(&url)
                     && token.is_none()
-                    && let Some(given) = self.foreign_token(call, &url, &response).await.map_err(Hitch::Fatal)?
+                    && let Some(given) = self.foreign_token(call, &url, &response).await.map_err(SendError::Fatal)?
                 {
                     token = Some(given);
                     continue;
                 }
                 let foreign = (!home).then(|| url.host_str().unwrap_or("another host").to_owned());
-                return Ok(Reply { response, url, quota: said, foreign, elsewhere });
+                return Ok(RedirectReply { response, url, quota: said, foreign, elsewhere });
             };
             if next.origin() != url.origin() {
                 token = None;
@@ -91,22 +91,22 @@ impl Transport {
             url = next;
         }
         let message = format!("the registry redirects more than {MOST_REDIRECTS} times");
-        Err(Hitch::Fatal(self.topic(call).error(Kind::Untrusted, message)))
+        Err(SendError::Fatal(self.topic(call).error(Kind::Untrusted, message)))
     }
 
     /// Where `response` redirects to, if it does and that may be followed.
-    async fn next(&self, call: &Call<'_>, from: &Url, response: &Response) -> Result<Option<Url>, Hitch> {
+    async fn next(&self, call: &RegistryRequest<'_>, from: &Url, response: &Response) -> Result<Option<Url>, SendError> {
         let followed = matches!(call.method, Method::GET | Method::HEAD)
-            && (call.stranger || matches!(call.credentials, Credentials::Of(_)))
+            && (call.external_url || matches!(call.credentials, RequestIdentity::Of(_)))
             && is_redirect(response.status());
         let location = response.headers().get(LOCATION).filter(|_| followed);
         let Some(location) = location else { return Ok(None) };
         let refuse = |why: String| {
             let message = format!("the registry's redirect is not followed: {why}");
-            Hitch::Fatal(self.topic(call).error(Kind::Untrusted, message))
+            SendError::Fatal(self.topic(call).error(Kind::Untrusted, message))
         };
         let next = self.host.resolve(from, &link::address(location)).map_err(refuse)?;
-        if !call.abroad && !self.host.is_home(&next) {
+        if !call.follow_cross_host && !self.host.is_registry_origin(&next) {
             return Ok(None);
         }
         self.allowed(&next).await.map_err(refuse)?;
@@ -115,16 +115,16 @@ impl Transport {
 
     /// Whether the registry may send us to `url`; why not, if it may not. It may always send us to itself.
     pub(crate) async fn allowed(&self, url: &Url) -> Result<(), String> {
-        if self.host.is_home(url) { Ok(()) } else { self.host.policy.check(url).await }
+        if self.host.is_registry_origin(url) { Ok(()) } else { self.host.policy.check(url).await }
     }
 }
 
 /// No answer came. Headers that never end, and endless 1xx answers, look the same here, so that waiting as long once more is
 /// of no use. A blob that is being continued is worth it: what has arrived of it would be lost.
-fn unanswered(call: &Call<'_>, elsewhere: Option<&str>, idle: Duration) -> Trouble {
+fn unanswered(call: &RegistryRequest<'_>, elsewhere: Option<&str>, idle: Duration) -> RetryableError {
     match (call.lane, call.claim, elsewhere) {
-        (Lane::Bulk, Claim::Continued, _) | (_, _, Some(_)) => Trouble::broken(elsewhere, silence(idle)),
-        _ => Trouble::Hopeless(format!("no answer came within {} s", idle.as_secs_f32())),
+        (ConnectionKind::Bulk, PermitRequest::Continued, _) | (_, _, Some(_)) => RetryableError::broken(elsewhere, silence(idle)),
+        _ => RetryableError::Hopeless(format!("no answer came within {} s", idle.as_secs_f32())),
     }
 }
 

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use reqwest::Method;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 
-use super::{Call, Claim, Credentials, EMPTY, Lane, Outcome, Transport, Unread};
-use crate::content::Charge;
+use super::{BodyError, ConnectionKind, EMPTY, PermitRequest, RegistryRequest, RequestIdentity, SendOutcome, Transport};
+use crate::content::RequestContext;
 use crate::registry::auth::{TokenAnswer, TokenRequest, TokenSender};
 use crate::registry::counters::RequestKind;
 use crate::{Kind, Result};
@@ -20,7 +20,7 @@ const MAX_TOKEN: usize = 64 * 1024;
 /// Sends requests for tokens on behalf of one image.
 pub(super) struct Sender<'a> {
     pub(super) transport: &'a Transport,
-    pub(super) charge: &'a Charge,
+    pub(super) charge: &'a RequestContext,
 }
 
 #[async_trait]
@@ -34,20 +34,20 @@ impl TokenSender for Sender<'_> {
             body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish().into();
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
         }
-        let call = Call {
+        let call = RegistryRequest {
             kind: RequestKind::Token,
             operation: "get token",
             method,
             url: request.url,
             place: None,
-            credentials: Credentials::Given(request.authorization.as_ref()),
+            credentials: RequestIdentity::Given(request.authorization.as_ref()),
             headers,
             body,
-            lane: Lane::Small,
+            lane: ConnectionKind::Small,
             // It takes a permit if there is one, and never waits: see `permit`.
-            claim: Claim::Continued,
-            abroad: true,
-            stranger: false,
+            claim: PermitRequest::Continued,
+            follow_cross_host: true,
+            external_url: false,
             fresh: false,
             grace: Duration::ZERO,
             charge: self.charge,
@@ -55,24 +55,24 @@ impl TokenSender for Sender<'_> {
         let mut patience = self.transport.host.patience();
         loop {
             let mut answer = match self.transport.deliver(&call, &mut patience).await? {
-                Outcome::Refused(refusal, body) => {
+                SendOutcome::Refused(refusal, body) => {
                     return Ok(TokenAnswer { status: refusal.status, body, challenges: refusal.challenges });
                 }
-                Outcome::Answer(answer) => answer,
+                SendOutcome::Answer(answer) => answer,
             };
             let trouble = match answer.whole(MAX_TOKEN).await {
                 Ok(body) if body.is_empty() && !request.may_be_empty => answer.broken(EMPTY),
                 Ok(body) => return Ok(TokenAnswer { status: answer.status.as_u16(), body, challenges: vec![] }),
-                Err(Unread::TooLong) => {
+                Err(BodyError::TooLong) => {
                     let message = format!("the token server's answer is longer than the {MAX_TOKEN} bytes it may have");
                     return Err(self.transport.topic(&call).error(Kind::Untrusted, message));
                 }
-                Err(Unread::Slow(why)) => return Err(self.transport.topic(&call).error(Kind::Unavailable, why)),
-                Err(Unread::Trouble(trouble)) => trouble,
+                Err(BodyError::Slow(why)) => return Err(self.transport.topic(&call).error(Kind::Unavailable, why)),
+                Err(BodyError::Trouble(trouble)) => trouble,
             };
             let sent = answer.sent;
             drop(answer);
-            self.transport.stumble(&self.transport.topic(&call), &mut patience, trouble, sent).await?;
+            self.transport.retry_after_failure(&self.transport.topic(&call), &mut patience, trouble, sent).await?;
         }
     }
 }

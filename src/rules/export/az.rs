@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use super::{Exported, Format, Pattern, Rule, View, pushed, shell, single};
+use super::{CacheRule, ExportContext, Exported, Format, Pattern, pushed, shell, single};
 use crate::rules::acr;
 use crate::rules::{Authentication, authentication};
 
-pub(super) fn write(view: &View<'_>) -> Exported {
+pub(super) fn write(view: &ExportContext<'_>) -> Exported {
     let mut unsaid: Vec<String> = pushed(view.rules).into_iter().collect();
     let mut body = String::from("set -eu\n");
     let registry = registry(view.host, &mut body, &mut unsaid);
@@ -81,7 +81,7 @@ fn is_azure(host: &str) -> bool {
 }
 
 /// Why Azure would not take the rule.
-fn refusal(rule: &Rule, target: &Pattern, earlier: &[(Pattern, &str)]) -> Option<String> {
+fn refusal(rule: &CacheRule, target: &Pattern, earlier: &[(Pattern, &str)]) -> Option<String> {
     if let Some(why) = acr::name_problem(&rule.name) {
         return Some(why);
     }
@@ -90,7 +90,7 @@ fn refusal(rule: &Rule, target: &Pattern, earlier: &[(Pattern, &str)]) -> Option
 }
 
 /// Why Azure would not take the rule for its credentials.
-fn set_refusal(rule: &Rule, set: Option<&str>) -> Option<String> {
+fn set_refusal(rule: &CacheRule, set: Option<&str>) -> Option<String> {
     let host = &rule.source.host;
     match set {
         None if authentication(host) == Some(Authentication::Required) => {
@@ -102,7 +102,7 @@ fn set_refusal(rule: &Rule, set: Option<&str>) -> Option<String> {
 }
 
 /// The set that Azure is to use, by the upstream's policy (docs/registries.md, "Azure: upstreams").
-fn set(view: &View<'_>, rule: &Rule, unsaid: &mut Vec<String>) -> Option<String> {
+fn set(view: &ExportContext<'_>, rule: &CacheRule, unsaid: &mut Vec<String>) -> Option<String> {
     let (name, host) = (&rule.name, &rule.source.host);
     let set = view.set_of(rule);
     match (authentication(host), &set) {

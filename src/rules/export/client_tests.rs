@@ -13,7 +13,7 @@ fn exported(format: Format, rules: &[(&str, &str, &str)], ca: Option<&str>, fall
         .collect();
     let text = format!("version = 1\n[target]\nregistry = \"larder.lab\"\noverlap = \"longest\"\n{rules}");
     let config = Config::parse(&text, Path::new("larder.toml")).unwrap();
-    let view = View {
+    let view = ExportContext {
         rules: &config.rules,
         host: "larder.lab",
         prefix: "",
@@ -129,7 +129,7 @@ fn what_azure_would_refuse_is_a_comment_credential_sets_too() {
         "[[rule]]\nname = \"docker-library\"\nsource = \"docker.io/library/*\"\ntarget = \"library/*\"\ndelivery = \"warm\"\ncredentials = \"hub\"\n"
     );
     let config = Config::parse(&text, Path::new("larder.toml")).unwrap();
-    let view = |credentials| View {
+    let view = |credentials| ExportContext {
         rules: &config.rules,
         host: "contoso.azurecr.io",
         prefix: "",

@@ -3,9 +3,9 @@
 use toml::Value;
 
 use super::mirror::{self, Mirror};
-use super::{Exported, ExportedFile, Format, View, head};
+use super::{ExportContext, Exported, ExportedFile, Format, head};
 
-pub(super) fn write(view: &View<'_>) -> Exported {
+pub(super) fn write(view: &ExportContext<'_>) -> Exported {
     let mut unsaid = Vec::new();
     let mirrors = mirror::mirrors(view, &mut unsaid);
     unsaid.extend(mirror::authority(view));
@@ -22,7 +22,7 @@ pub(super) fn write(view: &View<'_>) -> Exported {
 }
 
 /// The file of an upstream, and what it cannot say besides what is said for all of them.
-fn file(view: &View<'_>, host: &str, mirrors: &[&Mirror<'_>], of_all: &[String]) -> (ExportedFile, Vec<String>) {
+fn file(view: &ExportContext<'_>, host: &str, mirrors: &[&Mirror<'_>], of_all: &[String]) -> (ExportedFile, Vec<String>) {
     let mut unsaid = Vec::new();
     let mut bases: Vec<&str> = Vec::new();
     for mirror in mirrors {
@@ -65,7 +65,7 @@ fn file(view: &View<'_>, host: &str, mirrors: &[&Mirror<'_>], of_all: &[String])
 }
 
 /// Where images below `base` are at the target.
-fn address(view: &View<'_>, base: &str) -> (String, &'static str) {
+fn address(view: &ExportContext<'_>, base: &str) -> (String, &'static str) {
     match base {
         "" => (view.url(), ""),
         base => (format!("{}/v2/{base}", view.url()), "override_path = true\n"),
@@ -73,7 +73,7 @@ fn address(view: &View<'_>, base: &str) -> (String, &'static str) {
 }
 
 /// Who is asked last: the upstream, or the target once more. What the top level says of certificates is for this one only.
-fn server(view: &View<'_>, host: &str, base: Option<&str>) -> String {
+fn server(view: &ExportContext<'_>, host: &str, base: Option<&str>) -> String {
     if view.fallback {
         let authorities = view.ca.map(str::to_owned).into_iter().chain((view.upstream_ca)(host)).collect();
         return format!("server = {}\n{}", Value::from((view.endpoint)(host)), authority(authorities));
@@ -87,7 +87,7 @@ fn server(view: &View<'_>, host: &str, base: Option<&str>) -> String {
 /// A path below which there are no images.
 const NOWHERE: &str = "larder-no-fallback";
 
-fn trust(view: &View<'_>, authorities: Vec<String>) -> String {
+fn trust(view: &ExportContext<'_>, authorities: Vec<String>) -> String {
     format!("{}{}", authority(authorities), if view.insecure { "skip_verify = true\n" } else { "" })
 }
 

@@ -1,6 +1,6 @@
 //! Amazon ECR's pull-through cache rules (docs/registries.md, "Amazon ECR: pull-through cache rules").
 
-use super::{Exported, Format, Rule, View, pushed, shell, single};
+use super::{CacheRule, ExportContext, Exported, Format, pushed, shell, single};
 use crate::name::{DOCKER_HUB, check_path};
 
 /// The prefix that stands for everything, on either side.
@@ -18,13 +18,13 @@ enum Access {
     Role,
 }
 
-pub(super) fn write(view: &View<'_>) -> Exported {
+pub(super) fn write(view: &ExportContext<'_>) -> Exported {
     let mut unsaid: Vec<String> = pushed(view.rules).into_iter().collect();
     let place = place(view.host, &mut unsaid);
     let (mut required, mut commands) = (Vec::new(), String::new());
     for rule in view.rules.rules() {
         match command(view, rule, &place) {
-            Ok(Command { text, secret, note }) => {
+            Ok(EcrCommand { text, secret, note }) => {
                 commands += &text;
                 required.extend(secret.filter(|secret| !required.contains(secret)));
                 unsaid.extend(note.map(|note| format!("rule \"{}\": {note}", rule.name)));
@@ -40,7 +40,7 @@ pub(super) fn write(view: &View<'_>) -> Exported {
     single(Format::Ecr, "ecr.sh", &format!("set -eu\n{required}{commands}"), unsaid)
 }
 
-struct Command {
+struct EcrCommand {
     text: String,
     /// A variable that must be set, and what it is.
     secret: Option<(String, String)>,
@@ -57,7 +57,7 @@ fn place(host: &str, unsaid: &mut Vec<String>) -> String {
     String::new()
 }
 
-fn command(view: &View<'_>, rule: &Rule, place: &str) -> Result<Command, String> {
+fn command(view: &ExportContext<'_>, rule: &CacheRule, place: &str) -> Result<EcrCommand, String> {
     let (source, target) = (&rule.source, view.full_target(rule));
     if !target.is_wildcard() {
         return Err("ECR's rules are prefixes; one repository cannot be said".to_owned());
@@ -92,7 +92,7 @@ fn command(view: &View<'_>, rule: &Rule, place: &str) -> Result<Command, String>
     if let Some((variable, _)) = &secret {
         text += &format!(" --credential-arn \"${variable}\"");
     }
-    Ok(Command { text: text + "\n", secret, note })
+    Ok(EcrCommand { text: text + "\n", secret, note })
 }
 
 fn access(host: &str) -> Option<Access> {

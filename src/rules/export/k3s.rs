@@ -5,9 +5,9 @@
 use std::collections::BTreeMap;
 
 use super::mirror::{self, Mirror};
-use super::{Exported, Format, View, single};
+use super::{ExportContext, Exported, Format, single};
 
-pub(super) fn write(view: &View<'_>) -> Exported {
+pub(super) fn write(view: &ExportContext<'_>) -> Exported {
     let mut unsaid = Vec::new();
     let mirrors = mirror::mirrors(view, &mut unsaid);
     unsaid.extend(mirror::authority(view));

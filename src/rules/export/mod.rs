@@ -19,7 +19,7 @@ mod tests;
 
 use std::fmt;
 
-use super::{Delivery, Pattern, Rule, RuleSet, SourcePattern};
+use super::{CacheRule, Delivery, Pattern, RuleSet, SourcePattern};
 
 /// A format that rules can be written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +53,7 @@ impl Format {
 }
 
 /// What the rules do not know themselves.
-pub struct View<'a> {
+pub struct ExportContext<'a> {
     /// The rules.
     pub rules: &'a RuleSet,
     /// The target's host.
@@ -76,20 +76,20 @@ pub struct View<'a> {
     pub endpoint: &'a dyn Fn(&str) -> String,
 }
 
-impl fmt::Debug for View<'_> {
+impl fmt::Debug for ExportContext<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("View").field("host", &self.host).field("prefix", &self.prefix).finish_non_exhaustive()
     }
 }
 
-impl View<'_> {
+impl ExportContext<'_> {
     /// A rule's target as the target's registry knows it.
-    fn full_target(&self, rule: &Rule) -> Pattern {
+    fn full_target(&self, rule: &CacheRule) -> Pattern {
         rule.target.below(self.prefix)
     }
 
     /// The credential set a rule's source is read with.
-    fn set_of(&self, rule: &Rule) -> Option<String> {
+    fn set_of(&self, rule: &CacheRule) -> Option<String> {
         rule.credentials.clone().or_else(|| (self.credentials)(&rule.source.host))
     }
 
@@ -125,7 +125,7 @@ impl Format {
 }
 
 /// Writes the rules in `format`.
-pub fn export(format: Format, view: &View<'_>) -> Exported {
+pub fn export(format: Format, view: &ExportContext<'_>) -> Exported {
     match format {
         Format::Az => az::write(view),
         Format::Ecr => ecr::write(view),

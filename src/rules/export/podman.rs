@@ -2,10 +2,10 @@
 
 use toml::Value;
 
-use super::mirror::{self, Hole, Mirror};
-use super::{Exported, Format, SourcePattern, View, single};
+use super::mirror::{self, Mirror, UncoveredName};
+use super::{ExportContext, Exported, Format, SourcePattern, single};
 
-pub(super) fn write(view: &View<'_>) -> Exported {
+pub(super) fn write(view: &ExportContext<'_>) -> Exported {
     let mut unsaid = Vec::new();
     let mirrors = mirror::mirrors(view, &mut unsaid);
     unsaid.extend(mirror::nodes(view));
@@ -29,7 +29,7 @@ pub(super) fn write(view: &View<'_>) -> Exported {
         body += &entry(view, &prefix, Some(&location));
         taken.push((prefix, location));
     }
-    let edges: Vec<(&Mirror<'_>, Hole)> =
+    let edges: Vec<(&Mirror<'_>, UncoveredName)> =
         mirrors.iter().flat_map(|mirror| mirror::edges(view, mirror).into_iter().map(move |hole| (mirror, hole))).collect();
     let holes = mirrors.iter().flat_map(|mirror| mirror.holes.iter().map(move |hole| (mirror, hole)));
     // A prefix without a mirror takes names away from the shorter one whose mirror has another image there.
@@ -57,7 +57,7 @@ fn prefix(source: &SourcePattern) -> String {
     format!("{}/{}", source.host, source.path.prefix()).trim_end_matches('/').to_owned()
 }
 
-fn entry(view: &View<'_>, prefix: &str, mirror: Option<&str>) -> String {
+fn entry(view: &ExportContext<'_>, prefix: &str, mirror: Option<&str>) -> String {
     let prefix = Value::from(prefix);
     if !view.fallback {
         // Without a mirror, `location` is the only place that is asked.

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config::Config;
-use crate::name::Repository;
+use crate::name::RegistryRepository;
 
 /// The export of a configuration: `rules` are triples of name, source and target; `more` is TOML.
 fn exported(format: Format, prefix: &str, rules: &[(&str, &str, &str)], more: &str) -> Exported {
@@ -24,7 +24,7 @@ fn exported(format: Format, prefix: &str, rules: &[(&str, &str, &str)], more: &s
 }
 
 fn of_config(format: Format, config: &Config, prefix: &str) -> Exported {
-    let view = View {
+    let view = ExportContext {
         rules: &config.rules,
         host: "contoso.azurecr.io",
         prefix,
@@ -458,7 +458,7 @@ proptest! {
     #[test]
     fn no_runtime_is_sent_to_another_image(given in prop::collection::vec(any_rule(), 1..6), path in path(1), last in path(1), host in prop::sample::select(vec!["docker.io", "quay.io"])) {
         let config = config(&given);
-        let source = Repository::parse(&format!("{host}/{path}/{last}")).unwrap();
+        let source = RegistryRepository::parse(&format!("{host}/{path}/{last}")).unwrap();
         // Docker Hub has no other names.
         prop_assume!(source.host != "docker.io" || source.path.matches('/').count() == 1);
         for (format, asked) in [(Format::Podman, podman as Asked), (Format::Openshift, openshift), (Format::Containerd, containerd), (Format::K3s, k3s)] {
@@ -474,7 +474,7 @@ proptest! {
                 prop_assert_eq!(&serves, &source, "{:?} sends {} to {}\n{}", format, source, place, text(&exported));
             }
             // A repository that is called as what stands before a `*` goes that way where only prefixes are known; it comes from the upstream.
-            let is_prefix = |rule: &Rule| rule.source.host == source.host && rule.source.path.prefix() == format!("{}/", source.path);
+            let is_prefix = |rule: &CacheRule| rule.source.host == source.host && rule.source.path.prefix() == format!("{}/", source.path);
             let prefixes = matches!(format, Format::Podman | Format::Openshift);
             if prefixes && config.rules.rules().iter().any(|rule| is_prefix(rule)) {
                 continue;

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::names::Names;
+use super::names::UsedNames;
 use super::{Draft, DraftRule, DraftSet, OPERATION, field, text};
 use crate::error::{Error, Result};
 use crate::name::normal_host;
@@ -14,7 +14,7 @@ const PLACEHOLDER: &str = "example.azurecr.io";
 pub(super) fn read<'v>(rules: impl Iterator<Item = &'v Value>, sets: impl Iterator<Item = &'v Value>, draft: &mut Draft) -> Result<()> {
     let (rules, sets): (Vec<_>, Vec<_>) = (rules.collect(), sets.collect());
     draft.target = registry(rules.iter().chain(&sets), draft)?;
-    let (mut rule_names, mut set_names) = (Names::default(), Names::default());
+    let (mut rule_names, mut set_names) = (UsedNames::default(), UsedNames::default());
     for row in sets {
         set(row, draft, &mut set_names);
     }
@@ -48,7 +48,7 @@ fn registry_of<'v>(row: &'v Value) -> Option<&'v str> {
     })
 }
 
-fn set(row: &Value, draft: &mut Draft, names: &mut Names) {
+fn set(row: &Value, draft: &mut Draft, names: &mut UsedNames) {
     let known_as = text(row, "name").unwrap_or("without a name");
     let login_server = text(row, "loginServer").unwrap_or_default();
     let host = match normal_host(login_server) {
@@ -65,7 +65,7 @@ fn set(row: &Value, draft: &mut Draft, names: &mut Names) {
     });
 }
 
-fn rule(row: &Value, draft: &mut Draft, names: &mut Names, set_names: &mut Names) {
+fn rule(row: &Value, draft: &mut Draft, names: &mut UsedNames, set_names: &mut UsedNames) {
     let known_as = text(row, "name").unwrap_or("without a name").to_owned();
     let (source, target) = (text(row, "sourceRepository").unwrap_or_default(), text(row, "targetRepository").unwrap_or_default());
     let pattern = match SourcePattern::parse(source) {
@@ -102,7 +102,7 @@ fn is_in_use(value: &Value) -> bool {
 }
 
 /// The set that a rule's resource identifier means. One whose file was not given is taken to be for the rule's source.
-fn set_of(id: &str, host: &str, known_as: &str, draft: &mut Draft, names: &mut Names) -> Option<usize> {
+fn set_of(id: &str, host: &str, known_as: &str, draft: &mut Draft, names: &mut UsedNames) -> Option<usize> {
     let name = id.trim_end_matches('/').rsplit('/').next().unwrap_or(id);
     let key = name.to_ascii_lowercase();
     let at = draft.sets.iter().position(|set| set.key == key).unwrap_or_else(|| {

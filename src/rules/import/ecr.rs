@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::names::Names;
+use super::names::UsedNames;
 use super::{Draft, DraftRule, DraftSet, OPERATION, text};
 use crate::error::{Error, Result};
 use crate::name::normal_host;
@@ -18,7 +18,7 @@ pub(super) fn read<'v>(rules: impl Iterator<Item = &'v Value>, draft: &mut Draft
     let rules: Vec<_> = rules.collect();
     draft.longest = true;
     draft.target = registry(&rules, draft)?;
-    let (mut rule_names, mut set_names) = (Names::default(), Names::default());
+    let (mut rule_names, mut set_names) = (UsedNames::default(), UsedNames::default());
     for row in rules {
         rule(row, draft, &mut rule_names, &mut set_names);
     }
@@ -55,7 +55,7 @@ fn registry(rules: &[&Value], draft: &mut Draft) -> Result<String> {
     Ok(format!("{account}.dkr.ecr.{region}.amazonaws.com{china}"))
 }
 
-fn rule(row: &Value, draft: &mut Draft, names: &mut Names, set_names: &mut Names) {
+fn rule(row: &Value, draft: &mut Draft, names: &mut UsedNames, set_names: &mut UsedNames) {
     let known_as = text(row, "ecrRepositoryPrefix").unwrap_or_default().to_owned();
     let upstream = text(row, "upstreamRegistryUrl").unwrap_or_default();
     let bare = upstream.strip_prefix("https://").unwrap_or(upstream).trim_end_matches('/');
@@ -81,7 +81,7 @@ fn rule(row: &Value, draft: &mut Draft, names: &mut Names, set_names: &mut Names
 }
 
 /// The credential set that stands for a secret; one secret used for two upstreams is two sets.
-fn set_of(arn: &str, host: &str, draft: &mut Draft, names: &mut Names) -> usize {
+fn set_of(arn: &str, host: &str, draft: &mut Draft, names: &mut UsedNames) -> usize {
     let key = format!("{arn} {host}");
     if let Some(at) = draft.sets.iter().position(|set| set.key == key) {
         return at;

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use serde_json::Value;
 use url::Url;
 
-use super::names::Names;
+use super::names::UsedNames;
 use super::{Draft, DraftRegistry, DraftRule, DraftSet, text};
 use crate::name::{DOCKER_HUB, normal_host};
 
@@ -18,7 +18,7 @@ pub(super) fn read<'v>(projects: impl Iterator<Item = &'v Value>, registries: im
     draft.target = PLACEHOLDER.to_owned();
     draft.profile = Some("harbor");
     let by_id: HashMap<i64, &Value> = registries.filter_map(|row| Some((row.get("id")?.as_i64()?, row))).collect();
-    let (mut names, mut set_names) = (Names::default(), Names::default());
+    let (mut names, mut set_names) = (UsedNames::default(), UsedNames::default());
     let mut ordinary = 0_usize;
     for row in projects {
         match row.get("registry_id").and_then(Value::as_i64).filter(|id| *id != 0) {
@@ -33,7 +33,7 @@ pub(super) fn read<'v>(projects: impl Iterator<Item = &'v Value>, registries: im
     }
 }
 
-fn project(row: &Value, id: i64, registry: Option<&Value>, draft: &mut Draft, names: &mut Names, set_names: &mut Names) {
+fn project(row: &Value, id: i64, registry: Option<&Value>, draft: &mut Draft, names: &mut UsedNames, set_names: &mut UsedNames) {
     let known_as = text(row, "name").unwrap_or_default().to_owned();
     let Some(registry) = registry else {
         return draft.lose(format!("project \"{known_as}\": registry {id} is not in the files; give /api/v2.0/registries too"));

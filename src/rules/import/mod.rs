@@ -22,7 +22,7 @@ const OPERATION: &str = "import rules";
 
 /// What the files became.
 #[derive(Debug)]
-pub struct Imported {
+pub struct ImportedRules {
     /// `larder.toml`, which loads as it is.
     pub text: String,
     /// Rules in it.
@@ -35,25 +35,25 @@ pub struct Imported {
 
 /// A system whose rules can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum System {
+enum SourceSystem {
     Acr,
     Ecr,
     Harbor,
 }
 
-impl fmt::Display for System {
+impl fmt::Display for SourceSystem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            System::Acr => "Azure Container Registry",
-            System::Ecr => "Amazon ECR",
-            System::Harbor => "Harbor",
+            SourceSystem::Acr => "Azure Container Registry",
+            SourceSystem::Ecr => "Amazon ECR",
+            SourceSystem::Harbor => "Harbor",
         })
     }
 }
 
 /// What a row of a file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Shape {
+enum RowShape {
     AcrRule,
     AcrSet,
     EcrRule,
@@ -61,29 +61,29 @@ enum Shape {
     HarborRegistry,
 }
 
-impl Shape {
+impl RowShape {
     fn of(row: &Value) -> Option<Self> {
         let has = |name: &str| row.get(name).is_some();
         if field(row, "sourceRepository").is_some() && field(row, "targetRepository").is_some() {
-            Some(Shape::AcrRule)
+            Some(RowShape::AcrRule)
         } else if field(row, "loginServer").is_some() && field(row, "authCredentials").is_some() {
-            Some(Shape::AcrSet)
+            Some(RowShape::AcrSet)
         } else if has("ecrRepositoryPrefix") {
-            Some(Shape::EcrRule)
+            Some(RowShape::EcrRule)
         } else if has("project_id") && has("name") {
-            Some(Shape::HarborProject)
+            Some(RowShape::HarborProject)
         } else if has("id") && has("url") {
-            Some(Shape::HarborRegistry)
+            Some(RowShape::HarborRegistry)
         } else {
             None
         }
     }
 
-    fn system(self) -> System {
+    fn system(self) -> SourceSystem {
         match self {
-            Shape::AcrRule | Shape::AcrSet => System::Acr,
-            Shape::EcrRule => System::Ecr,
-            Shape::HarborProject | Shape::HarborRegistry => System::Harbor,
+            RowShape::AcrRule | RowShape::AcrSet => SourceSystem::Acr,
+            RowShape::EcrRule => SourceSystem::Ecr,
+            RowShape::HarborProject | RowShape::HarborRegistry => SourceSystem::Harbor,
         }
     }
 }
@@ -151,25 +151,25 @@ impl Draft {
 ///
 /// # Errors
 /// Of the files as a whole: no JSON, rows that nobody knows, rules of several systems.
-pub fn import(files: &[(String, String)], target: Option<(&str, &str)>) -> Result<Imported> {
-    let mut rows: Vec<(Shape, Value)> = Vec::new();
+pub fn import(files: &[(String, String)], target: Option<(&str, &str)>) -> Result<ImportedRules> {
+    let mut rows: Vec<(RowShape, Value)> = Vec::new();
     let mut draft = Draft::default();
     for (file, text) in files {
         rows.extend(read(file, text, &mut draft)?);
     }
     let system = one_system(&rows)?;
-    let of = |shape: Shape| rows.iter().filter(move |(kind, _)| *kind == shape).map(|(_, row)| row);
+    let of = |shape: RowShape| rows.iter().filter(move |(kind, _)| *kind == shape).map(|(_, row)| row);
     match system {
-        System::Acr => acr::read(of(Shape::AcrRule), of(Shape::AcrSet), &mut draft)?,
-        System::Ecr => ecr::read(of(Shape::EcrRule), &mut draft)?,
-        System::Harbor => harbor::read(of(Shape::HarborProject), of(Shape::HarborRegistry), &mut draft),
+        SourceSystem::Acr => acr::read(of(RowShape::AcrRule), of(RowShape::AcrSet), &mut draft)?,
+        SourceSystem::Ecr => ecr::read(of(RowShape::EcrRule), &mut draft)?,
+        SourceSystem::Harbor => harbor::read(of(RowShape::HarborProject), of(RowShape::HarborRegistry), &mut draft),
     }
     let names: Vec<&str> = files.iter().map(|(name, _)| name.as_str()).collect();
     Ok(write::write(draft, system, &names, target))
 }
 
 /// The rows of a file: of an array, of what a service wraps one in, or the only one.
-fn read(file: &str, text: &str, draft: &mut Draft) -> Result<Vec<(Shape, Value)>> {
+fn read(file: &str, text: &str, draft: &mut Draft) -> Result<Vec<(RowShape, Value)>> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let value: Value = serde_json::from_str(text).map_err(|error| {
         Error::local(OPERATION, format!("{file}:{}: this is not JSON: {error}", error.line().max(1))).remedy("print it with `-o json`")
@@ -182,7 +182,7 @@ fn read(file: &str, text: &str, draft: &mut Draft) -> Result<Vec<(Shape, Value)>
         (Some(rows), _) | (None, Value::Array(rows)) => rows.clone(),
         (None, one) => vec![one.clone()],
     };
-    let known = |(at, row): (usize, Value)| match Shape::of(&row) {
+    let known = |(at, row): (usize, Value)| match RowShape::of(&row) {
         Some(shape) => Ok((shape, row)),
         None => Err(Error::local(OPERATION, format!("{file}: entry {} is none that is known here", at + 1)).remedy(
             "give the JSON of `az acr cache list`, `az acr credential-set list`, `aws ecr describe-pull-through-cache-rules`, \
@@ -192,8 +192,8 @@ fn read(file: &str, text: &str, draft: &mut Draft) -> Result<Vec<(Shape, Value)>
     rows.into_iter().enumerate().map(known).collect()
 }
 
-fn one_system(rows: &[(Shape, Value)]) -> Result<System> {
-    let mut systems: Vec<System> = Vec::new();
+fn one_system(rows: &[(RowShape, Value)]) -> Result<SourceSystem> {
+    let mut systems: Vec<SourceSystem> = Vec::new();
     for (shape, _) in rows {
         if !systems.contains(&shape.system()) {
             systems.push(shape.system());

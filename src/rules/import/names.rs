@@ -7,9 +7,9 @@ const LONGEST: usize = 50;
 
 /// Names given so far.
 #[derive(Debug, Default)]
-pub(super) struct Names(HashSet<String>);
+pub(super) struct UsedNames(HashSet<String>);
 
-impl Names {
+impl UsedNames {
     /// `wanted` with every other character as `-`, cut to what fits, and numbered if it is taken. Names that differ in case only
     /// count as one: variables of the environment are named after them.
     pub(super) fn give(&mut self, wanted: &str) -> String {
@@ -36,7 +36,7 @@ mod tests {
 
     #[test]
     fn names_are_made_legal_and_free() {
-        let mut names = Names::default();
+        let mut names = UsedNames::default();
         for (wanted, given) in [
             ("hub", "hub"),
             ("hub", "hub-2"),
@@ -55,7 +55,7 @@ mod tests {
     proptest! {
         #[test]
         fn every_name_is_legal_and_its_own(wanted in prop::collection::vec("[a-bA-B_.é-]{0,60}", 0..40)) {
-            let mut names = Names::default();
+            let mut names = UsedNames::default();
             let given: Vec<String> = wanted.iter().map(|wanted| names.give(wanted)).collect();
             let distinct: HashSet<String> = given.iter().map(|name| name.to_ascii_lowercase()).collect();
             prop_assert_eq!(distinct.len(), given.len());

@@ -5,11 +5,11 @@ use serde_json::json;
 
 use super::*;
 use crate::config::Config;
-use crate::name::Repository;
+use crate::name::RegistryRepository;
 use crate::rules::Unresolved;
 
 /// What an import gives, loaded.
-fn loaded(rows: &Value) -> (Config, Imported) {
+fn loaded(rows: &Value) -> (Config, ImportedRules) {
     let imported = import(&[("file.json".to_owned(), rows.to_string())], None).unwrap();
     let config = Config::parse(&imported.text, Path::new("larder.toml")).unwrap_or_else(|errors| panic!("{errors:?}\n{}", imported.text));
     (config, imported)
@@ -131,7 +131,7 @@ fn agrees(config: &Config, other: &dyn Other) -> Result<(), TestCaseError> {
     }
     for path in &names {
         for host in ["docker.io", "quay.io", "registry.local:5000", "mcr.microsoft.com"] {
-            let source = Repository::parse(&format!("{host}/{path}")).unwrap();
+            let source = RegistryRepository::parse(&format!("{host}/{path}")).unwrap();
             match config.rules.forward(&source) {
                 Ok(resolution) => prop_assert_eq!(other.serves(resolution.target.as_str()), Some(source.to_string())),
                 Err(Unresolved::NoRule { .. }) => {

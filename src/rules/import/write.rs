@@ -4,17 +4,17 @@ use std::fmt::Write;
 
 use toml::Value;
 
-use super::{Draft, DraftRegistry, DraftRule, DraftSet, Imported, System};
+use super::{Draft, DraftRegistry, DraftRule, DraftSet, ImportedRules, SourceSystem};
 use crate::error::printable;
 use crate::rules::{MAX_RULES, Overlap, Pattern, SourcePattern};
 
-pub(super) fn write(mut draft: Draft, system: System, files: &[&str], target: Option<(&str, &str)>) -> Imported {
+pub(super) fn write(mut draft: Draft, system: SourceSystem, files: &[&str], target: Option<(&str, &str)>) -> ImportedRules {
     let (host, prefix) =
         target.map_or_else(|| (draft.target.clone(), String::new()), |(host, prefix)| (host.to_owned(), prefix.to_owned()));
     match target {
         // What was said about the placeholder is answered.
         Some(_) => draft.notes.retain(|note| !note.contains("--to REGISTRY")),
-        None if system == System::Harbor => {
+        None if system == SourceSystem::Harbor => {
             draft.note(format!("the files do not say where Harbor is: {host} stands for it (--to REGISTRY says it)"));
         }
         None => {}
@@ -38,7 +38,7 @@ pub(super) fn write(mut draft: Draft, system: System, files: &[&str], target: Op
         let _ = write!(out, "\n[registry.{}]\n", Value::from(host));
         key(&mut out, "profile", profile);
     }
-    Imported { text: out, rules: rules.len(), lost: draft.lost, notes: draft.notes }
+    ImportedRules { text: out, rules: rules.len(), lost: draft.lost, notes: draft.notes }
 }
 
 /// The rules that stand together. What does not is lost, and said: what is no rule at all, and what is in the way of an earlier
@@ -73,7 +73,7 @@ fn target(drafted: &DraftRule) -> Result<Pattern, String> {
     Ok(target)
 }
 
-fn head(out: &mut String, draft: &Draft, system: System, files: &[&str]) {
+fn head(out: &mut String, draft: &Draft, system: SourceSystem, files: &[&str]) {
     let _ = writeln!(out, "# Rules of {system}, from {}. `larder rules check` says what to look at.", printable(&files.join(", ")));
     let section = |out: &mut String, title: &str, lines: &[String]| {
         if !lines.is_empty() {

@@ -3,8 +3,8 @@
 use super::*;
 
 /// A server with these bounds, with connections to it that are this test's own.
-async fn bounded(bounds: Bounds) -> (Running, SocketAddr) {
-    let server = Running::start(shelf().0, Options { bounds, ..Options::default() }).await;
+async fn bounded(bounds: ServeBounds) -> (Running, SocketAddr) {
+    let server = Running::start(shelf().0, ServeOptions { bounds, ..ServeOptions::default() }).await;
     let addr = server.base.trim_start_matches("http://").parse().unwrap();
     (server, addr)
 }
@@ -24,7 +24,7 @@ async fn version(connection: &mut TcpStream) -> String {
 
 #[tokio::test]
 async fn who_finds_no_place_is_told_to_come_back_and_harms_nobody() {
-    let (server, addr) = bounded(Bounds { connections: 2, ..Bounds::default() }).await;
+    let (server, addr) = bounded(ServeBounds { connections: 2, ..ServeBounds::default() }).await;
     let (mut one, mut two) = (TcpStream::connect(addr).await.unwrap(), TcpStream::connect(addr).await.unwrap());
     assert!(version(&mut one).await.starts_with("HTTP/1.1 200 ") && version(&mut two).await.starts_with("HTTP/1.1 200 "));
 
@@ -51,7 +51,7 @@ async fn who_finds_no_place_is_told_to_come_back_and_harms_nobody() {
 
 #[tokio::test]
 async fn a_crowd_is_not_answered_one_by_one() {
-    let (server, addr) = bounded(Bounds { connections: 1, ..Bounds::default() }).await;
+    let (server, addr) = bounded(ServeBounds { connections: 1, ..ServeBounds::default() }).await;
     let mut one = TcpStream::connect(addr).await.unwrap();
     assert!(version(&mut one).await.starts_with("HTTP/1.1 200 "));
     // They send nothing: as many as are spoken to stay open, waiting for a head; the others are closed at once.
@@ -71,7 +71,7 @@ async fn a_crowd_is_not_answered_one_by_one() {
 async fn who_does_not_finish_a_request_is_cut_off() {
     // Shorter than anybody would set it: nothing here measures time, the test waits for the end of the connection.
     let head = Duration::from_millis(250);
-    let (server, addr) = bounded(Bounds { head, ..Bounds::default() }).await;
+    let (server, addr) = bounded(ServeBounds { head, ..ServeBounds::default() }).await;
     for begun in ["", "GET /v2/ HTTP/1.1\r\nhost: x\r\nx-slow: ", "GET /v2/ HTTP/1.1\r\nhost: x\r\n\r\nGET /v2/ HT"] {
         let mut slow = TcpStream::connect(addr).await.unwrap();
         slow.write_all(begun.as_bytes()).await.unwrap();
@@ -85,7 +85,7 @@ async fn who_does_not_finish_a_request_is_cut_off() {
 
 #[tokio::test]
 async fn a_head_has_its_bounds() {
-    let (server, _) = bounded(Bounds::default()).await;
+    let (server, _) = bounded(ServeBounds::default()).await;
     let many: String = (0..100).map(|n| format!("x-{n}: y\r\n")).collect();
     let large = format!("x: {}\r\n", "y".repeat(17 * 1024));
     let endless = format!("x: {}", "y".repeat(80 * 1024));
@@ -101,8 +101,8 @@ async fn a_head_has_its_bounds() {
 async fn a_client_that_has_stopped_reading_is_given_up() {
     let (mut shelf, ..) = shelf();
     let blob = shelf.put_blob(REPOSITORY, "x", vec![0; 32 << 20].into());
-    let bounds = Bounds { stall: Duration::from_millis(50), connections: 1, ..Bounds::default() };
-    let server = Running::start(shelf, Options { bounds, ..Options::default() }).await;
+    let bounds = ServeBounds { stall: Duration::from_millis(50), connections: 1, ..ServeBounds::default() };
+    let server = Running::start(shelf, ServeOptions { bounds, ..ServeOptions::default() }).await;
     let mut connection = TcpStream::connect(server.base.trim_start_matches("http://")).await.unwrap();
     connection.write_all(format!("GET /v2/{REPOSITORY}/blobs/{} HTTP/1.1\r\nhost: x\r\n\r\n", blob.digest).as_bytes()).await.unwrap();
     // Its place becomes free although it does not go.

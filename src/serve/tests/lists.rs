@@ -5,37 +5,37 @@ use crate::report::openmetrics::strict;
 
 /// A source that knows its repositories and what refers to its manifest.
 struct Known {
-    shelf: Shelf,
+    shelf: MemoryRegistry,
     subject: Digest,
     referrers: Vec<Descriptor>,
 }
 
 #[async_trait]
 impl Source for Known {
-    async fn resolve(&self, place: &Place, reference: &Reference, charge: &Charge) -> Result<Option<Descriptor>> {
+    async fn resolve(&self, place: &Repository, reference: &Reference, charge: &RequestContext) -> Result<Option<Descriptor>> {
         self.shelf.resolve(place, reference, charge).await
     }
-    async fn tags(&self, place: &Place, charge: &Charge) -> Result<Vec<String>> {
+    async fn tags(&self, place: &Repository, charge: &RequestContext) -> Result<Vec<String>> {
         self.shelf.tags(place, charge).await
     }
-    async fn manifest(&self, place: &Place, digest: &Digest, charge: &Charge) -> Result<Option<Manifest>> {
+    async fn manifest(&self, place: &Repository, digest: &Digest, charge: &RequestContext) -> Result<Option<Manifest>> {
         self.shelf.manifest(place, digest, charge).await
     }
-    async fn blob(&self, place: &Place, blob: &Descriptor, offset: u64, charge: &Charge) -> Result<Option<BlobStream>> {
+    async fn blob(&self, place: &Repository, blob: &Descriptor, offset: u64, charge: &RequestContext) -> Result<Option<BlobStream>> {
         self.shelf.blob(place, blob, offset, charge).await
     }
-    async fn referrers(&self, place: &Place, subject: &Digest, _: &Charge) -> Result<Vec<Descriptor>> {
-        let here = *place == Place::new(REPOSITORY) && *subject == self.subject;
+    async fn referrers(&self, place: &Repository, subject: &Digest, _: &RequestContext) -> Result<Vec<Descriptor>> {
+        let here = *place == Repository::new(REPOSITORY) && *subject == self.subject;
         Ok(if here { self.referrers.clone() } else { vec![] })
     }
-    async fn repositories(&self, _: &Charge) -> Result<Option<Vec<Place>>> {
-        let mut all: Vec<Place> = self.shelf.repositories().into_iter().map(Place::new).collect();
-        all.extend(["localhost:5001/b", "../no", "b c"].map(Place::new));
+    async fn repositories(&self, _: &RequestContext) -> Result<Option<Vec<Repository>>> {
+        let mut all: Vec<Repository> = self.shelf.repositories().into_iter().map(Repository::new).collect();
+        all.extend(["localhost:5001/b", "../no", "b c"].map(Repository::new));
         Ok(Some(all))
     }
 }
 
-async fn known(options: Options) -> (Running, Digest) {
+async fn known(options: ServeOptions) -> (Running, Digest) {
     let (mut shelf, _, manifest) = shelf();
     for repository in ["docker.io/library/app", "library/app", "b/c"] {
         let members = "\"schemaVersion\": 2, \"manifests\": []";
@@ -67,7 +67,7 @@ fn next(response: &Response) -> Option<String> {
 #[tokio::test]
 async fn referrers_are_an_index_and_never_unknown() {
     const INDEX: &str = "application/vnd.oci.image.index.v1+json";
-    let (server, subject) = known(Options::default()).await;
+    let (server, subject) = known(ServeOptions::default()).await;
     let nothing = Digest::sha256(b"nothing");
     for (path, count, filtered) in [
         (format!("{REPOSITORY}/referrers/{subject}"), 3, ""),
@@ -95,7 +95,7 @@ async fn referrers_are_an_index_and_never_unknown() {
 
 #[tokio::test]
 async fn the_catalogue_lists_what_can_be_asked_for() {
-    let (server, _) = known(Options::default()).await;
+    let (server, _) = known(ServeOptions::default()).await;
     let all = ["acme/tools/cli", "b/c", "docker.io/library/app", "library/app", "localhost_5001/b"];
     assert_eq!(json(server.get("/v2/_catalog").await).await["repositories"], serde_json::json!(all));
     let (mut page, mut found) = (Some("/v2/_catalog?n=2".to_owned()), vec![]);
@@ -111,7 +111,7 @@ async fn the_catalogue_lists_what_can_be_asked_for() {
 #[tokio::test]
 async fn a_namespace_means_that_registry_and_no_other() {
     let known_as = vec!["contoso.azurecr.io".to_owned()];
-    let (server, _) = known(Options { known_as, ..Options::default() }).await;
+    let (server, _) = known(ServeOptions { known_as, ..ServeOptions::default() }).await;
     let of = async |path: &str| {
         let response = server.get(&format!("/v2/{path}")).await;
         let (status, ns) = (response.status().as_u16(), header(&response, "oci-namespace").to_owned());
@@ -140,7 +140,7 @@ async fn a_namespace_means_that_registry_and_no_other() {
 
 #[tokio::test]
 async fn what_was_answered_is_told_as_metrics() {
-    let (server, _) = known(Options::default()).await;
+    let (server, _) = known(ServeOptions::default()).await;
     server.get("/v2/library/app/manifests/1").await;
     server.get("/v2/library/app/manifests/2").await;
     server.get("/nowhere").await;

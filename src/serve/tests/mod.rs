@@ -13,8 +13,8 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::content::{BlobStream, Charge, Descriptor, Digest, Manifest, Place};
-use crate::demo::Shelf;
+use crate::content::{BlobStream, Descriptor, Digest, Manifest, Repository, RequestContext};
+use crate::demo::MemoryRegistry;
 use crate::name::Reference;
 use crate::{Kind, Side};
 
@@ -23,8 +23,8 @@ const BLOB: &[u8] = b"0123456789";
 const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 
 /// One repository with one blob, one manifest (white space included) and five tags.
-fn shelf() -> (Shelf, Descriptor, Descriptor) {
-    let mut shelf = Shelf::default();
+fn shelf() -> (MemoryRegistry, Descriptor, Descriptor) {
+    let mut shelf = MemoryRegistry::default();
     let blob = shelf.put_blob(REPOSITORY, "application/octet-stream", Bytes::from_static(BLOB));
     let config = format!("{{\"digest\": \"{}\", \"size\": {}}}", blob.digest, BLOB.len());
     let text = format!("{{ \"schemaVersion\": 2,\n \"mediaType\": \"{MANIFEST_TYPE}\", \"config\": {config}, \"layers\": [ ] }}\n");
@@ -39,13 +39,13 @@ fn shelf() -> (Shelf, Descriptor, Descriptor) {
 struct Running {
     base: String,
     client: Client,
-    meter: Arc<Meter>,
+    meter: Arc<ByteMeter>,
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
 }
 
 impl Running {
-    async fn start(source: impl Source + 'static, options: Options) -> Running {
+    async fn start(source: impl Source + 'static, options: ServeOptions) -> Running {
         // Another test may have installed it already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let server = Server::bind(SocketAddr::from(([127, 0, 0, 1], 0)), Arc::new(source), options).await.unwrap();
@@ -96,7 +96,7 @@ async fn refusal(response: Response) -> (u16, String) {
 
 #[tokio::test]
 async fn it_says_that_it_is_a_registry() {
-    let server = Running::start(shelf().0, Options::default()).await;
+    let server = Running::start(shelf().0, ServeOptions::default()).await;
     for path in ["/v2/", "/v2"] {
         let response = server.get(path).await;
         assert_eq!((response.status(), header(&response, "docker-distribution-api-version")), (StatusCode::OK, "registry/2.0"));
@@ -107,7 +107,7 @@ async fn it_says_that_it_is_a_registry() {
 #[tokio::test]
 async fn a_manifest_comes_byte_by_byte_by_tag_and_by_digest() {
     let (shelf, _, manifest) = shelf();
-    let server = Running::start(shelf, Options::default()).await;
+    let server = Running::start(shelf, ServeOptions::default()).await;
     for reference in ["v1", manifest.digest.as_str(), &manifest.digest.as_str().replace(':', "%3A")] {
         let path = format!("/v2/{REPOSITORY}/manifests/{reference}");
         for method in [Method::GET, Method::HEAD] {
@@ -133,7 +133,7 @@ async fn a_manifest_comes_byte_by_byte_by_tag_and_by_digest() {
 #[tokio::test]
 async fn a_blob_comes_whole_or_in_part() {
     let (shelf, blob, _) = shelf();
-    let server = Running::start(shelf, Options::default()).await;
+    let server = Running::start(shelf, ServeOptions::default()).await;
     let path = format!("/v2/{REPOSITORY}/blobs/{}", blob.digest);
     let etag = format!("\"{}\"", blob.digest);
     for (headers, status, range, body) in [
@@ -166,14 +166,14 @@ async fn a_blob_comes_whole_or_in_part() {
 async fn an_empty_blob_is_a_blob() {
     let (mut shelf, ..) = shelf();
     let blob = shelf.put_blob(REPOSITORY, "x", Bytes::new());
-    let server = Running::start(shelf, Options::default()).await;
+    let server = Running::start(shelf, ServeOptions::default()).await;
     let response = server.get(&format!("/v2/{REPOSITORY}/blobs/{}", blob.digest)).await;
     assert_eq!((response.status().as_u16(), header(&response, "content-length")), (200, "0"));
 }
 
 #[tokio::test]
 async fn tags_come_in_order_and_in_pages() {
-    let server = Running::start(shelf().0, Options::default()).await;
+    let server = Running::start(shelf().0, ServeOptions::default()).await;
     let path = format!("/v2/{REPOSITORY}/tags/list");
     assert_eq!(
         server.get(&path).await.text().await.unwrap(),
@@ -194,7 +194,7 @@ async fn tags_come_in_order_and_in_pages() {
 
 #[tokio::test]
 async fn refusals_carry_the_codes_that_clients_know() {
-    let server = Running::start(shelf().0, Options::default()).await;
+    let server = Running::start(shelf().0, ServeOptions::default()).await;
     let nothing = Digest::sha256(b"nothing");
     for (method, path, status, code) in [
         (Method::GET, format!("/v2/{REPOSITORY}/manifests/none"), 404, "MANIFEST_UNKNOWN"),
@@ -230,7 +230,7 @@ async fn refusals_carry_the_codes_that_clients_know() {
 
 #[tokio::test]
 async fn paths_that_a_browser_would_tidy_up_are_refused_as_they_are() {
-    let server = Running::start(shelf().0, Options::default()).await;
+    let server = Running::start(shelf().0, ServeOptions::default()).await;
     for (path, status) in [
         ("/v2/../../../etc/passwd/manifests/v1", "400"),
         ("/v2/acme/tools/x/../cli/manifests/v1", "400"),
@@ -246,23 +246,23 @@ async fn paths_that_a_browser_would_tidy_up_are_refused_as_they_are() {
 
 /// A source that knows no more than it must: digests without sizes or types, and blobs that may break off.
 struct Sparse {
-    shelf: Shelf,
+    shelf: MemoryRegistry,
     blob_ends_after: usize,
 }
 
 #[async_trait]
 impl Source for Sparse {
-    async fn resolve(&self, place: &Place, reference: &Reference, charge: &Charge) -> Result<Option<Descriptor>> {
+    async fn resolve(&self, place: &Repository, reference: &Reference, charge: &RequestContext) -> Result<Option<Descriptor>> {
         let found = self.shelf.resolve(place, reference, charge).await?;
         Ok(found.map(|found| Descriptor::new("", found.digest, 0)))
     }
-    async fn tags(&self, _: &Place, _: &Charge) -> Result<Vec<String>> {
+    async fn tags(&self, _: &Repository, _: &RequestContext) -> Result<Vec<String>> {
         Err(Error::new(Side::Local, "list tags", Kind::Unavailable, "gone"))
     }
-    async fn manifest(&self, place: &Place, digest: &Digest, charge: &Charge) -> Result<Option<Manifest>> {
+    async fn manifest(&self, place: &Repository, digest: &Digest, charge: &RequestContext) -> Result<Option<Manifest>> {
         self.shelf.manifest(place, digest, charge).await
     }
-    async fn blob(&self, place: &Place, blob: &Descriptor, offset: u64, charge: &Charge) -> Result<Option<BlobStream>> {
+    async fn blob(&self, place: &Repository, blob: &Descriptor, offset: u64, charge: &RequestContext) -> Result<Option<BlobStream>> {
         // Whole when it is counted (its size is not known then), cut when it is sent.
         let ends_after = if blob.size == 0 { usize::MAX } else { self.blob_ends_after };
         let stream = self.shelf.blob(place, blob, offset, charge).await?;
@@ -273,7 +273,7 @@ impl Source for Sparse {
 #[tokio::test]
 async fn a_source_that_knows_only_digests_is_asked_for_the_rest() {
     let (shelf, blob, manifest) = shelf();
-    let server = Running::start(Sparse { shelf, blob_ends_after: usize::MAX }, Options::default()).await;
+    let server = Running::start(Sparse { shelf, blob_ends_after: usize::MAX }, ServeOptions::default()).await;
     let response = server.ask(Method::HEAD, &format!("/v2/{REPOSITORY}/manifests/v1"), &[]).await;
     assert_eq!(
         (header(&response, "content-type"), header(&response, "content-length")),
@@ -288,7 +288,7 @@ async fn a_source_that_knows_only_digests_is_asked_for_the_rest() {
 #[tokio::test]
 async fn a_blob_that_ends_early_is_a_broken_body_and_no_short_one() {
     let (shelf, blob, _) = shelf();
-    let server = Running::start(Sparse { shelf, blob_ends_after: 4 }, Options::default()).await;
+    let server = Running::start(Sparse { shelf, blob_ends_after: 4 }, ServeOptions::default()).await;
     // The connection may break before the head of the answer has left, or within its body.
     let answer = server.client.get(format!("{}/v2/{REPOSITORY}/blobs/{}", server.base, blob.digest)).send().await;
     let body = match answer {
@@ -301,7 +301,7 @@ async fn a_blob_that_ends_early_is_a_broken_body_and_no_short_one() {
 #[tokio::test]
 async fn it_counts_what_it_was_asked() {
     let (shelf, blob, _) = shelf();
-    let server = Running::start(shelf, Options::default()).await;
+    let server = Running::start(shelf, ServeOptions::default()).await;
     let (manifest, blob) = (format!("/v2/{REPOSITORY}/manifests/v1"), format!("/v2/{REPOSITORY}/blobs/{}", blob.digest));
     server.ask(Method::HEAD, &manifest, &[]).await;
     let earlier = server.meter.read();
@@ -319,7 +319,7 @@ async fn it_counts_what_it_was_asked() {
 async fn oci_client_pulls_the_demo_from_it() {
     use oci_client::client::{ClientConfig, ClientProtocol};
 
-    let server = Running::start(Shelf::stock(), Options::default()).await;
+    let server = Running::start(MemoryRegistry::stock(), ServeOptions::default()).await;
     let host = server.base.trim_start_matches("http://");
     let config = ClientConfig { protocol: ClientProtocol::Http, tls_certs_only: vec![], ..ClientConfig::default() };
     let client = oci_client::Client::try_from(config).unwrap();
@@ -336,9 +336,9 @@ async fn oci_client_pulls_the_demo_from_it() {
 
 #[tokio::test]
 async fn it_stops_when_told_and_an_occupied_port_is_named() {
-    let server = Running::start(shelf().0, Options::default()).await;
+    let server = Running::start(shelf().0, ServeOptions::default()).await;
     let addr: SocketAddr = server.base.trim_start_matches("http://").parse().unwrap();
-    let error = Server::bind(addr, Arc::new(Shelf::default()), Options::default()).await.err().unwrap();
+    let error = Server::bind(addr, Arc::new(MemoryRegistry::default()), ServeOptions::default()).await.err().unwrap();
     assert!(error.message().contains(&addr.to_string()) && error.message().contains("choose another port"), "{error}");
 
     // A client that keeps its connection open does not keep the server.
@@ -355,8 +355,8 @@ async fn a_client_that_has_stopped_reading_does_not_keep_it_running() {
     // More than the two sockets' buffers take (Linux: at most 4 + 6 MiB by default, tcp_wmem and tcp_rmem).
     let blob = shelf.put_blob(REPOSITORY, "x", vec![0; 32 << 20].into());
     // With no stall to wait for: the paused clock would jump there.
-    let bounds = Bounds { stall: Duration::MAX, ..Bounds::default() };
-    let server = Running::start(shelf, Options { bounds, ..Options::default() }).await;
+    let bounds = ServeBounds { stall: Duration::MAX, ..ServeBounds::default() };
+    let server = Running::start(shelf, ServeOptions { bounds, ..ServeOptions::default() }).await;
     let mut connection = TcpStream::connect(server.base.trim_start_matches("http://")).await.unwrap();
     connection.write_all(format!("GET /v2/{REPOSITORY}/blobs/{} HTTP/1.1\r\nhost: x\r\n\r\n", blob.digest).as_bytes()).await.unwrap();
     assert_eq!(connection.read_u8().await.unwrap(), b'H');

@@ -120,7 +120,7 @@ fn too_large() -> Reply {
 /// The refusal of a repository that cannot be pushed to.
 pub(super) fn refuse_name(state: &Store, exchange: &Exchange) -> Option<Reply> {
     let repository = &exchange.route.repository;
-    if larder::name::Repository::parse(&format!("registry.example/{repository}")).is_err() {
+    if larder::name::RegistryRepository::parse(&format!("registry.example/{repository}")).is_err() {
         return Some(error(400, "NAME_INVALID", format!("invalid repository name: {repository}")));
     }
     (!exchange.options.auto_create && !state.repos.contains_key(repository)).then(|| name_unknown(repository))
