@@ -1,4 +1,4 @@
-//! What is at hand of what was carried: volumes, parts staged by earlier runs, layouts and archives of other tools, as one [`BundleSource`]
+//! The content that can be read now: volumes, parts staged by earlier runs, layouts and archives of other tools, as one [`BundleSource`]
 //! that content is read from by offset, and the images that it is for.
 //!
 //! A volume is never read whole and never unpacked: its record says what it holds, so that where each blob begins can be reckoned, and

@@ -1,4 +1,4 @@
-//! What a file is that is none of those that can be imported: a refusal that says so is understood at once.
+//! Says what a file is that cannot be imported, so that the refusal names it.
 
 use super::unpack::Compression;
 
