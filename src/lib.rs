@@ -20,11 +20,11 @@ pub mod lock;
 pub mod name;
 mod registry;
 pub mod report;
-pub mod resume;
 pub mod rules;
 pub mod select;
 pub mod serve;
-pub mod stock;
+pub mod state;
+pub mod sync;
 mod warm;
 
 pub use error::{Error, Kind, Result, Side};

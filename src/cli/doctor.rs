@@ -8,7 +8,7 @@ use super::printer::Printer;
 use super::{Exit, UsageError, config, local, state};
 use crate::Error;
 use crate::config::{Config, TargetConfig};
-use crate::stock::{Examined, RuledEntry, UpstreamOptions, Upstreams};
+use crate::sync::{Examined, RuledEntry, UpstreamOptions, Upstreams};
 
 pub(super) async fn run(file: Option<&Path>, given: Option<&Path>, printer: &Printer) -> Result<Exit, UsageError> {
     let Some(config) = config::loaded(file, printer)? else { return Ok(Exit::Failed) };

@@ -7,7 +7,7 @@ use super::{Exit, UsageError};
 use crate::bundle::evidence::{Evidence, check};
 use crate::config::{Config, TargetConfig};
 use crate::content::Repository;
-use crate::stock::{UpstreamOptions, Upstreams};
+use crate::sync::{UpstreamOptions, Upstreams};
 use crate::{Error, Kind, internal};
 
 /// Sees that the evidence is what its digest says, and that everything it names is where it says: at `target`, if one is given.

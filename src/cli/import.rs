@@ -13,7 +13,7 @@ use crate::bundle::read::{BundleReader, GatheredContent, StagingArea};
 use crate::config::{Config, TARGET_CONCURRENCY, TargetConfig};
 use crate::content::PlatformFilter;
 use crate::report::{self, RunReport};
-use crate::stock::{UpstreamOptions, Upstreams};
+use crate::sync::{UpstreamOptions, Upstreams};
 use crate::{Error, Result, internal};
 
 /// Images of a damaged or missing file that are named; the report has all.

@@ -14,7 +14,7 @@ use crate::content::{Repository, RequestContext};
 use crate::layout::Layout;
 use crate::lock::Lock;
 use crate::name::Reference;
-use crate::stock::{self, RuledEntry, SyncOptions, TargetStore, UpstreamOptions, Upstreams};
+use crate::sync::{self, RuledEntry, SyncOptions, TargetStore, UpstreamOptions, Upstreams};
 use crate::{Error, Kind, Side};
 
 pub(super) async fn run(file: Option<&Path>, args: InventoryArgs, printer: &Printer) -> Result<Exit, UsageError> {
@@ -117,7 +117,7 @@ fn listed(config: &Config, target: &TargetConfig, files: &[String], printer: &Pr
 
 /// The repositories that a lock names, with all their tags; and the images it has by digest only.
 fn locked(lock: &Lock, target: &TargetConfig) -> Vec<Roots> {
-    let expected = stock::locked(lock, target);
+    let expected = sync::locked(lock, target);
     let places: std::collections::BTreeSet<Repository> = expected.iter().map(|image| image.place.clone()).collect();
     let by_digest = expected.into_iter().filter(|image| matches!(image.reference, Reference::Digest(_)));
     places.into_iter().map(Roots::Tags).chain(by_digest.map(|image| Roots::Name(image.place, image.reference))).collect()

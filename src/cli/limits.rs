@@ -11,7 +11,7 @@ use super::{Exit, UsageError, inputs, state, times};
 use crate::config::Config;
 use crate::limits::{AccountId, AccountStatus};
 use crate::name;
-use crate::stock::{RuledEntry, SyncOptions, UpstreamOptions};
+use crate::sync::{RuledEntry, SyncOptions, UpstreamOptions};
 use crate::{Error, Result};
 
 /// One account's row (`docs/limits.md`).

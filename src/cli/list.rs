@@ -26,7 +26,7 @@ pub(super) fn run(file: Option<&Path>, command: ListCommand, printer: &Printer) 
 fn check(file: Option<&Path>, selection: &ImageArgs, printer: &Printer) -> Result<Exit, UsageError> {
     let inputs = Inputs::read(file, selection)?;
     let lists = inputs.lists.len();
-    let checked = crate::stock::check(inputs.lists, &inputs.config.rules, inputs.unmatched, &inputs.target);
+    let checked = crate::sync::check(inputs.lists, &inputs.config.rules, inputs.unmatched, &inputs.target);
     printer.data(&checked.problems.iter().map(|problem| format!("{problem}\n")).collect::<String>());
     let read = format!("{} in {}", counted(checked.entries, "entry", "entries"), counted(lists, "list", "lists"));
     if checked.problems.is_empty() {

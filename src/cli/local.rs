@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::inputs;
 use crate::Error;
 use crate::config::{Config, Environment};
-use crate::stock::{RuledEntry, SyncOptions};
+use crate::sync::{RuledEntry, SyncOptions};
 
 /// What the lists of the configuration hold.
 pub(super) struct Lists {
@@ -49,7 +49,7 @@ pub(super) fn lists(config: &Config) -> Lists {
 
 /// Reads `ca`, `client_cert` and `client_key` of every registry.
 pub(super) fn certificates(config: &Config) -> Vec<String> {
-    let errors = config.registries.keys().filter_map(|host| crate::stock::check_certificates(config, host).err());
+    let errors = config.registries.keys().filter_map(|host| crate::sync::check_certificates(config, host).err());
     errors.map(|error| format!("error: {error}")).collect()
 }
 

@@ -9,7 +9,7 @@ use crate::content::{Digest, Source};
 use crate::list::ParsedList;
 use crate::lock::{self, Drift, Lock};
 use crate::report::{ImageOutcome, Status};
-use crate::stock::{KnownDates, Planned, Upstreams};
+use crate::sync::{KnownDates, Planned, Upstreams};
 use crate::{Error, Kind, Result, Side};
 
 /// A lock file, as it was when the command began.

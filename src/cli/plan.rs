@@ -13,7 +13,7 @@ use super::{Exit, UsageError, progress, state, times};
 use crate::content::Descriptor;
 use crate::lock::Drift;
 use crate::report::ImageOutcome;
-use crate::stock::{AccountPlan, Planned, PlannedState, Sync, SyncOptions, SyncPlan, UpstreamOptions, forecast};
+use crate::sync::{AccountPlan, Planned, PlannedState, Sync, SyncOptions, SyncPlan, UpstreamOptions, forecast};
 
 /// The plan as JSON, version 1 (`docs/plan.md`).
 #[derive(Debug, Serialize)]

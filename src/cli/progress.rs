@@ -11,7 +11,7 @@ use super::printer::{Paint, Printer};
 use super::times;
 use crate::limits::AccountStatus;
 use crate::report::{Event, ImageOutcome, Reporter, SilentReporter, Status};
-use crate::stock::Upstreams;
+use crate::sync::Upstreams;
 
 /// The reporter that suits the terminal.
 pub(super) fn reporter(printer: &Printer) -> Arc<dyn Reporter> {

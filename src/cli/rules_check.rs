@@ -8,7 +8,7 @@ use super::{Exit, UsageError, config, inputs, state};
 use crate::config::{Config, TargetConfig};
 use crate::content::{Repository, RequestContext};
 use crate::rules::{CacheRule, Delivery, RuleFinding, Severity};
-use crate::stock::{RuledEntry, SyncOptions, UpstreamOptions};
+use crate::sync::{RuledEntry, SyncOptions, UpstreamOptions};
 use crate::{Error, Kind};
 
 pub(super) async fn run(file: Option<&Path>, online: bool, printer: &Printer) -> Result<Exit, UsageError> {

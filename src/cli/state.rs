@@ -6,7 +6,7 @@ use super::UsageError;
 use super::printer::Printer;
 use crate::Error;
 use crate::config::Config;
-use crate::stock::{UpstreamOptions, Upstreams};
+use crate::sync::{UpstreamOptions, Upstreams};
 
 /// The value of `--state` that keeps nothing.
 const NONE: &str = "none";

@@ -12,7 +12,7 @@ use super::outputs::{Asked, overwritten};
 use super::printer::Printer;
 use super::{Exit, UsageError, progress, signals, state, summary, until};
 use crate::report::{self, RunReport};
-use crate::stock::{Sync, SyncOptions, UpstreamOptions};
+use crate::sync::{Sync, SyncOptions, UpstreamOptions};
 use crate::{Error, Result};
 
 pub(super) async fn run(file: Option<&Path>, args: SyncArgs, printer: &Printer) -> Result<Exit, UsageError> {

@@ -17,7 +17,7 @@ use crate::error::printable;
 use crate::list::{self, ParsedList};
 use crate::lock::Lock;
 use crate::report::ImageOutcome;
-use crate::stock::{
+use crate::sync::{
     self, Depth, Expected, SyncOptions, TargetFinding, TargetStore, UpstreamOptions, Upstreams, VerifySummary, WrongContent,
 };
 
@@ -95,13 +95,13 @@ async fn prove(file: Option<&Path>, args: &VerifyArgs, target: &TargetConfig, pr
         (true, false) => Depth::Hashed,
         (true, true) => Depth::HashedEverywhere,
     };
-    let mut proof = stock::prove(Arc::clone(source), expected.clone(), depth, Arc::clone(&tick)).await;
+    let mut proof = sync::prove(Arc::clone(source), expected.clone(), depth, Arc::clone(&tick)).await;
     // Where something is missing, no more need be found; and a repository that is not there is not to be made by asking.
     let found: BTreeSet<&String> = proof.findings.iter().flat_map(|finding| &finding.images).collect();
     let places: BTreeSet<&Repository> = expected.iter().filter(|image| !found.contains(&image.name)).map(|image| &image.place).collect();
     let cache = store.cache_among(places.into_iter()).await;
     if cache.is_some() && depth == Depth::Hashed {
-        proof = stock::prove(Arc::clone(source), expected, Depth::HashedEverywhere, tick).await;
+        proof = sync::prove(Arc::clone(source), expected, Depth::HashedEverywhere, tick).await;
     }
     let unproved = cache.filter(|_| depth == Depth::Asked);
     if let Some(bar) = bar {
@@ -122,10 +122,10 @@ enum ExpectedContent {
 impl ExpectedContent {
     async fn expected(self, config: &Config, store: &TargetStore) -> (Vec<Expected>, Vec<ImageOutcome>) {
         match self {
-            ExpectedContent::Lock(lock) => (stock::locked(&lock, &store.target), vec![]),
+            ExpectedContent::Lock(lock) => (sync::locked(&lock, &store.target), vec![]),
             ExpectedContent::Lists(lists) => {
                 let options = SyncOptions { unmatched: config.default_unmatched(), ..SyncOptions::default() };
-                stock::listed(lists, &config.rules, &options, store).await
+                sync::listed(lists, &config.rules, &options, store).await
             }
         }
     }

@@ -14,7 +14,7 @@ use super::recheck::RecheckResult;
 use crate::content::{Descriptor, Digest, Policy, Publication, Referrer, Repository, RequestContext, Sink, Source, is_schema1, schema1};
 use crate::name::Reference;
 use crate::report::{Reporter, Status};
-use crate::resume::Deliveries;
+use crate::state::Deliveries;
 use crate::{Error, Kind, Result, Side};
 
 /// The store that is being stocked: the same one, to write and to read.

@@ -20,7 +20,7 @@ use super::store::RegistryStore;
 use super::transport::RegistryRequest;
 use super::uploads::START;
 use crate::content::{Repository, RequestContext};
-use crate::resume::Pushes;
+use crate::state::Pushes;
 use crate::{Error, Kind, Result, Side};
 
 /// An opened upload is used within this time. Registries keep sessions for hours, but tokens in their addresses live minutes.

@@ -12,8 +12,8 @@ use crate::copy;
 use crate::limits::{PullRequest, WaitMode};
 use crate::registry::profiles::Caching;
 use crate::registry::{BlobSeen, RegistryStore};
-use crate::resume::WarmedRecords;
 use crate::rules::WarmBlobs;
+use crate::state::WarmedRecords;
 
 /// A manifest or blob in one repository.
 type Piece = (Repository, Digest);

@@ -9,8 +9,8 @@ use super::through::{Belief, charge_nobody};
 use crate::content::{Descriptor, Digest, ManifestKind, RequestContext, kind_of};
 use crate::name::Reference;
 use crate::registry::CacheHead;
-use crate::resume::WarmedRecord;
 use crate::rules::WarmBlobs;
+use crate::state::WarmedRecord;
 use crate::{Error, Result};
 
 /// Children of one index that are asked about at once, as in the engine.

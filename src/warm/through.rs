@@ -17,8 +17,8 @@ use crate::name::Reference;
 use crate::registry::RegistryStore;
 use crate::registry::profiles::{CacheLists, CacheNaming, HeadCost};
 use crate::report::Status;
-use crate::resume::WarmedRecord;
 use crate::rules::WarmSettings;
+use crate::state::WarmedRecord;
 use crate::{Error, Kind, Result, Side};
 
 /// The registry behind the cache.

@@ -14,8 +14,8 @@ use crate::content::{
 };
 use crate::name::Reference;
 use crate::registry::RegistryStore;
-use crate::resume::{WarmedRecord, WarmedRecords};
 use crate::rules::WarmBlobs;
+use crate::state::{WarmedRecord, WarmedRecords};
 
 /// The cache as a target of pushes.
 pub(crate) struct WritableCache {

@@ -10,7 +10,7 @@ use crate::support::program::configuration;
 use larder::config::Config;
 use larder::list::parse_bytes;
 use larder::report::{Event, ImageOutcome, Reporter, Status, Totals};
-use larder::stock::{Depth, KnownDates, Sync, SyncOptions, UpstreamOptions, Upstreams, WrongContent, listed, prove};
+use larder::sync::{Depth, KnownDates, Sync, SyncOptions, UpstreamOptions, Upstreams, WrongContent, listed, prove};
 use tokio_util::sync::CancellationToken;
 
 /// Panics when a blob of so many bytes is about to be moved.
@@ -27,7 +27,7 @@ impl Reporter for PanicsAt {
 struct Ends {
     config: Config,
     supply: Arc<Upstreams>,
-    target: larder::stock::TargetStore,
+    target: larder::sync::TargetStore,
 }
 
 async fn ends(upstream: &Fake, target: &Fake) -> Ends {

@@ -5,7 +5,7 @@ use std::path::Path;
 use larder::config::TargetConfig;
 use larder::list::{ImageSelection, parse_bytes};
 use larder::rules::{RuleSet, Unmatched};
-use larder::stock::check;
+use larder::sync::check;
 
 #[test]
 fn every_shipped_list_parses_without_an_error() {

@@ -418,7 +418,7 @@ fn a_line_that_is_not_decided_is_no_drift() {
 /// Who knows dates beforehand (a lock does) is asked before anybody else.
 #[tokio::test(flavor = "multi_thread")]
 async fn dates_that_are_known_beforehand_cost_nothing() {
-    use larder::stock::{KnownDates, Sync, SyncOptions, UpstreamOptions, Upstreams};
+    use larder::sync::{KnownDates, Sync, SyncOptions, UpstreamOptions, Upstreams};
     let (upstream, _target, program) = setting(Options::default(), "image,tags\nAPP,newest:1\n");
     ten(&upstream);
     let oldest = upstream.digest("app", "1.0").unwrap().to_string();

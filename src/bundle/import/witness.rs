@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::bundle::read::BundleSource;
 use crate::content::{Descriptor, Digest, Manifest, OpenBlob, Presence, Publication, Repository, RequestContext, Sink};
 use crate::name::Reference;
-use crate::resume::JsonLines;
+use crate::state::JsonLines;
 use crate::{Error, Kind, Result, Side};
 
 /// How content came to be where it is.

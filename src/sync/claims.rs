@@ -242,7 +242,7 @@ fn is_same(item: &RuledEntry, want: &ImageRequest) -> bool {
 mod tests {
     use super::*;
     use crate::config::{Config, TargetConfig};
-    use crate::stock::SyncOptions;
+    use crate::sync::SyncOptions;
 
     /// Lines `source tags`, all into the repository `app`.
     fn lines(text: &[(&str, &str)]) -> Vec<Arc<RuledEntry>> {

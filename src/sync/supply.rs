@@ -13,9 +13,9 @@ use crate::limits::{AccountId, AccountStatus, Accounts, Bandwidth, Clock, Gate, 
 use crate::name::Reference;
 use crate::registry::{Concurrency, HostSettings, HttpSettings, Registries, RegistryStore, RetryPolicy, SharedLimits, check_files};
 use crate::report::RegistryRow;
-use crate::resume::{CreatedDates, Deliveries, Pushes, SavedManifests, WarmedRecords};
-use crate::stock::by_account::ByAccount;
-use crate::stock::{ImageRequest, RuledEntry};
+use crate::state::{CreatedDates, Deliveries, Pushes, SavedManifests, WarmedRecords};
+use crate::sync::by_account::ByAccount;
+use crate::sync::{ImageRequest, RuledEntry};
 use crate::warm::WritableCache;
 use crate::{Error, Kind, Result, Side};
 

@@ -13,8 +13,8 @@ use super::{ImageRequest, RuledEntry};
 use crate::content::{Descriptor, Digest, RequestContext, TransferStats, is_schema1};
 use crate::copy::{CopyImage, Cost, Engine, unread_pulls};
 use crate::limits::{AccountId, Gate, Lease, PullRequest, WaitMode};
-use crate::resume::CreatedDates;
 use crate::select::Matched;
+use crate::state::CreatedDates;
 use crate::{Error, Kind, Result};
 
 /// An item whose tags match, and of whose images some have no known date.

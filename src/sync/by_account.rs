@@ -12,7 +12,7 @@ use crate::content::{
 };
 use crate::name::Reference;
 use crate::registry::{Registries, RegistryStore};
-use crate::resume::Pushes;
+use crate::state::Pushes;
 use crate::{Result, Side};
 
 /// A target registry, each repository as the account that is its own.
