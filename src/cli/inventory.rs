@@ -88,8 +88,8 @@ async fn roots(
     if let TargetConfig::Layout { path } = target {
         return if path.exists() { of_layout(path, printer).await } else { Ok(vec![]) };
     }
-    let charge = RequestContext::new(target.to_string());
-    let repositories = store.ends.source.repositories(&charge).await.map_err(UsageError::failed)?;
+    let context = RequestContext::new(target.to_string());
+    let repositories = store.ends.source.repositories(&context).await.map_err(UsageError::failed)?;
     let Some(mut places) = repositories else {
         let message = "it does not say which repositories it has (no `_catalog`, or not for this account)";
         let error = Error::new(Side::Target, "list repositories", Kind::Refused, message).subject(target.to_string());

@@ -110,8 +110,8 @@ async fn caches(config: &Config, printer: &Printer) -> Result<(Vec<RuleFinding>,
     let asked = places.iter().map(|(place, (line, rule))| {
         let sink = &target.ends.sink;
         async move {
-            let charge = RequestContext::new(format!("{host}/{place}"));
-            (*line, rule, sink.vouches(place, &charge).await.err())
+            let context = RequestContext::new(format!("{host}/{place}"));
+            (*line, rule, sink.vouches(place, &context).await.err())
         }
     });
     let (mut found, mut errors): (BTreeMap<usize, RuleFinding>, Vec<Error>) = (BTreeMap::new(), Vec::new());

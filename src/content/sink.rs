@@ -57,7 +57,7 @@ pub trait Sink: Send + Sync {
     /// What `reference` names at the target now, if the target has it complete. A layout looks whether every file of
     /// the graph is there (of a sparse index: of the platforms that [`SPARSE`] names, which is said); a registry is trusted to have
     /// what it lists.
-    async fn published(&self, place: &Repository, reference: &Reference, charge: &RequestContext) -> Result<Option<Descriptor>>;
+    async fn published(&self, place: &Repository, reference: &Reference, context: &RequestContext) -> Result<Option<Descriptor>>;
 
     /// Sees that content would be taken there, leaving nothing behind: the right to write, a repository that must exist first.
     async fn admits(&self, _place: &Repository, _charge: &RequestContext) -> Result<()> {
@@ -84,13 +84,13 @@ pub trait Sink: Send + Sync {
     async fn close(&self) {}
 
     /// Whether the target holds this blob.
-    async fn holds_blob(&self, place: &Repository, blob: &Descriptor, charge: &RequestContext) -> Result<Presence>;
+    async fn holds_blob(&self, place: &Repository, blob: &Descriptor, context: &RequestContext) -> Result<Presence>;
 
     /// Whether the target holds this manifest and what it refers to.
-    async fn holds_manifest(&self, place: &Repository, manifest: &Descriptor, charge: &RequestContext) -> Result<Presence>;
+    async fn holds_manifest(&self, place: &Repository, manifest: &Descriptor, context: &RequestContext) -> Result<Presence>;
 
     /// Makes a blob of repository `from` available in `to` without moving bytes (a mount). `false`: the store refuses.
-    async fn link(&self, from: &Repository, to: &Repository, blob: &Descriptor, charge: &RequestContext) -> Result<bool>;
+    async fn link(&self, from: &Repository, to: &Repository, blob: &Descriptor, context: &RequestContext) -> Result<bool>;
 
     /// Whether a blob of one repository is in all of them, so that linking it is no work at all (a layout's).
     fn shares_blobs(&self) -> bool {
@@ -99,16 +99,16 @@ pub trait Sink: Send + Sync {
 
     /// Takes a blob, verifying length and digest before it becomes visible; going on from what an earlier attempt left,
     /// where the store keeps that. Bytes written are added to the charge.
-    async fn write_blob(&self, place: &Repository, blob: &Descriptor, open: &dyn OpenBlob, charge: &RequestContext) -> Result<()>;
+    async fn write_blob(&self, place: &Repository, blob: &Descriptor, open: &dyn OpenBlob, context: &RequestContext) -> Result<()>;
 
     /// Stores a manifest by digest.
-    async fn put_manifest(&self, place: &Repository, manifest: &Manifest, charge: &RequestContext) -> Result<()>;
+    async fn put_manifest(&self, place: &Repository, manifest: &Manifest, context: &RequestContext) -> Result<()>;
 
     /// Says that the upstream itself does not have these manifests, which the index `root` lists: the image is whole without them.
     fn accept_without(&self, _root: &Digest, _absent: &[Digest]) {}
 
     /// Gives a name; stores the manifest too if it is not there yet.
-    async fn publish(&self, publication: &Publication, charge: &RequestContext) -> Result<()>;
+    async fn publish(&self, publication: &Publication, context: &RequestContext) -> Result<()>;
 
     /// Sees that a name which was just given is there, where the store's answer to that did not prove it; `always`: whatever it answered.
     ///
@@ -120,16 +120,16 @@ pub trait Sink: Send + Sync {
 
     /// Stores manifests that refer to `subject` (their `subject` field), so that whoever asks for its referrers finds them. What they
     /// refer to must be there.
-    async fn attach(&self, place: &Repository, _subject: &Digest, referrers: &[Manifest], charge: &RequestContext) -> Result<()> {
+    async fn attach(&self, place: &Repository, _subject: &Digest, referrers: &[Manifest], context: &RequestContext) -> Result<()> {
         for referrer in referrers {
-            self.put_manifest(place, referrer, charge).await?;
+            self.put_manifest(place, referrer, context).await?;
         }
         Ok(())
     }
 
     /// Stores a manifest about `_subject` under a tag that says so by its name (cosign's `sha256-….sig`).
-    async fn attach_tagged(&self, publication: &Publication, _subject: &Digest, charge: &RequestContext) -> Result<()> {
-        self.publish(publication, charge).await
+    async fn attach_tagged(&self, publication: &Publication, _subject: &Digest, context: &RequestContext) -> Result<()> {
+        self.publish(publication, context).await
     }
 
     /// The digest of `manifest` as this store would give it back; identity for every store that keeps bytes.

@@ -37,7 +37,7 @@ impl Engine {
 
     /// No repository of the target is known to have it: ask, else move it from the upstream.
     async fn bring(&self, image: &CopyImage, blob: &Descriptor) -> Result<bool> {
-        let known = match self.target.sink.holds_blob(&image.to, blob, &image.charge).await? {
+        let known = match self.target.sink.holds_blob(&image.to, blob, &image.context).await? {
             At::Here => {
                 self.presence.add(&image.to, &blob.digest);
                 return Ok(self.present());
@@ -54,7 +54,7 @@ impl Engine {
 
     /// Another repository of the target has it: mount it, or, where that is refused, fill it from there.
     async fn link(&self, image: &CopyImage, blob: &Descriptor, from: &Repository) -> Result<bool> {
-        if self.target.sink.link(from, &image.to, blob, &image.charge).await? {
+        if self.target.sink.link(from, &image.to, blob, &image.context).await? {
             self.presence.add(&image.to, &blob.digest);
             if self.target.sink.shares_blobs() {
                 return Ok(self.present());
@@ -62,7 +62,7 @@ impl Engine {
             self.counts.mounted.fetch_add(1, Ordering::Relaxed);
             return Ok(true);
         }
-        if self.target.sink.holds_blob(&image.to, blob, &image.charge).await? == At::Here {
+        if self.target.sink.holds_blob(&image.to, blob, &image.context).await? == At::Here {
             self.presence.add(&image.to, &blob.digest);
             return Ok(self.present());
         }
@@ -87,18 +87,18 @@ impl Engine {
             sources,
             blob: blob.clone(),
             inline: self.at_hand.get(&blob.digest),
-            charge: image.charge.clone(),
+            context: image.context.clone(),
             reporter: Arc::clone(&self.reporter),
             announced: AtomicBool::new(false),
         };
         let mut damaged = 0;
-        while let Err(error) = self.target.sink.write_blob(&image.to, blob, &opener, &image.charge).await {
+        while let Err(error) = self.target.sink.write_blob(&image.to, blob, &opener, &image.context).await {
             damaged += 1;
             if damaged >= MOST_DAMAGED || !was_damaged_on_its_way(&error) || !image.upstream.is_remote() {
                 return Err(error);
             }
             tracing::warn!(%error, "a blob was damaged on its way; reading it again on another connection");
-            opener.charge.fresh = true;
+            opener.context.fresh = true;
         }
         self.counts.copied.fetch_add(1, Ordering::Relaxed);
         self.presence.add(&image.to, &blob.digest);
@@ -120,7 +120,7 @@ struct Opener {
     blob: Descriptor,
     /// The bytes, where nobody need be asked for them.
     inline: Option<Bytes>,
-    charge: RequestContext,
+    context: RequestContext,
     reporter: Arc<dyn Reporter>,
     /// Whether it is known how many bytes are to come; what an earlier run has left is not.
     announced: AtomicBool,
@@ -137,7 +137,7 @@ impl OpenBlob for Opener {
             return Ok(stream::iter([Ok(bytes.slice(start..))]).boxed());
         }
         for (source, place) in &self.sources {
-            if let Some(stream) = source.blob(place, &self.blob, offset, &self.charge).await? {
+            if let Some(stream) = source.blob(place, &self.blob, offset, &self.context).await? {
                 let reporter = Arc::clone(&self.reporter);
                 let told = stream.inspect(move |item| {
                     if let Ok(chunk) = item {

@@ -166,13 +166,13 @@ impl Engine {
         }
         let mut bytes = None;
         if let Some(place) = at_target() {
-            bytes = match collected(&*self.target.source, &place, blob, &image.charge, Side::Target).await {
+            bytes = match collected(&*self.target.source, &place, blob, &image.context, Side::Target).await {
                 Err(error) if error.kind() == Kind::Damaged => None,
                 read => read?,
             };
         }
         if bytes.is_none() {
-            bytes = collected(&*image.upstream, &image.from, blob, &image.charge, Side::Upstream).await?;
+            bytes = collected(&*image.upstream, &image.from, blob, &image.context, Side::Upstream).await?;
         }
         let bytes = bytes.ok_or_else(|| super::blob::not_there(blob))?;
         self.at_hand.add(&blob.digest, bytes.clone());
@@ -195,7 +195,7 @@ impl Engine {
     }
 
     async fn look_inside(&self, image: &CopyImage, held: &Descriptor, survey: &mut Comparison) -> Result<()> {
-        let index = match self.target.source.manifest(&image.to, &held.digest, &image.charge).await {
+        let index = match self.target.source.manifest(&image.to, &held.digest, &image.context).await {
             Ok(Some(manifest)) if manifest.kind() != ManifestKind::Index => return Ok(()),
             Ok(index) => index,
             Err(error) if error.kind() == Kind::Damaged => None,
@@ -241,7 +241,7 @@ impl Engine {
         let mut choice = ChildChoice::of(&index.links()?.manifests, &image.policy.platforms);
         let inner: Vec<Descriptor> = if choice.missing.is_empty() { vec![] } else { choice.nested().cloned().collect() };
         let read = stream::iter(inner)
-            .map(|child| async move { self.target.source.manifest(&image.to, &child.digest, &image.charge).await })
+            .map(|child| async move { self.target.source.manifest(&image.to, &child.digest, &image.context).await })
             .buffered(CHILDREN);
         for inner in read.try_collect::<Vec<_>>().await?.into_iter().flatten() {
             choice.look_inside(&inner.links()?.manifests);
@@ -255,7 +255,7 @@ impl Engine {
     async fn holds_all(&self, image: &CopyImage, children: &[Descriptor]) -> Result<bool> {
         let held = stream::iter(children.to_vec()).map(|child| async move {
             let known = self.presence.has(&image.to, &child.digest);
-            Ok::<_, Error>(known || self.target.sink.holds_manifest(&image.to, &child, &image.charge).await? == At::Here)
+            Ok::<_, Error>(known || self.target.sink.holds_manifest(&image.to, &child, &image.context).await? == At::Here)
         });
         held.buffer_unordered(CHILDREN).try_all(|held| async move { held }).await
     }
@@ -266,10 +266,10 @@ async fn collected(
     source: &dyn Source,
     place: &Repository,
     blob: &Descriptor,
-    charge: &RequestContext,
+    context: &RequestContext,
     side: Side,
 ) -> Result<Option<Bytes>> {
-    let Some(stream) = source.blob(place, blob, 0, charge).await? else { return Ok(None) };
+    let Some(stream) = source.blob(place, blob, 0, context).await? else { return Ok(None) };
     let mut checked = Verified::whole(stream, blob, side)?;
     let mut bytes = BytesMut::new();
     while let Some(chunk) = checked.try_next().await? {

@@ -216,11 +216,11 @@ impl Engine {
         if let Some(index) = self.manifest_at_hand(image, wanted) {
             return self.cost_of_children(image, &index).await;
         }
-        match self.target.sink.holds_manifest(&image.to, wanted, &image.charge).await? {
+        match self.target.sink.holds_manifest(&image.to, wanted, &image.context).await? {
             At::Absent => {}
             // Of an index without all of its children, those asked for may be missing.
             At::Here | At::Incomplete if !image.policy.platforms.is_empty() => {
-                let index = self.target.source.manifest(&image.to, &wanted.digest, &image.charge).await?;
+                let index = self.target.source.manifest(&image.to, &wanted.digest, &image.context).await?;
                 return match index {
                     Some(index) => self.cost_of_children(image, &index).await,
                     None => Ok(Cost::NOTHING),
@@ -290,8 +290,8 @@ impl Engine {
         let digest = &survey.wanted.digest;
         let _leading = self.leaders.hold(digest.clone()).await;
         // That it is not there at all is met again when the image is brought.
-        let read = image.upstream.manifest(&image.from, digest, &image.charge).await;
-        let index = read.map_err(|error| error.subject(&*image.charge.image))?;
+        let read = image.upstream.manifest(&image.from, digest, &image.context).await;
+        let index = read.map_err(|error| error.subject(&*image.context.image))?;
         if let Some(index) = &index {
             self.seen.add(wanted_of(&image.policy, index)?.len() as u64);
             self.seen.learn(&image.to, index);
@@ -304,7 +304,7 @@ impl Engine {
         let held = survey.held.as_ref()?;
         let index = match &survey.look.index {
             Some(index) => index.clone(),
-            None => self.target.source.manifest(&image.to, held, &image.charge).await.ok()??,
+            None => self.target.source.manifest(&image.to, held, &image.context).await.ok()??,
         };
         (index.kind() == ManifestKind::Index).then_some(index)
     }
@@ -318,7 +318,7 @@ impl Engine {
         if kind_of(&survey.wanted.media_type) == ManifestKind::Index && survey.held.is_none() {
             let held = self.seen.repositories().get_mut(&image.to).filter(|known| known.read.is_none()).and_then(|known| known.held.take());
             if let Some(held) = held
-                && let Ok(Some(index)) = self.target.source.manifest(&image.to, &held, &image.charge).await
+                && let Ok(Some(index)) = self.target.source.manifest(&image.to, &held, &image.context).await
             {
                 self.seen.learn(&image.to, &index);
             }
@@ -351,6 +351,6 @@ impl Engine {
         if self.manifest_at_hand(image, child).is_some() || self.elsewhere(&image.to, &child.digest).is_some() {
             return Ok(true);
         }
-        Ok(self.target.sink.holds_manifest(&image.to, child, &image.charge).await? != At::Absent)
+        Ok(self.target.sink.holds_manifest(&image.to, child, &image.context).await? != At::Absent)
     }
 }

@@ -32,7 +32,7 @@ impl Engine {
         {
             return Ok(Some(Descriptor::new("", held, 0)));
         }
-        image.upstream.resolve(&image.from, &image.wanted, &image.charge).await
+        image.upstream.resolve(&image.from, &image.wanted, &image.context).await
     }
 
     /// When `wanted` was created, if the target holds it under the image's name and tells; the inner `None` says that it has no
@@ -41,7 +41,7 @@ impl Engine {
     /// # Errors
     /// If the target cannot be asked.
     pub async fn created_at_target(&self, image: &CopyImage, wanted: &Descriptor) -> Result<Option<Told>> {
-        let held = self.target.sink.published(&image.to, &image.publish, &image.charge).await?;
+        let held = self.target.sink.published(&image.to, &image.publish, &image.context).await?;
         let told = match held {
             Some(held) if held.digest == wanted.digest => self.told(image, &held.digest, DateSide::Target).await,
             // Cut to the platforms asked for, it is of the same date.
@@ -85,7 +85,7 @@ impl Engine {
             let message = format!("the upstream does not have all of {}", wanted.digest);
             Error::new(Side::Upstream, "read creation date", Kind::NotFound, message)
         };
-        told.and_then(|told| told.ok_or_else(missing)).map_err(|error| error.subject(&*image.charge.image))
+        told.and_then(|told| told.ok_or_else(missing)).map_err(|error| error.subject(&*image.context.image))
     }
 
     /// `None`: something that would tell is not there.
@@ -114,7 +114,7 @@ impl Engine {
         let _leading = self.leaders.hold(digest.clone()).await;
         let at = if end == DateSide::Target { Some(image.to.clone()) } else { self.presence.anywhere(digest) };
         if let Some(place) = at {
-            match self.target.source.manifest(&place, digest, &image.charge).await {
+            match self.target.source.manifest(&place, digest, &image.context).await {
                 Ok(Some(manifest)) => {
                     self.at_hand.add_inline(&manifest);
                     return Ok(Some(manifest));
@@ -128,7 +128,7 @@ impl Engine {
         if end == DateSide::Target {
             return Ok(None);
         }
-        let manifest = image.upstream.manifest(&image.from, digest, &image.charge).await?;
+        let manifest = image.upstream.manifest(&image.from, digest, &image.context).await?;
         if let Some(manifest) = &manifest {
             self.at_hand.add_inline(manifest);
             self.seen.add(manifest.links()?.manifests.len() as u64);

@@ -44,7 +44,7 @@ pub struct CopyImage {
     /// The name it gets there.
     pub publish: Reference,
     /// Who pays.
-    pub charge: RequestContext,
+    pub context: RequestContext,
     /// The tag is one that never moves: if the target has it, the upstream is not asked.
     pub immutable: bool,
     /// What of it is delivered.
@@ -248,7 +248,7 @@ impl Engine {
     /// As [`Engine::compare`].
     pub async fn survey(&self, image: &CopyImage) -> Result<NextStep> {
         let surveyed = self.try_survey(image).await;
-        surveyed.map_err(|error| error.subject(&*image.charge.image))
+        surveyed.map_err(|error| error.subject(&*image.context.image))
     }
 
     async fn try_survey(&self, image: &CopyImage) -> Result<NextStep> {
@@ -280,7 +280,7 @@ impl Engine {
         if !image.immutable {
             return Ok(None);
         }
-        let held = self.target.sink.published(&image.to, &image.publish, &image.charge).await?;
+        let held = self.target.sink.published(&image.to, &image.publish, &image.context).await?;
         Ok(held.filter(|held| fits(&image.policy, held)).map(|held| held.digest))
     }
 
@@ -313,7 +313,7 @@ impl Engine {
             }
             *fatal = Some(error.clone());
         }
-        delivered.map_err(|error| error.subject(&*image.charge.image))
+        delivered.map_err(|error| error.subject(&*image.context.image))
     }
 
     async fn try_bring(self: &Arc<Self>, image: &CopyImage, survey: Comparison) -> Result<CopyOutcome> {
@@ -359,12 +359,12 @@ impl Engine {
                 (Reference::Digest(digest), _) => Ok(Descriptor::new("", digest.clone(), 0)),
                 (Reference::Tag(_), Some(resolved)) => Ok(resolved.clone()),
                 (Reference::Tag(_), None) => {
-                    image.upstream.resolve(&image.from, &image.wanted, &image.charge).await?.ok_or_else(|| not_found(image))
+                    image.upstream.resolve(&image.from, &image.wanted, &image.context).await?.ok_or_else(|| not_found(image))
                 }
             }
             .and_then(carried)
         };
-        let target = self.target.sink.published(&image.to, &image.publish, &image.charge);
+        let target = self.target.sink.published(&image.to, &image.publish, &image.context);
         // The target first: while it is down, nothing is asked of the upstream.
         let (held, wanted) = futures_util::future::try_join(target, upstream).await?;
         self.compare_content(image, wanted, held).await
@@ -376,12 +376,12 @@ impl Engine {
         if self.presence.has(&image.to, digest) {
             return Ok(());
         }
-        match self.target.sink.put_manifest(&image.to, &portion.manifest, &image.charge).await {
+        match self.target.sink.put_manifest(&image.to, &portion.manifest, &image.context).await {
             Err(error) if !portion.sparse.is_empty() && error.http_status().is_some() => return Err(super::choose::no_sparse(error)),
             Err(error) if error.kind() == Kind::ContentMissing && !job.absent().is_empty() => return Err(no_absent(error)),
             Err(error) if error.kind() == Kind::ContentMissing => {
                 self.refill(job, portion.links.clone()).await?;
-                self.target.sink.put_manifest(&image.to, &portion.manifest, &image.charge).await?;
+                self.target.sink.put_manifest(&image.to, &portion.manifest, &image.context).await?;
             }
             done => done?,
         }
@@ -400,16 +400,16 @@ impl Engine {
             source: Arc::clone(&image.name),
             sparse: portion.sparse.clone(),
         };
-        match self.target.sink.publish(&publication, &image.charge).await {
+        match self.target.sink.publish(&publication, &image.context).await {
             Err(error) if !portion.sparse.is_empty() && error.http_status().is_some() => return Err(super::choose::no_sparse(error)),
             Err(error) if error.kind() == Kind::ContentMissing && !job.absent().is_empty() => return Err(no_absent(error)),
             Err(error) if error.kind() == Kind::ContentMissing => {
                 self.refill(job, portion.links.clone()).await?;
-                self.target.sink.publish(&publication, &image.charge).await?;
+                self.target.sink.publish(&publication, &image.context).await?;
             }
             done => done?,
         }
-        self.target.sink.confirm(&publication, self.options.recheck, &image.charge).await
+        self.target.sink.confirm(&publication, self.options.recheck, &image.context).await
     }
 }
 

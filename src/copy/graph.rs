@@ -124,7 +124,7 @@ impl Engine {
         if held == At::Here
             && !self.options.recheck
             && image.policy.platforms.is_empty()
-            && let Some(manifest) = self.target.source.manifest(&image.to, &wanted.digest, &image.charge).await?
+            && let Some(manifest) = self.target.source.manifest(&image.to, &wanted.digest, &image.context).await?
         {
             job.has_read(wanted);
             return Ok((SelectedContent::whole(manifest)?, false));
@@ -137,7 +137,7 @@ impl Engine {
         let portion = self.portion(job, manifest).await?;
         let children = portion.links.manifests.iter().filter(|child| !is_blob_type(&child.media_type)).count() as u64;
         self.seen.add(children);
-        if let Some(lease) = &image.charge.lease {
+        if let Some(lease) = &image.context.lease {
             // Now it is known how many pulls are still needed, at most: the rest is for others.
             lease.trim(children + job.referrers);
         }
@@ -289,7 +289,7 @@ impl Engine {
             At::Absent => self.presence.anywhere(&wanted.digest),
         };
         if let Some(place) = at {
-            match self.target.source.manifest(&place, &wanted.digest, &image.charge).await {
+            match self.target.source.manifest(&place, &wanted.digest, &image.context).await {
                 Ok(Some(manifest)) => return Ok(manifest),
                 Ok(None) => {}
                 // A target whose copy is damaged is mended from the upstream.
@@ -301,7 +301,7 @@ impl Engine {
         if self.stop.is_cancelled() {
             return Err(Error::cancelled("get manifest"));
         }
-        let found = image.upstream.manifest(&image.from, &wanted.digest, &image.charge).await?;
+        let found = image.upstream.manifest(&image.from, &wanted.digest, &image.context).await?;
         let manifest = found.ok_or_else(|| {
             Error::new(Side::Upstream, "get manifest", Kind::NotFound, format!("the upstream does not have manifest {}", wanted.digest))
                 .status(404)
@@ -320,7 +320,7 @@ impl Engine {
         if self.presence.has(&image.to, &manifest.digest) {
             return Ok(At::Here);
         }
-        let held = self.target.sink.holds_manifest(&image.to, manifest, &image.charge).await?;
+        let held = self.target.sink.holds_manifest(&image.to, manifest, &image.context).await?;
         if held == At::Here && self.presence.is_sparse(&image.to, &manifest.digest) {
             // A registry that takes an index without its children would say the same of a whole one.
             return Ok(At::Incomplete);
@@ -334,10 +334,10 @@ impl Engine {
     async fn put(self: &Arc<Self>, job: &CopyJob<'_>, manifest: &Manifest) -> Result<()> {
         let image = job.image;
         job.moved.store(true, Ordering::Relaxed);
-        match self.target.sink.put_manifest(&image.to, manifest, &image.charge).await {
+        match self.target.sink.put_manifest(&image.to, manifest, &image.context).await {
             Err(error) if error.kind() == Kind::ContentMissing => {
                 self.refill(job, manifest.links()?).await?;
-                self.target.sink.put_manifest(&image.to, manifest, &image.charge).await
+                self.target.sink.put_manifest(&image.to, manifest, &image.context).await
             }
             done => done,
         }
@@ -369,7 +369,7 @@ impl Engine {
                     read => read?,
                 };
                 self.refill(job, manifest.links()?).await?;
-                self.target.sink.put_manifest(&job.image.to, &manifest, &job.image.charge).await?;
+                self.target.sink.put_manifest(&job.image.to, &manifest, &job.image.context).await?;
                 self.presence.add(&job.image.to, &child.digest);
             }
             Ok(())

@@ -151,7 +151,7 @@ impl Engine {
                 return Err(Error::cancelled(OPERATION));
             }
             // It is not let go of when the image is delivered: as long as its source keeps it, looking again costs no pull.
-            let index = image.upstream.manifest(&image.from, &unread.index.digest, &image.charge).await?;
+            let index = image.upstream.manifest(&image.from, &unread.index.digest, &image.context).await?;
             drop(leading);
             let listed = index.as_ref().map(|index| entries(index, &unread.subject)).unwrap_or_default();
             let wanted = listed.into_iter().filter(|referrer| wants(image, referrer));
@@ -194,9 +194,9 @@ impl Engine {
         if self.stop.is_cancelled() {
             return Err(Error::cancelled(OPERATION));
         }
-        let (upstream, from, charge, wanted) = (&image.upstream, &image.from, &image.charge, &image.policy.referrers);
+        let (upstream, from, context, wanted) = (&image.upstream, &image.from, &image.context, &image.policy.referrers);
         let mut found = ListedReferrers::default();
-        let listed = match upstream.listed_referrers(from, subject, wanted.only_type(), charge).await? {
+        let listed = match upstream.listed_referrers(from, subject, wanted.only_type(), context).await? {
             ReferrerList::Listed(listed) => Some(listed),
             ReferrerList::Missing(why) => {
                 found.notes.extend(why.map(|why| why.to_string()));
@@ -204,7 +204,7 @@ impl Engine {
             }
         };
         if listed.is_none() || wanted.wants_tags() {
-            let tags = upstream.digest_tags(from, charge).await?;
+            let tags = upstream.digest_tags(from, context).await?;
             if let Some(tag) = tags.fallback(subject).filter(|_| listed.is_none()) {
                 found.index = self.tag_about(image, &tags, &tag, &mut found.notes).await?;
             }
@@ -234,11 +234,11 @@ impl Engine {
 impl Engine {
     /// What a tag about a manifest names. Where tags could not be listed, one that may not be looked at either is a note.
     async fn tag_about(&self, image: &CopyImage, tags: &DigestTags, tag: &str, notes: &mut Vec<String>) -> Result<Option<Descriptor>> {
-        let (upstream, from, charge) = (&image.upstream, &image.from, &image.charge);
+        let (upstream, from, context) = (&image.upstream, &image.from, &image.context);
         if !tags.are_unlisted() {
-            return upstream.resolve(from, &Reference::Tag(tag.to_owned()), charge).await;
+            return upstream.resolve(from, &Reference::Tag(tag.to_owned()), context).await;
         }
-        match upstream.find_tag(from, tag, charge).await {
+        match upstream.find_tag(from, tag, context).await {
             Err(error) if matches!(error.kind(), Kind::Unauthorized | Kind::Refused | Kind::Unavailable) => {
                 let why = error.http_status().map_or_else(|| error.message(), |status| status.to_string());
                 notes.push(format!(

@@ -20,6 +20,6 @@ impl Engine {
     /// # Errors
     /// If it cannot be read or written.
     pub async fn carry(&self, image: &CopyImage, blob: &Descriptor) -> Result<()> {
-        self.blob(image, blob).await.map(drop).map_err(|error| error.subject(&*image.charge.image))
+        self.blob(image, blob).await.map(drop).map_err(|error| error.subject(&*image.context.image))
     }
 }

@@ -99,7 +99,7 @@ impl Engine {
     pub(super) async fn read_cached_or_target(&self, image: &CopyImage, digest: &Digest) -> Result<Option<Manifest>> {
         match image.upstream.cached(digest) {
             Some(manifest) => Ok(Some(manifest)),
-            None => self.target.source.manifest(&image.to, digest, &image.charge).await,
+            None => self.target.source.manifest(&image.to, digest, &image.context).await,
         }
     }
 
@@ -288,13 +288,13 @@ impl Engine {
             return Ok(());
         }
         let image = job.image;
-        let attached = self.target.sink.attach(&image.to, subject, referrers, &image.charge).await;
+        let attached = self.target.sink.attach(&image.to, subject, referrers, &image.context).await;
         match attached {
             Err(error) if error.kind() == Kind::ContentMissing => {
                 for referrer in referrers {
                     self.refill(job, referrer.links()?).await?;
                 }
-                self.target.sink.attach(&image.to, subject, referrers, &image.charge).await?;
+                self.target.sink.attach(&image.to, subject, referrers, &image.context).await?;
             }
             done => done?,
         }
@@ -311,14 +311,14 @@ impl Engine {
             source: format!("{}:{tag}", repository(&image.name)).into(),
             sparse: vec![],
         };
-        match self.target.sink.attach_tagged(&publication, subject, &image.charge).await {
+        match self.target.sink.attach_tagged(&publication, subject, &image.context).await {
             Err(error) if error.kind() == Kind::ContentMissing => {
                 self.refill(job, manifest.links()?).await?;
-                self.target.sink.attach_tagged(&publication, subject, &image.charge).await?;
+                self.target.sink.attach_tagged(&publication, subject, &image.context).await?;
             }
             done => done?,
         }
-        self.target.sink.confirm(&publication, self.options.recheck, &image.charge).await?;
+        self.target.sink.confirm(&publication, self.options.recheck, &image.context).await?;
         self.presence.add(&image.to, &manifest.digest);
         Ok(())
     }
@@ -337,16 +337,16 @@ impl Engine {
         if self.knows_attached(image, referrer) {
             return Ok(true);
         }
-        let (place, charge) = (&image.to, &image.charge);
+        let (place, context) = (&image.to, &image.context);
         let there = match &referrer.tag {
             Some(tag) => {
-                let named = self.target.sink.published(place, &Reference::Tag(tag.clone()), charge).await?;
+                let named = self.target.sink.published(place, &Reference::Tag(tag.clone()), context).await?;
                 named.is_some_and(|named| named.digest == referrer.manifest.digest)
             }
             None => {
                 let cell = cell(&self.referrers.at_target, (place.clone(), referrer.subject.clone()));
                 let listed = cell.get_or_try_init(|| async {
-                    let listed = self.target.source.referrers(place, &referrer.subject, charge).await?;
+                    let listed = self.target.source.referrers(place, &referrer.subject, context).await?;
                     Ok::<_, crate::Error>(Arc::new(listed.into_iter().map(|listed| listed.digest).collect()))
                 });
                 listed.await?.contains(&referrer.manifest.digest)

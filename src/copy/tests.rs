@@ -33,23 +33,23 @@ impl Counted {
 
 #[async_trait]
 impl Source for Counted {
-    async fn resolve(&self, place: &Repository, reference: &Reference, charge: &RequestContext) -> Result<Option<Descriptor>> {
+    async fn resolve(&self, place: &Repository, reference: &Reference, context: &RequestContext) -> Result<Option<Descriptor>> {
         self.count(format!("resolve {place}{}", reference.suffix()));
-        self.shelf.resolve(place, reference, charge).await
+        self.shelf.resolve(place, reference, context).await
     }
-    async fn tags(&self, place: &Repository, charge: &RequestContext) -> Result<Vec<String>> {
-        self.shelf.tags(place, charge).await
+    async fn tags(&self, place: &Repository, context: &RequestContext) -> Result<Vec<String>> {
+        self.shelf.tags(place, context).await
     }
-    async fn manifest(&self, place: &Repository, digest: &Digest, charge: &RequestContext) -> Result<Option<Manifest>> {
+    async fn manifest(&self, place: &Repository, digest: &Digest, context: &RequestContext) -> Result<Option<Manifest>> {
         self.count(format!("manifest {digest}"));
-        self.shelf.manifest(place, digest, charge).await
+        self.shelf.manifest(place, digest, context).await
     }
-    async fn blob(&self, place: &Repository, blob: &Descriptor, offset: u64, charge: &RequestContext) -> Result<Option<BlobStream>> {
+    async fn blob(&self, place: &Repository, blob: &Descriptor, offset: u64, context: &RequestContext) -> Result<Option<BlobStream>> {
         if self.refused.lock().unwrap().as_ref() == Some(&blob.digest) {
             return Err(Error::new(Side::Upstream, "get blob", Kind::Unavailable, "out of order"));
         }
         self.count(format!("blob {}", blob.digest));
-        self.shelf.blob(place, blob, offset, charge).await
+        self.shelf.blob(place, blob, offset, context).await
     }
 }
 
@@ -81,7 +81,7 @@ impl House {
             resolved: None,
             to: Repository::new(repository),
             publish: Reference::Tag(tag.to_owned()),
-            charge: RequestContext::new(name.as_str()),
+            context: RequestContext::new(name.as_str()),
             immutable: false,
             policy: Arc::default(),
         }
@@ -143,10 +143,10 @@ async fn one_failing_blob_fails_its_image_alone_and_names_nothing() {
     let house = House::new().await;
     let engine = house.engine(false);
     let image = house.image("acme/api", "1.4.0");
-    let root = house.upstream.resolve(&image.from, &image.wanted, &image.charge).await.unwrap().unwrap();
-    let index = house.upstream.manifest(&image.from, &root.digest, &image.charge).await.unwrap().unwrap();
+    let root = house.upstream.resolve(&image.from, &image.wanted, &image.context).await.unwrap().unwrap();
+    let index = house.upstream.manifest(&image.from, &root.digest, &image.context).await.unwrap().unwrap();
     let child = index.links().unwrap().manifests.remove(0);
-    let manifest = house.upstream.manifest(&image.from, &child.digest, &image.charge).await.unwrap().unwrap();
+    let manifest = house.upstream.manifest(&image.from, &child.digest, &image.context).await.unwrap().unwrap();
     *house.upstream.refused.lock().unwrap() = manifest.links().unwrap().blobs.last().map(|blob| blob.digest.clone());
 
     let error = engine.deliver(&image).await.unwrap_err();

@@ -149,24 +149,24 @@ mod tests {
 
     static SHELF: LazyLock<MemoryRegistry> = LazyLock::new(MemoryRegistry::stock);
 
-    fn charge() -> RequestContext {
+    fn context() -> RequestContext {
         RequestContext::new("test")
     }
 
     async fn tagged(repository: &str, tag: &str) -> Descriptor {
-        SHELF.resolve(&Repository::new(repository), &Reference::Tag(tag.to_owned()), &charge()).await.unwrap().unwrap()
+        SHELF.resolve(&Repository::new(repository), &Reference::Tag(tag.to_owned()), &context()).await.unwrap().unwrap()
     }
 
     /// The manifest's links, read as any client reads them: checked against the digest and the media type.
     async fn links(repository: &str, manifest: &Descriptor) -> Links {
-        let found = SHELF.manifest(&Repository::new(repository), &manifest.digest, &charge()).await.unwrap().unwrap();
+        let found = SHELF.manifest(&Repository::new(repository), &manifest.digest, &context()).await.unwrap().unwrap();
         assert_eq!((&found.media_type, found.bytes.len() as u64), (&manifest.media_type, manifest.size));
         assert_ne!(found.kind(), ManifestKind::Opaque);
         found.links().unwrap()
     }
 
     async fn read(repository: &str, blob: &Descriptor) -> Vec<u8> {
-        let stream = SHELF.blob(&Repository::new(repository), blob, 0, &charge()).await.unwrap().unwrap();
+        let stream = SHELF.blob(&Repository::new(repository), blob, 0, &context()).await.unwrap().unwrap();
         let chunks: Vec<_> = Verified::whole(stream, blob, Side::Upstream).unwrap().try_collect().await.unwrap();
         chunks.concat()
     }
@@ -191,7 +191,7 @@ mod tests {
                 for blob in links(&repository, &manifest).await.blobs {
                     let bytes = read(&repository, &blob).await;
                     assert_eq!(
-                        SHELF.blob_size(&Repository::new(&*repository), &blob.digest, &charge()).await.unwrap(),
+                        SHELF.blob_size(&Repository::new(&*repository), &blob.digest, &context()).await.unwrap(),
                         Some(bytes.len() as u64)
                     );
                 }
@@ -252,7 +252,7 @@ mod tests {
     async fn the_same_shelf_comes_out_every_time() {
         let again = MemoryRegistry::stock();
         for (repository, tag) in SHELF.images() {
-            let found = again.resolve(&Repository::new(&*repository), &Reference::Tag(tag.clone()), &charge()).await.unwrap();
+            let found = again.resolve(&Repository::new(&*repository), &Reference::Tag(tag.clone()), &context()).await.unwrap();
             assert_eq!(found, Some(tagged(&repository, &tag).await), "{repository}:{tag}");
         }
         assert_eq!(again.bytes(), SHELF.bytes());
@@ -264,9 +264,9 @@ mod tests {
     async fn a_repository_has_what_was_put_into_it_and_no_more() {
         let nginx = tagged("library/nginx", "1.27").await;
         let elsewhere = Repository::new("library/alpine");
-        assert!(SHELF.manifest(&elsewhere, &nginx.digest, &charge()).await.unwrap().is_none());
+        assert!(SHELF.manifest(&elsewhere, &nginx.digest, &context()).await.unwrap().is_none());
         let layer = Descriptor::new("", layers("library/nginx", "1.27").await["linux/amd64"][1].clone(), 0);
-        assert!(SHELF.blob(&elsewhere, &layer, 0, &charge()).await.unwrap().is_none());
-        assert!(SHELF.tags(&Repository::new("library/none"), &charge()).await.unwrap().is_empty());
+        assert!(SHELF.blob(&elsewhere, &layer, 0, &context()).await.unwrap().is_none());
+        assert!(SHELF.tags(&Repository::new("library/none"), &context()).await.unwrap().is_empty());
     }
 }

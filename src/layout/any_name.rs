@@ -106,8 +106,8 @@ impl Source for AnyName {
         Ok(index.named(&name).filter(|entry| is_from(entry, host)).map(|entry| bare(&entry.descriptor)))
     }
 
-    async fn tags(&self, place: &Repository, charge: &RequestContext) -> Result<Vec<String>> {
-        let mut tags = self.layout.tags(place, charge).await?;
+    async fn tags(&self, place: &Repository, context: &RequestContext) -> Result<Vec<String>> {
+        let mut tags = self.layout.tags(place, context).await?;
         let index = self.layout.index().await?;
         tags.extend(index.entries().filter_map(|entry| Some(tag_in(&source_name(entry)?, place)?.to_owned())));
         if self.unstated.as_ref() == Some(place) {
@@ -145,12 +145,12 @@ impl Source for AnyName {
         Ok(Some(chunks.map_err(failed).boxed()))
     }
 
-    async fn referrers(&self, place: &Repository, subject: &Digest, charge: &RequestContext) -> Result<Vec<Descriptor>> {
-        self.layout.referrers(place, subject, charge).await
+    async fn referrers(&self, place: &Repository, subject: &Digest, context: &RequestContext) -> Result<Vec<Descriptor>> {
+        self.layout.referrers(place, subject, context).await
     }
 
-    async fn repositories(&self, charge: &RequestContext) -> Result<Option<Vec<Repository>>> {
-        let mut all = self.layout.repositories(charge).await?.unwrap_or_default();
+    async fn repositories(&self, context: &RequestContext) -> Result<Option<Vec<Repository>>> {
+        let mut all = self.layout.repositories(context).await?.unwrap_or_default();
         if let Some(unstated) = &self.unstated
             && self.layout.index().await?.entries().any(|entry| entry.name.is_some() && stated_name(entry).is_none())
         {
@@ -162,7 +162,7 @@ impl Source for AnyName {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{OCI_MANIFEST, charge, folder, split};
+    use super::super::testing::{OCI_MANIFEST, context, folder, split};
     use super::*;
     use serde_json::json;
 
@@ -207,7 +207,7 @@ mod tests {
             ("docker.io/library/other:6", None),
         ] {
             let (place, tag) = split(name);
-            assert_eq!(any.resolve(&place, &tag, &charge()).await.unwrap().map(|found| found.size), expected, "{name}");
+            assert_eq!(any.resolve(&place, &tag, &context()).await.unwrap().map(|found| found.size), expected, "{name}");
         }
         for (place, expected) in [
             ("mirror/redis", "7 stable"),
@@ -217,7 +217,7 @@ mod tests {
             ("what/ever", ""),
             ("my/app", "edge"),
         ] {
-            let mut tags = any.tags(&Repository::new(place), &charge()).await.unwrap();
+            let mut tags = any.tags(&Repository::new(place), &context()).await.unwrap();
             tags.sort();
             tags.dedup();
             assert_eq!(tags.join(" "), expected, "{place}");
@@ -250,9 +250,9 @@ mod tests {
             ("docker.io", "3", None),
             ("quay.io", "4", None),
         ] {
-            let found = any.resolve_copied_from(host, &place, tag, &charge()).await.unwrap();
+            let found = any.resolve_copied_from(host, &place, tag, &context()).await.unwrap();
             assert_eq!(found.map(|found| found.size), expected, "{host} {tag}");
         }
-        assert_eq!(any.tags_copied_from("quay.io", &place, &charge()).await.unwrap(), ["1"]);
+        assert_eq!(any.tags_copied_from("quay.io", &place, &context()).await.unwrap(), ["1"]);
     }
 }

@@ -153,7 +153,7 @@ fn remove(files: &Files, name: &Path) -> Result<()> {
 mod tests {
     use std::fs;
 
-    use super::super::testing::{Upstream, blob, charge, fill, folder, image, index, path_of, put};
+    use super::super::testing::{Upstream, blob, context, fill, folder, image, index, path_of, put};
     use super::super::{Layout, verify};
     use super::*;
     use crate::Kind;
@@ -192,7 +192,7 @@ mod tests {
         let layout = Layout::open(dir.path()).await.unwrap();
         gc(dir.path(), false).unwrap();
         let bytes = Bytes::from_static(b"x");
-        layout.write_blob(&Repository::new("a"), &blob(&bytes), &Upstream::new(&bytes), &charge()).await.unwrap();
+        layout.write_blob(&Repository::new("a"), &blob(&bytes), &Upstream::new(&bytes), &context()).await.unwrap();
         assert!(gc(dir.path(), false).is_err());
     }
 

@@ -50,7 +50,7 @@ pub(super) async fn ingest(
     blob: &Descriptor,
     present: &(dyn Fn() -> Result<bool> + Sync),
     open: &dyn OpenBlob,
-    charge: &RequestContext,
+    context: &RequestContext,
 ) -> Result<()> {
     checkable(blob, Side::Upstream)?;
     let fresh = hasher(blob, Side::Upstream)?;
@@ -63,11 +63,11 @@ pub(super) async fn ingest(
     let (partial, hasher) = rehash(partial, fresh.clone()).await?;
     let (name, path) = (partial.name, partial.path);
     let mut file = File::from_std(partial.file);
-    let mut result = fill(&mut file, &path, blob, kept, hasher, open, charge).await;
+    let mut result = fill(&mut file, &path, blob, kept, hasher, open, context).await;
     if kept > 0 && matches!(&result, Err(error) if error.kind() == Kind::Damaged) {
         // What was kept may be what is wrong: a power cut leaves holes. The source is blamed only for a whole reading.
         file.set_len(0).await.map_err(|error| Error::io(OP, &path, &error))?;
-        result = fill(&mut file, &path, blob, 0, fresh, open, charge).await;
+        result = fill(&mut file, &path, blob, 0, fresh, open, context).await;
     }
     if let Err(error) = result {
         // Wrong bytes are not kept, and neither is a file without any.
@@ -145,7 +145,7 @@ async fn fill(
     start: u64,
     hasher: Hasher,
     open: &dyn OpenBlob,
-    charge: &RequestContext,
+    context: &RequestContext,
 ) -> Result<()> {
     if start == blob.size {
         // Nothing is missing, so nothing is asked for.
@@ -161,7 +161,7 @@ async fn fill(
                 // Straight to the file: tokio's File hands up to 2 MiB to its thread as it is, a BufWriter above it halves
                 // the speed (measured, 600 against 300 MB/s).
                 file.write_all(&chunk).await.map_err(io)?;
-                charge.tally.add_written(chunk.len() as u64);
+                context.tally.add_written(chunk.len() as u64);
             }
             Err(error) => {
                 // What is on its way to the file is worth keeping; if it does not arrive, the next attempt starts earlier.
@@ -193,7 +193,7 @@ async fn settle(files: &Files, file: File, (name, path): (PathBuf, PathBuf), dig
 #[cfg(test)]
 mod tests {
     use super::super::Layout;
-    use super::super::testing::{Upstream, blob, charge, folder, path_of, read_blob};
+    use super::super::testing::{Upstream, blob, context, folder, path_of, read_blob};
     use super::*;
     use crate::content::{Repository, Sink as _};
 
@@ -201,8 +201,8 @@ mod tests {
         (0..len).map(|i| u8::try_from(i * 31 % 251).unwrap()).collect()
     }
 
-    async fn write(layout: &Layout, blob: &Descriptor, from: &Upstream, charge: &RequestContext) -> Result<()> {
-        layout.write_blob(&Repository::new("library/alpine"), blob, from, charge).await
+    async fn write(layout: &Layout, blob: &Descriptor, from: &Upstream, context: &RequestContext) -> Result<()> {
+        layout.write_blob(&Repository::new("library/alpine"), blob, from, context).await
     }
 
     fn partials(layout: &Layout) -> Vec<u64> {
@@ -214,10 +214,10 @@ mod tests {
         let dir = folder();
         let bytes = noise(10_500);
         let blob = blob(&bytes);
-        let charge = charge();
+        let context = context();
         let first = Layout::open_or_create(dir.path()).await.unwrap();
         let broken = Upstream { breaks_at: Some(5_000), ..Upstream::new(&bytes) };
-        assert_eq!(write(&first, &blob, &broken, &charge).await.unwrap_err().kind(), Kind::Unavailable);
+        assert_eq!(write(&first, &blob, &broken, &context).await.unwrap_err().kind(), Kind::Unavailable);
         assert!(!path_of(&first, &blob.digest).exists());
         let kept = partials(&first)[0];
         assert!(kept >= 4_000, "all but the chunk held back: {kept}");
@@ -225,14 +225,14 @@ mod tests {
 
         let second = Layout::open_or_create(dir.path()).await.unwrap();
         let whole = Upstream::new(&bytes);
-        write(&second, &blob, &whole, &charge).await.unwrap();
+        write(&second, &blob, &whole, &context).await.unwrap();
         assert_eq!(whole.opened(), [kept]);
-        assert_eq!(charge.tally.bytes_written(), blob.size, "no byte is written twice");
+        assert_eq!(context.tally.bytes_written(), blob.size, "no byte is written twice");
         assert_eq!(read_blob(&second, &blob, 0).await.unwrap(), bytes);
         assert!(partials(&second).is_empty());
         assert!(fs::metadata(path_of(&second, &blob.digest)).unwrap().permissions().readonly());
 
-        write(&second, &blob, &whole, &charge).await.unwrap();
+        write(&second, &blob, &whole, &context).await.unwrap();
         assert_eq!(whole.opened(), [kept], "what is there is not read again");
     }
 
@@ -255,7 +255,7 @@ mod tests {
             let blob = blob(&bytes);
             fs::write(layout.0.files.path(&files::partial(&blob.digest)), left).unwrap();
             let source = Upstream::new(&bytes);
-            write(&layout, &blob, &source, &charge()).await.unwrap();
+            write(&layout, &blob, &source, &context()).await.unwrap();
             assert_eq!(source.opened(), opened, "{} bytes were left", left.len());
             assert_eq!(read_blob(&layout, &blob, 0).await.unwrap(), bytes);
             assert!(partials(&layout).is_empty());
@@ -271,7 +271,7 @@ mod tests {
             let dir = folder();
             let layout = Layout::open_or_create(dir.path()).await.unwrap();
             let blob = blob(&bytes);
-            let error = write(&layout, &blob, &Upstream::new(&Bytes::from(wrong)), &charge()).await.unwrap_err();
+            let error = write(&layout, &blob, &Upstream::new(&Bytes::from(wrong)), &context()).await.unwrap_err();
             assert_eq!((error.kind(), error.side()), (Kind::Damaged, Side::Upstream));
             assert!(!path_of(&layout, &blob.digest).exists());
             assert!(partials(&layout).is_empty());
@@ -284,11 +284,11 @@ mod tests {
         let layout = Layout::open_or_create(dir.path()).await.unwrap();
         let bytes = noise(10);
         let silent = Upstream { breaks_at: Some(0), ..Upstream::new(&bytes) };
-        assert_eq!(write(&layout, &blob(&bytes), &silent, &charge()).await.unwrap_err().kind(), Kind::Unavailable);
+        assert_eq!(write(&layout, &blob(&bytes), &silent, &context()).await.unwrap_err().kind(), Kind::Unavailable);
         assert!(partials(&layout).is_empty());
         let strange = Descriptor::new("x", Digest::parse("blake3:abcd").unwrap(), 10);
         let source = Upstream::new(&bytes);
-        assert_eq!(write(&layout, &strange, &source, &charge()).await.unwrap_err().kind(), Kind::Unsupported);
+        assert_eq!(write(&layout, &strange, &source, &context()).await.unwrap_err().kind(), Kind::Unsupported);
         assert!(source.opened().is_empty());
     }
 
@@ -298,9 +298,9 @@ mod tests {
         let bytes = noise(100_000);
         let blob = blob(&bytes);
         let (one, two) = (Layout::open_or_create(dir.path()).await.unwrap(), Layout::open_or_create(dir.path()).await.unwrap());
-        let (source, charge) = (Upstream::new(&bytes), charge());
+        let (source, context) = (Upstream::new(&bytes), context());
         let results =
-            tokio::join!(write(&one, &blob, &source, &charge), write(&two, &blob, &source, &charge), write(&one, &blob, &source, &charge),);
+            tokio::join!(write(&one, &blob, &source, &context), write(&two, &blob, &source, &context), write(&one, &blob, &source, &context),);
         assert!(results.0.is_ok() && results.1.is_ok() && results.2.is_ok(), "{results:?}");
         assert_eq!(source.opened(), [0]);
         assert_eq!(read_blob(&two, &blob, 0).await.unwrap(), bytes);
@@ -319,8 +319,8 @@ mod tests {
             let mut other = fs::File::create(&path).unwrap();
             other.lock().unwrap();
             std::io::Write::write_all(&mut other, &bytes[..30_000]).unwrap();
-            let (source, charge) = (Upstream::new(&bytes), charge());
-            let mut writing = Box::pin(write(&layout, &blob, &source, &charge));
+            let (source, context) = (Upstream::new(&bytes), context());
+            let mut writing = Box::pin(write(&layout, &blob, &source, &context));
             assert!(tokio::time::timeout(std::time::Duration::from_secs(10), &mut writing).await.is_err());
             assert!(source.opened().is_empty(), "nothing is read while another reads it");
             match end {

@@ -182,7 +182,7 @@ pub(super) fn entry(name: &str, of: &Descriptor, source: Option<&str>, subject: 
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Image, OCI_INDEX, OCI_MANIFEST, blob, charge, fill, folder, image, index, names, put};
+    use super::super::testing::{Image, OCI_INDEX, OCI_MANIFEST, blob, context, fill, folder, image, index, names, put};
     use super::super::{gc, verify};
     use super::*;
     use crate::content::{Sink as _, Source as _};
@@ -205,11 +205,11 @@ mod tests {
             fill(layout, referrer).await;
         }
         let manifests: Vec<Manifest> = referrers.iter().map(|referrer| referrer.manifest.clone()).collect();
-        layout.attach(&Repository::new(place), &subject.digest, &manifests, &charge()).await.unwrap();
+        layout.attach(&Repository::new(place), &subject.digest, &manifests, &context()).await.unwrap();
     }
 
     async fn listed(layout: &Layout, subject: &Manifest) -> Vec<Digest> {
-        let found = layout.referrers(&Repository::new("any"), &subject.digest, &charge()).await.unwrap();
+        let found = layout.referrers(&Repository::new("any"), &subject.digest, &context()).await.unwrap();
         found.into_iter().map(|referrer| referrer.digest).collect()
     }
 
@@ -235,13 +235,13 @@ mod tests {
         assert_eq!((first.digest.clone(), first.artifact_type.as_deref()), (one.manifest.digest.clone(), Some("x/sig")));
         assert_eq!((first.annotations["k"].as_str(), first.annotations[SUBJECT].as_str()), ("one", signed.manifest.digest.as_str()));
 
-        let referrers = layout.referrers(&Repository::new("a"), &signed.manifest.digest, &charge()).await.unwrap();
+        let referrers = layout.referrers(&Repository::new("a"), &signed.manifest.digest, &context()).await.unwrap();
         let mut expected = vec![one.manifest.as_referrer(), two.manifest.as_referrer()];
         expected.sort_by(|a, b| a.digest.cmp(&b.digest));
         assert_eq!(referrers, expected);
-        let found = layout.resolve(&Repository::new("a"), &Reference::Tag(tag), &charge()).await.unwrap().unwrap();
+        let found = layout.resolve(&Repository::new("a"), &Reference::Tag(tag), &context()).await.unwrap().unwrap();
         assert_eq!(found.media_type, OCI_INDEX);
-        let fallback = layout.manifest(&Repository::new("a"), &found.digest, &charge()).await.unwrap().unwrap();
+        let fallback = layout.manifest(&Repository::new("a"), &found.digest, &context()).await.unwrap().unwrap();
         assert_eq!(fallback.links().unwrap().manifests, expected);
         assert!(verify(dir.path(), &|_| {}).unwrap().ok());
         // Once more is nothing new.
@@ -292,7 +292,7 @@ mod tests {
         let signed = image(&["layer"]);
         let lacking = about(&signed.manifest, "x/sig", "one");
         let attached =
-            layout.attach(&Repository::new("a"), &signed.manifest.digest, std::slice::from_ref(&lacking.manifest), &charge()).await;
+            layout.attach(&Repository::new("a"), &signed.manifest.digest, std::slice::from_ref(&lacking.manifest), &context()).await;
         assert_eq!(attached.unwrap_err().kind(), Kind::ContentMissing);
         assert!(names(&layout).await.is_empty());
     }
@@ -324,7 +324,7 @@ mod tests {
                 source: "docker.io/library/a:sig".into(),
                 sparse: vec![],
             };
-            layout.attach_tagged(&publication, &subject.digest, &charge()).await.unwrap();
+            layout.attach_tagged(&publication, &subject.digest, &context()).await.unwrap();
         }
         put(&layout, "a:moving", &kept).await;
         assert_eq!(listed(&layout, &gone.manifest).await, sorted(&[&of_gone]));
@@ -358,7 +358,7 @@ mod tests {
         let orphan = about(&image(&["elsewhere"]).manifest, "x/sig", "orphan");
         for referrer in [&unnamed, &orphan] {
             fill(&layout, referrer).await;
-            layout.put_manifest(&Repository::new("a"), &referrer.manifest, &charge()).await.unwrap();
+            layout.put_manifest(&Repository::new("a"), &referrer.manifest, &context()).await.unwrap();
         }
         put(&layout, "a:named", &named).await;
         let path = dir.path().join("index.json");

@@ -59,12 +59,12 @@ impl Sink for Layout {
         true
     }
 
-    async fn write_blob(&self, _place: &Repository, blob: &Descriptor, open: &dyn OpenBlob, charge: &RequestContext) -> Result<()> {
+    async fn write_blob(&self, _place: &Repository, blob: &Descriptor, open: &dyn OpenBlob, context: &RequestContext) -> Result<()> {
         self.writer().await?;
-        ingest(&self.0.files, blob, &|| self.has(blob), open, charge).await
+        ingest(&self.0.files, blob, &|| self.has(blob), open, context).await
     }
 
-    async fn put_manifest(&self, _place: &Repository, manifest: &Manifest, charge: &RequestContext) -> Result<()> {
+    async fn put_manifest(&self, _place: &Repository, manifest: &Manifest, context: &RequestContext) -> Result<()> {
         self.writer().await?;
         if manifest.digest.hasher().is_some() && !manifest.digest.matches(&manifest.bytes) {
             return Err(damaged("put manifest", format!("the bytes are not those of {}", manifest.digest)));
@@ -79,7 +79,7 @@ impl Sink for Layout {
             let bytes = self.0.files.read("put manifest", &name, manifest.bytes.len() as u64)?;
             Ok(bytes.is_some_and(|bytes| bytes == manifest.bytes))
         };
-        ingest(&self.0.files, &manifest.descriptor(), &present, &BytesSource(manifest.bytes.clone()), charge).await
+        ingest(&self.0.files, &manifest.descriptor(), &present, &BytesSource(manifest.bytes.clone()), context).await
     }
 
     fn accept_without(&self, root: &Digest, absent: &[Digest]) {
@@ -87,9 +87,9 @@ impl Sink for Layout {
         self.0.absent.lock().unwrap_or_else(PoisonError::into_inner).insert(root.clone(), digests.join(","));
     }
 
-    async fn publish(&self, publication: &Publication, charge: &RequestContext) -> Result<()> {
+    async fn publish(&self, publication: &Publication, context: &RequestContext) -> Result<()> {
         let Publication { place, reference, manifest, source, sparse } = publication;
-        self.put_manifest(place, manifest, charge).await?;
+        self.put_manifest(place, manifest, context).await?;
         let mut root = manifest.descriptor();
         if !sparse.is_empty() {
             root.annotations.insert(SPARSE.to_owned(), PlatformFilter::joined(sparse));
@@ -105,15 +105,15 @@ impl Sink for Layout {
         self.0.index.publish(name, &root, source).await
     }
 
-    async fn attach(&self, place: &Repository, subject: &Digest, referrers: &[Manifest], charge: &RequestContext) -> Result<()> {
+    async fn attach(&self, place: &Repository, subject: &Digest, referrers: &[Manifest], context: &RequestContext) -> Result<()> {
         for referrer in referrers {
-            self.put_manifest(place, referrer, charge).await?;
+            self.put_manifest(place, referrer, context).await?;
         }
         self.list_as_referrers(place, subject, referrers).await
     }
 
-    async fn attach_tagged(&self, publication: &Publication, subject: &Digest, charge: &RequestContext) -> Result<()> {
-        self.put_manifest(&publication.place, &publication.manifest, charge).await?;
+    async fn attach_tagged(&self, publication: &Publication, subject: &Digest, context: &RequestContext) -> Result<()> {
+        self.put_manifest(&publication.place, &publication.manifest, context).await?;
         self.tag_as_referrer(publication, subject).await
     }
 }
@@ -128,14 +128,14 @@ pub(super) fn bare(descriptor: &Descriptor) -> Descriptor {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Image, OCI_MANIFEST, blob, charge, fill, folder, image, index, name, names, path_of, put, split};
+    use super::super::testing::{Image, OCI_MANIFEST, blob, context, fill, folder, image, index, name, names, path_of, put, split};
     use super::*;
     use bytes::Bytes;
     use std::fs;
 
     async fn published(layout: &Layout, name: &str) -> bool {
         let (place, reference) = split(name);
-        layout.published(&place, &reference, &charge()).await.unwrap().is_some()
+        layout.published(&place, &reference, &context()).await.unwrap().is_some()
     }
 
     fn overwrite(path: &std::path::Path, bytes: &[u8]) {
@@ -159,15 +159,15 @@ mod tests {
             fs::remove_file(&path).unwrap();
             assert!(!published(&layout, "a:1").await, "without {lost:?}");
             let held = if lost.digest == image.manifest.digest { Presence::Absent } else { Presence::Incomplete };
-            assert_eq!(layout.holds_manifest(&place, &image.manifest.descriptor(), &charge()).await.unwrap(), held);
-            assert_eq!(layout.holds_blob(&place, &lost, &charge()).await.unwrap(), Presence::Absent);
+            assert_eq!(layout.holds_manifest(&place, &image.manifest.descriptor(), &context()).await.unwrap(), held);
+            assert_eq!(layout.holds_blob(&place, &lost, &context()).await.unwrap(), Presence::Absent);
             fs::write(&path, &bytes[1..]).unwrap();
             assert!(!published(&layout, "a:1").await, "with a shorter {lost:?}");
             overwrite(&path, &bytes);
         }
         assert!(published(&layout, "a:1").await);
         assert!(!published(&layout, "b:1").await && !published(&layout, &format!("a@{}", image.manifest.digest)).await);
-        assert!(layout.link(&place, &Repository::new("b"), &blob(&image.blobs[0]), &charge()).await.unwrap());
+        assert!(layout.link(&place, &Repository::new("b"), &blob(&image.blobs[0]), &context()).await.unwrap());
     }
 
     #[tokio::test]
@@ -180,7 +180,7 @@ mod tests {
         let path = path_of(&layout, &child.digest);
         overwrite(&path, &vec![b' '; child.bytes.len()]);
         assert!(!published(&layout, "a:1").await);
-        layout.put_manifest(&Repository::new("a"), child, &charge()).await.unwrap();
+        layout.put_manifest(&Repository::new("a"), child, &context()).await.unwrap();
         assert!(published(&layout, "a:1").await);
     }
 
@@ -209,21 +209,21 @@ mod tests {
             Publication { place, reference, manifest: image.manifest.clone(), source: "x".into(), sparse: PlatformFilter::split(sparse) }
         };
         for refused in [publication(""), publication("linux/arm64")] {
-            assert_eq!(layout.publish(&refused, &charge()).await.unwrap_err().kind(), Kind::ContentMissing);
+            assert_eq!(layout.publish(&refused, &context()).await.unwrap_err().kind(), Kind::ContentMissing);
         }
-        layout.publish(&publication("linux/amd64,linux/riscv64"), &charge()).await.unwrap();
+        layout.publish(&publication("linux/amd64,linux/riscv64"), &context()).await.unwrap();
         let entries = fs::read_to_string(dir.path().join("index.json")).unwrap();
         assert!(entries.contains("\"dev.larder.platforms\":\"linux/amd64,linux/riscv64\""), "{entries}");
         let (place, reference) = split("a:1");
-        let found = layout.published(&place, &reference, &charge()).await.unwrap().unwrap();
+        let found = layout.published(&place, &reference, &context()).await.unwrap().unwrap();
         assert_eq!(found.annotations[SPARSE], "linux/amd64,linux/riscv64");
-        assert_eq!(layout.holds_manifest(&place, &image.manifest.descriptor(), &charge()).await.unwrap(), Presence::Incomplete);
+        assert_eq!(layout.holds_manifest(&place, &image.manifest.descriptor(), &context()).await.unwrap(), Presence::Incomplete);
         let report = super::super::verify(dir.path(), &|_| {}).unwrap();
         assert!(report.ok() && report.unreferenced.is_empty(), "{report:?}");
 
         // What is there of a platform that was left out is nobody's; what is missing of one that was not is damage.
         fill(&layout, &lost).await;
-        layout.put_manifest(&place, &lost.manifest, &charge()).await.unwrap();
+        layout.put_manifest(&place, &lost.manifest, &context()).await.unwrap();
         drop(layout);
         assert!(super::super::gc(dir.path(), true).unwrap().removed.contains(&lost.manifest.digest));
         let layout = Layout::open_or_create(dir.path()).await.unwrap();
@@ -241,9 +241,9 @@ mod tests {
         let (place, reference) = split("a:sparse");
         let sparse = PlatformFilter::split("linux/amd64");
         let publication = Publication { place: place.clone(), reference, manifest: image.manifest.clone(), source: "x".into(), sparse };
-        layout.publish(&publication, &charge()).await.unwrap();
+        layout.publish(&publication, &context()).await.unwrap();
         fill(&layout, &other).await;
-        layout.put_manifest(&place, &other.manifest, &charge()).await.unwrap();
+        layout.put_manifest(&place, &other.manifest, &context()).await.unwrap();
         name(&layout, "b:whole", &image).await.unwrap();
         drop(layout);
         assert_eq!(super::super::gc(dir.path(), false).unwrap().removed, []);

@@ -120,7 +120,7 @@ pub(super) fn media_type(index: &LayoutIndex, digest: &Digest) -> String {
 mod tests {
     use std::fs;
 
-    use super::super::testing::{OCI_MANIFEST, blob, charge, folder, image, index, put, read_blob, split};
+    use super::super::testing::{OCI_MANIFEST, blob, context, folder, image, index, put, read_blob, split};
     use super::*;
     use serde_json::json;
 
@@ -132,19 +132,19 @@ mod tests {
         put(&layout, "localhost:5000/x:1", &nested).await;
         let reader = Layout::open(dir.path()).await.unwrap();
         let (place, tag) = split("localhost:5000/x:1");
-        let found = reader.resolve(&place, &tag, &charge()).await.unwrap().unwrap();
+        let found = reader.resolve(&place, &tag, &context()).await.unwrap().unwrap();
         assert_eq!(found, nested.manifest.descriptor());
         for manifest in nested.children.iter().chain([&nested.manifest]) {
-            let read = reader.manifest(&place, &manifest.digest, &charge()).await.unwrap().unwrap();
+            let read = reader.manifest(&place, &manifest.digest, &context()).await.unwrap().unwrap();
             assert_eq!((read.bytes, read.media_type), (manifest.bytes.clone(), manifest.media_type.clone()));
-            let by_digest = reader.resolve(&place, &Reference::Digest(manifest.digest.clone()), &charge()).await.unwrap().unwrap();
+            let by_digest = reader.resolve(&place, &Reference::Digest(manifest.digest.clone()), &context()).await.unwrap().unwrap();
             assert_eq!((by_digest.digest, by_digest.size), (manifest.digest.clone(), manifest.bytes.len() as u64));
         }
         for bytes in &nested.blobs {
             assert_eq!(read_blob(&reader, &blob(bytes), 0).await.unwrap(), *bytes);
             assert_eq!(read_blob(&reader, &blob(bytes), 3).await.unwrap(), bytes[3..]);
         }
-        assert_eq!(reader.tags(&place, &charge()).await.unwrap(), ["1"]);
+        assert_eq!(reader.tags(&place, &context()).await.unwrap(), ["1"]);
     }
 
     #[tokio::test]
@@ -155,9 +155,9 @@ mod tests {
         put(&layout, "a:1", &image).await;
         let absent = Digest::sha256(b"absent");
         let place = Repository::new("a");
-        assert!(layout.manifest(&place, &absent, &charge()).await.unwrap().is_none());
-        assert!(layout.resolve(&place, &Reference::Digest(absent.clone()), &charge()).await.unwrap().is_none());
-        assert!(layout.resolve(&place, &Reference::Tag("2".to_owned()), &charge()).await.unwrap().is_none());
+        assert!(layout.manifest(&place, &absent, &context()).await.unwrap().is_none());
+        assert!(layout.resolve(&place, &Reference::Digest(absent.clone()), &context()).await.unwrap().is_none());
+        assert!(layout.resolve(&place, &Reference::Tag("2".to_owned()), &context()).await.unwrap().is_none());
         assert!(read_blob(&layout, &Descriptor::new("", absent, 5), 0).await.is_none());
         let mut other = blob(&image.blobs[0]);
         other.size += 1;
@@ -173,7 +173,7 @@ mod tests {
         let path = super::super::testing::path_of(&layout, &image.manifest.digest);
         fs::remove_file(&path).unwrap();
         fs::write(&path, "{}").unwrap();
-        let error = layout.manifest(&Repository::new("a"), &image.manifest.digest, &charge()).await.unwrap_err();
+        let error = layout.manifest(&Repository::new("a"), &image.manifest.digest, &context()).await.unwrap_err();
         assert_eq!(error.kind(), crate::Kind::Damaged);
     }
 
@@ -212,11 +212,11 @@ mod tests {
             ("any/thing:latest", None),
         ] {
             let (place, tag) = split(name);
-            assert_eq!(layout.resolve(&place, &tag, &charge()).await.unwrap().map(|found| found.size), expected, "{name}");
+            assert_eq!(layout.resolve(&place, &tag, &context()).await.unwrap().map(|found| found.size), expected, "{name}");
         }
-        assert_eq!(layout.tags(&Repository::new("library/redis"), &charge()).await.unwrap(), ["7", "6"]);
-        assert_eq!(layout.tags(&Repository::new("docker.io/library/redis"), &charge()).await.unwrap(), ["7"]);
-        let repositories = layout.repositories(&charge()).await.unwrap().unwrap();
+        assert_eq!(layout.tags(&Repository::new("library/redis"), &context()).await.unwrap(), ["7", "6"]);
+        assert_eq!(layout.tags(&Repository::new("docker.io/library/redis"), &context()).await.unwrap(), ["7"]);
+        let repositories = layout.repositories(&context()).await.unwrap().unwrap();
         let repositories: Vec<&str> = repositories.iter().map(Repository::as_str).collect();
         let expected = ["by/digest", "docker.io/library/redis", "library/redis", "library/redis/x", "localhost:5000/y", "quay.io/a/b"];
         assert_eq!(repositories, expected);

@@ -18,7 +18,7 @@ pub(super) fn folder() -> tempfile::TempDir {
     tempfile::tempdir().unwrap()
 }
 
-pub(super) fn charge() -> RequestContext {
+pub(super) fn context() -> RequestContext {
     RequestContext::new("docker.io/library/test:1")
 }
 
@@ -105,17 +105,17 @@ pub(super) fn split(name: &str) -> (Repository, Reference) {
 pub(super) async fn fill(layout: &Layout, image: &Image) {
     let place = Repository::new("any");
     for bytes in &image.blobs {
-        layout.write_blob(&place, &blob(bytes), &Upstream::new(bytes), &charge()).await.unwrap();
+        layout.write_blob(&place, &blob(bytes), &Upstream::new(bytes), &context()).await.unwrap();
     }
     for child in &image.children {
-        layout.put_manifest(&place, child, &charge()).await.unwrap();
+        layout.put_manifest(&place, child, &context()).await.unwrap();
     }
 }
 
 pub(super) async fn name(layout: &Layout, name: &str, image: &Image) -> Result<()> {
     let (place, reference) = split(name);
     let source = format!("docker.io/{place}{}", reference.suffix()).into();
-    layout.publish(&Publication { place, reference, manifest: image.manifest.clone(), source, sparse: vec![] }, &charge()).await
+    layout.publish(&Publication { place, reference, manifest: image.manifest.clone(), source, sparse: vec![] }, &context()).await
 }
 
 pub(super) async fn put(layout: &Layout, as_name: &str, image: &Image) {
@@ -128,7 +128,7 @@ pub(super) async fn names(layout: &Layout) -> Vec<String> {
 }
 
 pub(super) async fn read_blob(layout: &Layout, blob: &Descriptor, offset: u64) -> Option<Vec<u8>> {
-    let stream = layout.blob(&Repository::new("any"), blob, offset, &charge()).await.unwrap()?;
+    let stream = layout.blob(&Repository::new("any"), blob, offset, &context()).await.unwrap()?;
     Some(stream.try_collect::<Vec<Bytes>>().await.unwrap().concat())
 }
 

@@ -276,7 +276,7 @@ mod tests {
     use std::fs;
 
     use super::super::Layout;
-    use super::super::testing::{Upstream, blob, charge, fill, folder, image, index, path_of, put};
+    use super::super::testing::{Upstream, blob, context, fill, folder, image, index, path_of, put};
     use super::*;
     use crate::content::{Repository, Sink as _};
     use std::sync::atomic::{AtomicU64, Ordering};
@@ -294,7 +294,7 @@ mod tests {
         put(&layout, "a:1", &both).await;
         put(&layout, "a:2", &image(&["amd64", "shared"])).await;
         let large = Bytes::from(vec![7; 3 * READ + 5]);
-        layout.write_blob(&Repository::new("a"), &blob(&large), &Upstream::new(&large), &charge()).await.unwrap();
+        layout.write_blob(&Repository::new("a"), &blob(&large), &Upstream::new(&large), &context()).await.unwrap();
         let hashed = AtomicU64::new(0);
         let report = verify(dir.path(), &|n| _ = hashed.fetch_add(n, Ordering::Relaxed)).unwrap();
         assert!(report.ok(), "{report:?}");
@@ -371,7 +371,7 @@ mod tests {
             assert!(report.damaged[0].why.starts_with(expected), "{}", report.damaged[0].why);
             let layout = Layout::open(dir.path()).await.unwrap();
             let named = crate::name::Reference::Tag("v1".to_owned());
-            assert!(layout.published(&Repository::new("app"), &named, &charge()).await.unwrap().is_none());
+            assert!(layout.published(&Repository::new("app"), &named, &context()).await.unwrap().is_none());
             // A file without a name may be anything that its type does not call a manifest.
             entry(None);
             assert_eq!(verify(dir.path(), &|_| {}).unwrap().ok(), media_type != super::super::testing::OCI_MANIFEST);

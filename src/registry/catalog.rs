@@ -25,7 +25,7 @@ impl RegistryStore {
     ///
     /// No scope is asked for: a registry whose tokens need one (`registry:catalog:*`) says so in its challenge, and it is taken
     /// from there.
-    pub(super) async fn catalog(&self, charge: &RequestContext) -> Result<Option<Vec<Repository>>> {
+    pub(super) async fn catalog(&self, context: &RequestContext) -> Result<Option<Vec<Repository>>> {
         let listing = Listing {
             operation: "list repositories",
             things: "repositories",
@@ -34,7 +34,7 @@ impl RegistryStore {
             page: PAGE,
             place: None,
             scopes: Scopes::none(),
-            charge,
+            context,
         };
         let repositories =
             |page: CatalogPage| page.repositories.unwrap_or_default().into_iter().filter(|path| check_path(path).is_ok()).collect();

@@ -14,10 +14,10 @@ const ATTEMPTS: u32 = 2;
 
 impl RegistryStore {
     /// Asks for the root of the API. `anonymous`: any answer will do, since a registry may well want a login there.
-    pub(crate) async fn knock(&self, anonymous: bool, charge: &RequestContext) -> Result<()> {
+    pub(crate) async fn knock(&self, anonymous: bool, context: &RequestContext) -> Result<()> {
         let (root, scopes) = (Repository::new(""), Scopes::none());
         let url = self.transport.host.url("");
-        let mut call = RegistryRequest::new((RequestKind::Token, "ask for the API", Method::GET), url, &root, &scopes, charge);
+        let mut call = RegistryRequest::new((RequestKind::Token, "ask for the API", Method::GET), url, &root, &scopes, context);
         call.place = None;
         if anonymous {
             call.credentials = RequestIdentity::Given(None);

@@ -51,20 +51,20 @@ impl RegistryStore {
         reference: &Reference,
         operation: &'static str,
         scopes: &Scopes,
-        charge: &RequestContext,
+        context: &RequestContext,
     ) -> Result<Option<Descriptor>> {
         if self.transport.host.refuses_heads() {
-            return self.read_to_resolve(place, reference, scopes, charge).await;
+            return self.read_to_resolve(place, reference, scopes, context).await;
         }
         let url = self.manifest_url(place, reference.as_str());
-        let mut call = RegistryRequest::new((RequestKind::ManifestHead, operation, Method::HEAD), url, place, scopes, charge);
+        let mut call = RegistryRequest::new((RequestKind::ManifestHead, operation, Method::HEAD), url, place, scopes, context);
         call.headers = accept();
         let answer = match self.transport.send(&call, &mut self.transport.host.patience()).await {
             Ok(answer) => answer,
             Err(error) if error.kind() == Kind::NotFound => return Ok(None),
             Err(error) if is_head_refused(&error) => {
                 // Should it be refused too, its answer has a body that says why.
-                let found = self.read_to_resolve(place, reference, scopes, charge).await?;
+                let found = self.read_to_resolve(place, reference, scopes, context).await?;
                 if found.is_some() {
                     self.transport.host.refused_head();
                 }
@@ -84,7 +84,7 @@ impl RegistryStore {
             (Reference::Tag(_), Some(said)) if said.hasher().is_some() => said,
             (Reference::Tag(_), _) => {
                 drop(answer);
-                return self.read_to_resolve(place, reference, scopes, charge).await;
+                return self.read_to_resolve(place, reference, scopes, context).await;
             }
         };
         Ok(Some(Descriptor::new(media_type(&answer), digest, answer.content_length().unwrap_or(0))))
@@ -92,10 +92,10 @@ impl RegistryStore {
 
     /// As [`RegistryStore::head_manifest`], for a tag that may not be there: by HEAD alone, unless that says that it is there and not
     /// what it is.
-    pub(super) async fn look_for_tag(&self, place: &Repository, tag: &str, charge: &RequestContext) -> Result<Option<Descriptor>> {
+    pub(super) async fn look_for_tag(&self, place: &Repository, tag: &str, context: &RequestContext) -> Result<Option<Descriptor>> {
         let (reference, scopes) = (Reference::Tag(tag.to_owned()), Scopes::pull(place.as_str()));
         let url = self.manifest_url(place, tag);
-        let mut call = RegistryRequest::new((RequestKind::ManifestHead, "resolve tag", Method::HEAD), url, place, &scopes, charge);
+        let mut call = RegistryRequest::new((RequestKind::ManifestHead, "resolve tag", Method::HEAD), url, place, &scopes, context);
         call.headers = accept();
         let answer = match self.transport.send(&call, &mut self.transport.host.patience()).await {
             Ok(answer) => answer,
@@ -108,7 +108,7 @@ impl RegistryStore {
             }
             _ => {
                 drop(answer);
-                self.read_to_resolve(place, &reference, &scopes, charge).await
+                self.read_to_resolve(place, &reference, &scopes, context).await
             }
         }
     }
@@ -118,19 +118,19 @@ impl RegistryStore {
         place: &Repository,
         reference: &Reference,
         scopes: &Scopes,
-        charge: &RequestContext,
+        context: &RequestContext,
     ) -> Result<Option<Descriptor>> {
-        let Some(manifest) = self.fetch_manifest(place, reference, scopes, charge).await? else { return Ok(None) };
+        let Some(manifest) = self.fetch_manifest(place, reference, scopes, context).await? else { return Ok(None) };
         self.read.lock().unwrap_or_else(PoisonError::into_inner).add(place, &manifest);
         Ok(Some(manifest.descriptor()))
     }
 
     /// The manifest `digest`, verified.
-    pub(super) async fn get_manifest(&self, place: &Repository, digest: &Digest, charge: &RequestContext) -> Result<Option<Manifest>> {
+    pub(super) async fn get_manifest(&self, place: &Repository, digest: &Digest, context: &RequestContext) -> Result<Option<Manifest>> {
         let kept = self.read.lock().unwrap_or_else(PoisonError::into_inner).get(place, digest);
         match kept {
             Some(manifest) => Ok(Some(manifest)),
-            None => self.fetch_manifest(place, &Reference::Digest(digest.clone()), &Scopes::pull(place.as_str()), charge).await,
+            None => self.fetch_manifest(place, &Reference::Digest(digest.clone()), &Scopes::pull(place.as_str()), context).await,
         }
     }
 
@@ -140,10 +140,10 @@ impl RegistryStore {
         place: &Repository,
         reference: &Reference,
         scopes: &Scopes,
-        charge: &RequestContext,
+        context: &RequestContext,
     ) -> Result<Option<Manifest>> {
         let url = self.manifest_url(place, reference.as_str());
-        let mut call = RegistryRequest::new((RequestKind::ManifestGet, "get manifest", Method::GET), url, place, scopes, charge);
+        let mut call = RegistryRequest::new((RequestKind::ManifestGet, "get manifest", Method::GET), url, place, scopes, context);
         call.headers = accept();
         let mut damaged = 0;
         loop {
@@ -155,8 +155,8 @@ impl RegistryStore {
             let side = self.transport.side;
             // Noted by the host, which is a cache then.
             let _ = self.is_passed_on(&answer);
-            if self.transport.reads_upstream(charge) {
-                charge.tally.add_read(body.len() as u64);
+            if self.transport.reads_upstream(context) {
+                context.tally.add_read(body.len() as u64);
             }
             let topic = self.transport.topic(&call);
             let said = said_digest(&answer, &topic)?;
@@ -193,9 +193,9 @@ impl RegistryStore {
         place: &Repository,
         reference: &Reference,
         manifest: &Manifest,
-        charge: &RequestContext,
+        context: &RequestContext,
     ) -> Result<()> {
-        self.put_manifest_if(place, reference, manifest, HeaderMap::new(), charge).await.map(drop)
+        self.put_manifest_if(place, reference, manifest, HeaderMap::new(), context).await.map(drop)
     }
 
     /// As [`RegistryStore::store_manifest`], under the conditions that `headers` say.
@@ -205,11 +205,11 @@ impl RegistryStore {
         reference: &Reference,
         manifest: &Manifest,
         headers: HeaderMap,
-        charge: &RequestContext,
+        context: &RequestContext,
     ) -> Result<Stored> {
         let url = self.manifest_url(place, reference.as_str());
         let scopes = Scopes::push(place.as_str());
-        let mut call = RegistryRequest::new((RequestKind::ManifestPut, "put manifest", Method::PUT), url, place, &scopes, charge);
+        let mut call = RegistryRequest::new((RequestKind::ManifestPut, "put manifest", Method::PUT), url, place, &scopes, context);
         let topic = self.transport.topic(&call);
         let content_type = HeaderValue::from_str(&manifest.media_type)
             .map_err(|_| topic.error(Kind::Unsupported, format!("`{}` cannot be said in a header", manifest.media_type)))?;
@@ -227,7 +227,7 @@ impl RegistryStore {
                 return Err(oci_only(error, &manifest.media_type));
             }
         };
-        charge.tally.add_written(manifest.bytes.len() as u64);
+        context.tally.add_written(manifest.bytes.len() as u64);
         let topic = self.transport.topic(&call);
         let said = said_digest(&answer, &topic)?;
         if let Some(stored) = &said
@@ -255,13 +255,13 @@ impl RegistryStore {
         place: &Repository,
         reference: &Reference,
         digest: &Digest,
-        charge: &RequestContext,
+        context: &RequestContext,
     ) -> Result<()> {
         let scopes = Scopes::push(place.as_str());
         let mut waits = NAME_WAITS.into_iter();
         loop {
             let url = self.manifest_url(place, reference.as_str());
-            let mut call = RegistryRequest::new((RequestKind::ManifestHead, "check tag", Method::HEAD), url, place, &scopes, charge);
+            let mut call = RegistryRequest::new((RequestKind::ManifestHead, "check tag", Method::HEAD), url, place, &scopes, context);
             call.headers = accept();
             let found = match self.transport.send(&call, &mut self.transport.host.patience()).await {
                 Ok(answer) => said_digest(&answer, &self.transport.topic(&call))?,

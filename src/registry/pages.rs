@@ -42,7 +42,7 @@ pub(super) struct Listing<'a> {
     /// The rights it needs.
     pub(super) scopes: Scopes,
     /// On whose behalf it is asked for.
-    pub(super) charge: &'a RequestContext,
+    pub(super) context: &'a RequestContext,
 }
 
 impl RegistryStore {
@@ -75,9 +75,9 @@ impl RegistryStore {
     }
 
     async fn page<P: DeserializeOwned>(&self, listing: &Listing<'_>, url: Url) -> Result<(P, Option<Url>)> {
-        let Listing { operation, things, called, place, scopes, charge, .. } = listing;
+        let Listing { operation, things, called, place, scopes, context, .. } = listing;
         let none = Repository::new("");
-        let call = RegistryRequest::new((RequestKind::Tags, operation, Method::GET), url, place.unwrap_or(&none), scopes, charge);
+        let call = RegistryRequest::new((RequestKind::Tags, operation, Method::GET), url, place.unwrap_or(&none), scopes, context);
         let call = RegistryRequest { place: *place, ..call };
         let (answer, body) = self.transport.fetch(&call, MAX_PAGE, &mut self.transport.host.patience()).await?;
         let topic = self.transport.topic(&call);
@@ -104,7 +104,7 @@ impl RegistryStore {
     }
 
     fn endless(&self, listing: &Listing<'_>, what: &str) -> Error {
-        let topic = self.transport.topic_of(listing.operation, listing.place, listing.charge);
+        let topic = self.transport.topic_of(listing.operation, listing.place, listing.context);
         topic.error(Kind::Untrusted, format!("the registry lists {what}"))
     }
 }

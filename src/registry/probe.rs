@@ -103,19 +103,19 @@ impl RegistryStore {
 
     /// Opens an upload in `place`, and gives it back. What makes repositories by itself is asked once for each of its projects, what does not, or
     /// is not known, for each repository.
-    pub(super) async fn try_upload(&self, place: &Repository, charge: &RequestContext) -> Result<()> {
-        self.ask_once(&self.unit(place), place, charge).await?;
+    pub(super) async fn try_upload(&self, place: &Repository, context: &RequestContext) -> Result<()> {
+        self.ask_once(&self.unit(place), place, context).await?;
         self.give_back(place).await;
         Ok(())
     }
 
     /// As [`RegistryStore::try_upload`]; the upload that was opened is used by the first blob.
-    pub(super) async fn open_early(&self, place: &Repository, charge: &RequestContext) -> Result<()> {
-        self.ask_once(&self.unit(place), place, charge).await
+    pub(super) async fn open_early(&self, place: &Repository, context: &RequestContext) -> Result<()> {
+        self.ask_once(&self.unit(place), place, context).await
     }
 
     /// As [`RegistryStore::open_early`], unless the registry has taken a push in this run.
-    pub(super) async fn open_first(&self, place: &Repository, charge: &RequestContext) -> Result<()> {
+    pub(super) async fn open_first(&self, place: &Repository, context: &RequestContext) -> Result<()> {
         self.admissions.check(&self.unit(place))?;
         if self.admissions.open.get().is_some() {
             return Ok(());
@@ -124,10 +124,10 @@ impl RegistryStore {
         if self.admissions.open.get().is_some() {
             return Ok(());
         }
-        self.open_early(place, charge).await
+        self.open_early(place, context).await
     }
 
-    async fn ask_once(&self, unit: &str, place: &Repository, charge: &RequestContext) -> Result<()> {
+    async fn ask_once(&self, unit: &str, place: &Repository, context: &RequestContext) -> Result<()> {
         let part = self.admissions.part(unit);
         let mut known = part.lock().await;
         self.admissions.check(unit)?;
@@ -136,7 +136,7 @@ impl RegistryStore {
             Some(Known::Refuses(error)) => return Err(error.clone()),
             None => {}
         }
-        match self.open_upload(place, charge).await {
+        match self.open_upload(place, context).await {
             Ok(session) => {
                 lock(&self.admissions.sessions).insert(place.clone(), (session, Instant::now()));
                 *known = Some(Known::Takes);
@@ -153,10 +153,10 @@ impl RegistryStore {
     }
 
     /// Opens an upload. That the registry takes none anywhere is remembered.
-    async fn open_upload(&self, place: &Repository, charge: &RequestContext) -> Result<Url> {
+    async fn open_upload(&self, place: &Repository, context: &RequestContext) -> Result<Url> {
         let scopes = Scopes::push(place.as_str());
         let url = self.transport.host.url(&format!("{place}/blobs/uploads/"));
-        let call = RegistryRequest::new((RequestKind::BlobPut, START, Method::POST), url, place, &scopes, charge);
+        let call = RegistryRequest::new((RequestKind::BlobPut, START, Method::POST), url, place, &scopes, context);
         let opened = async {
             let answer = self.transport.send(&call, &mut self.transport.host.patience()).await?;
             self.location(&answer, &call).await
@@ -226,7 +226,7 @@ impl RegistryStore {
     ///
     /// # Errors
     /// If it behaves as a pull-through cache.
-    pub(crate) async fn answers_for_itself(&self, place: &Repository, charge: &RequestContext) -> Result<()> {
+    pub(crate) async fn answers_for_itself(&self, place: &Repository, context: &RequestContext) -> Result<()> {
         let name = self.part(place);
         if self.admissions.pushes.get().is_some_and(|pushes| pushes.knows(self.host(), name, Timestamp::now())) {
             return Ok(());
@@ -235,7 +235,7 @@ impl RegistryStore {
         let mut known = part.lock().await;
         let known = match &mut *known {
             Some(known) => known,
-            unknown => unknown.insert(self.ask_for_a_cache(place, charge).await?),
+            unknown => unknown.insert(self.ask_for_a_cache(place, context).await?),
         };
         match known {
             Known::Takes => Ok(()),
@@ -248,8 +248,8 @@ impl RegistryStore {
     }
 
     /// How it refuses pushes to `place`, if it does so as a pull-through cache.
-    pub(crate) async fn refuses_as_cache(&self, place: &Repository, charge: &RequestContext) -> Option<String> {
-        let error = self.answers_for_itself(place, charge).await.err()?;
+    pub(crate) async fn refuses_as_cache(&self, place: &Repository, context: &RequestContext) -> Option<String> {
+        let error = self.answers_for_itself(place, context).await.err()?;
         let part = Arc::clone(lock(&self.admissions.vouched).get(self.part(place))?);
         let known = part.lock().await;
         match &*known {
@@ -261,12 +261,12 @@ impl RegistryStore {
         }
     }
 
-    async fn ask_for_a_cache(&self, place: &Repository, charge: &RequestContext) -> Result<Known> {
+    async fn ask_for_a_cache(&self, place: &Repository, context: &RequestContext) -> Result<Known> {
         let refused = match self.admissions.closed.get() {
             Some(error) => error.clone(),
-            None => match self.open_upload(place, charge).await {
+            None => match self.open_upload(place, context).await {
                 Ok(session) => {
-                    self.cancel(session, place, &Scopes::push(place.as_str()), charge).await;
+                    self.cancel(session, place, &Scopes::push(place.as_str()), context).await;
                     self.took_push(place);
                     return Ok(Known::Takes);
                 }

@@ -83,7 +83,7 @@ impl RegistryStore {
         place: &Repository,
         subject: &Digest,
         artifact_type: Option<&str>,
-        charge: &RequestContext,
+        context: &RequestContext,
     ) -> Result<ReferrerList> {
         let api = &self.transport.host.referrers;
         let beside = api.beside(place);
@@ -99,7 +99,7 @@ impl RegistryStore {
             Some(Api::Here) => true,
             None => false,
         };
-        match self.referrer_pages(place, subject, artifact_type, is_known, charge).await? {
+        match self.referrer_pages(place, subject, artifact_type, is_known, context).await? {
             Ok(listed) => {
                 let _ = asked.answer.set(Api::Here);
                 Ok(ReferrerList::Listed(listed))
@@ -117,13 +117,13 @@ impl RegistryStore {
     }
 
     /// Whether the API is there, for a registry that acts as if it were.
-    pub(super) async fn has_referrers_api(&self, place: &Repository, subject: &Digest, charge: &RequestContext) -> Result<bool> {
+    pub(super) async fn has_referrers_api(&self, place: &Repository, subject: &Digest, context: &RequestContext) -> Result<bool> {
         let host = &self.transport.host;
         let beside = host.referrers.beside(place);
         match beside.answer.get().or(host.referrers.everywhere.answer.get()) {
             Some(known) => Ok(matches!(known, Api::Here)),
             None if host.profile.referrers == Support::Yes => Ok(true),
-            None => Ok(matches!(self.ask_referrers(place, subject, None, charge).await?, ReferrerList::Listed(_))),
+            None => Ok(matches!(self.ask_referrers(place, subject, None, context).await?, ReferrerList::Listed(_))),
         }
     }
 
@@ -137,7 +137,7 @@ impl RegistryStore {
         subject: &Digest,
         artifact_type: Option<&str>,
         is_known: bool,
-        charge: &RequestContext,
+        context: &RequestContext,
     ) -> Result<Result<Vec<Descriptor>, NoList>> {
         let mut url = self.transport.host.url(&format!("{place}/referrers/{subject}"));
         if let Some(wanted) = artifact_type {
@@ -146,22 +146,22 @@ impl RegistryStore {
         let mut seen = HashSet::from([url.clone()]);
         let mut all: Vec<Descriptor> = vec![];
         for number in 0..MOST_PAGES {
-            let (page, next) = match self.referrer_page(place, url, is_known || number > 0, charge).await? {
+            let (page, next) = match self.referrer_page(place, url, is_known || number > 0, context).await? {
                 Ok(page) => page,
                 Err(no_list) if number == 0 => return Ok(Err(no_list)),
-                Err(_) => return Err(self.about(place, charge, Kind::Damaged, "the registry does not give the next page of referrers")),
+                Err(_) => return Err(self.about(place, context, Kind::Damaged, "the registry does not give the next page of referrers")),
             };
             all.extend(page.manifests.unwrap_or_default());
             if all.len() > MOST_REFERRERS {
-                return Err(self.invented(place, charge, &format!("more than {MOST_REFERRERS} referrers of {subject}")));
+                return Err(self.invented(place, context, &format!("more than {MOST_REFERRERS} referrers of {subject}")));
             }
             let Some(next) = next else { return Ok(Ok(all)) };
             if !seen.insert(next.clone()) {
-                return Err(self.invented(place, charge, "a next page of referrers that was there before"));
+                return Err(self.invented(place, context, "a next page of referrers that was there before"));
             }
             url = next;
         }
-        Err(self.invented(place, charge, &format!("more than {MOST_PAGES} pages of referrers")))
+        Err(self.invented(place, context, &format!("more than {MOST_PAGES} pages of referrers")))
     }
 
     /// One page, and where the next one is. `is_known`: the registry has given such a list before.
@@ -170,10 +170,10 @@ impl RegistryStore {
         place: &Repository,
         url: Url,
         is_known: bool,
-        charge: &RequestContext,
+        context: &RequestContext,
     ) -> Result<Result<(ReferrersPage, Option<Url>), NoList>> {
         let scopes = Scopes::pull(place.as_str()).to(Purpose::Referrers);
-        let mut call = RegistryRequest::new((RequestKind::Referrers, OPERATION, Method::GET), url, place, &scopes, charge);
+        let mut call = RegistryRequest::new((RequestKind::Referrers, OPERATION, Method::GET), url, place, &scopes, context);
         // GHCR redirects to a web page elsewhere (docs/registries.md, "GitHub").
         call.follow_cross_host = false;
         let mut failures = 0;

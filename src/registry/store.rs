@@ -77,20 +77,20 @@ impl Source for RegistryStore {
         let _ = self.transport.host.clear().await;
     }
 
-    async fn resolve(&self, place: &Repository, reference: &Reference, charge: &RequestContext) -> Result<Option<Descriptor>> {
-        self.head_manifest(place, reference, "resolve tag", &Scopes::pull(place.as_str()), charge).await
+    async fn resolve(&self, place: &Repository, reference: &Reference, context: &RequestContext) -> Result<Option<Descriptor>> {
+        self.head_manifest(place, reference, "resolve tag", &Scopes::pull(place.as_str()), context).await
     }
 
-    async fn tags(&self, place: &Repository, charge: &RequestContext) -> Result<Vec<String>> {
-        self.tag_list(place, charge).await.map(|tags| tags.to_vec())
+    async fn tags(&self, place: &Repository, context: &RequestContext) -> Result<Vec<String>> {
+        self.tag_list(place, context).await.map(|tags| tags.to_vec())
     }
 
-    async fn repositories(&self, charge: &RequestContext) -> Result<Option<Vec<Repository>>> {
-        self.catalog(charge).await
+    async fn repositories(&self, context: &RequestContext) -> Result<Option<Vec<Repository>>> {
+        self.catalog(context).await
     }
 
-    async fn referrers(&self, place: &Repository, subject: &Digest, charge: &RequestContext) -> Result<Vec<Descriptor>> {
-        self.all_referrers(place, subject, charge).await
+    async fn referrers(&self, place: &Repository, subject: &Digest, context: &RequestContext) -> Result<Vec<Descriptor>> {
+        self.all_referrers(place, subject, context).await
     }
 
     async fn listed_referrers(
@@ -98,29 +98,29 @@ impl Source for RegistryStore {
         place: &Repository,
         subject: &Digest,
         artifact_type: Option<&str>,
-        charge: &RequestContext,
+        context: &RequestContext,
     ) -> Result<ReferrerList> {
-        self.ask_referrers(place, subject, artifact_type, charge).await
+        self.ask_referrers(place, subject, artifact_type, context).await
     }
 
-    async fn find_tag(&self, place: &Repository, tag: &str, charge: &RequestContext) -> Result<Option<Descriptor>> {
-        self.look_for_tag(place, tag, charge).await
+    async fn find_tag(&self, place: &Repository, tag: &str, context: &RequestContext) -> Result<Option<Descriptor>> {
+        self.look_for_tag(place, tag, context).await
     }
 
-    async fn digest_tags(&self, place: &Repository, charge: &RequestContext) -> Result<Arc<DigestTags>> {
-        self.tags_of_digests(place, charge).await
+    async fn digest_tags(&self, place: &Repository, context: &RequestContext) -> Result<Arc<DigestTags>> {
+        self.tags_of_digests(place, context).await
     }
 
-    async fn manifest(&self, place: &Repository, digest: &Digest, charge: &RequestContext) -> Result<Option<Manifest>> {
-        self.get_manifest(place, digest, charge).await
+    async fn manifest(&self, place: &Repository, digest: &Digest, context: &RequestContext) -> Result<Option<Manifest>> {
+        self.get_manifest(place, digest, context).await
     }
 
-    async fn blob(&self, place: &Repository, blob: &Descriptor, offset: u64, charge: &RequestContext) -> Result<Option<BlobStream>> {
-        self.read_blob(place, blob, offset, charge).await
+    async fn blob(&self, place: &Repository, blob: &Descriptor, offset: u64, context: &RequestContext) -> Result<Option<BlobStream>> {
+        self.read_blob(place, blob, offset, context).await
     }
 
-    async fn blob_size(&self, place: &Repository, digest: &Digest, charge: &RequestContext) -> Result<Option<u64>> {
-        self.size_of_blob(place, digest, charge).await
+    async fn blob_size(&self, place: &Repository, digest: &Digest, context: &RequestContext) -> Result<Option<u64>> {
+        self.size_of_blob(place, digest, context).await
     }
 }
 
@@ -131,47 +131,47 @@ impl Source for RegistryStore {
 /// everything else asks for push rights at once, so that a repository costs one token.
 #[async_trait]
 impl Sink for RegistryStore {
-    async fn published(&self, place: &Repository, reference: &Reference, charge: &RequestContext) -> Result<Option<Descriptor>> {
-        unless_refused(self.head_manifest(place, reference, "resolve tag", &Scopes::pull(place.as_str()), charge).await)
+    async fn published(&self, place: &Repository, reference: &Reference, context: &RequestContext) -> Result<Option<Descriptor>> {
+        unless_refused(self.head_manifest(place, reference, "resolve tag", &Scopes::pull(place.as_str()), context).await)
     }
 
-    async fn admits(&self, place: &Repository, charge: &RequestContext) -> Result<()> {
-        self.try_upload(place, charge).await
+    async fn admits(&self, place: &Repository, context: &RequestContext) -> Result<()> {
+        self.try_upload(place, context).await
     }
 
-    async fn prepare(&self, place: &Repository, charge: &RequestContext) -> Result<()> {
-        self.open_early(place, charge).await
+    async fn prepare(&self, place: &Repository, context: &RequestContext) -> Result<()> {
+        self.open_early(place, context).await
     }
 
-    async fn prepare_any(&self, place: &Repository, charge: &RequestContext) -> Result<()> {
-        self.open_first(place, charge).await
+    async fn prepare_any(&self, place: &Repository, context: &RequestContext) -> Result<()> {
+        self.open_first(place, context).await
     }
 
-    async fn vouches(&self, place: &Repository, charge: &RequestContext) -> Result<()> {
-        self.answers_for_itself(place, charge).await
+    async fn vouches(&self, place: &Repository, context: &RequestContext) -> Result<()> {
+        self.answers_for_itself(place, context).await
     }
 
     async fn close(&self) {
         self.give_all_back().await;
     }
 
-    async fn holds_blob(&self, place: &Repository, blob: &Descriptor, charge: &RequestContext) -> Result<Presence> {
+    async fn holds_blob(&self, place: &Repository, blob: &Descriptor, context: &RequestContext) -> Result<Presence> {
         if self.held().has(place, &blob.digest) {
             return Ok(Presence::Here);
         }
-        if self.head_blob(place, &blob.digest, charge).await? {
+        if self.head_blob(place, &blob.digest, context).await? {
             self.held().add(place, &blob.digest);
             return Ok(Presence::Here);
         }
         Ok(self.held().elsewhere(place, &blob.digest).map_or(Presence::Absent, Presence::At))
     }
 
-    async fn holds_manifest(&self, place: &Repository, manifest: &Descriptor, charge: &RequestContext) -> Result<Presence> {
+    async fn holds_manifest(&self, place: &Repository, manifest: &Descriptor, context: &RequestContext) -> Result<Presence> {
         if self.held().has(place, &manifest.digest) {
             return Ok(Presence::Here);
         }
         let reference = Reference::Digest(manifest.digest.clone());
-        let found = self.head_manifest(place, &reference, "head manifest", &Scopes::push(place.as_str()), charge).await;
+        let found = self.head_manifest(place, &reference, "head manifest", &Scopes::push(place.as_str()), context).await;
         let found = unless_refused(found)?;
         if found.is_none() {
             return Ok(Presence::Absent);
@@ -180,45 +180,45 @@ impl Sink for RegistryStore {
         Ok(Presence::Here)
     }
 
-    async fn link(&self, from: &Repository, to: &Repository, blob: &Descriptor, charge: &RequestContext) -> Result<bool> {
-        let done = self.mount(from, to, &blob.digest, charge).await?;
+    async fn link(&self, from: &Repository, to: &Repository, blob: &Descriptor, context: &RequestContext) -> Result<bool> {
+        let done = self.mount(from, to, &blob.digest, context).await?;
         if done {
             self.held().add(to, &blob.digest);
         }
         Ok(done)
     }
 
-    async fn write_blob(&self, place: &Repository, blob: &Descriptor, open: &dyn OpenBlob, charge: &RequestContext) -> Result<()> {
-        self.upload(place, blob, open, charge).await.inspect_err(|error| self.push_refused(place, error))?;
+    async fn write_blob(&self, place: &Repository, blob: &Descriptor, open: &dyn OpenBlob, context: &RequestContext) -> Result<()> {
+        self.upload(place, blob, open, context).await.inspect_err(|error| self.push_refused(place, error))?;
         self.took_push(place);
         self.held().add(place, &blob.digest);
         Ok(())
     }
 
-    async fn put_manifest(&self, place: &Repository, manifest: &Manifest, charge: &RequestContext) -> Result<()> {
-        self.store_manifest(place, &Reference::Digest(manifest.digest.clone()), manifest, charge).await
+    async fn put_manifest(&self, place: &Repository, manifest: &Manifest, context: &RequestContext) -> Result<()> {
+        self.store_manifest(place, &Reference::Digest(manifest.digest.clone()), manifest, context).await
     }
 
-    async fn publish(&self, publication: &Publication, charge: &RequestContext) -> Result<()> {
+    async fn publish(&self, publication: &Publication, context: &RequestContext) -> Result<()> {
         let Publication { place, reference, manifest, .. } = publication;
         if matches!(reference, Reference::Digest(_)) && self.held().has(place, &manifest.digest) {
             // The digest is the name, and it is there.
             return Ok(());
         }
-        let stored = self.put_manifest_if(place, reference, manifest, HeaderMap::new(), charge).await?;
+        let stored = self.put_manifest_if(place, reference, manifest, HeaderMap::new(), context).await?;
         if !stored.proven {
             self.unproven().insert((place.clone(), reference.clone()));
         }
         Ok(())
     }
 
-    async fn confirm(&self, publication: &Publication, always: bool, charge: &RequestContext) -> Result<()> {
+    async fn confirm(&self, publication: &Publication, always: bool, context: &RequestContext) -> Result<()> {
         let Publication { place, reference, manifest, .. } = publication;
         let unproven = self.unproven().remove(&(place.clone(), reference.clone()));
-        if always || unproven { self.find_name(place, reference, &manifest.digest, charge).await } else { Ok(()) }
+        if always || unproven { self.find_name(place, reference, &manifest.digest, context).await } else { Ok(()) }
     }
 
-    async fn attach(&self, place: &Repository, subject: &Digest, referrers: &[Manifest], charge: &RequestContext) -> Result<()> {
-        self.put_referrers(place, subject, referrers, charge).await
+    async fn attach(&self, place: &Repository, subject: &Digest, referrers: &[Manifest], context: &RequestContext) -> Result<()> {
+        self.put_referrers(place, subject, referrers, context).await
     }
 }

@@ -33,15 +33,15 @@ impl TagLists {
 
 impl RegistryStore {
     /// All tags of `place`, in the registry's order. An upstream is asked once a run; a target, which changes meanwhile, each time.
-    pub(super) async fn tag_list(&self, place: &Repository, charge: &RequestContext) -> Result<Arc<[String]>> {
+    pub(super) async fn tag_list(&self, place: &Repository, context: &RequestContext) -> Result<Arc<[String]>> {
         if self.transport.side != Side::Upstream {
-            return self.list_tags(place, charge).await.map(Into::into);
+            return self.list_tags(place, context).await.map(Into::into);
         }
         // Several images may be told of a failure: it is about the repository.
-        let charge = RequestContext { image: format!("{}/{place}", self.transport.host.name).into(), ..charge.clone() };
+        let context = RequestContext { image: format!("{}/{place}", self.transport.host.name).into(), ..context.clone() };
         let listing = self.listed.of(place);
         let listed = listing.get_or_try_init(|| async {
-            match self.list_tags(place, &charge).await {
+            match self.list_tags(place, &context).await {
                 // A pause that was too long for one may be over for the next.
                 Err(error) if error.kind() == Kind::Deferred => Err(error),
                 listed => Ok(listed.map(Into::into)),
@@ -51,7 +51,7 @@ impl RegistryStore {
     }
 
     /// All tags of `place`, in the registry's order. What cannot be a tag is left out: it could only be a trick.
-    async fn list_tags(&self, place: &Repository, charge: &RequestContext) -> Result<Vec<String>> {
+    async fn list_tags(&self, place: &Repository, context: &RequestContext) -> Result<Vec<String>> {
         let listing = Listing {
             operation: "list tags",
             things: "tags",
@@ -60,7 +60,7 @@ impl RegistryStore {
             page: self.transport.host.profile.tag_page,
             place: Some(place),
             scopes: Scopes::pull(place.as_str()).to(Purpose::Tags),
-            charge,
+            context,
         };
         let tags = |page: TagPage| page.tags.unwrap_or_default().into_iter().filter(|tag| check_tag(tag).is_ok()).collect();
         self.listed(&listing, tags).await

@@ -185,7 +185,7 @@ pub(super) fn place() -> Repository {
     Repository::new("a/b")
 }
 
-pub(super) fn charge() -> RequestContext {
+pub(super) fn context() -> RequestContext {
     RequestContext::new("image:1")
 }
 

@@ -55,19 +55,19 @@ impl PullMeter {
 }
 
 impl Transport {
-    /// Whose pulls a request of `charge` spends through this registry, if it is a cache that spends its upstream's.
-    pub(super) fn through<'c>(&self, charge: &'c RequestContext) -> Option<&'c Arc<Gate>> {
-        charge.account.as_ref().filter(|_| self.side == Side::Target)
+    /// Whose pulls a request of `context` spends through this registry, if it is a cache that spends its upstream's.
+    pub(super) fn through<'c>(&self, context: &'c RequestContext) -> Option<&'c Arc<Gate>> {
+        context.account.as_ref().filter(|_| self.side == Side::Target)
     }
 
-    /// Whether what `charge` reads here was read from an upstream, by us or by a cache for us.
-    pub(super) fn reads_upstream(&self, charge: &RequestContext) -> bool {
-        self.side == Side::Upstream || self.through(charge).is_some()
+    /// Whether what `context` reads here was read from an upstream, by us or by a cache for us.
+    pub(super) fn reads_upstream(&self, context: &RequestContext) -> bool {
+        self.side == Side::Upstream || self.through(context).is_some()
     }
 
     /// The gate of the pulls that `call` spends.
     fn gate<'c>(&'c self, call: &RegistryRequest<'c>) -> Option<&'c Arc<Gate>> {
-        self.through(call.charge).or(self.toll.as_ref().map(|toll| &toll.gate))
+        self.through(call.context).or(self.toll.as_ref().map(|toll| &toll.gate))
     }
 
     /// Whether the answers to `call` are about pulls.
@@ -81,7 +81,7 @@ impl Transport {
         let topic = self.topic(call);
         // A pull that then waited for the host would be taken from others meanwhile.
         self.host.clear().await.map_err(|pause| error::told_to_wait(&topic, pause))?;
-        let flight = match &call.charge.lease {
+        let flight = match &call.context.lease {
             Some(lease) => lease.spend().await,
             None => match gate.acquire(PullRequest { pulls: 1, priority: 0 }, WaitMode::Defer).await {
                 Ok(lease) => lease.spend().await,
@@ -95,10 +95,10 @@ impl Transport {
     /// `call` was answered.
     pub(super) fn learn(&self, call: &RegistryRequest<'_>, answer: &OpenResponse, pull: Option<MeteredPull>) {
         if let Some(flight) = pull.and_then(|mut pull| pull.flight.take()) {
-            match self.through(call.charge) {
+            match self.through(call.context) {
                 // A cache that says when it asked its upstream has not asked it: no pull was spent.
                 Some(_) if self.answered_itself(answer) => return flight.free(),
-                Some(_) => call.charge.tally.add_pull(),
+                Some(_) => call.context.tally.add_pull(),
                 None => {}
             }
             flight.answered(&answer.quota);
@@ -192,8 +192,8 @@ impl LimitProbe for HeadProbe {
         let (place, url) = seen.or_else(|| self.usual.clone())?;
         // Without a toll of its own: whoever looks takes in the answer.
         let transport = Transport { side: Side::Upstream, host: self.host.upgrade()?, account: self.account.upgrade()?, toll: None };
-        let (scopes, charge) = (Scopes::pull(place.as_str()), RequestContext::new("the pulls that are left"));
-        let mut call = RegistryRequest::new((RequestKind::ManifestHead, "look at the limits", Method::HEAD), url, &place, &scopes, &charge);
+        let (scopes, context) = (Scopes::pull(place.as_str()), RequestContext::new("the pulls that are left"));
+        let mut call = RegistryRequest::new((RequestKind::ManifestHead, "look at the limits", Method::HEAD), url, &place, &scopes, &context);
         call.headers = accept();
         // Once: there will be another look.
         match transport.send(&call, &mut RetryBudget::new(transport.host.retry, 1)).await {

@@ -41,7 +41,7 @@ struct BlobUpload<'a> {
     scopes: Scopes,
     blob: &'a Descriptor,
     open: &'a dyn OpenBlob,
-    charge: &'a RequestContext,
+    context: &'a RequestContext,
     /// The bytes of a small blob, once they have come: sent again, they are not read again.
     kept: Kept,
 }
@@ -66,15 +66,15 @@ enum UploadTurn {
 
 impl RegistryStore {
     /// Puts the blob that `open` gives into `place`.
-    pub(super) async fn upload(&self, place: &Repository, blob: &Descriptor, open: &dyn OpenBlob, charge: &RequestContext) -> Result<()> {
+    pub(super) async fn upload(&self, place: &Repository, blob: &Descriptor, open: &dyn OpenBlob, context: &RequestContext) -> Result<()> {
         // No session is opened for what cannot be checked on the way.
-        content::checkable(blob, Side::Upstream).map_err(|error| error.subject(&*charge.image))?;
-        let upload = BlobUpload { store: self, place, scopes: Scopes::push(place.as_str()), blob, open, charge, kept: Kept::default() };
+        content::checkable(blob, Side::Upstream).map_err(|error| error.subject(&*context.image))?;
+        let upload = BlobUpload { store: self, place, scopes: Scopes::push(place.as_str()), blob, open, context, kept: Kept::default() };
         upload.run().await.map_err(|error| if error.side() == self.transport.side { named(error, &blob.digest) } else { error })
     }
 
     /// Asks for a blob of `from` to be had in `to` too. `false`: not so; it has to be copied.
-    pub(super) async fn mount(&self, from: &Repository, to: &Repository, digest: &Digest, charge: &RequestContext) -> Result<bool> {
+    pub(super) async fn mount(&self, from: &Repository, to: &Repository, digest: &Digest, context: &RequestContext) -> Result<bool> {
         let host = &self.transport.host;
         if !host.mounts() {
             return Ok(false);
@@ -82,7 +82,7 @@ impl RegistryStore {
         let scopes = Scopes::mount(to.as_str(), from.as_str());
         let mut url = host.url(&format!("{to}/blobs/uploads/"));
         url.query_pairs_mut().append_pair("mount", digest.as_str()).append_pair("from", from.as_str());
-        let call = RegistryRequest::new((RequestKind::Mount, MOUNT, Method::POST), url, to, &scopes, charge);
+        let call = RegistryRequest::new((RequestKind::Mount, MOUNT, Method::POST), url, to, &scopes, context);
         let done = match self.transport.send(&call, &mut host.patience()).await {
             Ok(answer) if answer.status == StatusCode::CREATED => true,
             Ok(answer) => {
@@ -90,7 +90,7 @@ impl RegistryStore {
                 let session = self.location(&answer, &call).await;
                 drop(answer);
                 if let Ok(session) = session {
-                    self.cancel(session, to, &scopes, charge).await;
+                    self.cancel(session, to, &scopes, context).await;
                 }
                 false
             }
@@ -121,8 +121,8 @@ impl RegistryStore {
 
     /// Gives an upload session back. A courtesy, asked once: the specification lets registries have no DELETE, and sessions
     /// end by themselves.
-    pub(super) async fn cancel(&self, session: Url, place: &Repository, scopes: &Scopes, charge: &RequestContext) {
-        let call = RegistryRequest::new((RequestKind::BlobPut, UPLOAD, Method::DELETE), session, place, scopes, charge);
+    pub(super) async fn cancel(&self, session: Url, place: &Repository, scopes: &Scopes, context: &RequestContext) {
+        let call = RegistryRequest::new((RequestKind::BlobPut, UPLOAD, Method::DELETE), session, place, scopes, context);
         let mut once = RetryBudget::new(self.transport.host.retry, 1);
         if let Err(error) = self.transport.send(&call, &mut once).await {
             tracing::debug!(%error, "the upload session could not be given back");
@@ -145,7 +145,7 @@ impl BlobUpload<'_> {
                 UploadTurn::TooLarge => transport.host.patch_from_now_on(),
                 UploadTurn::LoggedIn if logins < MOST_LOGINS => logins += 1,
                 UploadTurn::LoggedIn => {
-                    let topic = transport.topic_of(UPLOAD, Some(self.place), self.charge);
+                    let topic = transport.topic_of(UPLOAD, Some(self.place), self.context);
                     return Err(topic.error(Kind::Unauthorized, "the registry refuses each login as soon as it is used").status(401));
                 }
                 UploadTurn::Again(trouble, sent, all_left) => {
@@ -153,10 +153,10 @@ impl BlobUpload<'_> {
                     // was seen before the answer. Next time the body waits for such an answer, as curl's does after
                     // `Expect: 100-continue`.
                     hold = trouble.is_broken() && !all_left;
-                    let topic = transport.topic_of(UPLOAD, Some(self.place), self.charge);
+                    let topic = transport.topic_of(UPLOAD, Some(self.place), self.context);
                     transport.retry_after_failure(&topic, &mut patience, trouble, sent).await?;
                     // If only the answer was lost, the blob is there, and is not read from the upstream a second time.
-                    if all_left && self.store.head_blob(self.place, &self.blob.digest, self.charge).await? {
+                    if all_left && self.store.head_blob(self.place, &self.blob.digest, self.context).await? {
                         return Ok(());
                     }
                 }
@@ -200,17 +200,17 @@ impl BlobUpload<'_> {
             return self.put_empty(session).await;
         }
         // The source is opened when its bytes can go: an open source whose target is paused would time out.
-        let topic = transport.topic_of(UPLOAD, Some(self.place), self.charge);
+        let topic = transport.topic_of(UPLOAD, Some(self.place), self.context);
         transport.host.clear().await.map_err(|pause| error::told_to_wait(&topic, pause))?;
         let source = match self.source().await.and_then(|source| Verified::whole(source, self.blob, Side::Upstream)) {
             Ok(source) => source,
             Err(error) => {
                 self.give_back(session).await;
-                return Err(error.subject(&*self.charge.image));
+                return Err(error.subject(&*self.context.image));
             }
         };
         let progress = UploadProgress::new(self.blob.size);
-        let feed = UploadBody::new(source, Arc::clone(&progress), Arc::clone(&self.charge.tally), transport.host.pipes.clone());
+        let feed = UploadBody::new(source, Arc::clone(&progress), Arc::clone(&self.context.tally), transport.host.pipes.clone());
         let feed = if hold { feed.hold(transport.host.retry.base) } else { feed };
         let method = if by_patch { Method::PATCH } else { Method::PUT };
         let url = if by_patch { session.clone() } else { with_digest(session.clone(), &self.blob.digest) };
@@ -222,7 +222,7 @@ impl BlobUpload<'_> {
         if let Some(error) = progress.take_failure() {
             // Whatever the registry made of the end of the body: this is why it ended.
             self.give_back(session).await;
-            return Err(error.subject(&*self.charge.image));
+            return Err(error.subject(&*self.context.image));
         }
         match attempt {
             AttemptOutcome::Answer(answer) if by_patch => self.commit(*answer, &call).await,
@@ -291,11 +291,11 @@ impl BlobUpload<'_> {
     }
 
     async fn give_back(&self, session: Url) {
-        self.store.cancel(session, self.place, &self.scopes, self.charge).await;
+        self.store.cancel(session, self.place, &self.scopes, self.context).await;
     }
 
     fn call(&self, operation: &'static str, method: Method, url: Url) -> RegistryRequest<'_> {
-        RegistryRequest::new((RequestKind::BlobPut, operation, method), url, self.place, &self.scopes, self.charge)
+        RegistryRequest::new((RequestKind::BlobPut, operation, method), url, self.place, &self.scopes, self.context)
     }
 
     /// The registry says that it has the blob; if it says its digest too, that must be the blob's.
@@ -303,7 +303,7 @@ impl BlobUpload<'_> {
         let said = answer.header("docker-content-digest").and_then(|said| Digest::parse(said.trim()).ok());
         match said {
             Some(said) if said.algorithm() == self.blob.digest.algorithm() && said != self.blob.digest => {
-                let topic = self.store.transport.topic_of(UPLOAD, Some(self.place), self.charge);
+                let topic = self.store.transport.topic_of(UPLOAD, Some(self.place), self.context);
                 Err(topic.error(Kind::Damaged, format!("the target stored another blob: {said} instead of {}", self.blob.digest)))
             }
             _ => Ok(()),

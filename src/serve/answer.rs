@@ -112,18 +112,18 @@ impl ServeContext {
         head: bool,
         headers: &HeaderMap,
     ) -> Result<Response, ApiError> {
-        let charge = RequestContext::new(format!("{asked}{}", reference.suffix()));
+        let context = RequestContext::new(format!("{asked}{}", reference.suffix()));
         let unknown = || ApiError::new(Code::ManifestUnknown, format!("{asked} has no manifest {}", reference.as_str()));
-        let failed = |error: Error| refused(&error, &charge, Code::ManifestUnknown);
+        let failed = |error: Error| refused(&error, &context, Code::ManifestUnknown);
         let mut at = None;
         for place in &asked.places {
-            if let Some(found) = self.source.resolve(place, reference, &charge).await.map_err(failed)? {
+            if let Some(found) = self.source.resolve(place, reference, &context).await.map_err(failed)? {
                 at = Some((place, found));
                 break;
             }
         }
         if let (Some(host), Reference::Tag(tag)) = (&asked.ns, reference)
-            && let Some(found) = self.source.resolve_copied_from(host, asked.name, tag, &charge).await.map_err(failed)?
+            && let Some(found) = self.source.resolve_copied_from(host, asked.name, tag, &context).await.map_err(failed)?
         {
             match &at {
                 Some((_, other)) if other.digest != found.digest => return Err(ambiguous(asked, reference)),
@@ -135,7 +135,7 @@ impl ServeContext {
             return not_modified(&found.digest);
         }
         // Read for a HEAD, too: what is listed need not be a manifest, and a client that is told so only by its GET has no use for it.
-        let manifest = self.source.manifest(place, &found.digest, &charge).await.map_err(failed)?.ok_or_else(unknown)?;
+        let manifest = self.source.manifest(place, &found.digest, &context).await.map_err(failed)?.ok_or_else(unknown)?;
         found = manifest.descriptor();
         let body = if head { Body::empty() } else { manifest.bytes.into() };
         let answer = tagged(ok(), &found.digest).header(CONTENT_TYPE, found.media_type).header(CONTENT_LENGTH, found.size);
@@ -143,12 +143,12 @@ impl ServeContext {
     }
 
     async fn blob(&self, asked: &RequestedRepository<'_>, digest: &Digest, head: bool, headers: &HeaderMap) -> Result<Response, ApiError> {
-        let charge = RequestContext::new(format!("{asked}@{digest}"));
+        let context = RequestContext::new(format!("{asked}@{digest}"));
         let unknown = || ApiError::new(Code::BlobUnknown, format!("{asked} has no blob {digest}"));
-        let failed = |error: Error| refused(&error, &charge, Code::BlobUnknown);
+        let failed = |error: Error| refused(&error, &context, Code::BlobUnknown);
         let mut at = None;
         for place in &asked.places {
-            if let Some(size) = self.source.blob_size(place, digest, &charge).await.map_err(failed)? {
+            if let Some(size) = self.source.blob_size(place, digest, &context).await.map_err(failed)? {
                 at = Some((place, size));
                 break;
             }
@@ -170,22 +170,22 @@ impl ServeContext {
             ByteRange::Nothing => return Err(ApiError::range(size)),
         };
         let blob = Descriptor::new(BLOB_TYPE, digest.clone(), size);
-        let bytes = self.source.blob(place, &blob, first, &charge).await.map_err(failed)?.ok_or_else(unknown)?;
-        let body = outgoing(bytes, length, &charge, &self.options, self.meter.clone());
+        let bytes = self.source.blob(place, &blob, first, &context).await.map_err(failed)?.ok_or_else(unknown)?;
+        let body = outgoing(bytes, length, &context, &self.options, self.meter.clone());
         send(answer.header(CONTENT_LENGTH, length), Body::from_stream(body))
     }
 
     /// The tags of all places that the name may mean. A repository without a single tag is one that this registry does not
     /// know: its source cannot tell the two apart.
     async fn tags(&self, asked: &RequestedRepository<'_>, page: &PageQuery) -> Result<Response, ApiError> {
-        let charge = RequestContext::new(asked.to_string());
+        let context = RequestContext::new(asked.to_string());
         let mut all = vec![];
         for place in &asked.places {
-            all.extend(self.source.tags(place, &charge).await.map_err(|error| refused(&error, &charge, Code::NameUnknown))?);
+            all.extend(self.source.tags(place, &context).await.map_err(|error| refused(&error, &context, Code::NameUnknown))?);
         }
         if let Some(host) = &asked.ns {
-            let copied = self.source.tags_copied_from(host, asked.name, &charge).await;
-            all.extend(copied.map_err(|error| refused(&error, &charge, Code::NameUnknown))?);
+            let copied = self.source.tags_copied_from(host, asked.name, &context).await;
+            all.extend(copied.map_err(|error| refused(&error, &context, Code::NameUnknown))?);
         }
         if all.is_empty() {
             return Err(ApiError::new(Code::NameUnknown, format!("there is no repository {asked} here")));
@@ -202,11 +202,11 @@ impl ServeContext {
         subject: &Digest,
         wanted: &referrers::ReferrersQuery,
     ) -> Result<Response, ApiError> {
-        let charge = RequestContext::new(format!("{asked}@{subject}"));
+        let context = RequestContext::new(format!("{asked}@{subject}"));
         let mut all = vec![];
         for place in &asked.places {
-            let found = self.source.referrers(place, subject, &charge).await;
-            all.extend(found.map_err(|error| refused(&error, &charge, Code::ManifestUnknown))?);
+            let found = self.source.referrers(place, subject, &context).await;
+            all.extend(found.map_err(|error| refused(&error, &context, Code::ManifestUnknown))?);
         }
         let (body, next) = wanted.answer(all);
         let next = next.map(|query| format!("/v2/{}/referrers/{subject}?{}", asked.name, asked.again(&query)));
@@ -218,8 +218,8 @@ impl ServeContext {
     }
 
     async fn catalog(&self, page: &PageQuery) -> Result<Response, ApiError> {
-        let charge = RequestContext::new("_catalog");
-        let all = self.source.repositories(&charge).await.map_err(|error| refused(&error, &charge, Code::NameUnknown))?;
+        let context = RequestContext::new("_catalog");
+        let all = self.source.repositories(&context).await.map_err(|error| refused(&error, &context, Code::NameUnknown))?;
         let all = all.ok_or_else(ApiError::no_such_endpoint)?;
         let (repositories, next) = page.cut(all.iter().filter_map(names::servable).collect());
         let answer = linked(ok(), next.map(|query| format!("/v2/_catalog?{query}")));
@@ -268,9 +268,9 @@ fn ambiguous(asked: &RequestedRepository<'_>, reference: &Reference) -> ApiError
     ApiError::new(Code::ManifestUnknown, message)
 }
 
-fn refused(error: &Error, charge: &RequestContext, absent: Code) -> ApiError {
+fn refused(error: &Error, context: &RequestContext, absent: Code) -> ApiError {
     if error.kind() != Kind::NotFound {
-        tracing::warn!(%error, asked = &*charge.image, "the source failed");
+        tracing::warn!(%error, asked = &*context.image, "the source failed");
     }
     ApiError::source(error, absent)
 }
@@ -299,8 +299,8 @@ fn range_header<'a>(headers: &'a HeaderMap, digest: &Digest) -> Option<&'a str> 
 }
 
 /// The `length` bytes that were promised, counted as they leave and slowed down if that is wanted.
-fn outgoing(bytes: BlobStream, length: u64, charge: &RequestContext, options: &ServeOptions, meter: Arc<ByteMeter>) -> BlobStream {
-    let asked = charge.image.clone();
+fn outgoing(bytes: BlobStream, length: u64, context: &RequestContext, options: &ServeOptions, meter: Arc<ByteMeter>) -> BlobStream {
+    let asked = context.image.clone();
     let mut bytes = exactly(bytes, length);
     if let Some(delay) = options.chunk_delay {
         bytes = slowed(bytes, delay);

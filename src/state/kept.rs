@@ -95,16 +95,16 @@ impl<S: Source> Source for SavingSource<S> {
         self.source.is_remote()
     }
 
-    async fn resolve(&self, place: &Repository, reference: &Reference, charge: &RequestContext) -> Result<Option<Descriptor>> {
-        self.source.resolve(place, reference, charge).await
+    async fn resolve(&self, place: &Repository, reference: &Reference, context: &RequestContext) -> Result<Option<Descriptor>> {
+        self.source.resolve(place, reference, context).await
     }
 
-    async fn tags(&self, place: &Repository, charge: &RequestContext) -> Result<Vec<String>> {
-        self.source.tags(place, charge).await
+    async fn tags(&self, place: &Repository, context: &RequestContext) -> Result<Vec<String>> {
+        self.source.tags(place, context).await
     }
 
-    async fn referrers(&self, place: &Repository, subject: &Digest, charge: &RequestContext) -> Result<Vec<Descriptor>> {
-        self.source.referrers(place, subject, charge).await
+    async fn referrers(&self, place: &Repository, subject: &Digest, context: &RequestContext) -> Result<Vec<Descriptor>> {
+        self.source.referrers(place, subject, context).await
     }
 
     async fn listed_referrers(
@@ -112,32 +112,32 @@ impl<S: Source> Source for SavingSource<S> {
         place: &Repository,
         subject: &Digest,
         artifact_type: Option<&str>,
-        charge: &RequestContext,
+        context: &RequestContext,
     ) -> Result<ReferrerList> {
-        self.source.listed_referrers(place, subject, artifact_type, charge).await
+        self.source.listed_referrers(place, subject, artifact_type, context).await
     }
 
-    async fn find_tag(&self, place: &Repository, tag: &str, charge: &RequestContext) -> Result<Option<Descriptor>> {
-        self.source.find_tag(place, tag, charge).await
+    async fn find_tag(&self, place: &Repository, tag: &str, context: &RequestContext) -> Result<Option<Descriptor>> {
+        self.source.find_tag(place, tag, context).await
     }
 
-    async fn digest_tags(&self, place: &Repository, charge: &RequestContext) -> Result<Arc<DigestTags>> {
-        self.source.digest_tags(place, charge).await
+    async fn digest_tags(&self, place: &Repository, context: &RequestContext) -> Result<Arc<DigestTags>> {
+        self.source.digest_tags(place, context).await
     }
 
-    async fn manifest(&self, place: &Repository, digest: &Digest, charge: &RequestContext) -> Result<Option<Manifest>> {
+    async fn manifest(&self, place: &Repository, digest: &Digest, context: &RequestContext) -> Result<Option<Manifest>> {
         if let Some(manifest) = self.kept.load(digest) {
             return Ok(Some(manifest));
         }
-        let manifest = self.source.manifest(place, digest, charge).await?;
+        let manifest = self.source.manifest(place, digest, context).await?;
         if let Some(manifest) = &manifest {
             self.kept.store(manifest);
         }
         Ok(manifest)
     }
 
-    async fn blob(&self, place: &Repository, blob: &Descriptor, offset: u64, charge: &RequestContext) -> Result<Option<BlobStream>> {
-        self.source.blob(place, blob, offset, charge).await
+    async fn blob(&self, place: &Repository, blob: &Descriptor, offset: u64, context: &RequestContext) -> Result<Option<BlobStream>> {
+        self.source.blob(place, blob, offset, context).await
     }
 
     fn cached(&self, manifest: &Digest) -> Option<Manifest> {

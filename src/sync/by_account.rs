@@ -59,20 +59,20 @@ impl Source for ByAccount {
         self.first.ready().await;
     }
 
-    async fn resolve(&self, place: &Repository, reference: &Reference, charge: &RequestContext) -> Result<Option<Descriptor>> {
-        self.at(place).await?.resolve(place, reference, charge).await
+    async fn resolve(&self, place: &Repository, reference: &Reference, context: &RequestContext) -> Result<Option<Descriptor>> {
+        self.at(place).await?.resolve(place, reference, context).await
     }
 
-    async fn tags(&self, place: &Repository, charge: &RequestContext) -> Result<Vec<String>> {
-        self.at(place).await?.tags(place, charge).await
+    async fn tags(&self, place: &Repository, context: &RequestContext) -> Result<Vec<String>> {
+        self.at(place).await?.tags(place, context).await
     }
 
-    async fn repositories(&self, charge: &RequestContext) -> Result<Option<Vec<Repository>>> {
-        self.first.repositories(charge).await
+    async fn repositories(&self, context: &RequestContext) -> Result<Option<Vec<Repository>>> {
+        self.first.repositories(context).await
     }
 
-    async fn referrers(&self, place: &Repository, subject: &Digest, charge: &RequestContext) -> Result<Vec<Descriptor>> {
-        self.at(place).await?.referrers(place, subject, charge).await
+    async fn referrers(&self, place: &Repository, subject: &Digest, context: &RequestContext) -> Result<Vec<Descriptor>> {
+        self.at(place).await?.referrers(place, subject, context).await
     }
 
     async fn listed_referrers(
@@ -80,73 +80,73 @@ impl Source for ByAccount {
         place: &Repository,
         subject: &Digest,
         artifact_type: Option<&str>,
-        charge: &RequestContext,
+        context: &RequestContext,
     ) -> Result<ReferrerList> {
-        self.at(place).await?.listed_referrers(place, subject, artifact_type, charge).await
+        self.at(place).await?.listed_referrers(place, subject, artifact_type, context).await
     }
 
-    async fn find_tag(&self, place: &Repository, tag: &str, charge: &RequestContext) -> Result<Option<Descriptor>> {
-        self.at(place).await?.find_tag(place, tag, charge).await
+    async fn find_tag(&self, place: &Repository, tag: &str, context: &RequestContext) -> Result<Option<Descriptor>> {
+        self.at(place).await?.find_tag(place, tag, context).await
     }
 
-    async fn digest_tags(&self, place: &Repository, charge: &RequestContext) -> Result<Arc<DigestTags>> {
-        self.at(place).await?.digest_tags(place, charge).await
+    async fn digest_tags(&self, place: &Repository, context: &RequestContext) -> Result<Arc<DigestTags>> {
+        self.at(place).await?.digest_tags(place, context).await
     }
 
-    async fn manifest(&self, place: &Repository, digest: &Digest, charge: &RequestContext) -> Result<Option<Manifest>> {
-        self.at(place).await?.manifest(place, digest, charge).await
+    async fn manifest(&self, place: &Repository, digest: &Digest, context: &RequestContext) -> Result<Option<Manifest>> {
+        self.at(place).await?.manifest(place, digest, context).await
     }
 
-    async fn blob(&self, place: &Repository, blob: &Descriptor, offset: u64, charge: &RequestContext) -> Result<Option<BlobStream>> {
-        self.at(place).await?.blob(place, blob, offset, charge).await
+    async fn blob(&self, place: &Repository, blob: &Descriptor, offset: u64, context: &RequestContext) -> Result<Option<BlobStream>> {
+        self.at(place).await?.blob(place, blob, offset, context).await
     }
 
-    async fn blob_size(&self, place: &Repository, digest: &Digest, charge: &RequestContext) -> Result<Option<u64>> {
-        self.at(place).await?.blob_size(place, digest, charge).await
+    async fn blob_size(&self, place: &Repository, digest: &Digest, context: &RequestContext) -> Result<Option<u64>> {
+        self.at(place).await?.blob_size(place, digest, context).await
     }
 }
 
 #[async_trait]
 impl Sink for ByAccount {
-    async fn published(&self, place: &Repository, reference: &Reference, charge: &RequestContext) -> Result<Option<Descriptor>> {
-        self.at(place).await?.published(place, reference, charge).await
+    async fn published(&self, place: &Repository, reference: &Reference, context: &RequestContext) -> Result<Option<Descriptor>> {
+        self.at(place).await?.published(place, reference, context).await
     }
 
-    async fn admits(&self, place: &Repository, charge: &RequestContext) -> Result<()> {
-        self.at(place).await?.admits(place, charge).await
+    async fn admits(&self, place: &Repository, context: &RequestContext) -> Result<()> {
+        self.at(place).await?.admits(place, context).await
     }
 
-    async fn holds_blob(&self, place: &Repository, blob: &Descriptor, charge: &RequestContext) -> Result<Presence> {
-        self.at(place).await?.holds_blob(place, blob, charge).await
+    async fn holds_blob(&self, place: &Repository, blob: &Descriptor, context: &RequestContext) -> Result<Presence> {
+        self.at(place).await?.holds_blob(place, blob, context).await
     }
 
-    async fn holds_manifest(&self, place: &Repository, manifest: &Descriptor, charge: &RequestContext) -> Result<Presence> {
-        self.at(place).await?.holds_manifest(place, manifest, charge).await
+    async fn holds_manifest(&self, place: &Repository, manifest: &Descriptor, context: &RequestContext) -> Result<Presence> {
+        self.at(place).await?.holds_manifest(place, manifest, context).await
     }
 
     /// Only within one account: what another may read, this one need not.
-    async fn link(&self, from: &Repository, to: &Repository, blob: &Descriptor, charge: &RequestContext) -> Result<bool> {
+    async fn link(&self, from: &Repository, to: &Repository, blob: &Descriptor, context: &RequestContext) -> Result<bool> {
         let (theirs, ours) = (self.at(from).await?, self.at(to).await?);
-        if Arc::ptr_eq(&theirs, &ours) { ours.link(from, to, blob, charge).await } else { Ok(false) }
+        if Arc::ptr_eq(&theirs, &ours) { ours.link(from, to, blob, context).await } else { Ok(false) }
     }
 
-    async fn write_blob(&self, place: &Repository, blob: &Descriptor, open: &dyn OpenBlob, charge: &RequestContext) -> Result<()> {
-        self.at(place).await?.write_blob(place, blob, open, charge).await
+    async fn write_blob(&self, place: &Repository, blob: &Descriptor, open: &dyn OpenBlob, context: &RequestContext) -> Result<()> {
+        self.at(place).await?.write_blob(place, blob, open, context).await
     }
 
-    async fn put_manifest(&self, place: &Repository, manifest: &Manifest, charge: &RequestContext) -> Result<()> {
-        self.at(place).await?.put_manifest(place, manifest, charge).await
+    async fn put_manifest(&self, place: &Repository, manifest: &Manifest, context: &RequestContext) -> Result<()> {
+        self.at(place).await?.put_manifest(place, manifest, context).await
     }
 
-    async fn publish(&self, publication: &Publication, charge: &RequestContext) -> Result<()> {
-        self.at(&publication.place).await?.publish(publication, charge).await
+    async fn publish(&self, publication: &Publication, context: &RequestContext) -> Result<()> {
+        self.at(&publication.place).await?.publish(publication, context).await
     }
 
-    async fn attach(&self, place: &Repository, subject: &Digest, referrers: &[Manifest], charge: &RequestContext) -> Result<()> {
-        self.at(place).await?.attach(place, subject, referrers, charge).await
+    async fn attach(&self, place: &Repository, subject: &Digest, referrers: &[Manifest], context: &RequestContext) -> Result<()> {
+        self.at(place).await?.attach(place, subject, referrers, context).await
     }
 
-    async fn attach_tagged(&self, publication: &Publication, subject: &Digest, charge: &RequestContext) -> Result<()> {
-        self.at(&publication.place).await?.attach_tagged(publication, subject, charge).await
+    async fn attach_tagged(&self, publication: &Publication, subject: &Digest, context: &RequestContext) -> Result<()> {
+        self.at(&publication.place).await?.attach_tagged(publication, subject, context).await
     }
 }

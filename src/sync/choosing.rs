@@ -104,7 +104,7 @@ impl SyncWorker {
     async fn choose(self: Arc<Self>, upstream: Arc<str>, mut undecided: Box<PendingSelection>, slots: GroupSlots) {
         let item = Arc::clone(&undecided.item);
         let key = (item.order, item.row(&self.target.target).source);
-        lock(&self.under_way).insert(key.clone(), (undecided.charge(), Instant::now()));
+        lock(&self.under_way).insert(key.clone(), (undecided.context(), Instant::now()));
         let chosen = internal::caught("select tags", async {
             self.in_time()?;
             undecided.read(&self.chooser(), self.options.mode()).await?;

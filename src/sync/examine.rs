@@ -121,9 +121,9 @@ impl Upstreams {
         }
         let mut known = BTreeSet::new();
         for item in items.iter().filter(|item| known.insert(item.to.clone())) {
-            let charge = RequestContext::new(format!("{host}/{}", item.to));
+            let context = RequestContext::new(format!("{host}/{}", item.to));
             let reference = item.probe().unwrap_or_else(|| Reference::Tag("latest".to_owned()));
-            let read = store.published(&item.to, &reference, &charge).await;
+            let read = store.published(&item.to, &reference, &context).await;
             if seen.check("may pull", read).is_none() {
                 break;
             }
@@ -134,12 +134,12 @@ impl Upstreams {
             }
             // A pull-through cache that nobody has named as one gives itself away.
             if !self.config.writable_cache
-                && let Err(error) = store.vouches(&item.to, &charge).await
+                && let Err(error) = store.vouches(&item.to, &context).await
             {
                 seen.findings.push(error);
                 break;
             }
-            if seen.check("may push", store.admits(&item.to, &charge).await).is_none() {
+            if seen.check("may push", store.admits(&item.to, &context).await).is_none() {
                 break;
             }
         }

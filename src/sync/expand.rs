@@ -83,10 +83,10 @@ impl Chooser<'_> {
             return Ok(Expansion::Chosen(Expanded { wants: item.wants(), explanation: String::new() }));
         };
         let source = &item.entry.source;
-        let charge = RequestContext::new(source.to_string());
+        let context = RequestContext::new(source.to_string());
         let listed = match self.engines.lists_at_cache(item) {
-            Some(cache) => cache.tags(&item.to, &charge).await?,
-            None => self.supply.upstream(item).await?.tags(&Repository::new(source.path.as_str()), &charge).await?,
+            Some(cache) => cache.tags(&item.to, &context).await?,
+            None => self.supply.upstream(item).await?.tags(&Repository::new(source.path.as_str()), &context).await?,
         };
         let matched = selector.matched(&listed);
         if !selector.needs_dates(&matched) {

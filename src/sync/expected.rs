@@ -134,8 +134,8 @@ fn from_target(mut entry: ListEntry, rules: &RuleSet, target: &TargetConfig) -> 
 /// The images of one line.
 async fn wants(item: &Arc<RuledEntry>, target: &TargetStore) -> Result<Vec<ImageRequest>> {
     let Some(selector) = item.selector() else { return Ok(item.wants()) };
-    let charge = RequestContext::new(target.target.name_of(&item.to));
-    let listed = match target.ends.source.tags(&item.to, &charge).await {
+    let context = RequestContext::new(target.target.name_of(&item.to));
+    let listed = match target.ends.source.tags(&item.to, &context).await {
         Err(error) if error.kind() == Kind::NotFound => vec![],
         listed => listed?,
     };
@@ -147,7 +147,7 @@ async fn wants(item: &Arc<RuledEntry>, target: &TargetStore) -> Result<Vec<Image
         false => selector.cut(matched, &Dates::default(), jiff::Timestamp::now()).tags,
     };
     if tags.is_empty() {
-        let message = format!("of the {} tags that {} has, none is selected by `{}`", listed.len(), charge.image, selector.tags_column());
+        let message = format!("of the {} tags that {} has, none is selected by `{}`", listed.len(), context.image, selector.tags_column());
         return Err(Error::new(Side::Target, "select tags", Kind::NotFound, message).subject(item.entry.source.to_string()));
     }
     Ok(item.tagged(&tags))

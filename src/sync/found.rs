@@ -52,24 +52,24 @@ impl MissingImage {
     /// # Errors
     /// Of kind [`Kind::Deferred`] if they are not there, and `mode` does not wait for them.
     pub(super) async fn reserve(&mut self, engine: &Engine, mode: WaitMode) -> Result<()> {
-        let Some(gate) = self.gate.clone().filter(|_| self.image.charge.lease.is_none()) else { return Ok(()) };
+        let Some(gate) = self.gate.clone().filter(|_| self.image.context.lease.is_none()) else { return Ok(()) };
         let mut cost = self.cost(engine).await?;
         if !cost.exact && self.image.upstream.keeps_manifests() {
             if let Ok(lease) = gate.acquire_now(self.claim(cost.pulls), mode).await {
-                self.image.charge.lease = Some(lease);
+                self.image.context.lease = Some(lease);
                 return Ok(());
             }
             // What is left of the window may still do for the image: one pull tells, and it is not wasted, because the index is
             // kept until its image is delivered.
             if let Ok(lease) = gate.acquire_now(self.claim(1), mode).await {
-                self.image.charge.lease = Some(lease);
+                self.image.context.lease = Some(lease);
                 cost = self.look_inside(engine).await?;
             }
         }
         let pulls = cost.pulls;
         if pulls > 0 {
             let lease = gate.acquire(self.claim(pulls), mode).await.map_err(deferred)?;
-            self.image.charge.lease = Some(lease);
+            self.image.context.lease = Some(lease);
         }
         Ok(())
     }
@@ -84,7 +84,7 @@ impl MissingImage {
             Some(survey) => engine.read_ahead(&self.image, survey).await,
             None => Ok(()),
         };
-        self.image.charge.lease = None;
+        self.image.context.lease = None;
         self.cost = None;
         read?;
         self.cost(engine).await

@@ -392,7 +392,7 @@ impl SyncWorker {
                 let delivered = engine.bring_image(&found.image, survey).await?;
                 // What comes now may take minutes of waiting.
                 drop(slot);
-                found.image.charge.lease = None;
+                found.image.context.lease = None;
                 self.engines.finish(&found.image, found.through.as_ref(), delivered).await
             }
             None => Err(Error::cancelled("copy image")),
@@ -432,7 +432,7 @@ impl SyncWorker {
                 return None;
             }
         };
-        lock(&self.under_way).insert((want.item.order, want.source()), (image.charge.clone(), started));
+        lock(&self.under_way).insert((want.item.order, want.source()), (image.context.clone(), started));
         let surveyed = match self.in_time() {
             Ok(()) => self.engines.survey(&image, through.as_ref(), self.options.recheck).await,
             Err(late) => Err(late),

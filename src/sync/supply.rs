@@ -94,8 +94,8 @@ impl TargetStore {
             (false, false) if !registry.may_be_a_cache() => return None,
             (false, false) => {
                 let asked = stream::iter(places.cloned()).map(|place| async move {
-                    let charge = RequestContext::new(format!("{}/{place}", registry.host()));
-                    registry.refuses_as_cache(&place, &charge).await
+                    let context = RequestContext::new(format!("{}/{place}", registry.host()));
+                    registry.refuses_as_cache(&place, &context).await
                 });
                 let refused = asked.buffered(PLACES).filter_map(std::future::ready);
                 Some(std::pin::pin!(refused).next().await?)
@@ -203,10 +203,10 @@ impl Upstreams {
         };
         let rule = want.item.rule.as_ref();
         let immutable = matches!(&want.publish, Reference::Tag(tag) if rule.is_some_and(|rule| rule.immutable_tags.matches(tag)));
-        let charge = RequestContext::new(want.source());
-        let charge = match &want.resolved {
-            Some(resolved) => RequestContext { tally: Arc::clone(&resolved.tally), ..charge },
-            None => charge,
+        let context = RequestContext::new(want.source());
+        let context = match &want.resolved {
+            Some(resolved) => RequestContext { tally: Arc::clone(&resolved.tally), ..context },
+            None => context,
         };
         let image = CopyImage {
             name: want.canonical().into(),
@@ -216,7 +216,7 @@ impl Upstreams {
             resolved: want.resolved.as_ref().and_then(|resolved| resolved.descriptor.clone()),
             to: want.item.to.clone(),
             publish: want.publish.clone(),
-            charge,
+            context,
             immutable,
             policy: Arc::clone(&want.item.policy),
         };
@@ -264,8 +264,8 @@ impl Upstreams {
         let want = about.and_then(RuledEntry::probe);
         let asked = match want {
             Some(reference) => {
-                let charge = RequestContext::new(format!("{host}/{path}{}", reference.suffix()));
-                store.resolve(&Repository::new(path), &reference, &charge).await?.is_some()
+                let context = RequestContext::new(format!("{host}/{path}{}", reference.suffix()));
+                store.resolve(&Repository::new(path), &reference, &context).await?.is_some()
             }
             None => gate.look().await,
         };

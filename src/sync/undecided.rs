@@ -131,7 +131,7 @@ impl PendingSelection {
     }
 
     /// Who pays for what is read, until it is known which image is chosen.
-    pub(super) fn charge(&self) -> RequestContext {
+    pub(super) fn context(&self) -> RequestContext {
         RequestContext { tally: Arc::clone(&self.known.tally), ..RequestContext::new(self.item.entry.source.to_string()) }
     }
 
@@ -169,7 +169,7 @@ impl PendingSelection {
                 if failed.load(Ordering::Relaxed) {
                     return (undated.tags, Err(Error::cancelled("read creation date")));
                 }
-                undated.image.charge.lease = lease.cloned();
+                undated.image.context.lease = lease.cloned();
                 let read = read(chooser.engines.push(), &chooser.supply.created, &undated).await;
                 let left = unread.fetch_sub(undated.pulls, Ordering::Relaxed).saturating_sub(undated.pulls);
                 if let Some(lease) = lease {
@@ -219,7 +219,7 @@ async fn date(chooser: &Chooser<'_>, wanted: Descriptor, images: Vec<(String, Co
         }
     }
     let Some(mut image) = images.into_iter().next().filter(|_| !is_schema1(&wanted.media_type)) else { return Ok((tags, Ok(None))) };
-    image.charge.tally = Arc::clone(tally);
+    image.context.tally = Arc::clone(tally);
     let pulls = chooser.engines.push().pulls_for_date(&image, &wanted);
     let undated = Undated { tags: tags.clone(), image, wanted, pulls };
     Ok(match pulls {

@@ -195,20 +195,20 @@ fn cell<K: std::hash::Hash + Eq, V>(all: &Once<K, V>, key: K) -> Arc<OnceCell<V>
 
 impl TargetWalk {
     async fn image(self: Arc<Self>, image: &Expected) {
-        let charge = RequestContext::new(&*image.name);
-        match self.root(image, &charge).await {
-            Ok(root) => self.manifest(image, root, &charge, 0).await,
+        let context = RequestContext::new(&*image.name);
+        match self.root(image, &context).await {
+            Ok(root) => self.manifest(image, root, &context, 0).await,
             Err(Fault(wrong, why)) => self.note(image, wrong, FindingSubject::Name(image.name.clone()), why),
         }
         (self.progress)(0);
     }
 
     /// What the image's name means. A digest needs no asking: its manifest will be read.
-    async fn root(&self, image: &Expected, charge: &RequestContext) -> Checked<Descriptor> {
+    async fn root(&self, image: &Expected, context: &RequestContext) -> Checked<Descriptor> {
         let found = match &image.reference {
             Reference::Digest(digest) => Descriptor::new("", digest.clone(), 0),
             Reference::Tag(_) => {
-                let found = self.source.resolve(&image.place, &image.reference, charge).await.map_err(|error| Fault::of(&error))?;
+                let found = self.source.resolve(&image.place, &image.reference, context).await.map_err(|error| Fault::of(&error))?;
                 found.ok_or_else(|| Fault(WrongContent::Missing, "the target has no such image".to_owned()))?
             }
         };
@@ -225,17 +225,17 @@ impl TargetWalk {
         self: &'a Arc<Self>,
         image: &'a Expected,
         node: Descriptor,
-        charge: &'a RequestContext,
+        context: &'a RequestContext,
         depth: usize,
     ) -> BoxFuture<'a, ()> {
         async move {
             if depth > 0 && is_blob_type(&node.media_type) {
-                return self.blob(image, node, charge).await;
+                return self.blob(image, node, context).await;
             }
-            let checked = match self.read(&image.place, &node, charge).await {
+            let checked = match self.read(&image.place, &node, context).await {
                 // An index may list blobs (BuildKit's cache does).
                 Err(Fault(WrongContent::Missing, _)) if depth > 0 && kind_of(&node.media_type) == ManifestKind::Opaque => {
-                    return self.blob(image, node, charge).await;
+                    return self.blob(image, node, context).await;
                 }
                 Ok(links) if depth >= MAX_DEPTH && !links.manifests.is_empty() => {
                     Err(Fault(WrongContent::Unchecked, format!("indexes are nested more than {MAX_DEPTH} deep")))
@@ -248,17 +248,17 @@ impl TargetWalk {
             };
             let children = if depth == 0 { image.children.among(&links.manifests) } else { links.manifests };
             let blobs: Vec<Descriptor> = links.blobs.into_iter().filter(|blob| image.foreign || !blob.is_foreign()).collect();
-            let children = stream::iter(children).map(|child| self.manifest(image, child, charge, depth + 1)).buffer_unordered(PIECES);
-            let blobs = stream::iter(blobs).map(|blob| self.blob(image, blob, charge)).buffer_unordered(PIECES);
+            let children = stream::iter(children).map(|child| self.manifest(image, child, context, depth + 1)).buffer_unordered(PIECES);
+            let blobs = stream::iter(blobs).map(|blob| self.blob(image, blob, context)).buffer_unordered(PIECES);
             futures_util::future::join(children.collect::<()>(), blobs.collect::<()>()).await;
         }
         .boxed()
     }
 
     /// What a manifest refers to, read once in each repository.
-    async fn read(&self, place: &Repository, node: &Descriptor, charge: &RequestContext) -> Checked<Arc<Links>> {
+    async fn read(&self, place: &Repository, node: &Descriptor, context: &RequestContext) -> Checked<Arc<Links>> {
         let read = async || {
-            let found = self.source.manifest(place, &node.digest, charge).await.map_err(|error| Fault::of(&error))?;
+            let found = self.source.manifest(place, &node.digest, context).await.map_err(|error| Fault::of(&error))?;
             let manifest = found.ok_or_else(|| Fault(WrongContent::Missing, "this manifest is not there".to_owned()))?;
             let links = manifest.links().map_err(|error| Fault::of(&error))?;
             Ok((Arc::new(links), manifest.bytes.len() as u64))
@@ -269,24 +269,24 @@ impl TargetWalk {
         if node.size == 0 || node.size == len { Ok(links) } else { Err(size_differs(len, node.size)) }
     }
 
-    async fn blob(self: &Arc<Self>, image: &Expected, blob: Descriptor, charge: &RequestContext) {
+    async fn blob(self: &Arc<Self>, image: &Expected, blob: Descriptor, context: &RequestContext) {
         let key = (image.place.clone(), blob.digest.clone(), blob.size);
-        let looked = cell(&self.blobs, key).get_or_init(async || self.look(&image.place, &blob, charge).await).await.clone();
+        let looked = cell(&self.blobs, key).get_or_init(async || self.look(&image.place, &blob, context).await).await.clone();
         if let Err(Fault(wrong, why)) = looked {
             self.note(image, wrong, FindingSubject::Content(blob.digest, image.place.clone()), why);
         }
     }
 
     /// Whether a repository has a blob. Deep, who comes first reads it there, which shows that too.
-    async fn look(self: &Arc<Self>, place: &Repository, blob: &Descriptor, charge: &RequestContext) -> Checked<()> {
+    async fn look(self: &Arc<Self>, place: &Repository, blob: &Descriptor, context: &RequestContext) -> Checked<()> {
         if self.depth == Depth::HashedEverywhere {
-            return self.hash(place, blob, charge).await;
+            return self.hash(place, blob, context).await;
         }
         if self.depth == Depth::Hashed && blob.size > 0 {
             let hash = async || {
                 // In a task of its own: the blobs of one image are hashed on all cores, too.
-                let (walk, at, blob, charge) = (Arc::clone(self), place.clone(), blob.clone(), charge.clone());
-                let hashed = AbortOnDropHandle::new(tokio::spawn(async move { walk.hash(&at, &blob, &charge).await })).await;
+                let (walk, at, blob, context) = (Arc::clone(self), place.clone(), blob.clone(), context.clone());
+                let hashed = AbortOnDropHandle::new(tokio::spawn(async move { walk.hash(&at, &blob, &context).await })).await;
                 (place.clone(), hashed.unwrap_or_else(|why| Err(Fault(WrongContent::Unchecked, internal::lost("verify", why).to_string()))))
             };
             let key = (blob.digest.clone(), blob.size);
@@ -296,7 +296,7 @@ impl TargetWalk {
                 return hashed;
             }
         }
-        match self.source.blob_size(place, &blob.digest, charge).await {
+        match self.source.blob_size(place, &blob.digest, context).await {
             Ok(Some(size)) if size == blob.size => Ok(()),
             Ok(Some(size)) => Err(size_differs(size, blob.size)),
             Ok(None) => Err(missing_blob()),
@@ -305,8 +305,8 @@ impl TargetWalk {
     }
 
     /// Reads a blob to its end.
-    async fn hash(&self, place: &Repository, blob: &Descriptor, charge: &RequestContext) -> Checked<()> {
-        let opened = self.source.blob(place, blob, 0, charge).await.map_err(|error| Fault::of(&error))?;
+    async fn hash(&self, place: &Repository, blob: &Descriptor, context: &RequestContext) -> Checked<()> {
+        let opened = self.source.blob(place, blob, 0, context).await.map_err(|error| Fault::of(&error))?;
         let stream = opened.ok_or_else(missing_blob)?;
         let mut bytes = Verified::whole(stream, blob, Side::Target).map_err(|error| Fault::of(&error))?;
         while let Some(chunk) = bytes.try_next().await.map_err(|error| Fault::of(&error))? {

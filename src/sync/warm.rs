@@ -122,7 +122,7 @@ impl CopyEngines {
                     (false, true) => Belief::Answers,
                     (false, false) => Belief::Memory,
                 };
-                through.survey(image.immutable, belief, &image.charge).await
+                through.survey(image.immutable, belief, &image.context).await
             }
             None => self.survey_push(image).await,
         }
@@ -133,10 +133,10 @@ impl CopyEngines {
     async fn survey_push(&self, image: &CopyImage) -> Result<NextStep> {
         let next = self.push.survey(image).await?;
         let asked = match &next {
-            NextStep::Nothing(_) => self.target.sink.vouches(&image.to, &image.charge).await,
-            NextStep::Bring(_) => self.target.sink.prepare_any(&image.to, &image.charge).await,
+            NextStep::Nothing(_) => self.target.sink.vouches(&image.to, &image.context).await,
+            NextStep::Bring(_) => self.target.sink.prepare_any(&image.to, &image.context).await,
         };
-        asked.map_err(|error| error.subject(&*image.charge.image))?;
+        asked.map_err(|error| error.subject(&*image.context.image))?;
         Ok(next)
     }
 
@@ -148,8 +148,8 @@ impl CopyEngines {
         if found.through.is_some() {
             return Ok(());
         }
-        let prepared = self.target.sink.prepare(&found.image.to, &found.image.charge).await;
-        prepared.map_err(|error| error.subject(&*found.image.charge.image))
+        let prepared = self.target.sink.prepare(&found.image.to, &found.image.context).await;
+        prepared.map_err(|error| error.subject(&*found.image.context.image))
     }
 
     /// How an image stands, by HEADs alone, its digest at the upstream, and what would be brought.
@@ -165,7 +165,7 @@ impl CopyEngines {
             let (standing, survey) = self.push.compare(image).await?;
             return Ok((standing, Some(survey.wanted.digest.clone()), Some(survey)));
         };
-        Ok(match through.survey(image.immutable, Belief::Memory, &image.charge).await? {
+        Ok(match through.survey(image.immutable, Belief::Memory, &image.context).await? {
             NextStep::Nothing(current) => (Compared::Current(current.digest), current.source_digest, None),
             NextStep::Bring(survey) => {
                 let to = survey.wanted.digest.clone();
@@ -192,9 +192,9 @@ impl CopyEngines {
     ) -> Result<CopyOutcome> {
         let (Some(warming), Some(through)) = (&self.warm, through) else { return Ok(delivered) };
         if warming.verify {
-            through.verify(&image.charge, &self.stop).await.map_err(|error| error.subject(&*image.charge.image))?;
+            through.verify(&image.context, &self.stop).await.map_err(|error| error.subject(&*image.context.image))?;
             through.keep();
-        } else if through.is_stored(&image.charge, &self.stop).await {
+        } else if through.is_stored(&image.context, &self.stop).await {
             through.keep();
         }
         through.describe(&mut delivered);
@@ -229,9 +229,9 @@ impl Upstreams {
         let resolved = want.resolved.as_ref().and_then(|resolved| resolved.descriptor.clone());
         let through =
             CachedImage::new(cache, CacheUpstream { resolved: resolved.clone(), ..upstream }, name, Arc::clone(&policy), rule.warm);
-        let mut charge = RequestContext { account: Some(Arc::clone(&gate)), ..RequestContext::new(want.source()) };
+        let mut context = RequestContext { account: Some(Arc::clone(&gate)), ..RequestContext::new(want.source()) };
         if let Some(resolved) = &want.resolved {
-            charge.tally = Arc::clone(&resolved.tally);
+            context.tally = Arc::clone(&resolved.tally);
         }
         let image = CopyImage {
             name: want.canonical().into(),
@@ -241,7 +241,7 @@ impl Upstreams {
             resolved,
             to: want.item.to.clone(),
             publish: want.publish.clone(),
-            charge,
+            context,
             immutable: matches!(&want.publish, Reference::Tag(tag) if rule.immutable_tags.matches(tag)),
             policy,
         };

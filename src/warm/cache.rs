@@ -94,12 +94,12 @@ impl Cache {
     ///
     /// # Errors
     /// If the cache cannot be asked.
-    pub(super) async fn settle(&self, blob: &Digest, charge: &RequestContext) -> Result<()> {
+    pub(super) async fn settle(&self, blob: &Digest, context: &RequestContext) -> Result<()> {
         let last = self.passed().get(blob).and_then(|places| places.last().cloned());
         let Some(place) = last else { return Ok(()) };
         for nth in 0..SETTLED {
             tokio::time::sleep(SETTLES * 2u32.pow(nth)).await;
-            if self.store.look_for_blob(&place, blob, charge).await? != BlobSeen::PassedOn {
+            if self.store.look_for_blob(&place, blob, context).await? != BlobSeen::PassedOn {
                 break;
             }
         }
@@ -107,8 +107,8 @@ impl Cache {
     }
 
     /// Asks for `/v2/`, once a run.
-    pub(super) async fn ping(&self, place: &Repository, charge: &RequestContext) {
-        self.pinged.get_or_init(|| self.store.ping(place, charge)).await;
+    pub(super) async fn ping(&self, place: &Repository, context: &RequestContext) {
+        self.pinged.get_or_init(|| self.store.ping(place, context)).await;
     }
 
     /// A manifest was read at `place`, and refers to `links`.
@@ -138,11 +138,11 @@ impl Cache {
     ///
     /// # Errors
     /// If it cannot be asked.
-    pub(super) async fn confirms(&self, place: &Repository, blob: &Digest, charge: &RequestContext) -> Result<bool> {
+    pub(super) async fn confirms(&self, place: &Repository, blob: &Digest, context: &RequestContext) -> Result<bool> {
         let key = (place.clone(), blob.clone());
         let asked = Arc::clone(self.confirmed.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default());
         let look = || async {
-            let seen = self.store.look_for_blob(place, blob, charge).await?;
+            let seen = self.store.look_for_blob(place, blob, context).await?;
             self.seen(blob, place, seen);
             Ok(seen == BlobSeen::There)
         };
@@ -166,10 +166,10 @@ impl Cache {
     }
 
     /// The cache has spent a pull without being asked to by a GET of ours: it is charged as if it had been one.
-    pub(super) async fn spent_another(&self, charge: &RequestContext) {
-        let Some(gate) = &charge.account else { return };
-        charge.tally.add_pull();
-        let lease = match &charge.lease {
+    pub(super) async fn spent_another(&self, context: &RequestContext) {
+        let Some(gate) = &context.account else { return };
+        context.tally.add_pull();
+        let lease = match &context.lease {
             Some(lease) => Ok(lease.clone()),
             None => gate.acquire(PullRequest { pulls: 1, priority: 0 }, WaitMode::Defer).await,
         };

@@ -36,9 +36,9 @@ impl CachedImage {
     ///
     /// # Errors
     /// The cache is stale: of kind [`Kind::Deferred`] where it will look again by itself.
-    pub(super) async fn differs(&self, wanted: &Digest, got: Manifest, charge: &RequestContext) -> Result<(Manifest, (Digest, Digest))> {
+    pub(super) async fn differs(&self, wanted: &Digest, got: Manifest, context: &RequestContext) -> Result<(Manifest, (Digest, Digest))> {
         // The tag may have moved between the two questions.
-        let now = match self.resolve(&self.place, &self.reference, charge).await {
+        let now = match self.resolve(&self.place, &self.reference, context).await {
             Ok(Some(now)) if matches!(self.reference, Reference::Tag(_)) => now.digest,
             _ => wanted.clone(),
         };
@@ -46,14 +46,14 @@ impl CachedImage {
             return Ok((got, (now.clone(), now)));
         }
         if self.cache.caching().lists == CacheLists::Trimmed
-            && let Some(whole) = self.cache.store.pull(&self.place, &Reference::Digest(now.clone()), charge).await?
+            && let Some(whole) = self.cache.store.pull(&self.place, &Reference::Digest(now.clone()), context).await?
             && is_trimmed(&got, &whole)?
         {
             self.note(trimmed(self.cache.host(), &got.digest, &now));
             return Ok((whole, (now, got.digest)));
         }
         // The pull may have made it look.
-        let again = self.get(&self.reference, charge).await?;
+        let again = self.get(&self.reference, context).await?;
         if again.digest == now { Ok((again, (now.clone(), now))) } else { Err(self.stale(&now, &again.digest)) }
     }
 

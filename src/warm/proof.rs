@@ -5,7 +5,7 @@ use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 
 use super::CachedImage;
-use super::through::{Belief, charge_nobody};
+use super::through::{Belief, context_without_account};
 use crate::content::{Descriptor, Digest, ManifestKind, RequestContext, kind_of};
 use crate::name::Reference;
 use crate::registry::CacheHead;
@@ -39,38 +39,38 @@ pub(super) fn depth(blobs: WarmBlobs) -> u8 {
 
 impl CachedImage {
     /// What proves that the cache has the image now, if anything does. Spends no pull.
-    pub(super) async fn proof(&self, belief: Belief, charge: &RequestContext) -> Result<Option<WarmProof>> {
-        let charge = charge_nobody(charge);
+    pub(super) async fn proof(&self, belief: Belief, context: &RequestContext) -> Result<Option<WarmProof>> {
+        let context = context_without_account(context);
         match belief {
             Belief::Nothing => Ok(None),
-            _ if self.cache.caching().says_origin => self.said_by_cache(&charge).await,
+            _ if self.cache.caching().says_origin => self.said_by_cache(&context).await,
             Belief::Memory => Ok(self.remembered().map(|pulled| WarmProof { source: pulled.source, digest: pulled.digest })),
             Belief::Answers => match self.remembered() {
-                Some(pulled) => self.confirmed(pulled, &charge).await,
+                Some(pulled) => self.confirmed(pulled, &context).await,
                 None => Ok(None),
             },
         }
     }
 
     /// Asks the cache for each piece that larder remembers to have pulled, blobs first: a manifest that is not there may cost a pull.
-    async fn confirmed(&self, pulled: WarmedRecord, charge: &RequestContext) -> Result<Option<WarmProof>> {
+    async fn confirmed(&self, pulled: WarmedRecord, context: &RequestContext) -> Result<Option<WarmProof>> {
         if pulled.manifests.is_empty() {
             // Pulled by a version that did not write down what.
             return Ok(None);
         }
         let (store, place) = (&self.cache.store, &self.place);
         if self.warm.blobs != WarmBlobs::None {
-            let asked = stream::iter(pulled.blobs).map(|blob| async move { self.cache.confirms(place, &blob, charge).await });
+            let asked = stream::iter(pulled.blobs).map(|blob| async move { self.cache.confirms(place, &blob, context).await });
             if !asked.buffer_unordered(CHILDREN).try_all(std::future::ready).await? {
                 return Ok(None);
             }
         }
-        let named = store.look(place, &self.reference, charge).await?;
+        let named = store.look(place, &self.reference, context).await?;
         if named.is_none_or(|named| named.descriptor.digest != pulled.digest) {
             return Ok(None);
         }
         let asked = stream::iter(pulled.manifests).map(|manifest| async move {
-            let answered = store.look(place, &Reference::Digest(manifest.clone()), charge).await?;
+            let answered = store.look(place, &Reference::Digest(manifest.clone()), context).await?;
             Ok::<_, Error>(answered.is_some_and(|answered| answered.descriptor.digest == manifest))
         });
         let all = asked.buffer_unordered(CHILDREN).try_all(std::future::ready).await?;
@@ -78,8 +78,8 @@ impl CachedImage {
     }
 
     /// The cache says where its answers come from: the name, and each child that is wanted, must be its own.
-    async fn said_by_cache(&self, charge: &RequestContext) -> Result<Option<WarmProof>> {
-        let Some(CacheHead { descriptor, own: true }) = self.cache.store.look(&self.place, &self.reference, charge).await? else {
+    async fn said_by_cache(&self, context: &RequestContext) -> Result<Option<WarmProof>> {
+        let Some(CacheHead { descriptor, own: true }) = self.cache.store.look(&self.place, &self.reference, context).await? else {
             return Ok(None);
         };
         let digest = descriptor.digest.clone();
@@ -88,22 +88,22 @@ impl CachedImage {
             // Which platform it is for, its config says: that was looked at if it was pulled before.
             return Ok(None);
         }
-        Ok(self.has_below(descriptor, 0, charge).await?.then(|| WarmProof { source: digest.clone(), digest }))
+        Ok(self.has_below(descriptor, 0, context).await?.then(|| WarmProof { source: digest.clone(), digest }))
     }
 
     /// Whether the cache has what is below a manifest that is its own: for an image it has, because it imports it whole.
-    fn has_below<'a>(&'a self, manifest: Descriptor, depth: usize, charge: &'a RequestContext) -> BoxFuture<'a, Result<bool>> {
+    fn has_below<'a>(&'a self, manifest: Descriptor, depth: usize, context: &'a RequestContext) -> BoxFuture<'a, Result<bool>> {
         async move {
             if kind_of(&manifest.media_type) != ManifestKind::Index || depth >= MAX_DEPTH {
                 return Ok(true);
             }
             // Its own: reading it costs the upstream nothing.
-            let index = self.cache.store.pull(&self.place, &Reference::Digest(manifest.digest), charge).await?;
+            let index = self.cache.store.pull(&self.place, &Reference::Digest(manifest.digest), context).await?;
             let Some(index) = index else { return Ok(false) };
             let chosen = self.chosen(&index.links()?.manifests);
             let has = |child: Descriptor| async move {
-                match self.cache.store.look(&self.place, &Reference::Digest(child.digest), charge).await? {
-                    Some(CacheHead { descriptor, own: true }) => self.has_below(descriptor, depth + 1, charge).await,
+                match self.cache.store.look(&self.place, &Reference::Digest(child.digest), context).await? {
+                    Some(CacheHead { descriptor, own: true }) => self.has_below(descriptor, depth + 1, context).await,
                     _ => Ok(false),
                 }
             };

@@ -20,13 +20,13 @@ impl Sink for Cache {
         Ok(None)
     }
 
-    async fn holds_blob(&self, place: &Repository, blob: &Descriptor, charge: &RequestContext) -> Result<Presence> {
+    async fn holds_blob(&self, place: &Repository, blob: &Descriptor, context: &RequestContext) -> Result<Presence> {
         let here = match self.blobs(place) {
             WarmBlobs::Get => false,
             // Where a HEAD of a blob fetches nothing, the answer is no, and the blob is read after all.
             WarmBlobs::Head => {
-                self.settle(&blob.digest, charge).await?;
-                let seen = self.store.look_for_blob(place, &blob.digest, charge).await?;
+                self.settle(&blob.digest, context).await?;
+                let seen = self.store.look_for_blob(place, &blob.digest, context).await?;
                 self.seen(&blob.digest, place, seen);
                 seen != BlobSeen::Absent
             }
@@ -43,9 +43,9 @@ impl Sink for Cache {
         Ok(false)
     }
 
-    async fn write_blob(&self, _: &Repository, blob: &Descriptor, open: &dyn OpenBlob, charge: &RequestContext) -> Result<()> {
+    async fn write_blob(&self, _: &Repository, blob: &Descriptor, open: &dyn OpenBlob, context: &RequestContext) -> Result<()> {
         checkable(blob, Side::Target)?;
-        self.settle(&blob.digest, charge).await?;
+        self.settle(&blob.digest, context).await?;
         let mut stream = Verified::whole(open.open(0).await?, blob, Side::Target)?;
         while stream.try_next().await?.is_some() {}
         Ok(())

@@ -116,27 +116,27 @@ impl CachedImage {
     ///
     /// # Errors
     /// If one side cannot be asked, or does not have the image.
-    pub(crate) async fn survey(&self, immutable: bool, belief: Belief, charge: &RequestContext) -> Result<NextStep> {
-        let surveyed = self.try_survey(immutable, belief, charge).await;
-        surveyed.map_err(|error| error.subject(&*charge.image))
+    pub(crate) async fn survey(&self, immutable: bool, belief: Belief, context: &RequestContext) -> Result<NextStep> {
+        let surveyed = self.try_survey(immutable, belief, context).await;
+        surveyed.map_err(|error| error.subject(&*context.image))
     }
 
-    async fn try_survey(&self, immutable: bool, belief: Belief, charge: &RequestContext) -> Result<NextStep> {
+    async fn try_survey(&self, immutable: bool, belief: Belief, context: &RequestContext) -> Result<NextStep> {
         let (wanted, proof) = if belief == Belief::Nothing {
-            (self.named(None, charge).await?, None)
+            (self.named(None, context).await?, None)
         } else if immutable {
-            match self.proof(belief, charge).await? {
+            match self.proof(belief, context).await? {
                 // It cannot have moved: nobody is asked upstream.
                 Some(proof) => return Ok(NextStep::Nothing(self.current(proof))),
-                None => (self.named(None, charge).await?, None),
+                None => (self.named(None, context).await?, None),
             }
         } else if self.cache.caching().says_origin {
-            let (named, proof) = futures_util::future::join(self.named(None, charge), self.proof(belief, charge)).await;
+            let (named, proof) = futures_util::future::join(self.named(None, context), self.proof(belief, context)).await;
             (named?, proof?)
         } else {
             // What is remembered is known at once, and says what the cache may be asked.
-            let proof = self.proof(belief, charge).await?;
-            (self.named(proof.as_ref(), charge).await?, proof)
+            let proof = self.proof(belief, context).await?;
+            (self.named(proof.as_ref(), context).await?, proof)
         };
         // Asked of the cache, it is the cache's digest that is named; asked of the upstream, the upstream's.
         match proof {
@@ -168,22 +168,22 @@ impl CachedImage {
 
     /// What the image's name means now: at the upstream, or, if that is not to be asked or does not let us, at the cache. `proof`: what
     /// the cache is known to have under the name.
-    async fn named(&self, proof: Option<&WarmProof>, charge: &RequestContext) -> Result<Descriptor> {
+    async fn named(&self, proof: Option<&WarmProof>, context: &RequestContext) -> Result<Descriptor> {
         if let Reference::Digest(digest) = &self.reference {
             return Ok(Descriptor::new("", digest.clone(), 0));
         }
-        if let Some(named) = self.at_upstream(charge).await? {
+        if let Some(named) = self.at_upstream(context).await? {
             return Ok(named);
         }
         if self.cache.caching().head == HeadCost::Pull && proof.is_none() {
             return Ok(self.unknown());
         }
-        let looked = self.cache.store.look(&self.place, &self.reference, &charge_nobody(charge)).await?;
+        let looked = self.cache.store.look(&self.place, &self.reference, &context_without_account(context)).await?;
         let Some(looked) = looked else { return Ok(self.unknown()) };
         let digest = &looked.descriptor.digest;
         if self.cache.caching().head == HeadCost::Pull && proof.is_some_and(|proof| proof.digest != *digest) {
             // The name has moved, and the cache has fetched the new manifest to be able to say so.
-            self.cache.spent_another(charge).await;
+            self.cache.spent_another(context).await;
         }
         self.read().size = looked.descriptor.size;
         // No size: what is pulled may have moved again.
@@ -191,14 +191,14 @@ impl CachedImage {
     }
 
     /// What the upstream says, if it is asked and lets us.
-    async fn at_upstream(&self, charge: &RequestContext) -> Result<Option<Descriptor>> {
+    async fn at_upstream(&self, context: &RequestContext) -> Result<Option<Descriptor>> {
         if let Some(resolved) = &self.upstream.resolved {
             let mut read = self.read();
             (read.asked, read.size) = (true, resolved.size);
             return Ok(Some(Descriptor { size: 0, ..resolved.clone() }));
         }
         let Some(upstream) = &self.upstream.store else { return Ok(None) };
-        match upstream.resolve(&self.upstream.place, &self.reference, charge).await {
+        match upstream.resolve(&self.upstream.place, &self.reference, context).await {
             Ok(Some(named)) if is_schema1(&named.media_type) => Err(schema1(Side::Upstream)),
             Ok(Some(named)) => {
                 let mut read = self.read();
@@ -265,23 +265,23 @@ impl CachedImage {
     }
 
     /// Pulls the image's own manifest by its name, which is how the cache learns the name.
-    async fn root(&self, wanted: &Digest, charge: &RequestContext) -> Result<Manifest> {
+    async fn root(&self, wanted: &Digest, context: &RequestContext) -> Result<Manifest> {
         self.read().begun.get_or_insert_with(Timestamp::now);
-        let got = self.get(&self.reference, charge).await?;
+        let got = self.get(&self.reference, context).await?;
         let (manifest, root) = if got.digest == *wanted || self.is_unknown(wanted) {
             let root = (got.digest.clone(), got.digest.clone());
             (got, root)
         } else {
-            self.differs(wanted, got, charge).await?
+            self.differs(wanted, got, context).await?
         };
         if self.cache.caching().by_address && matches!(self.reference, Reference::Tag(_)) {
-            self.by_all_addresses(&root.1, charge).await?;
+            self.by_all_addresses(&root.1, context).await?;
         }
         let listed = manifest.links()?.manifests;
         let chosen = self.chosen(&listed);
         if self.cache.caching().lists == CacheLists::Whole {
             for _ in chosen.len()..listed.len() {
-                self.cache.spent_another(charge).await;
+                self.cache.spent_another(context).await;
             }
         }
         let listed = listed.into_iter().map(|child| child.digest).collect();
@@ -291,13 +291,13 @@ impl CachedImage {
 
     /// Asks a cache that keeps answers by their address for the image as its clients will: containerd and docker ask what the tag means by
     /// HEAD, and get the manifest by its digest.
-    async fn by_all_addresses(&self, digest: &Digest, charge: &RequestContext) -> Result<()> {
+    async fn by_all_addresses(&self, digest: &Digest, context: &RequestContext) -> Result<()> {
         let by_digest = Reference::Digest(digest.clone());
-        self.cache.ping(&self.place, &charge_nobody(charge)).await;
-        self.get(&by_digest, charge).await?;
+        self.cache.ping(&self.place, &context_without_account(context)).await;
+        self.get(&by_digest, context).await?;
         // After the GETs: a cache may answer a HEAD from what it kept of them.
         for reference in [&self.reference, &by_digest] {
-            self.cache.store.look(&self.place, reference, &charge_nobody(charge)).await?;
+            self.cache.store.look(&self.place, reference, &context_without_account(context)).await?;
         }
         Ok(())
     }
@@ -308,15 +308,15 @@ impl CachedImage {
     }
 
     /// Pulls another manifest: by the tag that led to it, if one did, so that the cache learns that name as well.
-    async fn below(&self, digest: &Digest, charge: &RequestContext) -> Result<Manifest> {
+    async fn below(&self, digest: &Digest, context: &RequestContext) -> Result<Manifest> {
         let tag = self.read().tags.get(digest).cloned();
         if let Some(tag) = tag {
-            let tagged = self.get(&Reference::Tag(tag), charge).await?;
+            let tagged = self.get(&Reference::Tag(tag), context).await?;
             if tagged.digest == *digest {
                 return Ok(tagged);
             }
         }
-        self.get(&Reference::Digest(digest.clone()), charge).await
+        self.get(&Reference::Digest(digest.clone()), context).await
     }
 
     /// Whether `error` is about what was found by a tag beside the image, and the cache does not give it (zot, which syncs on demand, has no
@@ -336,8 +336,8 @@ impl CachedImage {
     }
 
     /// Reads a manifest through the cache; that it is not there is an error with advice.
-    pub(super) async fn get(&self, reference: &Reference, charge: &RequestContext) -> Result<Manifest> {
-        let found = self.cache.store.pull(&self.place, reference, charge).await?;
+    pub(super) async fn get(&self, reference: &Reference, context: &RequestContext) -> Result<Manifest> {
+        let found = self.cache.store.pull(&self.place, reference, context).await?;
         found.ok_or_else(|| self.not_served("get manifest", &reference.suffix()))
     }
 
@@ -364,8 +364,8 @@ fn is_refused(error: &Error) -> bool {
 }
 
 /// The same image, for requests that cost no pull.
-pub(super) fn charge_nobody(charge: &RequestContext) -> RequestContext {
-    RequestContext { account: None, lease: None, ..charge.clone() }
+pub(super) fn context_without_account(context: &RequestContext) -> RequestContext {
+    RequestContext { account: None, lease: None, ..context.clone() }
 }
 
 /// The engine asks for the image by the digest that the survey found; it is pulled by its name all the same.
@@ -385,12 +385,12 @@ impl Source for CachedImage {
     }
 
     /// For the tags of what refers to the image: they are pulled by these names, too.
-    async fn resolve(&self, _: &Repository, reference: &Reference, charge: &RequestContext) -> Result<Option<Descriptor>> {
+    async fn resolve(&self, _: &Repository, reference: &Reference, context: &RequestContext) -> Result<Option<Descriptor>> {
         let resolved = match self.asked() {
-            Some(upstream) => upstream.resolve(&self.upstream.place, reference, charge).await?,
+            Some(upstream) => upstream.resolve(&self.upstream.place, reference, context).await?,
             // A cache that may pull for a HEAD is not asked for what nobody is sure to pull.
             None if self.cache.caching().head == HeadCost::Pull => None,
-            None => self.cache.store.look(&self.place, reference, &charge_nobody(charge)).await?.map(|looked| looked.descriptor),
+            None => self.cache.store.look(&self.place, reference, &context_without_account(context)).await?.map(|looked| looked.descriptor),
         };
         if let (Some(resolved), Reference::Tag(tag)) = (&resolved, reference) {
             self.read().tags.insert(resolved.digest.clone(), tag.clone());
@@ -398,24 +398,24 @@ impl Source for CachedImage {
         Ok(resolved)
     }
 
-    async fn tags(&self, _: &Repository, charge: &RequestContext) -> Result<Vec<String>> {
+    async fn tags(&self, _: &Repository, context: &RequestContext) -> Result<Vec<String>> {
         match self.asked() {
-            Some(upstream) => upstream.tags(&self.upstream.place, charge).await,
-            None => self.cache.store.tags(&self.place, charge).await,
+            Some(upstream) => upstream.tags(&self.upstream.place, context).await,
+            None => self.cache.store.tags(&self.place, context).await,
         }
     }
 
-    async fn digest_tags(&self, _: &Repository, charge: &RequestContext) -> Result<Arc<DigestTags>> {
+    async fn digest_tags(&self, _: &Repository, context: &RequestContext) -> Result<Arc<DigestTags>> {
         let none = || Arc::new(DigestTags::of(Vec::<String>::new()));
         match self.asked() {
             // An image that is wanted by its digest is no concern of the upstream: what it says of tags is welcome, no more.
-            Some(upstream) => match upstream.digest_tags(&self.upstream.place, charge).await {
+            Some(upstream) => match upstream.digest_tags(&self.upstream.place, context).await {
                 Err(error) if is_refused(&error) => Ok(none()),
                 listed => listed,
             },
             // None of them could be resolved.
             None if self.cache.caching().head == HeadCost::Pull => Ok(none()),
-            None => self.cache.store.digest_tags(&self.place, charge).await,
+            None => self.cache.store.digest_tags(&self.place, context).await,
         }
     }
 
@@ -425,44 +425,44 @@ impl Source for CachedImage {
         _: &Repository,
         subject: &Digest,
         artifact_type: Option<&str>,
-        charge: &RequestContext,
+        context: &RequestContext,
     ) -> Result<ReferrerList> {
         if !self.cache.store.lists_referrers() {
             return Ok(ReferrerList::Missing(None));
         }
-        let listed = self.cache.store.listed_referrers(&self.place, subject, artifact_type, &charge_nobody(charge)).await?;
+        let listed = self.cache.store.listed_referrers(&self.place, subject, artifact_type, &context_without_account(context)).await?;
         Ok(match listed {
             ReferrerList::Listed(listed) if listed.is_empty() => ReferrerList::Missing(None),
             listed => listed,
         })
     }
 
-    async fn find_tag(&self, place: &Repository, tag: &str, charge: &RequestContext) -> Result<Option<Descriptor>> {
+    async fn find_tag(&self, place: &Repository, tag: &str, context: &RequestContext) -> Result<Option<Descriptor>> {
         match self.asked() {
             Some(upstream) => {
-                let found = upstream.find_tag(&self.upstream.place, tag, charge).await?;
+                let found = upstream.find_tag(&self.upstream.place, tag, context).await?;
                 if let Some(found) = &found {
                     self.read().tags.insert(found.digest.clone(), tag.to_owned());
                 }
                 Ok(found)
             }
-            None => self.resolve(place, &Reference::Tag(tag.to_owned()), charge).await,
+            None => self.resolve(place, &Reference::Tag(tag.to_owned()), context).await,
         }
     }
 
-    async fn manifest(&self, _: &Repository, digest: &Digest, charge: &RequestContext) -> Result<Option<Manifest>> {
+    async fn manifest(&self, _: &Repository, digest: &Digest, context: &RequestContext) -> Result<Option<Manifest>> {
         // Everything below the root comes after it.
         let is_root = self.read().root.is_none();
         let manifest = if is_root {
-            self.root(digest, charge).await?
+            self.root(digest, context).await?
         } else {
-            match self.below(digest, charge).await {
+            match self.below(digest, context).await {
                 Err(error) if self.is_beside(digest, &error) => return Ok(None),
                 below => below?,
             }
         };
         if !is_root && self.cache.caching().by_address {
-            self.cache.store.look(&self.place, &Reference::Digest(manifest.digest.clone()), &charge_nobody(charge)).await?;
+            self.cache.store.look(&self.place, &Reference::Digest(manifest.digest.clone()), &context_without_account(context)).await?;
         }
         let links = manifest.links()?;
         self.cache.learn(&self.place, &manifest.digest, &links);
@@ -473,8 +473,8 @@ impl Source for CachedImage {
         Ok(Some(manifest))
     }
 
-    async fn blob(&self, _: &Repository, blob: &Descriptor, _: u64, charge: &RequestContext) -> Result<Option<BlobStream>> {
-        let pulled = self.cache.store.pull_blob(&self.place, blob, charge).await?;
+    async fn blob(&self, _: &Repository, blob: &Descriptor, _: u64, context: &RequestContext) -> Result<Option<BlobStream>> {
+        let pulled = self.cache.store.pull_blob(&self.place, blob, context).await?;
         let (seen, stream) = pulled.ok_or_else(|| self.not_served("get blob", &format!("@{}", blob.digest)))?;
         self.cache.seen(&blob.digest, &self.place, seen);
         Ok(Some(stream))

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::CachedImage;
 use super::cache::{SETTLED, SETTLES};
-use super::through::{RootManifest, charge_nobody};
+use super::through::{RootManifest, context_without_account};
 use crate::content::{Descriptor, Digest, Manifest, RequestContext};
 use crate::name::Reference;
 use crate::registry::BlobSeen;
@@ -52,12 +52,12 @@ impl CachedImage {
     ///
     /// # Errors
     /// If it does not in time, with what was seen; if it cannot be asked; if `stop` was cancelled.
-    pub(crate) async fn verify(&self, charge: &RequestContext, stop: &CancellationToken) -> Result<()> {
-        let charge = charge_nobody(charge);
+    pub(crate) async fn verify(&self, context: &RequestContext, stop: &CancellationToken) -> Result<()> {
+        let context = context_without_account(context);
         let Some(root) = self.read().root.clone() else { return Ok(()) };
         let pieces = self.pieces(&root);
         let settled = self.cache.caching().says_origin;
-        let left = repeated(pieces, settled, |pieces| self.missing(pieces, &root, &charge));
+        let left = repeated(pieces, settled, |pieces| self.missing(pieces, &root, &context));
         let left = tokio::select! {
             left = left => left?,
             () = stop.cancelled() => return Err(Error::cancelled("verify warm")),
@@ -67,8 +67,8 @@ impl CachedImage {
 
     /// Whether the cache has stored the image's blobs, where it stores in the background what it passes on, and says so: a few
     /// questions right after the pull. If it has not, that is said, and the pull is no proof for later runs.
-    pub(crate) async fn is_stored(&self, charge: &RequestContext, stop: &CancellationToken) -> bool {
-        let charge = charge_nobody(charge);
+    pub(crate) async fn is_stored(&self, context: &RequestContext, stop: &CancellationToken) -> bool {
+        let context = context_without_account(context);
         let mut left = self.blobs();
         left.retain(|blob| self.cache.passed_on(blob, &self.place));
         if left.is_empty() {
@@ -79,7 +79,7 @@ impl CachedImage {
                 () = tokio::time::sleep(SETTLES * 2u32.pow(nth)) => {}
                 () = stop.cancelled() => return false,
             }
-            left = self.not_there(left, &charge).await;
+            left = self.not_there(left, &context).await;
             if left.is_empty() {
                 return true;
             }
@@ -90,9 +90,9 @@ impl CachedImage {
     }
 
     /// Which of these blobs the cache does not have of its own.
-    async fn not_there(&self, blobs: Vec<Digest>, charge: &RequestContext) -> Vec<Digest> {
+    async fn not_there(&self, blobs: Vec<Digest>, context: &RequestContext) -> Vec<Digest> {
         let look = |blob: Digest| async move {
-            let seen = self.cache.store.look_for_blob(&self.place, &blob, charge).await;
+            let seen = self.cache.store.look_for_blob(&self.place, &blob, context).await;
             (!matches!(seen, Ok(BlobSeen::There))).then_some(blob)
         };
         stream::iter(blobs).map(look).buffer_unordered(AT_ONCE).filter_map(std::future::ready).collect().await
@@ -123,9 +123,9 @@ impl CachedImage {
     }
 
     /// Which of `pieces` the cache does not have yet, and what it answered.
-    async fn missing(&self, pieces: Vec<CachePiece>, root: &RootManifest, charge: &RequestContext) -> Result<BTreeMap<CachePiece, String>> {
+    async fn missing(&self, pieces: Vec<CachePiece>, root: &RootManifest, context: &RequestContext) -> Result<BTreeMap<CachePiece, String>> {
         let mut answers = stream::iter(pieces)
-            .map(|piece| async move { self.seen(&piece, root, charge).await.map(|seen| seen.map(|seen| (piece, seen))) })
+            .map(|piece| async move { self.seen(&piece, root, context).await.map(|seen| seen.map(|seen| (piece, seen))) })
             .buffer_unordered(AT_ONCE);
         let mut missing = BTreeMap::new();
         while let Some(answer) = answers.next().await {
@@ -135,31 +135,31 @@ impl CachedImage {
     }
 
     /// What is wrong with the cache's answer about `piece`; nothing, if it has it.
-    async fn seen(&self, piece: &CachePiece, root: &RootManifest, charge: &RequestContext) -> Result<Option<String>> {
+    async fn seen(&self, piece: &CachePiece, root: &RootManifest, context: &RequestContext) -> Result<Option<String>> {
         let (store, place) = (&self.cache.store, &self.place);
         let reference = match piece {
             CachePiece::Name => self.reference.clone(),
             CachePiece::Manifest(digest, _) => Reference::Digest(digest.clone()),
             CachePiece::Blob(digest) => {
-                return Ok(match store.look_for_blob(place, digest, charge).await? {
+                return Ok(match store.look_for_blob(place, digest, context).await? {
                     BlobSeen::There => None,
                     BlobSeen::Absent => Some(ABSENT.to_owned()),
                     BlobSeen::PassedOn => Some(PASSED_ON.to_owned()),
                 });
             }
         };
-        let Some(looked) = store.look(place, &reference, charge).await? else { return Ok(Some(ABSENT.to_owned())) };
+        let Some(looked) = store.look(place, &reference, context).await? else { return Ok(Some(ABSENT.to_owned())) };
         let answered = &looked.descriptor.digest;
         if self.cache.caching().says_origin && !looked.own {
             return Ok(Some(PASSED_ON.to_owned()));
         }
         if *piece != CachePiece::Name || *answered == root.digest || *answered == root.source {
             // By HEAD it is there; a cache that keeps answers by address and method may not have it for a GET.
-            let got = !self.cache.caching().by_address || store.pull(place, &reference, charge).await?.is_some();
+            let got = !self.cache.caching().by_address || store.pull(place, &reference, context).await?.is_some();
             return Ok(if got { None } else { Some(ABSENT.to_owned()) });
         }
         if self.cache.caching().lists == CacheLists::Trimmed
-            && let Some(list) = store.pull(place, &Reference::Digest(answered.clone()), charge).await?
+            && let Some(list) = store.pull(place, &Reference::Digest(answered.clone()), context).await?
             && is_part(&list, root)?
         {
             self.note(super::differs::trimmed(self.cache.host(), answered, &root.source));

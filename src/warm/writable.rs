@@ -52,8 +52,8 @@ impl WritableCache {
 
 #[async_trait]
 impl Sink for WritableCache {
-    async fn published(&self, place: &Repository, reference: &Reference, charge: &RequestContext) -> Result<Option<Descriptor>> {
-        let Some(mut found) = self.store.published(place, reference, charge).await? else { return Ok(None) };
+    async fn published(&self, place: &Repository, reference: &Reference, context: &RequestContext) -> Result<Option<Descriptor>> {
+        let Some(mut found) = self.store.published(place, reference, context).await? else { return Ok(None) };
         let pushed = self.warmed.get(self.store.host(), place.as_str(), reference.as_str());
         let Some(pushed) = pushed.filter(|pushed| pushed.digest == found.digest && is_fresh(pushed, &self.store)) else {
             return Ok(None);
@@ -64,16 +64,16 @@ impl Sink for WritableCache {
         Ok(Some(found))
     }
 
-    async fn admits(&self, place: &Repository, charge: &RequestContext) -> Result<()> {
-        self.store.admits(place, charge).await
+    async fn admits(&self, place: &Repository, context: &RequestContext) -> Result<()> {
+        self.store.admits(place, context).await
     }
 
-    async fn prepare(&self, place: &Repository, charge: &RequestContext) -> Result<()> {
-        self.store.prepare(place, charge).await
+    async fn prepare(&self, place: &Repository, context: &RequestContext) -> Result<()> {
+        self.store.prepare(place, context).await
     }
 
-    async fn prepare_any(&self, place: &Repository, charge: &RequestContext) -> Result<()> {
-        self.store.prepare_any(place, charge).await
+    async fn prepare_any(&self, place: &Repository, context: &RequestContext) -> Result<()> {
+        self.store.prepare_any(place, context).await
     }
 
     async fn close(&self) {
@@ -82,51 +82,51 @@ impl Sink for WritableCache {
 
     /// A registry that takes a manifest has looked for its blobs. One that says where its answers come from is asked what it holds, and
     /// what it is wrong about is put again when it refuses the manifest.
-    async fn holds_blob(&self, place: &Repository, blob: &Descriptor, charge: &RequestContext) -> Result<Presence> {
+    async fn holds_blob(&self, place: &Repository, blob: &Descriptor, context: &RequestContext) -> Result<Presence> {
         if self.says_origin() || self.has_put(place, &blob.digest) {
-            return self.store.holds_blob(place, blob, charge).await;
+            return self.store.holds_blob(place, blob, context).await;
         }
         Ok(Presence::Absent)
     }
 
     /// Of an index that is the cache's own, the children may not be.
-    async fn holds_manifest(&self, place: &Repository, manifest: &Descriptor, charge: &RequestContext) -> Result<Presence> {
+    async fn holds_manifest(&self, place: &Repository, manifest: &Descriptor, context: &RequestContext) -> Result<Presence> {
         if self.has_put(place, &manifest.digest) {
             return Ok(Presence::Here);
         }
         if !self.says_origin() {
             return Ok(Presence::Absent);
         }
-        match self.store.holds_manifest(place, manifest, charge).await? {
+        match self.store.holds_manifest(place, manifest, context).await? {
             Presence::Here if kind_of(&manifest.media_type) != ManifestKind::Image => Ok(Presence::Incomplete),
             held => Ok(held),
         }
     }
 
-    async fn link(&self, from: &Repository, to: &Repository, blob: &Descriptor, charge: &RequestContext) -> Result<bool> {
-        let linked = self.store.link(from, to, blob, charge).await?;
+    async fn link(&self, from: &Repository, to: &Repository, blob: &Descriptor, context: &RequestContext) -> Result<bool> {
+        let linked = self.store.link(from, to, blob, context).await?;
         if linked {
             self.note(to, &blob.digest);
         }
         Ok(linked)
     }
 
-    async fn write_blob(&self, place: &Repository, blob: &Descriptor, open: &dyn OpenBlob, charge: &RequestContext) -> Result<()> {
-        self.store.write_blob(place, blob, open, charge).await?;
+    async fn write_blob(&self, place: &Repository, blob: &Descriptor, open: &dyn OpenBlob, context: &RequestContext) -> Result<()> {
+        self.store.write_blob(place, blob, open, context).await?;
         self.note(place, &blob.digest);
         Ok(())
     }
 
-    async fn put_manifest(&self, place: &Repository, manifest: &Manifest, charge: &RequestContext) -> Result<()> {
-        self.store.put_manifest(place, manifest, charge).await?;
+    async fn put_manifest(&self, place: &Repository, manifest: &Manifest, context: &RequestContext) -> Result<()> {
+        self.store.put_manifest(place, manifest, context).await?;
         self.note(place, &manifest.digest);
         Ok(())
     }
 
-    async fn publish(&self, publication: &Publication, charge: &RequestContext) -> Result<()> {
+    async fn publish(&self, publication: &Publication, context: &RequestContext) -> Result<()> {
         let Publication { place, reference, manifest, sparse, .. } = publication;
         let at = Timestamp::now();
-        self.store.store_manifest(place, reference, manifest, charge).await?;
+        self.store.store_manifest(place, reference, manifest, context).await?;
         self.note(place, &manifest.digest);
         let pushed = WarmedRecord {
             cache: self.store.host().to_owned(),
@@ -146,8 +146,8 @@ impl Sink for WritableCache {
         Ok(())
     }
 
-    async fn attach(&self, place: &Repository, subject: &Digest, referrers: &[Manifest], charge: &RequestContext) -> Result<()> {
-        self.store.attach(place, subject, referrers, charge).await?;
+    async fn attach(&self, place: &Repository, subject: &Digest, referrers: &[Manifest], context: &RequestContext) -> Result<()> {
+        self.store.attach(place, subject, referrers, context).await?;
         referrers.iter().for_each(|referrer| self.note(place, &referrer.digest));
         Ok(())
     }

@@ -45,13 +45,13 @@ impl OpenBlob for InMemory {
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 
-fn charge() -> RequestContext {
+fn context() -> RequestContext {
     RequestContext::new("test")
 }
 
 async fn blob(layout: &Layout, media_type: &str, bytes: Vec<u8>) -> Descriptor {
     let blob = Descriptor::new(media_type, Digest::sha256(&bytes), bytes.len() as u64);
-    layout.write_blob(&Repository::new("x"), &blob, &InMemory(Bytes::from(bytes)), &charge()).await.unwrap();
+    layout.write_blob(&Repository::new("x"), &blob, &InMemory(Bytes::from(bytes)), &context()).await.unwrap();
     blob
 }
 
@@ -70,14 +70,14 @@ async fn image(layout: &Layout, architecture: &str) -> Manifest {
     let config = blob(layout, CONFIG, config.to_string().into_bytes()).await;
     let image = manifest(&serde_json::json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
         "config": config, "layers": [layer]}));
-    layout.put_manifest(&Repository::new("x"), &image, &charge()).await.unwrap();
+    layout.put_manifest(&Repository::new("x"), &image, &context()).await.unwrap();
     image
 }
 
 async fn publish(layout: &Layout, place: &str, reference: Reference, manifest: &Manifest) {
     let source = "docker.io/library/alpine:3.20".into();
     let publication = Publication { place: Repository::new(place), reference, manifest: manifest.clone(), source, sparse: vec![] };
-    layout.publish(&publication, &charge()).await.unwrap();
+    layout.publish(&publication, &context()).await.unwrap();
 }
 
 fn oci(path: &Path, name: &str) -> String {
@@ -132,16 +132,16 @@ async fn larder_reads_and_adds_to_what_skopeo_wrote() {
     }
     assert!(verify(&theirs, &|_| {}).unwrap().ok());
 
-    let bare = Layout::open(&theirs).await.unwrap().resolve(&Repository::new("library/alpine"), &tag("3.20"), &charge()).await;
+    let bare = Layout::open(&theirs).await.unwrap().resolve(&Repository::new("library/alpine"), &tag("3.20"), &context()).await;
     assert!(bare.unwrap().is_none(), "a tag alone does not say what it is a tag of");
     let read = AnyName::new(Layout::open(&theirs).await.unwrap(), Some(Repository::new("library/alpine")));
     for (place, wanted) in [("library/alpine", "3.20"), ("library/redis", "7")] {
         let place = Repository::new(place);
-        let found = read.resolve(&place, &tag(wanted), &charge()).await.unwrap().unwrap();
-        let manifest = read.manifest(&place, &found.digest, &charge()).await.unwrap().unwrap();
+        let found = read.resolve(&place, &tag(wanted), &context()).await.unwrap().unwrap();
+        let manifest = read.manifest(&place, &found.digest, &context()).await.unwrap().unwrap();
         assert_eq!(manifest.bytes, amd64.bytes);
         for blob in manifest.links().unwrap().blobs {
-            let body = read.blob(&place, &blob, 0, &charge()).await.unwrap().unwrap();
+            let body = read.blob(&place, &blob, 0, &context()).await.unwrap().unwrap();
             assert!(blob.digest.matches(&body.try_collect::<Vec<Bytes>>().await.unwrap().concat()));
         }
     }

@@ -41,21 +41,21 @@ pub async fn check(evidence: &Evidence, target: &copy::TargetEnds, place: impl F
 
 /// What is wrong with a row, if anything is.
 async fn one(row: &EvidenceRow, target: &copy::TargetEnds, place: &Repository) -> Result<Option<String>> {
-    let charge = RequestContext::new(format!("{place}@{}", row.digest));
+    let context = RequestContext::new(format!("{place}@{}", row.digest));
     let digest = match Digest::parse(&row.digest) {
         Ok(digest) => digest,
         Err(why) => return Ok(Some(why)),
     };
     let descriptor = Descriptor::new("", digest.clone(), row.size);
     Ok(match row.kind {
-        EvidenceKind::Blob => match target.sink.holds_blob(place, &descriptor, &charge).await? {
+        EvidenceKind::Blob => match target.sink.holds_blob(place, &descriptor, &context).await? {
             Presence::Here => None,
             _ => Some("the target does not have it".to_owned()),
         },
-        EvidenceKind::Manifest => manifest(target, place, &descriptor, &charge).await?,
+        EvidenceKind::Manifest => manifest(target, place, &descriptor, &context).await?,
         EvidenceKind::Image => match Digest::parse(&row.reference) {
-            Ok(_) => manifest(target, place, &descriptor, &charge).await?,
-            Err(_) => match target.source.resolve(place, &Reference::Tag(row.reference.clone()), &charge).await? {
+            Ok(_) => manifest(target, place, &descriptor, &context).await?,
+            Err(_) => match target.source.resolve(place, &Reference::Tag(row.reference.clone()), &context).await? {
                 Some(found) if found.digest == digest => None,
                 Some(found) => Some(format!("`{}` is {} now", row.reference, found.digest)),
                 None => Some(format!("there is no `{}`", row.reference)),
@@ -64,8 +64,8 @@ async fn one(row: &EvidenceRow, target: &copy::TargetEnds, place: &Repository) -
     })
 }
 
-async fn manifest(target: &copy::TargetEnds, place: &Repository, manifest: &Descriptor, charge: &RequestContext) -> Result<Option<String>> {
-    Ok(match target.sink.holds_manifest(place, manifest, charge).await? {
+async fn manifest(target: &copy::TargetEnds, place: &Repository, manifest: &Descriptor, context: &RequestContext) -> Result<Option<String>> {
+    Ok(match target.sink.holds_manifest(place, manifest, context).await? {
         Presence::Here => None,
         Presence::Incomplete => Some("the target lacks something that it refers to".to_owned()),
         Presence::Absent | Presence::At(_) => Some("the target does not have it".to_owned()),

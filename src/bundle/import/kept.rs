@@ -48,7 +48,7 @@ impl ImportWorker {
     /// Puts what is at hand of `blind` bundles, whose manifests have not come yet, into the repositories that their volumes say: the volumes may be gone
     /// when the manifests come. What was read and written for that.
     pub(super) async fn carry_loose(&self, blind: &BTreeSet<usize>) -> Arc<TransferStats> {
-        let charge = RequestContext::new("blobs whose manifests have not come");
+        let context = RequestContext::new("blobs whose manifests have not come");
         let bundles = blind.iter().filter_map(|bundle| self.bundles.get(*bundle));
         let members = bundles.flat_map(|bundle| &bundle.members).filter(|member| member.kind == MemberKind::Blob);
         let wanted: BTreeMap<&Digest, &VolumeMember> = members.map(|member| (&member.digest, member)).collect();
@@ -57,7 +57,7 @@ impl ImportWorker {
         let at_hand = blobs.into_iter().filter(|(blob, _)| self.shelf.hand(blob) == Availability::Here);
         let carried = stream::iter(at_hand).map(async |(blob, places)| {
             for place in places {
-                self.engine.carry(&self.loose(&place, &charge), &blob).await?;
+                self.engine.carry(&self.loose(&place, &context), &blob).await?;
             }
             Ok::<(), Error>(())
         });
@@ -65,19 +65,19 @@ impl ImportWorker {
         if let Some(error) = failed.iter().find(|error| !matches!(error.kind(), Kind::Damaged | Kind::Cancelled)) {
             tracing::warn!(%error, "{} blobs could not be brought ahead of their manifests: their volumes are needed again", failed.len());
         }
-        charge.tally
+        context.tally
     }
 
     /// An image that nobody knows yet, in `place`.
-    fn loose(&self, place: &Repository, charge: &RequestContext) -> CopyImage {
+    fn loose(&self, place: &Repository, context: &RequestContext) -> CopyImage {
         CopyImage {
-            name: Arc::clone(&charge.image),
+            name: Arc::clone(&context.image),
             upstream: Arc::clone(&self.shelf) as _,
             from: place.clone(),
             wanted: Reference::Tag(String::new()),
             to: place.clone(),
             publish: Reference::Tag(String::new()),
-            charge: charge.clone(),
+            context: context.clone(),
             immutable: false,
             policy: Arc::default(),
             resolved: None,
@@ -91,9 +91,9 @@ impl ImportWorker {
 
     /// Whether the target has the blob that `member` is a part of.
     async fn has(&self, member: &VolumeMember) -> bool {
-        let (blob, charge) = (whole_of(member), RequestContext::new("parts of blobs"));
+        let (blob, context) = (whole_of(member), RequestContext::new("parts of blobs"));
         for place in self.places(member) {
-            if matches!(self.asker.target.sink.holds_blob(&place, &blob, &charge).await, Ok(Presence::Here | Presence::At(_))) {
+            if matches!(self.asker.target.sink.holds_blob(&place, &blob, &context).await, Ok(Presence::Here | Presence::At(_))) {
                 return true;
             }
         }

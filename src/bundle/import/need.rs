@@ -115,13 +115,13 @@ impl NeedsQuery {
         if kind_of(&node.media_type) == ManifestKind::Opaque && !node.media_type.is_empty() && self.shelf.hand(node) == Availability::Here {
             return Ok(NodeContent::Blob);
         }
-        let place = match self.target.sink.holds_manifest(&image.to, node, &image.charge).await? {
+        let place = match self.target.sink.holds_manifest(&image.to, node, &image.context).await? {
             Presence::Here => return Ok(NodeContent::Manifest(Box::default())),
             Presence::Absent => return Ok(NodeContent::Nowhere { damaged }),
             Presence::Incomplete => image.to.clone(),
             Presence::At(place) => place,
         };
-        match self.target.source.manifest(&place, &node.digest, &image.charge).await? {
+        match self.target.source.manifest(&place, &node.digest, &image.context).await? {
             Some(manifest) => manifest.links().map(|links| NodeContent::Manifest(Box::new(links))),
             None => Ok(NodeContent::Nowhere { damaged }),
         }
@@ -135,7 +135,7 @@ impl NeedsQuery {
             if self.absent.lock().unwrap_or_else(PoisonError::into_inner).contains(&key) {
                 continue;
             }
-            match self.target.sink.holds_blob(place, &blob, &image.charge).await {
+            match self.target.sink.holds_blob(place, &blob, &image.context).await {
                 Ok(Presence::Here) => {
                     self.engine.note(place, &blob.digest);
                     return Ok(None);

@@ -93,7 +93,7 @@ impl ImportImage {
             wanted: Reference::Digest(root.digest.clone()),
             to,
             publish: entry.reference,
-            charge: RequestContext::new(source),
+            context: RequestContext::new(source),
             immutable: false,
             policy: Arc::new(policy),
             resolved: None,

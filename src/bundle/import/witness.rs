@@ -136,24 +136,24 @@ impl RecordingSink {
 
 #[async_trait]
 impl Sink for RecordingSink {
-    async fn published(&self, place: &Repository, reference: &Reference, charge: &RequestContext) -> Result<Option<Descriptor>> {
-        self.inner.published(place, reference, charge).await
+    async fn published(&self, place: &Repository, reference: &Reference, context: &RequestContext) -> Result<Option<Descriptor>> {
+        self.inner.published(place, reference, context).await
     }
 
-    async fn admits(&self, place: &Repository, charge: &RequestContext) -> Result<()> {
-        self.inner.admits(place, charge).await
+    async fn admits(&self, place: &Repository, context: &RequestContext) -> Result<()> {
+        self.inner.admits(place, context).await
     }
 
-    async fn holds_blob(&self, place: &Repository, blob: &Descriptor, charge: &RequestContext) -> Result<Presence> {
-        self.inner.holds_blob(place, blob, charge).await
+    async fn holds_blob(&self, place: &Repository, blob: &Descriptor, context: &RequestContext) -> Result<Presence> {
+        self.inner.holds_blob(place, blob, context).await
     }
 
-    async fn holds_manifest(&self, place: &Repository, manifest: &Descriptor, charge: &RequestContext) -> Result<Presence> {
-        self.inner.holds_manifest(place, manifest, charge).await
+    async fn holds_manifest(&self, place: &Repository, manifest: &Descriptor, context: &RequestContext) -> Result<Presence> {
+        self.inner.holds_manifest(place, manifest, context).await
     }
 
-    async fn link(&self, from: &Repository, to: &Repository, blob: &Descriptor, charge: &RequestContext) -> Result<bool> {
-        let linked = self.inner.link(from, to, blob, charge).await?;
+    async fn link(&self, from: &Repository, to: &Repository, blob: &Descriptor, context: &RequestContext) -> Result<bool> {
+        let linked = self.inner.link(from, to, blob, context).await?;
         if linked {
             let how = if self.inner.shares_blobs() { ArrivalWay::Present } else { ArrivalWay::Mounted };
             self.note(to, &blob.digest, how, None);
@@ -165,9 +165,9 @@ impl Sink for RecordingSink {
         self.inner.shares_blobs()
     }
 
-    async fn write_blob(&self, place: &Repository, blob: &Descriptor, open: &dyn OpenBlob, charge: &RequestContext) -> Result<()> {
+    async fn write_blob(&self, place: &Repository, blob: &Descriptor, open: &dyn OpenBlob, context: &RequestContext) -> Result<()> {
         let (copy, opened) = (self.shelf.current(&blob.digest), self.shelf.opened(&blob.digest));
-        let written = self.inner.write_blob(place, blob, open, charge).await;
+        let written = self.inner.write_blob(place, blob, open, context).await;
         // Where mounting is refused, a blob may be read from another repository of the target.
         let read_here = self.shelf.opened(&blob.digest) > opened;
         match &written {
@@ -182,8 +182,8 @@ impl Sink for RecordingSink {
         written
     }
 
-    async fn put_manifest(&self, place: &Repository, manifest: &Manifest, charge: &RequestContext) -> Result<()> {
-        self.inner.put_manifest(place, manifest, charge).await?;
+    async fn put_manifest(&self, place: &Repository, manifest: &Manifest, context: &RequestContext) -> Result<()> {
+        self.inner.put_manifest(place, manifest, context).await?;
         self.note(place, &manifest.digest, ArrivalWay::Written, self.from(&manifest.digest));
         Ok(())
     }
@@ -192,27 +192,27 @@ impl Sink for RecordingSink {
         self.inner.accept_without(root, absent);
     }
 
-    async fn publish(&self, publication: &Publication, charge: &RequestContext) -> Result<()> {
-        self.inner.publish(publication, charge).await?;
+    async fn publish(&self, publication: &Publication, context: &RequestContext) -> Result<()> {
+        self.inner.publish(publication, context).await?;
         let digest = &publication.manifest.digest;
         self.note(&publication.place, digest, ArrivalWay::Written, self.from(digest));
         Ok(())
     }
 
-    async fn confirm(&self, publication: &Publication, always: bool, charge: &RequestContext) -> Result<()> {
-        self.inner.confirm(publication, always, charge).await
+    async fn confirm(&self, publication: &Publication, always: bool, context: &RequestContext) -> Result<()> {
+        self.inner.confirm(publication, always, context).await
     }
 
-    async fn attach(&self, place: &Repository, subject: &Digest, referrers: &[Manifest], charge: &RequestContext) -> Result<()> {
-        self.inner.attach(place, subject, referrers, charge).await?;
+    async fn attach(&self, place: &Repository, subject: &Digest, referrers: &[Manifest], context: &RequestContext) -> Result<()> {
+        self.inner.attach(place, subject, referrers, context).await?;
         for referrer in referrers {
             self.note(place, &referrer.digest, ArrivalWay::Written, self.from(&referrer.digest));
         }
         Ok(())
     }
 
-    async fn attach_tagged(&self, publication: &Publication, subject: &Digest, charge: &RequestContext) -> Result<()> {
-        self.inner.attach_tagged(publication, subject, charge).await?;
+    async fn attach_tagged(&self, publication: &Publication, subject: &Digest, context: &RequestContext) -> Result<()> {
+        self.inner.attach_tagged(publication, subject, context).await?;
         let digest = &publication.manifest.digest;
         self.note(&publication.place, digest, ArrivalWay::Written, self.from(digest));
         Ok(())

@@ -101,7 +101,7 @@ impl ImportWorker {
         }
         let started = Instant::now();
         let ended = internal::caught("import image", self.one(&wanted, survey)).await.and_then(|ended| ended);
-        let tally = &wanted.image.charge.tally;
+        let tally = &wanted.image.context.tally;
         let row = ImageOutcome {
             bytes: tally.bytes_read(),
             seconds: (started.elapsed().as_secs_f64() * 1000.0).round() / 1000.0,
@@ -125,7 +125,7 @@ impl ImportWorker {
         let image = &wanted.image;
         loop {
             let damage = self.shelf.damage().len();
-            let need = self.asker.need(image, &wanted.root).await.map_err(|error| error.subject(&*image.charge.image))?;
+            let need = self.asker.need(image, &wanted.root).await.map_err(|error| error.subject(&*image.context.image))?;
             if !need.lacks.is_empty() {
                 self.carry(wanted, &need).await?;
                 let need = self.asker.need(image, &wanted.root).await?;
@@ -160,14 +160,14 @@ impl ImportWorker {
         if self.note_lacks(wanted, &lacks) {
             let (verdicts, shelf, bundles) = (Arc::clone(&self.verdicts), Arc::clone(&self.shelf), Arc::clone(&self.bundles));
             let failure = blocking("read volume", move || Ok(lacks::failure(&verdicts, &shelf, &bundles, &lacks))).await;
-            return row.failed(failure.unwrap_or_else(|error| error).subject(&*wanted.image.charge.image));
+            return row.failed(failure.unwrap_or_else(|error| error).subject(&*wanted.image.context.image));
         }
         match Providers::new(&self.bundles).reason(&lacks, wanted.bundle) {
             Reason::Never(error) => {
                 // What saves images can leave out whole platforms.
                 let is_part = wanted.bundle.is_none() && lacks.iter().any(|lack| lack.manifest);
                 let error = if is_part { error.rather(SAVE_AGAIN) } else { error };
-                row.failed(error.subject(&*wanted.image.charge.image))
+                row.failed(error.subject(&*wanted.image.context.image))
             }
             Reason::Waits(reason, bringers) => {
                 let mut done = self.done();
@@ -195,7 +195,7 @@ impl ImportWorker {
     fn finish(&self, order: usize, wanted: &ImportImage, row: ImageOutcome) {
         self.reporter.event(&Event::Finished { upstream: UPSTREAM, outcome: &row });
         let mut done = self.done();
-        done.written += wanted.image.charge.tally.bytes_written();
+        done.written += wanted.image.context.tally.bytes_written();
         done.rows.insert(order, row);
     }
 
@@ -218,7 +218,7 @@ impl ImportWorker {
         let mut rows = std::mem::take(&mut done.rows);
         for (order, wanted) in wanted.iter().enumerate() {
             rows.entry(order).or_insert_with(|| {
-                let row = ImageOutcome { bytes: wanted.image.charge.tally.bytes_read(), ..wanted.row.clone() };
+                let row = ImageOutcome { bytes: wanted.image.context.tally.bytes_read(), ..wanted.row.clone() };
                 if self.stop.is_cancelled() { row.deferred(self.cut_short()) } else { row.failed(internal::unknown("import image")) }
             });
         }

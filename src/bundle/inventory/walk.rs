@@ -70,14 +70,14 @@ impl InventoryWalk<'_> {
     }
 
     async fn name(&self, place: &Repository, reference: Reference) -> Result<()> {
-        let charge = RequestContext::new(format!("{place}{}", reference.suffix()));
+        let context = RequestContext::new(format!("{place}{}", reference.suffix()));
         let descriptor = match &reference {
             Reference::Digest(digest) => Some(Descriptor::new("", digest.clone(), 0)),
-            Reference::Tag(_) => self.source.resolve(place, &reference, &charge).await?,
+            Reference::Tag(_) => self.source.resolve(place, &reference, &context).await?,
         };
         // A tag that went since it was listed is no error.
         let Some(descriptor) = descriptor else { return Ok(()) };
-        self.manifest(place, descriptor, &charge, 0).await.map_err(|error| error.subject(&*charge.image))
+        self.manifest(place, descriptor, &context, 0).await.map_err(|error| error.subject(&*context.image))
     }
 
     /// Notes a manifest and what it leads to, if it is there.
@@ -85,19 +85,19 @@ impl InventoryWalk<'_> {
         &'a self,
         place: &'a Repository,
         manifest: Descriptor,
-        charge: &'a RequestContext,
+        context: &'a RequestContext,
         depth: usize,
     ) -> BoxFuture<'a, Result<()>> {
         async move {
             if self.noted(place, &manifest.digest) || depth > MAX_DEPTH {
                 return Ok(());
             }
-            let Some(links) = self.read(place, &manifest.digest, charge).await? else { return Ok(()) };
+            let Some(links) = self.read(place, &manifest.digest, context).await? else { return Ok(()) };
             self.note(place, &manifest.digest);
             // A foreign layer is at its vendor's.
             links.blobs.iter().filter(|blob| !blob.is_foreign()).for_each(|blob| self.note(place, &blob.digest));
             let mut children =
-                stream::iter(links.manifests).map(|child| self.manifest(place, child, charge, depth + 1)).buffer_unordered(AT_ONCE);
+                stream::iter(links.manifests).map(|child| self.manifest(place, child, context, depth + 1)).buffer_unordered(AT_ONCE);
             let mut all = Ok(());
             while let Some(done) = children.next().await {
                 all = all.and(done);
@@ -108,10 +108,10 @@ impl InventoryWalk<'_> {
     }
 
     /// What the manifest refers to; read from `place` by who comes first.
-    async fn read(&self, place: &Repository, digest: &Digest, charge: &RequestContext) -> Result<Option<Links>> {
+    async fn read(&self, place: &Repository, digest: &Digest, context: &RequestContext) -> Result<Option<Links>> {
         let cell = Arc::clone(self.manifests.lock().unwrap_or_else(PoisonError::into_inner).entry(digest.clone()).or_default());
         // That one repository lacks it says nothing of the next: only what was read is kept.
-        let read = async || match self.source.manifest(place, digest, charge).await {
+        let read = async || match self.source.manifest(place, digest, context).await {
             Ok(Some(manifest)) => manifest.links().map_err(Some),
             Ok(None) => Err(None),
             Err(error) => Err(Some(error)),

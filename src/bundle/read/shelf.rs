@@ -530,10 +530,10 @@ impl Source for BundleSource {
         Ok(self.tags.get(place).into_iter().flat_map(BTreeMap::keys).cloned().collect())
     }
 
-    async fn manifest(&self, _place: &Repository, digest: &Digest, charge: &RequestContext) -> Result<Option<Manifest>> {
+    async fn manifest(&self, _place: &Repository, digest: &Digest, context: &RequestContext) -> Result<Option<Manifest>> {
         let manifest = self.read_manifest(digest).await?;
         if let Some(manifest) = &manifest {
-            charge.tally.add_read(manifest.bytes.len() as u64);
+            context.tally.add_read(manifest.bytes.len() as u64);
         }
         Ok(manifest)
     }
@@ -546,12 +546,12 @@ impl Source for BundleSource {
         Ok(self.referrers.get(subject).cloned().unwrap_or_default())
     }
 
-    async fn blob(&self, _place: &Repository, blob: &Descriptor, offset: u64, charge: &RequestContext) -> Result<Option<BlobStream>> {
+    async fn blob(&self, _place: &Repository, blob: &Descriptor, offset: u64, context: &RequestContext) -> Result<Option<BlobStream>> {
         let Some((_, copy)) = self.copy(&blob.digest) else {
             return if self.copies.contains_key(&blob.digest) { Err(self.damaged(&blob.digest)) } else { Ok(None) };
         };
         *self.seen().opened.entry(blob.digest.clone()).or_default() += 1;
-        let tally = Arc::clone(&charge.tally);
+        let tally = Arc::clone(&context.tally);
         let pieces = stream::iter(after(&copy.pieces, offset)).then(|(piece, skip)| open(piece, skip)).try_flatten();
         Ok(Some(pieces.inspect_ok(move |chunk| tally.add_read(chunk.len() as u64)).boxed()))
     }

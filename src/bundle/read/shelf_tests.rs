@@ -21,10 +21,10 @@ fn blob() -> Descriptor {
 }
 
 async fn bytes(shelf: &BundleSource, offset: u64) -> Result<Vec<u8>> {
-    let charge = RequestContext::new("test");
-    let stream = shelf.blob(&Repository::new("a"), &blob(), offset, &charge).await?.unwrap();
+    let context = RequestContext::new("test");
+    let stream = shelf.blob(&Repository::new("a"), &blob(), offset, &context).await?.unwrap();
     let all: Vec<Bytes> = stream.try_collect().await?;
-    assert_eq!(charge.tally.bytes_read(), all.iter().map(|chunk| chunk.len() as u64).sum::<u64>());
+    assert_eq!(context.tally.bytes_read(), all.iter().map(|chunk| chunk.len() as u64).sum::<u64>());
     Ok(all.concat())
 }
 

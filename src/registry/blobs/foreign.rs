@@ -26,10 +26,10 @@ impl RegistryStore {
         place: &Repository,
         blob: &Descriptor,
         offset: u64,
-        charge: &RequestContext,
+        context: &RequestContext,
     ) -> Result<BlobStream> {
         let mut fetch = ForeignFetch {
-            reading: self.reading(place, blob, offset, charge),
+            reading: self.reading(place, blob, offset, context),
             vendors: blob.urls.iter().take(MOST_URLS).cloned().collect(),
             registry: Some(self.blob_url(place, &blob.digest)),
             failed: vec![],
@@ -106,7 +106,7 @@ impl ForeignFetch {
     fn nowhere(&self) -> Error {
         let digest = &self.reading.blob.digest;
         let message = format!("foreign layer {} is to be had nowhere: {}", digest.short(), self.failed.join("; "));
-        Error::new(Side::Upstream, "get foreign layer", Kind::NotFound, message).subject(&*self.reading.charge.image)
+        Error::new(Side::Upstream, "get foreign layer", Kind::NotFound, message).subject(&*self.reading.context.image)
     }
 }
 

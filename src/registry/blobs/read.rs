@@ -31,9 +31,9 @@ impl RegistryStore {
         place: &Repository,
         blob: &Descriptor,
         offset: u64,
-        charge: &RequestContext,
+        context: &RequestContext,
     ) -> Result<Option<BlobStream>> {
-        Ok(self.open_blob(place, blob, offset, charge).await?.map(|(_, stream)| stream))
+        Ok(self.open_blob(place, blob, offset, context).await?.map(|(_, stream)| stream))
     }
 
     /// [`RegistryStore::read_blob`], with the headers of the answer.
@@ -42,16 +42,16 @@ impl RegistryStore {
         place: &Repository,
         blob: &Descriptor,
         offset: u64,
-        charge: &RequestContext,
+        context: &RequestContext,
     ) -> Result<Option<(HeaderMap, BlobStream)>> {
-        if offset >= blob.size && self.transport.through(charge).is_none() {
+        if offset >= blob.size && self.transport.through(context).is_none() {
             // Nothing is left to ask for. Who asked still checks what it has.
             return Ok(Some((HeaderMap::new(), stream::empty().boxed())));
         }
         if blob.is_foreign() && !blob.urls.is_empty() && self.transport.side == Side::Upstream {
-            return self.read_foreign(place, blob, offset, charge).await.map(|stream| Some((HeaderMap::new(), stream)));
+            return self.read_foreign(place, blob, offset, context).await.map(|stream| Some((HeaderMap::new(), stream)));
         }
-        let mut reading = self.reading(place, blob, offset, charge);
+        let mut reading = self.reading(place, blob, offset, context);
         match reading.open(PermitRequest::Fresh).await {
             Ok(()) => {}
             Err(error) if error.kind() == Kind::NotFound => return Ok(None),
@@ -63,16 +63,16 @@ impl RegistryStore {
     }
 
     /// A reading of `blob` at the registry that has yet to begin.
-    pub(super) fn reading(&self, place: &Repository, blob: &Descriptor, offset: u64, charge: &RequestContext) -> BlobReader {
+    pub(super) fn reading(&self, place: &Repository, blob: &Descriptor, offset: u64, context: &RequestContext) -> BlobReader {
         BlobReader {
             url: self.blob_url(place, &blob.digest),
             external_url: false,
             scopes: Scopes::pull(place.as_str()),
             place: place.clone(),
             blob: blob.clone(),
-            charge: charge.clone(),
+            context: context.clone(),
             at: offset,
-            whole: self.transport.through(charge).is_some(),
+            whole: self.transport.through(context).is_some(),
             gives_no_part: false,
             skip: 0,
             body: None,
@@ -88,7 +88,7 @@ pub(super) struct BlobReader {
     pub(super) transport: Transport,
     place: Repository,
     pub(super) blob: Descriptor,
-    pub(super) charge: RequestContext,
+    pub(super) context: RequestContext,
     /// Where it is asked for.
     pub(super) url: url::Url,
     /// That is not the registry.
@@ -141,8 +141,8 @@ impl BlobReader {
 
     /// Takes in a piece of the present body. `None`: the reader had all of it before.
     fn take(&mut self, mut chunk: Bytes) -> Result<Option<Bytes>> {
-        if self.transport.reads_upstream(&self.charge) {
-            self.charge.tally.add_read(chunk.len() as u64);
+        if self.transport.reads_upstream(&self.context) {
+            self.context.tally.add_read(chunk.len() as u64);
         }
         let old = usize::try_from(self.skip).unwrap_or(usize::MAX).min(chunk.len());
         self.skip -= old as u64;
@@ -161,7 +161,7 @@ impl BlobReader {
     async fn mend(&mut self, trouble: RetryableError, sent: Instant) -> Result<()> {
         self.body = None;
         let trouble = if self.external_url { trouble.of_external_url() } else { trouble };
-        let topic = self.transport.topic_of(OPERATION, Some(&self.place), &self.charge);
+        let topic = self.transport.topic_of(OPERATION, Some(&self.place), &self.context);
         self.transport.retry_after_failure(&topic, &mut self.patience, trouble, sent).await.map_err(|error| named(error, &self.blob.digest))
     }
 
@@ -188,7 +188,7 @@ impl BlobReader {
     /// Asks once, with the retries of the transport.
     async fn ask(&mut self, claim: PermitRequest) -> Result<Asked> {
         let url = self.url.clone();
-        let mut call = RegistryRequest::new((RequestKind::BlobGet, OPERATION, Method::GET), url, &self.place, &self.scopes, &self.charge);
+        let mut call = RegistryRequest::new((RequestKind::BlobGet, OPERATION, Method::GET), url, &self.place, &self.scopes, &self.context);
         call.lane = ConnectionKind::Bulk;
         call.claim = claim;
         if self.external_url {
@@ -225,7 +225,7 @@ impl BlobReader {
     }
 
     fn damaged(&self, message: String) -> Error {
-        let topic: RequestTopic<'_> = self.transport.topic_of(OPERATION, Some(&self.place), &self.charge);
+        let topic: RequestTopic<'_> = self.transport.topic_of(OPERATION, Some(&self.place), &self.context);
         topic.error(Kind::Damaged, message)
     }
 }

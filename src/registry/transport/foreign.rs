@@ -49,7 +49,7 @@ impl Transport {
             return Ok(None);
         }
         let sent = Instant::now();
-        let sender = token::Sender { transport: self, charge: call.charge };
+        let sender = token::Sender { transport: self, context: call.context };
         let answer = sender.send(TokenRequest { url: asked.clone(), form: None, authorization: None, may_be_empty: false }).await?;
         let Some((header, life)) = anonymous_token(answer.status, &answer.body) else { return Ok(None) };
         self.host.foreign_tokens.keep(asked, header.clone(), sent + life);

@@ -119,7 +119,7 @@ pub(crate) struct RegistryRequest<'a> {
     pub(crate) fresh: bool,
     /// How much longer than usual the answer may take.
     pub(crate) grace: Duration,
-    pub(crate) charge: &'a RequestContext,
+    pub(crate) context: &'a RequestContext,
 }
 
 impl<'a> RegistryRequest<'a> {
@@ -129,7 +129,7 @@ impl<'a> RegistryRequest<'a> {
         url: Url,
         place: &'a Repository,
         scopes: &'a Scopes,
-        charge: &'a RequestContext,
+        context: &'a RequestContext,
     ) -> Self {
         RegistryRequest {
             kind,
@@ -144,9 +144,9 @@ impl<'a> RegistryRequest<'a> {
             claim: PermitRequest::Fresh,
             follow_cross_host: true,
             external_url: false,
-            fresh: charge.fresh,
+            fresh: context.fresh,
             grace: Duration::ZERO,
-            charge,
+            context,
         }
     }
 }
@@ -176,7 +176,7 @@ pub(crate) enum AttemptOutcome {
 impl Transport {
     /// What `call` is about, as errors name it.
     pub(crate) fn topic<'a>(&'a self, call: &RegistryRequest<'a>) -> RequestTopic<'a> {
-        self.topic_of(call.operation, call.place, call.charge)
+        self.topic_of(call.operation, call.place, call.context)
     }
 
     /// As [`Transport::topic`], where there is no one request.
@@ -184,7 +184,7 @@ impl Transport {
         &'a self,
         operation: &'static str,
         place: Option<&'a Repository>,
-        charge: &'a RequestContext,
+        context: &'a RequestContext,
     ) -> RequestTopic<'a> {
         RequestTopic {
             side: self.side,
@@ -193,7 +193,7 @@ impl Transport {
             profile: self.host.profile,
             account: &self.account.name,
             place,
-            image: &charge.image,
+            image: &context.image,
         }
     }
 
@@ -473,7 +473,7 @@ impl Transport {
     /// What all requests to a host fail with that answers nobody.
     fn reachable(&self, call: &RegistryRequest<'_>, elsewhere: Option<&str>, leaves: bool) -> Result<()> {
         match self.host.refuses(elsewhere, leaves).filter(|_| !call.external_url) {
-            Some((cause, outage)) => Err(cause.met_again(call.operation, &call.charge.image).on_side(self.side).in_outage(outage)),
+            Some((cause, outage)) => Err(cause.met_again(call.operation, &call.context.image).on_side(self.side).in_outage(outage)),
             None => Ok(()),
         }
     }
@@ -489,7 +489,7 @@ impl Transport {
             self.account.counters.sent(kind);
             // What is asked is counted, whatever the answer: that is how upstreams count.
             if kind == RequestKind::ManifestGet && self.side == Side::Upstream {
-                call.charge.tally.add_pull();
+                call.context.tally.add_pull();
             }
         }
         let (method, url) = (request.method().clone(), request.url().clone());
@@ -514,7 +514,7 @@ impl Transport {
         }
         let status = answered.as_ref().map_or(0, |response| response.status().as_u16());
         let (host, path) = (url.host_str().unwrap_or(""), url.path());
-        tracing::debug!(%method, host, path, status, account = self.payer(call.charge), image = &*call.charge.image, "request");
+        tracing::debug!(%method, host, path, status, account = self.payer(call.context), image = &*call.context.image, "request");
         answered
     }
 
@@ -550,8 +550,8 @@ impl Transport {
     }
 
     /// Whose pull budget a request spends.
-    fn payer<'a>(&'a self, charge: &'a RequestContext) -> &'a str {
-        self.through(charge).map_or(&self.account.name, |gate| &gate.account().name)
+    fn payer<'a>(&'a self, context: &'a RequestContext) -> &'a str {
+        self.through(context).map_or(&self.account.name, |gate| &gate.account().name)
     }
 
     /// What `call` says who we are. Never said to another host than the registry.
@@ -560,9 +560,9 @@ impl Transport {
             RequestIdentity::Given(header) => Ok(header.cloned()),
             RequestIdentity::Of(_) if !self.host.is_registry_origin(&call.url) => Ok(None),
             RequestIdentity::Of(scopes) => {
-                let sender = token::Sender { transport: self, charge: call.charge };
+                let sender = token::Sender { transport: self, context: call.context };
                 let header = self.account.authenticator.authorization(scopes, &sender).await;
-                header.map_err(|error| error.on_side(self.side).subject(&*call.charge.image))
+                header.map_err(|error| error.on_side(self.side).subject(&*call.context.image))
             }
         }
     }
@@ -577,9 +577,9 @@ impl Transport {
         if sent_with.is_some() {
             return Ok(None);
         }
-        let sender = token::Sender { transport: self, charge: call.charge };
+        let sender = token::Sender { transport: self, context: call.context };
         let header = self.account.authenticator.unasked(scopes, &sender).await;
-        header.map_err(|error| error.on_side(self.side).subject(&*call.charge.image))
+        header.map_err(|error| error.on_side(self.side).subject(&*call.context.image))
     }
 
     /// Another login after a 401.
@@ -590,11 +590,11 @@ impl Transport {
         refused: Option<&HeaderValue>,
         refusal: &ErrorAnswer,
     ) -> Result<HeaderValue> {
-        let sender = token::Sender { transport: self, charge: call.charge };
+        let sender = token::Sender { transport: self, context: call.context };
         let header = self.account.authenticator.challenged(&refusal.challenges, scopes, refused, &sender).await;
         header.map_err(|error| match error.kind() {
             Kind::Unauthorized => error::unauthorized(&self.topic(call), refusal, &error),
-            _ => error.on_side(self.side).subject(&*call.charge.image),
+            _ => error.on_side(self.side).subject(&*call.context.image),
         })
     }
 

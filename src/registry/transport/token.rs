@@ -20,7 +20,7 @@ const MAX_TOKEN: usize = 64 * 1024;
 /// Sends requests for tokens on behalf of one image.
 pub(super) struct Sender<'a> {
     pub(super) transport: &'a Transport,
-    pub(super) charge: &'a RequestContext,
+    pub(super) context: &'a RequestContext,
 }
 
 #[async_trait]
@@ -50,7 +50,7 @@ impl TokenSender for Sender<'_> {
             external_url: false,
             fresh: false,
             grace: Duration::ZERO,
-            charge: self.charge,
+            context: self.context,
         };
         let mut patience = self.transport.host.patience();
         loop {

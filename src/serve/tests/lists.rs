@@ -12,17 +12,17 @@ struct Known {
 
 #[async_trait]
 impl Source for Known {
-    async fn resolve(&self, place: &Repository, reference: &Reference, charge: &RequestContext) -> Result<Option<Descriptor>> {
-        self.shelf.resolve(place, reference, charge).await
+    async fn resolve(&self, place: &Repository, reference: &Reference, context: &RequestContext) -> Result<Option<Descriptor>> {
+        self.shelf.resolve(place, reference, context).await
     }
-    async fn tags(&self, place: &Repository, charge: &RequestContext) -> Result<Vec<String>> {
-        self.shelf.tags(place, charge).await
+    async fn tags(&self, place: &Repository, context: &RequestContext) -> Result<Vec<String>> {
+        self.shelf.tags(place, context).await
     }
-    async fn manifest(&self, place: &Repository, digest: &Digest, charge: &RequestContext) -> Result<Option<Manifest>> {
-        self.shelf.manifest(place, digest, charge).await
+    async fn manifest(&self, place: &Repository, digest: &Digest, context: &RequestContext) -> Result<Option<Manifest>> {
+        self.shelf.manifest(place, digest, context).await
     }
-    async fn blob(&self, place: &Repository, blob: &Descriptor, offset: u64, charge: &RequestContext) -> Result<Option<BlobStream>> {
-        self.shelf.blob(place, blob, offset, charge).await
+    async fn blob(&self, place: &Repository, blob: &Descriptor, offset: u64, context: &RequestContext) -> Result<Option<BlobStream>> {
+        self.shelf.blob(place, blob, offset, context).await
     }
     async fn referrers(&self, place: &Repository, subject: &Digest, _: &RequestContext) -> Result<Vec<Descriptor>> {
         let here = *place == Repository::new(REPOSITORY) && *subject == self.subject;
