@@ -19,8 +19,8 @@ thread_local! {
 /// Remembers the place of each panic, and tells it to `log`, instead of what Rust prints.
 pub(crate) fn watch(log: impl Fn(&str) + Send + Sync + 'static) {
     std::panic::set_hook(Box::new(move |info: &PanicHookInfo<'_>| {
-        let place = info.location().map(|at| format!(" at {}:{}", at.file(), at.line())).unwrap_or_default();
-        let what = format!("internal error{place}: {}", words(info.payload()));
+        let location = info.location().map(|at| format!(" at {}:{}", at.file(), at.line())).unwrap_or_default();
+        let what = format!("internal error{location}: {}", words(info.payload()));
         log(&crate::error::printable(&what));
         PANICKED.with(|last| *last.borrow_mut() = Some(what));
     }));

@@ -123,7 +123,7 @@ impl CombinedBase {
 
 /// A few of the repositories that hold a blob, those that need it first: there nothing is to be mounted.
 fn nearest(mut held: Vec<String>, needed: &[String]) -> Vec<String> {
-    held.sort_by_key(|place| (!needed.contains(place), place.clone()));
+    held.sort_by_key(|repository| (!needed.contains(repository), repository.clone()));
     held.dedup();
     held.truncate(HELD);
     held
@@ -166,7 +166,7 @@ mod tests {
     fn the_repositories_that_need_a_blob_are_named_first_and_not_all_of_them() {
         let mut pieces = vec![piece("layer", MemberKind::Blob, &["m/x", "z"])];
         let held = ["a", "b", "c", "d", "e", "z"];
-        let text: String = held.iter().map(|place| format!("{} {place}\n", pieces[0].digest)).collect();
+        let text: String = held.iter().map(|repository| format!("{} {repository}\n", pieces[0].digest)).collect();
         let base = bases(&text).leave_out(&mut pieces);
         assert_eq!(base.content[0].held, ["z", "a", "b", "c"]);
     }

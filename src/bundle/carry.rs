@@ -19,7 +19,7 @@ const IMAGE_NAME: &str = "io.containerd.image.name";
 #[derive(Debug, Clone)]
 pub struct DeliveredImage {
     /// Its repository there (`library/alpine`).
-    pub place: Repository,
+    pub repository: Repository,
     /// Its tag or digest there.
     pub reference: Reference,
     /// The name of what it was copied from, for an entry that does not say.
@@ -45,7 +45,7 @@ pub struct BundleContent {
 pub fn gather(layout: &Layout, entries: &[IndexEntry], delivered: Vec<DeliveredImage>) -> BundleContent {
     let named = entries.iter().filter_map(|entry| Some((entry.name.as_deref()?, entry))).collect();
     let mut search = ContentSearch { layout, named, found: ContentFound::default(), index: BTreeMap::new() };
-    let name = |image: &DeliveredImage| format!("{}{}", image.place, image.reference.suffix());
+    let name = |image: &DeliveredImage| format!("{}{}", image.repository, image.reference.suffix());
     let delivered: BTreeMap<String, DeliveredImage> = delivered.into_iter().map(|image| (name(&image), image)).collect();
     let (mut images, mut failed) = (vec![], vec![]);
     for (name, image) in delivered {
@@ -81,12 +81,12 @@ impl ContentSearch<'_> {
             _ => self.manifest(&image.digest, "")?.descriptor(),
         };
         let own = self.layout.reach(&root)?;
-        let about = self.about(&own, &image.place)?;
+        let about = self.about(&own, &image.repository)?;
         let platforms = self.platforms(&self.manifest(&image.digest, &root.media_type)?, &own)?;
         root.annotations.insert(REF_NAME.to_owned(), name.to_owned());
         root.annotations.insert(IMAGE_NAME.to_owned(), source.clone());
         self.index.insert(name.to_owned(), root);
-        own.iter().chain(&about.reached).for_each(|reached| self.found.add(reached, &image.place));
+        own.iter().chain(&about.reached).for_each(|reached| self.found.add(reached, &image.repository));
         self.index.extend(about.entries);
         let referrers = about.referrers.into_iter().collect();
         Ok(BundleImage { name: name.to_owned(), source, digest: image.digest, platforms, referrers })
@@ -119,12 +119,12 @@ impl ContentSearch<'_> {
 
     /// What the layout has that is about these manifests: it is found by tags that begin with their digests, `sha256-<hex>` (distribution-spec
     /// "Referrers Tag Schema") and cosign's `sha256-<hex>.sig`. What is about that travels too.
-    fn about(&self, own: &[ReachedContent], place: &Repository) -> Result<AttachedManifest> {
+    fn about(&self, own: &[ReachedContent], repository: &Repository) -> Result<AttachedManifest> {
         let mut about = AttachedManifest::default();
         let mut subjects: Vec<Digest> = digests(own).cloned().collect();
         let mut seen: BTreeSet<Digest> = subjects.iter().cloned().collect();
         while let Some(subject) = subjects.pop() {
-            let prefix = format!("{place}:{}", fallback_tag(&subject));
+            let prefix = format!("{repository}:{}", fallback_tag(&subject));
             let named = self.named.range(prefix.as_str()..).take_while(|(name, _)| name.starts_with(&prefix));
             for (name, entry) in named {
                 let reached = self.layout.reach(&entry.descriptor)?;
@@ -166,15 +166,15 @@ struct SeenManifest {
 }
 
 impl ContentFound {
-    fn add(&mut self, piece: &ReachedContent, place: &Repository) {
+    fn add(&mut self, piece: &ReachedContent, repository: &Repository) {
         let ReachedContent { descriptor, manifest } = piece;
         let kind = if *manifest { MemberKind::Manifest } else { MemberKind::Blob };
         let seen =
             self.0.entry(descriptor.digest.clone()).or_insert(SeenManifest { size: descriptor.size, kind, repositories: BTreeSet::new() });
         // What is a manifest to anybody is one.
         seen.kind = seen.kind.min(kind);
-        if !seen.repositories.contains(place) {
-            seen.repositories.insert(place.clone());
+        if !seen.repositories.contains(repository) {
+            seen.repositories.insert(repository.clone());
         }
     }
 
@@ -221,9 +221,14 @@ mod tests {
         let manifest = Manifest::verify(bytes.clone(), None, &Digest::sha256(&bytes), Side::Local).unwrap();
         layout.put_manifest(&Repository::new("a"), &manifest, &RequestContext::new("a")).await.unwrap();
         if let Some(tag) = tag {
-            let (place, reference) = (Repository::new("a"), Reference::Tag(tag.to_owned()));
-            let publication =
-                Publication { place, reference, manifest: manifest.clone(), sparse: vec![], source: format!("example.com/a:{tag}").into() };
+            let (repository, reference) = (Repository::new("a"), Reference::Tag(tag.to_owned()));
+            let publication = Publication {
+                repository,
+                reference,
+                manifest: manifest.clone(),
+                sparse: vec![],
+                source: format!("example.com/a:{tag}").into(),
+            };
             layout.publish(&publication, &RequestContext::new("a")).await.unwrap();
         }
         manifest.descriptor()
@@ -231,7 +236,7 @@ mod tests {
 
     fn delivered(tag: &str, of: &Descriptor) -> DeliveredImage {
         DeliveredImage {
-            place: Repository::new("a"),
+            repository: Repository::new("a"),
             reference: Reference::Tag(tag.to_owned()),
             source: "given".to_owned(),
             digest: of.digest.clone(),

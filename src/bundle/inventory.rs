@@ -34,9 +34,9 @@ pub struct Inventory {
 }
 
 impl Inventory {
-    /// Notes that `place` holds `digest`.
-    pub fn add(&mut self, digest: Digest, place: Repository) {
-        self.digests.entry(digest).or_default().insert(place);
+    /// Notes that `repository` holds `digest`.
+    pub fn add(&mut self, digest: Digest, repository: Repository) {
+        self.digests.entry(digest).or_default().insert(repository);
     }
 
     /// Keeps what `keep` says; how many digests that left out.
@@ -113,10 +113,10 @@ impl Inventory {
             if text.is_empty() {
                 continue;
             }
-            let (digest, place) = entry(text).map_err(|why| wrong(&why))?;
-            let known = match places.get(place) {
+            let (digest, repository) = entry(text).map_err(|why| wrong(&why))?;
+            let known = match places.get(repository) {
                 Some(known) => known.clone(),
-                None => places.entry(place.into()).or_insert_with(|| Repository::new(place)).clone(),
+                None => places.entry(repository.into()).or_insert_with(|| Repository::new(repository)).clone(),
             };
             inventory.add(digest, known);
         }
@@ -125,7 +125,8 @@ impl Inventory {
 
     /// Its lines, sorted, each ended by a line feed.
     pub fn to_text(&self) -> String {
-        let lines = self.digests.iter().flat_map(|(digest, places)| places.iter().map(move |place| format!("{digest} {place}\n")));
+        let lines =
+            self.digests.iter().flat_map(|(digest, places)| places.iter().map(move |repository| format!("{digest} {repository}\n")));
         lines.collect()
     }
 
@@ -138,13 +139,13 @@ impl Inventory {
 /// Reads `digest repository`. The error is for a person.
 fn entry(text: &str) -> Result<(Digest, &str), String> {
     const SHAPE: &str = "an inventory's lines are `digest repository`, as `larder inventory` prints them";
-    let (digest, place) = text.split_once(' ').ok_or(SHAPE)?;
-    let place = place.trim_start();
-    if place.is_empty() || place.contains(|c: char| c.is_whitespace() || c.is_control()) {
+    let (digest, repository) = text.split_once(' ').ok_or(SHAPE)?;
+    let repository = repository.trim_start();
+    if repository.is_empty() || repository.contains(|c: char| c.is_whitespace() || c.is_control()) {
         return Err(SHAPE.to_owned());
     }
     let digest = Digest::parse(digest).map_err(|_| SHAPE.to_owned())?;
-    Ok((digest, place))
+    Ok((digest, repository))
 }
 
 #[cfg(test)]
@@ -154,8 +155,8 @@ mod tests {
 
     fn inventory(lines: &[(&str, &str)]) -> Inventory {
         let mut inventory = Inventory::default();
-        for (content, place) in lines {
-            inventory.add(Digest::sha256(content.as_bytes()), Repository::new(*place));
+        for (content, repository) in lines {
+            inventory.add(Digest::sha256(content.as_bytes()), Repository::new(*repository));
         }
         inventory
     }
@@ -219,7 +220,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_written_is_read(lines in proptest::collection::vec(("[a-d]{1,2}", "[a-z]{1,4}(/[a-z]{1,4})?"), 0..20)) {
-            let lines: Vec<(&str, &str)> = lines.iter().map(|(content, place)| (content.as_str(), place.as_str())).collect();
+            let lines: Vec<(&str, &str)> = lines.iter().map(|(content, repository)| (content.as_str(), repository.as_str())).collect();
             let written = inventory(&lines);
             let text = written.to_text();
             let mut sorted: Vec<&str> = text.lines().collect();

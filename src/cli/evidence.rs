@@ -31,11 +31,11 @@ pub(super) async fn verify(
     let target = super::inventory::named(named).map_err(|why| UsageError::usage(Error::local("read target", why)))?;
     let supply = Upstreams::new(&config, &UpstreamOptions { concurrency, ..UpstreamOptions::default() }).map_err(UsageError::failed)?;
     let store = supply.target(&target, false).await.map_err(UsageError::failed)?;
-    let place = |repository: &str| match &target {
+    let repository = |repository: &str| match &target {
         TargetConfig::Registry { prefix, .. } if !prefix.is_empty() => Repository::new(format!("{prefix}/{repository}")),
         _ => Repository::new(repository),
     };
-    let differences = check(&read, &store.ends, place).await.map_err(UsageError::failed)?;
+    let differences = check(&read, &store.ends, repository).await.map_err(UsageError::failed)?;
     for difference in &differences {
         let row = &difference.row;
         let kind = serde_json::to_value(row.kind).ok().and_then(|kind| kind.as_str().map(str::to_owned)).unwrap_or_default();

@@ -135,7 +135,7 @@ async fn carry(
 fn delivered(row: &ImageOutcome) -> Option<DeliveredImage> {
     let held = row.held.as_ref().filter(|_| matches!(row.status, Status::Copied | Status::Current))?;
     Some(DeliveredImage {
-        place: held.place.clone(),
+        repository: held.repository.clone(),
         reference: held.reference.clone()?,
         // `name:tag@digest` is `name:tag` to container runtimes.
         source: match row.source.split_once('@') {

@@ -36,7 +36,7 @@ pub(super) async fn run(file: Option<&Path>, args: InventoryArgs, printer: &Prin
         let error = Error::local("inventory", format!("nothing in {} maps to a repository of {target}", named.join(", ")));
         return Err(UsageError::failed(error.remedy("see how an image maps: larder rules explain IMAGE")));
     }
-    let (mut inventory, errors) = walk(Arc::clone(&store.ends.source), roots, |place| below(&target, place)).await;
+    let (mut inventory, errors) = walk(Arc::clone(&store.ends.source), roots, |repository| below(&target, repository)).await;
     if let TargetConfig::Layout { path } = &target
         && path.exists()
     {
@@ -95,7 +95,7 @@ async fn roots(
         let error = Error::new(Side::Target, "list repositories", Kind::Refused, message).subject(target.to_string());
         return Err(UsageError::failed(error.remedy("name them: --list FILE, an image list as sync takes it, or --lock FILE")));
     };
-    places.retain(|place| is_below(target, place));
+    places.retain(|repository| is_below(target, repository));
     Ok(places.into_iter().map(Roots::Tags).collect())
 }
 
@@ -118,17 +118,20 @@ fn listed(config: &Config, target: &TargetConfig, files: &[String], printer: &Pr
 /// The repositories that a lock names, with all their tags; and the images it has by digest only.
 fn locked(lock: &Lock, target: &TargetConfig) -> Vec<Roots> {
     let expected = sync::locked(lock, target);
-    let places: std::collections::BTreeSet<Repository> = expected.iter().map(|image| image.place.clone()).collect();
+    let places: std::collections::BTreeSet<Repository> = expected.iter().map(|image| image.repository.clone()).collect();
     let by_digest = expected.into_iter().filter(|image| matches!(image.reference, Reference::Digest(_)));
-    places.into_iter().map(Roots::Tags).chain(by_digest.map(|image| Roots::Name(image.place, image.reference))).collect()
+    places.into_iter().map(Roots::Tags).chain(by_digest.map(|image| Roots::Name(image.repository, image.reference))).collect()
 }
 
 /// Every entry that says which repository it belongs to, those without a tag too.
 async fn of_layout(path: &Path, printer: &Printer) -> Result<Vec<Roots>, UsageError> {
     let entries = async { Layout::open(path).await?.names().await }.await.map_err(UsageError::failed)?;
     let all = entries.len();
-    let roots: Vec<Roots> =
-        entries.iter().filter_map(crate::layout::IndexEntry::title).map(|(place, reference)| Roots::Name(place, reference)).collect();
+    let roots: Vec<Roots> = entries
+        .iter()
+        .filter_map(crate::layout::IndexEntry::title)
+        .map(|(repository, reference)| Roots::Name(repository, reference))
+        .collect();
     let silent = entries.iter().filter(|entry| entry.title().is_none() && entry.name.is_some()).count();
     if silent > 0 {
         printer
@@ -137,22 +140,22 @@ async fn of_layout(path: &Path, printer: &Printer) -> Result<Vec<Roots>, UsageEr
     Ok(roots)
 }
 
-fn is_below(target: &TargetConfig, place: &Repository) -> bool {
+fn is_below(target: &TargetConfig, repository: &Repository) -> bool {
     match target {
         TargetConfig::Registry { prefix, .. } if !prefix.is_empty() => {
-            place.as_str().strip_prefix(prefix.as_str()).is_some_and(|rest| rest.starts_with('/'))
+            repository.as_str().strip_prefix(prefix.as_str()).is_some_and(|rest| rest.starts_with('/'))
         }
         _ => true,
     }
 }
 
 /// The repository as bundles name it: below the target's prefix.
-fn below(target: &TargetConfig, place: &Repository) -> Repository {
+fn below(target: &TargetConfig, repository: &Repository) -> Repository {
     match target {
         TargetConfig::Registry { prefix, .. } if !prefix.is_empty() => {
-            let rest = place.as_str().strip_prefix(prefix.as_str()).and_then(|rest| rest.strip_prefix('/'));
-            rest.map_or_else(|| place.clone(), Repository::new)
+            let rest = repository.as_str().strip_prefix(prefix.as_str()).and_then(|rest| rest.strip_prefix('/'));
+            rest.map_or_else(|| repository.clone(), Repository::new)
         }
-        _ => place.clone(),
+        _ => repository.clone(),
     }
 }

@@ -109,11 +109,11 @@ fn prefix(target: &TargetConfig) -> &str {
 /// The repository, below the prefix, of a row that is not one image: a line whose tags were not chosen.
 fn repository(row: &ImageOutcome, target: &TargetConfig) -> Option<String> {
     let held = row.held.as_ref().filter(|held| held.reference.is_none())?;
-    Some(lock::below(held.place.as_str(), prefix(target)).to_owned())
+    Some(lock::below(held.repository.as_str(), prefix(target)).to_owned())
 }
 
 /// The name of a row's image at the target, below the prefix.
 fn name(row: &ImageOutcome, target: &TargetConfig) -> Option<String> {
     let held = row.held.as_ref()?;
-    Some(format!("{}{}", lock::below(held.place.as_str(), prefix(target)), held.reference.as_ref()?.suffix()))
+    Some(format!("{}{}", lock::below(held.repository.as_str(), prefix(target)), held.reference.as_ref()?.suffix()))
 }

@@ -11,18 +11,18 @@ use crate::Error;
 use crate::report::{self, RunReport, Totals};
 
 /// The one name of a file, as far as that can be told.
-fn place(path: &Path) -> PathBuf {
+fn resolved(path: &Path) -> PathBuf {
     path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or_else(|_| path.to_owned())
 }
 
 /// Files that would be written twice, or over a list that is read.
 pub(super) fn overwritten(written: &[&PathBuf], lists: &[String]) -> Vec<Error> {
-    let lists: Vec<PathBuf> = lists.iter().map(|list| place(Path::new(list))).collect();
+    let lists: Vec<PathBuf> = lists.iter().map(|list| resolved(Path::new(list))).collect();
     let mut seen = BTreeSet::new();
     let error = |path: &Path, why: &str| Error::local("write report", format!("{}: {why}", path.display())).remedy("name another file");
     // A device or pipe takes several.
     let files = written.iter().filter(|path| path.metadata().map_or(true, |meta| meta.is_file()));
-    let wrong = files.filter_map(|path| match place(path) {
+    let wrong = files.filter_map(|path| match resolved(path) {
         here if lists.contains(&here) => Some(error(path, "it is one of the lists, and would be written over")),
         here if !seen.insert(here.clone()) => Some(error(path, "it would be written twice")),
         _ => None,
@@ -55,9 +55,9 @@ impl Asked {
 
     /// Without the files that are lists to be read: a mistake in a command must not cost a list.
     pub(super) fn except(mut self, lists: &[String]) -> Self {
-        let lists: Vec<PathBuf> = lists.iter().map(|list| place(Path::new(list))).collect();
-        self.reports.retain(|path| !lists.contains(&place(path)));
-        self.metrics = self.metrics.filter(|path| !lists.contains(&place(path)));
+        let lists: Vec<PathBuf> = lists.iter().map(|list| resolved(Path::new(list))).collect();
+        self.reports.retain(|path| !lists.contains(&resolved(path)));
+        self.metrics = self.metrics.filter(|path| !lists.contains(&resolved(path)));
         self
     }
 

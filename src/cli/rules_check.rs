@@ -62,11 +62,11 @@ async fn existing(config: &Config, printer: &Printer) -> Result<(Vec<RuleFinding
     let places = places(config, prefix, Delivery::Warm)?;
     let supply = state::supply(config, UpstreamOptions::default(), printer)?;
     let target = supply.target(&config.target, false).await.map_err(UsageError::failed)?;
-    let asked = places.iter().map(|(place, (line, rule))| {
+    let asked = places.iter().map(|(repository, (line, rule))| {
         let source = &target.ends.source;
         async move {
-            let name = format!("{host}/{place}");
-            match source.tags(place, &RequestContext::new(name.as_str())).await {
+            let name = format!("{host}/{repository}");
+            match source.tags(repository, &RequestContext::new(name.as_str())).await {
                 Ok(tags) => Ok(Some(told(*line, rule, &name, tags.len()))),
                 Err(error) if error.kind() == Kind::NotFound => Ok(None),
                 Err(error) => Err(error.subject(name)),
@@ -107,11 +107,11 @@ async fn caches(config: &Config, printer: &Printer) -> Result<(Vec<RuleFinding>,
     let places = places(config, prefix, Delivery::Push)?;
     let supply = state::supply(config, UpstreamOptions::default(), printer)?;
     let target = supply.target(&config.target, false).await.map_err(UsageError::failed)?;
-    let asked = places.iter().map(|(place, (line, rule))| {
+    let asked = places.iter().map(|(repository, (line, rule))| {
         let sink = &target.ends.sink;
         async move {
-            let context = RequestContext::new(format!("{host}/{place}"));
-            (*line, rule, sink.vouches(place, &context).await.err())
+            let context = RequestContext::new(format!("{host}/{repository}"));
+            (*line, rule, sink.vouches(repository, &context).await.err())
         }
     });
     let (mut found, mut errors): (BTreeMap<usize, RuleFinding>, Vec<Error>) = (BTreeMap::new(), Vec::new());
@@ -130,8 +130,8 @@ async fn caches(config: &Config, printer: &Printer) -> Result<(Vec<RuleFinding>,
 /// The whole paths at the target that rules of this delivery fill, as far as they are known; with the line and name of the rule.
 fn places(config: &Config, prefix: &str, delivery: Delivery) -> Result<BTreeMap<Repository, (usize, String)>, UsageError> {
     let mut places = BTreeMap::new();
-    let mut add = |place: Repository, rule: &CacheRule| {
-        places.entry(place).or_insert((rule.line, rule.name.clone()));
+    let mut add = |repository: Repository, rule: &CacheRule| {
+        places.entry(repository).or_insert((rule.line, rule.name.clone()));
     };
     for rule in config.rules.rules().iter().filter(|rule| rule.delivery == delivery && !rule.target.is_wildcard()) {
         let below = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };

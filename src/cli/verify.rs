@@ -98,7 +98,8 @@ async fn prove(file: Option<&Path>, args: &VerifyArgs, target: &TargetConfig, pr
     let mut proof = sync::prove(Arc::clone(source), expected.clone(), depth, Arc::clone(&tick)).await;
     // Where something is missing, no more need be found; and a repository that is not there is not to be made by asking.
     let found: BTreeSet<&String> = proof.findings.iter().flat_map(|finding| &finding.images).collect();
-    let places: BTreeSet<&Repository> = expected.iter().filter(|image| !found.contains(&image.name)).map(|image| &image.place).collect();
+    let places: BTreeSet<&Repository> =
+        expected.iter().filter(|image| !found.contains(&image.name)).map(|image| &image.repository).collect();
     let cache = store.cache_among(places.into_iter()).await;
     if cache.is_some() && depth == Depth::Hashed {
         proof = sync::prove(Arc::clone(source), expected, Depth::HashedEverywhere, tick).await;
@@ -171,7 +172,7 @@ fn line(finding: &TargetFinding) -> String {
     let images: Vec<String> = finding.images.iter().map(|image| printable(image)).collect();
     let (word, images, why) = (finding.wrong.as_str(), images.join(", "), printable(&finding.why));
     match &finding.content {
-        Some((digest, place)) => format!("{word} {digest} in {place} ({images}): {why}\n"),
+        Some((digest, repository)) => format!("{word} {digest} in {repository} ({images}): {why}\n"),
         None => format!("{word} {images}: {why}\n"),
     }
 }

@@ -130,10 +130,10 @@ impl Config {
     /// Where `name` comes from and goes: by source, or, if it is written as the target knows it, by target.
     pub fn resolve(&self, name: &RegistryRepository, unmatched: Unmatched) -> Result<Resolution, Unresolved> {
         // A rule that reads from the target's own registry is the more particular statement, so source goes first.
-        if let Some(place) = self.target.place_of(name)
+        if let Some(repository) = self.target.place_of(name)
             && self.rules.matching(name).is_empty()
         {
-            match self.rules.by_target(place) {
+            match self.rules.by_target(repository) {
                 // Where everything may be mirrored, the target's registry is an upstream like any other.
                 Err(Unresolved::NoRule { .. }) if unmatched == Unmatched::Mirror => {}
                 resolved => return resolved,
@@ -144,7 +144,7 @@ impl Config {
 
     /// How `image` resolves, for `larder rules explain`.
     pub fn explain(&self, image: &ImageName, unmatched: Unmatched) -> Explanation {
-        let view = ExplainContext { target: &|place| self.target.name_of(place), credentials: &|host| self.set_name_for(host) };
+        let view = ExplainContext { target: &|repository| self.target.name_of(repository), credentials: &|host| self.set_name_for(host) };
         self.rules.explain(image, self.resolve(&image.repository, unmatched), &view)
     }
 

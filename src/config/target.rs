@@ -65,10 +65,10 @@ impl TargetConfig {
     }
 
     /// The full name of a place: `contoso.azurecr.io/prefix/library/alpine`, or `oci:store:library/alpine` as skopeo writes it.
-    pub fn name_of(&self, place: &Repository) -> String {
+    pub fn name_of(&self, repository: &Repository) -> String {
         match self {
-            TargetConfig::Registry { .. } => format!("{self}/{place}"),
-            TargetConfig::Layout { .. } => format!("{self}:{place}"),
+            TargetConfig::Registry { .. } => format!("{self}/{repository}"),
+            TargetConfig::Layout { .. } => format!("{self}:{repository}"),
         }
     }
 

@@ -39,7 +39,7 @@ pub(crate) fn absent_from(entry: &Descriptor) -> HashSet<Digest> {
 #[derive(Debug, Clone)]
 pub struct Publication {
     /// The repository.
-    pub place: Repository,
+    pub repository: Repository,
     /// The tag, or the digest itself for an image that is kept by digest only.
     pub reference: Reference,
     /// The image's top manifest.
@@ -57,7 +57,7 @@ pub trait Sink: Send + Sync {
     /// What `reference` names at the target now, if the target has it complete. A layout looks whether every file of
     /// the graph is there (of a sparse index: of the platforms that [`SPARSE`] names, which is said); a registry is trusted to have
     /// what it lists.
-    async fn published(&self, place: &Repository, reference: &Reference, context: &RequestContext) -> Result<Option<Descriptor>>;
+    async fn published(&self, repository: &Repository, reference: &Reference, context: &RequestContext) -> Result<Option<Descriptor>>;
 
     /// Sees that content would be taken there, leaving nothing behind: the right to write, a repository that must exist first.
     async fn admits(&self, _place: &Repository, _charge: &RequestContext) -> Result<()> {
@@ -84,10 +84,10 @@ pub trait Sink: Send + Sync {
     async fn close(&self) {}
 
     /// Whether the target holds this blob.
-    async fn holds_blob(&self, place: &Repository, blob: &Descriptor, context: &RequestContext) -> Result<Presence>;
+    async fn holds_blob(&self, repository: &Repository, blob: &Descriptor, context: &RequestContext) -> Result<Presence>;
 
     /// Whether the target holds this manifest and what it refers to.
-    async fn holds_manifest(&self, place: &Repository, manifest: &Descriptor, context: &RequestContext) -> Result<Presence>;
+    async fn holds_manifest(&self, repository: &Repository, manifest: &Descriptor, context: &RequestContext) -> Result<Presence>;
 
     /// Makes a blob of repository `from` available in `to` without moving bytes (a mount). `false`: the store refuses.
     async fn link(&self, from: &Repository, to: &Repository, blob: &Descriptor, context: &RequestContext) -> Result<bool>;
@@ -99,10 +99,10 @@ pub trait Sink: Send + Sync {
 
     /// Takes a blob, verifying length and digest before it becomes visible; going on from what an earlier attempt left,
     /// where the store keeps that. Bytes written are added to the charge.
-    async fn write_blob(&self, place: &Repository, blob: &Descriptor, open: &dyn OpenBlob, context: &RequestContext) -> Result<()>;
+    async fn write_blob(&self, repository: &Repository, blob: &Descriptor, open: &dyn OpenBlob, context: &RequestContext) -> Result<()>;
 
     /// Stores a manifest by digest.
-    async fn put_manifest(&self, place: &Repository, manifest: &Manifest, context: &RequestContext) -> Result<()>;
+    async fn put_manifest(&self, repository: &Repository, manifest: &Manifest, context: &RequestContext) -> Result<()>;
 
     /// Says that the upstream itself does not have these manifests, which the index `root` lists: the image is whole without them.
     fn accept_without(&self, _root: &Digest, _absent: &[Digest]) {}
@@ -120,9 +120,9 @@ pub trait Sink: Send + Sync {
 
     /// Stores manifests that refer to `subject` (their `subject` field), so that whoever asks for its referrers finds them. What they
     /// refer to must be there.
-    async fn attach(&self, place: &Repository, _subject: &Digest, referrers: &[Manifest], context: &RequestContext) -> Result<()> {
+    async fn attach(&self, repository: &Repository, _subject: &Digest, referrers: &[Manifest], context: &RequestContext) -> Result<()> {
         for referrer in referrers {
-            self.put_manifest(place, referrer, context).await?;
+            self.put_manifest(repository, referrer, context).await?;
         }
         Ok(())
     }

@@ -112,17 +112,17 @@ pub trait OpenBlob: Send + Sync {
 pub trait Source: Send + Sync {
     /// What `reference` names now: its digest and, as far as they are known without reading it, media type and size
     /// (empty and 0 otherwise). Free at every registry that answers HEAD with a digest.
-    async fn resolve(&self, place: &Repository, reference: &Reference, context: &RequestContext) -> Result<Option<Descriptor>>;
+    async fn resolve(&self, repository: &Repository, reference: &Reference, context: &RequestContext) -> Result<Option<Descriptor>>;
 
     /// All tags of a repository, in the order the store gives them.
-    async fn tags(&self, place: &Repository, context: &RequestContext) -> Result<Vec<String>>;
+    async fn tags(&self, repository: &Repository, context: &RequestContext) -> Result<Vec<String>>;
 
     /// The verified manifest of this digest.
-    async fn manifest(&self, place: &Repository, digest: &Digest, context: &RequestContext) -> Result<Option<Manifest>>;
+    async fn manifest(&self, repository: &Repository, digest: &Digest, context: &RequestContext) -> Result<Option<Manifest>>;
 
     /// The blob's bytes from `offset` on. Transport failures within the body are mended below the reader's sight; what
     /// cannot be mended arrives as an error in the stream.
-    async fn blob(&self, place: &Repository, blob: &Descriptor, offset: u64, context: &RequestContext) -> Result<Option<BlobStream>>;
+    async fn blob(&self, repository: &Repository, blob: &Descriptor, offset: u64, context: &RequestContext) -> Result<Option<BlobStream>>;
 
     /// The manifests that refer to `subject` (their `subject` field), with artifact type and annotations; none where the store
     /// knows of none or cannot tell (distribution-spec "Listing Referrers").
@@ -133,22 +133,22 @@ pub trait Source: Send + Sync {
     /// As [`Source::referrers`], but only what a list says: those of `artifact_type`, if one is named (others may come along).
     async fn listed_referrers(
         &self,
-        place: &Repository,
+        repository: &Repository,
         subject: &Digest,
         _artifact_type: Option<&str>,
         context: &RequestContext,
     ) -> Result<ReferrerList> {
-        self.referrers(place, subject, context).await.map(ReferrerList::Listed)
+        self.referrers(repository, subject, context).await.map(ReferrerList::Listed)
     }
 
     /// As [`Source::resolve`], for a tag that nobody has said to be there: costs nothing if it is not.
-    async fn find_tag(&self, place: &Repository, tag: &str, context: &RequestContext) -> Result<Option<Descriptor>> {
-        self.resolve(place, &Reference::Tag(tag.to_owned()), context).await
+    async fn find_tag(&self, repository: &Repository, tag: &str, context: &RequestContext) -> Result<Option<Descriptor>> {
+        self.resolve(repository, &Reference::Tag(tag.to_owned()), context).await
     }
 
     /// The repository's tags that say a digest, by what they say.
-    async fn digest_tags(&self, place: &Repository, context: &RequestContext) -> Result<Arc<DigestTags>> {
-        Ok(Arc::new(DigestTags::of(self.tags(place, context).await?)))
+    async fn digest_tags(&self, repository: &Repository, context: &RequestContext) -> Result<Arc<DigestTags>> {
+        Ok(Arc::new(DigestTags::of(self.tags(repository, context).await?)))
     }
 
     /// What the tag names in a repository of this store, if that was copied from the registry `host`. A client that asks its mirror for the
@@ -202,9 +202,9 @@ pub trait Source: Send + Sync {
 
     /// How many bytes the blob of this digest has, for those who know nothing but the digest (whoever asks [`crate::serve`]
     /// does). This counts by reading the blob through; a store that knows better says so.
-    async fn blob_size(&self, place: &Repository, digest: &Digest, context: &RequestContext) -> Result<Option<u64>> {
+    async fn blob_size(&self, repository: &Repository, digest: &Digest, context: &RequestContext) -> Result<Option<u64>> {
         let unsized_blob = Descriptor::new("", digest.clone(), 0);
-        let Some(mut stream) = self.blob(place, &unsized_blob, 0, context).await? else { return Ok(None) };
+        let Some(mut stream) = self.blob(repository, &unsized_blob, 0, context).await? else { return Ok(None) };
         let mut size = 0;
         while let Some(chunk) = stream.try_next().await? {
             size += chunk.len() as u64;

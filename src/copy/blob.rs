@@ -81,7 +81,7 @@ impl Engine {
             return Err(Error::cancelled("copy blob"));
         }
         let mut sources: Vec<(Arc<dyn Source>, Repository)> = Vec::with_capacity(2);
-        sources.extend(other.map(|place| (Arc::clone(&self.target.source), place.clone())));
+        sources.extend(other.map(|repository| (Arc::clone(&self.target.source), repository.clone())));
         sources.push((Arc::clone(&image.upstream), image.from.clone()));
         let mut opener = Opener {
             sources,
@@ -136,8 +136,8 @@ impl OpenBlob for Opener {
             let start = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
             return Ok(stream::iter([Ok(bytes.slice(start..))]).boxed());
         }
-        for (source, place) in &self.sources {
-            if let Some(stream) = source.blob(place, &self.blob, offset, &self.context).await? {
+        for (source, repository) in &self.sources {
+            if let Some(stream) = source.blob(repository, &self.blob, offset, &self.context).await? {
                 let reporter = Arc::clone(&self.reporter);
                 let told = stream.inspect(move |item| {
                     if let Ok(chunk) = item {

@@ -165,8 +165,8 @@ impl Engine {
             return Ok(bytes);
         }
         let mut bytes = None;
-        if let Some(place) = at_target() {
-            bytes = match collected(&*self.target.source, &place, blob, &image.context, Side::Target).await {
+        if let Some(repository) = at_target() {
+            bytes = match collected(&*self.target.source, &repository, blob, &image.context, Side::Target).await {
                 Err(error) if error.kind() == Kind::Damaged => None,
                 read => read?,
             };
@@ -264,12 +264,12 @@ impl Engine {
 /// All bytes of `blob`, checked.
 async fn collected(
     source: &dyn Source,
-    place: &Repository,
+    repository: &Repository,
     blob: &Descriptor,
     context: &RequestContext,
     side: Side,
 ) -> Result<Option<Bytes>> {
-    let Some(stream) = source.blob(place, blob, 0, context).await? else { return Ok(None) };
+    let Some(stream) = source.blob(repository, blob, 0, context).await? else { return Ok(None) };
     let mut checked = Verified::whole(stream, blob, side)?;
     let mut bytes = BytesMut::new();
     while let Some(chunk) = checked.try_next().await? {

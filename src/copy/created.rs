@@ -113,8 +113,8 @@ impl Engine {
         // One at a time, so that whoever comes second finds what the first one's source has kept.
         let _leading = self.leaders.hold(digest.clone()).await;
         let at = if end == DateSide::Target { Some(image.to.clone()) } else { self.presence.anywhere(digest) };
-        if let Some(place) = at {
-            match self.target.source.manifest(&place, digest, &image.context).await {
+        if let Some(repository) = at {
+            match self.target.source.manifest(&repository, digest, &image.context).await {
                 Ok(Some(manifest)) => {
                     self.at_hand.add_inline(&manifest);
                     return Ok(Some(manifest));

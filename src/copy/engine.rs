@@ -394,7 +394,7 @@ impl Engine {
     async fn publish(self: &Arc<Self>, job: &super::graph::CopyJob<'_>, portion: &SelectedContent) -> Result<()> {
         let image = job.image;
         let publication = Publication {
-            place: image.to.clone(),
+            repository: image.to.clone(),
             reference: image.publish.clone(),
             manifest: portion.manifest.clone(),
             source: Arc::clone(&image.name),

@@ -177,8 +177,8 @@ impl Engine {
                 job.note("its index lists layers, as a build cache does: they are carried as layers".to_owned());
                 return self.blobs(job, vec![child]).await;
             }
-            let place = &job.image.to;
-            let holding = self.nodes.hold((place.clone(), child.digest.clone())).await;
+            let repository = &job.image.to;
+            let holding = self.nodes.hold((repository.clone(), child.digest.clone())).await;
             if job.failed.load(Ordering::Relaxed) {
                 return Err(Error::cancelled("copy manifest"));
             }
@@ -203,7 +203,7 @@ impl Engine {
             if held != At::Here {
                 self.put(job, &manifest).await?;
             }
-            self.presence.add(place, &manifest.digest);
+            self.presence.add(repository, &manifest.digest);
             Ok(())
         }
         .boxed()
@@ -284,12 +284,12 @@ impl Engine {
         let _leading = self.leaders.hold(wanted.digest.clone()).await;
         let at = match held {
             At::Here | At::Incomplete => Some(image.to.clone()),
-            At::At(place) => Some(place.clone()),
+            At::At(repository) => Some(repository.clone()),
             At::Absent if self.options.warm => None,
             At::Absent => self.presence.anywhere(&wanted.digest),
         };
-        if let Some(place) = at {
-            match self.target.source.manifest(&place, &wanted.digest, &image.context).await {
+        if let Some(repository) = at {
+            match self.target.source.manifest(&repository, &wanted.digest, &image.context).await {
                 Ok(Some(manifest)) => return Ok(manifest),
                 Ok(None) => {}
                 // A target whose copy is damaged is mended from the upstream.

@@ -10,9 +10,9 @@ impl Engine {
         self.presence.anywhere(digest).is_some()
     }
 
-    /// `place` of the target holds `digest`, as its caller has found out.
-    pub fn note(&self, place: &Repository, digest: &Digest) {
-        self.presence.add(place, digest);
+    /// `repository` of the target holds `digest`, as its caller has found out.
+    pub fn note(&self, repository: &Repository, digest: &Digest) {
+        self.presence.add(repository, digest);
     }
 
     /// Makes the repository of `image` hold `blob`, without regard to the rest of the image.

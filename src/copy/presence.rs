@@ -17,21 +17,21 @@ pub(super) struct PresenceMap {
 }
 
 impl PresenceMap {
-    /// The index is to be at `place` without all of its children: having it does not mean having what it refers to.
-    pub(super) fn add_sparse(&self, place: &Repository, index: &Digest) {
-        self.sparse.lock().unwrap_or_else(PoisonError::into_inner).insert((place.clone(), index.clone()));
+    /// The index is to be at `repository` without all of its children: having it does not mean having what it refers to.
+    pub(super) fn add_sparse(&self, repository: &Repository, index: &Digest) {
+        self.sparse.lock().unwrap_or_else(PoisonError::into_inner).insert((repository.clone(), index.clone()));
     }
 
-    pub(super) fn is_sparse(&self, place: &Repository, index: &Digest) -> bool {
-        self.sparse.lock().unwrap_or_else(PoisonError::into_inner).contains(&(place.clone(), index.clone()))
+    pub(super) fn is_sparse(&self, repository: &Repository, index: &Digest) -> bool {
+        self.sparse.lock().unwrap_or_else(PoisonError::into_inner).contains(&(repository.clone(), index.clone()))
     }
 
-    pub(super) fn add(&self, place: &Repository, digest: &Digest) {
-        self.lock().entry(digest.clone()).or_default().insert(place.clone());
+    pub(super) fn add(&self, repository: &Repository, digest: &Digest) {
+        self.lock().entry(digest.clone()).or_default().insert(repository.clone());
     }
 
-    pub(super) fn has(&self, place: &Repository, digest: &Digest) -> bool {
-        self.lock().get(digest).is_some_and(|places| places.contains(place))
+    pub(super) fn has(&self, repository: &Repository, digest: &Digest) -> bool {
+        self.lock().get(digest).is_some_and(|places| places.contains(repository))
     }
 
     /// Some repository that holds `digest`; the first by name, so that runs are alike.
@@ -39,10 +39,10 @@ impl PresenceMap {
         self.lock().get(digest).and_then(|places| places.iter().min().cloned())
     }
 
-    /// What was believed of `digest` at `place` has turned out to be wrong.
-    pub(super) fn forget(&self, place: &Repository, digest: &Digest) {
+    /// What was believed of `digest` at `repository` has turned out to be wrong.
+    pub(super) fn forget(&self, repository: &Repository, digest: &Digest) {
         if let Some(places) = self.lock().get_mut(digest) {
-            places.remove(place);
+            places.remove(repository);
         }
     }
 

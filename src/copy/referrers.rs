@@ -305,7 +305,7 @@ impl Engine {
     async fn attach_tagged(self: &Arc<Self>, job: &CopyJob<'_>, subject: &Digest, tag: &str, manifest: &Manifest) -> Result<()> {
         let image = job.image;
         let publication = Publication {
-            place: image.to.clone(),
+            repository: image.to.clone(),
             reference: Reference::Tag(tag.to_owned()),
             manifest: manifest.clone(),
             source: format!("{}:{tag}", repository(&image.name)).into(),
@@ -337,16 +337,16 @@ impl Engine {
         if self.knows_attached(image, referrer) {
             return Ok(true);
         }
-        let (place, context) = (&image.to, &image.context);
+        let (repository, context) = (&image.to, &image.context);
         let there = match &referrer.tag {
             Some(tag) => {
-                let named = self.target.sink.published(place, &Reference::Tag(tag.clone()), context).await?;
+                let named = self.target.sink.published(repository, &Reference::Tag(tag.clone()), context).await?;
                 named.is_some_and(|named| named.digest == referrer.manifest.digest)
             }
             None => {
-                let cell = cell(&self.referrers.at_target, (place.clone(), referrer.subject.clone()));
+                let cell = cell(&self.referrers.at_target, (repository.clone(), referrer.subject.clone()));
                 let listed = cell.get_or_try_init(|| async {
-                    let listed = self.target.source.referrers(place, &referrer.subject, context).await?;
+                    let listed = self.target.source.referrers(repository, &referrer.subject, context).await?;
                     Ok::<_, crate::Error>(Arc::new(listed.into_iter().map(|listed| listed.digest).collect()))
                 });
                 listed.await?.contains(&referrer.manifest.digest)

@@ -33,23 +33,23 @@ impl Counted {
 
 #[async_trait]
 impl Source for Counted {
-    async fn resolve(&self, place: &Repository, reference: &Reference, context: &RequestContext) -> Result<Option<Descriptor>> {
-        self.count(format!("resolve {place}{}", reference.suffix()));
-        self.shelf.resolve(place, reference, context).await
+    async fn resolve(&self, repository: &Repository, reference: &Reference, context: &RequestContext) -> Result<Option<Descriptor>> {
+        self.count(format!("resolve {repository}{}", reference.suffix()));
+        self.shelf.resolve(repository, reference, context).await
     }
-    async fn tags(&self, place: &Repository, context: &RequestContext) -> Result<Vec<String>> {
-        self.shelf.tags(place, context).await
+    async fn tags(&self, repository: &Repository, context: &RequestContext) -> Result<Vec<String>> {
+        self.shelf.tags(repository, context).await
     }
-    async fn manifest(&self, place: &Repository, digest: &Digest, context: &RequestContext) -> Result<Option<Manifest>> {
+    async fn manifest(&self, repository: &Repository, digest: &Digest, context: &RequestContext) -> Result<Option<Manifest>> {
         self.count(format!("manifest {digest}"));
-        self.shelf.manifest(place, digest, context).await
+        self.shelf.manifest(repository, digest, context).await
     }
-    async fn blob(&self, place: &Repository, blob: &Descriptor, offset: u64, context: &RequestContext) -> Result<Option<BlobStream>> {
+    async fn blob(&self, repository: &Repository, blob: &Descriptor, offset: u64, context: &RequestContext) -> Result<Option<BlobStream>> {
         if self.refused.lock().unwrap().as_ref() == Some(&blob.digest) {
             return Err(Error::new(Side::Upstream, "get blob", Kind::Unavailable, "out of order"));
         }
         self.count(format!("blob {}", blob.digest));
-        self.shelf.blob(place, blob, offset, context).await
+        self.shelf.blob(repository, blob, offset, context).await
     }
 }
 

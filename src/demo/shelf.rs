@@ -113,45 +113,45 @@ impl MemoryRegistry {
         self.repositories.entry(name.to_owned()).or_default()
     }
 
-    fn find_manifest(&self, place: &Repository, digest: &Digest) -> Option<&Manifest> {
-        let repository = self.repositories.get(place.as_str())?;
+    fn find_manifest(&self, repository: &Repository, digest: &Digest) -> Option<&Manifest> {
+        let repository = self.repositories.get(repository.as_str())?;
         repository.manifests.contains(digest).then(|| self.manifests.get(digest))?
     }
 
-    fn find_blob(&self, place: &Repository, digest: &Digest) -> Option<&Bytes> {
-        let repository = self.repositories.get(place.as_str())?;
+    fn find_blob(&self, repository: &Repository, digest: &Digest) -> Option<&Bytes> {
+        let repository = self.repositories.get(repository.as_str())?;
         repository.blobs.contains(digest).then(|| self.blobs.get(digest))?
     }
 }
 
 #[async_trait]
 impl Source for MemoryRegistry {
-    async fn resolve(&self, place: &Repository, reference: &Reference, _: &RequestContext) -> Result<Option<Descriptor>> {
+    async fn resolve(&self, repository: &Repository, reference: &Reference, _: &RequestContext) -> Result<Option<Descriptor>> {
         let digest = match reference {
-            Reference::Tag(tag) => self.repositories.get(place.as_str()).and_then(|repository| repository.tags.get(tag)),
+            Reference::Tag(tag) => self.repositories.get(repository.as_str()).and_then(|repository| repository.tags.get(tag)),
             Reference::Digest(digest) => Some(digest),
         };
-        Ok(digest.and_then(|digest| self.find_manifest(place, digest)).map(Manifest::descriptor))
+        Ok(digest.and_then(|digest| self.find_manifest(repository, digest)).map(Manifest::descriptor))
     }
 
-    async fn tags(&self, place: &Repository, _: &RequestContext) -> Result<Vec<String>> {
-        Ok(self.repositories.get(place.as_str()).map(|repository| repository.tags.keys().cloned().collect()).unwrap_or_default())
+    async fn tags(&self, repository: &Repository, _: &RequestContext) -> Result<Vec<String>> {
+        Ok(self.repositories.get(repository.as_str()).map(|repository| repository.tags.keys().cloned().collect()).unwrap_or_default())
     }
 
-    async fn manifest(&self, place: &Repository, digest: &Digest, _: &RequestContext) -> Result<Option<Manifest>> {
-        let Some(found) = self.find_manifest(place, digest) else { return Ok(None) };
+    async fn manifest(&self, repository: &Repository, digest: &Digest, _: &RequestContext) -> Result<Option<Manifest>> {
+        let Some(found) = self.find_manifest(repository, digest) else { return Ok(None) };
         Manifest::verify(found.bytes.clone(), Some(&found.media_type), digest, Side::Upstream).map(Some)
     }
 
-    async fn blob(&self, place: &Repository, blob: &Descriptor, offset: u64, _: &RequestContext) -> Result<Option<BlobStream>> {
-        let Some(bytes) = self.find_blob(place, &blob.digest) else { return Ok(None) };
+    async fn blob(&self, repository: &Repository, blob: &Descriptor, offset: u64, _: &RequestContext) -> Result<Option<BlobStream>> {
+        let Some(bytes) = self.find_blob(repository, &blob.digest) else { return Ok(None) };
         let offset = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
         let rest = bytes.slice(offset..);
         let chunks = (0..rest.len()).step_by(CHUNK).map(move |at| Ok(rest.slice(at..rest.len().min(at + CHUNK))));
         Ok(Some(stream::iter(chunks).boxed()))
     }
 
-    async fn blob_size(&self, place: &Repository, digest: &Digest, _: &RequestContext) -> Result<Option<u64>> {
-        Ok(self.find_blob(place, digest).map(|bytes| bytes.len() as u64))
+    async fn blob_size(&self, repository: &Repository, digest: &Digest, _: &RequestContext) -> Result<Option<u64>> {
+        Ok(self.find_blob(repository, digest).map(|bytes| bytes.len() as u64))
     }
 }

@@ -41,12 +41,12 @@ impl AnyName {
         AnyName { layout, unstated, checked: Arc::default() }
     }
 
-    fn find<'a>(&self, index: &'a LayoutIndex, place: &Repository, tag: &str) -> Option<&'a IndexEntry> {
-        let name = full_name(place, &Reference::Tag(tag.to_owned()));
+    fn find<'a>(&self, index: &'a LayoutIndex, repository: &Repository, tag: &str) -> Option<&'a IndexEntry> {
+        let name = full_name(repository, &Reference::Tag(tag.to_owned()));
         let unstated = || index.entries().find(|entry| entry.name.as_deref() == Some(tag) && stated_name(entry).is_none());
         stated(index, &name)
             .or_else(|| index.entries().find(|entry| is_copy_of(entry, &name, tag)))
-            .or_else(|| if self.unstated.as_ref() == Some(place) { unstated() } else { None })
+            .or_else(|| if self.unstated.as_ref() == Some(repository) { unstated() } else { None })
     }
 
     async fn size(&self, digest: &Digest) -> Result<Option<u64>> {
@@ -82,17 +82,17 @@ fn is_from(entry: &IndexEntry, host: &str) -> bool {
     entry.source.as_deref().is_some_and(|source| split_host(source).0 == Some(host))
 }
 
-/// The tag of `name`, if it is one of `place`.
-fn tag_in<'n>(name: &'n str, place: &Repository) -> Option<&'n str> {
-    name.strip_prefix(place.as_str())?.strip_prefix(':').filter(|tag| check_tag(tag).is_ok())
+/// The tag of `name`, if it is one of `repository`.
+fn tag_in<'n>(name: &'n str, repository: &Repository) -> Option<&'n str> {
+    name.strip_prefix(repository.as_str())?.strip_prefix(':').filter(|tag| check_tag(tag).is_ok())
 }
 
 #[async_trait]
 impl Source for AnyName {
-    async fn resolve(&self, place: &Repository, reference: &Reference, _charge: &RequestContext) -> Result<Option<Descriptor>> {
+    async fn resolve(&self, repository: &Repository, reference: &Reference, _charge: &RequestContext) -> Result<Option<Descriptor>> {
         let index = self.layout.index().await?;
         match reference {
-            Reference::Tag(tag) => Ok(self.find(&index, place, tag).map(|entry| bare(&entry.descriptor))),
+            Reference::Tag(tag) => Ok(self.find(&index, repository, tag).map(|entry| bare(&entry.descriptor))),
             Reference::Digest(digest) => {
                 let size = self.size(digest).await?;
                 Ok(size.map(|size| Descriptor::new(media_type(&index, digest), digest.clone(), size)))
@@ -100,27 +100,33 @@ impl Source for AnyName {
         }
     }
 
-    async fn resolve_copied_from(&self, host: &str, place: &Repository, tag: &str, _charge: &RequestContext) -> Result<Option<Descriptor>> {
-        let name = full_name(place, &Reference::Tag(tag.to_owned()));
+    async fn resolve_copied_from(
+        &self,
+        host: &str,
+        repository: &Repository,
+        tag: &str,
+        _charge: &RequestContext,
+    ) -> Result<Option<Descriptor>> {
+        let name = full_name(repository, &Reference::Tag(tag.to_owned()));
         let index = self.layout.index().await?;
         Ok(index.named(&name).filter(|entry| is_from(entry, host)).map(|entry| bare(&entry.descriptor)))
     }
 
-    async fn tags(&self, place: &Repository, context: &RequestContext) -> Result<Vec<String>> {
-        let mut tags = self.layout.tags(place, context).await?;
+    async fn tags(&self, repository: &Repository, context: &RequestContext) -> Result<Vec<String>> {
+        let mut tags = self.layout.tags(repository, context).await?;
         let index = self.layout.index().await?;
-        tags.extend(index.entries().filter_map(|entry| Some(tag_in(&source_name(entry)?, place)?.to_owned())));
-        if self.unstated.as_ref() == Some(place) {
+        tags.extend(index.entries().filter_map(|entry| Some(tag_in(&source_name(entry)?, repository)?.to_owned())));
+        if self.unstated.as_ref() == Some(repository) {
             let unstated = index.entries().filter(|entry| stated_name(entry).is_none()).filter_map(|entry| entry.name.clone());
             tags.extend(unstated.filter(|tag| check_tag(tag).is_ok()));
         }
         Ok(tags)
     }
 
-    async fn tags_copied_from(&self, host: &str, place: &Repository, _charge: &RequestContext) -> Result<Vec<String>> {
+    async fn tags_copied_from(&self, host: &str, repository: &Repository, _charge: &RequestContext) -> Result<Vec<String>> {
         let index = self.layout.index().await?;
         let from_there = index.entries().filter(|entry| is_from(entry, host));
-        Ok(from_there.filter_map(|entry| Some(tag_in(entry.name.as_deref()?, place)?.to_owned())).collect())
+        Ok(from_there.filter_map(|entry| Some(tag_in(entry.name.as_deref()?, repository)?.to_owned())).collect())
     }
 
     async fn manifest(&self, _place: &Repository, digest: &Digest, _charge: &RequestContext) -> Result<Option<Manifest>> {
@@ -145,8 +151,8 @@ impl Source for AnyName {
         Ok(Some(chunks.map_err(failed).boxed()))
     }
 
-    async fn referrers(&self, place: &Repository, subject: &Digest, context: &RequestContext) -> Result<Vec<Descriptor>> {
-        self.layout.referrers(place, subject, context).await
+    async fn referrers(&self, repository: &Repository, subject: &Digest, context: &RequestContext) -> Result<Vec<Descriptor>> {
+        self.layout.referrers(repository, subject, context).await
     }
 
     async fn repositories(&self, context: &RequestContext) -> Result<Option<Vec<Repository>>> {
@@ -206,10 +212,10 @@ mod tests {
             ("docker.io/library/redis:6", Some(6)),
             ("docker.io/library/other:6", None),
         ] {
-            let (place, tag) = split(name);
-            assert_eq!(any.resolve(&place, &tag, &context()).await.unwrap().map(|found| found.size), expected, "{name}");
+            let (repository, tag) = split(name);
+            assert_eq!(any.resolve(&repository, &tag, &context()).await.unwrap().map(|found| found.size), expected, "{name}");
         }
-        for (place, expected) in [
+        for (repository, expected) in [
             ("mirror/redis", "7 stable"),
             ("docker.io/library/redis", "6 7 8 8-own"),
             ("quay.io/else/redis", "8"),
@@ -217,10 +223,10 @@ mod tests {
             ("what/ever", ""),
             ("my/app", "edge"),
         ] {
-            let mut tags = any.tags(&Repository::new(place), &context()).await.unwrap();
+            let mut tags = any.tags(&Repository::new(repository), &context()).await.unwrap();
             tags.sort();
             tags.dedup();
-            assert_eq!(tags.join(" "), expected, "{place}");
+            assert_eq!(tags.join(" "), expected, "{repository}");
         }
     }
     #[tokio::test]
@@ -240,7 +246,7 @@ mod tests {
             entry(4, "q/app:4", Some("quay.io.evil.example/app:4")),
         ];
         std::fs::write(layout.path().join("index.json"), json!({"manifests": entries}).to_string()).unwrap();
-        let (any, place) = (AnyName::new(layout, None), Repository::new("q/app"));
+        let (any, repository) = (AnyName::new(layout, None), Repository::new("q/app"));
         for (host, tag, expected) in [
             ("quay.io", "1", Some(1)),
             ("ghcr.io", "1", None),
@@ -250,9 +256,9 @@ mod tests {
             ("docker.io", "3", None),
             ("quay.io", "4", None),
         ] {
-            let found = any.resolve_copied_from(host, &place, tag, &context()).await.unwrap();
+            let found = any.resolve_copied_from(host, &repository, tag, &context()).await.unwrap();
             assert_eq!(found.map(|found| found.size), expected, "{host} {tag}");
         }
-        assert_eq!(any.tags_copied_from("quay.io", &place, &context()).await.unwrap(), ["1"]);
+        assert_eq!(any.tags_copied_from("quay.io", &repository, &context()).await.unwrap(), ["1"]);
     }
 }

@@ -110,20 +110,21 @@ pub(super) fn is_bare(name: &str) -> bool {
 
 /// `library/alpine:3.20` and `library/alpine@sha256:…`, in two.
 fn split(name: &str) -> Option<(Repository, Reference)> {
-    let (place, reference) = match name.split_once('@') {
+    let (repository, reference) = match name.split_once('@') {
         // Of `name:tag@digest` the tag is for people.
-        Some((place, digest)) => {
-            let place = place.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')).map_or(place, |(place, _)| place);
-            (place, Reference::Digest(Digest::parse(digest).ok()?))
+        Some((repository, digest)) => {
+            let repository =
+                repository.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')).map_or(repository, |(repository, _)| repository);
+            (repository, Reference::Digest(Digest::parse(digest).ok()?))
         }
         None => {
-            let (place, tag) = name.rsplit_once(':')?;
+            let (repository, tag) = name.rsplit_once(':')?;
             check_tag(tag).ok()?;
-            (place, Reference::Tag(tag.to_owned()))
+            (repository, Reference::Tag(tag.to_owned()))
         }
     };
-    let plain = !place.is_empty() && !place.contains(|c: char| c.is_whitespace() || c.is_control());
-    plain.then(|| (Repository::new(place), reference))
+    let plain = !repository.is_empty() && !repository.contains(|c: char| c.is_whitespace() || c.is_control());
+    plain.then(|| (Repository::new(repository), reference))
 }
 
 /// An entry as it stands in the file. Never changed, only replaced.

@@ -299,8 +299,11 @@ mod tests {
         let blob = blob(&bytes);
         let (one, two) = (Layout::open_or_create(dir.path()).await.unwrap(), Layout::open_or_create(dir.path()).await.unwrap());
         let (source, context) = (Upstream::new(&bytes), context());
-        let results =
-            tokio::join!(write(&one, &blob, &source, &context), write(&two, &blob, &source, &context), write(&one, &blob, &source, &context),);
+        let results = tokio::join!(
+            write(&one, &blob, &source, &context),
+            write(&two, &blob, &source, &context),
+            write(&one, &blob, &source, &context),
+        );
         assert!(results.0.is_ok() && results.1.is_ok() && results.2.is_ok(), "{results:?}");
         assert_eq!(source.opened(), [0]);
         assert_eq!(read_blob(&two, &blob, 0).await.unwrap(), bytes);

@@ -33,7 +33,7 @@ struct SubjectManifest {
 
 /// Referrers on their way into the index.
 pub(super) struct PendingReferrers {
-    place: Repository,
+    repository: Repository,
     subject: Digest,
     referrers: Vec<Descriptor>,
 }
@@ -55,18 +55,18 @@ impl Layout {
     }
 
     /// Lists manifests that are there as what refers to `subject`.
-    pub(super) async fn list_as_referrers(&self, place: &Repository, subject: &Digest, referrers: &[Manifest]) -> Result<()> {
+    pub(super) async fn list_as_referrers(&self, repository: &Repository, subject: &Digest, referrers: &[Manifest]) -> Result<()> {
         for referrer in referrers {
-            self.must_be_complete(&referrer.descriptor(), &format!("{place}@{}", referrer.digest)).await?;
+            self.must_be_complete(&referrer.descriptor(), &format!("{repository}@{}", referrer.digest)).await?;
         }
         let referrers = referrers.iter().map(Manifest::as_referrer).collect();
-        self.0.index.attach(PendingReferrers { place: place.clone(), subject: subject.clone(), referrers }).await
+        self.0.index.attach(PendingReferrers { repository: repository.clone(), subject: subject.clone(), referrers }).await
     }
 
     /// Gives a manifest about `subject` its tag.
     pub(super) async fn tag_as_referrer(&self, publication: &Publication, subject: &Digest) -> Result<()> {
-        let Publication { place, reference, manifest, source, .. } = publication;
-        let (root, name) = (manifest.descriptor(), super::sink::full_name(place, reference));
+        let Publication { repository, reference, manifest, source, .. } = publication;
+        let (root, name) = (manifest.descriptor(), super::sink::full_name(repository, reference));
         self.must_be_complete(&root, &name).await?;
         self.0.index.publish_about(name, &root, source, Some(subject)).await
     }
@@ -127,7 +127,7 @@ impl PendingReferrers {
     /// Puts them into `index`, and writes the subject's index of referrers; whether anything changed. On an error `index` is as it was. Under
     /// the layout's lock. Blocks.
     pub(super) fn put(&self, files: &Files, index: &mut LayoutIndex) -> Result<bool> {
-        let name = format!("{}:{}", self.place, fallback_tag(&self.subject));
+        let name = format!("{}:{}", self.repository, fallback_tag(&self.subject));
         let list = self.list(files, index, &name)?;
         let mut changed = false;
         for referrer in &self.referrers {
@@ -200,12 +200,12 @@ mod tests {
         Image { manifest, blobs: vec![config, layer], children: vec![] }
     }
 
-    async fn attach(layout: &Layout, place: &str, subject: &Manifest, referrers: &[&Image]) {
+    async fn attach(layout: &Layout, repository: &str, subject: &Manifest, referrers: &[&Image]) {
         for referrer in referrers {
             fill(layout, referrer).await;
         }
         let manifests: Vec<Manifest> = referrers.iter().map(|referrer| referrer.manifest.clone()).collect();
-        layout.attach(&Repository::new(place), &subject.digest, &manifests, &context()).await.unwrap();
+        layout.attach(&Repository::new(repository), &subject.digest, &manifests, &context()).await.unwrap();
     }
 
     async fn listed(layout: &Layout, subject: &Manifest) -> Vec<Digest> {
@@ -260,7 +260,7 @@ mod tests {
         put(&layout, &format!("a:{}", fallback_tag(&signed.manifest.digest)), &image(&["in the way"])).await;
         let before = names(&layout).await;
         let attached = PendingReferrers {
-            place: Repository::new("a"),
+            repository: Repository::new("a"),
             subject: signed.manifest.digest.clone(),
             referrers: vec![about(&signed.manifest, "x/sig", "one").manifest.as_referrer()],
         };
@@ -318,7 +318,7 @@ mod tests {
         for subject in [&kept.manifest, &gone.manifest] {
             let tag = format!("sha256-{}.sig", subject.digest.encoded());
             let publication = Publication {
-                place: Repository::new("a"),
+                repository: Repository::new("a"),
                 reference: Reference::Tag(tag),
                 manifest: cosign.manifest.clone(),
                 source: "docker.io/library/a:sig".into(),

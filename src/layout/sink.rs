@@ -25,16 +25,16 @@ impl Layout {
 }
 
 /// What `org.opencontainers.image.ref.name` says: `library/alpine:3.20`, `repo@sha256:…`.
-pub(super) fn full_name(place: &Repository, reference: &Reference) -> String {
-    format!("{place}{}", reference.suffix())
+pub(super) fn full_name(repository: &Repository, reference: &Reference) -> String {
+    format!("{repository}{}", reference.suffix())
 }
 
 #[async_trait]
 impl Sink for Layout {
-    async fn published(&self, place: &Repository, reference: &Reference, _charge: &RequestContext) -> Result<Option<Descriptor>> {
+    async fn published(&self, repository: &Repository, reference: &Reference, _charge: &RequestContext) -> Result<Option<Descriptor>> {
         let index = self.index().await?;
         // Only larder's own name counts: an image that another tool put here under a bare tag still needs its entry.
-        let Some(entry) = index.named(&full_name(place, reference)) else { return Ok(None) };
+        let Some(entry) = index.named(&full_name(repository, reference)) else { return Ok(None) };
         let root = bare(&entry.descriptor);
         Ok(self.complete(root.clone()).await?.then_some(root))
     }
@@ -88,8 +88,8 @@ impl Sink for Layout {
     }
 
     async fn publish(&self, publication: &Publication, context: &RequestContext) -> Result<()> {
-        let Publication { place, reference, manifest, source, sparse } = publication;
-        self.put_manifest(place, manifest, context).await?;
+        let Publication { repository, reference, manifest, source, sparse } = publication;
+        self.put_manifest(repository, manifest, context).await?;
         let mut root = manifest.descriptor();
         if !sparse.is_empty() {
             root.annotations.insert(SPARSE.to_owned(), PlatformFilter::joined(sparse));
@@ -97,7 +97,7 @@ impl Sink for Layout {
         if let Some(absent) = self.0.absent.lock().unwrap_or_else(PoisonError::into_inner).get(&root.digest) {
             root.annotations.insert(ABSENT.to_owned(), absent.clone());
         }
-        let name = full_name(place, reference);
+        let name = full_name(repository, reference);
         if !self.complete(root.clone()).await? {
             let message = "content of the image is not in the layout, so it gets no name there";
             return Err(Error::new(Side::Target, "publish", Kind::ContentMissing, message).subject(name));
@@ -105,15 +105,15 @@ impl Sink for Layout {
         self.0.index.publish(name, &root, source).await
     }
 
-    async fn attach(&self, place: &Repository, subject: &Digest, referrers: &[Manifest], context: &RequestContext) -> Result<()> {
+    async fn attach(&self, repository: &Repository, subject: &Digest, referrers: &[Manifest], context: &RequestContext) -> Result<()> {
         for referrer in referrers {
-            self.put_manifest(place, referrer, context).await?;
+            self.put_manifest(repository, referrer, context).await?;
         }
-        self.list_as_referrers(place, subject, referrers).await
+        self.list_as_referrers(repository, subject, referrers).await
     }
 
     async fn attach_tagged(&self, publication: &Publication, subject: &Digest, context: &RequestContext) -> Result<()> {
-        self.put_manifest(&publication.place, &publication.manifest, context).await?;
+        self.put_manifest(&publication.repository, &publication.manifest, context).await?;
         self.tag_as_referrer(publication, subject).await
     }
 }
@@ -134,8 +134,8 @@ mod tests {
     use std::fs;
 
     async fn published(layout: &Layout, name: &str) -> bool {
-        let (place, reference) = split(name);
-        layout.published(&place, &reference, &context()).await.unwrap().is_some()
+        let (repository, reference) = split(name);
+        layout.published(&repository, &reference, &context()).await.unwrap().is_some()
     }
 
     fn overwrite(path: &std::path::Path, bytes: &[u8]) {
@@ -150,7 +150,7 @@ mod tests {
         let image = index(vec![index(vec![image(&["amd64"])]), image(&["arm64"])]);
         assert!(!published(&layout, "a:1").await);
         put(&layout, "a:1", &image).await;
-        let place = Repository::new("a");
+        let repository = Repository::new("a");
         let below = image.blobs.iter().map(|bytes| (blob(bytes), bytes.clone()));
         let manifests = image.children.iter().chain([&image.manifest]).map(|m| (m.descriptor(), m.bytes.clone()));
         for (lost, bytes) in below.chain(manifests) {
@@ -159,15 +159,15 @@ mod tests {
             fs::remove_file(&path).unwrap();
             assert!(!published(&layout, "a:1").await, "without {lost:?}");
             let held = if lost.digest == image.manifest.digest { Presence::Absent } else { Presence::Incomplete };
-            assert_eq!(layout.holds_manifest(&place, &image.manifest.descriptor(), &context()).await.unwrap(), held);
-            assert_eq!(layout.holds_blob(&place, &lost, &context()).await.unwrap(), Presence::Absent);
+            assert_eq!(layout.holds_manifest(&repository, &image.manifest.descriptor(), &context()).await.unwrap(), held);
+            assert_eq!(layout.holds_blob(&repository, &lost, &context()).await.unwrap(), Presence::Absent);
             fs::write(&path, &bytes[1..]).unwrap();
             assert!(!published(&layout, "a:1").await, "with a shorter {lost:?}");
             overwrite(&path, &bytes);
         }
         assert!(published(&layout, "a:1").await);
         assert!(!published(&layout, "b:1").await && !published(&layout, &format!("a@{}", image.manifest.digest)).await);
-        assert!(layout.link(&place, &Repository::new("b"), &blob(&image.blobs[0]), &context()).await.unwrap());
+        assert!(layout.link(&repository, &Repository::new("b"), &blob(&image.blobs[0]), &context()).await.unwrap());
     }
 
     #[tokio::test]
@@ -205,8 +205,14 @@ mod tests {
         let (image, lost) = sparse_index();
         fill(&layout, &image).await;
         let publication = |sparse: &str| {
-            let (place, reference) = split("a:1");
-            Publication { place, reference, manifest: image.manifest.clone(), source: "x".into(), sparse: PlatformFilter::split(sparse) }
+            let (repository, reference) = split("a:1");
+            Publication {
+                repository,
+                reference,
+                manifest: image.manifest.clone(),
+                source: "x".into(),
+                sparse: PlatformFilter::split(sparse),
+            }
         };
         for refused in [publication(""), publication("linux/arm64")] {
             assert_eq!(layout.publish(&refused, &context()).await.unwrap_err().kind(), Kind::ContentMissing);
@@ -214,16 +220,16 @@ mod tests {
         layout.publish(&publication("linux/amd64,linux/riscv64"), &context()).await.unwrap();
         let entries = fs::read_to_string(dir.path().join("index.json")).unwrap();
         assert!(entries.contains("\"dev.larder.platforms\":\"linux/amd64,linux/riscv64\""), "{entries}");
-        let (place, reference) = split("a:1");
-        let found = layout.published(&place, &reference, &context()).await.unwrap().unwrap();
+        let (repository, reference) = split("a:1");
+        let found = layout.published(&repository, &reference, &context()).await.unwrap().unwrap();
         assert_eq!(found.annotations[SPARSE], "linux/amd64,linux/riscv64");
-        assert_eq!(layout.holds_manifest(&place, &image.manifest.descriptor(), &context()).await.unwrap(), Presence::Incomplete);
+        assert_eq!(layout.holds_manifest(&repository, &image.manifest.descriptor(), &context()).await.unwrap(), Presence::Incomplete);
         let report = super::super::verify(dir.path(), &|_| {}).unwrap();
         assert!(report.ok() && report.unreferenced.is_empty(), "{report:?}");
 
         // What is there of a platform that was left out is nobody's; what is missing of one that was not is damage.
         fill(&layout, &lost).await;
-        layout.put_manifest(&place, &lost.manifest, &context()).await.unwrap();
+        layout.put_manifest(&repository, &lost.manifest, &context()).await.unwrap();
         drop(layout);
         assert!(super::super::gc(dir.path(), true).unwrap().removed.contains(&lost.manifest.digest));
         let layout = Layout::open_or_create(dir.path()).await.unwrap();
@@ -238,12 +244,13 @@ mod tests {
         let layout = Layout::open_or_create(dir.path()).await.unwrap();
         let (image, other) = sparse_index();
         fill(&layout, &image).await;
-        let (place, reference) = split("a:sparse");
+        let (repository, reference) = split("a:sparse");
         let sparse = PlatformFilter::split("linux/amd64");
-        let publication = Publication { place: place.clone(), reference, manifest: image.manifest.clone(), source: "x".into(), sparse };
+        let publication =
+            Publication { repository: repository.clone(), reference, manifest: image.manifest.clone(), source: "x".into(), sparse };
         layout.publish(&publication, &context()).await.unwrap();
         fill(&layout, &other).await;
-        layout.put_manifest(&place, &other.manifest, &context()).await.unwrap();
+        layout.put_manifest(&repository, &other.manifest, &context()).await.unwrap();
         name(&layout, "b:whole", &image).await.unwrap();
         drop(layout);
         assert_eq!(super::super::gc(dir.path(), false).unwrap().removed, []);

@@ -30,10 +30,10 @@ pub(super) const CHUNK: usize = 256 * 1024;
 
 #[async_trait]
 impl Source for Layout {
-    async fn resolve(&self, place: &Repository, reference: &Reference, _charge: &RequestContext) -> Result<Option<Descriptor>> {
+    async fn resolve(&self, repository: &Repository, reference: &Reference, _charge: &RequestContext) -> Result<Option<Descriptor>> {
         let index = self.index().await?;
         match reference {
-            Reference::Tag(_) => Ok(stated(&index, &full_name(place, reference)).map(|entry| bare(&entry.descriptor))),
+            Reference::Tag(_) => Ok(stated(&index, &full_name(repository, reference)).map(|entry| bare(&entry.descriptor))),
             Reference::Digest(digest) => {
                 let files = self.0.files.clone();
                 let (wanted, media_type) = (digest.clone(), media_type(&index, digest));
@@ -42,11 +42,11 @@ impl Source for Layout {
         }
     }
 
-    async fn tags(&self, place: &Repository, _charge: &RequestContext) -> Result<Vec<String>> {
+    async fn tags(&self, repository: &Repository, _charge: &RequestContext) -> Result<Vec<String>> {
         let mut tags: Vec<String> = vec![];
         let mut seen = std::collections::HashSet::new();
         for entry in self.index().await?.entries() {
-            if let Some(tag) = stated_name(entry).and_then(|name| name.strip_prefix(place.as_str())?.strip_prefix(':'))
+            if let Some(tag) = stated_name(entry).and_then(|name| name.strip_prefix(repository.as_str())?.strip_prefix(':'))
                 && crate::name::check_tag(tag).is_ok()
                 && seen.insert(tag.to_owned())
             {
@@ -131,20 +131,20 @@ mod tests {
         let nested = index(vec![index(vec![image(&["amd64", "shared"])]), image(&["arm64", "shared"])]);
         put(&layout, "localhost:5000/x:1", &nested).await;
         let reader = Layout::open(dir.path()).await.unwrap();
-        let (place, tag) = split("localhost:5000/x:1");
-        let found = reader.resolve(&place, &tag, &context()).await.unwrap().unwrap();
+        let (repository, tag) = split("localhost:5000/x:1");
+        let found = reader.resolve(&repository, &tag, &context()).await.unwrap().unwrap();
         assert_eq!(found, nested.manifest.descriptor());
         for manifest in nested.children.iter().chain([&nested.manifest]) {
-            let read = reader.manifest(&place, &manifest.digest, &context()).await.unwrap().unwrap();
+            let read = reader.manifest(&repository, &manifest.digest, &context()).await.unwrap().unwrap();
             assert_eq!((read.bytes, read.media_type), (manifest.bytes.clone(), manifest.media_type.clone()));
-            let by_digest = reader.resolve(&place, &Reference::Digest(manifest.digest.clone()), &context()).await.unwrap().unwrap();
+            let by_digest = reader.resolve(&repository, &Reference::Digest(manifest.digest.clone()), &context()).await.unwrap().unwrap();
             assert_eq!((by_digest.digest, by_digest.size), (manifest.digest.clone(), manifest.bytes.len() as u64));
         }
         for bytes in &nested.blobs {
             assert_eq!(read_blob(&reader, &blob(bytes), 0).await.unwrap(), *bytes);
             assert_eq!(read_blob(&reader, &blob(bytes), 3).await.unwrap(), bytes[3..]);
         }
-        assert_eq!(reader.tags(&place, &context()).await.unwrap(), ["1"]);
+        assert_eq!(reader.tags(&repository, &context()).await.unwrap(), ["1"]);
     }
 
     #[tokio::test]
@@ -154,10 +154,10 @@ mod tests {
         let image = image(&["layer"]);
         put(&layout, "a:1", &image).await;
         let absent = Digest::sha256(b"absent");
-        let place = Repository::new("a");
-        assert!(layout.manifest(&place, &absent, &context()).await.unwrap().is_none());
-        assert!(layout.resolve(&place, &Reference::Digest(absent.clone()), &context()).await.unwrap().is_none());
-        assert!(layout.resolve(&place, &Reference::Tag("2".to_owned()), &context()).await.unwrap().is_none());
+        let repository = Repository::new("a");
+        assert!(layout.manifest(&repository, &absent, &context()).await.unwrap().is_none());
+        assert!(layout.resolve(&repository, &Reference::Digest(absent.clone()), &context()).await.unwrap().is_none());
+        assert!(layout.resolve(&repository, &Reference::Tag("2".to_owned()), &context()).await.unwrap().is_none());
         assert!(read_blob(&layout, &Descriptor::new("", absent, 5), 0).await.is_none());
         let mut other = blob(&image.blobs[0]);
         other.size += 1;
@@ -211,8 +211,8 @@ mod tests {
             ("any/thing:7", None),
             ("any/thing:latest", None),
         ] {
-            let (place, tag) = split(name);
-            assert_eq!(layout.resolve(&place, &tag, &context()).await.unwrap().map(|found| found.size), expected, "{name}");
+            let (repository, tag) = split(name);
+            assert_eq!(layout.resolve(&repository, &tag, &context()).await.unwrap().map(|found| found.size), expected, "{name}");
         }
         assert_eq!(layout.tags(&Repository::new("library/redis"), &context()).await.unwrap(), ["7", "6"]);
         assert_eq!(layout.tags(&Repository::new("docker.io/library/redis"), &context()).await.unwrap(), ["7"]);

@@ -93,29 +93,29 @@ pub(super) fn index(of: Vec<Image>) -> Image {
 /// `library/alpine:3.20` or `library/alpine@sha256:…`.
 pub(super) fn split(name: &str) -> (Repository, Reference) {
     match name.split_once('@') {
-        Some((place, digest)) => (Repository::new(place), Reference::Digest(Digest::parse(digest).unwrap())),
+        Some((repository, digest)) => (Repository::new(repository), Reference::Digest(Digest::parse(digest).unwrap())),
         None => {
-            let (place, tag) = name.rsplit_once(':').unwrap();
-            (Repository::new(place), Reference::Tag(tag.to_owned()))
+            let (repository, tag) = name.rsplit_once(':').unwrap();
+            (Repository::new(repository), Reference::Tag(tag.to_owned()))
         }
     }
 }
 
 /// Blobs and child manifests, but no name.
 pub(super) async fn fill(layout: &Layout, image: &Image) {
-    let place = Repository::new("any");
+    let repository = Repository::new("any");
     for bytes in &image.blobs {
-        layout.write_blob(&place, &blob(bytes), &Upstream::new(bytes), &context()).await.unwrap();
+        layout.write_blob(&repository, &blob(bytes), &Upstream::new(bytes), &context()).await.unwrap();
     }
     for child in &image.children {
-        layout.put_manifest(&place, child, &context()).await.unwrap();
+        layout.put_manifest(&repository, child, &context()).await.unwrap();
     }
 }
 
 pub(super) async fn name(layout: &Layout, name: &str, image: &Image) -> Result<()> {
-    let (place, reference) = split(name);
-    let source = format!("docker.io/{place}{}", reference.suffix()).into();
-    layout.publish(&Publication { place, reference, manifest: image.manifest.clone(), source, sparse: vec![] }, &context()).await
+    let (repository, reference) = split(name);
+    let source = format!("docker.io/{repository}{}", reference.suffix()).into();
+    layout.publish(&Publication { repository, reference, manifest: image.manifest.clone(), source, sparse: vec![] }, &context()).await
 }
 
 pub(super) async fn put(layout: &Layout, as_name: &str, image: &Image) {

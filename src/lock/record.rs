@@ -27,8 +27,8 @@ pub(super) struct RecordContent {
 
 /// Reads `digest` and its children; `None` if it is not there.
 pub(super) async fn read(source: &Arc<dyn Source>, held: &TargetContent, digest: &Digest) -> Result<Option<RecordContent>> {
-    let context = RequestContext::new(held.place.as_str());
-    let Some(root) = source.manifest(&held.place, digest, &context).await? else { return Ok(None) };
+    let context = RequestContext::new(held.repository.as_str());
+    let Some(root) = source.manifest(&held.repository, digest, &context).await? else { return Ok(None) };
     let links = root.links()?;
     let mut pieces: HashMap<Digest, u64> = HashMap::from([(root.digest.clone(), root.bytes.len() as u64)]);
     let add = |pieces: &mut HashMap<Digest, u64>, of: &[Descriptor]| {
@@ -45,7 +45,7 @@ pub(super) async fn read(source: &Arc<dyn Source>, held: &TargetContent, digest:
         let read: Vec<_> = stream::iter(wanted.into_iter().map(|child| {
             let context = &context;
             async move {
-                let manifest = source.manifest(&held.place, &child.digest, context).await?;
+                let manifest = source.manifest(&held.repository, &child.digest, context).await?;
                 Ok::<_, crate::Error>((child, manifest))
             }
         }))

@@ -33,7 +33,7 @@ pub async fn update(old: &Lock, rows: &[ImageOutcome], target: &Arc<dyn Source>,
                 Some(name) => keep(&mut new, &|other| other == name),
                 // All images of an entry whose tags could not be listed.
                 None => {
-                    let repository = below(held.place.as_str(), prefix);
+                    let repository = below(held.repository.as_str(), prefix);
                     keep(&mut new, &|other| other.strip_prefix(repository).is_some_and(|rest| rest.starts_with([':', '@'])));
                 }
             },
@@ -95,13 +95,13 @@ async fn one(old: &Lock, row: &ImageOutcome, held: &TargetContent, target: &Arc<
 /// The image's name at the target, below the prefix; `None` for an entry that is not one image.
 fn name(held: &TargetContent, prefix: &str) -> Option<String> {
     let reference = held.reference.as_ref()?;
-    Some(format!("{}{}", below(held.place.as_str(), prefix), reference.suffix()))
+    Some(format!("{}{}", below(held.repository.as_str(), prefix), reference.suffix()))
 }
 
 /// A repository's name below the target's prefix.
-pub(crate) fn below<'a>(place: &'a str, prefix: &str) -> &'a str {
+pub(crate) fn below<'a>(repository: &'a str, prefix: &str) -> &'a str {
     if prefix.is_empty() {
-        return place;
+        return repository;
     }
-    place.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('/')).unwrap_or(place)
+    repository.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('/')).unwrap_or(repository)
 }

@@ -32,7 +32,7 @@ impl RegistryStore {
             called: "catalogue",
             url: self.transport.host.url("_catalog"),
             page: PAGE,
-            place: None,
+            repository: None,
             scopes: Scopes::none(),
             context,
         };

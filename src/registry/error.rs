@@ -31,7 +31,7 @@ pub(crate) struct RequestTopic<'a> {
     /// Whom the registry sees.
     pub(crate) account: &'a str,
     /// The repository.
-    pub(crate) place: Option<&'a Repository>,
+    pub(crate) repository: Option<&'a Repository>,
     /// The image on whose behalf it is asked.
     pub(crate) image: &'a str,
 }
@@ -373,7 +373,7 @@ mod tests {
             host: "quay.io",
             profile: &crate::registry::profiles::UNKNOWN,
             account: "anonymous",
-            place: None,
+            repository: None,
             image: "quay.io/a/b:1",
         };
         let error = refused(&topic, &refusal(404, &envelope("MANIFEST_UNKNOWN", "gone\\u001b[2J")));
@@ -383,8 +383,15 @@ mod tests {
     #[test]
     fn a_wait_is_told_in_hours_and_minutes() {
         let profile = &crate::registry::profiles::UNKNOWN;
-        let topic =
-            RequestTopic { side: Side::Upstream, operation: "get blob", host: "quay.io", profile, account: "a", place: None, image: "i" };
+        let topic = RequestTopic {
+            side: Side::Upstream,
+            operation: "get blob",
+            host: "quay.io",
+            profile,
+            account: "a",
+            repository: None,
+            image: "i",
+        };
         assert!(told_to_wait(&topic, Duration::from_secs(6 * 3600 + 61)).message().contains("another 6 h 1 min"));
         assert!(told_to_wait(&topic, Duration::from_secs(301)).message().contains("another 5 min 1 s"));
     }

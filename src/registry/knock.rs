@@ -18,7 +18,7 @@ impl RegistryStore {
         let (root, scopes) = (Repository::new(""), Scopes::none());
         let url = self.transport.host.url("");
         let mut call = RegistryRequest::new((RequestKind::Token, "ask for the API", Method::GET), url, &root, &scopes, context);
-        call.place = None;
+        call.repository = None;
         if anonymous {
             call.credentials = RequestIdentity::Given(None);
         }

@@ -9,23 +9,23 @@ use crate::content::{Digest, Manifest, Repository};
 pub(crate) struct KnownContent(HashMap<Digest, HashSet<Repository>>);
 
 impl KnownContent {
-    pub(crate) fn add(&mut self, place: &Repository, digest: &Digest) {
-        self.0.entry(digest.clone()).or_default().insert(place.clone());
+    pub(crate) fn add(&mut self, repository: &Repository, digest: &Digest) {
+        self.0.entry(digest.clone()).or_default().insert(repository.clone());
     }
 
-    pub(crate) fn has(&self, place: &Repository, digest: &Digest) -> bool {
-        self.0.get(digest).is_some_and(|places| places.contains(place))
+    pub(crate) fn has(&self, repository: &Repository, digest: &Digest) -> bool {
+        self.0.get(digest).is_some_and(|places| places.contains(repository))
     }
 
-    /// Another repository than `place` that holds it; of several always the same one.
-    pub(crate) fn elsewhere(&self, place: &Repository, digest: &Digest) -> Option<Repository> {
-        self.0.get(digest)?.iter().filter(|other| *other != place).min().cloned()
+    /// Another repository than `repository` that holds it; of several always the same one.
+    pub(crate) fn elsewhere(&self, repository: &Repository, digest: &Digest) -> Option<Repository> {
+        self.0.get(digest)?.iter().filter(|other| *other != repository).min().cloned()
     }
 
-    /// The registry misses something that `place` was thought to hold: nothing about the place is believed any more.
-    pub(crate) fn forget(&mut self, place: &Repository) {
+    /// The registry misses something that `repository` was thought to hold: nothing about the place is believed any more.
+    pub(crate) fn forget(&mut self, repository: &Repository) {
         for places in self.0.values_mut() {
-            places.remove(place);
+            places.remove(repository);
         }
     }
 }
@@ -42,12 +42,12 @@ pub(crate) struct ManifestCache {
 }
 
 impl ManifestCache {
-    pub(crate) fn add(&mut self, place: &Repository, manifest: &Manifest) {
-        if self.get(place, &manifest.digest).is_some() {
+    pub(crate) fn add(&mut self, repository: &Repository, manifest: &Manifest) {
+        if self.get(repository, &manifest.digest).is_some() {
             return;
         }
         self.bytes += manifest.bytes.len();
-        self.kept.push_back((place.clone(), manifest.clone()));
+        self.kept.push_back((repository.clone(), manifest.clone()));
         while self.bytes > MOST_BYTES
             && let Some((_, oldest)) = self.kept.pop_front()
         {
@@ -55,8 +55,8 @@ impl ManifestCache {
         }
     }
 
-    pub(crate) fn get(&self, place: &Repository, digest: &Digest) -> Option<Manifest> {
-        self.kept.iter().find(|(at, manifest)| at == place && manifest.digest == *digest).map(|(_, manifest)| manifest.clone())
+    pub(crate) fn get(&self, repository: &Repository, digest: &Digest) -> Option<Manifest> {
+        self.kept.iter().find(|(at, manifest)| at == repository && manifest.digest == *digest).map(|(_, manifest)| manifest.clone())
     }
 }
 
@@ -79,16 +79,16 @@ mod tests {
 
     #[test]
     fn manifests_are_kept_up_to_a_size() {
-        let place = Repository::new("a");
+        let repository = Repository::new("a");
         let of =
             |n: u8, size: usize| Manifest { bytes: Bytes::from(vec![n; size]), media_type: String::new(), digest: Digest::sha256(&[n]) };
         let mut read = ManifestCache::default();
-        read.add(&place, &of(1, MOST_BYTES / 2));
-        read.add(&place, &of(2, MOST_BYTES / 2));
-        assert!(read.get(&place, &Digest::sha256(&[1])).is_some());
-        read.add(&place, &of(3, 1));
-        assert!(read.get(&place, &Digest::sha256(&[1])).is_none());
-        assert!(read.get(&place, &Digest::sha256(&[3])).is_some());
+        read.add(&repository, &of(1, MOST_BYTES / 2));
+        read.add(&repository, &of(2, MOST_BYTES / 2));
+        assert!(read.get(&repository, &Digest::sha256(&[1])).is_some());
+        read.add(&repository, &of(3, 1));
+        assert!(read.get(&repository, &Digest::sha256(&[1])).is_none());
+        assert!(read.get(&repository, &Digest::sha256(&[3])).is_some());
         assert!(read.get(&Repository::new("b"), &Digest::sha256(&[3])).is_none());
     }
 }

@@ -39,32 +39,32 @@ pub(super) struct Stored {
 }
 
 impl RegistryStore {
-    pub(super) fn manifest_url(&self, place: &Repository, reference: &str) -> url::Url {
-        self.transport.host.url(&format!("{place}/manifests/{reference}"))
+    pub(super) fn manifest_url(&self, repository: &Repository, reference: &str) -> url::Url {
+        self.transport.host.url(&format!("{repository}/manifests/{reference}"))
     }
 
     /// What `reference` names now, by HEAD. A registry that does not say the digest, or refuses HEADs, is asked by GET, which counts as
     /// a pull; what came is kept for [`RegistryStore::get_manifest`].
     pub(super) async fn head_manifest(
         &self,
-        place: &Repository,
+        repository: &Repository,
         reference: &Reference,
         operation: &'static str,
         scopes: &Scopes,
         context: &RequestContext,
     ) -> Result<Option<Descriptor>> {
         if self.transport.host.refuses_heads() {
-            return self.read_to_resolve(place, reference, scopes, context).await;
+            return self.read_to_resolve(repository, reference, scopes, context).await;
         }
-        let url = self.manifest_url(place, reference.as_str());
-        let mut call = RegistryRequest::new((RequestKind::ManifestHead, operation, Method::HEAD), url, place, scopes, context);
+        let url = self.manifest_url(repository, reference.as_str());
+        let mut call = RegistryRequest::new((RequestKind::ManifestHead, operation, Method::HEAD), url, repository, scopes, context);
         call.headers = accept();
         let answer = match self.transport.send(&call, &mut self.transport.host.patience()).await {
             Ok(answer) => answer,
             Err(error) if error.kind() == Kind::NotFound => return Ok(None),
             Err(error) if is_head_refused(&error) => {
                 // Should it be refused too, its answer has a body that says why.
-                let found = self.read_to_resolve(place, reference, scopes, context).await?;
+                let found = self.read_to_resolve(repository, reference, scopes, context).await?;
                 if found.is_some() {
                     self.transport.host.refused_head();
                 }
@@ -84,7 +84,7 @@ impl RegistryStore {
             (Reference::Tag(_), Some(said)) if said.hasher().is_some() => said,
             (Reference::Tag(_), _) => {
                 drop(answer);
-                return self.read_to_resolve(place, reference, scopes, context).await;
+                return self.read_to_resolve(repository, reference, scopes, context).await;
             }
         };
         Ok(Some(Descriptor::new(media_type(&answer), digest, answer.content_length().unwrap_or(0))))
@@ -92,10 +92,10 @@ impl RegistryStore {
 
     /// As [`RegistryStore::head_manifest`], for a tag that may not be there: by HEAD alone, unless that says that it is there and not
     /// what it is.
-    pub(super) async fn look_for_tag(&self, place: &Repository, tag: &str, context: &RequestContext) -> Result<Option<Descriptor>> {
-        let (reference, scopes) = (Reference::Tag(tag.to_owned()), Scopes::pull(place.as_str()));
-        let url = self.manifest_url(place, tag);
-        let mut call = RegistryRequest::new((RequestKind::ManifestHead, "resolve tag", Method::HEAD), url, place, &scopes, context);
+    pub(super) async fn look_for_tag(&self, repository: &Repository, tag: &str, context: &RequestContext) -> Result<Option<Descriptor>> {
+        let (reference, scopes) = (Reference::Tag(tag.to_owned()), Scopes::pull(repository.as_str()));
+        let url = self.manifest_url(repository, tag);
+        let mut call = RegistryRequest::new((RequestKind::ManifestHead, "resolve tag", Method::HEAD), url, repository, &scopes, context);
         call.headers = accept();
         let answer = match self.transport.send(&call, &mut self.transport.host.patience()).await {
             Ok(answer) => answer,
@@ -108,42 +108,47 @@ impl RegistryStore {
             }
             _ => {
                 drop(answer);
-                self.read_to_resolve(place, &reference, &scopes, context).await
+                self.read_to_resolve(repository, &reference, &scopes, context).await
             }
         }
     }
 
     async fn read_to_resolve(
         &self,
-        place: &Repository,
+        repository: &Repository,
         reference: &Reference,
         scopes: &Scopes,
         context: &RequestContext,
     ) -> Result<Option<Descriptor>> {
-        let Some(manifest) = self.fetch_manifest(place, reference, scopes, context).await? else { return Ok(None) };
-        self.read.lock().unwrap_or_else(PoisonError::into_inner).add(place, &manifest);
+        let Some(manifest) = self.fetch_manifest(repository, reference, scopes, context).await? else { return Ok(None) };
+        self.read.lock().unwrap_or_else(PoisonError::into_inner).add(repository, &manifest);
         Ok(Some(manifest.descriptor()))
     }
 
     /// The manifest `digest`, verified.
-    pub(super) async fn get_manifest(&self, place: &Repository, digest: &Digest, context: &RequestContext) -> Result<Option<Manifest>> {
-        let kept = self.read.lock().unwrap_or_else(PoisonError::into_inner).get(place, digest);
+    pub(super) async fn get_manifest(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        context: &RequestContext,
+    ) -> Result<Option<Manifest>> {
+        let kept = self.read.lock().unwrap_or_else(PoisonError::into_inner).get(repository, digest);
         match kept {
             Some(manifest) => Ok(Some(manifest)),
-            None => self.fetch_manifest(place, &Reference::Digest(digest.clone()), &Scopes::pull(place.as_str()), context).await,
+            None => self.fetch_manifest(repository, &Reference::Digest(digest.clone()), &Scopes::pull(repository.as_str()), context).await,
         }
     }
 
     /// GET: checked against the reference, the header and the body.
     pub(super) async fn fetch_manifest(
         &self,
-        place: &Repository,
+        repository: &Repository,
         reference: &Reference,
         scopes: &Scopes,
         context: &RequestContext,
     ) -> Result<Option<Manifest>> {
-        let url = self.manifest_url(place, reference.as_str());
-        let mut call = RegistryRequest::new((RequestKind::ManifestGet, "get manifest", Method::GET), url, place, scopes, context);
+        let url = self.manifest_url(repository, reference.as_str());
+        let mut call = RegistryRequest::new((RequestKind::ManifestGet, "get manifest", Method::GET), url, repository, scopes, context);
         call.headers = accept();
         let mut damaged = 0;
         loop {
@@ -190,26 +195,26 @@ impl RegistryStore {
     /// PUT, by digest or by tag. The registry must store these very bytes.
     pub(crate) async fn store_manifest(
         &self,
-        place: &Repository,
+        repository: &Repository,
         reference: &Reference,
         manifest: &Manifest,
         context: &RequestContext,
     ) -> Result<()> {
-        self.put_manifest_if(place, reference, manifest, HeaderMap::new(), context).await.map(drop)
+        self.put_manifest_if(repository, reference, manifest, HeaderMap::new(), context).await.map(drop)
     }
 
     /// As [`RegistryStore::store_manifest`], under the conditions that `headers` say.
     pub(super) async fn put_manifest_if(
         &self,
-        place: &Repository,
+        repository: &Repository,
         reference: &Reference,
         manifest: &Manifest,
         headers: HeaderMap,
         context: &RequestContext,
     ) -> Result<Stored> {
-        let url = self.manifest_url(place, reference.as_str());
-        let scopes = Scopes::push(place.as_str());
-        let mut call = RegistryRequest::new((RequestKind::ManifestPut, "put manifest", Method::PUT), url, place, &scopes, context);
+        let url = self.manifest_url(repository, reference.as_str());
+        let scopes = Scopes::push(repository.as_str());
+        let mut call = RegistryRequest::new((RequestKind::ManifestPut, "put manifest", Method::PUT), url, repository, &scopes, context);
         let topic = self.transport.topic(&call);
         let content_type = HeaderValue::from_str(&manifest.media_type)
             .map_err(|_| topic.error(Kind::Unsupported, format!("`{}` cannot be said in a header", manifest.media_type)))?;
@@ -220,10 +225,10 @@ impl RegistryStore {
             Ok(answer) => answer,
             Err(error) => {
                 if error.kind() == Kind::ContentMissing {
-                    self.held().forget(place);
+                    self.held().forget(repository);
                     return Err(error);
                 }
-                self.manifest_refused(place, &error);
+                self.manifest_refused(repository, &error);
                 return Err(oci_only(error, &manifest.media_type));
             }
         };
@@ -236,8 +241,8 @@ impl RegistryStore {
         {
             return Err(topic.error(Kind::Damaged, format!("the target stored another manifest: {stored} instead of {}", manifest.digest)));
         }
-        self.held().add(place, &manifest.digest);
-        self.took_manifest(place);
+        self.held().add(repository, &manifest.digest);
+        self.took_manifest(repository);
         let place_of = |location: &str| location.split('?').next().and_then(|path| path.rsplit('/').next()).map(str::to_owned);
         let location = answer.header(LOCATION).and_then(place_of);
         let located = location.is_some_and(|last| last == manifest.digest.as_str() || last == reference.as_str());
@@ -252,16 +257,16 @@ impl RegistryStore {
     /// If the name is not there, or means something else.
     pub(super) async fn find_name(
         &self,
-        place: &Repository,
+        repository: &Repository,
         reference: &Reference,
         digest: &Digest,
         context: &RequestContext,
     ) -> Result<()> {
-        let scopes = Scopes::push(place.as_str());
+        let scopes = Scopes::push(repository.as_str());
         let mut waits = NAME_WAITS.into_iter();
         loop {
-            let url = self.manifest_url(place, reference.as_str());
-            let mut call = RegistryRequest::new((RequestKind::ManifestHead, "check tag", Method::HEAD), url, place, &scopes, context);
+            let url = self.manifest_url(repository, reference.as_str());
+            let mut call = RegistryRequest::new((RequestKind::ManifestHead, "check tag", Method::HEAD), url, repository, &scopes, context);
             call.headers = accept();
             let found = match self.transport.send(&call, &mut self.transport.host.patience()).await {
                 Ok(answer) => said_digest(&answer, &self.transport.topic(&call))?,
@@ -270,7 +275,7 @@ impl RegistryStore {
                         tokio::time::sleep(wait).await;
                         continue;
                     }
-                    self.held().forget(place);
+                    self.held().forget(repository);
                     let message = "the target accepted the manifest, and does not have it under this name";
                     let error = self.transport.topic(&call).error(Kind::Damaged, message).status(404);
                     return Err(error.remedy("look at the target's storage; larder puts it again in the next run"));
@@ -280,7 +285,7 @@ impl RegistryStore {
             };
             return match found {
                 Some(found) if found.algorithm() == digest.algorithm() && found != *digest => {
-                    self.held().forget(place);
+                    self.held().forget(repository);
                     let message = format!("the target accepted {digest}, and has {found} under this name");
                     Err(self.transport.topic(&call).error(Kind::Damaged, message))
                 }

@@ -38,7 +38,7 @@ pub(super) struct Listing<'a> {
     /// How many to ask for at once.
     pub(super) page: usize,
     /// The repository it is about.
-    pub(super) place: Option<&'a Repository>,
+    pub(super) repository: Option<&'a Repository>,
     /// The rights it needs.
     pub(super) scopes: Scopes,
     /// On whose behalf it is asked for.
@@ -75,10 +75,10 @@ impl RegistryStore {
     }
 
     async fn page<P: DeserializeOwned>(&self, listing: &Listing<'_>, url: Url) -> Result<(P, Option<Url>)> {
-        let Listing { operation, things, called, place, scopes, context, .. } = listing;
+        let Listing { operation, things, called, repository, scopes, context, .. } = listing;
         let none = Repository::new("");
-        let call = RegistryRequest::new((RequestKind::Tags, operation, Method::GET), url, place.unwrap_or(&none), scopes, context);
-        let call = RegistryRequest { place: *place, ..call };
+        let call = RegistryRequest::new((RequestKind::Tags, operation, Method::GET), url, repository.unwrap_or(&none), scopes, context);
+        let call = RegistryRequest { repository: *repository, ..call };
         let (answer, body) = self.transport.fetch(&call, MAX_PAGE, &mut self.transport.host.patience()).await?;
         let topic = self.transport.topic(&call);
         let page = serde_json::from_slice(&body).map_err(|error| {
@@ -104,7 +104,7 @@ impl RegistryStore {
     }
 
     fn endless(&self, listing: &Listing<'_>, what: &str) -> Error {
-        let topic = self.transport.topic_of(listing.operation, listing.place, listing.context);
+        let topic = self.transport.topic_of(listing.operation, listing.repository, listing.context);
         topic.error(Kind::Untrusted, format!("the registry lists {what}"))
     }
 }

@@ -80,10 +80,10 @@ impl Admissions {
     }
 
     /// An opened upload that may be used for a blob.
-    pub(super) fn take(&self, place: &Repository) -> Option<Url> {
+    pub(super) fn take(&self, repository: &Repository) -> Option<Url> {
         let mut sessions = lock(&self.sessions);
-        let young = sessions.get(place).is_some_and(|(_, opened)| opened.elapsed() < USED_WITHIN);
-        if young { sessions.remove(place).map(|(session, _)| session) } else { None }
+        let young = sessions.get(repository).is_some_and(|(_, opened)| opened.elapsed() < USED_WITHIN);
+        if young { sessions.remove(repository).map(|(session, _)| session) } else { None }
     }
 
     /// Why nothing is taken, if that is known of all parts, or of this one.
@@ -101,22 +101,22 @@ impl RegistryStore {
         let _ = self.admissions.pushes.set(pushes);
     }
 
-    /// Opens an upload in `place`, and gives it back. What makes repositories by itself is asked once for each of its projects, what does not, or
+    /// Opens an upload in `repository`, and gives it back. What makes repositories by itself is asked once for each of its projects, what does not, or
     /// is not known, for each repository.
-    pub(super) async fn try_upload(&self, place: &Repository, context: &RequestContext) -> Result<()> {
-        self.ask_once(&self.unit(place), place, context).await?;
-        self.give_back(place).await;
+    pub(super) async fn try_upload(&self, repository: &Repository, context: &RequestContext) -> Result<()> {
+        self.ask_once(&self.unit(repository), repository, context).await?;
+        self.give_back(repository).await;
         Ok(())
     }
 
     /// As [`RegistryStore::try_upload`]; the upload that was opened is used by the first blob.
-    pub(super) async fn open_early(&self, place: &Repository, context: &RequestContext) -> Result<()> {
-        self.ask_once(&self.unit(place), place, context).await
+    pub(super) async fn open_early(&self, repository: &Repository, context: &RequestContext) -> Result<()> {
+        self.ask_once(&self.unit(repository), repository, context).await
     }
 
     /// As [`RegistryStore::open_early`], unless the registry has taken a push in this run.
-    pub(super) async fn open_first(&self, place: &Repository, context: &RequestContext) -> Result<()> {
-        self.admissions.check(&self.unit(place))?;
+    pub(super) async fn open_first(&self, repository: &Repository, context: &RequestContext) -> Result<()> {
+        self.admissions.check(&self.unit(repository))?;
         if self.admissions.open.get().is_some() {
             return Ok(());
         }
@@ -124,10 +124,10 @@ impl RegistryStore {
         if self.admissions.open.get().is_some() {
             return Ok(());
         }
-        self.open_early(place, context).await
+        self.open_early(repository, context).await
     }
 
-    async fn ask_once(&self, unit: &str, place: &Repository, context: &RequestContext) -> Result<()> {
+    async fn ask_once(&self, unit: &str, repository: &Repository, context: &RequestContext) -> Result<()> {
         let part = self.admissions.part(unit);
         let mut known = part.lock().await;
         self.admissions.check(unit)?;
@@ -136,11 +136,11 @@ impl RegistryStore {
             Some(Known::Refuses(error)) => return Err(error.clone()),
             None => {}
         }
-        match self.open_upload(place, context).await {
+        match self.open_upload(repository, context).await {
             Ok(session) => {
-                lock(&self.admissions.sessions).insert(place.clone(), (session, Instant::now()));
+                lock(&self.admissions.sessions).insert(repository.clone(), (session, Instant::now()));
                 *known = Some(Known::Takes);
-                self.took_push(place);
+                self.took_push(repository);
                 Ok(())
             }
             Err(error) => {
@@ -153,10 +153,10 @@ impl RegistryStore {
     }
 
     /// Opens an upload. That the registry takes none anywhere is remembered.
-    async fn open_upload(&self, place: &Repository, context: &RequestContext) -> Result<Url> {
-        let scopes = Scopes::push(place.as_str());
-        let url = self.transport.host.url(&format!("{place}/blobs/uploads/"));
-        let call = RegistryRequest::new((RequestKind::BlobPut, START, Method::POST), url, place, &scopes, context);
+    async fn open_upload(&self, repository: &Repository, context: &RequestContext) -> Result<Url> {
+        let scopes = Scopes::push(repository.as_str());
+        let url = self.transport.host.url(&format!("{repository}/blobs/uploads/"));
+        let call = RegistryRequest::new((RequestKind::BlobPut, START, Method::POST), url, repository, &scopes, context);
         let opened = async {
             let answer = self.transport.send(&call, &mut self.transport.host.patience()).await?;
             self.location(&answer, &call).await
@@ -170,38 +170,38 @@ impl RegistryStore {
         opened
     }
 
-    /// Gives back what was opened in `place`, if nobody has used it.
-    async fn give_back(&self, place: &Repository) {
-        let session = lock(&self.admissions.sessions).remove(place);
+    /// Gives back what was opened in `repository`, if nobody has used it.
+    async fn give_back(&self, repository: &Repository) {
+        let session = lock(&self.admissions.sessions).remove(repository);
         if let Some((session, _)) = session {
-            self.cancel(session, place, &Scopes::push(place.as_str()), &RequestContext::new(self.name_of(place))).await;
+            self.cancel(session, repository, &Scopes::push(repository.as_str()), &RequestContext::new(self.name_of(repository))).await;
         }
     }
 
     /// Gives back all that was opened.
     pub(super) async fn give_all_back(&self) {
         let places: Vec<Repository> = lock(&self.admissions.sessions).keys().cloned().collect();
-        futures_util::future::join_all(places.iter().map(|place| self.give_back(place))).await;
+        futures_util::future::join_all(places.iter().map(|repository| self.give_back(repository))).await;
     }
 
-    /// The registry has taken a push to `place`.
-    pub(super) fn took_push(&self, place: &Repository) {
+    /// The registry has taken a push to `repository`.
+    pub(super) fn took_push(&self, repository: &Repository) {
         let _ = self.admissions.open.set(());
         if let Some(pushes) = self.admissions.pushes.get() {
-            pushes.note(self.host(), self.part(place), Timestamp::now());
+            pushes.note(self.host(), self.part(repository), Timestamp::now());
         }
     }
 
-    /// The registry has taken a manifest in `place`.
-    pub(super) fn took_manifest(&self, place: &Repository) {
-        lock(&self.admissions.manifests).insert(self.unit(place), Manifests::Taken);
-        self.took_push(place);
+    /// The registry has taken a manifest in `repository`.
+    pub(super) fn took_manifest(&self, repository: &Repository) {
+        lock(&self.admissions.manifests).insert(self.unit(repository), Manifests::Taken);
+        self.took_push(repository);
     }
 
     /// A manifest was refused. One may be refused for itself (a tag that is locked, a policy); a second, where none was taken, is for the
     /// place.
-    pub(super) fn manifest_refused(&self, place: &Repository, error: &Error) {
-        let before = match lock(&self.admissions.manifests).entry(self.unit(place)) {
+    pub(super) fn manifest_refused(&self, repository: &Repository, error: &Error) {
+        let before = match lock(&self.admissions.manifests).entry(self.unit(repository)) {
             Entry::Occupied(known) => Some(*known.get()),
             Entry::Vacant(unknown) => {
                 unknown.insert(Manifests::Refused);
@@ -209,25 +209,25 @@ impl RegistryStore {
             }
         };
         if before == Some(Manifests::Refused) {
-            self.push_refused(place, error);
+            self.push_refused(repository, error);
         }
     }
 
     /// A blob was refused. That is for its place and not for itself, and need not be tried with the next image.
-    pub(super) fn push_refused(&self, place: &Repository, error: &Error) {
+    pub(super) fn push_refused(&self, repository: &Repository, error: &Error) {
         if !matches!(error.http_status(), Some(401 | 403)) || error.kind() == Kind::Limited {
             return;
         }
-        lock(&self.admissions.refused).entry(self.unit(place)).or_insert_with(|| anonymous(error));
+        lock(&self.admissions.refused).entry(self.unit(repository)).or_insert_with(|| anonymous(error));
     }
 
-    /// Sees that the registry's answers about `place` are its own: it has taken a push there, or takes one now. What refuses the push
+    /// Sees that the registry's answers about `repository` are its own: it has taken a push there, or takes one now. What refuses the push
     /// for another reason is believed.
     ///
     /// # Errors
     /// If it behaves as a pull-through cache.
-    pub(crate) async fn answers_for_itself(&self, place: &Repository, context: &RequestContext) -> Result<()> {
-        let name = self.part(place);
+    pub(crate) async fn answers_for_itself(&self, repository: &Repository, context: &RequestContext) -> Result<()> {
+        let name = self.part(repository);
         if self.admissions.pushes.get().is_some_and(|pushes| pushes.knows(self.host(), name, Timestamp::now())) {
             return Ok(());
         }
@@ -235,7 +235,7 @@ impl RegistryStore {
         let mut known = part.lock().await;
         let known = match &mut *known {
             Some(known) => known,
-            unknown => unknown.insert(self.ask_for_a_cache(place, context).await?),
+            unknown => unknown.insert(self.ask_for_a_cache(repository, context).await?),
         };
         match known {
             Known::Takes => Ok(()),
@@ -247,10 +247,10 @@ impl RegistryStore {
         }
     }
 
-    /// How it refuses pushes to `place`, if it does so as a pull-through cache.
-    pub(crate) async fn refuses_as_cache(&self, place: &Repository, context: &RequestContext) -> Option<String> {
-        let error = self.answers_for_itself(place, context).await.err()?;
-        let part = Arc::clone(lock(&self.admissions.vouched).get(self.part(place))?);
+    /// How it refuses pushes to `repository`, if it does so as a pull-through cache.
+    pub(crate) async fn refuses_as_cache(&self, repository: &Repository, context: &RequestContext) -> Option<String> {
+        let error = self.answers_for_itself(repository, context).await.err()?;
+        let part = Arc::clone(lock(&self.admissions.vouched).get(self.part(repository))?);
         let known = part.lock().await;
         match &*known {
             Some(Known::Refuses(refused)) => Some(refused.bare_message().to_owned()),
@@ -261,13 +261,13 @@ impl RegistryStore {
         }
     }
 
-    async fn ask_for_a_cache(&self, place: &Repository, context: &RequestContext) -> Result<Known> {
+    async fn ask_for_a_cache(&self, repository: &Repository, context: &RequestContext) -> Result<Known> {
         let refused = match self.admissions.closed.get() {
             Some(error) => error.clone(),
-            None => match self.open_upload(place, context).await {
+            None => match self.open_upload(repository, context).await {
                 Ok(session) => {
-                    self.cancel(session, place, &Scopes::push(place.as_str()), context).await;
-                    self.took_push(place);
+                    self.cancel(session, repository, &Scopes::push(repository.as_str()), context).await;
+                    self.took_push(repository);
                     return Ok(Known::Takes);
                 }
                 Err(error) => error,
@@ -276,7 +276,7 @@ impl RegistryStore {
         match refusal_of_a_cache(&refused) {
             Some(what) => {
                 let (status, said) = (refused.http_status().unwrap_or_default(), refused.bare_message());
-                let message = format!("{} refuses pushes, as {what} does ({status} {said})", self.name_of(place));
+                let message = format!("{} refuses pushes, as {what} does ({status} {said})", self.name_of(repository));
                 Ok(Known::Refuses(Error::new(Side::Target, "look for a cache", Kind::Refused, message)))
             }
             None if is_final(&refused) => Ok(Known::Takes),
@@ -285,18 +285,18 @@ impl RegistryStore {
         }
     }
 
-    fn name_of(&self, place: &Repository) -> String {
-        format!("{}/{place}", self.host())
+    fn name_of(&self, repository: &Repository) -> String {
+        format!("{}/{repository}", self.host())
     }
 
     /// The part of the registry that is a cache, or is none, as a whole.
-    fn part<'p>(&self, place: &'p Repository) -> &'p str {
-        self.transport.host.profile.cached_as_one(place.as_str())
+    fn part<'p>(&self, repository: &'p Repository) -> &'p str {
+        self.transport.host.profile.cached_as_one(repository.as_str())
     }
 
-    /// What is admitted with `place`: the part of its path that has to exist beforehand.
-    fn unit(&self, place: &Repository) -> String {
-        let path = place.as_str();
+    /// What is admitted with `repository`: the part of its path that has to exist beforehand.
+    fn unit(&self, repository: &Repository) -> String {
+        let path = repository.as_str();
         let parts = |n: usize| path.split('/').take(n).collect::<Vec<_>>().join("/");
         let profile = self.transport.host.profile;
         match profile.creation {

@@ -46,9 +46,9 @@ impl Default for IndexLocks {
 }
 
 impl IndexLocks {
-    async fn hold(&self, place: &Repository, tag: &str) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+    async fn hold(&self, repository: &Repository, tag: &str) -> Option<tokio::sync::MutexGuard<'_, ()>> {
         let mut hasher = DefaultHasher::new();
-        (place, tag).hash(&mut hasher);
+        (repository, tag).hash(&mut hasher);
         let which = usize::try_from(hasher.finish() % LOCKS as u64).unwrap_or(0);
         match self.0.get(which) {
             Some(lock) => Some(lock.lock().await),
@@ -66,17 +66,22 @@ pub(super) struct ReferrersPage {
 
 impl RegistryStore {
     /// The referrers of `subject`, by the API or by the index under its tag.
-    pub(super) async fn all_referrers(&self, place: &Repository, subject: &Digest, context: &RequestContext) -> Result<Vec<Descriptor>> {
-        if let ReferrerList::Listed(listed) = self.ask_referrers(place, subject, None, context).await? {
+    pub(super) async fn all_referrers(
+        &self,
+        repository: &Repository,
+        subject: &Digest,
+        context: &RequestContext,
+    ) -> Result<Vec<Descriptor>> {
+        if let ReferrerList::Listed(listed) = self.ask_referrers(repository, subject, None, context).await? {
             return Ok(listed);
         }
         let tag = match self.transport.side {
             // There a GET may be a pull, and most images have no such tag.
-            Side::Upstream => self.tags_of_digests(place, context).await?.fallback(subject),
+            Side::Upstream => self.tags_of_digests(repository, context).await?.fallback(subject),
             Side::Target | Side::Local => Some(fallback_tag(subject)),
         };
         let Some(tag) = tag else { return Ok(vec![]) };
-        match self.fetch_manifest(place, &Reference::Tag(tag), &Scopes::pull(place.as_str()), context).await {
+        match self.fetch_manifest(repository, &Reference::Tag(tag), &Scopes::pull(repository.as_str()), context).await {
             Ok(Some(index)) if index.kind() == ManifestKind::Index => Ok(index.links()?.manifests),
             Ok(_) => Ok(vec![]),
             // A target that refuses to say that something is not there.
@@ -85,11 +90,11 @@ impl RegistryStore {
         }
     }
 
-    /// The tags of `place` that say a digest: one listing for all images of it.
-    pub(super) async fn tags_of_digests(&self, place: &Repository, context: &RequestContext) -> Result<Arc<DigestTags>> {
-        let cell = Arc::clone(self.digest_tags.lock().unwrap_or_else(PoisonError::into_inner).entry(place.clone()).or_default());
+    /// The tags of `repository` that say a digest: one listing for all images of it.
+    pub(super) async fn tags_of_digests(&self, repository: &Repository, context: &RequestContext) -> Result<Arc<DigestTags>> {
+        let cell = Arc::clone(self.digest_tags.lock().unwrap_or_else(PoisonError::into_inner).entry(repository.clone()).or_default());
         let listed = cell.get_or_try_init(|| async {
-            match content::Source::tags(self, place, context).await {
+            match content::Source::tags(self, repository, context).await {
                 Ok(tags) => Ok(Arc::new(DigestTags::of(tags))),
                 // Many registries let one pull that do not let one list (ECR without `ecr:ListImages`, tokens of Azure without
                 // `metadata/read`), and some have no lists. What is there can still be looked for by its name.
@@ -107,40 +112,40 @@ impl RegistryStore {
     /// others the index under the subject's tag is kept.
     pub(super) async fn put_referrers(
         &self,
-        place: &Repository,
+        repository: &Repository,
         subject: &Digest,
         referrers: &[Manifest],
         context: &RequestContext,
     ) -> Result<()> {
         let puts = stream::iter(referrers.iter().cloned()).map(|referrer| async move {
             let reference = Reference::Digest(referrer.digest.clone());
-            let seen = self.put_manifest_if(place, &reference, &referrer, HeaderMap::new(), context).await?.subject;
+            let seen = self.put_manifest_if(repository, &reference, &referrer, HeaderMap::new(), context).await?.subject;
             Ok::<_, Error>((referrer.as_referrer(), seen.as_ref() == Some(subject)))
         });
         let put: Vec<(Descriptor, bool)> = puts.buffered(PUTS).try_collect().await?;
         // Some say that they have seen the subject, and have no list to show it in.
-        let listed = put.iter().any(|(_, seen)| *seen) && self.has_referrers_api(place, subject, context).await?;
+        let listed = put.iter().any(|(_, seen)| *seen) && self.has_referrers_api(repository, subject, context).await?;
         let unlisted: Vec<Descriptor> = put.into_iter().filter(|(_, seen)| !(*seen && listed)).map(|(referrer, _)| referrer).collect();
         if unlisted.is_empty() {
             return Ok(());
         }
         let tag = fallback_tag(subject);
-        let _alone = self.index_locks.hold(place, &tag).await;
+        let _alone = self.index_locks.hold(repository, &tag).await;
         let mut gone = HashSet::new();
         for _ in 0..TURNS {
             // Seen to be there, also after it was put: somebody else may have replaced it meanwhile.
-            let (before, etag) = self.referrers_index(place, &tag, context).await?;
+            let (before, etag) = self.referrers_index(repository, &tag, context).await?;
             let index = content::with_referrers(before.as_deref(), &unlisted, &gone).map_err(|why| {
                 let message = format!("the target's tag {tag}, where referrers are listed, cannot be used: {why}");
-                self.about(place, context, Kind::Refused, &message)
+                self.about(repository, context, Kind::Refused, &message)
             })?;
             let Some(index) = index else { return Ok(()) };
-            match self.put_index(place, &tag, index, etag, context).await {
+            match self.put_index(repository, &tag, index, etag, context).await {
                 Ok(()) => {}
                 Err(error) if error.http_status() == Some(412) => {}
                 // It lists what is not there any more, which the registry does not take.
                 Err(error) if error.kind() == Kind::ContentMissing && gone.is_empty() => {
-                    gone = self.absent(place, before.as_deref(), context).await?;
+                    gone = self.absent(repository, before.as_deref(), context).await?;
                     if gone.is_empty() {
                         return Err(error);
                     }
@@ -149,19 +154,19 @@ impl RegistryStore {
             }
         }
         let message = format!("the index of referrers under {tag} was changed by somebody else {TURNS} times while it was written");
-        Err(self.about(place, context, Kind::Refused, &message))
+        Err(self.about(repository, context, Kind::Refused, &message))
     }
 
     /// The index under `tag` as it is now, and its ETag.
     async fn referrers_index(
         &self,
-        place: &Repository,
+        repository: &Repository,
         tag: &str,
         context: &RequestContext,
     ) -> Result<(Option<Bytes>, Option<HeaderValue>)> {
-        let scopes = Scopes::push(place.as_str());
-        let url = self.transport.host.url(&format!("{place}/manifests/{tag}"));
-        let mut call = RegistryRequest::new((RequestKind::ManifestGet, "get manifest", Method::GET), url, place, &scopes, context);
+        let scopes = Scopes::push(repository.as_str());
+        let url = self.transport.host.url(&format!("{repository}/manifests/{tag}"));
+        let mut call = RegistryRequest::new((RequestKind::ManifestGet, "get manifest", Method::GET), url, repository, &scopes, context);
         call.headers = super::manifests::accept();
         match self.transport.fetch(&call, MAX_MANIFEST, &mut self.transport.host.patience()).await {
             Ok((answer, body)) => Ok((Some(body), answer.headers.get(ETAG).cloned())),
@@ -174,7 +179,7 @@ impl RegistryStore {
 
     async fn put_index(
         &self,
-        place: &Repository,
+        repository: &Repository,
         tag: &str,
         index: Vec<u8>,
         etag: Option<HeaderValue>,
@@ -184,31 +189,31 @@ impl RegistryStore {
         let manifest = Manifest::known(bytes.clone(), None, Digest::sha256(&bytes), self.transport.side)?;
         // Who knows `If-Match` refuses when the index was changed meanwhile; the others are looked at afterwards.
         let headers = etag.into_iter().map(|etag| (reqwest::header::IF_MATCH, etag)).collect();
-        self.put_manifest_if(place, &Reference::Tag(tag.to_owned()), &manifest, headers, context).await.map(drop)
+        self.put_manifest_if(repository, &Reference::Tag(tag.to_owned()), &manifest, headers, context).await.map(drop)
     }
 
-    /// What an index of referrers lists, and `place` does not hold.
-    async fn absent(&self, place: &Repository, index: Option<&[u8]>, context: &RequestContext) -> Result<HashSet<Digest>> {
+    /// What an index of referrers lists, and `repository` does not hold.
+    async fn absent(&self, repository: &Repository, index: Option<&[u8]>, context: &RequestContext) -> Result<HashSet<Digest>> {
         let page = index.and_then(|bytes| serde_json::from_slice::<ReferrersPage>(bytes).ok());
         let listed = page.and_then(|page| page.manifests).unwrap_or_default();
-        let scopes = Scopes::push(place.as_str());
+        let scopes = Scopes::push(repository.as_str());
         let looks = stream::iter(listed.into_iter().take(MOST_REFERRERS)).map(|entry| {
             let scopes = &scopes;
             async move {
                 let reference = Reference::Digest(entry.digest.clone());
-                let found = self.head_manifest(place, &reference, "head manifest", scopes, context).await?;
+                let found = self.head_manifest(repository, &reference, "head manifest", scopes, context).await?;
                 Ok::<_, Error>(if found.is_some() { None } else { Some(entry.digest) })
             }
         });
         looks.buffered(PUTS).try_filter_map(|absent| async move { Ok(absent) }).try_collect().await
     }
 
-    pub(super) fn about(&self, place: &Repository, context: &RequestContext, kind: Kind, message: &str) -> Error {
-        remedied(self.transport.topic_of(OPERATION, Some(place), context).error(kind, message))
+    pub(super) fn about(&self, repository: &Repository, context: &RequestContext, kind: Kind, message: &str) -> Error {
+        remedied(self.transport.topic_of(OPERATION, Some(repository), context).error(kind, message))
     }
 
-    pub(super) fn invented(&self, place: &Repository, context: &RequestContext, what: &str) -> Error {
-        self.about(place, context, Kind::Untrusted, &format!("the registry lists {what}"))
+    pub(super) fn invented(&self, repository: &Repository, context: &RequestContext, what: &str) -> Error {
+        self.about(repository, context, Kind::Untrusted, &format!("the registry lists {what}"))
     }
 }
 

@@ -69,9 +69,9 @@ impl ReferrersApi {
         ReferrersApi { everywhere, by_prefix: Mutex::default() }
     }
 
-    /// What is known of the repositories beside `place`.
-    fn beside(&self, place: &Repository) -> Arc<Known> {
-        let prefix = place.as_str().rsplit_once('/').map_or("", |(prefix, _)| prefix);
+    /// What is known of the repositories beside `repository`.
+    fn beside(&self, repository: &Repository) -> Arc<Known> {
+        let prefix = repository.as_str().rsplit_once('/').map_or("", |(prefix, _)| prefix);
         Arc::clone(self.by_prefix.lock().unwrap_or_else(PoisonError::into_inner).entry(prefix.to_owned()).or_default())
     }
 }
@@ -80,13 +80,13 @@ impl RegistryStore {
     /// The referrers of `subject` as the API lists them, those of `artifact_type` if one is named and the registry filters.
     pub(super) async fn ask_referrers(
         &self,
-        place: &Repository,
+        repository: &Repository,
         subject: &Digest,
         artifact_type: Option<&str>,
         context: &RequestContext,
     ) -> Result<ReferrerList> {
         let api = &self.transport.host.referrers;
-        let beside = api.beside(place);
+        let beside = api.beside(repository);
         let known = || beside.answer.get().or(api.everywhere.answer.get()).cloned();
         // A cache has another answer for each of its upstreams.
         let asked = if self.transport.host.is_cache() { &beside } else { &api.everywhere };
@@ -99,7 +99,7 @@ impl RegistryStore {
             Some(Api::Here) => true,
             None => false,
         };
-        match self.referrer_pages(place, subject, artifact_type, is_known, context).await? {
+        match self.referrer_pages(repository, subject, artifact_type, is_known, context).await? {
             Ok(listed) => {
                 let _ = asked.answer.set(Api::Here);
                 Ok(ReferrerList::Listed(listed))
@@ -117,13 +117,13 @@ impl RegistryStore {
     }
 
     /// Whether the API is there, for a registry that acts as if it were.
-    pub(super) async fn has_referrers_api(&self, place: &Repository, subject: &Digest, context: &RequestContext) -> Result<bool> {
+    pub(super) async fn has_referrers_api(&self, repository: &Repository, subject: &Digest, context: &RequestContext) -> Result<bool> {
         let host = &self.transport.host;
-        let beside = host.referrers.beside(place);
+        let beside = host.referrers.beside(repository);
         match beside.answer.get().or(host.referrers.everywhere.answer.get()) {
             Some(known) => Ok(matches!(known, Api::Here)),
             None if host.profile.referrers == Support::Yes => Ok(true),
-            None => Ok(matches!(self.ask_referrers(place, subject, None, context).await?, ReferrerList::Listed(_))),
+            None => Ok(matches!(self.ask_referrers(repository, subject, None, context).await?, ReferrerList::Listed(_))),
         }
     }
 
@@ -133,47 +133,49 @@ impl RegistryStore {
 
     async fn referrer_pages(
         &self,
-        place: &Repository,
+        repository: &Repository,
         subject: &Digest,
         artifact_type: Option<&str>,
         is_known: bool,
         context: &RequestContext,
     ) -> Result<Result<Vec<Descriptor>, NoList>> {
-        let mut url = self.transport.host.url(&format!("{place}/referrers/{subject}"));
+        let mut url = self.transport.host.url(&format!("{repository}/referrers/{subject}"));
         if let Some(wanted) = artifact_type {
             url.query_pairs_mut().append_pair("artifactType", wanted);
         }
         let mut seen = HashSet::from([url.clone()]);
         let mut all: Vec<Descriptor> = vec![];
         for number in 0..MOST_PAGES {
-            let (page, next) = match self.referrer_page(place, url, is_known || number > 0, context).await? {
+            let (page, next) = match self.referrer_page(repository, url, is_known || number > 0, context).await? {
                 Ok(page) => page,
                 Err(no_list) if number == 0 => return Ok(Err(no_list)),
-                Err(_) => return Err(self.about(place, context, Kind::Damaged, "the registry does not give the next page of referrers")),
+                Err(_) => {
+                    return Err(self.about(repository, context, Kind::Damaged, "the registry does not give the next page of referrers"));
+                }
             };
             all.extend(page.manifests.unwrap_or_default());
             if all.len() > MOST_REFERRERS {
-                return Err(self.invented(place, context, &format!("more than {MOST_REFERRERS} referrers of {subject}")));
+                return Err(self.invented(repository, context, &format!("more than {MOST_REFERRERS} referrers of {subject}")));
             }
             let Some(next) = next else { return Ok(Ok(all)) };
             if !seen.insert(next.clone()) {
-                return Err(self.invented(place, context, "a next page of referrers that was there before"));
+                return Err(self.invented(repository, context, "a next page of referrers that was there before"));
             }
             url = next;
         }
-        Err(self.invented(place, context, &format!("more than {MOST_PAGES} pages of referrers")))
+        Err(self.invented(repository, context, &format!("more than {MOST_PAGES} pages of referrers")))
     }
 
     /// One page, and where the next one is. `is_known`: the registry has given such a list before.
     async fn referrer_page(
         &self,
-        place: &Repository,
+        repository: &Repository,
         url: Url,
         is_known: bool,
         context: &RequestContext,
     ) -> Result<Result<(ReferrersPage, Option<Url>), NoList>> {
-        let scopes = Scopes::pull(place.as_str()).to(Purpose::Referrers);
-        let mut call = RegistryRequest::new((RequestKind::Referrers, OPERATION, Method::GET), url, place, &scopes, context);
+        let scopes = Scopes::pull(repository.as_str()).to(Purpose::Referrers);
+        let mut call = RegistryRequest::new((RequestKind::Referrers, OPERATION, Method::GET), url, repository, &scopes, context);
         // GHCR redirects to a web page elsewhere (docs/registries.md, "GitHub").
         call.follow_cross_host = false;
         let mut failures = 0;

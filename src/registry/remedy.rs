@@ -79,7 +79,7 @@ fn log_in(topic: &RequestTopic<'_>) -> String {
 
 /// How a repository comes to be at a registry that does not make one by itself on a push.
 fn create_repository(topic: &RequestTopic<'_>, no_project: bool) -> String {
-    let path = topic.place.map_or("", |place| place.as_str());
+    let path = topic.repository.map_or("", |repository| repository.as_str());
     let first = path.split('/').next().unwrap_or(path);
     match topic.profile.creation {
         Creation::Ecr => {
@@ -127,9 +127,10 @@ mod tests {
     use reqwest::header::HeaderMap;
 
     fn remedy(host: &str, operation: &'static str, status: u16, code: &str, message: &str) -> Option<String> {
-        let place = Repository::new("proj/team/app");
+        let repository = Repository::new("proj/team/app");
         let profile = profiles::recognised(host).unwrap_or(&profiles::UNKNOWN);
-        let topic = RequestTopic { side: Side::Target, operation, host, profile, account: "ci", place: Some(&place), image: "image" };
+        let topic =
+            RequestTopic { side: Side::Target, operation, host, profile, account: "ci", repository: Some(&repository), image: "image" };
         let body = format!("{{\"errors\":[{{\"code\":\"{code}\",\"message\":\"{message}\"}}]}}");
         let body = if code.is_empty() { message } else { &body };
         of(&topic, &ErrorAnswer::read(status, &HeaderMap::new(), body.as_bytes(), None, Timestamp::UNIX_EPOCH))

@@ -77,50 +77,50 @@ impl Source for RegistryStore {
         let _ = self.transport.host.clear().await;
     }
 
-    async fn resolve(&self, place: &Repository, reference: &Reference, context: &RequestContext) -> Result<Option<Descriptor>> {
-        self.head_manifest(place, reference, "resolve tag", &Scopes::pull(place.as_str()), context).await
+    async fn resolve(&self, repository: &Repository, reference: &Reference, context: &RequestContext) -> Result<Option<Descriptor>> {
+        self.head_manifest(repository, reference, "resolve tag", &Scopes::pull(repository.as_str()), context).await
     }
 
-    async fn tags(&self, place: &Repository, context: &RequestContext) -> Result<Vec<String>> {
-        self.tag_list(place, context).await.map(|tags| tags.to_vec())
+    async fn tags(&self, repository: &Repository, context: &RequestContext) -> Result<Vec<String>> {
+        self.tag_list(repository, context).await.map(|tags| tags.to_vec())
     }
 
     async fn repositories(&self, context: &RequestContext) -> Result<Option<Vec<Repository>>> {
         self.catalog(context).await
     }
 
-    async fn referrers(&self, place: &Repository, subject: &Digest, context: &RequestContext) -> Result<Vec<Descriptor>> {
-        self.all_referrers(place, subject, context).await
+    async fn referrers(&self, repository: &Repository, subject: &Digest, context: &RequestContext) -> Result<Vec<Descriptor>> {
+        self.all_referrers(repository, subject, context).await
     }
 
     async fn listed_referrers(
         &self,
-        place: &Repository,
+        repository: &Repository,
         subject: &Digest,
         artifact_type: Option<&str>,
         context: &RequestContext,
     ) -> Result<ReferrerList> {
-        self.ask_referrers(place, subject, artifact_type, context).await
+        self.ask_referrers(repository, subject, artifact_type, context).await
     }
 
-    async fn find_tag(&self, place: &Repository, tag: &str, context: &RequestContext) -> Result<Option<Descriptor>> {
-        self.look_for_tag(place, tag, context).await
+    async fn find_tag(&self, repository: &Repository, tag: &str, context: &RequestContext) -> Result<Option<Descriptor>> {
+        self.look_for_tag(repository, tag, context).await
     }
 
-    async fn digest_tags(&self, place: &Repository, context: &RequestContext) -> Result<Arc<DigestTags>> {
-        self.tags_of_digests(place, context).await
+    async fn digest_tags(&self, repository: &Repository, context: &RequestContext) -> Result<Arc<DigestTags>> {
+        self.tags_of_digests(repository, context).await
     }
 
-    async fn manifest(&self, place: &Repository, digest: &Digest, context: &RequestContext) -> Result<Option<Manifest>> {
-        self.get_manifest(place, digest, context).await
+    async fn manifest(&self, repository: &Repository, digest: &Digest, context: &RequestContext) -> Result<Option<Manifest>> {
+        self.get_manifest(repository, digest, context).await
     }
 
-    async fn blob(&self, place: &Repository, blob: &Descriptor, offset: u64, context: &RequestContext) -> Result<Option<BlobStream>> {
-        self.read_blob(place, blob, offset, context).await
+    async fn blob(&self, repository: &Repository, blob: &Descriptor, offset: u64, context: &RequestContext) -> Result<Option<BlobStream>> {
+        self.read_blob(repository, blob, offset, context).await
     }
 
-    async fn blob_size(&self, place: &Repository, digest: &Digest, context: &RequestContext) -> Result<Option<u64>> {
-        self.size_of_blob(place, digest, context).await
+    async fn blob_size(&self, repository: &Repository, digest: &Digest, context: &RequestContext) -> Result<Option<u64>> {
+        self.size_of_blob(repository, digest, context).await
     }
 }
 
@@ -131,52 +131,52 @@ impl Source for RegistryStore {
 /// everything else asks for push rights at once, so that a repository costs one token.
 #[async_trait]
 impl Sink for RegistryStore {
-    async fn published(&self, place: &Repository, reference: &Reference, context: &RequestContext) -> Result<Option<Descriptor>> {
-        unless_refused(self.head_manifest(place, reference, "resolve tag", &Scopes::pull(place.as_str()), context).await)
+    async fn published(&self, repository: &Repository, reference: &Reference, context: &RequestContext) -> Result<Option<Descriptor>> {
+        unless_refused(self.head_manifest(repository, reference, "resolve tag", &Scopes::pull(repository.as_str()), context).await)
     }
 
-    async fn admits(&self, place: &Repository, context: &RequestContext) -> Result<()> {
-        self.try_upload(place, context).await
+    async fn admits(&self, repository: &Repository, context: &RequestContext) -> Result<()> {
+        self.try_upload(repository, context).await
     }
 
-    async fn prepare(&self, place: &Repository, context: &RequestContext) -> Result<()> {
-        self.open_early(place, context).await
+    async fn prepare(&self, repository: &Repository, context: &RequestContext) -> Result<()> {
+        self.open_early(repository, context).await
     }
 
-    async fn prepare_any(&self, place: &Repository, context: &RequestContext) -> Result<()> {
-        self.open_first(place, context).await
+    async fn prepare_any(&self, repository: &Repository, context: &RequestContext) -> Result<()> {
+        self.open_first(repository, context).await
     }
 
-    async fn vouches(&self, place: &Repository, context: &RequestContext) -> Result<()> {
-        self.answers_for_itself(place, context).await
+    async fn vouches(&self, repository: &Repository, context: &RequestContext) -> Result<()> {
+        self.answers_for_itself(repository, context).await
     }
 
     async fn close(&self) {
         self.give_all_back().await;
     }
 
-    async fn holds_blob(&self, place: &Repository, blob: &Descriptor, context: &RequestContext) -> Result<Presence> {
-        if self.held().has(place, &blob.digest) {
+    async fn holds_blob(&self, repository: &Repository, blob: &Descriptor, context: &RequestContext) -> Result<Presence> {
+        if self.held().has(repository, &blob.digest) {
             return Ok(Presence::Here);
         }
-        if self.head_blob(place, &blob.digest, context).await? {
-            self.held().add(place, &blob.digest);
+        if self.head_blob(repository, &blob.digest, context).await? {
+            self.held().add(repository, &blob.digest);
             return Ok(Presence::Here);
         }
-        Ok(self.held().elsewhere(place, &blob.digest).map_or(Presence::Absent, Presence::At))
+        Ok(self.held().elsewhere(repository, &blob.digest).map_or(Presence::Absent, Presence::At))
     }
 
-    async fn holds_manifest(&self, place: &Repository, manifest: &Descriptor, context: &RequestContext) -> Result<Presence> {
-        if self.held().has(place, &manifest.digest) {
+    async fn holds_manifest(&self, repository: &Repository, manifest: &Descriptor, context: &RequestContext) -> Result<Presence> {
+        if self.held().has(repository, &manifest.digest) {
             return Ok(Presence::Here);
         }
         let reference = Reference::Digest(manifest.digest.clone());
-        let found = self.head_manifest(place, &reference, "head manifest", &Scopes::push(place.as_str()), context).await;
+        let found = self.head_manifest(repository, &reference, "head manifest", &Scopes::push(repository.as_str()), context).await;
         let found = unless_refused(found)?;
         if found.is_none() {
             return Ok(Presence::Absent);
         }
-        self.held().add(place, &manifest.digest);
+        self.held().add(repository, &manifest.digest);
         Ok(Presence::Here)
     }
 
@@ -188,37 +188,37 @@ impl Sink for RegistryStore {
         Ok(done)
     }
 
-    async fn write_blob(&self, place: &Repository, blob: &Descriptor, open: &dyn OpenBlob, context: &RequestContext) -> Result<()> {
-        self.upload(place, blob, open, context).await.inspect_err(|error| self.push_refused(place, error))?;
-        self.took_push(place);
-        self.held().add(place, &blob.digest);
+    async fn write_blob(&self, repository: &Repository, blob: &Descriptor, open: &dyn OpenBlob, context: &RequestContext) -> Result<()> {
+        self.upload(repository, blob, open, context).await.inspect_err(|error| self.push_refused(repository, error))?;
+        self.took_push(repository);
+        self.held().add(repository, &blob.digest);
         Ok(())
     }
 
-    async fn put_manifest(&self, place: &Repository, manifest: &Manifest, context: &RequestContext) -> Result<()> {
-        self.store_manifest(place, &Reference::Digest(manifest.digest.clone()), manifest, context).await
+    async fn put_manifest(&self, repository: &Repository, manifest: &Manifest, context: &RequestContext) -> Result<()> {
+        self.store_manifest(repository, &Reference::Digest(manifest.digest.clone()), manifest, context).await
     }
 
     async fn publish(&self, publication: &Publication, context: &RequestContext) -> Result<()> {
-        let Publication { place, reference, manifest, .. } = publication;
-        if matches!(reference, Reference::Digest(_)) && self.held().has(place, &manifest.digest) {
+        let Publication { repository, reference, manifest, .. } = publication;
+        if matches!(reference, Reference::Digest(_)) && self.held().has(repository, &manifest.digest) {
             // The digest is the name, and it is there.
             return Ok(());
         }
-        let stored = self.put_manifest_if(place, reference, manifest, HeaderMap::new(), context).await?;
+        let stored = self.put_manifest_if(repository, reference, manifest, HeaderMap::new(), context).await?;
         if !stored.proven {
-            self.unproven().insert((place.clone(), reference.clone()));
+            self.unproven().insert((repository.clone(), reference.clone()));
         }
         Ok(())
     }
 
     async fn confirm(&self, publication: &Publication, always: bool, context: &RequestContext) -> Result<()> {
-        let Publication { place, reference, manifest, .. } = publication;
-        let unproven = self.unproven().remove(&(place.clone(), reference.clone()));
-        if always || unproven { self.find_name(place, reference, &manifest.digest, context).await } else { Ok(()) }
+        let Publication { repository, reference, manifest, .. } = publication;
+        let unproven = self.unproven().remove(&(repository.clone(), reference.clone()));
+        if always || unproven { self.find_name(repository, reference, &manifest.digest, context).await } else { Ok(()) }
     }
 
-    async fn attach(&self, place: &Repository, subject: &Digest, referrers: &[Manifest], context: &RequestContext) -> Result<()> {
-        self.put_referrers(place, subject, referrers, context).await
+    async fn attach(&self, repository: &Repository, subject: &Digest, referrers: &[Manifest], context: &RequestContext) -> Result<()> {
+        self.put_referrers(repository, subject, referrers, context).await
     }
 }

@@ -26,22 +26,22 @@ pub(super) struct TagLists(Mutex<HashMap<Repository, Once>>);
 type Once = Arc<OnceCell<Result<Arc<[String]>>>>;
 
 impl TagLists {
-    fn of(&self, place: &Repository) -> Once {
-        Arc::clone(self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(place.clone()).or_default())
+    fn of(&self, repository: &Repository) -> Once {
+        Arc::clone(self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(repository.clone()).or_default())
     }
 }
 
 impl RegistryStore {
-    /// All tags of `place`, in the registry's order. An upstream is asked once a run; a target, which changes meanwhile, each time.
-    pub(super) async fn tag_list(&self, place: &Repository, context: &RequestContext) -> Result<Arc<[String]>> {
+    /// All tags of `repository`, in the registry's order. An upstream is asked once a run; a target, which changes meanwhile, each time.
+    pub(super) async fn tag_list(&self, repository: &Repository, context: &RequestContext) -> Result<Arc<[String]>> {
         if self.transport.side != Side::Upstream {
-            return self.list_tags(place, context).await.map(Into::into);
+            return self.list_tags(repository, context).await.map(Into::into);
         }
         // Several images may be told of a failure: it is about the repository.
-        let context = RequestContext { image: format!("{}/{place}", self.transport.host.name).into(), ..context.clone() };
-        let listing = self.listed.of(place);
+        let context = RequestContext { image: format!("{}/{repository}", self.transport.host.name).into(), ..context.clone() };
+        let listing = self.listed.of(repository);
         let listed = listing.get_or_try_init(|| async {
-            match self.list_tags(place, &context).await {
+            match self.list_tags(repository, &context).await {
                 // A pause that was too long for one may be over for the next.
                 Err(error) if error.kind() == Kind::Deferred => Err(error),
                 listed => Ok(listed.map(Into::into)),
@@ -50,16 +50,16 @@ impl RegistryStore {
         listed.await?.clone()
     }
 
-    /// All tags of `place`, in the registry's order. What cannot be a tag is left out: it could only be a trick.
-    async fn list_tags(&self, place: &Repository, context: &RequestContext) -> Result<Vec<String>> {
+    /// All tags of `repository`, in the registry's order. What cannot be a tag is left out: it could only be a trick.
+    async fn list_tags(&self, repository: &Repository, context: &RequestContext) -> Result<Vec<String>> {
         let listing = Listing {
             operation: "list tags",
             things: "tags",
             called: "tag list",
-            url: self.transport.host.url(&format!("{place}/tags/list")),
+            url: self.transport.host.url(&format!("{repository}/tags/list")),
             page: self.transport.host.profile.tag_page,
-            place: Some(place),
-            scopes: Scopes::pull(place.as_str()).to(Purpose::Tags),
+            repository: Some(repository),
+            scopes: Scopes::pull(repository.as_str()).to(Purpose::Tags),
             context,
         };
         let tags = |page: TagPage| page.tags.unwrap_or_default().into_iter().filter(|tag| check_tag(tag).is_ok()).collect();

@@ -181,7 +181,7 @@ pub(super) fn limits() -> SharedLimits {
     SharedLimits { accounts: Arc::new(Accounts::new(Clock::start(Timestamp::now()), None)), bandwidth: None }
 }
 
-pub(super) fn place() -> Repository {
+pub(super) fn repository() -> Repository {
     Repository::new("a/b")
 }
 

@@ -61,10 +61,10 @@ impl RegistryStore {
     }
 
     /// Asks for a manifest by HEAD, and by nothing else. `None`: it is not there, or its digest is not said.
-    pub(crate) async fn look(&self, place: &Repository, reference: &Reference, context: &RequestContext) -> Result<Option<CacheHead>> {
-        let scopes = Scopes::pull(place.as_str());
-        let url = self.manifest_url(place, reference.as_str());
-        let mut call = RegistryRequest::new((RequestKind::ManifestHead, "head manifest", Method::HEAD), url, place, &scopes, context);
+    pub(crate) async fn look(&self, repository: &Repository, reference: &Reference, context: &RequestContext) -> Result<Option<CacheHead>> {
+        let scopes = Scopes::pull(repository.as_str());
+        let url = self.manifest_url(repository, reference.as_str());
+        let mut call = RegistryRequest::new((RequestKind::ManifestHead, "head manifest", Method::HEAD), url, repository, &scopes, context);
         call.headers = accept();
         let answer = match self.transport.send(&call, &mut self.transport.host.patience()).await {
             Ok(answer) => answer,
@@ -89,23 +89,23 @@ impl RegistryStore {
     }
 
     /// Reads the manifest that `reference` names, by GET: a pull, if `context` has an account for it.
-    pub(crate) async fn pull(&self, place: &Repository, reference: &Reference, context: &RequestContext) -> Result<Option<Manifest>> {
-        self.fetch_manifest(place, reference, &Scopes::pull(place.as_str()), context).await
+    pub(crate) async fn pull(&self, repository: &Repository, reference: &Reference, context: &RequestContext) -> Result<Option<Manifest>> {
+        self.fetch_manifest(repository, reference, &Scopes::pull(repository.as_str()), context).await
     }
 
     /// Asks for `/v2/`, as clients do before anything else: a cache that keeps answers by their address has it for them then.
-    pub(crate) async fn ping(&self, place: &Repository, context: &RequestContext) {
-        let scopes = Scopes::pull(place.as_str());
+    pub(crate) async fn ping(&self, repository: &Repository, context: &RequestContext) {
+        let scopes = Scopes::pull(repository.as_str());
         let url = self.transport.host.url("");
-        let call = RegistryRequest::new((RequestKind::Token, "ask for /v2/", Method::GET), url, place, &scopes, context);
+        let call = RegistryRequest::new((RequestKind::Token, "ask for /v2/", Method::GET), url, repository, &scopes, context);
         if let Err(error) = self.transport.send(&call, &mut RetryBudget::new(self.transport.host.retry, 1)).await {
             tracing::debug!(%error, "the cache does not answer /v2/");
         }
     }
 
     /// Whether it has the blob, by HEAD.
-    pub(crate) async fn look_for_blob(&self, place: &Repository, digest: &Digest, context: &RequestContext) -> Result<BlobSeen> {
-        Ok(match self.ask_blob(place, digest, &Scopes::pull(place.as_str()), context).await? {
+    pub(crate) async fn look_for_blob(&self, repository: &Repository, digest: &Digest, context: &RequestContext) -> Result<BlobSeen> {
+        Ok(match self.ask_blob(repository, digest, &Scopes::pull(repository.as_str()), context).await? {
             BlobHead::Here(_, headers) => self.seen(digest, &headers),
             BlobHead::Absent => BlobSeen::Absent,
         })
@@ -114,11 +114,11 @@ impl RegistryStore {
     /// The blob, whole, and what the answer says of where it is.
     pub(crate) async fn pull_blob(
         &self,
-        place: &Repository,
+        repository: &Repository,
         blob: &Descriptor,
         context: &RequestContext,
     ) -> Result<Option<(BlobSeen, BlobStream)>> {
-        let opened = self.open_blob(place, blob, 0, context).await?;
+        let opened = self.open_blob(repository, blob, 0, context).await?;
         Ok(opened.map(|(headers, stream)| (self.seen(&blob.digest, &headers), stream)))
     }
 

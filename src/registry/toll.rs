@@ -38,8 +38,8 @@ impl PullMeter {
         let id = AccountId { host: host.name.clone(), name: account.name.clone() };
         let seen = Arc::new(Seen::default());
         let usual = match host.profile.pulls {
-            profiles::PullCounting::ManifestGet { probe: (place, tag) } => {
-                Some((Repository::new(place), host.url(&format!("{place}/manifests/{tag}"))))
+            profiles::PullCounting::ManifestGet { probe: (repository, tag) } => {
+                Some((Repository::new(repository), host.url(&format!("{repository}/manifests/{tag}"))))
             }
             profiles::PullCounting::NothingKnown => None,
         };
@@ -48,8 +48,8 @@ impl PullMeter {
     }
 
     /// A HEAD of the manifest at `url`, sent at `sent`, was answered with `quota`.
-    pub(crate) fn learn(&self, place: &Repository, url: &Url, quota: &Quota, sent: Instant) {
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some((place.clone(), url.clone()));
+    pub(crate) fn learn(&self, repository: &Repository, url: &Url, quota: &Quota, sent: Instant) {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some((repository.clone(), url.clone()));
         self.gate.observe(quota, sent);
     }
 }
@@ -102,8 +102,8 @@ impl Transport {
                 None => {}
             }
             flight.answered(&answer.quota);
-        } else if let (Some(toll), RequestKind::ManifestHead, Some(place)) = (&self.toll, call.kind, call.place) {
-            toll.learn(place, &call.url, &answer.quota, answer.sent);
+        } else if let (Some(toll), RequestKind::ManifestHead, Some(repository)) = (&self.toll, call.kind, call.repository) {
+            toll.learn(repository, &call.url, &answer.quota, answer.sent);
         }
     }
 
@@ -189,11 +189,12 @@ struct HeadProbe {
 impl LimitProbe for HeadProbe {
     async fn look(&self) -> Option<Quota> {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let (place, url) = seen.or_else(|| self.usual.clone())?;
+        let (repository, url) = seen.or_else(|| self.usual.clone())?;
         // Without a toll of its own: whoever looks takes in the answer.
         let transport = Transport { side: Side::Upstream, host: self.host.upgrade()?, account: self.account.upgrade()?, toll: None };
-        let (scopes, context) = (Scopes::pull(place.as_str()), RequestContext::new("the pulls that are left"));
-        let mut call = RegistryRequest::new((RequestKind::ManifestHead, "look at the limits", Method::HEAD), url, &place, &scopes, &context);
+        let (scopes, context) = (Scopes::pull(repository.as_str()), RequestContext::new("the pulls that are left"));
+        let mut call =
+            RegistryRequest::new((RequestKind::ManifestHead, "look at the limits", Method::HEAD), url, &repository, &scopes, &context);
         call.headers = accept();
         // Once: there will be another look.
         match transport.send(&call, &mut RetryBudget::new(transport.host.retry, 1)).await {

@@ -37,7 +37,7 @@ const MOST_LOGINS: u32 = 2;
 /// One blob on its way to one repository.
 struct BlobUpload<'a> {
     store: &'a RegistryStore,
-    place: &'a Repository,
+    repository: &'a Repository,
     scopes: Scopes,
     blob: &'a Descriptor,
     open: &'a dyn OpenBlob,
@@ -65,11 +65,18 @@ enum UploadTurn {
 }
 
 impl RegistryStore {
-    /// Puts the blob that `open` gives into `place`.
-    pub(super) async fn upload(&self, place: &Repository, blob: &Descriptor, open: &dyn OpenBlob, context: &RequestContext) -> Result<()> {
+    /// Puts the blob that `open` gives into `repository`.
+    pub(super) async fn upload(
+        &self,
+        repository: &Repository,
+        blob: &Descriptor,
+        open: &dyn OpenBlob,
+        context: &RequestContext,
+    ) -> Result<()> {
         // No session is opened for what cannot be checked on the way.
         content::checkable(blob, Side::Upstream).map_err(|error| error.subject(&*context.image))?;
-        let upload = BlobUpload { store: self, place, scopes: Scopes::push(place.as_str()), blob, open, context, kept: Kept::default() };
+        let upload =
+            BlobUpload { store: self, repository, scopes: Scopes::push(repository.as_str()), blob, open, context, kept: Kept::default() };
         upload.run().await.map_err(|error| if error.side() == self.transport.side { named(error, &blob.digest) } else { error })
     }
 
@@ -121,8 +128,8 @@ impl RegistryStore {
 
     /// Gives an upload session back. A courtesy, asked once: the specification lets registries have no DELETE, and sessions
     /// end by themselves.
-    pub(super) async fn cancel(&self, session: Url, place: &Repository, scopes: &Scopes, context: &RequestContext) {
-        let call = RegistryRequest::new((RequestKind::BlobPut, UPLOAD, Method::DELETE), session, place, scopes, context);
+    pub(super) async fn cancel(&self, session: Url, repository: &Repository, scopes: &Scopes, context: &RequestContext) {
+        let call = RegistryRequest::new((RequestKind::BlobPut, UPLOAD, Method::DELETE), session, repository, scopes, context);
         let mut once = RetryBudget::new(self.transport.host.retry, 1);
         if let Err(error) = self.transport.send(&call, &mut once).await {
             tracing::debug!(%error, "the upload session could not be given back");
@@ -145,7 +152,7 @@ impl BlobUpload<'_> {
                 UploadTurn::TooLarge => transport.host.patch_from_now_on(),
                 UploadTurn::LoggedIn if logins < MOST_LOGINS => logins += 1,
                 UploadTurn::LoggedIn => {
-                    let topic = transport.topic_of(UPLOAD, Some(self.place), self.context);
+                    let topic = transport.topic_of(UPLOAD, Some(self.repository), self.context);
                     return Err(topic.error(Kind::Unauthorized, "the registry refuses each login as soon as it is used").status(401));
                 }
                 UploadTurn::Again(trouble, sent, all_left) => {
@@ -153,10 +160,10 @@ impl BlobUpload<'_> {
                     // was seen before the answer. Next time the body waits for such an answer, as curl's does after
                     // `Expect: 100-continue`.
                     hold = trouble.is_broken() && !all_left;
-                    let topic = transport.topic_of(UPLOAD, Some(self.place), self.context);
+                    let topic = transport.topic_of(UPLOAD, Some(self.repository), self.context);
                     transport.retry_after_failure(&topic, &mut patience, trouble, sent).await?;
                     // If only the answer was lost, the blob is there, and is not read from the upstream a second time.
-                    if all_left && self.store.head_blob(self.place, &self.blob.digest, self.context).await? {
+                    if all_left && self.store.head_blob(self.repository, &self.blob.digest, self.context).await? {
                         return Ok(());
                     }
                 }
@@ -200,7 +207,7 @@ impl BlobUpload<'_> {
             return self.put_empty(session).await;
         }
         // The source is opened when its bytes can go: an open source whose target is paused would time out.
-        let topic = transport.topic_of(UPLOAD, Some(self.place), self.context);
+        let topic = transport.topic_of(UPLOAD, Some(self.repository), self.context);
         transport.host.clear().await.map_err(|pause| error::told_to_wait(&topic, pause))?;
         let source = match self.source().await.and_then(|source| Verified::whole(source, self.blob, Side::Upstream)) {
             Ok(source) => source,
@@ -272,11 +279,11 @@ impl BlobUpload<'_> {
     /// Opens a session.
     async fn start(&self) -> Result<Url> {
         // Opened to find out whether the registry takes it.
-        if let Some(session) = self.store.admissions.take(self.place) {
+        if let Some(session) = self.store.admissions.take(self.repository) {
             return Ok(session);
         }
         let transport = &self.store.transport;
-        let call = self.call(START, Method::POST, transport.host.url(&format!("{}/blobs/uploads/", self.place)));
+        let call = self.call(START, Method::POST, transport.host.url(&format!("{}/blobs/uploads/", self.repository)));
         let mut patience = transport.host.patience();
         loop {
             let answer = transport.send(&call, &mut patience).await?;
@@ -291,11 +298,11 @@ impl BlobUpload<'_> {
     }
 
     async fn give_back(&self, session: Url) {
-        self.store.cancel(session, self.place, &self.scopes, self.context).await;
+        self.store.cancel(session, self.repository, &self.scopes, self.context).await;
     }
 
     fn call(&self, operation: &'static str, method: Method, url: Url) -> RegistryRequest<'_> {
-        RegistryRequest::new((RequestKind::BlobPut, operation, method), url, self.place, &self.scopes, self.context)
+        RegistryRequest::new((RequestKind::BlobPut, operation, method), url, self.repository, &self.scopes, self.context)
     }
 
     /// The registry says that it has the blob; if it says its digest too, that must be the blob's.
@@ -303,7 +310,7 @@ impl BlobUpload<'_> {
         let said = answer.header("docker-content-digest").and_then(|said| Digest::parse(said.trim()).ok());
         match said {
             Some(said) if said.algorithm() == self.blob.digest.algorithm() && said != self.blob.digest => {
-                let topic = self.store.transport.topic_of(UPLOAD, Some(self.place), self.context);
+                let topic = self.store.transport.topic_of(UPLOAD, Some(self.repository), self.context);
                 Err(topic.error(Kind::Damaged, format!("the target stored another blob: {said} instead of {}", self.blob.digest)))
             }
             _ => Ok(()),

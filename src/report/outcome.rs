@@ -87,7 +87,7 @@ pub struct ImageOutcome {
 #[derive(Debug, Clone)]
 pub struct TargetContent {
     /// Its repository, prefix included.
-    pub place: Repository,
+    pub repository: Repository,
     /// Its name there; `None` for an entry of which it is not known which images it means.
     pub reference: Option<Reference>,
     /// The referrers delivered with it.

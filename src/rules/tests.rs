@@ -240,7 +240,7 @@ fn signatures_that_a_cut_index_loses_are_warned_about() {
 
 fn explain(set: &RuleSet, image: &str) -> String {
     let image = ImageName::parse(image).unwrap();
-    let view = ExplainContext { target: &|place| format!("contoso.azurecr.io/{place}"), credentials: &|_| None };
+    let view = ExplainContext { target: &|repository| format!("contoso.azurecr.io/{repository}"), credentials: &|_| None };
     set.explain(&image, set.forward(&image.repository), &view).to_string()
 }
 
@@ -276,7 +276,7 @@ fn an_explanation_by_target_says_so() {
     let set = set(&[("docker.io/library/*", "library/*"), ("docker.io/library/*", "again/*")]);
     let image = ImageName::parse("contoso.azurecr.io/again/alpine@sha256:0000000000000000000000000000000000000000000000000000000000000000")
         .unwrap();
-    let view = ExplainContext { target: &|place| format!("contoso.azurecr.io/{place}"), credentials: &|_| None };
+    let view = ExplainContext { target: &|repository| format!("contoso.azurecr.io/{repository}"), credentials: &|_| None };
     let text = set.explain(&image, set.by_target("again/alpine"), &view).to_string();
     assert!(text.contains("r1 wins: it owns the name at the target"), "{text}");
     assert!(text.contains("\nsource: docker.io/library/alpine@sha256:0000"), "{text}");

@@ -92,15 +92,15 @@ impl Listener {
     fn admit(self: &Arc<Self>, stream: TcpStream, connections: &mut JoinSet<()>) {
         // Answers are often one small packet: waiting to fill it (Nagle) would cost a client's delayed acknowledgement each.
         let _ = stream.set_nodelay(true);
-        let (place, full) = match Arc::clone(&self.places).try_acquire_owned() {
-            Ok(place) => (Ok(place), false),
+        let (repository, full) = match Arc::clone(&self.places).try_acquire_owned() {
+            Ok(repository) => (Ok(repository), false),
             Err(_) => (Arc::clone(&self.turned_away).try_acquire_owned(), true),
         };
         if full {
             self.shop.meter.turn_away();
         }
-        if let Ok(place) = place {
-            connections.spawn(Arc::clone(self).connection(stream, place, full));
+        if let Ok(repository) = repository {
+            connections.spawn(Arc::clone(self).connection(stream, repository, full));
         }
     }
 

@@ -90,10 +90,12 @@ impl ServeContext {
         };
         let answer = match &route {
             Route::Version => json_answer(ok(), "{}".to_owned()),
-            Route::Manifest { place, reference } => self.manifest(&asked(place), reference, head, headers).await,
-            Route::Blob { place, digest } => self.blob(&asked(place), digest, head, headers).await,
-            Route::Tags { place } => self.tags(&asked(place), &PageQuery::parse(query)?).await,
-            Route::Referrers { place, digest } => self.referrers(&asked(place), digest, &referrers::ReferrersQuery::parse(query)?).await,
+            Route::Manifest { repository, reference } => self.manifest(&asked(repository), reference, head, headers).await,
+            Route::Blob { repository, digest } => self.blob(&asked(repository), digest, head, headers).await,
+            Route::Tags { repository } => self.tags(&asked(repository), &PageQuery::parse(query)?).await,
+            Route::Referrers { repository, digest } => {
+                self.referrers(&asked(repository), digest, &referrers::ReferrersQuery::parse(query)?).await
+            }
             Route::Catalog => self.catalog(&PageQuery::parse(query)?).await,
             Route::Metrics => text_answer(crate::report::openmetrics::CONTENT_TYPE, metrics::text(&self.meter)),
         };
@@ -116,9 +118,9 @@ impl ServeContext {
         let unknown = || ApiError::new(Code::ManifestUnknown, format!("{asked} has no manifest {}", reference.as_str()));
         let failed = |error: Error| refused(&error, &context, Code::ManifestUnknown);
         let mut at = None;
-        for place in &asked.places {
-            if let Some(found) = self.source.resolve(place, reference, &context).await.map_err(failed)? {
-                at = Some((place, found));
+        for repository in &asked.places {
+            if let Some(found) = self.source.resolve(repository, reference, &context).await.map_err(failed)? {
+                at = Some((repository, found));
                 break;
             }
         }
@@ -130,12 +132,12 @@ impl ServeContext {
                 _ => at = Some((asked.name, found)),
             }
         }
-        let (place, mut found) = at.ok_or_else(unknown)?;
+        let (repository, mut found) = at.ok_or_else(unknown)?;
         if is_known(headers, &found.digest) {
             return not_modified(&found.digest);
         }
         // Read for a HEAD, too: what is listed need not be a manifest, and a client that is told so only by its GET has no use for it.
-        let manifest = self.source.manifest(place, &found.digest, &context).await.map_err(failed)?.ok_or_else(unknown)?;
+        let manifest = self.source.manifest(repository, &found.digest, &context).await.map_err(failed)?.ok_or_else(unknown)?;
         found = manifest.descriptor();
         let body = if head { Body::empty() } else { manifest.bytes.into() };
         let answer = tagged(ok(), &found.digest).header(CONTENT_TYPE, found.media_type).header(CONTENT_LENGTH, found.size);
@@ -147,13 +149,13 @@ impl ServeContext {
         let unknown = || ApiError::new(Code::BlobUnknown, format!("{asked} has no blob {digest}"));
         let failed = |error: Error| refused(&error, &context, Code::BlobUnknown);
         let mut at = None;
-        for place in &asked.places {
-            if let Some(size) = self.source.blob_size(place, digest, &context).await.map_err(failed)? {
-                at = Some((place, size));
+        for repository in &asked.places {
+            if let Some(size) = self.source.blob_size(repository, digest, &context).await.map_err(failed)? {
+                at = Some((repository, size));
                 break;
             }
         }
-        let (place, size) = at.ok_or_else(unknown)?;
+        let (repository, size) = at.ok_or_else(unknown)?;
         if is_known(headers, digest) {
             return not_modified(digest);
         }
@@ -170,7 +172,7 @@ impl ServeContext {
             ByteRange::Nothing => return Err(ApiError::range(size)),
         };
         let blob = Descriptor::new(BLOB_TYPE, digest.clone(), size);
-        let bytes = self.source.blob(place, &blob, first, &context).await.map_err(failed)?.ok_or_else(unknown)?;
+        let bytes = self.source.blob(repository, &blob, first, &context).await.map_err(failed)?.ok_or_else(unknown)?;
         let body = outgoing(bytes, length, &context, &self.options, self.meter.clone());
         send(answer.header(CONTENT_LENGTH, length), Body::from_stream(body))
     }
@@ -180,8 +182,8 @@ impl ServeContext {
     async fn tags(&self, asked: &RequestedRepository<'_>, page: &PageQuery) -> Result<Response, ApiError> {
         let context = RequestContext::new(asked.to_string());
         let mut all = vec![];
-        for place in &asked.places {
-            all.extend(self.source.tags(place, &context).await.map_err(|error| refused(&error, &context, Code::NameUnknown))?);
+        for repository in &asked.places {
+            all.extend(self.source.tags(repository, &context).await.map_err(|error| refused(&error, &context, Code::NameUnknown))?);
         }
         if let Some(host) = &asked.ns {
             let copied = self.source.tags_copied_from(host, asked.name, &context).await;
@@ -204,8 +206,8 @@ impl ServeContext {
     ) -> Result<Response, ApiError> {
         let context = RequestContext::new(format!("{asked}@{subject}"));
         let mut all = vec![];
-        for place in &asked.places {
-            let found = self.source.referrers(place, subject, &context).await;
+        for repository in &asked.places {
+            let found = self.source.referrers(repository, subject, &context).await;
             all.extend(found.map_err(|error| refused(&error, &context, Code::ManifestUnknown))?);
         }
         let (body, next) = wanted.answer(all);

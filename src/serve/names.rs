@@ -60,8 +60,8 @@ fn colon(asked: &str) -> Option<String> {
 
 /// How a repository is asked for, if it can be: a colon may not stand in its name, and other tools write into a layout what they
 /// like.
-pub(super) fn servable(place: &Repository) -> Option<String> {
-    let name = place.as_str().replace(':', "_");
+pub(super) fn servable(repository: &Repository) -> Option<String> {
+    let name = repository.as_str().replace(':', "_");
     name::check_path(&name).is_ok().then_some(name)
 }
 

@@ -15,13 +15,13 @@ pub(crate) enum Route {
     /// `/v2/`: does it speak this API?
     Version,
     /// `/v2/<name>/manifests/<reference>`
-    Manifest { place: Repository, reference: Reference },
+    Manifest { repository: Repository, reference: Reference },
     /// `/v2/<name>/blobs/<digest>`
-    Blob { place: Repository, digest: Digest },
+    Blob { repository: Repository, digest: Digest },
     /// `/v2/<name>/tags/list`
-    Tags { place: Repository },
+    Tags { repository: Repository },
     /// `/v2/<name>/referrers/<digest>`
-    Referrers { place: Repository, digest: Digest },
+    Referrers { repository: Repository, digest: Digest },
     /// `/v2/_catalog`: Docker's, and no part of the specification.
     Catalog,
     /// `/metrics`
@@ -54,10 +54,10 @@ impl Route {
         let (front, last) = below.rsplit_once('/').ok_or_else(ApiError::no_such_endpoint)?;
         let (name, kind) = front.rsplit_once('/').ok_or_else(ApiError::no_such_endpoint)?;
         match kind {
-            "manifests" => Ok(Route::Manifest { place: place(name)?, reference: reference(last)? }),
-            "blobs" => Ok(Route::Blob { place: place(name)?, digest: digest(last)? }),
-            "tags" if last == "list" => Ok(Route::Tags { place: place(name)? }),
-            "referrers" => Ok(Route::Referrers { place: place(name)?, digest: digest(last)? }),
+            "manifests" => Ok(Route::Manifest { repository: repository(name)?, reference: reference(last)? }),
+            "blobs" => Ok(Route::Blob { repository: repository(name)?, digest: digest(last)? }),
+            "tags" if last == "list" => Ok(Route::Tags { repository: repository(name)? }),
+            "referrers" => Ok(Route::Referrers { repository: repository(name)?, digest: digest(last)? }),
             _ => Err(ApiError::no_such_endpoint()),
         }
     }
@@ -77,7 +77,7 @@ impl Route {
 }
 
 /// A repository. Layouts also have some whose first component is a host with a port.
-fn place(name: &str) -> Result<Repository, ApiError> {
+fn repository(name: &str) -> Result<Repository, ApiError> {
     let checked = match name.split_once('/') {
         Some((host, path)) if host.contains(':') => name::normal_host(host).and_then(|_| name::check_path(path)),
         _ => name::check_path(name),
@@ -110,10 +110,10 @@ mod tests {
     fn get(path: &str) -> String {
         match Route::parse(&Method::GET, path) {
             Ok(Route::Version) => "version".to_owned(),
-            Ok(Route::Manifest { place, reference }) => format!("manifest {place} {}", reference.as_str()),
-            Ok(Route::Blob { place, digest }) => format!("blob {place} {digest}"),
-            Ok(Route::Tags { place }) => format!("tags {place}"),
-            Ok(Route::Referrers { place, digest }) => format!("referrers {place} {digest}"),
+            Ok(Route::Manifest { repository, reference }) => format!("manifest {repository} {}", reference.as_str()),
+            Ok(Route::Blob { repository, digest }) => format!("blob {repository} {digest}"),
+            Ok(Route::Tags { repository }) => format!("tags {repository}"),
+            Ok(Route::Referrers { repository, digest }) => format!("referrers {repository} {digest}"),
             Ok(route @ (Route::Catalog | Route::Metrics)) => route.label().to_owned(),
             Err(error) => format!("{} {}", error.status.as_u16(), error.code.as_str()),
         }
@@ -205,10 +205,10 @@ mod tests {
         #[test]
         fn whatever_is_read_is_safe_to_look_up(path in "(/v2)?(/(\\PC{0,8}|manifests|blobs|tags|list|referrers|[a-z]:5|\\.\\.|%2e|[a-z]{1,4})){0,6}") {
             match Route::parse(&Method::GET, &path) {
-                Ok(Route::Manifest { place, .. } | Route::Blob { place, .. } | Route::Tags { place } | Route::Referrers { place, .. }) => {
-                    let (host, path) = name::split_host(place.as_str());
+                Ok(Route::Manifest { repository, .. } | Route::Blob { repository, .. } | Route::Tags { repository } | Route::Referrers { repository, .. }) => {
+                    let (host, path) = name::split_host(repository.as_str());
                     prop_assert!(name::check_path(path).is_ok() && host.is_none_or(|host| name::normal_host(host).is_ok()));
-                    prop_assert!(!place.as_str().split('/').any(|part| part.is_empty() || part.starts_with('.')));
+                    prop_assert!(!repository.as_str().split('/').any(|part| part.is_empty() || part.starts_with('.')));
                 }
                 Ok(Route::Version | Route::Catalog | Route::Metrics) | Err(_) => {}
             }
@@ -223,11 +223,11 @@ mod tests {
             let path = format!("/v2/{name}/manifests/{tag}");
             prop_assert_eq!(
                 Route::parse(&Method::HEAD, &path).ok(),
-                Some(Route::Manifest { place: Repository::new(name.as_str()), reference: Reference::Tag(tag) })
+                Some(Route::Manifest { repository: Repository::new(name.as_str()), reference: Reference::Tag(tag) })
             );
             prop_assert_eq!(
                 Route::parse(&Method::GET, &format!("/v2/{name}/tags/list")).ok(),
-                Some(Route::Tags { place: Repository::new(name.as_str()) })
+                Some(Route::Tags { repository: Repository::new(name.as_str()) })
             );
         }
     }

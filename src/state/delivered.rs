@@ -69,13 +69,13 @@ impl Deliveries {
     }
 
     /// What is known of an image there; `None` if this is the first time that anybody asks.
-    pub fn of(&self, place: &Repository, digest: &Digest) -> Option<DeliveredRecord> {
-        self.known().as_ref()?.get(&self.key(place, digest)).map(|(delivery, _)| delivery.clone())
+    pub fn of(&self, repository: &Repository, digest: &Digest) -> Option<DeliveredRecord> {
+        self.known().as_ref()?.get(&self.key(repository, digest)).map(|(delivery, _)| delivery.clone())
     }
 
     /// The image is there, at `now`. The time of its first delivery stays what it is. A failure to write it down costs requests later.
-    pub fn note(&self, place: &Repository, digest: &Digest, children: Vec<Digest>, gone: Vec<Digest>, now: Timestamp) {
-        let key = self.key(place, digest);
+    pub fn note(&self, repository: &Repository, digest: &Digest, children: Vec<Digest>, gone: Vec<Digest>, now: Timestamp) {
+        let key = self.key(repository, digest);
         let mut known = self.known();
         let Some(known) = known.as_mut() else { return };
         // A time to come is no time of a delivery: a clock was wrong.
@@ -91,8 +91,8 @@ impl Deliveries {
         }
     }
 
-    fn key(&self, place: &Repository, digest: &Digest) -> String {
-        format!("{} {place}@{digest}", self.target)
+    fn key(&self, repository: &Repository, digest: &Digest) -> String {
+        format!("{} {repository}@{digest}", self.target)
     }
 
     fn known(&self) -> MutexGuard<'_, Option<HashMap<String, (DeliveredRecord, Timestamp)>>> {
@@ -159,24 +159,24 @@ mod tests {
     #[test]
     fn the_first_delivery_counts_and_is_written_once() {
         let folder = tempfile::tempdir().unwrap();
-        let (place, digest) = (Repository::new("m/app"), Digest::sha256(b"x"));
+        let (repository, digest) = (Repository::new("m/app"), Digest::sha256(b"x"));
         let (first, now) = (Timestamp::now() - Duration::from_secs(86_400), Timestamp::now());
         let book = Deliveries::open(folder.path(), "r.example").unwrap();
-        assert_eq!(book.of(&place, &digest), None);
-        book.note(&place, &digest, vec![], vec![], first);
-        book.note(&place, &digest, vec![], vec![], now);
+        assert_eq!(book.of(&repository, &digest), None);
+        book.note(&repository, &digest, vec![], vec![], first);
+        book.note(&repository, &digest, vec![], vec![], now);
         assert_eq!(lines(folder.path()).len(), 1);
-        book.note(&place, &digest, vec![Digest::sha256(b"child")], vec![], now);
-        let again = Deliveries::open(folder.path(), "r.example").unwrap().of(&place, &digest).unwrap();
+        book.note(&repository, &digest, vec![Digest::sha256(b"child")], vec![], now);
+        let again = Deliveries::open(folder.path(), "r.example").unwrap().of(&repository, &digest).unwrap();
         assert_eq!((again.at, again.children.len()), (first, 1));
-        assert_eq!(Deliveries::open(folder.path(), "other.example").unwrap().of(&place, &digest), None);
+        assert_eq!(Deliveries::open(folder.path(), "other.example").unwrap().of(&repository, &digest), None);
         assert_eq!(book.of(&Repository::new("m/other"), &digest), None);
     }
 
     #[test]
     fn what_was_long_not_met_goes_and_torn_lines_count_for_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        let (place, digest) = (Repository::new("a"), Digest::sha256(b"x"));
+        let (repository, digest) = (Repository::new("a"), Digest::sha256(b"x"));
         let now = Timestamp::now();
         let at = |days: u64| now - Duration::from_secs(days * 86_400);
         let delivery = DeliveredRecord { at: at(200), children: vec![], gone: vec![] };
@@ -185,21 +185,21 @@ mod tests {
         let text = [text(line("t b@x", &delivery, at(95))), "{\"image\":\"t".to_owned() + "\n", kept.clone()].concat();
         std::fs::write(folder.path().join(NAME), text).unwrap();
         let book = Deliveries::open(folder.path(), "t").unwrap();
-        assert_eq!(book.of(&place, &digest).unwrap().at, at(200));
+        assert_eq!(book.of(&repository, &digest).unwrap().at, at(200));
         assert_eq!(lines(folder.path()), [kept.trim_end()], "it was shortened");
         // Met again after more than 30 days: that is written down, the first time stays.
-        book.note(&place, &digest, vec![], vec![], now);
-        assert_eq!((book.of(&place, &digest).unwrap().at, lines(folder.path()).len()), (at(200), 2));
+        book.note(&repository, &digest, vec![], vec![], now);
+        assert_eq!((book.of(&repository, &digest).unwrap().at, lines(folder.path()).len()), (at(200), 2));
     }
 
     #[test]
     fn a_time_to_come_is_no_time_of_a_delivery() {
         let folder = tempfile::tempdir().unwrap();
-        let (place, digest) = (Repository::new("a"), Digest::sha256(b"x"));
+        let (repository, digest) = (Repository::new("a"), Digest::sha256(b"x"));
         let book = Deliveries::open(folder.path(), "t").unwrap();
-        book.note(&place, &digest, vec![], vec![], time("2999-01-01T00:00:00Z"));
+        book.note(&repository, &digest, vec![], vec![], time("2999-01-01T00:00:00Z"));
         let now = Timestamp::now();
-        book.note(&place, &digest, vec![], vec![], now);
-        assert_eq!(book.of(&place, &digest).unwrap().at, now);
+        book.note(&repository, &digest, vec![], vec![], now);
+        assert_eq!(book.of(&repository, &digest).unwrap().at, now);
     }
 }

@@ -95,49 +95,49 @@ impl<S: Source> Source for SavingSource<S> {
         self.source.is_remote()
     }
 
-    async fn resolve(&self, place: &Repository, reference: &Reference, context: &RequestContext) -> Result<Option<Descriptor>> {
-        self.source.resolve(place, reference, context).await
+    async fn resolve(&self, repository: &Repository, reference: &Reference, context: &RequestContext) -> Result<Option<Descriptor>> {
+        self.source.resolve(repository, reference, context).await
     }
 
-    async fn tags(&self, place: &Repository, context: &RequestContext) -> Result<Vec<String>> {
-        self.source.tags(place, context).await
+    async fn tags(&self, repository: &Repository, context: &RequestContext) -> Result<Vec<String>> {
+        self.source.tags(repository, context).await
     }
 
-    async fn referrers(&self, place: &Repository, subject: &Digest, context: &RequestContext) -> Result<Vec<Descriptor>> {
-        self.source.referrers(place, subject, context).await
+    async fn referrers(&self, repository: &Repository, subject: &Digest, context: &RequestContext) -> Result<Vec<Descriptor>> {
+        self.source.referrers(repository, subject, context).await
     }
 
     async fn listed_referrers(
         &self,
-        place: &Repository,
+        repository: &Repository,
         subject: &Digest,
         artifact_type: Option<&str>,
         context: &RequestContext,
     ) -> Result<ReferrerList> {
-        self.source.listed_referrers(place, subject, artifact_type, context).await
+        self.source.listed_referrers(repository, subject, artifact_type, context).await
     }
 
-    async fn find_tag(&self, place: &Repository, tag: &str, context: &RequestContext) -> Result<Option<Descriptor>> {
-        self.source.find_tag(place, tag, context).await
+    async fn find_tag(&self, repository: &Repository, tag: &str, context: &RequestContext) -> Result<Option<Descriptor>> {
+        self.source.find_tag(repository, tag, context).await
     }
 
-    async fn digest_tags(&self, place: &Repository, context: &RequestContext) -> Result<Arc<DigestTags>> {
-        self.source.digest_tags(place, context).await
+    async fn digest_tags(&self, repository: &Repository, context: &RequestContext) -> Result<Arc<DigestTags>> {
+        self.source.digest_tags(repository, context).await
     }
 
-    async fn manifest(&self, place: &Repository, digest: &Digest, context: &RequestContext) -> Result<Option<Manifest>> {
+    async fn manifest(&self, repository: &Repository, digest: &Digest, context: &RequestContext) -> Result<Option<Manifest>> {
         if let Some(manifest) = self.kept.load(digest) {
             return Ok(Some(manifest));
         }
-        let manifest = self.source.manifest(place, digest, context).await?;
+        let manifest = self.source.manifest(repository, digest, context).await?;
         if let Some(manifest) = &manifest {
             self.kept.store(manifest);
         }
         Ok(manifest)
     }
 
-    async fn blob(&self, place: &Repository, blob: &Descriptor, offset: u64, context: &RequestContext) -> Result<Option<BlobStream>> {
-        self.source.blob(place, blob, offset, context).await
+    async fn blob(&self, repository: &Repository, blob: &Descriptor, offset: u64, context: &RequestContext) -> Result<Option<BlobStream>> {
+        self.source.blob(repository, blob, offset, context).await
     }
 
     fn cached(&self, manifest: &Digest) -> Option<Manifest> {

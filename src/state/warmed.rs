@@ -28,7 +28,8 @@ pub struct WarmedRecord {
     /// The cache's host.
     pub cache: String,
     /// The repository there.
-    pub place: String,
+    #[serde(rename = "place")]
+    pub repository: String,
     /// The tag, or the digest.
     pub reference: String,
     /// The digest the upstream had.
@@ -76,7 +77,7 @@ pub struct WarmedRecords {
 
 impl WarmedRecord {
     fn key(&self) -> Key {
-        (self.cache.clone(), self.place.clone(), self.reference.clone())
+        (self.cache.clone(), self.repository.clone(), self.reference.clone())
     }
 }
 
@@ -102,9 +103,9 @@ impl WarmedRecords {
         Ok(WarmedRecords { journal: Some(journal), known: Mutex::new(known) })
     }
 
-    /// The last completed pull of `reference` at `place` through `cache`.
-    pub fn get(&self, cache: &str, place: &str, reference: &str) -> Option<WarmedRecord> {
-        let key = (cache.to_owned(), place.to_owned(), reference.to_owned());
+    /// The last completed pull of `reference` at `repository` through `cache`.
+    pub fn get(&self, cache: &str, repository: &str, reference: &str) -> Option<WarmedRecord> {
+        let key = (cache.to_owned(), repository.to_owned(), reference.to_owned());
         self.known().get(&key).cloned()
     }
 
@@ -144,7 +145,7 @@ mod tests {
         let digest = Digest::sha256(&[n]);
         WarmedRecord {
             cache: "cache.corp".into(),
-            place: "m/app".into(),
+            repository: "m/app".into(),
             reference: reference.into(),
             source: digest.clone(),
             digest,

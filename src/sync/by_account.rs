@@ -39,16 +39,16 @@ impl ByAccount {
         ByAccount { host: host.to_owned(), registries, credentials, first, pushes, known: Mutex::default() }
     }
 
-    /// The registry as the account of `place` sees it.
-    async fn at(&self, place: &Repository) -> Result<Arc<RegistryStore>> {
-        let known = |by_place: &HashMap<Repository, Arc<RegistryStore>>| by_place.get(place).cloned();
+    /// The registry as the account of `repository` sees it.
+    async fn at(&self, repository: &Repository) -> Result<Arc<RegistryStore>> {
+        let known = |by_place: &HashMap<Repository, Arc<RegistryStore>>| by_place.get(repository).cloned();
         if let Some(store) = known(&self.known.lock().unwrap_or_else(PoisonError::into_inner)) {
             return Ok(store);
         }
-        let account = self.credentials.account_for_host(&self.host, place.as_str()).await?;
+        let account = self.credentials.account_for_host(&self.host, repository.as_str()).await?;
         let store = self.registries.store(Side::Target, &self.host, Arc::new(account))?;
         store.remember_pushes(Arc::clone(&self.pushes));
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(place.clone(), Arc::clone(&store));
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(repository.clone(), Arc::clone(&store));
         Ok(store)
     }
 }
@@ -59,69 +59,69 @@ impl Source for ByAccount {
         self.first.ready().await;
     }
 
-    async fn resolve(&self, place: &Repository, reference: &Reference, context: &RequestContext) -> Result<Option<Descriptor>> {
-        self.at(place).await?.resolve(place, reference, context).await
+    async fn resolve(&self, repository: &Repository, reference: &Reference, context: &RequestContext) -> Result<Option<Descriptor>> {
+        self.at(repository).await?.resolve(repository, reference, context).await
     }
 
-    async fn tags(&self, place: &Repository, context: &RequestContext) -> Result<Vec<String>> {
-        self.at(place).await?.tags(place, context).await
+    async fn tags(&self, repository: &Repository, context: &RequestContext) -> Result<Vec<String>> {
+        self.at(repository).await?.tags(repository, context).await
     }
 
     async fn repositories(&self, context: &RequestContext) -> Result<Option<Vec<Repository>>> {
         self.first.repositories(context).await
     }
 
-    async fn referrers(&self, place: &Repository, subject: &Digest, context: &RequestContext) -> Result<Vec<Descriptor>> {
-        self.at(place).await?.referrers(place, subject, context).await
+    async fn referrers(&self, repository: &Repository, subject: &Digest, context: &RequestContext) -> Result<Vec<Descriptor>> {
+        self.at(repository).await?.referrers(repository, subject, context).await
     }
 
     async fn listed_referrers(
         &self,
-        place: &Repository,
+        repository: &Repository,
         subject: &Digest,
         artifact_type: Option<&str>,
         context: &RequestContext,
     ) -> Result<ReferrerList> {
-        self.at(place).await?.listed_referrers(place, subject, artifact_type, context).await
+        self.at(repository).await?.listed_referrers(repository, subject, artifact_type, context).await
     }
 
-    async fn find_tag(&self, place: &Repository, tag: &str, context: &RequestContext) -> Result<Option<Descriptor>> {
-        self.at(place).await?.find_tag(place, tag, context).await
+    async fn find_tag(&self, repository: &Repository, tag: &str, context: &RequestContext) -> Result<Option<Descriptor>> {
+        self.at(repository).await?.find_tag(repository, tag, context).await
     }
 
-    async fn digest_tags(&self, place: &Repository, context: &RequestContext) -> Result<Arc<DigestTags>> {
-        self.at(place).await?.digest_tags(place, context).await
+    async fn digest_tags(&self, repository: &Repository, context: &RequestContext) -> Result<Arc<DigestTags>> {
+        self.at(repository).await?.digest_tags(repository, context).await
     }
 
-    async fn manifest(&self, place: &Repository, digest: &Digest, context: &RequestContext) -> Result<Option<Manifest>> {
-        self.at(place).await?.manifest(place, digest, context).await
+    async fn manifest(&self, repository: &Repository, digest: &Digest, context: &RequestContext) -> Result<Option<Manifest>> {
+        self.at(repository).await?.manifest(repository, digest, context).await
     }
 
-    async fn blob(&self, place: &Repository, blob: &Descriptor, offset: u64, context: &RequestContext) -> Result<Option<BlobStream>> {
-        self.at(place).await?.blob(place, blob, offset, context).await
+    async fn blob(&self, repository: &Repository, blob: &Descriptor, offset: u64, context: &RequestContext) -> Result<Option<BlobStream>> {
+        self.at(repository).await?.blob(repository, blob, offset, context).await
     }
 
-    async fn blob_size(&self, place: &Repository, digest: &Digest, context: &RequestContext) -> Result<Option<u64>> {
-        self.at(place).await?.blob_size(place, digest, context).await
+    async fn blob_size(&self, repository: &Repository, digest: &Digest, context: &RequestContext) -> Result<Option<u64>> {
+        self.at(repository).await?.blob_size(repository, digest, context).await
     }
 }
 
 #[async_trait]
 impl Sink for ByAccount {
-    async fn published(&self, place: &Repository, reference: &Reference, context: &RequestContext) -> Result<Option<Descriptor>> {
-        self.at(place).await?.published(place, reference, context).await
+    async fn published(&self, repository: &Repository, reference: &Reference, context: &RequestContext) -> Result<Option<Descriptor>> {
+        self.at(repository).await?.published(repository, reference, context).await
     }
 
-    async fn admits(&self, place: &Repository, context: &RequestContext) -> Result<()> {
-        self.at(place).await?.admits(place, context).await
+    async fn admits(&self, repository: &Repository, context: &RequestContext) -> Result<()> {
+        self.at(repository).await?.admits(repository, context).await
     }
 
-    async fn holds_blob(&self, place: &Repository, blob: &Descriptor, context: &RequestContext) -> Result<Presence> {
-        self.at(place).await?.holds_blob(place, blob, context).await
+    async fn holds_blob(&self, repository: &Repository, blob: &Descriptor, context: &RequestContext) -> Result<Presence> {
+        self.at(repository).await?.holds_blob(repository, blob, context).await
     }
 
-    async fn holds_manifest(&self, place: &Repository, manifest: &Descriptor, context: &RequestContext) -> Result<Presence> {
-        self.at(place).await?.holds_manifest(place, manifest, context).await
+    async fn holds_manifest(&self, repository: &Repository, manifest: &Descriptor, context: &RequestContext) -> Result<Presence> {
+        self.at(repository).await?.holds_manifest(repository, manifest, context).await
     }
 
     /// Only within one account: what another may read, this one need not.
@@ -130,23 +130,23 @@ impl Sink for ByAccount {
         if Arc::ptr_eq(&theirs, &ours) { ours.link(from, to, blob, context).await } else { Ok(false) }
     }
 
-    async fn write_blob(&self, place: &Repository, blob: &Descriptor, open: &dyn OpenBlob, context: &RequestContext) -> Result<()> {
-        self.at(place).await?.write_blob(place, blob, open, context).await
+    async fn write_blob(&self, repository: &Repository, blob: &Descriptor, open: &dyn OpenBlob, context: &RequestContext) -> Result<()> {
+        self.at(repository).await?.write_blob(repository, blob, open, context).await
     }
 
-    async fn put_manifest(&self, place: &Repository, manifest: &Manifest, context: &RequestContext) -> Result<()> {
-        self.at(place).await?.put_manifest(place, manifest, context).await
+    async fn put_manifest(&self, repository: &Repository, manifest: &Manifest, context: &RequestContext) -> Result<()> {
+        self.at(repository).await?.put_manifest(repository, manifest, context).await
     }
 
     async fn publish(&self, publication: &Publication, context: &RequestContext) -> Result<()> {
-        self.at(&publication.place).await?.publish(publication, context).await
+        self.at(&publication.repository).await?.publish(publication, context).await
     }
 
-    async fn attach(&self, place: &Repository, subject: &Digest, referrers: &[Manifest], context: &RequestContext) -> Result<()> {
-        self.at(place).await?.attach(place, subject, referrers, context).await
+    async fn attach(&self, repository: &Repository, subject: &Digest, referrers: &[Manifest], context: &RequestContext) -> Result<()> {
+        self.at(repository).await?.attach(repository, subject, referrers, context).await
     }
 
     async fn attach_tagged(&self, publication: &Publication, subject: &Digest, context: &RequestContext) -> Result<()> {
-        self.at(&publication.place).await?.attach_tagged(publication, subject, context).await
+        self.at(&publication.repository).await?.attach_tagged(publication, subject, context).await
     }
 }

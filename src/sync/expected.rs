@@ -26,7 +26,7 @@ pub struct Expected {
     /// Its name at the target, for people.
     pub name: String,
     /// The repository at the target.
-    pub place: Repository,
+    pub repository: Repository,
     /// The name there.
     pub reference: Reference,
     /// What that name must mean, and who says so.
@@ -72,7 +72,7 @@ impl Expected {
         };
         Expected {
             name: want.row(target).target,
-            place: want.item.to.clone(),
+            repository: want.item.to.clone(),
             reference: want.publish.clone(),
             digest,
             children: match policy.index {
@@ -120,12 +120,12 @@ pub async fn listed(
 
 /// A line may name an image as the target knows it: that means the one which the rules put there.
 fn from_target(mut entry: ListEntry, rules: &RuleSet, target: &TargetConfig) -> ListEntry {
-    let Some(place) = target.place_of(&entry.source).map(str::to_owned) else { return entry };
+    let Some(repository) = target.place_of(&entry.source).map(str::to_owned) else { return entry };
     // A rule that reads from the target's own registry is the more particular statement.
     if entry.target.is_none() && rules.matching(&entry.source).is_empty() {
-        match rules.by_target(&place) {
+        match rules.by_target(&repository) {
             Ok(resolution) => entry.source = resolution.source,
-            Err(_) => entry.target = Some(TargetName { repository: place, tag: None }),
+            Err(_) => entry.target = Some(TargetName { repository, tag: None }),
         }
     }
     entry
@@ -166,14 +166,14 @@ fn of_record(record: &LockRecord, target: &TargetConfig) -> Vec<Expected> {
             None => (record.target.as_str(), Reference::Digest(record.digest.clone())),
         },
     };
-    let place = Repository::new(match target {
+    let repository = Repository::new(match target {
         TargetConfig::Registry { prefix, .. } if !prefix.is_empty() => format!("{prefix}/{repository}"),
         _ => repository.to_owned(),
     });
-    let name = format!("{}{}", target.name_of(&place), reference.suffix());
+    let name = format!("{}{}", target.name_of(&repository), reference.suffix());
     let image = Expected {
         name: name.clone(),
-        place: place.clone(),
+        repository: repository.clone(),
         reference,
         digest: Some((record.digest.clone(), "the lock")),
         children: match record.index {

@@ -155,7 +155,7 @@ impl RuledEntry {
         );
         row.rule = self.rule.as_ref().map(|rule| rule.name.clone());
         row.again = again(&self.entry);
-        row.held = Some(TargetContent { place: self.to.clone(), reference: None, referrers: vec![] });
+        row.held = Some(TargetContent { repository: self.to.clone(), reference: None, referrers: vec![] });
         row
     }
 }
@@ -185,7 +185,7 @@ impl ImageRequest {
         let mut row =
             ImageOutcome::new(self.source(), title(target, &self.item.to, Some(&self.publish)), origin.file.to_string(), origin.line);
         row.rule = self.item.rule.as_ref().map(|rule| rule.name.clone());
-        row.held = Some(TargetContent { place: self.item.to.clone(), reference: Some(self.publish.clone()), referrers: vec![] });
+        row.held = Some(TargetContent { repository: self.item.to.clone(), reference: Some(self.publish.clone()), referrers: vec![] });
         row.again = RepeatEntry { image: self.source(), tags: String::new(), exclude: String::new(), ..again(&self.item.entry) };
         row
     }
@@ -213,11 +213,11 @@ fn one(tag: Option<&str>, digest: Option<&Digest>) -> String {
 }
 
 /// A name at the target, as its users write it.
-fn title(target: &TargetConfig, place: &Repository, reference: Option<&Reference>) -> String {
+fn title(target: &TargetConfig, repository: &Repository, reference: Option<&Reference>) -> String {
     let suffix = reference.map(Reference::suffix).unwrap_or_default();
     match target {
-        TargetConfig::Registry { host, .. } => format!("{host}/{place}{suffix}"),
-        TargetConfig::Layout { .. } => format!("{place}{suffix}"),
+        TargetConfig::Registry { host, .. } => format!("{host}/{repository}{suffix}"),
+        TargetConfig::Layout { .. } => format!("{repository}{suffix}"),
     }
 }
 

@@ -93,9 +93,9 @@ impl TargetStore {
             (false, true) => Some("it says so (X-Azure-Origin)".to_owned()),
             (false, false) if !registry.may_be_a_cache() => return None,
             (false, false) => {
-                let asked = stream::iter(places.cloned()).map(|place| async move {
-                    let context = RequestContext::new(format!("{}/{place}", registry.host()));
-                    registry.refuses_as_cache(&place, &context).await
+                let asked = stream::iter(places.cloned()).map(|repository| async move {
+                    let context = RequestContext::new(format!("{}/{repository}", registry.host()));
+                    registry.refuses_as_cache(&repository, &context).await
                 });
                 let refused = asked.buffered(PLACES).filter_map(std::future::ready);
                 Some(std::pin::pin!(refused).next().await?)

@@ -133,7 +133,7 @@ pub async fn prove(
     let findings = std::mem::take(&mut *lock(&walk.found)).into_iter().map(|((wrong, about), (why, images))| TargetFinding {
         wrong,
         content: match about {
-            FindingSubject::Content(digest, place) => Some((digest, place)),
+            FindingSubject::Content(digest, repository) => Some((digest, repository)),
             FindingSubject::Name(_) => None,
         },
         images: images.into_iter().collect(),
@@ -208,7 +208,7 @@ impl TargetWalk {
         let found = match &image.reference {
             Reference::Digest(digest) => Descriptor::new("", digest.clone(), 0),
             Reference::Tag(_) => {
-                let found = self.source.resolve(&image.place, &image.reference, context).await.map_err(|error| Fault::of(&error))?;
+                let found = self.source.resolve(&image.repository, &image.reference, context).await.map_err(|error| Fault::of(&error))?;
                 found.ok_or_else(|| Fault(WrongContent::Missing, "the target has no such image".to_owned()))?
             }
         };
@@ -232,7 +232,7 @@ impl TargetWalk {
             if depth > 0 && is_blob_type(&node.media_type) {
                 return self.blob(image, node, context).await;
             }
-            let checked = match self.read(&image.place, &node, context).await {
+            let checked = match self.read(&image.repository, &node, context).await {
                 // An index may list blobs (BuildKit's cache does).
                 Err(Fault(WrongContent::Missing, _)) if depth > 0 && kind_of(&node.media_type) == ManifestKind::Opaque => {
                     return self.blob(image, node, context).await;
@@ -244,7 +244,9 @@ impl TargetWalk {
             };
             let links = match checked {
                 Ok(links) => Links::clone(&links),
-                Err(Fault(wrong, why)) => return self.note(image, wrong, FindingSubject::Content(node.digest, image.place.clone()), why),
+                Err(Fault(wrong, why)) => {
+                    return self.note(image, wrong, FindingSubject::Content(node.digest, image.repository.clone()), why);
+                }
             };
             let children = if depth == 0 { image.children.among(&links.manifests) } else { links.manifests };
             let blobs: Vec<Descriptor> = links.blobs.into_iter().filter(|blob| image.foreign || !blob.is_foreign()).collect();
@@ -256,47 +258,50 @@ impl TargetWalk {
     }
 
     /// What a manifest refers to, read once in each repository.
-    async fn read(&self, place: &Repository, node: &Descriptor, context: &RequestContext) -> Checked<Arc<Links>> {
+    async fn read(&self, repository: &Repository, node: &Descriptor, context: &RequestContext) -> Checked<Arc<Links>> {
         let read = async || {
-            let found = self.source.manifest(place, &node.digest, context).await.map_err(|error| Fault::of(&error))?;
+            let found = self.source.manifest(repository, &node.digest, context).await.map_err(|error| Fault::of(&error))?;
             let manifest = found.ok_or_else(|| Fault(WrongContent::Missing, "this manifest is not there".to_owned()))?;
             let links = manifest.links().map_err(|error| Fault::of(&error))?;
             Ok((Arc::new(links), manifest.bytes.len() as u64))
         };
-        let key = (place.clone(), node.digest.clone());
+        let key = (repository.clone(), node.digest.clone());
         let (links, len) = cell(&self.manifests, key).get_or_init(read).await.clone()?;
         // A size of 0 says that nobody has told the size.
         if node.size == 0 || node.size == len { Ok(links) } else { Err(size_differs(len, node.size)) }
     }
 
     async fn blob(self: &Arc<Self>, image: &Expected, blob: Descriptor, context: &RequestContext) {
-        let key = (image.place.clone(), blob.digest.clone(), blob.size);
-        let looked = cell(&self.blobs, key).get_or_init(async || self.look(&image.place, &blob, context).await).await.clone();
+        let key = (image.repository.clone(), blob.digest.clone(), blob.size);
+        let looked = cell(&self.blobs, key).get_or_init(async || self.look(&image.repository, &blob, context).await).await.clone();
         if let Err(Fault(wrong, why)) = looked {
-            self.note(image, wrong, FindingSubject::Content(blob.digest, image.place.clone()), why);
+            self.note(image, wrong, FindingSubject::Content(blob.digest, image.repository.clone()), why);
         }
     }
 
     /// Whether a repository has a blob. Deep, who comes first reads it there, which shows that too.
-    async fn look(self: &Arc<Self>, place: &Repository, blob: &Descriptor, context: &RequestContext) -> Checked<()> {
+    async fn look(self: &Arc<Self>, repository: &Repository, blob: &Descriptor, context: &RequestContext) -> Checked<()> {
         if self.depth == Depth::HashedEverywhere {
-            return self.hash(place, blob, context).await;
+            return self.hash(repository, blob, context).await;
         }
         if self.depth == Depth::Hashed && blob.size > 0 {
             let hash = async || {
                 // In a task of its own: the blobs of one image are hashed on all cores, too.
-                let (walk, at, blob, context) = (Arc::clone(self), place.clone(), blob.clone(), context.clone());
+                let (walk, at, blob, context) = (Arc::clone(self), repository.clone(), blob.clone(), context.clone());
                 let hashed = AbortOnDropHandle::new(tokio::spawn(async move { walk.hash(&at, &blob, &context).await })).await;
-                (place.clone(), hashed.unwrap_or_else(|why| Err(Fault(WrongContent::Unchecked, internal::lost("verify", why).to_string()))))
+                (
+                    repository.clone(),
+                    hashed.unwrap_or_else(|why| Err(Fault(WrongContent::Unchecked, internal::lost("verify", why).to_string()))),
+                )
             };
             let key = (blob.digest.clone(), blob.size);
             let (at, hashed) = cell(&self.hashes, key).get_or_init(hash).await.clone();
             // That one repository lacks it says nothing of the next.
-            if at == *place || !matches!(hashed, Ok(()) | Err(Fault(WrongContent::Missing, _))) {
+            if at == *repository || !matches!(hashed, Ok(()) | Err(Fault(WrongContent::Missing, _))) {
                 return hashed;
             }
         }
-        match self.source.blob_size(place, &blob.digest, context).await {
+        match self.source.blob_size(repository, &blob.digest, context).await {
             Ok(Some(size)) if size == blob.size => Ok(()),
             Ok(Some(size)) => Err(size_differs(size, blob.size)),
             Ok(None) => Err(missing_blob()),
@@ -305,8 +310,8 @@ impl TargetWalk {
     }
 
     /// Reads a blob to its end.
-    async fn hash(&self, place: &Repository, blob: &Descriptor, context: &RequestContext) -> Checked<()> {
-        let opened = self.source.blob(place, blob, 0, context).await.map_err(|error| Fault::of(&error))?;
+    async fn hash(&self, repository: &Repository, blob: &Descriptor, context: &RequestContext) -> Checked<()> {
+        let opened = self.source.blob(repository, blob, 0, context).await.map_err(|error| Fault::of(&error))?;
         let stream = opened.ok_or_else(missing_blob)?;
         let mut bytes = Verified::whole(stream, blob, Side::Target).map_err(|error| Fault::of(&error))?;
         while let Some(chunk) = bytes.try_next().await.map_err(|error| Fault::of(&error))? {

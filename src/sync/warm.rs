@@ -220,7 +220,8 @@ impl Upstreams {
             _ => None,
         };
         let gate = gate.unwrap_or_else(|| self.payer(&source.host, rule, cache.host()));
-        let upstream = CacheUpstream { store, host: source.host.clone(), place: Repository::new(source.path.as_str()), resolved: None };
+        let upstream =
+            CacheUpstream { store, host: source.host.clone(), repository: Repository::new(source.path.as_str()), resolved: None };
         // The index stays as it is; of its children only those asked for are pulled.
         // What only its vendor has, no cache is filled with.
         let kept = Policy::clone(&want.item.policy);

@@ -80,13 +80,13 @@ impl Cache {
         self.store.caching()
     }
 
-    /// Blobs at `place` are asked for as `blobs` says.
-    pub(super) fn ask_for_blobs(&self, place: &Repository, blobs: WarmBlobs) {
-        self.blobs.lock().unwrap_or_else(PoisonError::into_inner).insert(place.clone(), blobs);
+    /// Blobs at `repository` are asked for as `blobs` says.
+    pub(super) fn ask_for_blobs(&self, repository: &Repository, blobs: WarmBlobs) {
+        self.blobs.lock().unwrap_or_else(PoisonError::into_inner).insert(repository.clone(), blobs);
     }
 
-    pub(super) fn blobs(&self, place: &Repository) -> WarmBlobs {
-        self.blobs.lock().unwrap_or_else(PoisonError::into_inner).get(place).copied().unwrap_or_default()
+    pub(super) fn blobs(&self, repository: &Repository) -> WarmBlobs {
+        self.blobs.lock().unwrap_or_else(PoisonError::into_inner).get(repository).copied().unwrap_or_default()
     }
 
     /// Waits until the cache has stored what another repository has just pulled of the same blob: while it does, it stores it for nobody
@@ -96,10 +96,10 @@ impl Cache {
     /// If the cache cannot be asked.
     pub(super) async fn settle(&self, blob: &Digest, context: &RequestContext) -> Result<()> {
         let last = self.passed().get(blob).and_then(|places| places.last().cloned());
-        let Some(place) = last else { return Ok(()) };
+        let Some(repository) = last else { return Ok(()) };
         for nth in 0..SETTLED {
             tokio::time::sleep(SETTLES * 2u32.pow(nth)).await;
-            if self.store.look_for_blob(&place, blob, context).await? != BlobSeen::PassedOn {
+            if self.store.look_for_blob(&repository, blob, context).await? != BlobSeen::PassedOn {
                 break;
             }
         }
@@ -107,24 +107,24 @@ impl Cache {
     }
 
     /// Asks for `/v2/`, once a run.
-    pub(super) async fn ping(&self, place: &Repository, context: &RequestContext) {
-        self.pinged.get_or_init(|| self.store.ping(place, context)).await;
+    pub(super) async fn ping(&self, repository: &Repository, context: &RequestContext) {
+        self.pinged.get_or_init(|| self.store.ping(repository, context)).await;
     }
 
-    /// A manifest was read at `place`, and refers to `links`.
-    pub(super) fn learn(&self, place: &Repository, manifest: &Digest, links: &Links) {
+    /// A manifest was read at `repository`, and refers to `links`.
+    pub(super) fn learn(&self, repository: &Repository, manifest: &Digest, links: &Links) {
         let manifests = links.manifests.iter().map(|child| child.digest.clone()).collect();
         let blobs = links.blobs.iter().filter(|blob| !blob.is_foreign()).map(|blob| blob.digest.clone()).collect();
         let mut known = self.links.lock().unwrap_or_else(PoisonError::into_inner);
-        known.insert((place.clone(), manifest.clone()), Below { manifests, blobs });
+        known.insert((repository.clone(), manifest.clone()), Below { manifests, blobs });
     }
 
-    /// The manifests at and below `roots` that were read at `place`, and their blobs; each once.
-    pub(super) fn pieces(&self, place: &Repository, roots: Vec<Digest>) -> (Vec<Digest>, Vec<Digest>) {
+    /// The manifests at and below `roots` that were read at `repository`, and their blobs; each once.
+    pub(super) fn pieces(&self, repository: &Repository, roots: Vec<Digest>) -> (Vec<Digest>, Vec<Digest>) {
         let known = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut manifests, mut blobs, mut left) = (BTreeSet::new(), BTreeSet::new(), roots);
         while let Some(digest) = left.pop() {
-            if let Some(below) = known.get(&(place.clone(), digest.clone()))
+            if let Some(below) = known.get(&(repository.clone(), digest.clone()))
                 && manifests.insert(digest)
             {
                 left.extend(below.manifests.iter().cloned());
@@ -138,27 +138,27 @@ impl Cache {
     ///
     /// # Errors
     /// If it cannot be asked.
-    pub(super) async fn confirms(&self, place: &Repository, blob: &Digest, context: &RequestContext) -> Result<bool> {
-        let key = (place.clone(), blob.clone());
+    pub(super) async fn confirms(&self, repository: &Repository, blob: &Digest, context: &RequestContext) -> Result<bool> {
+        let key = (repository.clone(), blob.clone());
         let asked = Arc::clone(self.confirmed.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default());
         let look = || async {
-            let seen = self.store.look_for_blob(place, blob, context).await?;
-            self.seen(blob, place, seen);
+            let seen = self.store.look_for_blob(repository, blob, context).await?;
+            self.seen(blob, repository, seen);
             Ok(seen == BlobSeen::There)
         };
         asked.get_or_try_init(look).await.copied()
     }
 
-    /// Takes note of an answer about `blob` at `place`.
-    pub(super) fn seen(&self, blob: &Digest, place: &Repository, seen: BlobSeen) {
+    /// Takes note of an answer about `blob` at `repository`.
+    pub(super) fn seen(&self, blob: &Digest, repository: &Repository, seen: BlobSeen) {
         if seen == BlobSeen::PassedOn {
-            self.passed().entry(blob.clone()).or_default().push(place.clone());
+            self.passed().entry(blob.clone()).or_default().push(repository.clone());
         }
     }
 
-    /// Whether `blob` was passed on to `place` in this run.
-    pub(super) fn passed_on(&self, blob: &Digest, place: &Repository) -> bool {
-        self.passed().get(blob).is_some_and(|places| places.contains(place))
+    /// Whether `blob` was passed on to `repository` in this run.
+    pub(super) fn passed_on(&self, blob: &Digest, repository: &Repository) -> bool {
+        self.passed().get(blob).is_some_and(|places| places.contains(repository))
     }
 
     fn passed(&self) -> MutexGuard<'_, HashMap<Digest, Vec<Repository>>> {

@@ -38,7 +38,7 @@ impl CachedImage {
     /// The cache is stale: of kind [`Kind::Deferred`] where it will look again by itself.
     pub(super) async fn differs(&self, wanted: &Digest, got: Manifest, context: &RequestContext) -> Result<(Manifest, (Digest, Digest))> {
         // The tag may have moved between the two questions.
-        let now = match self.resolve(&self.place, &self.reference, context).await {
+        let now = match self.resolve(&self.repository, &self.reference, context).await {
             Ok(Some(now)) if matches!(self.reference, Reference::Tag(_)) => now.digest,
             _ => wanted.clone(),
         };
@@ -46,7 +46,7 @@ impl CachedImage {
             return Ok((got, (now.clone(), now)));
         }
         if self.cache.caching().lists == CacheLists::Trimmed
-            && let Some(whole) = self.cache.store.pull(&self.place, &Reference::Digest(now.clone()), context).await?
+            && let Some(whole) = self.cache.store.pull(&self.repository, &Reference::Digest(now.clone()), context).await?
             && is_trimmed(&got, &whole)?
         {
             self.note(trimmed(self.cache.host(), &got.digest, &now));

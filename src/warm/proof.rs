@@ -58,19 +58,19 @@ impl CachedImage {
             // Pulled by a version that did not write down what.
             return Ok(None);
         }
-        let (store, place) = (&self.cache.store, &self.place);
+        let (store, repository) = (&self.cache.store, &self.repository);
         if self.warm.blobs != WarmBlobs::None {
-            let asked = stream::iter(pulled.blobs).map(|blob| async move { self.cache.confirms(place, &blob, context).await });
+            let asked = stream::iter(pulled.blobs).map(|blob| async move { self.cache.confirms(repository, &blob, context).await });
             if !asked.buffer_unordered(CHILDREN).try_all(std::future::ready).await? {
                 return Ok(None);
             }
         }
-        let named = store.look(place, &self.reference, context).await?;
+        let named = store.look(repository, &self.reference, context).await?;
         if named.is_none_or(|named| named.descriptor.digest != pulled.digest) {
             return Ok(None);
         }
         let asked = stream::iter(pulled.manifests).map(|manifest| async move {
-            let answered = store.look(place, &Reference::Digest(manifest.clone()), context).await?;
+            let answered = store.look(repository, &Reference::Digest(manifest.clone()), context).await?;
             Ok::<_, Error>(answered.is_some_and(|answered| answered.descriptor.digest == manifest))
         });
         let all = asked.buffer_unordered(CHILDREN).try_all(std::future::ready).await?;
@@ -79,7 +79,7 @@ impl CachedImage {
 
     /// The cache says where its answers come from: the name, and each child that is wanted, must be its own.
     async fn said_by_cache(&self, context: &RequestContext) -> Result<Option<WarmProof>> {
-        let Some(CacheHead { descriptor, own: true }) = self.cache.store.look(&self.place, &self.reference, context).await? else {
+        let Some(CacheHead { descriptor, own: true }) = self.cache.store.look(&self.repository, &self.reference, context).await? else {
             return Ok(None);
         };
         let digest = descriptor.digest.clone();
@@ -98,11 +98,11 @@ impl CachedImage {
                 return Ok(true);
             }
             // Its own: reading it costs the upstream nothing.
-            let index = self.cache.store.pull(&self.place, &Reference::Digest(manifest.digest), context).await?;
+            let index = self.cache.store.pull(&self.repository, &Reference::Digest(manifest.digest), context).await?;
             let Some(index) = index else { return Ok(false) };
             let chosen = self.chosen(&index.links()?.manifests);
             let has = |child: Descriptor| async move {
-                match self.cache.store.look(&self.place, &Reference::Digest(child.digest), context).await? {
+                match self.cache.store.look(&self.repository, &Reference::Digest(child.digest), context).await? {
                     Some(CacheHead { descriptor, own: true }) => self.has_below(descriptor, depth + 1, context).await,
                     _ => Ok(false),
                 }
@@ -115,7 +115,7 @@ impl CachedImage {
 
     /// The cache says nothing, but larder has pulled the image through it, not too long ago.
     fn remembered(&self) -> Option<WarmedRecord> {
-        let pulled = self.cache.warmed.get(self.cache.host(), self.place.as_str(), self.reference.as_str())?;
+        let pulled = self.cache.warmed.get(self.cache.host(), self.repository.as_str(), self.reference.as_str())?;
         self.proves(&pulled, Timestamp::now()).then_some(pulled)
     }
 

@@ -20,14 +20,14 @@ impl Sink for Cache {
         Ok(None)
     }
 
-    async fn holds_blob(&self, place: &Repository, blob: &Descriptor, context: &RequestContext) -> Result<Presence> {
-        let here = match self.blobs(place) {
+    async fn holds_blob(&self, repository: &Repository, blob: &Descriptor, context: &RequestContext) -> Result<Presence> {
+        let here = match self.blobs(repository) {
             WarmBlobs::Get => false,
             // Where a HEAD of a blob fetches nothing, the answer is no, and the blob is read after all.
             WarmBlobs::Head => {
                 self.settle(&blob.digest, context).await?;
-                let seen = self.store.look_for_blob(place, &blob.digest, context).await?;
-                self.seen(&blob.digest, place, seen);
+                let seen = self.store.look_for_blob(repository, &blob.digest, context).await?;
+                self.seen(&blob.digest, repository, seen);
                 seen != BlobSeen::Absent
             }
             WarmBlobs::None => true,

@@ -28,7 +28,7 @@ pub(crate) struct CacheUpstream {
     /// Its name.
     pub(crate) host: String,
     /// The repository there.
-    pub(crate) place: Repository,
+    pub(crate) repository: Repository,
     /// What it has said the image is, if it was asked before.
     pub(crate) resolved: Option<Descriptor>,
 }
@@ -38,7 +38,7 @@ pub(crate) struct CachedImage {
     pub(super) cache: Arc<Cache>,
     upstream: CacheUpstream,
     /// Its repository at the cache.
-    pub(super) place: Repository,
+    pub(super) repository: Repository,
     /// What the cache is asked for: the tag, or the digest.
     pub(super) reference: Reference,
     pub(super) policy: Arc<Policy>,
@@ -89,16 +89,16 @@ pub(super) struct RootManifest {
 }
 
 impl CachedImage {
-    /// The image `reference` of `upstream`, which the cache serves at `place`.
+    /// The image `reference` of `upstream`, which the cache serves at `repository`.
     pub(crate) fn new(
         cache: &Arc<Cache>,
         upstream: CacheUpstream,
-        (place, reference): (Repository, Reference),
+        (repository, reference): (Repository, Reference),
         policy: Arc<Policy>,
         warm: WarmSettings,
     ) -> Arc<Self> {
-        cache.ask_for_blobs(&place, warm.blobs);
-        Arc::new(CachedImage { cache: Arc::clone(cache), upstream, place, reference, policy, warm, read: Mutex::default() })
+        cache.ask_for_blobs(&repository, warm.blobs);
+        Arc::new(CachedImage { cache: Arc::clone(cache), upstream, repository, reference, policy, warm, read: Mutex::default() })
     }
 
     pub(super) fn read(&self) -> MutexGuard<'_, ReadContent> {
@@ -178,7 +178,7 @@ impl CachedImage {
         if self.cache.caching().head == HeadCost::Pull && proof.is_none() {
             return Ok(self.unknown());
         }
-        let looked = self.cache.store.look(&self.place, &self.reference, &context_without_account(context)).await?;
+        let looked = self.cache.store.look(&self.repository, &self.reference, &context_without_account(context)).await?;
         let Some(looked) = looked else { return Ok(self.unknown()) };
         let digest = &looked.descriptor.digest;
         if self.cache.caching().head == HeadCost::Pull && proof.is_some_and(|proof| proof.digest != *digest) {
@@ -198,7 +198,7 @@ impl CachedImage {
             return Ok(Some(Descriptor { size: 0, ..resolved.clone() }));
         }
         let Some(upstream) = &self.upstream.store else { return Ok(None) };
-        match upstream.resolve(&self.upstream.place, &self.reference, context).await {
+        match upstream.resolve(&self.upstream.repository, &self.reference, context).await {
             Ok(Some(named)) if is_schema1(&named.media_type) => Err(schema1(Side::Upstream)),
             Ok(Some(named)) => {
                 let mut read = self.read();
@@ -223,7 +223,7 @@ impl CachedImage {
 
     /// Stands for a digest that only the pull will tell: of the name itself, so that it is nobody else's.
     fn unknown(&self) -> Descriptor {
-        let digest = Digest::sha256(format!("{}/{}{}", self.cache.host(), self.place, self.reference.suffix()).as_bytes());
+        let digest = Digest::sha256(format!("{}/{}{}", self.cache.host(), self.repository, self.reference.suffix()).as_bytes());
         Descriptor::new("", digest, 0)
     }
 
@@ -246,10 +246,10 @@ impl CachedImage {
         let read = self.read();
         let (Some(root), Some(at)) = (&read.root, read.begun) else { return };
         // Another tag of the run may have read what this one has in common with it.
-        let (manifests, blobs) = self.cache.pieces(&self.place, read.manifests.clone());
+        let (manifests, blobs) = self.cache.pieces(&self.repository, read.manifests.clone());
         let pulled = WarmedRecord {
             cache: self.cache.host().to_owned(),
-            place: self.place.as_str().to_owned(),
+            repository: self.repository.as_str().to_owned(),
             reference: self.reference.as_str().to_owned(),
             source: root.source.clone(),
             digest: root.digest.clone(),
@@ -260,7 +260,7 @@ impl CachedImage {
             at,
         };
         if let Err(error) = self.cache.warmed.add(pulled) {
-            tracing::warn!("{error}; the next run pulls {} through again", self.place);
+            tracing::warn!("{error}; the next run pulls {} through again", self.repository);
         }
     }
 
@@ -293,11 +293,11 @@ impl CachedImage {
     /// HEAD, and get the manifest by its digest.
     async fn by_all_addresses(&self, digest: &Digest, context: &RequestContext) -> Result<()> {
         let by_digest = Reference::Digest(digest.clone());
-        self.cache.ping(&self.place, &context_without_account(context)).await;
+        self.cache.ping(&self.repository, &context_without_account(context)).await;
         self.get(&by_digest, context).await?;
         // After the GETs: a cache may answer a HEAD from what it kept of them.
         for reference in [&self.reference, &by_digest] {
-            self.cache.store.look(&self.place, reference, &context_without_account(context)).await?;
+            self.cache.store.look(&self.repository, reference, &context_without_account(context)).await?;
         }
         Ok(())
     }
@@ -325,7 +325,11 @@ impl CachedImage {
         let final_refusal = matches!(error.kind(), Kind::NotFound | Kind::Refused | Kind::Unauthorized);
         let tag = self.read().tags.get(digest).cloned().filter(|_| final_refusal);
         if let Some(tag) = &tag {
-            self.note(format!("{} does not serve {}:{tag}, which is about the image: it is not warmed", self.cache.host(), self.place));
+            self.note(format!(
+                "{} does not serve {}:{tag}, which is about the image: it is not warmed",
+                self.cache.host(),
+                self.repository
+            ));
         }
         tag.is_some()
     }
@@ -337,19 +341,19 @@ impl CachedImage {
 
     /// Reads a manifest through the cache; that it is not there is an error with advice.
     pub(super) async fn get(&self, reference: &Reference, context: &RequestContext) -> Result<Manifest> {
-        let found = self.cache.store.pull(&self.place, reference, context).await?;
+        let found = self.cache.store.pull(&self.repository, reference, context).await?;
         found.ok_or_else(|| self.not_served("get manifest", &reference.suffix()))
     }
 
     fn not_served(&self, operation: &'static str, what: &str) -> Error {
-        let (host, place, upstream) = (self.cache.host(), &self.place, &self.upstream);
-        let message = format!("{host} does not serve {place}{what} through its cache");
-        let (served, path) = (format!("{}/{}", upstream.host, upstream.place), upstream.place.as_str());
+        let (host, repository, upstream) = (self.cache.host(), &self.repository, &self.upstream);
+        let message = format!("{host} does not serve {repository}{what} through its cache");
+        let (served, path) = (format!("{}/{}", upstream.host, upstream.repository), upstream.repository.as_str());
         let remedy = match self.cache.caching().naming {
-            CacheNaming::Prefix if !place.as_str().ends_with(path) => {
+            CacheNaming::Prefix if !repository.as_str().ends_with(path) => {
                 format!("this kind of cache has {served} under `<prefix>/{path}`: give the rule such a target")
             }
-            CacheNaming::Same if place.as_str() != path => {
+            CacheNaming::Same if repository.as_str() != path => {
                 format!("this kind of cache has {served} under its own name, `{path}`: give the rule that target")
             }
             _ => format!("see that a rule of the cache serves {served} under that name, and that its credentials are good"),
@@ -387,10 +391,12 @@ impl Source for CachedImage {
     /// For the tags of what refers to the image: they are pulled by these names, too.
     async fn resolve(&self, _: &Repository, reference: &Reference, context: &RequestContext) -> Result<Option<Descriptor>> {
         let resolved = match self.asked() {
-            Some(upstream) => upstream.resolve(&self.upstream.place, reference, context).await?,
+            Some(upstream) => upstream.resolve(&self.upstream.repository, reference, context).await?,
             // A cache that may pull for a HEAD is not asked for what nobody is sure to pull.
             None if self.cache.caching().head == HeadCost::Pull => None,
-            None => self.cache.store.look(&self.place, reference, &context_without_account(context)).await?.map(|looked| looked.descriptor),
+            None => {
+                self.cache.store.look(&self.repository, reference, &context_without_account(context)).await?.map(|looked| looked.descriptor)
+            }
         };
         if let (Some(resolved), Reference::Tag(tag)) = (&resolved, reference) {
             self.read().tags.insert(resolved.digest.clone(), tag.clone());
@@ -400,8 +406,8 @@ impl Source for CachedImage {
 
     async fn tags(&self, _: &Repository, context: &RequestContext) -> Result<Vec<String>> {
         match self.asked() {
-            Some(upstream) => upstream.tags(&self.upstream.place, context).await,
-            None => self.cache.store.tags(&self.place, context).await,
+            Some(upstream) => upstream.tags(&self.upstream.repository, context).await,
+            None => self.cache.store.tags(&self.repository, context).await,
         }
     }
 
@@ -409,13 +415,13 @@ impl Source for CachedImage {
         let none = || Arc::new(DigestTags::of(Vec::<String>::new()));
         match self.asked() {
             // An image that is wanted by its digest is no concern of the upstream: what it says of tags is welcome, no more.
-            Some(upstream) => match upstream.digest_tags(&self.upstream.place, context).await {
+            Some(upstream) => match upstream.digest_tags(&self.upstream.repository, context).await {
                 Err(error) if is_refused(&error) => Ok(none()),
                 listed => listed,
             },
             // None of them could be resolved.
             None if self.cache.caching().head == HeadCost::Pull => Ok(none()),
-            None => self.cache.store.digest_tags(&self.place, context).await,
+            None => self.cache.store.digest_tags(&self.repository, context).await,
         }
     }
 
@@ -430,23 +436,23 @@ impl Source for CachedImage {
         if !self.cache.store.lists_referrers() {
             return Ok(ReferrerList::Missing(None));
         }
-        let listed = self.cache.store.listed_referrers(&self.place, subject, artifact_type, &context_without_account(context)).await?;
+        let listed = self.cache.store.listed_referrers(&self.repository, subject, artifact_type, &context_without_account(context)).await?;
         Ok(match listed {
             ReferrerList::Listed(listed) if listed.is_empty() => ReferrerList::Missing(None),
             listed => listed,
         })
     }
 
-    async fn find_tag(&self, place: &Repository, tag: &str, context: &RequestContext) -> Result<Option<Descriptor>> {
+    async fn find_tag(&self, repository: &Repository, tag: &str, context: &RequestContext) -> Result<Option<Descriptor>> {
         match self.asked() {
             Some(upstream) => {
-                let found = upstream.find_tag(&self.upstream.place, tag, context).await?;
+                let found = upstream.find_tag(&self.upstream.repository, tag, context).await?;
                 if let Some(found) = &found {
                     self.read().tags.insert(found.digest.clone(), tag.to_owned());
                 }
                 Ok(found)
             }
-            None => self.resolve(place, &Reference::Tag(tag.to_owned()), context).await,
+            None => self.resolve(repository, &Reference::Tag(tag.to_owned()), context).await,
         }
     }
 
@@ -462,10 +468,10 @@ impl Source for CachedImage {
             }
         };
         if !is_root && self.cache.caching().by_address {
-            self.cache.store.look(&self.place, &Reference::Digest(manifest.digest.clone()), &context_without_account(context)).await?;
+            self.cache.store.look(&self.repository, &Reference::Digest(manifest.digest.clone()), &context_without_account(context)).await?;
         }
         let links = manifest.links()?;
-        self.cache.learn(&self.place, &manifest.digest, &links);
+        self.cache.learn(&self.repository, &manifest.digest, &links);
         let mut read = self.read();
         read.manifests.push(manifest.digest.clone());
         read.blobs.extend(links.blobs.into_iter().filter(|blob| !blob.is_foreign()));
@@ -474,9 +480,9 @@ impl Source for CachedImage {
     }
 
     async fn blob(&self, _: &Repository, blob: &Descriptor, _: u64, context: &RequestContext) -> Result<Option<BlobStream>> {
-        let pulled = self.cache.store.pull_blob(&self.place, blob, context).await?;
+        let pulled = self.cache.store.pull_blob(&self.repository, blob, context).await?;
         let (seen, stream) = pulled.ok_or_else(|| self.not_served("get blob", &format!("@{}", blob.digest)))?;
-        self.cache.seen(&blob.digest, &self.place, seen);
+        self.cache.seen(&blob.digest, &self.repository, seen);
         Ok(Some(stream))
     }
 }

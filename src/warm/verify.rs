@@ -70,7 +70,7 @@ impl CachedImage {
     pub(crate) async fn is_stored(&self, context: &RequestContext, stop: &CancellationToken) -> bool {
         let context = context_without_account(context);
         let mut left = self.blobs();
-        left.retain(|blob| self.cache.passed_on(blob, &self.place));
+        left.retain(|blob| self.cache.passed_on(blob, &self.repository));
         if left.is_empty() {
             return true;
         }
@@ -92,7 +92,7 @@ impl CachedImage {
     /// Which of these blobs the cache does not have of its own.
     async fn not_there(&self, blobs: Vec<Digest>, context: &RequestContext) -> Vec<Digest> {
         let look = |blob: Digest| async move {
-            let seen = self.cache.store.look_for_blob(&self.place, &blob, context).await;
+            let seen = self.cache.store.look_for_blob(&self.repository, &blob, context).await;
             (!matches!(seen, Ok(BlobSeen::There))).then_some(blob)
         };
         stream::iter(blobs).map(look).buffer_unordered(AT_ONCE).filter_map(std::future::ready).collect().await
@@ -123,7 +123,12 @@ impl CachedImage {
     }
 
     /// Which of `pieces` the cache does not have yet, and what it answered.
-    async fn missing(&self, pieces: Vec<CachePiece>, root: &RootManifest, context: &RequestContext) -> Result<BTreeMap<CachePiece, String>> {
+    async fn missing(
+        &self,
+        pieces: Vec<CachePiece>,
+        root: &RootManifest,
+        context: &RequestContext,
+    ) -> Result<BTreeMap<CachePiece, String>> {
         let mut answers = stream::iter(pieces)
             .map(|piece| async move { self.seen(&piece, root, context).await.map(|seen| seen.map(|seen| (piece, seen))) })
             .buffer_unordered(AT_ONCE);
@@ -136,30 +141,30 @@ impl CachedImage {
 
     /// What is wrong with the cache's answer about `piece`; nothing, if it has it.
     async fn seen(&self, piece: &CachePiece, root: &RootManifest, context: &RequestContext) -> Result<Option<String>> {
-        let (store, place) = (&self.cache.store, &self.place);
+        let (store, repository) = (&self.cache.store, &self.repository);
         let reference = match piece {
             CachePiece::Name => self.reference.clone(),
             CachePiece::Manifest(digest, _) => Reference::Digest(digest.clone()),
             CachePiece::Blob(digest) => {
-                return Ok(match store.look_for_blob(place, digest, context).await? {
+                return Ok(match store.look_for_blob(repository, digest, context).await? {
                     BlobSeen::There => None,
                     BlobSeen::Absent => Some(ABSENT.to_owned()),
                     BlobSeen::PassedOn => Some(PASSED_ON.to_owned()),
                 });
             }
         };
-        let Some(looked) = store.look(place, &reference, context).await? else { return Ok(Some(ABSENT.to_owned())) };
+        let Some(looked) = store.look(repository, &reference, context).await? else { return Ok(Some(ABSENT.to_owned())) };
         let answered = &looked.descriptor.digest;
         if self.cache.caching().says_origin && !looked.own {
             return Ok(Some(PASSED_ON.to_owned()));
         }
         if *piece != CachePiece::Name || *answered == root.digest || *answered == root.source {
             // By HEAD it is there; a cache that keeps answers by address and method may not have it for a GET.
-            let got = !self.cache.caching().by_address || store.pull(place, &reference, context).await?.is_some();
+            let got = !self.cache.caching().by_address || store.pull(repository, &reference, context).await?.is_some();
             return Ok(if got { None } else { Some(ABSENT.to_owned()) });
         }
         if self.cache.caching().lists == CacheLists::Trimmed
-            && let Some(list) = store.pull(place, &Reference::Digest(answered.clone()), context).await?
+            && let Some(list) = store.pull(repository, &Reference::Digest(answered.clone()), context).await?
             && is_part(&list, root)?
         {
             self.note(super::differs::trimmed(self.cache.host(), answered, &root.source));

@@ -36,12 +36,12 @@ impl WritableCache {
         self.put.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn has_put(&self, place: &Repository, digest: &Digest) -> bool {
-        self.put().contains(&(place.clone(), digest.clone()))
+    fn has_put(&self, repository: &Repository, digest: &Digest) -> bool {
+        self.put().contains(&(repository.clone(), digest.clone()))
     }
 
-    fn note(&self, place: &Repository, digest: &Digest) {
-        self.put().insert((place.clone(), digest.clone()));
+    fn note(&self, repository: &Repository, digest: &Digest) {
+        self.put().insert((repository.clone(), digest.clone()));
     }
 
     /// Whether an answer of the cache is its own if it does not say that it is the upstream's.
@@ -52,9 +52,9 @@ impl WritableCache {
 
 #[async_trait]
 impl Sink for WritableCache {
-    async fn published(&self, place: &Repository, reference: &Reference, context: &RequestContext) -> Result<Option<Descriptor>> {
-        let Some(mut found) = self.store.published(place, reference, context).await? else { return Ok(None) };
-        let pushed = self.warmed.get(self.store.host(), place.as_str(), reference.as_str());
+    async fn published(&self, repository: &Repository, reference: &Reference, context: &RequestContext) -> Result<Option<Descriptor>> {
+        let Some(mut found) = self.store.published(repository, reference, context).await? else { return Ok(None) };
+        let pushed = self.warmed.get(self.store.host(), repository.as_str(), reference.as_str());
         let Some(pushed) = pushed.filter(|pushed| pushed.digest == found.digest && is_fresh(pushed, &self.store)) else {
             return Ok(None);
         };
@@ -64,16 +64,16 @@ impl Sink for WritableCache {
         Ok(Some(found))
     }
 
-    async fn admits(&self, place: &Repository, context: &RequestContext) -> Result<()> {
-        self.store.admits(place, context).await
+    async fn admits(&self, repository: &Repository, context: &RequestContext) -> Result<()> {
+        self.store.admits(repository, context).await
     }
 
-    async fn prepare(&self, place: &Repository, context: &RequestContext) -> Result<()> {
-        self.store.prepare(place, context).await
+    async fn prepare(&self, repository: &Repository, context: &RequestContext) -> Result<()> {
+        self.store.prepare(repository, context).await
     }
 
-    async fn prepare_any(&self, place: &Repository, context: &RequestContext) -> Result<()> {
-        self.store.prepare_any(place, context).await
+    async fn prepare_any(&self, repository: &Repository, context: &RequestContext) -> Result<()> {
+        self.store.prepare_any(repository, context).await
     }
 
     async fn close(&self) {
@@ -82,22 +82,22 @@ impl Sink for WritableCache {
 
     /// A registry that takes a manifest has looked for its blobs. One that says where its answers come from is asked what it holds, and
     /// what it is wrong about is put again when it refuses the manifest.
-    async fn holds_blob(&self, place: &Repository, blob: &Descriptor, context: &RequestContext) -> Result<Presence> {
-        if self.says_origin() || self.has_put(place, &blob.digest) {
-            return self.store.holds_blob(place, blob, context).await;
+    async fn holds_blob(&self, repository: &Repository, blob: &Descriptor, context: &RequestContext) -> Result<Presence> {
+        if self.says_origin() || self.has_put(repository, &blob.digest) {
+            return self.store.holds_blob(repository, blob, context).await;
         }
         Ok(Presence::Absent)
     }
 
     /// Of an index that is the cache's own, the children may not be.
-    async fn holds_manifest(&self, place: &Repository, manifest: &Descriptor, context: &RequestContext) -> Result<Presence> {
-        if self.has_put(place, &manifest.digest) {
+    async fn holds_manifest(&self, repository: &Repository, manifest: &Descriptor, context: &RequestContext) -> Result<Presence> {
+        if self.has_put(repository, &manifest.digest) {
             return Ok(Presence::Here);
         }
         if !self.says_origin() {
             return Ok(Presence::Absent);
         }
-        match self.store.holds_manifest(place, manifest, context).await? {
+        match self.store.holds_manifest(repository, manifest, context).await? {
             Presence::Here if kind_of(&manifest.media_type) != ManifestKind::Image => Ok(Presence::Incomplete),
             held => Ok(held),
         }
@@ -111,26 +111,26 @@ impl Sink for WritableCache {
         Ok(linked)
     }
 
-    async fn write_blob(&self, place: &Repository, blob: &Descriptor, open: &dyn OpenBlob, context: &RequestContext) -> Result<()> {
-        self.store.write_blob(place, blob, open, context).await?;
-        self.note(place, &blob.digest);
+    async fn write_blob(&self, repository: &Repository, blob: &Descriptor, open: &dyn OpenBlob, context: &RequestContext) -> Result<()> {
+        self.store.write_blob(repository, blob, open, context).await?;
+        self.note(repository, &blob.digest);
         Ok(())
     }
 
-    async fn put_manifest(&self, place: &Repository, manifest: &Manifest, context: &RequestContext) -> Result<()> {
-        self.store.put_manifest(place, manifest, context).await?;
-        self.note(place, &manifest.digest);
+    async fn put_manifest(&self, repository: &Repository, manifest: &Manifest, context: &RequestContext) -> Result<()> {
+        self.store.put_manifest(repository, manifest, context).await?;
+        self.note(repository, &manifest.digest);
         Ok(())
     }
 
     async fn publish(&self, publication: &Publication, context: &RequestContext) -> Result<()> {
-        let Publication { place, reference, manifest, sparse, .. } = publication;
+        let Publication { repository, reference, manifest, sparse, .. } = publication;
         let at = Timestamp::now();
-        self.store.store_manifest(place, reference, manifest, context).await?;
-        self.note(place, &manifest.digest);
+        self.store.store_manifest(repository, reference, manifest, context).await?;
+        self.note(repository, &manifest.digest);
         let pushed = WarmedRecord {
             cache: self.store.host().to_owned(),
-            place: place.as_str().to_owned(),
+            repository: repository.as_str().to_owned(),
             reference: reference.as_str().to_owned(),
             source: manifest.digest.clone(),
             digest: manifest.digest.clone(),
@@ -141,14 +141,14 @@ impl Sink for WritableCache {
             at,
         };
         if let Err(error) = self.warmed.add(pushed) {
-            tracing::warn!("{error}; the next run pushes {place} again");
+            tracing::warn!("{error}; the next run pushes {repository} again");
         }
         Ok(())
     }
 
-    async fn attach(&self, place: &Repository, subject: &Digest, referrers: &[Manifest], context: &RequestContext) -> Result<()> {
-        self.store.attach(place, subject, referrers, context).await?;
-        referrers.iter().for_each(|referrer| self.note(place, &referrer.digest));
+    async fn attach(&self, repository: &Repository, subject: &Digest, referrers: &[Manifest], context: &RequestContext) -> Result<()> {
+        self.store.attach(repository, subject, referrers, context).await?;
+        referrers.iter().for_each(|referrer| self.note(repository, &referrer.digest));
         Ok(())
     }
 }

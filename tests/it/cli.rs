@@ -129,8 +129,8 @@ fn what_no_rule_covers_fails_or_is_mirrored() {
     assert_snapshot!(text.lines().nth(1).unwrap(), @r#"error: --image:1: local: resolve UPSTREAM/other/app:v1: no cache rule covers UPSTREAM/other/app; the nearest is "near" (UPSTREAM/team/* to team/*) (add a rule to larder.toml, or use --unmatched mirror)"#);
     assert_eq!(upstream.requests().len() + target.requests().len(), 0);
     program.sync(&["--image", &image, "--unmatched", "mirror"]).exits(0);
-    let place = format!("{}/other/app", upstream.addr().replace(':', "_"));
-    assert_eq!(target.tags(&place), ["v1"], "a registry's paths hold no colon");
+    let repository = format!("{}/other/app", upstream.addr().replace(':', "_"));
+    assert_eq!(target.tags(&repository), ["v1"], "a registry's paths hold no colon");
     program.sync(&["--image", &image, "--unmatched", "mirror", "--to", "oci:store"]).exits(0);
     assert!(program.read("store/index.json").contains(&format!("{}/other/app:v1", upstream.addr())), "a layout's do");
 }

@@ -366,6 +366,6 @@ fn escapes_in_what_is_copied_reach_no_terminal() {
     tame(&run);
     assert_eq!(run.images()[0]["platforms"][0], "linux\\u{1b}[2J/amd64  ");
     assert!(!program.read("report.csv").contains('\u{1b}'));
-    let place = target.repositories().into_iter().find(|name| name.ends_with("/app")).unwrap();
-    assert_eq!(target.digest(&place, "v1"), Some(made), "and the bytes are what they were");
+    let repository = target.repositories().into_iter().find(|name| name.ends_with("/app")).unwrap();
+    assert_eq!(target.digest(&repository, "v1"), Some(made), "and the bytes are what they were");
 }

@@ -74,9 +74,10 @@ async fn image(layout: &Layout, architecture: &str) -> Manifest {
     image
 }
 
-async fn publish(layout: &Layout, place: &str, reference: Reference, manifest: &Manifest) {
+async fn publish(layout: &Layout, repository: &str, reference: Reference, manifest: &Manifest) {
     let source = "docker.io/library/alpine:3.20".into();
-    let publication = Publication { place: Repository::new(place), reference, manifest: manifest.clone(), source, sparse: vec![] };
+    let publication =
+        Publication { repository: Repository::new(repository), reference, manifest: manifest.clone(), source, sparse: vec![] };
     layout.publish(&publication, &context()).await.unwrap();
 }
 
@@ -101,14 +102,14 @@ async fn skopeo_reads_what_larder_wrote() {
     let index =
         manifest(&serde_json::json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": children}));
     let digest = Reference::Digest(amd64.digest.clone());
-    for (place, reference, manifest) in [
+    for (repository, reference, manifest) in [
         ("library/alpine", tag("3.20"), &amd64),
         ("library/alpine", digest, &amd64),
         ("quay.io/prometheus/busybox", tag("latest"), &index),
         ("localhost:5000/a-b/c.d", tag("v1.2-rc_1"), &index),
     ] {
-        publish(&layout, place, reference.clone(), manifest).await;
-        let name = format!("{place}{}", reference.suffix());
+        publish(&layout, repository, reference.clone(), manifest).await;
+        let name = format!("{repository}{}", reference.suffix());
         assert_eq!(skopeo(&["inspect", "--raw", &oci(dir.path(), &name)]), manifest.bytes, "{name}");
     }
     // The whole of it: config and layers are read and their digests checked.
@@ -135,13 +136,13 @@ async fn larder_reads_and_adds_to_what_skopeo_wrote() {
     let bare = Layout::open(&theirs).await.unwrap().resolve(&Repository::new("library/alpine"), &tag("3.20"), &context()).await;
     assert!(bare.unwrap().is_none(), "a tag alone does not say what it is a tag of");
     let read = AnyName::new(Layout::open(&theirs).await.unwrap(), Some(Repository::new("library/alpine")));
-    for (place, wanted) in [("library/alpine", "3.20"), ("library/redis", "7")] {
-        let place = Repository::new(place);
-        let found = read.resolve(&place, &tag(wanted), &context()).await.unwrap().unwrap();
-        let manifest = read.manifest(&place, &found.digest, &context()).await.unwrap().unwrap();
+    for (repository, wanted) in [("library/alpine", "3.20"), ("library/redis", "7")] {
+        let repository = Repository::new(repository);
+        let found = read.resolve(&repository, &tag(wanted), &context()).await.unwrap().unwrap();
+        let manifest = read.manifest(&repository, &found.digest, &context()).await.unwrap().unwrap();
         assert_eq!(manifest.bytes, amd64.bytes);
         for blob in manifest.links().unwrap().blobs {
-            let body = read.blob(&place, &blob, 0, &context()).await.unwrap().unwrap();
+            let body = read.blob(&repository, &blob, 0, &context()).await.unwrap().unwrap();
             assert!(blob.digest.matches(&body.try_collect::<Vec<Bytes>>().await.unwrap().concat()));
         }
     }

@@ -224,7 +224,11 @@ fn a_window_of_an_upstream_that_says_nothing_is_shared_too() {
             program.list(images.to_vec());
         }
         let runs: Vec<_> = programs.iter().map(|program| program.start_sync(&["list.txt", "--state", &state])).collect();
-        runs.into_iter().for_each(|run| drop(run.join().unwrap().exits(3)));
+        for run in runs {
+            // The window holds all ten images of one process, so the first to begin may deliver them all.
+            let run = run.join().unwrap();
+            assert!(matches!(run.code, 0 | 3), "{}", run.stderr);
+        }
         assert_eq!(upstream.pulls(ANONYMOUS), LIMIT, "turn {turn}");
     }
 }

@@ -581,13 +581,13 @@ fn skopeo_pulls_what_was_stocked_by_the_exported_registries() {
     program.write("larder.toml", STOCKED.replace("contoso.azurecr.io", &target.addr()));
     program.run(&["rules", "export", "--format", "podman", "--dir", "."]).exits(0);
     let file = program.path("registries.conf");
-    for (image, place) in [
+    for (image, repository) in [
         ("docker.io/library/alpine:v1", "mirror/library/alpine"),
         ("docker.io/grafana/grafana:v1", "mirror/dash/grafana"),
         ("quay.io/x/y:v1", "mirror/quay/x/y"),
     ] {
         let Some(read) = by_registries_conf(&file, image) else { return };
-        assert_eq!(read.as_bytes(), target.manifest(place, "v1").unwrap().1, "{image}");
+        assert_eq!(read.as_bytes(), target.manifest(repository, "v1").unwrap().1, "{image}");
     }
 }
 

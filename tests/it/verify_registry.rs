@@ -326,8 +326,8 @@ fn verify_alone_takes_the_target_of_the_configuration_with_its_prefix() {
     let rule = format!("[[rule]]\nname = \"r\"\nsource = \"{}/*\"\ntarget = \"m/*\"\n", upstream.addr());
     let configure = |target: &str| program.write("larder.toml", format!("version = 1\nlists = [\"list.txt\"]\n[target]\n{target}\n{rule}"));
     program.list([upstream.image("app:1")]);
-    for place in [format!("registry = \"{}\"\nrepository_prefix = \"mirror/here\"", target.addr()), "layout = \"store\"".to_owned()] {
-        configure(&place);
+    for repository in [format!("registry = \"{}\"\nrepository_prefix = \"mirror/here\"", target.addr()), "layout = \"store\"".to_owned()] {
+        configure(&repository);
         program.sync(&["list.txt"]).exits(0);
         program.run(&["verify"]).exits(0);
     }

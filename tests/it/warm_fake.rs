@@ -332,8 +332,8 @@ fn a_blob_is_pulled_once_into_each_repository_that_needs_it() {
     let shared = layer(1, 5000);
     let mut names = vec![];
     for (repository, tag, own) in [("one", "v1", 2), ("one", "v2", 3), ("two", "v1", 4)] {
-        for (registry, place) in [(&upstream, repository.to_owned()), (&cache, format!("m/{repository}"))] {
-            image(registry, &place, Some(tag), &ImageSpec::new([shared.clone(), layer(own, 10)]));
+        for (registry, repository) in [(&upstream, repository.to_owned()), (&cache, format!("m/{repository}"))] {
+            image(registry, &repository, Some(tag), &ImageSpec::new([shared.clone(), layer(own, 10)]));
         }
         names.push(upstream.image(&format!("{repository}:{tag}")));
     }

@@ -20,15 +20,19 @@ pub struct Difference {
     pub why: String,
 }
 
-/// Asks the target for every row: names by what they name, manifests and blobs by whether they are there. `place` says where a row's
+/// Asks the target for every row: names by what they name, manifests and blobs by whether they are there. `repository` says where a row's
 /// repository is at the target.
 ///
 /// # Errors
 /// If the target cannot be asked.
-pub async fn check(evidence: &Evidence, target: &copy::TargetEnds, place: impl Fn(&str) -> Repository + Sync) -> Result<Vec<Difference>> {
-    let place = &place;
+pub async fn check(
+    evidence: &Evidence,
+    target: &copy::TargetEnds,
+    repository: impl Fn(&str) -> Repository + Sync,
+) -> Result<Vec<Difference>> {
+    let repository = &repository;
     let asked = stream::iter(evidence.rows()).map(async |row: &EvidenceRow| {
-        let why = one(row, target, &place(&row.repository)).await?;
+        let why = one(row, target, &repository(&row.repository)).await?;
         Ok::<_, Error>(why.map(|why| Difference { row: row.clone(), why }))
     });
     let mut asked = std::pin::pin!(asked.buffered(AT_ONCE));
@@ -40,22 +44,22 @@ pub async fn check(evidence: &Evidence, target: &copy::TargetEnds, place: impl F
 }
 
 /// What is wrong with a row, if anything is.
-async fn one(row: &EvidenceRow, target: &copy::TargetEnds, place: &Repository) -> Result<Option<String>> {
-    let context = RequestContext::new(format!("{place}@{}", row.digest));
+async fn one(row: &EvidenceRow, target: &copy::TargetEnds, repository: &Repository) -> Result<Option<String>> {
+    let context = RequestContext::new(format!("{repository}@{}", row.digest));
     let digest = match Digest::parse(&row.digest) {
         Ok(digest) => digest,
         Err(why) => return Ok(Some(why)),
     };
     let descriptor = Descriptor::new("", digest.clone(), row.size);
     Ok(match row.kind {
-        EvidenceKind::Blob => match target.sink.holds_blob(place, &descriptor, &context).await? {
+        EvidenceKind::Blob => match target.sink.holds_blob(repository, &descriptor, &context).await? {
             Presence::Here => None,
             _ => Some("the target does not have it".to_owned()),
         },
-        EvidenceKind::Manifest => manifest(target, place, &descriptor, &context).await?,
+        EvidenceKind::Manifest => manifest(target, repository, &descriptor, &context).await?,
         EvidenceKind::Image => match Digest::parse(&row.reference) {
-            Ok(_) => manifest(target, place, &descriptor, &context).await?,
-            Err(_) => match target.source.resolve(place, &Reference::Tag(row.reference.clone()), &context).await? {
+            Ok(_) => manifest(target, repository, &descriptor, &context).await?,
+            Err(_) => match target.source.resolve(repository, &Reference::Tag(row.reference.clone()), &context).await? {
                 Some(found) if found.digest == digest => None,
                 Some(found) => Some(format!("`{}` is {} now", row.reference, found.digest)),
                 None => Some(format!("there is no `{}`", row.reference)),
@@ -64,8 +68,13 @@ async fn one(row: &EvidenceRow, target: &copy::TargetEnds, place: &Repository) -
     })
 }
 
-async fn manifest(target: &copy::TargetEnds, place: &Repository, manifest: &Descriptor, context: &RequestContext) -> Result<Option<String>> {
-    Ok(match target.sink.holds_manifest(place, manifest, context).await? {
+async fn manifest(
+    target: &copy::TargetEnds,
+    repository: &Repository,
+    manifest: &Descriptor,
+    context: &RequestContext,
+) -> Result<Option<String>> {
+    Ok(match target.sink.holds_manifest(repository, manifest, context).await? {
         Presence::Here => None,
         Presence::Incomplete => Some("the target lacks something that it refers to".to_owned()),
         Presence::Absent | Presence::At(_) => Some("the target does not have it".to_owned()),

@@ -72,11 +72,11 @@ impl NeedsQuery {
                     stack.extend(self.shelf.about(&image.from, &node.digest).into_iter().filter(|referrer| self.is_to_come(referrer)));
                     for blob in links.blobs.into_iter().filter(|blob| !blob.is_foreign()) {
                         if seen.insert(blob.digest.clone()) {
-                            self.place(blob, &mut need, &mut elsewhere);
+                            self.repository(blob, &mut need, &mut elsewhere);
                         }
                     }
                 }
-                NodeContent::Blob => self.place(node, &mut need, &mut elsewhere),
+                NodeContent::Blob => self.repository(node, &mut need, &mut elsewhere),
                 NodeContent::Nowhere { damaged } => need.lacks.push(MissingContent { descriptor: node, manifest: true, damaged }),
             }
         }
@@ -91,7 +91,7 @@ impl NeedsQuery {
     }
 
     /// Sorts a blob: at hand, or to be asked for.
-    fn place(&self, blob: Descriptor, need: &mut ImageNeeds, elsewhere: &mut Vec<Descriptor>) {
+    fn repository(&self, blob: Descriptor, need: &mut ImageNeeds, elsewhere: &mut Vec<Descriptor>) {
         need.all.push((blob.clone(), false));
         match self.shelf.hand(&blob) {
             Availability::Here => need.blobs.push(blob),
@@ -115,13 +115,13 @@ impl NeedsQuery {
         if kind_of(&node.media_type) == ManifestKind::Opaque && !node.media_type.is_empty() && self.shelf.hand(node) == Availability::Here {
             return Ok(NodeContent::Blob);
         }
-        let place = match self.target.sink.holds_manifest(&image.to, node, &image.context).await? {
+        let repository = match self.target.sink.holds_manifest(&image.to, node, &image.context).await? {
             Presence::Here => return Ok(NodeContent::Manifest(Box::default())),
             Presence::Absent => return Ok(NodeContent::Nowhere { damaged }),
             Presence::Incomplete => image.to.clone(),
-            Presence::At(place) => place,
+            Presence::At(repository) => repository,
         };
-        match self.target.source.manifest(&place, &node.digest, &image.context).await? {
+        match self.target.source.manifest(&repository, &node.digest, &image.context).await? {
             Some(manifest) => manifest.links().map(|links| NodeContent::Manifest(Box::new(links))),
             None => Ok(NodeContent::Nowhere { damaged }),
         }
@@ -130,14 +130,14 @@ impl NeedsQuery {
     /// Looks for a blob at the target: where it is needed, and where the bundle's base says that it is. What is found is told to the engine.
     async fn at_target(&self, image: &CopyImage, blob: Descriptor) -> Result<Option<MissingContent>> {
         let places = std::iter::once(&image.to).chain(self.held.get(&blob.digest).into_iter().flatten());
-        for place in places {
-            let key = (place.clone(), blob.digest.clone());
+        for repository in places {
+            let key = (repository.clone(), blob.digest.clone());
             if self.absent.lock().unwrap_or_else(PoisonError::into_inner).contains(&key) {
                 continue;
             }
-            match self.target.sink.holds_blob(place, &blob, &image.context).await {
+            match self.target.sink.holds_blob(repository, &blob, &image.context).await {
                 Ok(Presence::Here) => {
-                    self.engine.note(place, &blob.digest);
+                    self.engine.note(repository, &blob.digest);
                     return Ok(None);
                 }
                 Ok(Presence::At(other)) => {
@@ -148,7 +148,7 @@ impl NeedsQuery {
                     self.absent.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
                 }
                 // That another repository may not be looked into only means that nothing is mounted from it.
-                Err(error) if *place != image.to && matches!(error.kind(), Kind::Unauthorized | Kind::Refused | Kind::NotFound) => {}
+                Err(error) if *repository != image.to && matches!(error.kind(), Kind::Unauthorized | Kind::Refused | Kind::NotFound) => {}
                 Err(error) => return Err(error),
             }
         }

@@ -117,7 +117,7 @@ impl Import {
         for wanted in self.wanted.iter().filter(|wanted| wanted.survey.is_some()) {
             places.entry(&wanted.image.to).or_insert(&wanted.image.context);
         }
-        let asked = stream::iter(places).map(|(place, context)| ends.sink.admits(place, context)).buffered(self.options.at_once);
+        let asked = stream::iter(places).map(|(repository, context)| ends.sink.admits(repository, context)).buffered(self.options.at_once);
         asked.filter_map(|admitted| async { admitted.err() }).collect().await
     }
 
@@ -125,11 +125,11 @@ impl Import {
     async fn needs(&self, ends: &copy::TargetEnds) -> Result<Vec<preflight::SpaceNeed>> {
         let mut needs = vec![];
         if let TargetConfig::Layout { path } = &self.target {
-            let (place, context) = (Repository::new(""), RequestContext::new(self.target.to_string()));
+            let (repository, context) = (Repository::new(""), RequestContext::new(self.target.to_string()));
             let mut bytes: u64 = 0;
             for (digest, size) in self.shelf.content() {
                 let blob = Descriptor::new("", digest.clone(), size);
-                if ends.sink.holds_blob(&place, &blob, &context).await? != Presence::Here {
+                if ends.sink.holds_blob(&repository, &blob, &context).await? != Presence::Here {
                     bytes = bytes.saturating_add(size);
                 }
             }

@@ -33,23 +33,23 @@ impl ImportWorker {
             let Ok(need) = self.asker.need(&wanted.image, &wanted.root).await else { continue };
             for (descriptor, is_manifest) in need.all {
                 let image = descriptor.digest == wanted.root.digest;
-                let place = &wanted.image.to;
-                let put = witness.puts().get(&(place.clone(), descriptor.digest.clone())).cloned();
-                let before = earlier.get(&(place.to_string(), descriptor.digest.clone())).cloned();
+                let repository = &wanted.image.to;
+                let put = witness.puts().get(&(repository.clone(), descriptor.digest.clone())).cloned();
+                let before = earlier.get(&(repository.to_string(), descriptor.digest.clone())).cloned();
                 let put = match put {
                     Some(put) if put.how == ArrivalWay::Written => Some(put),
                     put => before.or(put),
                 };
                 let put = put.unwrap_or(Arrival {
                     digest: descriptor.digest.clone(),
-                    place: place.to_string(),
+                    repository: repository.to_string(),
                     how: ArrivalWay::Present,
                     hashed: None,
                     from: None,
                 });
                 told.push(EvidenceRow {
                     target: self.target.to_string(),
-                    repository: below(&self.target, place.as_str()).to_owned(),
+                    repository: below(&self.target, repository.as_str()).to_owned(),
                     kind: if image {
                         EvidenceKind::Image
                     } else if is_manifest {
@@ -78,11 +78,11 @@ impl ImportWorker {
 }
 
 /// A repository below the target's prefix.
-fn below<'p>(target: &TargetConfig, place: &'p str) -> &'p str {
+fn below<'p>(target: &TargetConfig, repository: &'p str) -> &'p str {
     match target {
         TargetConfig::Registry { prefix, .. } if !prefix.is_empty() => {
-            place.strip_prefix(prefix.as_str()).and_then(|rest| rest.strip_prefix('/')).unwrap_or(place)
+            repository.strip_prefix(prefix.as_str()).and_then(|rest| rest.strip_prefix('/')).unwrap_or(repository)
         }
-        _ => place,
+        _ => repository,
     }
 }

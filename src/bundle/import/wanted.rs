@@ -57,17 +57,17 @@ impl ImportImage {
     /// `asked` are the platforms to bring; none: all.
     pub(super) fn new(entry: NamedImage, shelf: &Arc<BundleSource>, target: &TargetConfig, asked: &[PlatformFilter]) -> Self {
         let source = entry.source();
-        let place = place_at(target, entry.place.as_str());
+        let repository = place_at(target, entry.repository.as_str());
         let suffix = entry.reference.suffix();
-        let to = place.as_ref().map_or_else(|_| entry.place.clone(), Clone::clone);
+        let to = repository.as_ref().map_or_else(|_| entry.repository.clone(), Clone::clone);
         let title = match target {
             TargetConfig::Registry { host, .. } => format!("{host}/{to}{suffix}"),
             TargetConfig::Layout { .. } => format!("{to}{suffix}"),
         };
         let mut row = ImageOutcome::new(&source, &title, &entry.file, entry.line);
         row.notes.extend(entry.note.clone());
-        let place = place.and_then(|_| is_of(&entry.reference, &entry.entry.descriptor.digest));
-        if let Err(why) = place {
+        let named = repository.and_then(|_| is_of(&entry.reference, &entry.entry.descriptor.digest));
+        if let Err(why) = named {
             row = row.failed(Error::local("name image", why).subject(&source));
         }
         let mut root = entry.entry.descriptor;
@@ -89,7 +89,7 @@ impl ImportImage {
         let image = CopyImage {
             name: source.as_str().into(),
             upstream: Arc::clone(shelf) as _,
-            from: entry.place,
+            from: entry.repository,
             wanted: Reference::Digest(root.digest.clone()),
             to,
             publish: entry.reference,

@@ -32,7 +32,7 @@ pub struct Arrival {
     /// What.
     pub digest: Digest,
     /// Where, with the target's prefix.
-    pub place: String,
+    pub repository: String,
     /// How it came there.
     pub how: ArrivalWay,
     /// When its bytes were hashed (RFC 3339); none if they were not.
@@ -82,7 +82,7 @@ impl Journal {
     pub(super) fn read(&self) -> Earlier {
         let lines = self.lines.read().map(|read| read.values).unwrap_or_default();
         let ours = lines.into_iter().filter(|line| line.target == self.target);
-        ours.map(|line| ((line.put.place.clone(), line.put.digest.clone()), line.put)).collect()
+        ours.map(|line| ((line.put.repository.clone(), line.put.digest.clone()), line.put)).collect()
     }
 
     fn write(&self, put: &Arrival) {
@@ -118,14 +118,14 @@ impl RecordingSink {
         self.puts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn note(&self, place: &Repository, digest: &Digest, how: ArrivalWay, from: Option<String>) {
+    fn note(&self, repository: &Repository, digest: &Digest, how: ArrivalWay, from: Option<String>) {
         let hashed = (how == ArrivalWay::Written).then(|| Timestamp::now().to_string());
-        let put = Arrival { digest: digest.clone(), place: place.to_string(), how, hashed, from };
+        let put = Arrival { digest: digest.clone(), repository: repository.to_string(), how, hashed, from };
         if let Some(journal) = self.journal.as_ref().filter(|_| how != ArrivalWay::Present) {
             journal.write(&put);
         }
         // What was written is not forgotten because it is met again.
-        self.puts().entry((place.clone(), digest.clone())).or_insert(put);
+        self.puts().entry((repository.clone(), digest.clone())).or_insert(put);
     }
 
     fn from(&self, digest: &Digest) -> Option<String> {
@@ -136,20 +136,20 @@ impl RecordingSink {
 
 #[async_trait]
 impl Sink for RecordingSink {
-    async fn published(&self, place: &Repository, reference: &Reference, context: &RequestContext) -> Result<Option<Descriptor>> {
-        self.inner.published(place, reference, context).await
+    async fn published(&self, repository: &Repository, reference: &Reference, context: &RequestContext) -> Result<Option<Descriptor>> {
+        self.inner.published(repository, reference, context).await
     }
 
-    async fn admits(&self, place: &Repository, context: &RequestContext) -> Result<()> {
-        self.inner.admits(place, context).await
+    async fn admits(&self, repository: &Repository, context: &RequestContext) -> Result<()> {
+        self.inner.admits(repository, context).await
     }
 
-    async fn holds_blob(&self, place: &Repository, blob: &Descriptor, context: &RequestContext) -> Result<Presence> {
-        self.inner.holds_blob(place, blob, context).await
+    async fn holds_blob(&self, repository: &Repository, blob: &Descriptor, context: &RequestContext) -> Result<Presence> {
+        self.inner.holds_blob(repository, blob, context).await
     }
 
-    async fn holds_manifest(&self, place: &Repository, manifest: &Descriptor, context: &RequestContext) -> Result<Presence> {
-        self.inner.holds_manifest(place, manifest, context).await
+    async fn holds_manifest(&self, repository: &Repository, manifest: &Descriptor, context: &RequestContext) -> Result<Presence> {
+        self.inner.holds_manifest(repository, manifest, context).await
     }
 
     async fn link(&self, from: &Repository, to: &Repository, blob: &Descriptor, context: &RequestContext) -> Result<bool> {
@@ -165,13 +165,13 @@ impl Sink for RecordingSink {
         self.inner.shares_blobs()
     }
 
-    async fn write_blob(&self, place: &Repository, blob: &Descriptor, open: &dyn OpenBlob, context: &RequestContext) -> Result<()> {
+    async fn write_blob(&self, repository: &Repository, blob: &Descriptor, open: &dyn OpenBlob, context: &RequestContext) -> Result<()> {
         let (copy, opened) = (self.shelf.current(&blob.digest), self.shelf.opened(&blob.digest));
-        let written = self.inner.write_blob(place, blob, open, context).await;
+        let written = self.inner.write_blob(repository, blob, open, context).await;
         // Where mounting is refused, a blob may be read from another repository of the target.
         let read_here = self.shelf.opened(&blob.digest) > opened;
         match &written {
-            Ok(()) => self.note(place, &blob.digest, ArrivalWay::Written, if read_here { self.from(&blob.digest) } else { None }),
+            Ok(()) => self.note(repository, &blob.digest, ArrivalWay::Written, if read_here { self.from(&blob.digest) } else { None }),
             Err(error) if error.kind() == Kind::Damaged && error.side() != Side::Target && read_here => {
                 if let Some(copy) = copy {
                     self.shelf.mark_damaged(&blob.digest, copy, error.message());
@@ -182,9 +182,9 @@ impl Sink for RecordingSink {
         written
     }
 
-    async fn put_manifest(&self, place: &Repository, manifest: &Manifest, context: &RequestContext) -> Result<()> {
-        self.inner.put_manifest(place, manifest, context).await?;
-        self.note(place, &manifest.digest, ArrivalWay::Written, self.from(&manifest.digest));
+    async fn put_manifest(&self, repository: &Repository, manifest: &Manifest, context: &RequestContext) -> Result<()> {
+        self.inner.put_manifest(repository, manifest, context).await?;
+        self.note(repository, &manifest.digest, ArrivalWay::Written, self.from(&manifest.digest));
         Ok(())
     }
 
@@ -195,7 +195,7 @@ impl Sink for RecordingSink {
     async fn publish(&self, publication: &Publication, context: &RequestContext) -> Result<()> {
         self.inner.publish(publication, context).await?;
         let digest = &publication.manifest.digest;
-        self.note(&publication.place, digest, ArrivalWay::Written, self.from(digest));
+        self.note(&publication.repository, digest, ArrivalWay::Written, self.from(digest));
         Ok(())
     }
 
@@ -203,10 +203,10 @@ impl Sink for RecordingSink {
         self.inner.confirm(publication, always, context).await
     }
 
-    async fn attach(&self, place: &Repository, subject: &Digest, referrers: &[Manifest], context: &RequestContext) -> Result<()> {
-        self.inner.attach(place, subject, referrers, context).await?;
+    async fn attach(&self, repository: &Repository, subject: &Digest, referrers: &[Manifest], context: &RequestContext) -> Result<()> {
+        self.inner.attach(repository, subject, referrers, context).await?;
         for referrer in referrers {
-            self.note(place, &referrer.digest, ArrivalWay::Written, self.from(&referrer.digest));
+            self.note(repository, &referrer.digest, ArrivalWay::Written, self.from(&referrer.digest));
         }
         Ok(())
     }
@@ -214,7 +214,7 @@ impl Sink for RecordingSink {
     async fn attach_tagged(&self, publication: &Publication, subject: &Digest, context: &RequestContext) -> Result<()> {
         self.inner.attach_tagged(publication, subject, context).await?;
         let digest = &publication.manifest.digest;
-        self.note(&publication.place, digest, ArrivalWay::Written, self.from(digest));
+        self.note(&publication.repository, digest, ArrivalWay::Written, self.from(digest));
         Ok(())
     }
 

@@ -71,9 +71,10 @@ impl NameMapping<'_> {
         let stated = entry.name.as_deref().filter(whole);
         match (stated, entry.source.as_deref().filter(whole)) {
             (Some(name), None) if split_host(name).0.is_some() => self.foreign(name, entry),
-            (Some(name), _) => {
-                entry.title().map(|(place, reference)| (place, reference, None)).ok_or_else(|| format!("`{name}` is no image name"))
-            }
+            (Some(name), _) => entry
+                .title()
+                .map(|(repository, reference)| (repository, reference, None))
+                .ok_or_else(|| format!("`{name}` is no image name")),
             (None, Some(source)) => self.foreign(source, entry),
             (None, None) => self.given.as_ref().map_or_else(|| bare(entry, stem), |given| self.given(given, entry)),
         }
@@ -89,7 +90,7 @@ impl NameMapping<'_> {
             (None, Some(digest)) => Reference::Digest(digest),
             (None, None) => Reference::Tag("latest".to_owned()),
         };
-        Ok((self.place(&repository), reference, None))
+        Ok((self.repository(&repository), reference, None))
     }
 
     /// An image that says no repository, by the name that the user has given it.
@@ -97,15 +98,15 @@ impl NameMapping<'_> {
         given.used.set(given.used.get() + 1);
         let own = entry.name.clone().filter(|tag| crate::name::check_tag(tag).is_ok());
         let tag = given.name.tag.clone().or(own).unwrap_or_else(|| "latest".to_owned());
-        let place = match split_host(&given.text).0 {
-            Some(_) => self.place(&given.name.repository),
+        let repository = match split_host(&given.text).0 {
+            Some(_) => self.repository(&given.name.repository),
             // As a repository of the target is written.
             None => Repository::new(given.text.strip_suffix(&format!(":{tag}")).unwrap_or(&given.text)),
         };
-        Ok((place, Reference::Tag(tag), None))
+        Ok((repository, Reference::Tag(tag), None))
     }
 
-    fn place(&self, repository: &RegistryRepository) -> Repository {
+    fn repository(&self, repository: &RegistryRepository) -> Repository {
         let resolved = self.rules.resolve(repository, Unmatched::Fail, self.registry);
         resolved.map_or_else(|_| Repository::new(repository.path.as_str()), |resolution| resolution.target)
     }
@@ -143,7 +144,7 @@ mod tests {
         let naming = NameMapping { rules: &config.rules, registry: true, given: None };
         let descriptor = Descriptor::new("", Digest::sha256(b"x"), 1);
         let entry = IndexEntry { descriptor, name: name.map(str::to_owned), source: source.map(str::to_owned) };
-        naming.name(&entry, stem).map(|(place, reference, _)| format!("{place}{}", reference.suffix()))
+        naming.name(&entry, stem).map(|(repository, reference, _)| format!("{repository}{}", reference.suffix()))
     }
 
     #[test]
@@ -194,8 +195,8 @@ mod tests {
             ("team/app:1", Some("library/redis:7"), None, "library/redis:7"),
         ] {
             let naming = NameMapping { rules: &config.rules, registry: true, given: Some(Given::parse(given).unwrap()) };
-            let (place, reference, _) = naming.name(&entry(name, source), "-").unwrap();
-            assert_eq!(format!("{place}{}", reference.suffix()), expected, "{given} {name:?}");
+            let (repository, reference, _) = naming.name(&entry(name, source), "-").unwrap();
+            assert_eq!(format!("{repository}{}", reference.suffix()), expected, "{given} {name:?}");
             assert_eq!(naming.given.unwrap().check().is_ok(), name != Some("library/redis:7"));
         }
         let naming = NameMapping { rules: &config.rules, registry: true, given: Some(Given::parse("team/app:1").unwrap()) };

@@ -56,10 +56,10 @@ struct InventoryWalk<'a> {
 impl InventoryWalk<'_> {
     async fn root(&self, root: Roots) -> Vec<Error> {
         match root {
-            Roots::Name(place, reference) => self.name(&place, reference).await.err().into_iter().collect(),
-            Roots::Tags(place) => match self.source.tags(&place, &RequestContext::new(place.as_str())).await {
+            Roots::Name(repository, reference) => self.name(&repository, reference).await.err().into_iter().collect(),
+            Roots::Tags(repository) => match self.source.tags(&repository, &RequestContext::new(repository.as_str())).await {
                 Ok(tags) => {
-                    let names = stream::iter(tags).map(|tag| self.name(&place, Reference::Tag(tag))).buffer_unordered(AT_ONCE);
+                    let names = stream::iter(tags).map(|tag| self.name(&repository, Reference::Tag(tag))).buffer_unordered(AT_ONCE);
                     names.filter_map(|done| async { done.err() }).collect().await
                 }
                 // A catalogue also lists repositories whose last tag is gone.
@@ -69,35 +69,35 @@ impl InventoryWalk<'_> {
         }
     }
 
-    async fn name(&self, place: &Repository, reference: Reference) -> Result<()> {
-        let context = RequestContext::new(format!("{place}{}", reference.suffix()));
+    async fn name(&self, repository: &Repository, reference: Reference) -> Result<()> {
+        let context = RequestContext::new(format!("{repository}{}", reference.suffix()));
         let descriptor = match &reference {
             Reference::Digest(digest) => Some(Descriptor::new("", digest.clone(), 0)),
-            Reference::Tag(_) => self.source.resolve(place, &reference, &context).await?,
+            Reference::Tag(_) => self.source.resolve(repository, &reference, &context).await?,
         };
         // A tag that went since it was listed is no error.
         let Some(descriptor) = descriptor else { return Ok(()) };
-        self.manifest(place, descriptor, &context, 0).await.map_err(|error| error.subject(&*context.image))
+        self.manifest(repository, descriptor, &context, 0).await.map_err(|error| error.subject(&*context.image))
     }
 
     /// Notes a manifest and what it leads to, if it is there.
     fn manifest<'a>(
         &'a self,
-        place: &'a Repository,
+        repository: &'a Repository,
         manifest: Descriptor,
         context: &'a RequestContext,
         depth: usize,
     ) -> BoxFuture<'a, Result<()>> {
         async move {
-            if self.noted(place, &manifest.digest) || depth > MAX_DEPTH {
+            if self.noted(repository, &manifest.digest) || depth > MAX_DEPTH {
                 return Ok(());
             }
-            let Some(links) = self.read(place, &manifest.digest, context).await? else { return Ok(()) };
-            self.note(place, &manifest.digest);
+            let Some(links) = self.read(repository, &manifest.digest, context).await? else { return Ok(()) };
+            self.note(repository, &manifest.digest);
             // A foreign layer is at its vendor's.
-            links.blobs.iter().filter(|blob| !blob.is_foreign()).for_each(|blob| self.note(place, &blob.digest));
+            links.blobs.iter().filter(|blob| !blob.is_foreign()).for_each(|blob| self.note(repository, &blob.digest));
             let mut children =
-                stream::iter(links.manifests).map(|child| self.manifest(place, child, context, depth + 1)).buffer_unordered(AT_ONCE);
+                stream::iter(links.manifests).map(|child| self.manifest(repository, child, context, depth + 1)).buffer_unordered(AT_ONCE);
             let mut all = Ok(());
             while let Some(done) = children.next().await {
                 all = all.and(done);
@@ -107,11 +107,11 @@ impl InventoryWalk<'_> {
         .boxed()
     }
 
-    /// What the manifest refers to; read from `place` by who comes first.
-    async fn read(&self, place: &Repository, digest: &Digest, context: &RequestContext) -> Result<Option<Links>> {
+    /// What the manifest refers to; read from `repository` by who comes first.
+    async fn read(&self, repository: &Repository, digest: &Digest, context: &RequestContext) -> Result<Option<Links>> {
         let cell = Arc::clone(self.manifests.lock().unwrap_or_else(PoisonError::into_inner).entry(digest.clone()).or_default());
         // That one repository lacks it says nothing of the next: only what was read is kept.
-        let read = async || match self.source.manifest(place, digest, context).await {
+        let read = async || match self.source.manifest(repository, digest, context).await {
             Ok(Some(manifest)) => manifest.links().map_err(Some),
             Ok(None) => Err(None),
             Err(error) => Err(Some(error)),
@@ -123,13 +123,13 @@ impl InventoryWalk<'_> {
         }
     }
 
-    fn noted(&self, place: &Repository, digest: &Digest) -> bool {
-        let place = (self.shown)(place);
-        self.found.lock().unwrap_or_else(PoisonError::into_inner).digests.get(digest).is_some_and(|places| places.contains(&place))
+    fn noted(&self, repository: &Repository, digest: &Digest) -> bool {
+        let repository = (self.shown)(repository);
+        self.found.lock().unwrap_or_else(PoisonError::into_inner).digests.get(digest).is_some_and(|places| places.contains(&repository))
     }
 
-    fn note(&self, place: &Repository, digest: &Digest) {
-        let place = (self.shown)(place);
-        self.found.lock().unwrap_or_else(PoisonError::into_inner).add(digest.clone(), place);
+    fn note(&self, repository: &Repository, digest: &Digest) {
+        let repository = (self.shown)(repository);
+        self.found.lock().unwrap_or_else(PoisonError::into_inner).add(digest.clone(), repository);
     }
 }

@@ -44,7 +44,7 @@ pub struct NamedImage {
     /// What it points to, and its names.
     pub entry: IndexEntry,
     /// Where it belongs at a target, without prefix.
-    pub place: Repository,
+    pub repository: Repository,
     /// Its tag or digest there.
     pub reference: Reference,
     /// Which bundle it is of; none for a layout or archive.
@@ -299,12 +299,12 @@ impl<'a> BundleReader<'a> {
         for (at, descriptor) in manifests.into_iter().enumerate() {
             let entry = IndexEntry::of(descriptor);
             match entry.title() {
-                Some((place, Reference::Tag(tag))) if is_about(&tag) => self.about.push((place, tag, entry.descriptor)),
-                Some((place, reference)) => {
+                Some((repository, Reference::Tag(tag))) if is_about(&tag) => self.about.push((repository, tag, entry.descriptor)),
+                Some((repository, reference)) => {
                     let file = path.display().to_string();
                     entries.push(NamedImage {
                         entry,
-                        place,
+                        repository,
                         reference,
                         bundle: Some(bundle),
                         also: vec![],
@@ -403,10 +403,10 @@ impl<'a> BundleReader<'a> {
         let mut named = vec![];
         for (at, entry) in entries.into_iter().enumerate() {
             self.shelf.learn([&entry.descriptor]);
-            if let Some((place, Reference::Tag(tag))) = entry.title()
+            if let Some((repository, Reference::Tag(tag))) = entry.title()
                 && is_about(&tag)
             {
-                self.about.push((place, tag, entry.descriptor));
+                self.about.push((repository, tag, entry.descriptor));
                 continue;
             }
             if entry.name.is_none() && entry.source.is_none() {
@@ -421,8 +421,18 @@ impl<'a> BundleReader<'a> {
             entry.descriptor.annotations.retain(|key, _| key == SPARSE);
             let file = path.display().to_string();
             match (self.names)(&entry, &stem) {
-                Ok((place, reference, note)) => {
-                    named.push(NamedImage { entry, place, reference, bundle: None, also: vec![], file, line: at + 1, note, present: None });
+                Ok((repository, reference, note)) => {
+                    named.push(NamedImage {
+                        entry,
+                        repository,
+                        reference,
+                        bundle: None,
+                        also: vec![],
+                        file,
+                        line: at + 1,
+                        note,
+                        present: None,
+                    });
                 }
                 Err(why) => self.troubles.push(Error::local(OP, format!("{file}:{}: {why}", at + 1))),
             }
@@ -470,8 +480,8 @@ impl<'a> BundleReader<'a> {
         for descriptor in std::mem::take(&mut self.nameless) {
             self.shelf.refer(&descriptor);
         }
-        for (place, tag, descriptor) in std::mem::take(&mut self.about) {
-            self.shelf.tag(place, tag, descriptor);
+        for (repository, tag, descriptor) in std::mem::take(&mut self.about) {
+            self.shelf.tag(repository, tag, descriptor);
         }
         let order = self.order();
         let (mut entries, superseded) = self.settle(&order);
@@ -539,8 +549,8 @@ impl<'a> BundleReader<'a> {
                     .next();
                 let origin = volume
                     .map_or(origin, |volume| self.shelf.origin(ContentFile { path: part.path.clone(), volume: Some((number, volume)) }));
-                let place = (part.number, part.offset, part.whole);
-                self.shelf.add_part(&part.digest, place, piece(&part.path, part.len, origin), false);
+                let location = (part.number, part.offset, part.whole);
+                self.shelf.add_part(&part.digest, location, piece(&part.path, part.len, origin), false);
                 bundle.kept.insert((part.digest, part.number));
             }
         }

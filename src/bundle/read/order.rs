@@ -47,7 +47,7 @@ impl BundleReader<'_> {
         for group in order {
             let entries = self.groups.get_mut(*group).map(|(_, entries)| std::mem::take(entries)).unwrap_or_default();
             for mut entry in entries {
-                let name = (entry.place.clone(), entry.reference.clone());
+                let name = (entry.repository.clone(), entry.reference.clone());
                 match kept.remove(&name) {
                     // Of two entries of one name in one index, tools take the first.
                     Some((of, first)) if of == *group => entry = first,

@@ -188,7 +188,7 @@ impl BundleSource {
     }
 
     /// Notes a tag by which what is about a manifest is found: an index of referrers, or cosign's. Blocks.
-    pub(in crate::bundle) fn tag(&mut self, place: Repository, tag: String, manifest: Descriptor) {
+    pub(in crate::bundle) fn tag(&mut self, repository: Repository, tag: String, manifest: Descriptor) {
         let index = self.peek(&manifest.digest).and_then(|bytes| Manifest::known(bytes, None, manifest.digest.clone(), Side::Local).ok());
         let listed = index.and_then(|index| index.links().ok()).map(|links| links.manifests).unwrap_or_default();
         if let Some(subject) = tag.split_once('-').and_then(|(algorithm, hex)| Digest::parse(&format!("{algorithm}:{hex}")).ok()) {
@@ -196,7 +196,7 @@ impl BundleSource {
             listed.into_iter().for_each(|referrer| self.refers_to(subject.clone(), referrer));
         }
         self.learn([&manifest]);
-        self.tags.entry(place).or_default().insert(tag, manifest);
+        self.tags.entry(repository).or_default().insert(tag, manifest);
     }
 
     /// Whether anything here is about another manifest.
@@ -204,9 +204,9 @@ impl BundleSource {
         !self.referrers.is_empty() || !self.tags.is_empty()
     }
 
-    /// What is about `subject`, listed or by cosign's tags in `place`.
-    pub(in crate::bundle) fn about(&self, place: &Repository, subject: &Digest) -> Vec<Descriptor> {
-        let tags = self.tags.get(place);
+    /// What is about `subject`, listed or by cosign's tags in `repository`.
+    pub(in crate::bundle) fn about(&self, repository: &Repository, subject: &Digest) -> Vec<Descriptor> {
+        let tags = self.tags.get(repository);
         let cosign = tags.into_iter().flat_map(|tags| {
             let named = DigestTags::of(tags.keys()).cosign(subject);
             named.into_iter().filter_map(|(tag, _)| tags.get(&tag).cloned()).collect::<Vec<_>>()
@@ -517,17 +517,17 @@ fn after(pieces: &[Piece], mut offset: u64) -> Vec<(Piece, u64)> {
 #[async_trait]
 impl Source for BundleSource {
     /// Names are the import's business; what is asked for here is asked for by digest, or by a tag of what is about another manifest.
-    async fn resolve(&self, place: &Repository, reference: &Reference, _charge: &RequestContext) -> Result<Option<Descriptor>> {
+    async fn resolve(&self, repository: &Repository, reference: &Reference, _charge: &RequestContext) -> Result<Option<Descriptor>> {
         let digest = match reference {
             Reference::Digest(digest) => digest,
-            Reference::Tag(tag) => return Ok(self.tags.get(place).and_then(|tags| tags.get(tag)).cloned()),
+            Reference::Tag(tag) => return Ok(self.tags.get(repository).and_then(|tags| tags.get(tag)).cloned()),
         };
         let media_type = self.seen().types.get(digest).cloned().unwrap_or_default();
         Ok(self.copy(digest).map(|(_, copy)| Descriptor::new(media_type, digest.clone(), copy.size)))
     }
 
-    async fn tags(&self, place: &Repository, _charge: &RequestContext) -> Result<Vec<String>> {
-        Ok(self.tags.get(place).into_iter().flat_map(BTreeMap::keys).cloned().collect())
+    async fn tags(&self, repository: &Repository, _charge: &RequestContext) -> Result<Vec<String>> {
+        Ok(self.tags.get(repository).into_iter().flat_map(BTreeMap::keys).cloned().collect())
     }
 
     async fn manifest(&self, _place: &Repository, digest: &Digest, context: &RequestContext) -> Result<Option<Manifest>> {

@@ -24,7 +24,7 @@ pub fn verify_archives(gathered: &GatheredContent, progress: &(dyn Fn(u64) + Syn
     for entry in &gathered.entries {
         let platforms = entry.present.as_ref().map(|present| present.platforms.clone());
         let platforms = platforms.unwrap_or_else(|| PlatformFilter::of_sparse(&entry.entry.descriptor));
-        walk.image(&entry.entry.descriptor, &platforms, &format!("{}{}", entry.place, entry.reference.suffix()));
+        walk.image(&entry.entry.descriptor, &platforms, &format!("{}{}", entry.repository, entry.reference.suffix()));
     }
     let reached: BTreeSet<&Digest> = walk.manifests.iter().chain(&walk.blobs).collect();
     let loose = content.iter().map(|(digest, _)| *digest).filter(|digest| !reached.contains(digest));

@@ -106,7 +106,7 @@ pub(super) fn available(paths: &[PathBuf]) -> Result<Vec<BundleFiles>> {
         hands.entry(hand.0.record.as_ref().map_or_else(|| Digest::sha256(b""), |record| record.id.clone())).or_insert(hand.0);
     }
     for (path, asked_for) in volumes {
-        place(&path, asked_for, &mut hands)?;
+        repository(&path, asked_for, &mut hands)?;
     }
     let mut hands: Vec<BundleFiles> = hands.into_values().collect();
     hands.sort_by(|a, b| a.name.cmp(&b.name));
@@ -148,7 +148,7 @@ fn with_record(path: &Path) -> Result<(BundleFiles, Vec<PathBuf>)> {
 }
 
 /// Finds out which bundle's volume a file is. One that cannot be read is known by its name, if a record has that.
-fn place(path: &Path, asked_for: bool, hands: &mut BTreeMap<Digest, BundleFiles>) -> Result<()> {
+fn repository(path: &Path, asked_for: bool, hands: &mut BTreeMap<Digest, BundleFiles>) -> Result<()> {
     let found = head(path)?;
     let file = name_of(path);
     let (id, number) = match &found {

@@ -33,11 +33,11 @@ const PLATFORMS: [(&str, &str); 10] = [
 fn descriptor(written: Written, digest: u64, size: u64, platform: (&str, &str)) -> Map<String, Value> {
     let kind =
         if written.docker { "application/vnd.docker.distribution.manifest.v2+json" } else { "application/vnd.oci.image.manifest.v1+json" };
-    let mut place = json!({"architecture": platform.0, "os": if platform.0 == "unknown" { "unknown" } else { "linux" }});
+    let mut platform_value = json!({"architecture": platform.0, "os": if platform.0 == "unknown" { "unknown" } else { "linux" }});
     if !platform.1.is_empty() {
-        place["variant"] = platform.1.into();
+        platform_value["variant"] = platform.1.into();
     }
-    let made = json!({"mediaType": kind, "digest": format!("sha256:{digest:064x}"), "size": size, "platform": place});
+    let made = json!({"mediaType": kind, "digest": format!("sha256:{digest:064x}"), "size": size, "platform": platform_value});
     made.as_object().unwrap().clone()
 }
 

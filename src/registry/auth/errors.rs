@@ -39,7 +39,7 @@ impl Authenticator {
 
     /// As [`Self::deny`], this time.
     pub(super) fn denied(&self, what: &str, scopes: &Scopes, said: &str) -> Error {
-        let place = if scopes.is_none() { self.host.clone() } else { scopes.to_string() };
+        let refused = if scopes.is_none() { self.host.clone() } else { scopes.to_string() };
         let (who, remedy) = if self.account.is_anonymous() {
             let add = format!("check the name; if it is private, add [[credentials]] for {0} or `docker login {0}`", self.host);
             ("without credentials".to_owned(), add)
@@ -47,7 +47,7 @@ impl Authenticator {
             let name = self.account.name();
             (format!("as `{name}`"), format!("check the name, and what the credential set `{name}` may do"))
         };
-        self.error(Kind::Unauthorized, format!("{what} `{place}`, asked {who}{said}")).remedy(remedy)
+        self.error(Kind::Unauthorized, format!("{what} `{refused}`, asked {who}{said}")).remedy(remedy)
     }
 
     /// The login is wrong, which is remembered: nothing more is sent. `what` leads up to the account's name.

@@ -23,15 +23,15 @@ impl RegistryStore {
     /// The bytes of a foreign layer from `offset` on.
     pub(super) async fn read_foreign(
         &self,
-        place: &Repository,
+        repository: &Repository,
         blob: &Descriptor,
         offset: u64,
         context: &RequestContext,
     ) -> Result<BlobStream> {
         let mut fetch = ForeignFetch {
-            reading: self.reading(place, blob, offset, context),
+            reading: self.reading(repository, blob, offset, context),
             vendors: blob.urls.iter().take(MOST_URLS).cloned().collect(),
-            registry: Some(self.blob_url(place, &blob.digest)),
+            registry: Some(self.blob_url(repository, &blob.digest)),
             failed: vec![],
         };
         fetch.open(PermitRequest::Fresh).await?;

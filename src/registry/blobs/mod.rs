@@ -19,29 +19,29 @@ use crate::content::{Digest, Repository, RequestContext};
 use crate::{Kind, Result};
 
 impl RegistryStore {
-    pub(super) fn blob_url(&self, place: &Repository, digest: &Digest) -> url::Url {
-        self.transport.host.url(&format!("{place}/blobs/{digest}"))
+    pub(super) fn blob_url(&self, repository: &Repository, digest: &Digest) -> url::Url {
+        self.transport.host.url(&format!("{repository}/blobs/{digest}"))
     }
 
-    /// Whether `place` has the blob, by HEAD, for who would put it there: a target that refuses the HEAD may take the blob, and the
+    /// Whether `repository` has the blob, by HEAD, for who would put it there: a target that refuses the HEAD may take the blob, and the
     /// upload tells.
-    pub(super) async fn head_blob(&self, place: &Repository, digest: &Digest, context: &RequestContext) -> Result<bool> {
-        match self.ask_blob(place, digest, &Scopes::push(place.as_str()), context).await {
+    pub(super) async fn head_blob(&self, repository: &Repository, digest: &Digest, context: &RequestContext) -> Result<bool> {
+        match self.ask_blob(repository, digest, &Scopes::push(repository.as_str()), context).await {
             Err(error) if is_head_refused(&error) => Ok(false),
             asked => Ok(asked? != BlobHead::Absent),
         }
     }
 
-    /// How many bytes `place`'s blob has, by HEAD; by a GET whose body is not read where the HEAD does not say.
-    pub(super) async fn size_of_blob(&self, place: &Repository, digest: &Digest, context: &RequestContext) -> Result<Option<u64>> {
-        let scopes = Scopes::pull(place.as_str());
-        match self.ask_blob(place, digest, &scopes, context).await? {
+    /// How many bytes `repository`'s blob has, by HEAD; by a GET whose body is not read where the HEAD does not say.
+    pub(super) async fn size_of_blob(&self, repository: &Repository, digest: &Digest, context: &RequestContext) -> Result<Option<u64>> {
+        let scopes = Scopes::pull(repository.as_str());
+        match self.ask_blob(repository, digest, &scopes, context).await? {
             BlobHead::Absent => return Ok(None),
             BlobHead::Here(Some(size), _) => return Ok(Some(size)),
             BlobHead::Here(None, _) => {}
         }
-        let url = self.blob_url(place, digest);
-        let call = RegistryRequest::new((RequestKind::BlobGet, "get blob", Method::GET), url, place, &scopes, context);
+        let url = self.blob_url(repository, digest);
+        let call = RegistryRequest::new((RequestKind::BlobGet, "get blob", Method::GET), url, repository, &scopes, context);
         match self.transport.send(&call, &mut self.transport.host.patience()).await {
             Ok(answer) => answer.content_length().map(Some).ok_or_else(|| {
                 self.transport.topic(&call).error(Kind::Unsupported, format!("the registry does not say how many bytes {digest} has"))
@@ -55,9 +55,15 @@ impl RegistryStore {
     ///
     /// A registry may redirect the HEAD to a store whose signed address is good for GET only, which refuses it. That a
     /// registry redirects says that it has the blob; should it be wrong, the manifest's PUT is refused and the copy heals.
-    pub(super) async fn ask_blob(&self, place: &Repository, digest: &Digest, scopes: &Scopes, context: &RequestContext) -> Result<BlobHead> {
-        let url = self.blob_url(place, digest);
-        let call = RegistryRequest::new((RequestKind::BlobHead, "head blob", Method::HEAD), url, place, scopes, context);
+    pub(super) async fn ask_blob(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        scopes: &Scopes,
+        context: &RequestContext,
+    ) -> Result<BlobHead> {
+        let url = self.blob_url(repository, digest);
+        let call = RegistryRequest::new((RequestKind::BlobHead, "head blob", Method::HEAD), url, repository, scopes, context);
         match self.transport.deliver(&call, &mut self.transport.host.patience()).await? {
             SendOutcome::Answer(answer) => {
                 self.transport.host.note_etag(&answer.headers);

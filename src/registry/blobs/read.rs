@@ -25,21 +25,21 @@ use crate::{Error, Result, Side};
 const OPERATION: &str = "get blob";
 
 impl RegistryStore {
-    /// The blob's bytes from `offset` on; `None` if `place` does not have it.
+    /// The blob's bytes from `offset` on; `None` if `repository` does not have it.
     pub(in crate::registry) async fn read_blob(
         &self,
-        place: &Repository,
+        repository: &Repository,
         blob: &Descriptor,
         offset: u64,
         context: &RequestContext,
     ) -> Result<Option<BlobStream>> {
-        Ok(self.open_blob(place, blob, offset, context).await?.map(|(_, stream)| stream))
+        Ok(self.open_blob(repository, blob, offset, context).await?.map(|(_, stream)| stream))
     }
 
     /// [`RegistryStore::read_blob`], with the headers of the answer.
     pub(in crate::registry) async fn open_blob(
         &self,
-        place: &Repository,
+        repository: &Repository,
         blob: &Descriptor,
         offset: u64,
         context: &RequestContext,
@@ -49,9 +49,9 @@ impl RegistryStore {
             return Ok(Some((HeaderMap::new(), stream::empty().boxed())));
         }
         if blob.is_foreign() && !blob.urls.is_empty() && self.transport.side == Side::Upstream {
-            return self.read_foreign(place, blob, offset, context).await.map(|stream| Some((HeaderMap::new(), stream)));
+            return self.read_foreign(repository, blob, offset, context).await.map(|stream| Some((HeaderMap::new(), stream)));
         }
-        let mut reading = self.reading(place, blob, offset, context);
+        let mut reading = self.reading(repository, blob, offset, context);
         match reading.open(PermitRequest::Fresh).await {
             Ok(()) => {}
             Err(error) if error.kind() == Kind::NotFound => return Ok(None),
@@ -63,12 +63,12 @@ impl RegistryStore {
     }
 
     /// A reading of `blob` at the registry that has yet to begin.
-    pub(super) fn reading(&self, place: &Repository, blob: &Descriptor, offset: u64, context: &RequestContext) -> BlobReader {
+    pub(super) fn reading(&self, repository: &Repository, blob: &Descriptor, offset: u64, context: &RequestContext) -> BlobReader {
         BlobReader {
-            url: self.blob_url(place, &blob.digest),
+            url: self.blob_url(repository, &blob.digest),
             external_url: false,
-            scopes: Scopes::pull(place.as_str()),
-            place: place.clone(),
+            scopes: Scopes::pull(repository.as_str()),
+            repository: repository.clone(),
             blob: blob.clone(),
             context: context.clone(),
             at: offset,
@@ -86,7 +86,7 @@ impl RegistryStore {
 /// A blob that is being read.
 pub(super) struct BlobReader {
     pub(super) transport: Transport,
-    place: Repository,
+    repository: Repository,
     pub(super) blob: Descriptor,
     pub(super) context: RequestContext,
     /// Where it is asked for.
@@ -161,7 +161,7 @@ impl BlobReader {
     async fn mend(&mut self, trouble: RetryableError, sent: Instant) -> Result<()> {
         self.body = None;
         let trouble = if self.external_url { trouble.of_external_url() } else { trouble };
-        let topic = self.transport.topic_of(OPERATION, Some(&self.place), &self.context);
+        let topic = self.transport.topic_of(OPERATION, Some(&self.repository), &self.context);
         self.transport.retry_after_failure(&topic, &mut self.patience, trouble, sent).await.map_err(|error| named(error, &self.blob.digest))
     }
 
@@ -188,7 +188,8 @@ impl BlobReader {
     /// Asks once, with the retries of the transport.
     async fn ask(&mut self, claim: PermitRequest) -> Result<Asked> {
         let url = self.url.clone();
-        let mut call = RegistryRequest::new((RequestKind::BlobGet, OPERATION, Method::GET), url, &self.place, &self.scopes, &self.context);
+        let mut call =
+            RegistryRequest::new((RequestKind::BlobGet, OPERATION, Method::GET), url, &self.repository, &self.scopes, &self.context);
         call.lane = ConnectionKind::Bulk;
         call.claim = claim;
         if self.external_url {
@@ -225,7 +226,7 @@ impl BlobReader {
     }
 
     fn damaged(&self, message: String) -> Error {
-        let topic: RequestTopic<'_> = self.transport.topic_of(OPERATION, Some(&self.place), &self.context);
+        let topic: RequestTopic<'_> = self.transport.topic_of(OPERATION, Some(&self.repository), &self.context);
         topic.error(Kind::Damaged, message)
     }
 }

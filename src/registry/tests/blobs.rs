@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::content::{Presence, Sink, Source};
-use crate::registry::testing::{Seen, Server, answer, broken, bytes, context, descriptor, endless, place, read, refuse, store};
+use crate::registry::testing::{Seen, Server, answer, broken, bytes, context, descriptor, endless, read, refuse, repository, store};
 use crate::{Kind, Side};
 
 /// Answers with what a Range asks for.
@@ -29,13 +29,13 @@ async fn a_blob_arrives_from_any_offset() {
     let (registries, store) = store(&server, Side::Upstream);
     for offset in [0, 1, 99_999] {
         let context = context();
-        let stream = store.blob(&place(), &blob, offset, &context).await.unwrap().unwrap();
+        let stream = store.blob(&repository(), &blob, offset, &context).await.unwrap().unwrap();
         let at = usize::try_from(offset).unwrap();
         assert_eq!(read(stream).await.unwrap(), all[at..]);
         assert_eq!(context.tally.bytes_read(), 100_000 - offset);
     }
     // Nothing is left: nothing is asked.
-    assert_eq!(read(store.blob(&place(), &blob, 100_000, &context()).await.unwrap().unwrap()).await.unwrap(), b"");
+    assert_eq!(read(store.blob(&repository(), &blob, 100_000, &context()).await.unwrap().unwrap()).await.unwrap(), b"");
     assert_eq!((server.seen().len(), registries.rows()[0].requests.blob_get), (3, 3));
 }
 
@@ -61,7 +61,7 @@ async fn a_body_that_breaks_is_continued_at_the_registry_from_the_very_byte() {
     let server = Server::start(move |seen| answer(307, &[("location", &format!("http://{to}/signed/{}", seen.nth))], "")).await;
     let (registries, store) = store(&server, Side::Upstream);
     let context = context();
-    assert_eq!(read(store.blob(&place(), &blob, 0, &context).await.unwrap().unwrap()).await.unwrap(), all);
+    assert_eq!(read(store.blob(&repository(), &blob, 0, &context).await.unwrap().unwrap()).await.unwrap(), all);
     assert_eq!(cdn.seen().iter().map(from).collect::<Vec<_>>(), [None, Some(15_000), Some(30_000), Some(45_000)]);
     // Each continuation was asked of the registry, and got a fresh address.
     let paths: Vec<_> = cdn.seen().iter().map(|seen| seen.target.clone()).collect();
@@ -77,7 +77,7 @@ async fn a_bad_line_brings_a_large_blob_in_more_pieces_than_the_budget_has_attem
     let (served, blob) = (all.clone(), descriptor(&all));
     let server = Server::start(move |seen| in_pieces(seen, &served, 1_300_000)).await;
     let (_, store) = store(&server, Side::Upstream);
-    assert_eq!(read(store.blob(&place(), &blob, 0, &context()).await.unwrap().unwrap()).await.unwrap(), all);
+    assert_eq!(read(store.blob(&repository(), &blob, 0, &context()).await.unwrap().unwrap()).await.unwrap(), all);
     assert_eq!(server.seen().len(), 8);
 }
 
@@ -91,8 +91,8 @@ async fn a_registry_without_ranges_is_read_from_the_start_and_passed_over() {
     })
     .await;
     let (_, store) = store(&server, Side::Upstream);
-    assert_eq!(read(store.blob(&place(), &blob, 0, &context()).await.unwrap().unwrap()).await.unwrap(), all);
-    assert_eq!(read(store.blob(&place(), &blob, 20_000, &context()).await.unwrap().unwrap()).await.unwrap(), all[20_000..]);
+    assert_eq!(read(store.blob(&repository(), &blob, 0, &context()).await.unwrap().unwrap()).await.unwrap(), all);
+    assert_eq!(read(store.blob(&repository(), &blob, 20_000, &context()).await.unwrap().unwrap()).await.unwrap(), all[20_000..]);
 }
 
 #[tokio::test]
@@ -105,7 +105,7 @@ async fn a_blob_that_never_gets_further_ends_the_budget() {
     })
     .await;
     let (_, store) = store(&server, Side::Upstream);
-    let error = read(store.blob(&place(), &blob, 0, &context()).await.unwrap().unwrap()).await.unwrap_err();
+    let error = read(store.blob(&repository(), &blob, 0, &context()).await.unwrap().unwrap()).await.unwrap_err();
     assert!(
         error.kind() == Kind::Unavailable
             && error.message().starts_with(&format!("blob {}: no answer after 4 attempts in ", blob.digest.short())),
@@ -127,7 +127,7 @@ async fn an_expired_address_is_asked_for_again() {
     let to = cdn.host.clone();
     let server = Server::start(move |seen| answer(302, &[("location", &format!("http://{to}/{}", seen.nth))], "")).await;
     let (registries, at) = store(&server, Side::Upstream);
-    assert_eq!(read(at.blob(&place(), &blob, 0, &context()).await.unwrap().unwrap()).await.unwrap(), all);
+    assert_eq!(read(at.blob(&repository(), &blob, 0, &context()).await.unwrap().unwrap()).await.unwrap(), all);
     assert_eq!((registries.rows()[0].requests.blob_get, registries.rows()[0].retries), (3, 2));
     // The registry itself is in no trouble: nobody else waits.
     assert!(registries.rows()[0].waited_seconds.abs() < f64::EPSILON);
@@ -136,7 +136,7 @@ async fn an_expired_address_is_asked_for_again() {
     let to = cdn.host.clone();
     let server = Server::start(move |_| answer(302, &[("location", &format!("http://{to}/"))], "")).await;
     let (_, at) = store(&server, Side::Upstream);
-    let error = at.blob(&place(), &blob, 0, &context()).await.err().unwrap();
+    let error = at.blob(&repository(), &blob, 0, &context()).await.err().unwrap();
     assert_eq!((error.http_status(), server.seen().len()), (Some(403), 4));
     assert!(error.message().contains("redirected to 127.0.0.1, which answered: no"), "{error}");
 }
@@ -159,7 +159,7 @@ async fn wrong_lengths_are_refused_at_once_and_wrong_parts_after_the_whole_was_a
     for (offset, made, word) in cases {
         let server = Server::start(move |_| made()).await;
         let (_, store) = store(&server, Side::Upstream);
-        let error = match store.blob(&place(), &blob, offset, &context()).await {
+        let error = match store.blob(&repository(), &blob, offset, &context()).await {
             Ok(stream) => read(stream.unwrap()).await.unwrap_err(),
             Err(error) => error,
         };
@@ -175,8 +175,8 @@ async fn what_is_not_there_is_none() {
     let blob = descriptor(b"abc");
     let server = Server::start(|_| refuse(404, "BLOB_UNKNOWN")).await;
     let (registries, store) = store(&server, Side::Target);
-    assert!(store.blob(&place(), &blob, 0, &context()).await.unwrap().is_none());
-    assert_eq!(store.holds_blob(&place(), &blob, &context()).await.unwrap(), Presence::Absent);
+    assert!(store.blob(&repository(), &blob, 0, &context()).await.unwrap().is_none());
+    assert_eq!(store.holds_blob(&repository(), &blob, &context()).await.unwrap(), Presence::Absent);
     assert_eq!((registries.rows()[0].requests.blob_get, registries.rows()[0].requests.blob_head), (1, 1));
 }
 
@@ -188,7 +188,7 @@ async fn a_blob_is_there_if_head_says_so_even_by_an_address_that_is_good_for_get
         let to = format!("http://{}/x", cdn.host);
         let server = Server::start(move |_| answer(307, &[("location", &to)], "")).await;
         let (_, store) = store(&server, Side::Target);
-        assert_eq!(store.holds_blob(&place(), &blob, &context()).await.unwrap(), expected, "{status}");
+        assert_eq!(store.holds_blob(&repository(), &blob, &context()).await.unwrap(), expected, "{status}");
         assert_eq!(server.seen().len(), 1);
     }
 }
@@ -200,7 +200,7 @@ async fn reading_from_the_target_is_no_reading_from_an_upstream() {
     let server = Server::start(move |seen| part(seen, &served)).await;
     let (_, store) = store(&server, Side::Target);
     let context = context();
-    read(store.blob(&place(), &blob, 0, &context).await.unwrap().unwrap()).await.unwrap();
+    read(store.blob(&repository(), &blob, 0, &context).await.unwrap().unwrap()).await.unwrap();
     assert_eq!(context.tally.bytes_read(), 0);
 }
 
@@ -231,7 +231,7 @@ async fn a_foreign_layer_is_read_where_its_urls_lead_in_their_order_without_a_lo
     let (registries, at) = store(&server, Side::Upstream);
     for offset in [0, 20_000] {
         let context = context();
-        let stream = at.blob(&place(), &foreign(&all, &urls), offset, &context).await.unwrap().unwrap();
+        let stream = at.blob(&repository(), &foreign(&all, &urls), offset, &context).await.unwrap().unwrap();
         assert_eq!(read(stream).await.unwrap(), all[usize::try_from(offset).unwrap()..]);
         assert_eq!(context.tally.bytes_read(), 40_000 - offset);
     }
@@ -256,7 +256,7 @@ async fn a_foreign_layer_that_breaks_off_for_good_is_continued_at_the_next_url_a
     let server = Server::start(move |seen| part(seen, &third)).await;
     let urls = [format!("http://{}/", one.host), format!("http://{}/", two.host)];
     let (registries, at) = store(&server, Side::Upstream);
-    let stream = at.blob(&place(), &foreign(&all, &urls), 0, &context()).await.unwrap().unwrap();
+    let stream = at.blob(&repository(), &foreign(&all, &urls), 0, &context()).await.unwrap().unwrap();
     assert_eq!(read(stream).await.unwrap(), all);
     assert_eq!(server.seen().iter().map(from).collect::<Vec<_>>(), [Some(20_000)]);
     assert_eq!((registries.rows()[0].requests.blob_get, registries.rows()[0].waited_seconds), (1, 0.0));
@@ -275,7 +275,7 @@ async fn a_foreign_layer_that_is_nowhere_says_where_it_was_looked_for() {
         format!("http://{host}/y?sig=s"),
     ];
     let (_, at) = store(&server, Side::Upstream);
-    let error = at.blob(&place(), &foreign(&all, &urls), 0, &context()).await.err().unwrap();
+    let error = at.blob(&repository(), &foreign(&all, &urls), 0, &context()).await.err().unwrap();
     let message = error.message().replace(&host, "VENDOR").replace(&server.host, "REGISTRY");
     for part in [
         "is to be had nowhere",
@@ -299,6 +299,6 @@ async fn at_a_target_a_foreign_layer_is_the_targets_own() {
     let server = Server::start(move |seen| part(seen, &served)).await;
     let (_, at) = store(&server, Side::Target);
     let layer = foreign(&all, &[format!("http://{}/", vendor.host)]);
-    assert_eq!(read(at.blob(&place(), &layer, 0, &context()).await.unwrap().unwrap()).await.unwrap(), all);
+    assert_eq!(read(at.blob(&repository(), &layer, 0, &context()).await.unwrap().unwrap()).await.unwrap(), all);
     assert_eq!(vendor.seen().len(), 0);
 }

@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use crate::content::{Digest, RequestContext, Sink, Source};
 use crate::limits::{Bandwidth, PullLimit, PullRequest, WaitMode};
 use crate::name::Reference;
-use crate::registry::testing::{AtHand, Nobody, Seen, Server, answer, bytes, context, descriptor, limits, place, read, refuse};
+use crate::registry::testing::{AtHand, Nobody, Seen, Server, answer, bytes, context, descriptor, limits, read, refuse, repository};
 use crate::registry::{Concurrency, HostSettings, Registries, RegistryStore, RetryPolicy, SharedLimits, profiles};
 use crate::{Error, Kind, Result, Side};
 
@@ -65,7 +65,7 @@ fn open_with(server: &Server, settings: HostSettings, limits: SharedLimits) -> (
 }
 
 async fn resolve(store: &RegistryStore) -> Result<()> {
-    store.resolve(&place(), &Reference::Tag("1".to_owned()), &context()).await.map(|_| ())
+    store.resolve(&repository(), &Reference::Tag("1".to_owned()), &context()).await.map(|_| ())
 }
 
 async fn pull(store: &RegistryStore, number: usize) -> Result<()> {
@@ -73,7 +73,7 @@ async fn pull(store: &RegistryStore, number: usize) -> Result<()> {
 }
 
 async fn pull_as(store: &RegistryStore, number: usize, context: &RequestContext) -> Result<()> {
-    store.manifest(&place(), &digest(number), context).await.map(|_| ())
+    store.manifest(&repository(), &digest(number), context).await.map(|_| ())
 }
 
 /// How many of 16 pulls at once arrived, and the errors of the others.
@@ -214,7 +214,7 @@ async fn a_wait_beyond_the_configured_maximum_defers_unsent_and_takes_no_pull() 
             ..HostSettings::default()
         },
     );
-    assert_eq!(store.tags(&place(), &context()).await.unwrap_err().kind(), Kind::Deferred);
+    assert_eq!(store.tags(&repository(), &context()).await.unwrap_err().kind(), Kind::Deferred);
     let (good, bad) = sixteen(&store).await;
     assert!(good == 0 && bad.iter().all(|error| error.kind() == Kind::Deferred && error.until().is_some()), "{bad:?}");
     assert_eq!(server.seen().len(), 1);
@@ -333,9 +333,9 @@ async fn bytes_read_and_written_draw_on_one_bandwidth() {
     let (registries, store) = open_with(&server, HostSettings::default(), SharedLimits { bandwidth: run, ..limits() });
     let target = registries.store(Side::Target, &server.host, Arc::new(Nobody)).unwrap();
     let began = Instant::now();
-    let got = store.blob(&place(), &descriptor(&blob), 0, &context()).await.unwrap().unwrap();
+    let got = store.blob(&repository(), &descriptor(&blob), 0, &context()).await.unwrap().unwrap();
     assert_eq!(read(got).await.unwrap(), blob);
-    target.write_blob(&place(), &descriptor(&blob), &AtHand::new(&blob), &context()).await.unwrap();
+    target.write_blob(&repository(), &descriptor(&blob), &AtHand::new(&blob), &context()).await.unwrap();
     // 240 kB at 1 MB/s, of which 100 ms' worth may run ahead.
     assert!(began.elapsed() >= Duration::from_millis(140), "{:?}", began.elapsed());
     assert_eq!(server.seen().last().unwrap().body, blob);
@@ -352,7 +352,7 @@ async fn a_registry_that_takes_no_chunks_gets_none() {
     for (profile, patched) in [("ghcr", false), ("quay", true)] {
         let (registries, _) = open(&server, HostSettings { profile: profiles::named(profile).ok(), ..HostSettings::default() });
         let target = registries.store(Side::Target, &server.host, Arc::new(Nobody)).unwrap();
-        let error = target.write_blob(&place(), &descriptor(&blob), &AtHand::new(&blob), &context()).await.unwrap_err();
+        let error = target.write_blob(&repository(), &descriptor(&blob), &AtHand::new(&blob), &context()).await.unwrap_err();
         assert_eq!((error.http_status(), server.lines().iter().any(|line| line.starts_with("PATCH"))), (Some(413), patched), "{profile}");
     }
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::content::{Digest, Manifest, Presence, Publication, Sink, Source};
 use crate::name::Reference;
-use crate::registry::testing::{Server, answer, broken, context, endless, place, refuse, store};
+use crate::registry::testing::{Server, answer, broken, context, endless, refuse, repository, store};
 use crate::{Kind, Side};
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -33,8 +33,8 @@ async fn a_tag_costs_one_head_and_its_manifest_one_get() {
     .await;
     let (registries, store) = store(&server, Side::Upstream);
     let context = context();
-    let resolved = store.resolve(&place(), &tag(), &context).await.unwrap().unwrap();
-    let read = store.manifest(&place(), &resolved.digest, &context).await.unwrap().unwrap();
+    let resolved = store.resolve(&repository(), &tag(), &context).await.unwrap().unwrap();
+    let read = store.manifest(&repository(), &resolved.digest, &context).await.unwrap().unwrap();
     assert_eq!((read.bytes.as_ref(), read.media_type.as_str()), (BODY.as_bytes(), INDEX));
     assert_eq!(server.lines(), ["HEAD /v2/a/b/manifests/1", &format!("GET /v2/a/b/manifests/{}", digest())]);
     for seen in server.seen() {
@@ -57,9 +57,9 @@ async fn without_a_digest_header_the_manifest_is_read_once() {
         .await;
         let (_, store) = store(&server, Side::Upstream);
         let context = context();
-        let resolved = store.resolve(&place(), &tag(), &context).await.unwrap().unwrap();
+        let resolved = store.resolve(&repository(), &tag(), &context).await.unwrap().unwrap();
         assert_eq!((&resolved.digest, resolved.size), (&digest(), BODY.len() as u64));
-        assert!(store.manifest(&place(), &resolved.digest, &context).await.unwrap().is_some());
+        assert!(store.manifest(&repository(), &resolved.digest, &context).await.unwrap().is_some());
         assert_eq!((server.seen().len(), context.tally.pulls()), (2, 1));
     }
 }
@@ -68,10 +68,10 @@ async fn without_a_digest_header_the_manifest_is_read_once() {
 async fn what_is_not_there_is_none_and_no_error() {
     let server = Server::start(|_| refuse(404, "MANIFEST_UNKNOWN")).await;
     let (_, store) = store(&server, Side::Upstream);
-    assert!(store.resolve(&place(), &tag(), &context()).await.unwrap().is_none());
-    assert!(store.manifest(&place(), &digest(), &context()).await.unwrap().is_none());
+    assert!(store.resolve(&repository(), &tag(), &context()).await.unwrap().is_none());
+    assert!(store.manifest(&repository(), &digest(), &context()).await.unwrap().is_none());
     let descriptor = manifest().descriptor();
-    assert_eq!(store.holds_manifest(&place(), &descriptor, &context()).await.unwrap(), Presence::Absent);
+    assert_eq!(store.holds_manifest(&repository(), &descriptor, &context()).await.unwrap(), Presence::Absent);
 }
 
 #[tokio::test]
@@ -90,7 +90,7 @@ async fn wrong_digests_in_header_and_body_and_other_tricks_are_refused() {
     for (made, kind, word) in cases {
         let server = Server::start(move |_| made()).await;
         let (_, store) = store(&server, Side::Upstream);
-        let error = store.manifest(&place(), &digest(), &context()).await.unwrap_err();
+        let error = store.manifest(&repository(), &digest(), &context()).await.unwrap_err();
         assert!(error.kind() == kind && error.message().contains(word), "{word}: {error:?}");
         assert!(error.to_string().contains("image:1"), "{error}");
     }
@@ -101,7 +101,7 @@ async fn a_header_of_another_algorithm_says_nothing_against_the_digest() {
     let sha512 = format!("sha512:{}", "0".repeat(128));
     let server = Server::start(move |_| answer(200, &[("docker-content-digest", &sha512), ("content-type", INDEX)], BODY)).await;
     let (_, store) = store(&server, Side::Upstream);
-    assert!(store.manifest(&place(), &digest(), &context()).await.unwrap().is_some());
+    assert!(store.manifest(&repository(), &digest(), &context()).await.unwrap().is_some());
 }
 
 #[tokio::test]
@@ -112,7 +112,7 @@ async fn a_manifest_that_breaks_off_is_asked_for_again() {
     })
     .await;
     let (registries, store) = store(&server, Side::Upstream);
-    assert!(store.manifest(&place(), &digest(), &context()).await.unwrap().is_some());
+    assert!(store.manifest(&repository(), &digest(), &context()).await.unwrap().is_some());
     let row = &registries.rows()[0];
     assert_eq!((row.requests.manifest_get, row.retries), (3, 2));
 }
@@ -132,7 +132,7 @@ async fn a_redirect_is_followed_without_our_login_and_not_counted() {
     .await;
     let (registries, store) = store(&server, Side::Upstream);
     let context = context();
-    assert!(store.manifest(&place(), &digest(), &context).await.unwrap().is_some());
+    assert!(store.manifest(&repository(), &digest(), &context).await.unwrap().is_some());
     assert_eq!(cdn.seen().len(), 1);
     assert_eq!(cdn.seen()[0].header("authorization"), None);
     assert!(cdn.seen()[0].header("accept").is_some());
@@ -150,14 +150,14 @@ async fn redirects_that_go_round_or_where_they_may_not_are_refused() {
     ] {
         let server = Server::start(move |_| answer(302, &[("location", to)], "")).await;
         let (_, store) = store(&server, Side::Upstream);
-        let error = store.resolve(&place(), &tag(), &context()).await.unwrap_err();
+        let error = store.resolve(&repository(), &tag(), &context()).await.unwrap_err();
         assert!(error.kind() == Kind::Untrusted && error.message().contains(word), "{to}: {error}");
         assert!(!error.message().contains("secret"));
         assert!(server.seen().len() <= 6);
     }
     let server = Server::start(|_| answer(302, &[], "")).await;
     let (_, store) = store(&server, Side::Upstream);
-    assert!(store.resolve(&place(), &tag(), &context()).await.unwrap_err().message().contains("redirects this request nowhere"));
+    assert!(store.resolve(&repository(), &tag(), &context()).await.unwrap_err().message().contains("redirects this request nowhere"));
 }
 
 #[tokio::test]
@@ -169,12 +169,13 @@ async fn a_manifest_is_put_by_digest_and_by_tag_as_it_is() {
     .await;
     let (_, store) = store(&server, Side::Target);
     let context = context();
-    store.put_manifest(&place(), &manifest(), &context).await.unwrap();
-    let named = |reference| Publication { place: place(), reference, manifest: manifest(), source: Arc::from("source"), sparse: vec![] };
+    store.put_manifest(&repository(), &manifest(), &context).await.unwrap();
+    let named =
+        |reference| Publication { repository: repository(), reference, manifest: manifest(), source: Arc::from("source"), sparse: vec![] };
     store.publish(&named(tag()), &context).await.unwrap();
     // Its digest is its name already, and it is known to be there: no request.
     store.publish(&named(Reference::Digest(digest())), &context).await.unwrap();
-    assert_eq!(store.holds_manifest(&place(), &manifest().descriptor(), &context).await.unwrap(), Presence::Here);
+    assert_eq!(store.holds_manifest(&repository(), &manifest().descriptor(), &context).await.unwrap(), Presence::Here);
     assert_eq!(server.lines(), [format!("PUT /v2/a/b/manifests/{}", digest()), "PUT /v2/a/b/manifests/1".to_owned()]);
     for seen in server.seen() {
         assert_eq!((seen.header("content-type"), seen.body.as_ref()), (Some(INDEX), BODY.as_bytes()));
@@ -188,7 +189,7 @@ async fn a_target_that_stored_something_else_is_found_out() {
     let other = Digest::sha256(b"other").to_string();
     let server = Server::start(move |_| answer(201, &[("docker-content-digest", &other)], "")).await;
     let (_, store) = store(&server, Side::Target);
-    let error = store.put_manifest(&place(), &manifest(), &context()).await.unwrap_err();
+    let error = store.put_manifest(&repository(), &manifest(), &context()).await.unwrap_err();
     assert!(error.kind() == Kind::Damaged && error.message().contains("stored another manifest"), "{error}");
 }
 
@@ -201,12 +202,12 @@ async fn a_missing_blob_is_told_from_other_refusals_and_nothing_is_believed_any_
     .await;
     let (_, store) = store(&server, Side::Target);
     let blob = crate::registry::testing::descriptor(b"abc");
-    assert_eq!(store.holds_blob(&place(), &blob, &context()).await.unwrap(), Presence::Here);
-    assert_eq!(store.holds_blob(&place(), &blob, &context()).await.unwrap(), Presence::Here);
+    assert_eq!(store.holds_blob(&repository(), &blob, &context()).await.unwrap(), Presence::Here);
+    assert_eq!(store.holds_blob(&repository(), &blob, &context()).await.unwrap(), Presence::Here);
     assert_eq!(server.seen().len(), 1);
-    let error = store.put_manifest(&place(), &manifest(), &context()).await.unwrap_err();
+    let error = store.put_manifest(&repository(), &manifest(), &context()).await.unwrap_err();
     assert_eq!(error.kind(), Kind::ContentMissing);
-    store.holds_blob(&place(), &blob, &context()).await.unwrap();
+    store.holds_blob(&repository(), &blob, &context()).await.unwrap();
     assert_eq!(server.lines().iter().filter(|line| line.starts_with("HEAD")).count(), 2);
 }
 
@@ -220,8 +221,8 @@ async fn schema_1_passes_head_and_is_refused_by_name_when_read() {
     })
     .await;
     let (_, store) = store(&server, Side::Upstream);
-    let resolved = store.resolve(&place(), &tag(), &context()).await.unwrap().unwrap();
+    let resolved = store.resolve(&repository(), &tag(), &context()).await.unwrap().unwrap();
     assert_eq!(resolved.media_type, SCHEMA1);
-    let error = store.manifest(&place(), &resolved.digest, &context()).await.unwrap_err();
+    let error = store.manifest(&repository(), &resolved.digest, &context()).await.unwrap_err();
     assert!(error.kind() == Kind::Unsupported && error.message().contains("schema 1"), "{error}");
 }

@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use serde_json::json;
 
 use crate::content::{Descriptor, Digest, ReferrerList, Repository, Source};
-use crate::registry::testing::{Nobody, Server, answer, context, endless, limits, place, refuse, store};
+use crate::registry::testing::{Nobody, Server, answer, context, endless, limits, refuse, repository, store};
 use crate::registry::{Concurrency, HostSettings, Registries, RegistryStore, RetryPolicy, profiles};
 use crate::{Kind, Result, Side};
 
@@ -29,7 +29,7 @@ fn page(entries: impl IntoIterator<Item = u32>) -> String {
 }
 
 async fn list(store: &Arc<RegistryStore>, artifact_type: Option<&str>) -> Result<Option<Vec<u64>>> {
-    Ok(match store.listed_referrers(&place(), &subject(), artifact_type, &context()).await? {
+    Ok(match store.listed_referrers(&repository(), &subject(), artifact_type, &context()).await? {
         ReferrerList::Listed(listed) => Some(listed.iter().map(|found| found.size).collect()),
         ReferrerList::Missing(_) => None,
     })
@@ -211,8 +211,8 @@ async fn where_tags_cannot_be_listed_they_are_looked_for_by_name() {
     for (status, expected) in [(400, true), (401, true), (403, true), (404, true), (405, true), (501, true), (429, false)] {
         let server = Server::start(move |_| refuse(status, "UNSUPPORTED")).await;
         let (_, store) = store(&server, Side::Upstream);
-        let (place, context) = (place(), context());
-        let found = join_all((0..3).map(|_| store.digest_tags(&place, &context))).await;
+        let (repository, context) = (repository(), context());
+        let found = join_all((0..3).map(|_| store.digest_tags(&repository, &context))).await;
         assert!(found.iter().all(|found| found.as_ref().is_ok_and(|tags| tags.are_unlisted()) == expected), "{status}: {found:?}");
         let lists = server.lines().len();
         assert!(if status == 400 { lists == 2 } else { status == 429 || lists == 1 }, "{status}: one listing for all, not {lists}");
@@ -223,7 +223,7 @@ async fn where_tags_cannot_be_listed_they_are_looked_for_by_name() {
 async fn a_tag_that_may_be_there_is_looked_for_by_head_alone() {
     let server = Server::start(|seen| if seen.path().ends_with(".sig") { refuse(403, "DENIED") } else { refuse(404, "UNKNOWN") }).await;
     let (_, store) = store(&server, Side::Upstream);
-    assert_eq!(store.find_tag(&place(), "sha256-1.sig", &context()).await.unwrap_err().http_status(), Some(403));
-    assert_eq!(store.find_tag(&place(), "sha256-1.att", &context()).await.unwrap(), None);
+    assert_eq!(store.find_tag(&repository(), "sha256-1.sig", &context()).await.unwrap_err().http_status(), Some(403));
+    assert_eq!(store.find_tag(&repository(), "sha256-1.att", &context()).await.unwrap(), None);
     assert_eq!(server.lines(), ["HEAD /v2/a/b/manifests/sha256-1.sig", "HEAD /v2/a/b/manifests/sha256-1.att"]);
 }

@@ -1,7 +1,7 @@
 //! Tag lists.
 
 use crate::content::Source;
-use crate::registry::testing::{Server, answer, context, endless, place, refuse, store};
+use crate::registry::testing::{Server, answer, context, endless, refuse, repository, store};
 use crate::{Kind, Side};
 
 #[tokio::test]
@@ -21,7 +21,7 @@ async fn pages_are_followed_in_order_and_tricks_are_dropped() {
     })
     .await;
     let (registries, store) = store(&server, Side::Upstream);
-    assert_eq!(store.tags(&place(), &context()).await.unwrap(), ["b", "a", "v1"]);
+    assert_eq!(store.tags(&repository(), &context()).await.unwrap(), ["b", "a", "v1"]);
     assert_eq!(registries.rows()[0].requests.tags, 3);
 }
 
@@ -33,7 +33,7 @@ async fn a_page_size_that_is_refused_is_left_to_the_registry() {
     })
     .await;
     let (_, store) = store(&server, Side::Upstream);
-    assert_eq!(store.tags(&place(), &context()).await.unwrap(), ["x"]);
+    assert_eq!(store.tags(&repository(), &context()).await.unwrap(), ["x"]);
 }
 
 #[tokio::test]
@@ -45,7 +45,7 @@ async fn lists_that_lead_astray_are_refused() {
     ] {
         let server = Server::start(move |_| answer(200, &[("link", link)], r#"{"tags":["x"]}"#)).await;
         let (_, store) = store(&server, Side::Upstream);
-        let error = store.tags(&place(), &context()).await.unwrap_err();
+        let error = store.tags(&repository(), &context()).await.unwrap_err();
         assert!(error.kind() == Kind::Untrusted && error.message().contains(word), "{link}: {error}");
         assert_eq!(server.seen().len(), 1);
     }
@@ -60,12 +60,12 @@ async fn pages_without_end_and_bodies_without_end_end() {
     })
     .await;
     let (_, at) = store(&server, Side::Upstream);
-    let error = at.tags(&place(), &context()).await.unwrap_err();
+    let error = at.tags(&repository(), &context()).await.unwrap_err();
     assert!(error.message().contains("more than 1000000 tags"), "{error}");
 
     let server = Server::start(|_| endless(200, &[])).await;
     let (_, at) = store(&server, Side::Upstream);
-    let error = at.tags(&place(), &context()).await.unwrap_err();
+    let error = at.tags(&repository(), &context()).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Untrusted);
 }
 
@@ -78,7 +78,7 @@ async fn what_is_no_list_is_an_error_in_words() {
     ] {
         let server = Server::start(move |_| answer(status, &[], body)).await;
         let (_, store) = store(&server, Side::Upstream);
-        let error = store.tags(&place(), &context()).await.unwrap_err();
+        let error = store.tags(&repository(), &context()).await.unwrap_err();
         assert!(error.kind() == kind && error.message().contains(word), "{error}");
     }
 }
@@ -91,10 +91,10 @@ async fn an_upstream_is_asked_once_a_run_however_many_want_to_know() {
     })
     .await;
     let (_, at) = store(&server, Side::Upstream);
-    let (place, context) = (place(), context());
-    let both = futures_util::future::join(at.tags(&place, &context), at.tags(&place, &context)).await;
+    let (repository, context) = (repository(), context());
+    let both = futures_util::future::join(at.tags(&repository, &context), at.tags(&repository, &context)).await;
     assert_eq!((both.0.unwrap(), both.1.unwrap()), (vec!["x".to_owned(), "y".to_owned()], vec!["x".to_owned(), "y".to_owned()]));
-    at.tags(&place, &context).await.unwrap();
+    at.tags(&repository, &context).await.unwrap();
     assert_eq!(server.seen().len(), 2, "two pages, once");
 
     // Of a target the tags change: it is asked each time. Failures of an upstream are remembered.
@@ -102,7 +102,7 @@ async fn an_upstream_is_asked_once_a_run_however_many_want_to_know() {
         let server = Server::start(|_| refuse(403, "DENIED")).await;
         let (_, at) = store(&server, side);
         for _ in 0..2 {
-            let error = at.tags(&place, &context).await.unwrap_err();
+            let error = at.tags(&repository, &context).await.unwrap_err();
             assert_eq!(error.http_status(), Some(403), "{error}");
         }
         assert_eq!(server.seen().len(), asked);

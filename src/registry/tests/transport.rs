@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::content::{Repository, Sink, Source};
 use crate::name::Reference;
-use crate::registry::testing::{Nobody, Server, answer, context, limits, place, refuse, store};
+use crate::registry::testing::{Nobody, Server, answer, context, limits, refuse, repository, store};
 use crate::registry::{Concurrency, HostSettings, Registries, RetryPolicy};
 use crate::{Kind, Side};
 
@@ -26,7 +26,7 @@ async fn trouble_is_tried_again_and_a_final_no_is_not() {
     for (status, attempts) in transient.into_iter().chain([(400, 2), (403, 2), (405, 2), (418, 1), (501, 2)]) {
         let server = Server::start(move |_| refuse(status, "X")).await;
         let (_, store) = store(&server, Side::Upstream);
-        let error = store.resolve(&place(), &tag(), &context()).await.unwrap_err();
+        let error = store.resolve(&repository(), &tag(), &context()).await.unwrap_err();
         assert_eq!((server.seen().len(), error.http_status()), (attempts, Some(status)), "{status}");
     }
 }
@@ -35,7 +35,7 @@ async fn trouble_is_tried_again_and_a_final_no_is_not() {
 async fn a_registry_that_comes_back_is_not_an_error() {
     let server = Server::start(|seen| if seen.nth < 3 { refuse(503, "UNAVAILABLE") } else { found() }).await;
     let (registries, store) = store(&server, Side::Upstream);
-    let resolved = store.resolve(&place(), &tag(), &context()).await.unwrap().unwrap();
+    let resolved = store.resolve(&repository(), &tag(), &context()).await.unwrap().unwrap();
     assert_eq!(resolved.media_type, "application/vnd.oci.image.index.v1+json");
     let row = &registries.rows()[0];
     assert_eq!((row.requests.manifest_head, row.retries, row.throttled), (4, 3, 3));
@@ -46,7 +46,7 @@ async fn a_registry_that_comes_back_is_not_an_error() {
 async fn the_last_error_says_how_often_and_why() {
     let server = Server::start(|_| refuse(502, "UNKNOWN")).await;
     let (_, at) = store(&server, Side::Target);
-    let error = at.published(&place(), &tag(), &context()).await.unwrap_err();
+    let error = at.published(&repository(), &tag(), &context()).await.unwrap_err();
     assert_eq!((error.kind(), error.side(), error.http_status()), (Kind::Unavailable, Side::Target, Some(502)));
     assert!(
         error.to_string().starts_with(&format!("target {}: resolve tag image:1: 502 still so after 4 attempts in ", server.host)),
@@ -62,11 +62,11 @@ async fn nobody_there_is_said_in_words_and_later_images_do_not_wait_again() {
     let retry = RetryPolicy { attempts: 3, base: Duration::from_millis(1), cap: Duration::from_millis(2), ..RetryPolicy::default() };
     let registries = Registries::new(|_| HostSettings::default(), Concurrency::default(), retry, limits());
     let store = registries.store(Side::Upstream, &host, Arc::new(Nobody)).unwrap();
-    let error = store.resolve(&place(), &tag(), &context()).await.unwrap_err();
+    let error = store.resolve(&repository(), &tag(), &context()).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Unavailable);
     assert!(error.message().starts_with("no answer after 3 attempts in 0.") && error.message().contains("refused"), "{error}");
     // The host has answered nobody: the next image fails at once, with the same cause.
-    let next = store.resolve(&place(), &tag(), &crate::content::RequestContext::new("image:2")).await.unwrap_err();
+    let next = store.resolve(&repository(), &tag(), &crate::content::RequestContext::new("image:2")).await.unwrap_err();
     assert_eq!(next.to_string(), error.to_string().replace("image:1", "image:2"));
     assert!(error.outage().is_some() && next.outage().is_some_and(|outage| !outage.is_over()));
     assert_eq!(registries.rows()[0].requests.manifest_head, 3);
@@ -81,15 +81,15 @@ async fn retry_after_zero_costs_only_the_attempts_own_wait_and_a_long_one_ends_t
     })
     .await;
     let (registries, store) = store(&server, Side::Upstream);
-    assert!(store.resolve(&place(), &tag(), &context()).await.unwrap().is_some());
-    let error = store.tags(&place(), &context()).await.unwrap_err();
+    assert!(store.resolve(&repository(), &tag(), &context()).await.unwrap().is_some());
+    let error = store.tags(&repository(), &context()).await.unwrap_err();
     assert_eq!((error.kind(), error.http_status()), (Kind::Deferred, Some(429)));
     let hours = error.until().unwrap().duration_since(jiff::Timestamp::now()).as_secs_f64() / 3600.0;
     assert!((1.9..=2.0).contains(&hours), "{hours}");
     assert!(error.message().contains("asks to be left alone for another 2 h 0 min"), "{error}");
     // The whole host is left alone: nothing is sent, not even by others.
     let before = server.seen().len();
-    let error = store.resolve(&place(), &tag(), &context()).await.unwrap_err();
+    let error = store.resolve(&repository(), &tag(), &context()).await.unwrap_err();
     assert_eq!((error.kind(), server.seen().len()), (Kind::Deferred, before));
     assert_eq!(registries.rows()[0].throttled, 2);
 }
@@ -106,8 +106,8 @@ async fn a_token_is_fetched_when_asked_for_and_counted() {
     })
     .await;
     let (registries, store) = store(&server, Side::Upstream);
-    store.resolve(&place(), &tag(), &context()).await.unwrap().unwrap();
-    store.resolve(&place(), &tag(), &context()).await.unwrap().unwrap();
+    store.resolve(&repository(), &tag(), &context()).await.unwrap().unwrap();
+    store.resolve(&repository(), &tag(), &context()).await.unwrap().unwrap();
     assert_eq!(server.lines(), ["HEAD /v2/a/b/manifests/1", "GET /token", "HEAD /v2/a/b/manifests/1", "HEAD /v2/a/b/manifests/1"]);
     let row = &registries.rows()[0];
     assert_eq!((row.requests.token, row.requests.manifest_head, row.retries), (1, 3, 0));
@@ -127,7 +127,7 @@ async fn a_token_servers_trouble_is_waited_out() {
     })
     .await;
     let (registries, store) = store(&server, Side::Upstream);
-    assert!(store.resolve(&place(), &tag(), &context()).await.unwrap().is_some());
+    assert!(store.resolve(&repository(), &tag(), &context()).await.unwrap().is_some());
     assert_eq!(registries.rows()[0].requests.token, 3);
 }
 
@@ -135,7 +135,7 @@ async fn a_token_servers_trouble_is_waited_out() {
 async fn a_401_that_no_login_helps_against_says_what_the_registry_said() {
     let server = Server::start(|_| refuse(401, "UNAUTHORIZED")).await;
     let (_, store) = store(&server, Side::Upstream);
-    let error = store.tags(&place(), &context()).await.unwrap_err();
+    let error = store.tags(&repository(), &context()).await.unwrap_err();
     assert_eq!((error.kind(), error.http_status(), error.registry_code()), (Kind::Unauthorized, Some(401), Some("UNAUTHORIZED")));
     assert_eq!(server.seen().len(), 1);
 }
@@ -146,8 +146,8 @@ async fn one_host_and_account_is_one_store_one_row_and_one_set_of_permits() {
     let (registries, upstream) = store(&server, Side::Upstream);
     assert!(Arc::ptr_eq(&upstream, &registries.store(Side::Upstream, &server.host, Arc::new(Nobody)).unwrap()));
     let target = registries.store(Side::Target, &server.host, Arc::new(Nobody)).unwrap();
-    upstream.resolve(&place(), &tag(), &context()).await.unwrap();
-    target.published(&place(), &tag(), &context()).await.unwrap();
+    upstream.resolve(&repository(), &tag(), &context()).await.unwrap();
+    target.published(&repository(), &tag(), &context()).await.unwrap();
     assert_eq!(registries.rows().len(), 1);
     assert_eq!(registries.rows()[0].requests.manifest_head, 2);
     assert!(Arc::ptr_eq(&upstream.transport.host, &target.transport.host));
@@ -184,7 +184,7 @@ async fn no_more_requests_are_in_flight_than_there_are_permits() {
     let registries = Registries::new(settings, Concurrency::default(), RetryPolicy::default(), limits());
     let store = registries.store(Side::Upstream, &server.host, Arc::new(Nobody)).unwrap();
     let (places, context) = ((0..20).map(|n| Repository::new(format!("a/b{n}"))).collect::<Vec<_>>(), context());
-    futures_util::future::try_join_all(places.iter().map(|place| store.tags(place, &context))).await.unwrap();
+    futures_util::future::try_join_all(places.iter().map(|repository| store.tags(repository, &context))).await.unwrap();
     assert_eq!((server.seen().len(), most.load(Ordering::SeqCst)), (20, 2));
 }
 
@@ -199,7 +199,7 @@ async fn a_registry_that_falls_silent_is_asked_again_and_then_given_up() {
     let retry = RetryPolicy { attempts: 2, base: Duration::from_millis(1), idle, ..RetryPolicy::default() };
     let registries = Registries::new(|_| HostSettings::default(), Concurrency::default(), retry, limits());
     let store = registries.store(Side::Upstream, &server.host, Arc::new(Nobody)).unwrap();
-    let error = store.tags(&place(), &context()).await.unwrap_err();
+    let error = store.tags(&repository(), &context()).await.unwrap_err();
     assert!(error.kind() == Kind::Unavailable && error.message().contains("no byte came for 0.02 s"), "{error}");
     assert_eq!(server.seen().len(), 2);
 }
@@ -238,7 +238,7 @@ async fn answers_that_never_begin_end_after_one_deadline() {
         let retry = RetryPolicy { base: Duration::from_millis(1), idle: Duration::from_millis(200), ..RetryPolicy::default() };
         let registries = Registries::new(|_| HostSettings::default(), Concurrency::default(), retry, limits());
         let store = registries.store(Side::Upstream, &host, Arc::new(Nobody)).unwrap();
-        let error = store.tags(&place(), &context()).await.unwrap_err();
+        let error = store.tags(&repository(), &context()).await.unwrap_err();
         assert!(error.kind() == Kind::Unavailable && error.message() == expected, "{error}");
         assert_eq!(connections.load(Ordering::SeqCst), 1);
     }
@@ -249,7 +249,7 @@ async fn headers_without_end_are_an_error_at_once() {
     let server = babbling(b"HTTP/1.1 200 OK\r\n", b"X-A: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n").await;
     let registries = Registries::new(|_| HostSettings::default(), Concurrency::default(), RetryPolicy::default(), limits());
     let store = registries.store(Side::Upstream, &server.0, Arc::new(Nobody)).unwrap();
-    let error = store.tags(&place(), &context()).await.unwrap_err();
+    let error = store.tags(&repository(), &context()).await.unwrap_err();
     assert!(error.message().starts_with("the answer's headers are larger"), "{error}");
 }
 
@@ -281,7 +281,7 @@ async fn credentials_that_nobody_asked_for_are_tried_if_the_root_asks_for_them()
         let registries = Registries::new(|_| HostSettings::default(), Concurrency::default(), RetryPolicy::default(), limits());
         let store = registries.store(Side::Upstream, &server.host, Arc::new(Ann)).unwrap();
         for _ in 0..2 {
-            assert!(store.resolve(&place(), &tag(), &context()).await.unwrap().is_some(), "{hidden}");
+            assert!(store.resolve(&repository(), &tag(), &context()).await.unwrap().is_some(), "{hidden}");
         }
         let head = "HEAD /v2/a/b/manifests/1";
         // Without a login, the root without and with one, and then with it.
@@ -292,7 +292,7 @@ async fn credentials_that_nobody_asked_for_are_tried_if_the_root_asks_for_them()
     let registries = Registries::new(|_| HostSettings::default(), Concurrency::default(), RetryPolicy::default(), limits());
     let store = registries.store(Side::Upstream, &server.host, Arc::new(Ann)).unwrap();
     for _ in 0..3 {
-        assert!(store.resolve(&place(), &tag(), &context()).await.unwrap().is_none());
+        assert!(store.resolve(&repository(), &tag(), &context()).await.unwrap().is_none());
     }
     assert_eq!(server.lines().iter().filter(|line| *line == "GET /v2/").count(), 1);
 }
@@ -322,7 +322,7 @@ async fn a_host_that_the_registry_redirects_to_gets_a_token_of_its_own() {
     let registries = Registries::new(|_| HostSettings::default(), Concurrency::default(), RetryPolicy::default(), limits());
     let store = registries.store(Side::Upstream, &server.host, Arc::new(Ann)).unwrap();
     for _ in 0..2 {
-        assert!(store.resolve(&place(), &tag(), &context()).await.unwrap().is_some());
+        assert!(store.resolve(&repository(), &tag(), &context()).await.unwrap().is_some());
     }
     assert_eq!(other.lines().iter().filter(|line| *line == "GET /token").count(), 1, "its token is kept");
     assert!(other.seen().iter().all(|seen| seen.header("authorization").is_none_or(|said| said == "Bearer theirs")));
@@ -335,7 +335,7 @@ async fn a_host_that_gives_no_token_is_asked_once() {
     let to = format!("http://{}/v2/a/b/manifests/1", other.host);
     let server = Server::start(move |_| answer(307, &[("location", &to)], "")).await;
     let (_, store) = store(&server, Side::Upstream);
-    assert_eq!(store.resolve(&place(), &tag(), &context()).await.unwrap_err().http_status(), Some(401));
+    assert_eq!(store.resolve(&repository(), &tag(), &context()).await.unwrap_err().http_status(), Some(401));
     assert_eq!((server.seen().len(), other.seen().len()), (1, 1));
 }
 
@@ -352,7 +352,7 @@ async fn plain_http_that_leads_to_https_says_what_to_set_at_once() {
         let body = br#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}"#;
         crate::content::Manifest::known(bytes::Bytes::from_static(body), None, crate::content::Digest::sha256(body), Side::Target).unwrap()
     };
-    let error = store.put_manifest(&place(), &manifest, &context()).await.unwrap_err();
+    let error = store.put_manifest(&repository(), &manifest, &context()).await.unwrap_err();
     let expected = format!("set endpoint = \"https://{0}\" in [registry.\"{0}\"]", server.host);
     assert!(error.message().contains("redirects plain HTTP to https") && error.message().contains(&expected), "{error}");
     assert_eq!(server.seen().len(), 1);
@@ -365,6 +365,6 @@ async fn an_upload_location_that_cannot_be_connected_to_is_named() {
     let bytes = crate::registry::testing::bytes(10);
     let blob = crate::registry::testing::descriptor(&bytes);
     let source = crate::registry::testing::AtHand::new(&bytes);
-    let error = store.write_blob(&place(), &blob, &source, &context()).await.unwrap_err();
+    let error = store.write_blob(&repository(), &blob, &source, &context()).await.unwrap_err();
     assert!(error.message().contains("no answer from 127.0.0.1:1 ") && error.message().contains("no connection"), "{error}");
 }

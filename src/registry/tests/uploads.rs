@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 
 use crate::content::{BlobStream, Descriptor, Digest, OpenBlob, Presence, Repository, Sink, Source};
-use crate::registry::testing::{AtHand, Nobody, Server, answer, bytes, context, descriptor, limits, pieces, place, refuse, store};
+use crate::registry::testing::{AtHand, Nobody, Server, answer, bytes, context, descriptor, limits, pieces, refuse, repository, store};
 use crate::registry::{Concurrency, HostSettings, Registries, RetryPolicy};
 use crate::{Error, Kind, Result, Side};
 
@@ -40,7 +40,7 @@ async fn a_blob_goes_in_two_requests_wherever_the_location_points() {
         .await;
         let (_, store) = store(&server, Side::Target);
         let (context, blob) = (context(), descriptor(&all));
-        store.write_blob(&place(), &blob, &AtHand::new(&all), &context).await.unwrap();
+        store.write_blob(&repository(), &blob, &AtHand::new(&all), &context).await.unwrap();
         let seen = if foreign { other.seen() } else { server.seen() };
         let put = seen.last().unwrap();
         assert_eq!(put.method, "PUT");
@@ -51,7 +51,7 @@ async fn a_blob_goes_in_two_requests_wherever_the_location_points() {
         let start = server.seen().into_iter().rfind(|seen| seen.line() == START).unwrap();
         assert_eq!(start.header("content-length"), Some("0"));
         assert_eq!(context.tally.bytes_written(), 200_000);
-        assert_eq!(store.holds_blob(&place(), &blob, &context).await.unwrap(), Presence::Here);
+        assert_eq!(store.holds_blob(&repository(), &blob, &context).await.unwrap(), Presence::Here);
     }
 }
 
@@ -60,7 +60,7 @@ async fn uploads_are_counted_request_by_request() {
     let server = Server::start(|seen| if seen.method == "POST" { opened("/u") } else { answer(201, &[], "") }).await;
     let (registries, store) = store(&server, Side::Target);
     let all = bytes(10);
-    store.write_blob(&place(), &descriptor(&all), &AtHand::new(&all), &context()).await.unwrap();
+    store.write_blob(&repository(), &descriptor(&all), &AtHand::new(&all), &context()).await.unwrap();
     assert_eq!(server.lines(), [START, "PUT /u"]);
     assert_eq!(registries.rows()[0].requests.blob_put, 2);
 }
@@ -79,7 +79,7 @@ async fn after_a_413_blobs_go_by_patch_and_each_step_uses_the_latest_location() 
     let (_, store) = store(&server, Side::Target);
     let all = bytes(100_000);
     let source = AtHand::new(&all);
-    store.write_blob(&place(), &descriptor(&all), &source, &context()).await.unwrap();
+    store.write_blob(&repository(), &descriptor(&all), &source, &context()).await.unwrap();
     assert_eq!(server.lines(), [START, "PUT /session/0", "DELETE /session/0", START, "PATCH /session/1", "PUT /patched"]);
     let seen = server.seen();
     let (patch, put) = (&seen[4], &seen[5]);
@@ -114,7 +114,7 @@ async fn an_answer_before_the_body_has_left_is_heard() {
         }
     }
     let blob = Descriptor::new("x", Digest::sha256(b"x"), 10_000_000);
-    let error = store.write_blob(&place(), &blob, &Stalls(all), &context()).await.unwrap_err();
+    let error = store.write_blob(&repository(), &blob, &Stalls(all), &context()).await.unwrap_err();
     assert_eq!((error.http_status(), error.registry_code(), error.operation()), (Some(403), Some("DENIED"), "upload blob"));
 }
 
@@ -135,7 +135,7 @@ async fn a_413_is_heard_even_if_the_connection_breaks_before_it() {
     let registries = Registries::new(|_| HostSettings::default(), Concurrency::default(), retry, limits());
     let store = registries.store(Side::Target, &server.host, Arc::new(Nobody)).unwrap();
     let all = bytes(8 * 1024 * 1024);
-    store.write_blob(&place(), &descriptor(&all), &AtHand::new(&all), &context()).await.unwrap();
+    store.write_blob(&repository(), &descriptor(&all), &AtHand::new(&all), &context()).await.unwrap();
     assert_eq!(server.lines().iter().filter(|line| line.starts_with("PATCH")).count(), 1);
 }
 
@@ -155,7 +155,7 @@ async fn lost_sessions_and_trouble_start_a_new_session_and_only_a_large_source_i
         let (_, store) = store(&server, Side::Target);
         let all = bytes(length);
         let source = AtHand::new(&all);
-        store.write_blob(&place(), &descriptor(&all), &source, &context()).await.unwrap();
+        store.write_blob(&repository(), &descriptor(&all), &source, &context()).await.unwrap();
         assert_eq!(source.opened(), opened_source, "{status}");
         let last = server.seen().pop().unwrap();
         assert_eq!((last.path(), last.body.len()), ("/u/1", length));
@@ -178,7 +178,7 @@ async fn a_token_that_runs_out_under_an_upload_is_replaced_and_the_bytes_are_sen
         let (_, store) = store(&server, Side::Target);
         let all = bytes(1000);
         let source = AtHand::new(&all);
-        let written = store.write_blob(&place(), &descriptor(&all), &source, &context()).await;
+        let written = store.write_blob(&repository(), &descriptor(&all), &source, &context()).await;
         if lasting {
             written.unwrap();
             // A small blob is kept until it is uploaded.
@@ -200,7 +200,7 @@ async fn uploads_share_one_budget() {
     .await;
     let (_, store) = store(&server, Side::Target);
     let all = bytes(10);
-    let error = store.write_blob(&place(), &descriptor(&all), &AtHand::new(&all), &context()).await.unwrap_err();
+    let error = store.write_blob(&repository(), &descriptor(&all), &AtHand::new(&all), &context()).await.unwrap_err();
     assert!(error.kind() == Kind::Unavailable && error.message().contains("after 4 attempts"), "{error}");
     assert_eq!(server.lines().iter().filter(|line| line.starts_with("PUT")).count(), 4);
 }
@@ -217,7 +217,7 @@ async fn an_upload_of_which_only_the_answer_was_lost_is_not_repeated() {
     let (_, store) = store(&server, Side::Target);
     let all = bytes(10);
     let source = AtHand::new(&all);
-    store.write_blob(&place(), &descriptor(&all), &source, &context()).await.unwrap();
+    store.write_blob(&repository(), &descriptor(&all), &source, &context()).await.unwrap();
     assert_eq!(source.opened(), 1);
 }
 
@@ -247,7 +247,7 @@ async fn a_source_that_fails_is_the_cause_and_the_session_is_given_back() {
         .await;
         let (_, store) = store(&server, Side::Target);
         let source = AtHand::scripted(vec![turn]);
-        let error = store.write_blob(&place(), &descriptor(&all), &source, &context()).await.unwrap_err();
+        let error = store.write_blob(&repository(), &descriptor(&all), &source, &context()).await.unwrap_err();
         assert!(error.kind() == kind && error.side() == Side::Upstream && error.message().contains(word), "{word}: {error:?}");
         assert_eq!(source.opened(), 1);
         assert_eq!(server.lines().last().map(String::as_str), Some("DELETE /u"), "{word}");
@@ -261,9 +261,9 @@ async fn the_empty_blob_needs_no_source_and_must_be_the_empty_blob() {
     let server = Server::start(|seen| if seen.method == "POST" { opened("/u") } else { answer(201, &[], "") }).await;
     let (_, store) = store(&server, Side::Target);
     let source = AtHand::new(&Bytes::new());
-    store.write_blob(&place(), &descriptor(b""), &source, &context()).await.unwrap();
+    store.write_blob(&repository(), &descriptor(b""), &source, &context()).await.unwrap();
     let false_one = Descriptor::new("x", Digest::sha256(b"x"), 0);
-    assert_eq!(store.write_blob(&place(), &false_one, &source, &context()).await.unwrap_err().kind(), Kind::Damaged);
+    assert_eq!(store.write_blob(&repository(), &false_one, &source, &context()).await.unwrap_err().kind(), Kind::Damaged);
     assert_eq!((source.opened(), server.seen().len()), (0, 2));
 }
 
@@ -274,7 +274,7 @@ async fn locations_that_lead_astray_are_refused() {
         let (_, store) = store(&server, Side::Target);
         let all = bytes(10);
         let source = AtHand::new(&all);
-        let error = store.write_blob(&place(), &descriptor(&all), &source, &context()).await.unwrap_err();
+        let error = store.write_blob(&repository(), &descriptor(&all), &source, &context()).await.unwrap_err();
         assert!(error.message().contains(word), "{location}: {error}");
         assert_eq!((server.seen().len(), source.opened()), (1, 0));
     }
@@ -288,7 +288,7 @@ async fn a_target_that_stored_something_else_is_found_out() {
             .await;
     let (_, store) = store(&server, Side::Target);
     let all = bytes(10);
-    let error = store.write_blob(&place(), &descriptor(&all), &AtHand::new(&all), &context()).await.unwrap_err();
+    let error = store.write_blob(&repository(), &descriptor(&all), &AtHand::new(&all), &context()).await.unwrap_err();
     assert!(error.kind() == Kind::Damaged && error.message().contains("stored another blob"), "{error}");
 }
 
@@ -297,11 +297,11 @@ async fn a_mount_is_asked_for_by_digest_and_repository() {
     let server = Server::start(|_| answer(201, &[("location", "/v2/a/b/blobs/x")], "")).await;
     let (registries, store) = store(&server, Side::Target);
     let blob = descriptor(b"abc");
-    assert!(store.link(&Repository::new("from/here"), &place(), &blob, &context()).await.unwrap());
+    assert!(store.link(&Repository::new("from/here"), &repository(), &blob, &context()).await.unwrap());
     let seen = &server.seen()[0];
     assert_eq!(seen.line(), START);
     assert!(seen.target.ends_with(&format!("?mount=sha256%3A{}&from=from%2Fhere", blob.digest.encoded())), "{}", seen.target);
-    assert_eq!(store.holds_blob(&place(), &blob, &context()).await.unwrap(), Presence::Here);
+    assert_eq!(store.holds_blob(&repository(), &blob, &context()).await.unwrap(), Presence::Here);
     let row = &registries.rows()[0];
     assert_eq!((row.requests.mount, row.requests.blob_put, row.requests.blob_head), (1, 0, 0));
 }
@@ -317,7 +317,7 @@ async fn a_refused_mount_is_no_failure_its_session_is_given_back_and_soon_none_i
     const START_A: &str = "/v2/a/b/blobs/uploads/";
     let (registries, store) = store(&server, Side::Target);
     let (from, blob) = (Repository::new("from"), descriptor(b"abc"));
-    assert!(!store.link(&from, &place(), &blob, &context()).await.unwrap());
+    assert!(!store.link(&from, &repository(), &blob, &context()).await.unwrap());
     assert_eq!(server.lines(), [START, "DELETE /session"]);
     assert!(!store.link(&from, &Repository::new("c"), &blob, &context()).await.unwrap());
     assert!(!store.link(&from, &Repository::new("d"), &blob, &context()).await.unwrap());
@@ -339,8 +339,8 @@ async fn a_blob_known_elsewhere_is_said_to_be_there() {
     let (_, store) = store(&server, Side::Target);
     let all = bytes(10);
     let blob = descriptor(&all);
-    store.write_blob(&place(), &blob, &AtHand::new(&all), &context()).await.unwrap();
-    assert_eq!(store.holds_blob(&Repository::new("c"), &blob, &context()).await.unwrap(), Presence::At(place()));
+    store.write_blob(&repository(), &blob, &AtHand::new(&all), &context()).await.unwrap();
+    assert_eq!(store.holds_blob(&Repository::new("c"), &blob, &context()).await.unwrap(), Presence::At(repository()));
 }
 
 /// Opens a blob of a store.
@@ -372,7 +372,7 @@ async fn a_copy_within_one_registry_of_one_permit_does_not_wait_for_itself() {
     let source = From { store: Arc::clone(&store), blob: blob.clone() };
     let copies = ["x", "y", "z"].map(Repository::new);
     let context = context();
-    let written = copies.iter().map(|place| store.write_blob(place, &blob, &source, &context));
+    let written = copies.iter().map(|repository| store.write_blob(repository, &blob, &source, &context));
     futures_util::future::try_join_all(written).await.unwrap();
     assert_eq!(server.lines().iter().filter(|line| line.starts_with("PUT")).count(), 3);
 }

@@ -102,7 +102,7 @@ pub(crate) struct RegistryRequest<'a> {
     pub(crate) method: Method,
     pub(crate) url: Url,
     /// The repository it is about.
-    pub(crate) place: Option<&'a Repository>,
+    pub(crate) repository: Option<&'a Repository>,
     pub(crate) credentials: RequestIdentity<'a>,
     pub(crate) headers: HeaderMap,
     /// Small enough to be sent again; see [`Transport::stream`] for the others.
@@ -127,7 +127,7 @@ impl<'a> RegistryRequest<'a> {
     pub(crate) fn new(
         (kind, operation, method): (RequestKind, &'static str, Method),
         url: Url,
-        place: &'a Repository,
+        repository: &'a Repository,
         scopes: &'a Scopes,
         context: &'a RequestContext,
     ) -> Self {
@@ -136,7 +136,7 @@ impl<'a> RegistryRequest<'a> {
             operation,
             method,
             url,
-            place: Some(place),
+            repository: Some(repository),
             credentials: RequestIdentity::Of(scopes),
             headers: HeaderMap::new(),
             body: Bytes::new(),
@@ -176,14 +176,14 @@ pub(crate) enum AttemptOutcome {
 impl Transport {
     /// What `call` is about, as errors name it.
     pub(crate) fn topic<'a>(&'a self, call: &RegistryRequest<'a>) -> RequestTopic<'a> {
-        self.topic_of(call.operation, call.place, call.context)
+        self.topic_of(call.operation, call.repository, call.context)
     }
 
     /// As [`Transport::topic`], where there is no one request.
     pub(crate) fn topic_of<'a>(
         &'a self,
         operation: &'static str,
-        place: Option<&'a Repository>,
+        repository: Option<&'a Repository>,
         context: &'a RequestContext,
     ) -> RequestTopic<'a> {
         RequestTopic {
@@ -192,7 +192,7 @@ impl Transport {
             host: &self.host.name,
             profile: self.host.profile,
             account: &self.account.name,
-            place,
+            repository,
             image: &context.image,
         }
     }

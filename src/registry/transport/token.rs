@@ -39,7 +39,7 @@ impl TokenSender for Sender<'_> {
             operation: "get token",
             method,
             url: request.url,
-            place: None,
+            repository: None,
             credentials: RequestIdentity::Given(request.authorization.as_ref()),
             headers,
             body,

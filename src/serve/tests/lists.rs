@@ -12,20 +12,20 @@ struct Known {
 
 #[async_trait]
 impl Source for Known {
-    async fn resolve(&self, place: &Repository, reference: &Reference, context: &RequestContext) -> Result<Option<Descriptor>> {
-        self.shelf.resolve(place, reference, context).await
+    async fn resolve(&self, repository: &Repository, reference: &Reference, context: &RequestContext) -> Result<Option<Descriptor>> {
+        self.shelf.resolve(repository, reference, context).await
     }
-    async fn tags(&self, place: &Repository, context: &RequestContext) -> Result<Vec<String>> {
-        self.shelf.tags(place, context).await
+    async fn tags(&self, repository: &Repository, context: &RequestContext) -> Result<Vec<String>> {
+        self.shelf.tags(repository, context).await
     }
-    async fn manifest(&self, place: &Repository, digest: &Digest, context: &RequestContext) -> Result<Option<Manifest>> {
-        self.shelf.manifest(place, digest, context).await
+    async fn manifest(&self, repository: &Repository, digest: &Digest, context: &RequestContext) -> Result<Option<Manifest>> {
+        self.shelf.manifest(repository, digest, context).await
     }
-    async fn blob(&self, place: &Repository, blob: &Descriptor, offset: u64, context: &RequestContext) -> Result<Option<BlobStream>> {
-        self.shelf.blob(place, blob, offset, context).await
+    async fn blob(&self, repository: &Repository, blob: &Descriptor, offset: u64, context: &RequestContext) -> Result<Option<BlobStream>> {
+        self.shelf.blob(repository, blob, offset, context).await
     }
-    async fn referrers(&self, place: &Repository, subject: &Digest, _: &RequestContext) -> Result<Vec<Descriptor>> {
-        let here = *place == Repository::new(REPOSITORY) && *subject == self.subject;
+    async fn referrers(&self, repository: &Repository, subject: &Digest, _: &RequestContext) -> Result<Vec<Descriptor>> {
+        let here = *repository == Repository::new(REPOSITORY) && *subject == self.subject;
         Ok(if here { self.referrers.clone() } else { vec![] })
     }
     async fn repositories(&self, _: &RequestContext) -> Result<Option<Vec<Repository>>> {

@@ -252,20 +252,20 @@ struct Sparse {
 
 #[async_trait]
 impl Source for Sparse {
-    async fn resolve(&self, place: &Repository, reference: &Reference, context: &RequestContext) -> Result<Option<Descriptor>> {
-        let found = self.shelf.resolve(place, reference, context).await?;
+    async fn resolve(&self, repository: &Repository, reference: &Reference, context: &RequestContext) -> Result<Option<Descriptor>> {
+        let found = self.shelf.resolve(repository, reference, context).await?;
         Ok(found.map(|found| Descriptor::new("", found.digest, 0)))
     }
     async fn tags(&self, _: &Repository, _: &RequestContext) -> Result<Vec<String>> {
         Err(Error::new(Side::Local, "list tags", Kind::Unavailable, "gone"))
     }
-    async fn manifest(&self, place: &Repository, digest: &Digest, context: &RequestContext) -> Result<Option<Manifest>> {
-        self.shelf.manifest(place, digest, context).await
+    async fn manifest(&self, repository: &Repository, digest: &Digest, context: &RequestContext) -> Result<Option<Manifest>> {
+        self.shelf.manifest(repository, digest, context).await
     }
-    async fn blob(&self, place: &Repository, blob: &Descriptor, offset: u64, context: &RequestContext) -> Result<Option<BlobStream>> {
+    async fn blob(&self, repository: &Repository, blob: &Descriptor, offset: u64, context: &RequestContext) -> Result<Option<BlobStream>> {
         // Whole when it is counted (its size is not known then), cut when it is sent.
         let ends_after = if blob.size == 0 { usize::MAX } else { self.blob_ends_after };
-        let stream = self.shelf.blob(place, blob, offset, context).await?;
+        let stream = self.shelf.blob(repository, blob, offset, context).await?;
         Ok(stream.map(|stream| stream.map(move |chunk| chunk.map(|chunk| chunk.slice(..chunk.len().min(ends_after)))).boxed()))
     }
 }

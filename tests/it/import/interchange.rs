@@ -148,7 +148,7 @@ fn a_layout_and_its_archive_are_imported_and_what_they_lack_is_looked_for_at_the
     let near = Fake::start();
     image(&near, "team/app", Some("1"), &ImageSpec::new([layer(1), layer(2)]));
     program.run(&["sync", "--unmatched", "mirror", "--image", &near.image("team/app:1"), "--to", "oci:store"]).exits(0);
-    let place = format!("{}/team/app", near.addr().replace(':', "_"));
+    let repository = format!("{}/team/app", near.addr().replace(':', "_"));
     // What was taken out of the layout is missing until the target has it.
     let path = |bytes: &[u8]| program.path("store/blobs/sha256").join(Digest::sha256(bytes).encoded());
     std::fs::rename(path(&layer(2)), program.path("aside")).unwrap();
@@ -156,9 +156,9 @@ fn a_layout_and_its_archive_are_imported_and_what_they_lack_is_looked_for_at_the
     let lost = Digest::sha256(&layer(2));
     let expected = format!("it was not carried along, and the target does not have it: {lost} (make or carry it again, whole)");
     assert_eq!((run.error()["message"].as_str().unwrap(), run.images()[0]["status"].as_str().unwrap()), (expected.as_str(), "failed"));
-    far.put_blob(&place, layer(2));
+    far.put_blob(&repository, layer(2));
     program.run(&["import", "store"]).exits(0);
-    assert_eq!(far.digest(&place, "1"), near.digest("team/app", "1"));
+    assert_eq!(far.digest(&repository, "1"), near.digest("team/app", "1"));
 
     std::fs::rename(program.path("aside"), path(&layer(2))).unwrap();
     let packed =

@@ -26,8 +26,8 @@ fn a_registry_is_walked_from_its_catalogue_and_each_manifest_is_read_once() {
     let lines: Vec<&str> = run.stdout.lines().collect();
     assert!(lines.is_sorted(), "{}", run.stdout);
     // team/app: manifest, config, two layers; library/base: index, manifest, config, layer.
-    assert_eq!(places(&run.stdout).iter().filter(|place| **place == "team/app").count(), 4);
-    assert_eq!(places(&run.stdout).iter().filter(|place| **place == "library/base").count(), 4);
+    assert_eq!(places(&run.stdout).iter().filter(|repository| **repository == "team/app").count(), 4);
+    assert_eq!(places(&run.stdout).iter().filter(|repository| **repository == "library/base").count(), 4);
     assert_eq!(lines.len(), 8, "{}", run.stdout);
     let shared = larder::content::Digest::sha256(&layer(1));
     assert_eq!(lines.iter().filter(|line| line.starts_with(shared.as_str())).count(), 2);
@@ -78,8 +78,8 @@ fn a_layout_is_walked_by_its_names() {
     let app = format!("{}/team/app:1", fake.addr());
     program.run(&["sync", "--image", &app, "--to", "oci:store"]).exits(0);
     let run = program.run(&["inventory", "--of", "store"]).exits(0);
-    let place = format!("{}/team/app", fake.addr());
-    assert_eq!(places(&run.stdout), [place.as_str(); 4]);
+    let repository = format!("{}/team/app", fake.addr());
+    assert_eq!(places(&run.stdout), [repository.as_str(); 4]);
     assert_eq!(program.run(&["inventory"]).exits(0).stdout, "", "a layout that does not exist yet holds nothing");
 }
 
