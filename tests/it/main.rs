@@ -16,6 +16,7 @@ mod empty_lists;
 mod fake_and_real;
 mod fake_registry;
 mod hostile;
+mod house;
 mod import;
 mod internal_errors;
 mod kill;
