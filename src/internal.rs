@@ -31,7 +31,7 @@ pub(crate) fn watch(log: impl Fn(&str) + Send + Sync + 'static) {
 /// # Errors
 /// If it panicked.
 pub(crate) async fn caught<T>(operation: &'static str, work: impl Future<Output = T>) -> Result<T, Error> {
-    // What is shared with others is behind locks, whose poison is ignored everywhere.
+    // Shared state is behind `crate::mutex`, which has no poison.
     AssertUnwindSafe(work).catch_unwind().await.map_err(|panic| {
         // The panic was caught by the thread that it happened on, unless another thread's was passed on here.
         let told = PANICKED.with(|last| last.borrow_mut().take()).filter(|told| told.ends_with(words(&*panic)));

@@ -17,6 +17,7 @@ pub mod layout;
 pub mod limits;
 pub mod list;
 pub mod lock;
+mod mutex;
 pub mod name;
 mod registry;
 pub mod report;

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, HashSet};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 use crate::content::{Descriptor, Digest};
 use crate::copy::Room;
 use crate::layout::Layout;
+use crate::mutex::Mutex;
 use crate::{Error, Kind, Result, Side};
 
 const OP: &str = "check space";
@@ -75,7 +75,7 @@ impl ExportRoom {
 
 impl Room for ExportRoom {
     fn admit(&self, blobs: &[Descriptor]) -> Result<()> {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock();
         for blob in blobs.iter().filter(|blob| !blob.is_foreign()) {
             if !known.seen.insert(blob.digest.clone()) {
                 continue;

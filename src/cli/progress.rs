@@ -1,7 +1,7 @@
 //! How a run is watched: bars on a terminal, one plain line per finished image elsewhere.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::json;
@@ -10,6 +10,7 @@ use super::causes;
 use super::printer::{Paint, Printer};
 use super::times;
 use crate::limits::AccountStatus;
+use crate::mutex::Mutex;
 use crate::report::{Event, ImageOutcome, Reporter, SilentReporter, Status};
 use crate::sync::Upstreams;
 
@@ -158,7 +159,7 @@ impl Reporter for PlainProgress {
 impl PlainProgress {
     /// A line when waiting begins and every five minutes, not one a second: this goes into logs.
     fn waits(&self, upstream: &str, standing: &AccountStatus) {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self.waiting.lock();
         if standing.waiting_for_window == 0 {
             waiting.remove(upstream);
         } else if waiting.get(upstream).is_none_or(|said| said.elapsed() >= REMIND)
@@ -245,7 +246,7 @@ impl ProgressBars {
     }
 
     fn upstream(&self, host: &str, change: impl FnOnce(&mut UpstreamBar)) {
-        let mut upstreams = self.upstreams.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut upstreams = self.upstreams.lock();
         let upstream = upstreams.entry(host.to_owned()).or_insert_with(|| UpstreamBar {
             bar: self
                 .bars
@@ -295,7 +296,7 @@ impl Reporter for ProgressBars {
                         upstream.pulls += outcome.pulls;
                     });
                 }
-                let mut unfinished = self.unfinished.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut unfinished = self.unfinished.lock();
                 unfinished.count(outcome.status);
                 self.images.set_message(unfinished.to_string());
                 drop(unfinished);

@@ -1,11 +1,11 @@
 //! Small content that was read, or came inside something else, before its turn: it is not asked for again.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 
 use crate::content::{Digest, Manifest};
+use crate::mutex::Mutex;
 
 /// So many bytes are kept, the newest ones. Each is needed by the image that is being worked on; configs have a few KiB and what stands
 /// inside manifests is smaller still, so this is for thousands of images at once.
@@ -33,7 +33,7 @@ impl CachedContent {
 
     /// Keeps `bytes`, which are those of `digest`.
     pub(super) fn add(&self, digest: &Digest, bytes: Bytes) {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.kept.lock();
         let size = bytes.len();
         if !self.open || size > MOST || kept.content.contains_key(digest) {
             return;
@@ -56,7 +56,7 @@ impl CachedContent {
     }
 
     pub(super) fn get(&self, digest: &Digest) -> Option<Bytes> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).content.get(digest).cloned()
+        self.kept.lock().content.get(digest).cloned()
     }
 }
 

@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
@@ -16,6 +15,7 @@ use crate::content::{
     ChildChoice, Descriptor, Digest, IndexMode, Manifest, ManifestKind, PlatformFilter, Policy, Presence as At, Referrer, Repository,
     is_blob_type, kind_of, rewrite,
 };
+use crate::mutex::{Mutex, MutexGuard};
 
 /// Children that the first index of a run is taken to have if nothing says how large it is: two platforms with their attestations, as
 /// what people build themselves mostly has. After it, what the run has seen tells. An image that turns out to be smaller gives the rest
@@ -125,7 +125,7 @@ impl ChildCounts {
     }
 
     fn repositories(&self) -> MutexGuard<'_, HashMap<Repository, RepositoryCounts>> {
-        self.repositories.lock().unwrap_or_else(PoisonError::into_inner)
+        self.repositories.lock()
     }
 
     fn likely(&self) -> u64 {

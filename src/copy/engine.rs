@@ -1,7 +1,7 @@
 //! One image at a time: ask both sides, copy what is missing, give the name.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
@@ -12,6 +12,7 @@ use super::listing::{ReferrerMemory, ReferrerWalk};
 use super::presence::{KeyedLocks, PresenceMap};
 use super::recheck::RecheckResult;
 use crate::content::{Descriptor, Digest, Policy, Publication, Referrer, Repository, RequestContext, Sink, Source, is_schema1, schema1};
+use crate::mutex::Mutex;
 use crate::name::Reference;
 use crate::report::{Reporter, Status};
 use crate::state::Deliveries;
@@ -217,7 +218,7 @@ impl Engine {
 
     /// The failure that ended the whole run (a full disk), if one did.
     pub fn fatal(&self) -> Option<Error> {
-        self.fatal.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.fatal.lock().clone()
     }
 
     /// Compares both sides, spending HEADs only.
@@ -305,7 +306,7 @@ impl Engine {
         if let Err(error) = &delivered
             && error.kind() == Kind::DiskFull
         {
-            let mut fatal = self.fatal.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut fatal = self.fatal.lock();
             self.stop.cancel();
             if fatal.is_some() {
                 // Said once: the others that met it are unfinished.

@@ -1,7 +1,7 @@
 //! The graph of an image: manifests are read from where they cost least, and put after everything they refer to.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt, stream};
@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use super::choose::SelectedContent;
 use super::engine::{CopyImage, Engine};
 use crate::content::{Descriptor, Digest, ForeignLayers, Links, Manifest, ManifestKind, Presence as At, is_blob_type};
+use crate::mutex::Mutex;
 use crate::{Error, Kind, Result, Side, internal};
 
 /// Children of one index that are worked on at once. Requests are limited by each registry's own concurrency; this bounds
@@ -49,11 +50,11 @@ impl<'a> CopyJob<'a> {
     }
 
     pub(super) fn notes(&self) -> Vec<String> {
-        std::mem::take(&mut *self.notes.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *self.notes.lock())
     }
 
     pub(super) fn note(&self, note: String) {
-        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut notes = self.notes.lock();
         if !notes.contains(&note) {
             notes.push(note);
         }
@@ -61,23 +62,23 @@ impl<'a> CopyJob<'a> {
 
     /// What its index lists, and the upstream does not have.
     pub(super) fn absent(&self) -> Vec<Descriptor> {
-        self.absent.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.absent.lock().clone()
     }
 
     /// `manifest` was read for this image, now or in an earlier run.
     fn has_read(&self, manifest: &Descriptor) {
-        self.read.lock().unwrap_or_else(PoisonError::into_inner).push(manifest.digest.clone());
+        self.read.lock().push(manifest.digest.clone());
     }
 
     /// `manifest` is kept beyond the image's delivery: a later run will meet it again, or needs it to know what was left out of it, and
     /// reading it is not to cost another pull.
     pub(super) fn keep(&self, manifest: &Digest) {
-        self.read.lock().unwrap_or_else(PoisonError::into_inner).retain(|digest| digest != manifest);
+        self.read.lock().retain(|digest| digest != manifest);
     }
 
     /// The image is delivered: what its source kept for another attempt can go.
     pub(super) fn release(&self) {
-        for digest in self.read.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+        for digest in self.read.lock().drain(..) {
             self.image.upstream.release(&digest);
         }
     }
@@ -193,7 +194,7 @@ impl Engine {
                     return self.blobs(job, vec![child]).await;
                 }
                 Err(error) if is_gone(&error) && !self.options.warm => {
-                    job.absent.lock().unwrap_or_else(PoisonError::into_inner).push(child);
+                    job.absent.lock().push(child);
                     return Ok(());
                 }
                 read => read?,

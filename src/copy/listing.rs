@@ -1,7 +1,7 @@
 //! What refers to an image, what refers to that, and so on: found out by lists, which cost no pull.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::sync::OnceCell;
@@ -9,6 +9,7 @@ use tokio::sync::OnceCell;
 use super::engine::{CopyImage, Engine};
 use super::presence::KeyedLocks;
 use crate::content::{Descriptor, Digest, DigestTags, Manifest, ManifestKind, Referrer, ReferrerList, Referrers, Repository};
+use crate::mutex::Mutex;
 use crate::name::Reference;
 use crate::{Error, Kind, Result, Side};
 
@@ -85,7 +86,7 @@ pub(super) struct ReferrerMemory {
 }
 
 pub(super) fn cell<K: Eq + std::hash::Hash, V>(of: &Once<K, V>, key: K) -> Arc<OnceCell<Arc<V>>> {
-    Arc::clone(of.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default())
+    Arc::clone(of.lock().entry(key).or_default())
 }
 
 impl ReferrerWalk {

@@ -2,11 +2,12 @@
 
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use tokio::sync::OwnedMutexGuard;
 
 use crate::content::{Digest, Repository};
+use crate::mutex::{Mutex, MutexGuard};
 
 /// Which repositories of the target hold which digests, as far as this run has seen or made it so.
 #[derive(Debug, Default)]
@@ -19,11 +20,11 @@ pub(super) struct PresenceMap {
 impl PresenceMap {
     /// The index is to be at `repository` without all of its children: having it does not mean having what it refers to.
     pub(super) fn add_sparse(&self, repository: &Repository, index: &Digest) {
-        self.sparse.lock().unwrap_or_else(PoisonError::into_inner).insert((repository.clone(), index.clone()));
+        self.sparse.lock().insert((repository.clone(), index.clone()));
     }
 
     pub(super) fn is_sparse(&self, repository: &Repository, index: &Digest) -> bool {
-        self.sparse.lock().unwrap_or_else(PoisonError::into_inner).contains(&(repository.clone(), index.clone()))
+        self.sparse.lock().contains(&(repository.clone(), index.clone()))
     }
 
     pub(super) fn add(&self, repository: &Repository, digest: &Digest) {
@@ -46,8 +47,8 @@ impl PresenceMap {
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Digest, HashSet<Repository>>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, HashMap<Digest, HashSet<Repository>>> {
+        self.held.lock()
     }
 }
 
@@ -74,7 +75,7 @@ pub(super) struct KeyGuard<K: Eq + Hash + Clone> {
 
 impl<K: Eq + Hash + Clone> KeyedLocks<K> {
     pub(super) async fn hold(&self, key: K) -> KeyGuard<K> {
-        let lock = Arc::clone(self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(key.clone()).or_default());
+        let lock = Arc::clone(self.0.lock().entry(key.clone()).or_default());
         // Built before waiting: a waiter that is dropped must clean up as well.
         let mut held = KeyGuard { keys: Arc::clone(&self.0), key, guard: None };
         held.guard = Some(lock.lock_owned().await);
@@ -85,7 +86,7 @@ impl<K: Eq + Hash + Clone> KeyedLocks<K> {
 impl<K: Eq + Hash + Clone> Drop for KeyGuard<K> {
     fn drop(&mut self) {
         self.guard = None;
-        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut keys = self.keys.lock();
         // Only the map refers to it: nobody holds it or waits for it.
         if keys.get(&self.key).is_some_and(|lock| Arc::strong_count(lock) == 1) {
             keys.remove(&self.key);
@@ -116,6 +117,6 @@ mod tests {
         drop(first);
         waiting.await.unwrap();
         let _ = abandoned.await;
-        assert_eq!(locks.0.lock().unwrap().len(), 1);
+        assert_eq!(locks.0.lock().len(), 1);
     }
 }

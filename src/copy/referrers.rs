@@ -1,8 +1,8 @@
 //! Carrying referrers (signatures, attestations, SBOMs): after the image is at the target by its digest, before it gets its name.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 
 use futures_util::{StreamExt, stream};
 
@@ -325,11 +325,11 @@ impl Engine {
 
     /// Whether this run has seen, or made it so, that the target has `referrer` where it is looked for.
     fn knows_attached(&self, image: &CopyImage, referrer: &Referrer) -> bool {
-        self.referrers.attached.lock().unwrap_or_else(PoisonError::into_inner).contains(&key(image, referrer))
+        self.referrers.attached.lock().contains(&key(image, referrer))
     }
 
     fn is_attached_now(&self, image: &CopyImage, referrer: &Referrer) {
-        self.referrers.attached.lock().unwrap_or_else(PoisonError::into_inner).insert(key(image, referrer));
+        self.referrers.attached.lock().insert(key(image, referrer));
     }
 
     /// As [`Engine::knows_attached`], by asking the target: one list for all that refers to one subject, a HEAD for a tag.

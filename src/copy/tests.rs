@@ -1,7 +1,7 @@
 //! The engine between real ends: the demo's shelf as the upstream (its calls counted), a layout as the target.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
@@ -10,6 +10,7 @@ use super::{CopyImage, CopyOptions, Engine, ImageState, TargetEnds};
 use crate::content::{BlobStream, Descriptor, Digest, Manifest, Repository, RequestContext, Source};
 use crate::demo::MemoryRegistry;
 use crate::layout::Layout;
+use crate::mutex::Mutex;
 use crate::name::Reference;
 use crate::report::{SilentReporter, Status};
 use crate::{Error, Kind, Result, Side};
@@ -24,10 +25,10 @@ struct Counted {
 
 impl Counted {
     fn count(&self, what: String) {
-        *self.reads.lock().unwrap().entry(what).or_default() += 1;
+        *self.reads.lock().entry(what).or_default() += 1;
     }
     fn reads(&self, kind: &str) -> Vec<usize> {
-        self.reads.lock().unwrap().iter().filter(|(key, _)| key.starts_with(kind)).map(|(_, n)| *n).collect()
+        self.reads.lock().iter().filter(|(key, _)| key.starts_with(kind)).map(|(_, n)| *n).collect()
     }
 }
 
@@ -45,7 +46,7 @@ impl Source for Counted {
         self.shelf.manifest(repository, digest, context).await
     }
     async fn blob(&self, repository: &Repository, blob: &Descriptor, offset: u64, context: &RequestContext) -> Result<Option<BlobStream>> {
-        if self.refused.lock().unwrap().as_ref() == Some(&blob.digest) {
+        if self.refused.lock().as_ref() == Some(&blob.digest) {
             return Err(Error::new(Side::Upstream, "get blob", Kind::Unavailable, "out of order"));
         }
         self.count(format!("blob {}", blob.digest));
@@ -108,7 +109,7 @@ async fn every_piece_is_read_once_and_a_second_run_reads_nothing() {
     let blobs = house.upstream.shelf.layers_shared().distinct;
     assert!(house.upstream.reads("blob").len() >= blobs);
 
-    house.upstream.reads.lock().unwrap().clear();
+    house.upstream.reads.lock().clear();
     let second = house.deliver_all(&house.engine(false)).await;
     assert!(second.iter().all(|status| *status == Status::Current));
     assert_eq!(
@@ -130,7 +131,7 @@ async fn what_the_layout_lost_is_fetched_and_nothing_else() {
         .max_by_key(|entry| entry.metadata().unwrap().len())
         .unwrap();
     std::fs::remove_file(largest.path()).unwrap();
-    house.upstream.reads.lock().unwrap().clear();
+    house.upstream.reads.lock().clear();
     let again = house.deliver_all(&house.engine(false)).await;
     assert!(again.contains(&Status::Copied) && again.contains(&Status::Current));
     let lost = format!("blob sha256:{}", largest.file_name().to_str().unwrap());
@@ -147,14 +148,14 @@ async fn one_failing_blob_fails_its_image_alone_and_names_nothing() {
     let index = house.upstream.manifest(&image.from, &root.digest, &image.context).await.unwrap().unwrap();
     let child = index.links().unwrap().manifests.remove(0);
     let manifest = house.upstream.manifest(&image.from, &child.digest, &image.context).await.unwrap().unwrap();
-    *house.upstream.refused.lock().unwrap() = manifest.links().unwrap().blobs.last().map(|blob| blob.digest.clone());
+    *house.upstream.refused.lock() = manifest.links().unwrap().blobs.last().map(|blob| blob.digest.clone());
 
     let error = engine.deliver(&image).await.unwrap_err();
     assert_eq!(error.to_string(), "upstream: get blob demo.example/acme/api:1.4.0: out of order");
     assert!(house.layout.names().await.unwrap().is_empty());
     assert_eq!(engine.deliver(&house.image("charts/web", "0.3.0")).await.unwrap().status, Status::Copied);
 
-    *house.upstream.refused.lock().unwrap() = None;
+    *house.upstream.refused.lock() = None;
     assert_eq!(engine.deliver(&image).await.unwrap().status, Status::Copied);
 }
 
@@ -177,7 +178,7 @@ async fn recheck_finds_an_image_current_without_moving_anything() {
     let house = House::new().await;
     let image = house.image("library/nginx", "1.27");
     house.engine(false).deliver(&image).await.unwrap();
-    house.upstream.reads.lock().unwrap().clear();
+    house.upstream.reads.lock().clear();
     let delivered = house.engine(true).deliver(&image).await.unwrap();
     assert_eq!(delivered.status, Status::Current);
     assert!(house.upstream.reads("blob").is_empty() && house.upstream.reads("manifest").is_empty());

@@ -7,11 +7,12 @@ use std::collections::HashMap;
 use std::fs::{File, Metadata};
 use std::io::{self, Read as _, Seek as _};
 use std::os::unix::fs::MetadataExt as _;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use super::damaged;
 use super::files::{Files, READ, blocking};
 use crate::content::Digest;
+use crate::mutex::Mutex;
 use crate::{Error, Result};
 
 const OP: &str = "read blob";
@@ -46,7 +47,7 @@ impl Checked {
         // Only what exists is remembered, so that requests for anything else leave nothing behind.
         let (opened, wanted) = (files.clone(), digest.clone());
         let Some((file, meta)) = blocking(move || open(&opened, &wanted)).await? else { return Ok(None) };
-        let known = self.files.lock().unwrap_or_else(PoisonError::into_inner).entry(digest.clone()).or_default().clone();
+        let known = self.files.lock().entry(digest.clone()).or_default().clone();
         // Held while the file is hashed: who comes meanwhile waits for the result.
         let mut known = known.lock().await;
         let now = stamp(&meta);
@@ -112,12 +113,12 @@ mod tests {
         put(&layout, "a:1", &image).await;
         let digest = Digest::sha256(&image.blobs[0]);
         let (checked, files, path) = (Checked::default(), layout.0.files.clone(), path_of(&layout, &digest));
-        let verdicts = || checked.files.lock().unwrap().len();
+        let verdicts = || checked.files.lock().len();
         assert!(checked.open(&files, &Digest::sha256(b"absent")).await.unwrap().is_none());
         assert_eq!(verdicts(), 0);
         assert!(checked.open(&files, &digest).await.unwrap().is_some());
         // What is remembered is believed: a verdict that is wrong on purpose shows that nothing is hashed again.
-        let known = checked.files.lock().unwrap().get(&digest).unwrap().clone();
+        let known = checked.files.lock().get(&digest).unwrap().clone();
         known.lock().await.as_mut().unwrap().wrong = Some("told so".to_owned());
         assert!(checked.open(&files, &digest).await.unwrap_err().message().contains("told so"));
         // Bytes of the same length in the same file, with the old time.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
 use serde_json::value::RawValue;
@@ -14,6 +14,7 @@ use super::referrers::{self, PendingReferrers};
 use super::{IMAGE_NAME, REF_NAME, damaged};
 use crate::content::{Descriptor, Digest, Repository};
 use crate::folder::Status;
+use crate::mutex::Mutex;
 use crate::name::{Reference, check_tag};
 use crate::{Error, Kind, Result, Side, input};
 
@@ -292,7 +293,7 @@ impl IndexFile {
             Error::new(Side::Local, OP, Kind::NotFound, format!("{} is no OCI layout: it has no index.json", self.files.root().display()))
         };
         let now = found(self.files.folder().status(files::index())).map_err(io)?.ok_or_else(missing)?;
-        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut cache = self.cache.lock();
         if let Some(cached) = &*cache
             && cached.status.is_unchanged(&now)
         {
@@ -333,7 +334,7 @@ impl IndexFile {
 
     async fn change(self: &Arc<Self>, change: IndexChange) -> Result<()> {
         let pending = Arc::new(PendingChange { change, done: OnceLock::new() });
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner).push(pending.clone());
+        self.queue.lock().push(pending.clone());
         let mut turn = self.turn.clone().lock_owned().await;
         if let Some(result) = pending.done.get() {
             return result.clone();
@@ -345,7 +346,7 @@ impl IndexFile {
         blocking(move || {
             // The turn is moved in here, so that nobody has it before the batch is done, even if who started it is gone.
             let started = Instant::now();
-            let batch = std::mem::take(&mut *this.queue.lock().unwrap_or_else(PoisonError::into_inner));
+            let batch = std::mem::take(&mut *this.queue.lock());
             let written = this.write(&batch);
             *turn = Some(Instant::now() + (started.elapsed() * REST).min(LONGEST_REST));
             for pending in batch {
@@ -392,7 +393,7 @@ impl IndexFile {
         self.files.sync_blob_names()?;
         let file = self.files.replace(files::index(), text.as_bytes())?;
         let status = Status::of(&file).map_err(|error| self.files.failed(OP, files::index(), &error))?;
-        *self.cache.lock().unwrap_or_else(PoisonError::into_inner) = Some(CachedIndex { _file: file, status, index: Arc::new(index) });
+        *self.cache.lock() = Some(CachedIndex { _file: file, status, index: Arc::new(index) });
         Ok(())
     }
 }

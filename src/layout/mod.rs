@@ -33,11 +33,12 @@ mod verify;
 use std::collections::HashMap;
 use std::fs::File;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use tokio::sync::OnceCell;
 
 use crate::content::Digest;
+use crate::mutex::Mutex;
 use crate::{Error, Kind, Result};
 pub use any_name::AnyName;
 pub(crate) use files::MAX_INDEX;

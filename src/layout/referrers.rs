@@ -5,7 +5,7 @@
 //! tells them from images: they stay as long as their subject does.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -15,6 +15,7 @@ use super::graph;
 use super::index::{IndexEntry, LayoutIndex};
 use super::{IMAGE_NAME, Layout, REF_NAME, damaged};
 use crate::content::{Descriptor, Digest, Manifest, Publication, Repository, fallback_tag, with_referrers};
+use crate::mutex::Mutex;
 use crate::{Error, Kind, Result, Side};
 
 /// containerd's annotation for what a manifest in a layout is about (containerd `core/images/archive`).
@@ -93,12 +94,12 @@ impl SubjectIndex {
             }));
         }
         let digest = &entry.descriptor.digest;
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(digest).cloned();
+        let known = self.0.lock().get(digest).cloned();
         let about = match known {
             Some(about) => about,
             None => {
                 let about = read(files, entry)?.map(Arc::new);
-                self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(digest.clone(), about.clone());
+                self.0.lock().insert(digest.clone(), about.clone());
                 about
             }
         };

@@ -1,7 +1,5 @@
 //! A layout as a [`Sink`]. Blobs belong to the whole layout: what one repository has, all have.
 
-use std::sync::PoisonError;
-
 use async_trait::async_trait;
 
 use super::files::{self, blocking};
@@ -84,7 +82,7 @@ impl Sink for Layout {
 
     fn accept_without(&self, root: &Digest, absent: &[Digest]) {
         let digests: Vec<&str> = absent.iter().map(Digest::as_str).collect();
-        self.0.absent.lock().unwrap_or_else(PoisonError::into_inner).insert(root.clone(), digests.join(","));
+        self.0.absent.lock().insert(root.clone(), digests.join(","));
     }
 
     async fn publish(&self, publication: &Publication, context: &RequestContext) -> Result<()> {
@@ -94,7 +92,7 @@ impl Sink for Layout {
         if !sparse.is_empty() {
             root.annotations.insert(SPARSE.to_owned(), PlatformFilter::joined(sparse));
         }
-        if let Some(absent) = self.0.absent.lock().unwrap_or_else(PoisonError::into_inner).get(&root.digest) {
+        if let Some(absent) = self.0.absent.lock().get(&root.digest) {
             root.annotations.insert(ABSENT.to_owned(), absent.clone());
         }
         let name = full_name(repository, reference);

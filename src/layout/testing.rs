@@ -1,13 +1,12 @@
 //! What the tests of this room share: small images, and a source that counts.
 
-use std::sync::Mutex;
-
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::Layout;
 use crate::content::{BlobStream, Descriptor, Digest, Manifest, OpenBlob, Publication, Repository, RequestContext, Sink as _, Source as _};
+use crate::mutex::Mutex;
 use crate::name::Reference;
 use crate::{Error, Kind, Result, Side};
 
@@ -34,14 +33,14 @@ impl Upstream {
         Upstream { bytes: bytes.clone(), breaks_at: None, opened: Mutex::default() }
     }
     pub(super) fn opened(&self) -> Vec<u64> {
-        self.opened.lock().unwrap().clone()
+        self.opened.lock().clone()
     }
 }
 
 #[async_trait]
 impl OpenBlob for Upstream {
     async fn open(&self, offset: u64) -> Result<BlobStream> {
-        self.opened.lock().unwrap().push(offset);
+        self.opened.lock().push(offset);
         let end = self.breaks_at.unwrap_or(self.bytes.len());
         let body = self.bytes.slice(usize::try_from(offset).unwrap()..end);
         let chunks: Vec<Result<Bytes>> = body.chunks(1000).map(|chunk| Ok(Bytes::copy_from_slice(chunk))).collect();

@@ -5,9 +5,11 @@
 //! that were under way together are refused.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use tokio::sync::oneshot;
+
+use crate::mutex::Mutex;
 
 /// How many requests may start at once before the host has shown that it bears more. The defaults of `concurrency`
 /// (8 upstream, 16 target) are not above it: only who asks for more than everyone gets begins below his cap.
@@ -146,7 +148,7 @@ impl AdaptiveLimit {
     pub async fn permit(&self, class: RequestClass) -> Permit {
         loop {
             let waiter = {
-                let mut state = lock(&self.0);
+                let mut state = self.0.lock();
                 let queue_is_empty = match class {
                     RequestClass::Small => state.waiting_small.is_empty(),
                     RequestClass::Bulk => state.waiting_bulk.is_empty() && state.waiting_small.is_empty(),
@@ -171,13 +173,13 @@ impl AdaptiveLimit {
     /// A slot if one is free. If none is, a permit all the same, that holds none: for requests that others may be waiting
     /// for. What it says of the host counts as every permit's word does.
     pub fn permit_or_none(&self, class: RequestClass) -> Permit {
-        let mut state = lock(&self.0);
+        let mut state = self.0.lock();
         if state.admits(class) { state.take(class, &self.0) } else { state.beside(&self.0) }
     }
 
     /// Raises the cap to at least `cap`.
     pub fn widen(&self, cap: usize) {
-        let mut state = lock(&self.0);
+        let mut state = self.0.lock();
         if cap > state.aimd.cap {
             state.aimd.cap = cap;
             state.aimd.limit = state.aimd.limit.max(cap.min(START));
@@ -187,7 +189,7 @@ impl AdaptiveLimit {
 
     /// How many requests may be under way now.
     pub fn limit(&self) -> usize {
-        lock(&self.0).aimd.limit
+        self.0.lock().aimd.limit
     }
 }
 
@@ -203,7 +205,7 @@ impl Permit {
     /// The host answered 429 or 503: fewer at once.
     pub fn congested(&self) {
         if let Some(shared) = &self.shared {
-            lock(shared).aimd.congested(self.epoch, 0);
+            shared.lock().aimd.congested(self.epoch, 0);
         }
     }
 
@@ -211,7 +213,7 @@ impl Permit {
     /// shrinks to half of the cap and no further: with fewer, a host that asks everybody to wait a second serves two requests a second.
     pub fn asked_to_wait(&self) {
         if let Some(shared) = &self.shared {
-            let mut state = lock(shared);
+            let mut state = shared.lock();
             let least = state.aimd.cap / 2;
             state.aimd.congested(self.epoch, least);
         }
@@ -220,7 +222,7 @@ impl Permit {
     /// The host answered as it should: perhaps more at once.
     pub fn fine(&self) {
         if let Some(shared) = &self.shared {
-            let mut state = lock(shared);
+            let mut state = shared.lock();
             state.aimd.fine(self.epoch);
             state.dispatch(shared);
         }
@@ -231,16 +233,12 @@ impl Drop for Permit {
     fn drop(&mut self) {
         if let Some(shared) = self.shared.take() {
             let Some(class) = self.slot else { return };
-            let mut state = lock(&shared);
+            let mut state = shared.lock();
             let count = state.count(class);
             *count = count.saturating_sub(1);
             state.dispatch(&shared);
         }
     }
-}
-
-fn lock(shared: &Mutex<AdaptiveState>) -> std::sync::MutexGuard<'_, AdaptiveState> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -261,7 +259,7 @@ mod tests {
         let head = now(&host, RequestClass::Small).expect("a HEAD does not wait behind blobs");
         assert!(now(&host, RequestClass::Small).is_none(), "the cap holds for small ones too");
         drop((head, blobs));
-        let state = lock(&host.0);
+        let state = host.0.lock();
         assert_eq!((state.small, state.bulk), (0, 0));
     }
 
@@ -345,7 +343,7 @@ mod tests {
         beside.congested();
         assert_eq!(host.limit(), 2);
         drop((beside, all));
-        let state = lock(&host.0);
+        let state = host.0.lock();
         assert_eq!((state.small, state.bulk), (0, 0));
     }
 
@@ -373,7 +371,7 @@ mod tests {
                     3 => held[which.index(held.len())].fine(),
                     _ => drop(held.swap_remove(which.index(held.len()))),
                 }
-                let state = lock(&host.0);
+                let state = host.0.lock();
                 prop_assert!(held.len() <= cap && state.small + state.bulk == held.len());
                 prop_assert!((1..=cap).contains(&state.aimd.limit));
             }

@@ -8,10 +8,11 @@
 //! accepted before. Then the rate was not the reason, and the pace is raised again.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use crate::mutex::{Mutex, MutexGuard};
 
 /// How far below the measured rate requests leave. Limiters with fixed windows lose what a window leaves unused, so that the
 /// measure is up to a tenth wrong.
@@ -251,7 +252,7 @@ impl AdaptivePace {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 
@@ -366,37 +367,37 @@ mod tests {
             let (left, refused) = (Arc::clone(&left), Arc::clone(&refused));
             workers.spawn(async move {
                 while {
-                    let mut left = left.lock().unwrap();
+                    let mut left = left.lock();
                     let more = *left > 0;
                     *left = left.saturating_sub(1);
                     more
                 } {
                     loop {
-                        let until = *held.lock().unwrap();
+                        let until = *held.lock();
                         tokio::time::sleep_until(until).await;
                         pace.turn().await;
-                        if *held.lock().unwrap() > Instant::now() {
+                        if *held.lock() > Instant::now() {
                             continue;
                         }
                         let sent = Instant::now();
                         tokio::time::sleep(latency / 2).await;
-                        let admitted = limiter.lock().unwrap().admits(Instant::now());
+                        let admitted = limiter.lock().admits(Instant::now());
                         tokio::time::sleep(latency / 2).await;
                         let now = Instant::now();
                         if admitted {
                             pace.accepted(sent, now);
-                            *silent.lock().unwrap() = (now, SECOND);
+                            *silent.lock() = (now, SECOND);
                             break;
                         }
-                        *refused.lock().unwrap() += 1;
-                        refusal(&pace, sent, now, &mut held.lock().unwrap(), &mut silent.lock().unwrap());
+                        *refused.lock() += 1;
+                        refusal(&pace, sent, now, &mut held.lock(), &mut silent.lock());
                         tokio::time::sleep(Duration::from_millis(200)).await;
                     }
                 }
             });
         }
         while workers.join_next().await.is_some() {}
-        let refused = *refused.lock().unwrap();
+        let refused = *refused.lock();
         (refused, began.elapsed())
     }
 

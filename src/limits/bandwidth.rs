@@ -2,10 +2,11 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use crate::mutex::Mutex;
 
 /// Bytes per second, as people write them: `20MB/s` (10^6), `20MiB/s` (2^20).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +61,7 @@ impl Bandwidth {
         // Cannot overflow: 2^64 bytes at 1 B/s are cut to 2^64 ns, some 584 years.
         let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(self.rate);
         let cost = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
-        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut next = self.next.lock();
         let paid = next.unwrap_or(now).max(now).checked_add(cost).unwrap_or(now);
         *next = Some(paid);
         paid.checked_sub(AHEAD).map_or(now, |at| at.max(now))

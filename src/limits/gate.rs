@@ -3,7 +3,7 @@
 //! Waiting costs nothing and holds nothing. There is no background task: of those who wait, one keeps the time (the end of
 //! the window, the next look by HEAD) for all.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
@@ -22,6 +22,8 @@ use super::window::Window;
 mod shared;
 
 use shared::Entering;
+
+use crate::mutex::{Mutex, MutexGuard};
 
 impl std::fmt::Debug for Gate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -264,7 +266,7 @@ impl Gate {
     }
 
     fn lock(&self) -> MutexGuard<'_, GateState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Gives back reserved pulls.

@@ -1,6 +1,6 @@
 //! What an image holds while it is pulled: a lease on the pulls of its graph, and a flight for each of them under way.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -9,6 +9,8 @@ use super::accounts::{Deferred, PullRequest, WaitMode};
 use super::budget::PullOutcome;
 use super::gate::Gate;
 use super::headers::Quota;
+
+use crate::mutex::{Mutex, MutexGuard};
 
 /// The pulls of one image. What was not spent goes back when it is dropped: drop it as soon as all manifests are read.
 #[derive(Clone)]
@@ -111,7 +113,7 @@ impl Lease {
 
 impl LeaseInner {
     fn lock(&self) -> MutexGuard<'_, LeasedPulls> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+        self.held.lock()
     }
 
     async fn take_more(&self, pulls: u64, continuing: bool, mode: WaitMode) -> Result<(), Deferred> {

@@ -11,8 +11,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -24,6 +24,8 @@ use super::window::Window;
 
 mod owner;
 use owner::Owner;
+
+use crate::mutex::Mutex;
 
 /// The version of the file. A newer one is not touched: a newer larder wrote it.
 const VERSION: u32 = 1;
@@ -193,7 +195,7 @@ impl Ledger {
     pub fn unwritable(state: &Path) -> Self {
         let ledger = Self::open(state);
         let failure = Failure::new("the state folder cannot be used", "make it writable; or --state none", true);
-        *lock(&ledger.failure) = Some(failure);
+        *ledger.failure.lock() = Some(failure);
         ledger
     }
 
@@ -231,14 +233,14 @@ impl Ledger {
 
     /// What has gone wrong last, if the ledger cannot be used.
     pub(super) fn failure(&self) -> Option<Failure> {
-        lock(&self.failure).clone()
+        self.failure.lock().clone()
     }
 
     /// Lets `party` take part in the next transaction: at once, or after the one that is being written. Those who come meanwhile
     /// share it. Nothing here blocks the caller, if there is a runtime.
     pub(super) fn exchange(self: &Arc<Self>, party: Arc<dyn Party>) {
         let idle = {
-            let mut queue = lock(&self.queue);
+            let mut queue = self.queue.lock();
             if !queue.parties.iter().any(|waiting| Arc::ptr_eq(waiting, &party)) {
                 queue.parties.push(party);
             }
@@ -257,7 +259,7 @@ impl Ledger {
     fn write_for_all(&self) {
         loop {
             let parties = {
-                let mut queue = lock(&self.queue);
+                let mut queue = self.queue.lock();
                 let parties = std::mem::take(&mut queue.parties);
                 queue.writing = !parties.is_empty();
                 parties
@@ -279,7 +281,7 @@ impl Ledger {
         });
         match answers {
             Ok(answers) => {
-                *lock(&self.failure) = None;
+                *self.failure.lock() = None;
                 let answers = answers.into_iter().flatten();
                 for (party, answer) in parties.iter().zip(answers) {
                     answer.into_iter().for_each(|answer| party.answered(Ok(answer)));
@@ -302,7 +304,7 @@ impl Ledger {
 
     /// Says once what is wrong.
     fn warn(&self, failure: &Failure) {
-        let before = lock(&self.failure).replace(failure.clone());
+        let before = self.failure.lock().replace(failure.clone());
         if before.is_none() {
             tracing::warn!("{}", failure.message);
         }
@@ -362,7 +364,7 @@ impl Ledger {
             if unknown || (rolled && closed.is_some_and(|closed| lease.expires <= closed)) {
                 return false;
             }
-            let told_from = if expired { now } else { lock(&self.dead).entry(lease.id.clone()).or_insert(now).plus(LAST_WORDS) };
+            let told_from = if expired { now } else { self.dead.lock().entry(lease.id.clone()).or_insert(now).plus(LAST_WORDS) };
             window.counted(now);
             window.unconfirmed = window.unconfirmed.saturating_add(lease.pulls);
             window.unheard_at = window.unheard_at.max(Some(told_from));
@@ -455,10 +457,6 @@ impl Failure {
         let permanent = matches!(error.kind(), IsADirectory | NotADirectory | NotFound | PermissionDenied | ReadOnlyFilesystem);
         Self::new(&what, "make the state folder writable; or --state none, which counts within this run only", permanent)
     }
-}
-
-fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl LedgerFile {

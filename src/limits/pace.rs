@@ -1,9 +1,10 @@
 //! Requests per second: a token bucket, kept as the one time at which the next request would be exactly on pace.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use crate::mutex::Mutex;
 
 /// At most so many requests a second, with bursts up to a size. Requests leave in the order in which they asked.
 #[derive(Debug)]
@@ -29,7 +30,7 @@ impl RequestPacer {
 
     /// Takes one turn and says when it may be used: at `now`, or later.
     pub fn take(&self, now: Instant) -> Instant {
-        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut next = self.next.lock();
         let on_pace = next.unwrap_or(now).max(now);
         *next = Some(on_pace + self.interval);
         on_pace.checked_sub(self.ahead).map_or(now, |at| at.max(now))

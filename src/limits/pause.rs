@@ -1,9 +1,10 @@
 //! `Retry-After`: a host that asked to be left alone is left alone, by every request, for as long as it asked.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use crate::mutex::{Mutex, MutexGuard};
 
 /// The pause of one host.
 #[derive(Debug)]
@@ -81,8 +82,8 @@ impl Pause {
         self.lock().waiting.total(Instant::now())
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, PauseState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, PauseState> {
+        self.state.lock()
     }
 }
 

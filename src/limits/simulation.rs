@@ -3,7 +3,7 @@
 //! The upstream's window begins with its first pull; it counts manifest GETs that it answers, HEADs are free, and both say what
 //! remains. Requests and answers take a while, each its own, so that answers come out of order.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -13,6 +13,8 @@ use tokio::time::Instant;
 
 use super::headers::tests::quota_of;
 use super::*;
+
+use crate::mutex::Mutex;
 
 pub(super) const WINDOW: Duration = Duration::from_secs(6 * 3600);
 
@@ -53,13 +55,13 @@ impl Hub {
     }
 
     pub(super) fn count(&self) -> Count {
-        self.state.lock().unwrap().count.clone()
+        self.state.lock().count.clone()
     }
 
     /// Up to `most` milliseconds, at least one (xorshift: the same every time).
     async fn delay(&self, most: u64) {
         let millis = {
-            let random = &mut self.state.lock().unwrap().random;
+            let random = &mut self.state.lock().random;
             *random ^= *random << 13;
             *random ^= *random >> 7;
             *random ^= *random << 17;
@@ -70,7 +72,7 @@ impl Hub {
 
     /// A pull, without its way there and back; `None`: refused.
     pub(super) fn pull(&self, ours: bool) -> Option<u64> {
-        let mut state = self.state.lock().unwrap();
+        let mut state = self.state.lock();
         let now = Instant::now();
         if state.opened.is_some_and(|opened| opened + WINDOW <= now) {
             (state.opened, state.used, state.count.refusals_in_window) = (None, 0, 0);
@@ -107,7 +109,7 @@ impl Hub {
     pub(super) async fn head(&self) -> Quota {
         self.delay(60).await;
         let left = {
-            let mut state = self.state.lock().unwrap();
+            let mut state = self.state.lock();
             state.count.heads += 1;
             let over = state.opened.is_some_and(|opened| opened + WINDOW <= Instant::now());
             self.limit - if over { 0 } else { state.used }

@@ -1,7 +1,6 @@
 //! Manifests: HEAD to learn what a tag means, GET by digest, PUT (distribution-spec "Pulling manifests", "Pushing manifests";
 //! docs/registries.md, "Manifests").
 
-use std::sync::PoisonError;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -121,7 +120,7 @@ impl RegistryStore {
         context: &RequestContext,
     ) -> Result<Option<Descriptor>> {
         let Some(manifest) = self.fetch_manifest(repository, reference, scopes, context).await? else { return Ok(None) };
-        self.read.lock().unwrap_or_else(PoisonError::into_inner).add(repository, &manifest);
+        self.read.lock().add(repository, &manifest);
         Ok(Some(manifest.descriptor()))
     }
 
@@ -132,7 +131,7 @@ impl RegistryStore {
         digest: &Digest,
         context: &RequestContext,
     ) -> Result<Option<Manifest>> {
-        let kept = self.read.lock().unwrap_or_else(PoisonError::into_inner).get(repository, digest);
+        let kept = self.read.lock().get(repository, digest);
         match kept {
             Some(manifest) => Ok(Some(manifest)),
             None => self.fetch_manifest(repository, &Reference::Digest(digest.clone()), &Scopes::pull(repository.as_str()), context).await,

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -20,6 +20,7 @@ use super::store::RegistryStore;
 use super::transport::RegistryRequest;
 use super::uploads::START;
 use crate::content::{Repository, RequestContext};
+use crate::mutex::Mutex;
 use crate::state::Pushes;
 use crate::{Error, Kind, Result, Side};
 
@@ -70,18 +71,14 @@ pub(super) struct Admissions {
     pushes: OnceLock<Arc<Pushes>>,
 }
 
-fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Admissions {
     fn part(&self, name: &str) -> Part {
-        Arc::clone(lock(&self.parts).entry(name.to_owned()).or_default())
+        Arc::clone(self.parts.lock().entry(name.to_owned()).or_default())
     }
 
     /// An opened upload that may be used for a blob.
     pub(super) fn take(&self, repository: &Repository) -> Option<Url> {
-        let mut sessions = lock(&self.sessions);
+        let mut sessions = self.sessions.lock();
         let young = sessions.get(repository).is_some_and(|(_, opened)| opened.elapsed() < USED_WITHIN);
         if young { sessions.remove(repository).map(|(session, _)| session) } else { None }
     }
@@ -91,7 +88,7 @@ impl Admissions {
         if let Some(error) = self.closed.get() {
             return Err(error.clone());
         }
-        lock(&self.refused).get(part).map_or(Ok(()), |error| Err(error.clone()))
+        self.refused.lock().get(part).map_or(Ok(()), |error| Err(error.clone()))
     }
 }
 
@@ -138,7 +135,7 @@ impl RegistryStore {
         }
         match self.open_upload(repository, context).await {
             Ok(session) => {
-                lock(&self.admissions.sessions).insert(repository.clone(), (session, Instant::now()));
+                self.admissions.sessions.lock().insert(repository.clone(), (session, Instant::now()));
                 *known = Some(Known::Takes);
                 self.took_push(repository);
                 Ok(())
@@ -172,7 +169,7 @@ impl RegistryStore {
 
     /// Gives back what was opened in `repository`, if nobody has used it.
     async fn give_back(&self, repository: &Repository) {
-        let session = lock(&self.admissions.sessions).remove(repository);
+        let session = self.admissions.sessions.lock().remove(repository);
         if let Some((session, _)) = session {
             self.cancel(session, repository, &Scopes::push(repository.as_str()), &RequestContext::new(self.name_of(repository))).await;
         }
@@ -180,7 +177,7 @@ impl RegistryStore {
 
     /// Gives back all that was opened.
     pub(super) async fn give_all_back(&self) {
-        let places: Vec<Repository> = lock(&self.admissions.sessions).keys().cloned().collect();
+        let places: Vec<Repository> = self.admissions.sessions.lock().keys().cloned().collect();
         futures_util::future::join_all(places.iter().map(|repository| self.give_back(repository))).await;
     }
 
@@ -194,14 +191,14 @@ impl RegistryStore {
 
     /// The registry has taken a manifest in `repository`.
     pub(super) fn took_manifest(&self, repository: &Repository) {
-        lock(&self.admissions.manifests).insert(self.unit(repository), Manifests::Taken);
+        self.admissions.manifests.lock().insert(self.unit(repository), Manifests::Taken);
         self.took_push(repository);
     }
 
     /// A manifest was refused. One may be refused for itself (a tag that is locked, a policy); a second, where none was taken, is for the
     /// place.
     pub(super) fn manifest_refused(&self, repository: &Repository, error: &Error) {
-        let before = match lock(&self.admissions.manifests).entry(self.unit(repository)) {
+        let before = match self.admissions.manifests.lock().entry(self.unit(repository)) {
             Entry::Occupied(known) => Some(*known.get()),
             Entry::Vacant(unknown) => {
                 unknown.insert(Manifests::Refused);
@@ -218,7 +215,7 @@ impl RegistryStore {
         if !matches!(error.http_status(), Some(401 | 403)) || error.kind() == Kind::Limited {
             return;
         }
-        lock(&self.admissions.refused).entry(self.unit(repository)).or_insert_with(|| anonymous(error));
+        self.admissions.refused.lock().entry(self.unit(repository)).or_insert_with(|| anonymous(error));
     }
 
     /// Sees that the registry's answers about `repository` are its own: it has taken a push there, or takes one now. What refuses the push
@@ -231,7 +228,7 @@ impl RegistryStore {
         if self.admissions.pushes.get().is_some_and(|pushes| pushes.knows(self.host(), name, Timestamp::now())) {
             return Ok(());
         }
-        let part = Arc::clone(lock(&self.admissions.vouched).entry(name.to_owned()).or_default());
+        let part = Arc::clone(self.admissions.vouched.lock().entry(name.to_owned()).or_default());
         let mut known = part.lock().await;
         let known = match &mut *known {
             Some(known) => known,
@@ -250,7 +247,7 @@ impl RegistryStore {
     /// How it refuses pushes to `repository`, if it does so as a pull-through cache.
     pub(crate) async fn refuses_as_cache(&self, repository: &Repository, context: &RequestContext) -> Option<String> {
         let error = self.answers_for_itself(repository, context).await.err()?;
-        let part = Arc::clone(lock(&self.admissions.vouched).get(self.part(repository))?);
+        let part = Arc::clone(self.admissions.vouched.lock().get(self.part(repository))?);
         let known = part.lock().await;
         match &*known {
             Some(Known::Refuses(refused)) => Some(refused.bare_message().to_owned()),

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -92,7 +92,7 @@ impl RegistryStore {
 
     /// The tags of `repository` that say a digest: one listing for all images of it.
     pub(super) async fn tags_of_digests(&self, repository: &Repository, context: &RequestContext) -> Result<Arc<DigestTags>> {
-        let cell = Arc::clone(self.digest_tags.lock().unwrap_or_else(PoisonError::into_inner).entry(repository.clone()).or_default());
+        let cell = Arc::clone(self.digest_tags.lock().entry(repository.clone()).or_default());
         let listed = cell.get_or_try_init(|| async {
             match content::Source::tags(self, repository, context).await {
                 Ok(tags) => Ok(Arc::new(DigestTags::of(tags))),

@@ -5,7 +5,7 @@
 //! why that is remembered by repository prefix there.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use oci_client::manifest::OCI_IMAGE_INDEX_MEDIA_TYPE as OCI_INDEX;
@@ -22,6 +22,7 @@ use super::referrers::{MOST_REFERRERS, OPERATION, ReferrersPage, remedied};
 use super::store::RegistryStore;
 use super::transport::RegistryRequest;
 use crate::content::{Descriptor, Digest, MAX_MANIFEST, ReferrerList, Repository, RequestContext};
+use crate::mutex::Mutex;
 use crate::{Error, Kind, Result};
 
 /// Registries give 100 and more in a page; where each page has one, this still is [`MOST_REFERRERS`].
@@ -72,7 +73,7 @@ impl ReferrersApi {
     /// What is known of the repositories beside `repository`.
     fn beside(&self, repository: &Repository) -> Arc<Known> {
         let prefix = repository.as_str().rsplit_once('/').map_or("", |(prefix, _)| prefix);
-        Arc::clone(self.by_prefix.lock().unwrap_or_else(PoisonError::into_inner).entry(prefix.to_owned()).or_default())
+        Arc::clone(self.by_prefix.lock().entry(prefix.to_owned()).or_default())
     }
 }
 

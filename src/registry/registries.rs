@@ -1,7 +1,7 @@
 //! All registries of a run: one state per host, one login per host and account, one store per side.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::RegistryStore;
@@ -12,6 +12,7 @@ use super::profiles::Profile;
 use super::toll::PullMeter;
 use super::transport::{BURST, Host, RetryPolicy, Transport, TransportAccount};
 use crate::limits::{Accounts, Bandwidth, PullLimit, Rate, RequestPacer};
+use crate::mutex::Mutex;
 use crate::report::RegistryRow;
 use crate::{Result, Side};
 
@@ -108,7 +109,7 @@ impl Registries {
     /// # Errors
     /// If the host's settings do not hold: an endpoint that is no address, a certificate that cannot be read.
     pub(crate) fn store(&self, side: Side, host: &str, account: Arc<dyn Logins>) -> Result<Arc<RegistryStore>> {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock();
         let name = account.name().to_owned();
         let key = (side, host.to_owned(), name.clone());
         if let Some(store) = known.stores.get(&key) {
@@ -152,7 +153,7 @@ impl Registries {
 
     /// What was asked of whom so far, by host and account: the report's `registries`.
     pub(crate) fn rows(&self) -> Vec<RegistryRow> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.known.lock();
         let standing = |host: &String, name: &String| {
             let store = known.stores.get(&(Side::Upstream, host.clone(), name.clone()))?;
             store.gate().map(|gate| gate.standing())

@@ -1,7 +1,7 @@
 //! A registry as one account sees it: the two traits, in the API's terms.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use reqwest::header::HeaderMap;
@@ -20,6 +20,7 @@ use crate::content::{
     Source,
 };
 use crate::limits::Gate;
+use crate::mutex::{Mutex, MutexGuard};
 use crate::name::Reference;
 
 /// A registry, to read from and to write to. Made by [`super::Registries::store`].
@@ -57,12 +58,12 @@ impl RegistryStore {
     }
 
     fn unproven(&self) -> MutexGuard<'_, HashSet<(Repository, Reference)>> {
-        self.unproven.lock().unwrap_or_else(PoisonError::into_inner)
+        self.unproven.lock()
     }
 
     /// What is known to be there.
     pub(super) fn held(&self) -> MutexGuard<'_, KnownContent> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+        self.held.lock()
     }
 }
 

@@ -1,7 +1,7 @@
 //! Tag lists (distribution-spec "Listing tags"; docs/registries.md, "Tag lists").
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use serde::Deserialize;
 use tokio::sync::OnceCell;
@@ -10,6 +10,7 @@ use super::auth::{Purpose, Scopes};
 use super::pages::Listing;
 use super::store::RegistryStore;
 use crate::content::{Repository, RequestContext};
+use crate::mutex::Mutex;
 use crate::name::check_tag;
 use crate::{Kind, Result, Side};
 
@@ -27,7 +28,7 @@ type Once = Arc<OnceCell<Result<Arc<[String]>>>>;
 
 impl TagLists {
     fn of(&self, repository: &Repository) -> Once {
-        Arc::clone(self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(repository.clone()).or_default())
+        Arc::clone(self.0.lock().entry(repository.clone()).or_default())
     }
 }
 

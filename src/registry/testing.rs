@@ -1,6 +1,6 @@
 //! A small scripted registry for the tests of this room: a function answers, and every request is kept.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -16,6 +16,7 @@ use super::auth::{Login, Logins};
 use super::{Concurrency, HostSettings, Registries, RegistryStore, RetryPolicy, SharedLimits};
 use crate::content::{BlobStream, Descriptor, Digest, OpenBlob, Repository, RequestContext};
 use crate::limits::{Accounts, Clock};
+use crate::mutex::Mutex;
 use crate::{Result, Side};
 
 /// A request as the server got it.
@@ -87,7 +88,7 @@ impl Server {
                     axum::body::to_bytes(body, usize::MAX).await.unwrap_or_default()
                 };
                 let request = {
-                    let mut seen = seen.lock().unwrap();
+                    let mut seen = seen.lock();
                     let nth = seen.iter().filter(|before| before.method == method && before.path() == path).count();
                     let request = Seen { method, target, headers: parts.headers, body, nth };
                     seen.push(request.clone());
@@ -102,7 +103,7 @@ impl Server {
 
     /// What came, in order.
     pub(super) fn seen(&self) -> Vec<Seen> {
-        self.log.lock().unwrap().clone()
+        self.log.lock().clone()
     }
 
     /// The lines of what came, in order.
@@ -238,7 +239,7 @@ impl OpenBlob for AtHand {
     async fn open(&self, offset: u64) -> Result<BlobStream> {
         assert_eq!(offset, 0);
         self.opened.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-        let mut turns = self.chunks.lock().unwrap();
+        let mut turns = self.chunks.lock();
         let chunks = if turns.len() > 1 { turns.remove(0) } else { turns[0].clone() };
         Ok(stream::iter(chunks).boxed())
     }

@@ -1,6 +1,6 @@
 //! Pulls, as an upstream counts them: the gate that manifest GETs pass, and the HEAD that tells what is left for nothing.
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
 use reqwest::Method;
@@ -16,6 +16,7 @@ use super::profiles;
 use super::transport::{Host, OpenResponse, RegistryRequest, RetryBudget, Transport, TransportAccount};
 use crate::content::{Repository, RequestContext};
 use crate::limits::{AccountId, Accounts, Deferred, Gate, InFlightPull, LimitProbe, PullLimit, PullRequest, Quota, WaitMode};
+use crate::mutex::Mutex;
 use crate::{Result, Side};
 
 /// After a refusal, a request waits for the next window, for as long as its image does. Where others spend from the same account
@@ -49,7 +50,7 @@ impl PullMeter {
 
     /// A HEAD of the manifest at `url`, sent at `sent`, was answered with `quota`.
     pub(crate) fn learn(&self, repository: &Repository, url: &Url, quota: &Quota, sent: Instant) {
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some((repository.clone(), url.clone()));
+        *self.seen.lock() = Some((repository.clone(), url.clone()));
         self.gate.observe(quota, sent);
     }
 }
@@ -188,7 +189,7 @@ struct HeadProbe {
 #[async_trait]
 impl LimitProbe for HeadProbe {
     async fn look(&self) -> Option<Quota> {
-        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let seen = self.seen.lock().clone();
         let (repository, url) = seen.or_else(|| self.usual.clone())?;
         // Without a toll of its own: whoever looks takes in the answer.
         let transport = Transport { side: Side::Upstream, host: self.host.upgrade()?, account: self.account.upgrade()?, toll: None };

@@ -4,7 +4,7 @@
 //! answered 413 before) it goes in three: POST, one streaming PATCH, an empty PUT. A transfer that fails starts again with a
 //! new session and a freshly opened source; all its turns share one retry budget, and a small one is not read from its source again.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
@@ -24,6 +24,7 @@ use super::transport::{
     UploadProgress, commit_time,
 };
 use crate::content::{self, BlobStream, Descriptor, Digest, OpenBlob, Repository, RequestContext, Verified};
+use crate::mutex::{Mutex, MutexGuard};
 use crate::{Kind, Result, Side};
 
 pub(super) const START: &str = "start upload";
@@ -189,14 +190,14 @@ impl BlobUpload<'_> {
                 && chunk.len() as u64 <= room
             {
                 room -= chunk.len() as u64;
-                kept.lock().unwrap_or_else(PoisonError::into_inner).push(chunk.clone());
+                kept.lock().push(chunk.clone());
             }
         });
         Ok(keeping.boxed())
     }
 
     fn kept(&self) -> MutexGuard<'_, Vec<Bytes>> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+        self.kept.lock()
     }
 
     /// One session from its POST to its end.

@@ -1,12 +1,14 @@
 //! What a server was asked for: the other side's account of a run.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::http::Method;
 
 use super::route::Route;
+
+use crate::mutex::Mutex;
 
 /// Requests answered so far, by what they asked for, and the blob bytes that left.
 #[derive(Debug, Default)]
@@ -72,12 +74,12 @@ impl ByteMeter {
 
     /// A request to `route` was answered with `status`.
     pub(super) fn answered(&self, route: &'static str, status: u16) {
-        *self.answers.lock().unwrap_or_else(PoisonError::into_inner).entry((route, status)).or_default() += 1;
+        *self.answers.lock().entry((route, status)).or_default() += 1;
     }
 
     /// How often each route was answered with each status.
     pub(super) fn requests(&self) -> BTreeMap<(&'static str, u16), u64> {
-        self.answers.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.answers.lock().clone()
     }
 
     /// A connection begins; it ends when what is returned is dropped.

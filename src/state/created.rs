@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::JsonLines;
 use crate::content::Digest;
+use crate::mutex::{Mutex, MutexGuard};
 
 /// The file's name in the state folder.
 const NAME: &str = "created.jsonl";
@@ -71,7 +71,7 @@ impl CreatedDates {
     }
 
     fn known(&self) -> MutexGuard<'_, Option<HashMap<Digest, Option<Timestamp>>>> {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock();
         known.get_or_insert_with(|| self.journal.as_ref().map(|journal| load(journal, MOST_BYTES)).unwrap_or_default());
         known
     }

@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -13,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::JsonLines;
 use crate::content::{Digest, Repository};
+use crate::mutex::{Mutex, MutexGuard};
 use crate::{Error, Result};
 
 /// The file's name in the state directory.
@@ -96,7 +96,7 @@ impl Deliveries {
     }
 
     fn known(&self) -> MutexGuard<'_, Option<HashMap<String, (DeliveredRecord, Timestamp)>>> {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock();
         if known.is_none() {
             *known = Some(read(&self.journal, Timestamp::now()));
         }

@@ -5,12 +5,13 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::JsonLines;
+
+use crate::mutex::{Mutex, MutexGuard};
 
 /// The file's name in the state directory.
 const NAME: &str = "pushes.jsonl";
@@ -86,7 +87,7 @@ impl Pushes {
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock()
     }
 }
 

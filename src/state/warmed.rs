@@ -4,13 +4,13 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::JsonLines;
 use crate::content::Digest;
+use crate::mutex::{Mutex, MutexGuard};
 use crate::{Error, Result};
 
 /// The operation that errors name.
@@ -123,7 +123,7 @@ impl WarmedRecords {
     }
 
     fn known(&self) -> MutexGuard<'_, HashMap<Key, WarmedRecord>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock()
     }
 }
 

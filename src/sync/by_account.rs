@@ -1,7 +1,7 @@
 //! A target registry whose repositories have accounts of their own: docker's and podman's files may hold one for each path.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 
@@ -10,6 +10,7 @@ use crate::content::{
     BlobStream, Descriptor, Digest, DigestTags, Manifest, OpenBlob, Presence, Publication, ReferrerList, Repository, RequestContext, Sink,
     Source,
 };
+use crate::mutex::Mutex;
 use crate::name::Reference;
 use crate::registry::{Registries, RegistryStore};
 use crate::state::Pushes;
@@ -42,13 +43,13 @@ impl ByAccount {
     /// The registry as the account of `repository` sees it.
     async fn at(&self, repository: &Repository) -> Result<Arc<RegistryStore>> {
         let known = |by_place: &HashMap<Repository, Arc<RegistryStore>>| by_place.get(repository).cloned();
-        if let Some(store) = known(&self.known.lock().unwrap_or_else(PoisonError::into_inner)) {
+        if let Some(store) = known(&self.known.lock()) {
             return Ok(store);
         }
         let account = self.credentials.account_for_host(&self.host, repository.as_str()).await?;
         let store = self.registries.store(Side::Target, &self.host, Arc::new(account))?;
         store.remember_pushes(Arc::clone(&self.pushes));
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(repository.clone(), Arc::clone(&store));
+        self.known.lock().insert(repository.clone(), Arc::clone(&store));
         Ok(store)
     }
 }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::claims::{Merged, Settled};
 use super::expand::{Chooser, Expanded, Expansion};
 use super::found::MissingImage;
-use super::run::{GroupSlots, RunUnit, SyncWorker, lock, of_its_own};
+use super::run::{GroupSlots, RunUnit, SyncWorker, of_its_own};
 use super::undecided::PendingSelection;
 use super::{ImageRequest, RuledEntry};
 use crate::limits::WaitMode;
@@ -104,7 +104,7 @@ impl SyncWorker {
     async fn choose(self: Arc<Self>, upstream: Arc<str>, mut undecided: Box<PendingSelection>, slots: GroupSlots) {
         let item = Arc::clone(&undecided.item);
         let key = (item.order, item.row(&self.target.target).source);
-        lock(&self.under_way).insert(key.clone(), (undecided.context(), Instant::now()));
+        self.under_way.lock().insert(key.clone(), (undecided.context(), Instant::now()));
         let chosen = internal::caught("select tags", async {
             self.in_time()?;
             undecided.read(&self.chooser(), self.options.mode()).await?;
@@ -113,7 +113,7 @@ impl SyncWorker {
         });
         let wants = match chosen.await.and_then(|chosen| chosen) {
             Ok(expanded) => {
-                lock(&self.under_way).remove(&key);
+                self.under_way.lock().remove(&key);
                 self.take_in(&upstream, &item, expanded)
             }
             Err(error) => return self.close_item(&upstream, &item, error),
@@ -132,7 +132,7 @@ impl SyncWorker {
     /// The item's images take its place: those that have their names are given back, the others wait for an earlier line or are refused.
     fn take_in(&self, upstream: &str, item: &Arc<RuledEntry>, expanded: Expanded) -> Vec<ImageRequest> {
         let row = item.row(&self.target.target);
-        lock(&self.pending).remove(&(item.order, row.source));
+        self.pending.lock().remove(&(item.order, row.source));
         if expanded.wants.is_empty() {
             self.reporter.event(&Event::Empty { upstream, source: &item.entry.source.to_string(), explanation: &expanded.explanation });
         }
@@ -148,10 +148,10 @@ impl SyncWorker {
     /// Sends images on their way that have waited for an earlier line.
     fn dispatch(&self, (released, same): (Merged, Vec<ImageRequest>)) {
         for want in same {
-            lock(&self.pending).remove(&(want.item.order, want.source()));
+            self.pending.lock().remove(&(want.item.order, want.source()));
         }
         self.refuse(released.refused);
-        let mut late = lock(&self.late);
+        let mut late = self.late.lock();
         for want in released.kept {
             if let Some(group) = late.get(&want.item.entry.source.host) {
                 // A group that has ended was interrupted: the image's row is told at the end.

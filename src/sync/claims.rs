@@ -5,10 +5,11 @@
 //! terms could choose it, until their tags are known.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use super::{ImageRequest, RuledEntry};
 use crate::content::Repository;
+use crate::mutex::{Mutex, MutexGuard};
 use crate::name::Reference;
 use crate::{Error, Kind, Side};
 
@@ -132,7 +133,7 @@ impl NameClaims {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -1,7 +1,7 @@
 //! A run: all images of all lists, each upstream streaming on its own, until done, interrupted, or out of disk.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
@@ -21,6 +21,7 @@ use crate::content::{PlatformFilter, RequestContext};
 use crate::copy::{BlobCounts, CopyOutcome, NextStep, Room};
 use crate::limits::WaitMode;
 use crate::list::ParsedList;
+use crate::mutex::Mutex;
 use crate::report::{Event, ImageOutcome, Reporter, SilentReporter, Status, TargetContent, Totals};
 use crate::rules::{Delivery, RuleSet, Unmatched};
 use crate::{Error, Kind, Result, Side, internal};
@@ -278,10 +279,6 @@ pub(super) struct SyncWorker {
     written: std::sync::atomic::AtomicU64,
 }
 
-pub(super) fn lock<T>(shared: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Runs `work` whether or not its result is asked for; aborted when that is dropped. It catches its own panics: nothing, if it was
 /// cut off.
 pub(super) async fn of_its_own<T: Default + Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
@@ -292,7 +289,7 @@ impl SyncWorker {
     /// All units of one upstream, and then once more those images that failed for a reason that may have passed.
     async fn group(self: Arc<Self>, upstream: String, units: Vec<RunUnit>, late: Option<mpsc::UnboundedReceiver<ImageRequest>>) {
         Arc::clone(&self).pass(upstream.clone(), units, late).await;
-        let failed = lock(&self.failed_once).remove(&upstream).unwrap_or_default();
+        let failed = self.failed_once.lock().remove(&upstream).unwrap_or_default();
         // While a host is down, its images would fail again.
         let is_down = |error: &Error| error.outage().is_some_and(|outage| !outage.is_over());
         let (down, again): (Vec<_>, Vec<_>) = failed.into_iter().partition(|(_, error)| is_down(error));
@@ -432,7 +429,7 @@ impl SyncWorker {
                 return None;
             }
         };
-        lock(&self.under_way).insert((want.item.order, want.source()), (image.context.clone(), started));
+        self.under_way.lock().insert((want.item.order, want.source()), (image.context.clone(), started));
         let surveyed = match self.in_time() {
             Ok(()) => self.engines.survey(&image, through.as_ref(), self.options.recheck).await,
             Err(late) => Err(late),
@@ -464,13 +461,13 @@ impl SyncWorker {
         }
         let mut row = found.want.row(&self.target.target);
         let key = (found.want.item.order, row.source.clone());
-        if lock(&self.spent).contains_key(&key) {
+        if self.spent.lock().contains_key(&key) {
             return false;
         }
         tracing::info!(%error, image = row.source, "failed; it is tried once more at the end");
         self.settle(&key, &mut row);
-        lock(&self.spent).insert(key, row);
-        lock(&self.failed_once).entry(upstream.to_owned()).or_default().push((found.want.clone(), error.clone()));
+        self.spent.lock().insert(key, row);
+        self.failed_once.lock().entry(upstream.to_owned()).or_default().push((found.want.clone(), error.clone()));
         true
     }
 
@@ -514,13 +511,13 @@ impl SyncWorker {
 
     /// Writes down what the image has cost, if it was begun.
     pub(super) fn settle(&self, key: &(usize, String), row: &mut ImageOutcome) {
-        if let Some((RequestContext { tally, .. }, started)) = lock(&self.under_way).remove(key) {
+        if let Some((RequestContext { tally, .. }, started)) = self.under_way.lock().remove(key) {
             row.bytes = tally.bytes_read();
             row.pulls = tally.pulls();
             row.seconds = (started.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
             self.written.fetch_add(tally.bytes_written(), std::sync::atomic::Ordering::Relaxed);
         }
-        if let Some(before) = lock(&self.spent).get(key) {
+        if let Some(before) = self.spent.lock().get(key) {
             row.bytes += before.bytes;
             row.pulls += before.pulls;
             row.seconds += before.seconds;
@@ -533,14 +530,14 @@ impl SyncWorker {
             RunUnit::Want(want) => (want.item.order, want.row(&self.target.target)),
             RunUnit::Expand(item) => (item.order, item.row(&self.target.target)),
         };
-        lock(&self.pending).insert((order, row.source.clone()), row);
+        self.pending.lock().insert((order, row.source.clone()), row);
     }
 
     pub(super) fn finish(&self, upstream: &str, order: usize, row: ImageOutcome) {
         self.reporter.event(&Event::Finished { upstream, outcome: &row });
         let key = (order, row.source.clone());
-        lock(&self.pending).remove(&key);
-        let mut done = lock(&self.done);
+        self.pending.lock().remove(&key);
+        let mut done = self.done.lock();
         // Two lines may fail with the same text at the same place of two lists: each keeps its row.
         let key = (0..).map(|n| if n == 0 { key.clone() } else { (key.0, format!("{}#{n}", key.1)) }).find(|key| !done.contains_key(key));
         if let Some(key) = key {
@@ -559,9 +556,9 @@ impl SyncWorker {
 
     /// All rows in list order, and their sums.
     fn close(&self) -> (Vec<ImageOutcome>, Totals) {
-        let mut rows = std::mem::take(&mut *lock(&self.done));
+        let mut rows = std::mem::take(&mut *self.done.lock());
         let (reason, stopped) = (self.reason(), self.engines.stop_requested());
-        for (key, mut row) in std::mem::take(&mut *lock(&self.pending)) {
+        for (key, mut row) in std::mem::take(&mut *self.pending.lock()) {
             self.settle(&key, &mut row);
             // Without an interrupt nothing is left over, but for a fault of the program itself.
             let row = if stopped { row.deferred(reason.clone()) } else { row.failed(internal::unknown("copy image")) };

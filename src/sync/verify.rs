@@ -2,8 +2,8 @@
 //! each repository that needs it; deep, each blob is read and hashed, once.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
@@ -12,6 +12,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::expected::Expected;
 use crate::content::{Descriptor, Digest, Links, ManifestKind, Repository, RequestContext, Source, Verified, is_blob_type, kind_of};
+use crate::mutex::Mutex;
 use crate::name::Reference;
 use crate::{Error, Kind, Result, Side, internal};
 
@@ -129,8 +130,8 @@ pub async fn prove(
         .buffer_unordered(IMAGES)
         .for_each(async |_| {})
         .await;
-    let (manifests, blobs) = (lock(&walk.manifests).len(), lock(&walk.blobs).len());
-    let findings = std::mem::take(&mut *lock(&walk.found)).into_iter().map(|((wrong, about), (why, images))| TargetFinding {
+    let (manifests, blobs) = (walk.manifests.lock().len(), walk.blobs.lock().len());
+    let findings = std::mem::take(&mut *walk.found.lock()).into_iter().map(|((wrong, about), (why, images))| TargetFinding {
         wrong,
         content: match about {
             FindingSubject::Content(digest, repository) => Some((digest, repository)),
@@ -185,12 +186,8 @@ struct TargetWalk {
     hashed: AtomicU64,
 }
 
-fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 fn cell<K: std::hash::Hash + Eq, V>(all: &Once<K, V>, key: K) -> Arc<OnceCell<V>> {
-    Arc::clone(lock(all).entry(key).or_default())
+    Arc::clone(all.lock().entry(key).or_default())
 }
 
 impl TargetWalk {
@@ -322,7 +319,7 @@ impl TargetWalk {
     }
 
     fn note(&self, image: &Expected, wrong: WrongContent, about: FindingSubject, why: String) {
-        let mut found = lock(&self.found);
+        let mut found = self.found.lock();
         found.entry((wrong, about)).or_insert_with(|| (why, BTreeSet::new())).1.insert(image.name.clone());
     }
 }

@@ -1,7 +1,7 @@
 //! The cache that a run warms.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::OnceCell;
@@ -10,6 +10,7 @@ use crate::Result;
 use crate::content::{Digest, Links, Repository, RequestContext};
 use crate::copy;
 use crate::limits::{PullRequest, WaitMode};
+use crate::mutex::{Mutex, MutexGuard};
 use crate::registry::profiles::Caching;
 use crate::registry::{BlobSeen, RegistryStore};
 use crate::rules::WarmBlobs;
@@ -82,11 +83,11 @@ impl Cache {
 
     /// Blobs at `repository` are asked for as `blobs` says.
     pub(super) fn ask_for_blobs(&self, repository: &Repository, blobs: WarmBlobs) {
-        self.blobs.lock().unwrap_or_else(PoisonError::into_inner).insert(repository.clone(), blobs);
+        self.blobs.lock().insert(repository.clone(), blobs);
     }
 
     pub(super) fn blobs(&self, repository: &Repository) -> WarmBlobs {
-        self.blobs.lock().unwrap_or_else(PoisonError::into_inner).get(repository).copied().unwrap_or_default()
+        self.blobs.lock().get(repository).copied().unwrap_or_default()
     }
 
     /// Waits until the cache has stored what another repository has just pulled of the same blob: while it does, it stores it for nobody
@@ -115,13 +116,13 @@ impl Cache {
     pub(super) fn learn(&self, repository: &Repository, manifest: &Digest, links: &Links) {
         let manifests = links.manifests.iter().map(|child| child.digest.clone()).collect();
         let blobs = links.blobs.iter().filter(|blob| !blob.is_foreign()).map(|blob| blob.digest.clone()).collect();
-        let mut known = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.links.lock();
         known.insert((repository.clone(), manifest.clone()), Below { manifests, blobs });
     }
 
     /// The manifests at and below `roots` that were read at `repository`, and their blobs; each once.
     pub(super) fn pieces(&self, repository: &Repository, roots: Vec<Digest>) -> (Vec<Digest>, Vec<Digest>) {
-        let known = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.links.lock();
         let (mut manifests, mut blobs, mut left) = (BTreeSet::new(), BTreeSet::new(), roots);
         while let Some(digest) = left.pop() {
             if let Some(below) = known.get(&(repository.clone(), digest.clone()))
@@ -140,7 +141,7 @@ impl Cache {
     /// If it cannot be asked.
     pub(super) async fn confirms(&self, repository: &Repository, blob: &Digest, context: &RequestContext) -> Result<bool> {
         let key = (repository.clone(), blob.clone());
-        let asked = Arc::clone(self.confirmed.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default());
+        let asked = Arc::clone(self.confirmed.lock().entry(key).or_default());
         let look = || async {
             let seen = self.store.look_for_blob(repository, blob, context).await?;
             self.seen(blob, repository, seen);
@@ -162,7 +163,7 @@ impl Cache {
     }
 
     fn passed(&self) -> MutexGuard<'_, HashMap<Digest, Vec<Repository>>> {
-        self.passed.lock().unwrap_or_else(PoisonError::into_inner)
+        self.passed.lock()
     }
 
     /// The cache has spent a pull without being asked to by a GET of ours: it is charged as if it had been one.

@@ -1,7 +1,7 @@
 //! One image on its way through the cache: who is asked what it is, under which name it is pulled, and what was read of it.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -13,6 +13,7 @@ use crate::content::{
     is_schema1, schema1,
 };
 use crate::copy::{Comparison, CopyOutcome, NextStep};
+use crate::mutex::{Mutex, MutexGuard};
 use crate::name::Reference;
 use crate::registry::RegistryStore;
 use crate::registry::profiles::{CacheLists, CacheNaming, HeadCost};
@@ -102,7 +103,7 @@ impl CachedImage {
     }
 
     pub(super) fn read(&self) -> MutexGuard<'_, ReadContent> {
-        self.read.lock().unwrap_or_else(PoisonError::into_inner)
+        self.read.lock()
     }
 
     pub(super) fn note(&self, note: String) {

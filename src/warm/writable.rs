@@ -2,7 +2,7 @@
 //! asking its upstream, so that an equal digest proves nothing: what counts is what larder remembers to have pushed.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -12,6 +12,7 @@ use crate::content::{
     Descriptor, Digest, Manifest, ManifestKind, OpenBlob, PlatformFilter, Presence, Publication, Repository, RequestContext, SPARSE, Sink,
     kind_of,
 };
+use crate::mutex::{Mutex, MutexGuard};
 use crate::name::Reference;
 use crate::registry::RegistryStore;
 use crate::rules::WarmBlobs;
@@ -33,7 +34,7 @@ impl WritableCache {
     }
 
     fn put(&self) -> MutexGuard<'_, HashSet<(Repository, Digest)>> {
-        self.put.lock().unwrap_or_else(PoisonError::into_inner)
+        self.put.lock()
     }
 
     fn has_put(&self, repository: &Repository, digest: &Digest) -> bool {

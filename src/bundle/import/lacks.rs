@@ -1,12 +1,12 @@
 //! What is missing and what would bring it; what is damaged, and what that keeps from being imported.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Mutex, PoisonError};
 
 use super::need::MissingContent;
 use crate::bundle::format::{Bundle, VolumeMember, volume_file};
 use crate::bundle::read::{ArrivedBundle, Availability, BundleSource, Damage, repair, whole};
 use crate::content::{Descriptor, Digest};
+use crate::mutex::Mutex;
 use crate::{Error, Kind, Side};
 
 /// As many digests are named in a reason; the first of them are enough to look for, and the volumes are named all.
@@ -180,7 +180,7 @@ pub(super) struct Verdicts(Mutex<HashMap<usize, bool>>);
 impl Verdicts {
     /// Blocks, also while another thread reads a volume.
     fn is_wrong(&self, shelf: &BundleSource, bundles: &[ArrivedBundle], origin: usize) -> bool {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.0.lock();
         *known.entry(origin).or_insert_with(|| {
             let volume = shelf.origin_of(origin).and_then(|found| Some((found, found.volume?)));
             // A part that was kept is no volume, and was kept of one that was whole.

@@ -1,13 +1,14 @@
 //! What an image is made of, and where each piece is: at hand, at the target, or nowhere yet.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use crate::bundle::read::{Availability, BundleSource};
 use crate::content::{ChildChoice, Descriptor, Digest, Links, ManifestKind, Presence, Repository, absent_from, kind_of};
 use crate::copy::{self, CopyImage, Engine};
+use crate::mutex::Mutex;
 use crate::{Kind, Result};
 
 /// Questions to the target for one image at once; the target's own concurrency limits those of all.
@@ -132,7 +133,7 @@ impl NeedsQuery {
         let places = std::iter::once(&image.to).chain(self.held.get(&blob.digest).into_iter().flatten());
         for repository in places {
             let key = (repository.clone(), blob.digest.clone());
-            if self.absent.lock().unwrap_or_else(PoisonError::into_inner).contains(&key) {
+            if self.absent.lock().contains(&key) {
                 continue;
             }
             match self.target.sink.holds_blob(repository, &blob, &image.context).await {
@@ -145,7 +146,7 @@ impl NeedsQuery {
                     return Ok(None);
                 }
                 Ok(Presence::Absent | Presence::Incomplete) => {
-                    self.absent.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
+                    self.absent.lock().insert(key);
                 }
                 // That another repository may not be looked into only means that nothing is mounted from it.
                 Err(error) if *repository != image.to && matches!(error.kind(), Kind::Unauthorized | Kind::Refused | Kind::NotFound) => {}

@@ -1,7 +1,7 @@
 //! An import: every image looked at, what is at hand brought, and a row for each.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
@@ -21,6 +21,7 @@ use crate::bundle::read::{ArrivedBundle, BundleSource, GatheredContent, StagingA
 use crate::config::TargetConfig;
 use crate::content::{Descriptor, Digest, PlatformFilter, Presence, Repository, RequestContext};
 use crate::copy::{self, CopyOptions, Engine};
+use crate::mutex::Mutex;
 use crate::report::{Event, ImageOutcome, Reporter, Totals};
 use crate::{Error, Result};
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bundle::read::BundleSource;
 use crate::content::{Descriptor, Digest, Manifest, OpenBlob, Presence, Publication, Repository, RequestContext, Sink};
+use crate::mutex::{Mutex, MutexGuard};
 use crate::name::Reference;
 use crate::state::JsonLines;
 use crate::{Error, Kind, Result, Side};
@@ -115,7 +116,7 @@ impl RecordingSink {
 
     /// What was put through it.
     pub(super) fn puts(&self) -> MutexGuard<'_, HashMap<(Repository, Digest), Arrival>> {
-        self.puts.lock().unwrap_or_else(PoisonError::into_inner)
+        self.puts.lock()
     }
 
     fn note(&self, repository: &Repository, digest: &Digest, how: ArrivalWay, from: Option<String>) {

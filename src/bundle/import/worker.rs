@@ -1,7 +1,7 @@
 //! Image by image: brought, parked, or failed.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use futures_util::{StreamExt as _, stream};
 use tokio::sync::Semaphore;
@@ -17,6 +17,7 @@ use crate::bundle::read::{ArrivedBundle, BundleSource, StagingArea, blocking};
 use crate::config::TargetConfig;
 use crate::content::Digest;
 use crate::copy::{Comparison, CopyOutcome, Engine};
+use crate::mutex::{Mutex, MutexGuard};
 use crate::report::{Event, ImageOutcome, Reporter, Totals};
 use crate::{Error, Kind, Result, Side, internal};
 
@@ -209,7 +210,7 @@ impl ImportWorker {
     }
 
     fn done(&self) -> MutexGuard<'_, ImportDone> {
-        self.done.lock().unwrap_or_else(PoisonError::into_inner)
+        self.done.lock()
     }
 
     /// Keeps what the next volumes will need, lets go of what none will, and sums up.

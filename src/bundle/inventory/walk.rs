@@ -1,7 +1,7 @@
 //! Walking a store: repositories, their names, the manifests these lead to, and what those refer to.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt, stream};
@@ -9,6 +9,7 @@ use tokio::sync::OnceCell;
 
 use super::Inventory;
 use crate::content::{Descriptor, Digest, Links, Repository, RequestContext, Source};
+use crate::mutex::Mutex;
 use crate::name::Reference;
 use crate::{Error, Kind, Result};
 
@@ -40,7 +41,7 @@ pub async fn walk(
     let walk = InventoryWalk { source, found: Mutex::default(), manifests: Mutex::default(), shown: &shown };
     let results = stream::iter(roots).map(|root| walk.root(root)).buffer_unordered(AT_ONCE).collect::<Vec<_>>().await;
     let errors = results.into_iter().flatten().collect();
-    (walk.found.into_inner().unwrap_or_else(PoisonError::into_inner), errors)
+    (walk.found.into_inner(), errors)
 }
 
 type Read = Arc<OnceCell<Links>>;
@@ -109,7 +110,7 @@ impl InventoryWalk<'_> {
 
     /// What the manifest refers to; read from `repository` by who comes first.
     async fn read(&self, repository: &Repository, digest: &Digest, context: &RequestContext) -> Result<Option<Links>> {
-        let cell = Arc::clone(self.manifests.lock().unwrap_or_else(PoisonError::into_inner).entry(digest.clone()).or_default());
+        let cell = Arc::clone(self.manifests.lock().entry(digest.clone()).or_default());
         // That one repository lacks it says nothing of the next: only what was read is kept.
         let read = async || match self.source.manifest(repository, digest, context).await {
             Ok(Some(manifest)) => manifest.links().map_err(Some),
@@ -125,11 +126,11 @@ impl InventoryWalk<'_> {
 
     fn noted(&self, repository: &Repository, digest: &Digest) -> bool {
         let repository = (self.shown)(repository);
-        self.found.lock().unwrap_or_else(PoisonError::into_inner).digests.get(digest).is_some_and(|places| places.contains(&repository))
+        self.found.lock().digests.get(digest).is_some_and(|places| places.contains(&repository))
     }
 
     fn note(&self, repository: &Repository, digest: &Digest) {
         let repository = (self.shown)(repository);
-        self.found.lock().unwrap_or_else(PoisonError::into_inner).add(digest.clone(), repository);
+        self.found.lock().add(digest.clone(), repository);
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -16,6 +16,7 @@ use crate::content::{
     BlobStream, Descriptor, Digest, DigestTags, Links, MAX_MANIFEST, Manifest, ManifestKind, Repository, RequestContext, Source, kind_of,
 };
 use crate::folder;
+use crate::mutex::{Mutex, MutexGuard};
 use crate::name::Reference;
 use crate::{Error, Kind, Result, Side};
 
@@ -376,7 +377,7 @@ impl BundleSource {
     }
 
     fn seen(&self) -> MutexGuard<'_, ReadState> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+        self.seen.lock()
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use std::future::Future;
 use std::hash::Hash;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use serde_json::Value;
 use tokio::sync::OnceCell;
@@ -13,6 +13,7 @@ use tokio::sync::OnceCell;
 use super::files::{self, AuthFile, AuthFileStep};
 use super::{Environment, Login, LoginAccount, helper};
 use crate::config::Config;
+use crate::mutex::Mutex;
 use crate::name::RegistryRepository;
 use crate::{Error, Result};
 
@@ -129,7 +130,7 @@ impl CredentialStore {
 
     fn entry(&self, file: &AuthFile, host: &str, key: &str, entry: &Value) -> Result<LoginAccount> {
         let (name, login) = file.decode(key, entry)?;
-        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut entries = self.entries.lock();
         if let Some((_, _, account)) = entries.iter().find(|(known_host, known, _)| known_host == host && *known == login) {
             return Ok(account.clone());
         }
@@ -169,7 +170,7 @@ impl<K, V> Default for OnceMap<K, V> {
 
 impl<K: Clone + Eq + Hash, V: Clone> OnceMap<K, V> {
     async fn get<F: Future<Output = Result<V>>>(&self, key: &K, compute: impl FnOnce() -> F) -> Result<V> {
-        let cell = Arc::clone(self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(key.clone()).or_default());
+        let cell = Arc::clone(self.0.lock().entry(key.clone()).or_default());
         cell.get_or_init(compute).await.clone()
     }
 }

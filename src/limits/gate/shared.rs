@@ -1,6 +1,6 @@
 //! The gate's side of the ledger: what processes on one account tell each other.
 
-use std::sync::{Arc, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::{Gate, GateState, GrantedPulls, LedgerRefusal};
 use crate::limits::ledger::{Answer, Decision, Failure, LeaseRequest, LeaseSettlement, Party};
+use crate::mutex::MutexGuard;
 
 /// How soon the ledger is asked again for what another process holds: its images take seconds.
 const IN_USE_AGAIN: Duration = Duration::from_secs(1);

@@ -17,8 +17,8 @@ mod tests;
 mod token;
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use reqwest::header::HeaderValue;
 use tokio::sync::OnceCell;
@@ -38,6 +38,7 @@ use exchange::{Bearer, TokenVerdict};
 use token::{AfterRefusal, Token, Tokens};
 
 use crate::error::{Error, Kind, Result, Side};
+use crate::mutex::{Mutex, MutexGuard};
 
 /// Longest scope that is taken over from a challenge, and how many of them: real registries have one, a word (`aws`).
 const LONGEST_EXTRA: usize = 256;
@@ -387,7 +388,7 @@ impl Authenticator {
     }
 
     fn state(&self) -> MutexGuard<'_, AuthState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ use super::pipes::BandwidthStack;
 use crate::Error;
 use crate::content::{TransferStats, Verified};
 use crate::limits::{Permit, Quota};
+use crate::mutex::Mutex;
 
 /// An answer that is what was asked for, with its body still to be read. Its permit is held until it is dropped.
 #[derive(Debug)]
@@ -156,17 +157,17 @@ impl UploadProgress {
 
     /// The source's failure, if that is why the body ended early.
     pub(crate) fn take_failure(&self) -> Option<Error> {
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.failure.lock().take()
     }
 
     fn set_waiting(&self, since: Option<Instant>) {
-        *self.waiting_since.lock().unwrap_or_else(PoisonError::into_inner) = since;
+        *self.waiting_since.lock() = since;
     }
 
     /// Comes back when the registry has taken nothing, and said nothing, for too long.
     pub(super) async fn silence(&self, idle: Duration) -> String {
         loop {
-            let since = *self.waiting_since.lock().unwrap_or_else(PoisonError::into_inner);
+            let since = *self.waiting_since.lock();
             let allowed = if self.complete() { idle + commit_time(self.size) } else { idle };
             let deadline = since.unwrap_or_else(Instant::now) + allowed;
             if since.is_some() && deadline <= Instant::now() {
@@ -233,7 +234,7 @@ impl Stream for UploadBody {
                 Some(Ok(chunk))
             }
             Some(Err(error)) => {
-                *self.progress.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                *self.progress.failure.lock() = Some(error);
                 Some(Err(std::io::Error::other("the source failed")))
             }
             None => None,

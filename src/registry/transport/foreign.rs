@@ -2,7 +2,6 @@
 //! their own token server. The registry's login and tokens never go there, and theirs never to the registry.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 
 use reqwest::header::{HeaderValue, WWW_AUTHENTICATE};
 use reqwest::{Response, StatusCode};
@@ -11,6 +10,7 @@ use url::Url;
 
 use super::{RegistryRequest, Transport, token};
 use crate::Result;
+use crate::mutex::Mutex;
 use crate::registry::auth::{TokenRequest, TokenSender, anonymous_request, anonymous_token};
 
 /// Tokens that were given to nobody, by what was asked for them.
@@ -19,12 +19,12 @@ pub(crate) struct ForeignTokens(Mutex<HashMap<Url, (HeaderValue, Instant)>>);
 
 impl ForeignTokens {
     fn get(&self, request: &Url) -> Option<HeaderValue> {
-        let tokens = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let tokens = self.0.lock();
         tokens.get(request).filter(|(_, until)| *until > Instant::now()).map(|(header, _)| header.clone())
     }
 
     fn keep(&self, request: Url, header: HeaderValue, until: Instant) {
-        let mut tokens = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tokens = self.0.lock();
         let now = Instant::now();
         tokens.retain(|_, (_, until)| *until > now);
         tokens.insert(request, (header, until));

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use reqwest::header::{ETAG, HeaderMap};
@@ -20,6 +20,7 @@ use super::pipes::BandwidthStack;
 use crate::content::Digest;
 use crate::error::Outage;
 use crate::limits::{AdaptivePace, Bandwidth, Pause, PauseVerdict, Permit, RequestPacer};
+use crate::mutex::{Mutex, MutexGuard};
 use crate::registry::HostSettings;
 use crate::registry::address::AddressPolicy;
 use crate::registry::http::{self, Clients, Handshake};
@@ -153,7 +154,7 @@ impl Host {
     }
 
     pub(super) fn backoff(&self) -> MutexGuard<'_, Backoff> {
-        self.backoff.lock().unwrap_or_else(PoisonError::into_inner)
+        self.backoff.lock()
     }
 
     /// The retry budget of new work.
@@ -178,7 +179,7 @@ impl Host {
     /// The state of the registry, or of the host `elsewhere` that it sent us to.
     fn state<R>(&self, elsewhere: Option<&str>, ask: impl FnOnce(&mut Backoff) -> R) -> R {
         let Some(host) = elsewhere else { return ask(&mut self.backoff()) };
-        let mut known = self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.elsewhere.lock();
         if known.len() >= MOST_ELSEWHERE && !known.contains_key(host) {
             return ask(&mut Backoff::new(self.retry));
         }

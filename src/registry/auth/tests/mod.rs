@@ -46,12 +46,12 @@ impl Server {
     }
 
     fn count(&self) -> usize {
-        self.asked.lock().unwrap().len()
+        self.asked.lock().len()
     }
 
     /// The nth request in one line: `GET url` or `POST url form`, and the decoded user if it had one.
     fn line(&self, n: usize) -> String {
-        let request = self.asked.lock().unwrap()[n].clone();
+        let request = self.asked.lock()[n].clone();
         let user = request.authorization.as_ref().map(|header| {
             assert!(header.is_sensitive());
             use base64::Engine as _;
@@ -82,7 +82,7 @@ fn percent_decoded(text: &str) -> String {
 impl TokenSender for Server {
     async fn send(&self, request: TokenRequest) -> Result<TokenAnswer> {
         let n = {
-            let mut asked = self.asked.lock().unwrap();
+            let mut asked = self.asked.lock();
             asked.push(request.clone());
             asked.len()
         };

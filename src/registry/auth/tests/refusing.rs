@@ -159,7 +159,7 @@ async fn no_secret_is_shown_even_if_the_server_repeats_it() {
     let (auth, _) = hub(vec![password("hunter2")]);
     let server = Server::new(move |_, _| (401, body.clone()));
     let error = challenged(&auth, HUB, &one(0), None, &server).await.unwrap_err();
-    let request = server.asked.lock().unwrap()[0].clone();
+    let request = server.asked.lock()[0].clone();
     let form = TokenRequest { form: Some(vec![("refresh_token".to_owned(), "hunter2".to_owned())]), ..request.clone() };
     let answer = TokenAnswer { status: 200, body: Bytes::from_static(b"hunter2"), challenges: vec![] };
     for shown in [
