@@ -1,4 +1,4 @@
-//! Failures of the program itself: a panic ends the piece of work that it happened in as a failure with its place, and nothing else.
+//! Faults of the program itself. A panic becomes an error of the work in which it happened, with its place in the source.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -12,52 +12,64 @@ use crate::Error;
 const REMEDY: &str = "this is a bug in larder; the log says where";
 
 thread_local! {
-    /// Where this thread has panicked last, and with which words.
+    /// The place and message of this thread's last panic.
     static PANICKED: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// Remembers the place of each panic, and tells it to `log`, instead of what Rust prints.
+/// Installs a panic hook that notes the place of each panic and passes it to `log`, instead of Rust's own output.
 pub(crate) fn watch(log: impl Fn(&str) + Send + Sync + 'static) {
     std::panic::set_hook(Box::new(move |info: &PanicHookInfo<'_>| {
         let location = info.location().map(|at| format!(" at {}:{}", at.file(), at.line())).unwrap_or_default();
-        let what = format!("internal error{location}: {}", words(info.payload()));
+        let what = format!("internal error{location}: {}", message_of(info.payload()));
         log(&crate::error::printable(&what));
         PANICKED.with(|last| *last.borrow_mut() = Some(what));
     }));
 }
 
-/// The outcome of `work`, whose panics are failures of `operation`.
+/// Runs `work`. A panic becomes an error of `operation`.
 ///
 /// # Errors
 /// If it panicked.
 pub(crate) async fn caught<T>(operation: &'static str, work: impl Future<Output = T>) -> Result<T, Error> {
     // Shared state is behind `crate::mutex`, which has no poison.
     AssertUnwindSafe(work).catch_unwind().await.map_err(|panic| {
-        // The panic was caught by the thread that it happened on, unless another thread's was passed on here.
-        let told = PANICKED.with(|last| last.borrow_mut().take()).filter(|told| told.ends_with(words(&*panic)));
-        error(operation, &told.unwrap_or_else(|| format!("internal error: {}", words(&*panic))))
+        // The hook ran on this thread, unless the panic was passed on from another one.
+        let noted = PANICKED.with(|last| last.borrow_mut().take()).filter(|noted| noted.ends_with(message_of(&*panic)));
+        error(operation, &noted.unwrap_or_else(|| format!("internal error: {}", message_of(&*panic))))
     })
 }
 
-/// What a task that never came to its end means: it panicked, or was cut off.
+/// Runs blocking work (files, hashing) off the runtime's threads. A panic becomes an error of `operation`.
+///
+/// # Errors
+/// As `work`, and if it panicked.
+pub(crate) async fn blocking<T: Send + 'static>(
+    operation: &'static str,
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| Err(lost(operation, error)))
+}
+
+/// The error of a task that did not complete: it panicked, or was aborted.
 pub(crate) fn lost(operation: &'static str, why: JoinError) -> Error {
     match why.try_into_panic() {
-        Ok(panic) => error(operation, &format!("internal error: {}", words(&*panic))),
+        Ok(panic) => error(operation, &format!("internal error: {}", message_of(&*panic))),
         Err(_) => Error::cancelled(operation),
     }
 }
 
-/// A failure of the program itself, where nothing more is known of it.
+/// The error of work that ended without a result, for a reason that is not known.
 pub(crate) fn unknown(operation: &'static str) -> Error {
-    error(operation, "internal error: it was begun, and never came to an end")
+    error(operation, "internal error: it was started and did not complete")
 }
 
 fn error(operation: &'static str, message: &str) -> Error {
     Error::local(operation, message).remedy(REMEDY)
 }
 
-/// What a panic says.
-fn words(panic: &(dyn Any + Send)) -> &str {
+/// The message of a panic.
+fn message_of(panic: &(dyn Any + Send)) -> &str {
     panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it did not say why")
 }
 
@@ -67,7 +79,7 @@ mod tests {
     use crate::{Kind, Side};
 
     #[tokio::test]
-    async fn a_panic_is_a_failure_that_says_what_it_is() {
+    async fn a_panic_becomes_an_error_with_its_message() {
         let error = caught("copy image", async { panic!("index {} is out of bounds", 7) }).await.map(|(): ()| ()).unwrap_err();
         assert_eq!((error.side(), error.kind(), error.operation()), (Side::Local, Kind::Local, "copy image"));
         assert!(error.message().starts_with("internal error"), "{error}");
@@ -76,7 +88,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_lost_task_has_panicked_or_was_cut_off() {
+    async fn a_lost_task_has_panicked_or_was_aborted() {
         let panicked = tokio::spawn(async { panic!("no such piece") }).await.map(|(): ()| ()).unwrap_err();
         assert!(lost("verify", panicked).message().contains("internal error: no such piece"));
         let task = tokio::spawn(std::future::pending::<()>());

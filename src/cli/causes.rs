@@ -1,16 +1,16 @@
-//! One cause, one line: a dead registry, a wrong password, a variable that is not set or a refused push fail many images. They are told
-//! once, at the end, with the number of images; the report has a row for each.
+//! Failures that many images share (a dead registry, a wrong password, an unset variable, a refused push) are printed once, at the
+//! end, with the number of images. The report has a row for each image.
 
 use std::collections::HashMap;
 
 use serde_json::json;
 
 use super::printer::Printer;
-use super::progress::failure;
+use super::text::failure;
 use crate::report::ImageOutcome;
 use crate::{Error, Kind, Side};
 
-/// Whether other images may fail with the same cause, so that it is told at the end.
+/// Whether other images may fail with the same cause, so that it is printed at the end.
 pub(super) fn is_shared(error: &Error) -> bool {
     let refused_push =
         error.side() == Side::Target && error.kind() == Kind::Refused && matches!(error.http_status(), Some(401 | 403 | 405));
@@ -18,13 +18,13 @@ pub(super) fn is_shared(error: &Error) -> bool {
     error.outage().is_some() || error.kind() == Kind::Unauthorized || refused_push || no_secret
 }
 
-/// Prints the causes of `rows` that [`is_shared`] left for the end: one line each.
+/// Prints one line for each cause that is shared (see [`is_shared`]).
 pub(super) fn print(rows: &[ImageOutcome], printer: &Printer) {
     let mut groups: Vec<Vec<(&ImageOutcome, &Error)>> = vec![];
-    let mut known: HashMap<String, usize> = HashMap::new();
+    let mut group_of: HashMap<String, usize> = HashMap::new();
     for row in rows {
         let Some(error) = row.error.as_ref().filter(|error| is_shared(error)) else { continue };
-        let group = *known.entry(error.cause_key()).or_insert(groups.len());
+        let group = *group_of.entry(error.cause_key()).or_insert(groups.len());
         match groups.get_mut(group) {
             Some(group) => group.push((row, error)),
             None => groups.push(vec![(row, error)]),

@@ -1,52 +1,54 @@
-//! `larder doctor`: what a run would meet, told before it: files and folders of this machine, and every registry of the configuration.
+//! `larder doctor`: checks what a run would need, on this machine and at every registry of the configuration.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::exit::{Exit, UsageError};
 use super::printer::Printer;
-use super::{Exit, UsageError, config, local, state};
+use super::text::{count, size};
+use super::{checks, state};
 use crate::Error;
 use crate::config::{Config, TargetConfig};
 use crate::sync::{Examined, RuledEntry, UpstreamOptions, Upstreams};
 
 pub(super) async fn run(file: Option<&Path>, given: Option<&Path>, printer: &Printer) -> Result<Exit, UsageError> {
-    let Some(config) = config::loaded(file, printer)? else { return Ok(Exit::Failed) };
-    let mut found = config::warnings(&config);
-    let lists = local::lists(&config);
+    let Some(config) = checks::load(file, printer)? else { return Ok(Exit::Failed) };
+    let mut found = checks::warnings(&config);
+    let lists = checks::lists(&config);
     found.extend(lists.problems);
-    found.extend(local::certificates(&config));
-    found.extend(local::secrets(&config));
+    found.extend(checks::certificates(&config));
+    found.extend(checks::secrets(&config));
     found.extend(folders(&config, given));
-    // What a run would refuse to begin with is told once, and the registries are asked all the same: without state nothing is lost here.
+    // A state folder that cannot be opened is a finding already. The registries are asked without it.
     let state = state::folder(given).filter(|folder| folder.is_dir());
     let options = UpstreamOptions { state: state.as_deref(), ..UpstreamOptions::default() };
     let supply = Upstreams::new(&config, &options).or_else(|_| Upstreams::new(&config, &UpstreamOptions { state: None, ..options }));
     let supply = supply.map_err(UsageError::failed)?;
     for examined in ask(&supply, &config, &lists.items).await {
-        tell(&examined, printer);
+        print_good(&examined, printer);
         found.extend(examined.findings.iter().map(|error| format!("error: {error}")));
     }
-    let mut told = BTreeSet::new();
-    found.retain(|line| told.insert(line.clone()));
+    let mut seen = BTreeSet::new();
+    found.retain(|line| seen.insert(line.clone()));
     printer.data(&found.iter().map(|line| crate::error::printable(line) + "\n").collect::<String>());
-    let count = match found.iter().filter(|line| config::is_finding(line)).count() {
-        0 => "everything a run needs is there".to_owned(),
-        1 => "1 finding".to_owned(),
-        n => format!("{n} findings"),
-    };
-    printer.say(&count);
-    Ok(if found.iter().any(|line| config::is_finding(line)) { Exit::Failed } else { Exit::Done })
+    let findings = found.iter().filter(|line| checks::is_finding(line)).count();
+    if findings > 0 {
+        printer.say(&count(findings, "finding"));
+        return Ok(Exit::Failed);
+    }
+    printer.say("everything a run needs is there");
+    Ok(Exit::Done)
 }
 
-/// Every registry of the configuration, each account of it once, all at the same time.
+/// Asks every registry of the configuration, once for each account, all at the same time.
 async fn ask(supply: &Upstreams, config: &Config, items: &[Arc<RuledEntry>]) -> Vec<Examined> {
     let target = match &config.target {
         TargetConfig::Registry { host, prefix } => Some((host.as_str(), prefix.as_str())),
         TargetConfig::Layout { .. } => None,
     };
     let is_target = |host: &str| target.is_some_and(|(known, _)| config.same_registry(known, host));
-    // An image that can be asked about without listing tags is worth more than one that cannot.
+    // Prefer an image that can be asked about without listing tags.
     let mut about: BTreeMap<(String, Option<String>), Option<&RuledEntry>> = BTreeMap::new();
     for item in items {
         let set = item.rule.as_ref().and_then(|rule| rule.credentials.clone());
@@ -66,7 +68,7 @@ async fn ask(supply: &Upstreams, config: &Config, items: &[Arc<RuledEntry>]) -> 
     let upstreams = about.iter().map(|((host, _), item)| supply.examine_upstream(host, *item));
     let target = async {
         match target {
-            // Of each rule one image: what it may write is the same for all of them.
+            // One image of each rule: a rule's rights are the same for all its images.
             Some((host, prefix)) => Some(supply.examine_target(host, prefix, &one_of_each_rule(items)).await),
             None => None,
         }
@@ -82,35 +84,37 @@ fn one_of_each_rule(items: &[Arc<RuledEntry>]) -> Vec<Arc<RuledEntry>> {
     items.iter().filter(|item| rules.insert(name(item))).cloned().collect()
 }
 
-fn tell(examined: &Examined, printer: &Printer) {
+/// Prints what works at a registry.
+fn print_good(examined: &Examined, printer: &Printer) {
     let account = examined.account.as_ref().map(|account| format!(" ({account})")).unwrap_or_default();
     if !examined.good.is_empty() {
         printer.say(&crate::error::printable(&format!("{}{account}: {}", examined.host, examined.good.join(", "))));
     }
 }
 
-/// With less than this free there is not room for an image of usual size (some 100 MB) and what is written beside it.
-const LITTLE_SPACE: u64 = 1_000_000_000;
+/// Warn below this: room for a few images of usual size (some 100 MB) and their temporary files.
+const LOW_SPACE: u64 = 1_000_000_000;
 
-/// The state folder, and the layout if the target is one: they can be written to, and have room.
+/// Checks that the state folder, and the target if it is a layout, can be written to and have room.
 fn folders(config: &Config, given: Option<&Path>) -> Vec<String> {
     let mut folders: Vec<(&str, PathBuf, String)> = vec![];
+    let mut found = vec![];
     match state::folder(given) {
         Some(folder) => folders.push(("state folder", folder, "give a writable folder with --state DIR".to_owned())),
-        None => return vec!["warning: there is no home folder to keep state in (give one with --state DIR)".to_owned()],
+        None if state::is_none(given) => {}
+        None => found.push("warning: there is no home folder to keep state in (give one with --state DIR, or none)".to_owned()),
     }
     if let TargetConfig::Layout { path } = &config.target {
         folders.push(("layout", path.clone(), "make the folder writable, or name another as `layout` in [target]".to_owned()));
     }
-    let mut found = vec![];
     for (what, folder, remedy) in folders {
-        match local::writable(&folder) {
+        match checks::free_space(&folder) {
             Err(why) => {
                 let error = Error::local("check folders", format!("{what} {}: {why}", folder.display())).remedy(remedy);
                 found.push(format!("error: {error}"));
             }
-            Ok(free) if free < LITTLE_SPACE => {
-                let free = super::progress::size(free);
+            Ok(free) if free < LOW_SPACE => {
+                let free = size(free);
                 found.push(format!("warning: {what} {}: only {free} are free (make room there)", folder.display()));
             }
             Ok(_) => {}

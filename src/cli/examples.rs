@@ -1,8 +1,8 @@
-//! Examples for `--help`. A test parses them all.
+//! The examples of every `--help`. Tests parse them, and the commands of README and docs.
 
 use clap::Command;
 
-/// Commands, and how they are used.
+/// By the path of a command: its examples.
 const EXAMPLES: &[(&[&str], &str)] = &[
     (&[], "  larder demo\n  larder sync --image quay.io/prometheus/busybox:latest\n  larder sync lists/base.csv --report report.json"),
     (&["plan"], "  larder plan\n  larder plan lists/base.csv --explain\n  larder plan --lock images.lock --format json"),
@@ -52,7 +52,7 @@ const EXAMPLES: &[(&[&str], &str)] = &[
     (&["man"], "  larder man > larder.1\n  larder man | man -l -"),
 ];
 
-/// `command` with an example or more below the help of each of its commands.
+/// Adds the examples below the help of each command.
 pub(super) fn with_examples(command: Command) -> Command {
     EXAMPLES.iter().fold(command, |command, (path, text)| at(command, path, text))
 }
@@ -84,7 +84,7 @@ mod tests {
     }
 
     fn parse(command: &[String]) -> Result<(), String> {
-        let parsed = super::super::command().try_get_matches_from(command);
+        let parsed = crate::cli::command_line::command().try_get_matches_from(command);
         parsed.map(drop).map_err(|error| format!("{}: {error}", command.join(" ")))
     }
 
@@ -101,7 +101,7 @@ mod tests {
             }
             below.iter().for_each(|sub| visit(sub, &format!("{path} {}", sub.get_name())));
         }
-        visit(&super::super::command(), "larder");
+        visit(&crate::cli::command_line::command(), "larder");
     }
 
     #[test]

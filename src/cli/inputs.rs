@@ -1,32 +1,32 @@
-//! What a command works on: configuration, target, lists.
+//! The inputs of a command: configuration, target, lists.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::UsageError;
-use super::args::{ImageArgs, UnmatchedArg};
+use super::exit::UsageError;
+use super::options::{ImageArgs, UnmatchedArg};
 use crate::Error;
 use crate::config::{Config, TargetConfig};
 use crate::input;
 use crate::list::{self, ParsedList};
 use crate::rules::Unmatched;
 
-/// Everything that is known before anybody is asked.
+/// Everything that is known before the first request.
 pub(super) struct Inputs {
     pub(super) config: Config,
     pub(super) target: TargetConfig,
     pub(super) lists: Vec<ParsedList>,
     pub(super) unmatched: Unmatched,
-    /// Asked before blobs are read.
+    /// Checked before blobs are downloaded.
     pub(super) room: Option<std::sync::Arc<dyn crate::copy::Room>>,
 }
 
 impl Inputs {
-    /// Reads configuration and lists; a file that cannot be read, or a CSV column that nobody knows, refuses all.
+    /// Reads configuration and lists. A file that cannot be read or an unknown CSV column is an error.
     pub(super) fn read(file: Option<&Path>, selection: &ImageArgs) -> Result<Self, UsageError> {
         Self::with(file, selection, |config| lists(config, selection))
     }
 
-    /// As [`Inputs::read`], with lists that come from elsewhere.
+    /// As [`Inputs::read`], with lists from another origin.
     pub(super) fn with(
         file: Option<&Path>,
         selection: &ImageArgs,
@@ -69,15 +69,14 @@ pub(super) fn lists(config: &Config, selection: &ImageArgs) -> Result<Vec<Parsed
     Ok(parsed)
 }
 
-/// What a lock says, as the only list.
+/// The entries of a lock, as the only list.
 pub(super) fn lock_entries(listed: ParsedList, selection: &ImageArgs) -> Result<Vec<ParsedList>, UsageError> {
     let lists = vec![listed];
     check_entries(&lists, &[], selection.allow_empty)?;
     Ok(lists)
 }
 
-/// Refuses lists that hold nothing: a file that was emptied by accident would make every night a success. A line that does not parse is
-/// something.
+/// Refuses lists without any line: with a file emptied by accident every run would succeed. A line that does not parse counts.
 pub(super) fn check_entries(lists: &[ParsedList], files: &[String], allow_empty: bool) -> Result<(), UsageError> {
     if allow_empty || lists.iter().any(|list| !(list.entries.is_empty() && list.errors.is_empty())) {
         return Ok(());
@@ -87,15 +86,15 @@ pub(super) fn check_entries(lists: &[ParsedList], files: &[String], allow_empty:
         [file] => format!("{file} lists no image"),
         files => format!("no image is listed in {}", files.join(", ")),
     };
-    Err(UsageError::usage(Error::local("read lists", message).remedy("if that is meant: --allow-empty")))
+    Err(UsageError::usage(Error::local("read lists", message).remedy("if this is intended: --allow-empty")))
 }
 
-/// These lists; all that cannot be read are named.
+/// Reads these lists. The error names all that cannot be read.
 pub(super) fn files(files: &[String]) -> Result<Vec<ParsedList>, UsageError> {
     read_all(files).map(|(parsed, _)| parsed)
 }
 
-/// As [`files()`], and whether one of them is what `--failed` has written because nothing failed: it is empty on purpose.
+/// As [`files()`]. Also whether one of them was written by `--failed` of a run without failures: that one is empty on purpose.
 fn read_all(files: &[String]) -> Result<(Vec<ParsedList>, bool), UsageError> {
     let mut parsed = Vec::with_capacity(files.len());
     let (mut errors, mut nothing_failed) = (vec![], false);
@@ -112,7 +111,7 @@ fn read_all(files: &[String]) -> Result<(Vec<ParsedList>, bool), UsageError> {
     if errors.is_empty() { Ok((parsed, nothing_failed)) } else { Err(errors.into()) }
 }
 
-/// The lists of the configuration.
+/// Reads the lists of the configuration.
 pub(super) fn configured(config: &Config) -> Result<Vec<ParsedList>, UsageError> {
     let files = config.lists.iter().map(|path| path.display().to_string());
     let parsed = files.map(|file| read(&file).and_then(|bytes| list::parse_bytes(&file, &bytes)));
@@ -123,11 +122,22 @@ fn read(file: &str) -> Result<Vec<u8>, Error> {
     read_for("read list", file, input::MAX_LIST)
 }
 
-/// The bytes of a file, or of standard input (`-`), if there are no more than `most`; `operation` is what they are read for.
+/// Reads a file, or standard input (`-`), of at most `most` bytes. `operation` is for the error.
 pub(super) fn read_for(operation: &'static str, file: &str, most: u64) -> Result<Vec<u8>, Error> {
     if file == "-" {
         let read = input::read_from(std::io::stdin().lock(), most);
         return read.map_err(|error| Error::local(operation, format!("standard input: {error}")));
     }
     input::read(Path::new(file), most).map_err(|error| Error::io(operation, Path::new(file), &error))
+}
+
+/// The layout that `text` names: an existing path, else as `--to` takes it.
+pub(super) fn layout_path(text: &str, command: &'static str) -> Result<PathBuf, UsageError> {
+    if Path::new(text).exists() {
+        return Ok(PathBuf::from(text));
+    }
+    match TargetConfig::parse(text) {
+        Ok(TargetConfig::Layout { path }) if path.exists() => Ok(path),
+        _ => Err(UsageError::usage(Error::local(command, format!("`{text}`: no such folder")))),
+    }
 }

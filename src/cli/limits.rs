@@ -1,18 +1,37 @@
-//! `larder limits`: what each upstream says is left, and to whom.
+//! `larder limits`: what is left of each upstream's pull limit, and for which account.
+
+// These texts are the program's help, where `[...]` and `<...>` are not links and tags.
+#![allow(rustdoc::broken_intra_doc_links, rustdoc::invalid_html_tags)]
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use clap::Args;
 use serde::Serialize;
 
-use super::args::{LimitsArgs, PlanFormat};
+use super::exit::{Exit, UsageError};
+use super::options::OutputFormat;
 use super::printer::Printer;
-use super::{Exit, UsageError, inputs, state, times};
+use super::text::{duration, moment_of};
+use super::{inputs, state};
 use crate::config::Config;
 use crate::limits::{AccountId, AccountStatus};
 use crate::name;
 use crate::sync::{RuledEntry, SyncOptions, UpstreamOptions};
 use crate::{Error, Result};
+
+#[derive(Debug, Args)]
+pub(super) struct LimitsArgs {
+    /// Registries to ask. Default: all upstreams of the rules and lists
+    #[arg(value_name = "REGISTRY")]
+    pub(super) registries: Vec<String>,
+    /// Format of the answer
+    #[arg(long, value_enum, default_value_t = OutputFormat::Table)]
+    pub(super) format: OutputFormat,
+    /// Folder for what outlives a run. Default: $XDG_STATE_HOME/larder, else ~/.local/state/larder; `none` keeps nothing
+    #[arg(long, value_name = "DIR")]
+    pub(super) state: Option<PathBuf>,
+}
 
 /// One account's row (`docs/limits.md`).
 #[derive(Debug, Serialize)]
@@ -36,8 +55,8 @@ pub(super) async fn run(file: Option<&Path>, args: LimitsArgs, printer: &Printer
     let asked = hosts.iter().map(|host| async { row(host, supply.look(host, known.get(host)).await) });
     let rows: Vec<LimitsRow> = futures_util::future::join_all(asked).await;
     match args.format {
-        PlanFormat::Table => printer.data(&rows.iter().map(|row| line(row, printer.is_terminal())).collect::<String>()),
-        PlanFormat::Json => {
+        OutputFormat::Table => printer.data(&rows.iter().map(|row| line(row, printer.is_terminal())).collect::<String>()),
+        OutputFormat::Json => {
             let json = serde_json::json!({"version": 1, "accounts": rows});
             printer.data(&(serde_json::to_string_pretty(&json).unwrap_or_default() + "\n"));
         }
@@ -47,7 +66,7 @@ pub(super) async fn run(file: Option<&Path>, args: LimitsArgs, printer: &Printer
     Ok(if failures > 0 { Exit::Failed } else { Exit::Done })
 }
 
-/// For each upstream, an image of the lists that it can be asked about.
+/// For each upstream, an image of the lists to ask about: a HEAD of it returns the limit's headers.
 fn images(config: &Config) -> Result<BTreeMap<String, RuledEntry>, UsageError> {
     let options = SyncOptions { unmatched: config.default_unmatched(), ..SyncOptions::default() };
     let mut known = BTreeMap::new();
@@ -63,7 +82,7 @@ fn images(config: &Config) -> Result<BTreeMap<String, RuledEntry>, UsageError> {
     Ok(known)
 }
 
-/// The registries that were named, else those of rules and lists.
+/// The registries of the command line, else those of rules and lists.
 fn hosts(args: &LimitsArgs, config: &Config, known: &BTreeMap<String, RuledEntry>) -> Result<Vec<String>, UsageError> {
     let wrong = |why: String| UsageError::usage(Error::local("read registry", why));
     let mut hosts: Vec<String> = if args.registries.is_empty() {
@@ -80,7 +99,7 @@ fn hosts(args: &LimitsArgs, config: &Config, known: &BTreeMap<String, RuledEntry
     Ok(hosts)
 }
 
-fn row(host: &str, looked: Result<(AccountId, AccountStatus)>) -> LimitsRow {
+fn row(host: &str, answer: Result<(AccountId, AccountStatus)>) -> LimitsRow {
     let empty = LimitsRow {
         host: host.to_owned(),
         account: None,
@@ -92,15 +111,15 @@ fn row(host: &str, looked: Result<(AccountId, AccountStatus)>) -> LimitsRow {
         unlimited: false,
         error: None,
     };
-    match looked {
-        Ok((account, standing)) => LimitsRow {
+    match answer {
+        Ok((account, status)) => LimitsRow {
             account: Some(account.name),
-            source: standing.source,
-            limit: standing.limit,
-            remaining: standing.told.or(standing.remaining),
-            window_seconds: standing.window.map(|window| window.as_secs()),
-            closes: standing.closes.map(|closes| closes.to_string()),
-            unlimited: standing.unlimited,
+            source: status.source,
+            limit: status.limit,
+            remaining: status.told.or(status.remaining),
+            window_seconds: status.window.map(|window| window.as_secs()),
+            closes: status.closes.map(|closes| closes.to_string()),
+            unlimited: status.unlimited,
             ..empty
         },
         Err(error) => LimitsRow { error: Some(error.to_string()), ..empty },
@@ -109,7 +128,7 @@ fn row(host: &str, looked: Result<(AccountId, AccountStatus)>) -> LimitsRow {
 
 /// The length of a window: `6.0 h`, `30 min`.
 fn window(seconds: u64) -> String {
-    if seconds >= 3600 { format!("{:.1} h", seconds as f64 / 3600.0) } else { times::span(seconds as f64) }
+    if seconds >= 3600 { format!("{:.1} h", seconds as f64 / 3600.0) } else { duration(seconds as f64) }
 }
 
 fn line(row: &LimitsRow, terminal: bool) -> String {
@@ -119,11 +138,11 @@ fn line(row: &LimitsRow, terminal: bool) -> String {
         (None, Some(limit), Some(remaining)) => {
             let window = row.window_seconds.map(|seconds| format!(" per {}", window(seconds))).unwrap_or_default();
             let source = row.source.as_ref().map(|source| format!(", counted for {source}")).unwrap_or_default();
-            let shown = |closes: &String| format!(", window ends {} at the latest", times::moment_of(closes, terminal));
+            let shown = |closes: &String| format!(", window ends {} at the latest", moment_of(closes, terminal));
             let closes = row.closes.as_ref().map(shown).unwrap_or_default();
             format!("{remaining} of {limit} pulls left{window}{source}{closes}")
         }
-        _ => "no pull limit is told".to_owned(),
+        _ => "no pull limit known".to_owned(),
     };
     crate::error::printable(&format!("{:<24} {account:<12} {text}", row.host)) + "\n"
 }

@@ -1,18 +1,58 @@
 //! `larder list scan` and `larder list check`.
 
+// These texts are the program's help, where `[...]` and `<...>` are not links and tags.
+#![allow(rustdoc::broken_intra_doc_links, rustdoc::invalid_html_tags)]
+
 use std::path::{Path, PathBuf};
 
-use super::args::{ImageArgs, ListCommand, ListFormat};
+use clap::{Subcommand, ValueEnum};
+
+use super::exit::{Exit, UsageError};
 use super::inputs::{self, Inputs};
+use super::options::{ImageArgs, UnmatchedArg};
 use super::printer::Printer;
-use super::{Exit, UsageError};
+use super::text::count;
 use crate::Error;
 use crate::error::printable;
 use crate::list::scan::{DistinctReferences, FoundReference, Scanned, is_scanned_by_name, scan};
 use crate::list::utf8;
 
-/// How errors of `list scan` name what was being done.
+/// The operation that errors of `list scan` name.
 const OPERATION: &str = "scan";
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ListCommand {
+    /// Print the image references in Kubernetes YAML, Compose files, skopeo-sync and regsync YAML and Dockerfiles, as a list
+    Scan {
+        /// Files, or folders in which .yaml, .yml and Dockerfiles are read; - is standard input
+        #[arg(value_name = "PATH", required = true)]
+        paths: Vec<String>,
+        /// Format of the list; csv can also hold selections among several tags
+        #[arg(long, value_enum, default_value_t = ListFormat::Text)]
+        format: ListFormat,
+    },
+    /// Check lists against the rules, without any network
+    Check {
+        /// Image lists: text, or CSV with a header; - is standard input. Default: `lists` of the configuration
+        #[arg(value_name = "LIST")]
+        lists: Vec<String>,
+        /// One image, as a list of one line; repeatable
+        #[arg(long, value_name = "REF")]
+        image: Vec<String>,
+        /// Where to, instead of the configuration's target: HOST[:PORT][/PREFIX] or oci:DIR
+        #[arg(long, value_name = "TARGET")]
+        to: Option<String>,
+        /// What to do with images that no rule covers. Default: fail; without a configuration file, mirror
+        #[arg(long, value_enum, value_name = "fail|mirror")]
+        unmatched: Option<UnmatchedArg>,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum ListFormat {
+    Text,
+    Csv,
+}
 
 pub(super) fn run(file: Option<&Path>, command: ListCommand, printer: &Printer) -> Result<Exit, UsageError> {
     match command {
@@ -28,22 +68,19 @@ fn check(file: Option<&Path>, selection: &ImageArgs, printer: &Printer) -> Resul
     let lists = inputs.lists.len();
     let checked = crate::sync::check(inputs.lists, &inputs.config.rules, inputs.unmatched, &inputs.target);
     printer.data(&checked.problems.iter().map(|problem| format!("{problem}\n")).collect::<String>());
-    let read = format!("{} in {}", counted(checked.entries, "entry", "entries"), counted(lists, "list", "lists"));
+    let entries = if checked.entries == 1 { "1 entry".to_owned() } else { format!("{} entries", checked.entries) };
+    let read = format!("{entries} in {}", count(lists, "list"));
     if checked.problems.is_empty() {
-        printer.say(&format!("{read}: nothing to complain of"));
+        printer.say(&format!("{read}: no problems found"));
         return Ok(Exit::Done);
     }
-    printer.say(&format!("{read}: {}", counted(checked.problems.len(), "problem", "problems")));
+    printer.say(&format!("{read}: {}", count(checked.problems.len(), "problem")));
     Ok(Exit::Failed)
-}
-
-fn counted(count: usize, one: &str, many: &str) -> String {
-    format!("{count} {}", if count == 1 { one } else { many })
 }
 
 fn scan_paths(paths: &[String], format: ListFormat, printer: &Printer) -> Result<Exit, UsageError> {
     let mut walk = FileWalk::default();
-    let missing: Vec<Error> = paths.iter().filter_map(|path| walk.named(path).err()).collect();
+    let missing: Vec<Error> = paths.iter().filter_map(|path| walk.add(path).err()).collect();
     if !missing.is_empty() {
         return Err(missing.into());
     }
@@ -71,11 +108,12 @@ fn scan_paths(paths: &[String], format: ListFormat, printer: &Printer) -> Result
         ListFormat::Text => failed |= text(&found, printer),
         ListFormat::Csv => printer.data(&csv(&found)),
     }
-    printer.say(&format!("{} in {}", counted(found.len(), "image", "images"), counted(walk.files.len(), "file", "files")));
+    printer.say(&format!("{} in {}", count(found.len(), "image"), count(walk.files.len(), "file")));
     Ok(if failed { Exit::Failed } else { Exit::Done })
 }
 
-/// Prints a text list. What chooses among tags stays a comment, and is said; `true` if there was such.
+/// Prints a text list. A selection among tags becomes a comment and an error, because text cannot express it. Returns whether there
+/// was one.
 fn text(found: &[FoundReference], printer: &Printer) -> bool {
     let mut out = String::new();
     let mut incomplete = false;
@@ -87,14 +125,14 @@ fn text(found: &[FoundReference], printer: &Printer) -> bool {
         let exclude = if wanted.exclude.is_empty() { String::new() } else { format!(", exclude `{}`", printable(&wanted.exclude)) };
         let chooses = format!("{} by tags `{}`{exclude}", wanted.image, printable(&wanted.tags));
         out.push_str(&format!("# {chooses}  # {origin}\n"));
-        printer.fail(&format!("{origin}: {chooses}: a text list cannot say this (use --format csv)"), &serde_json::json!({}));
+        printer.fail(&format!("{origin}: {chooses}: a text list cannot express this (use --format csv)"), &serde_json::json!({}));
         incomplete = true;
     }
     printer.data(&out);
     incomplete
 }
 
-/// A CSV list, each record below a comment that says where it was found.
+/// A CSV list. A comment above each record says where it was found.
 fn csv(found: &[FoundReference]) -> String {
     let mut out = String::from("image,tags,exclude\n");
     for FoundReference { origin, wanted } in found {
@@ -113,32 +151,32 @@ fn quoted(field: &str) -> String {
     }
 }
 
-/// The files to be read, in the order in which they are.
+/// The files to scan, in order.
 #[derive(Default)]
 struct FileWalk {
     files: Vec<String>,
-    /// Folders below the named ones that cannot be read.
+    /// Subfolders that cannot be read.
     errors: Vec<Error>,
 }
 
 impl FileWalk {
-    /// A path that the user named.
-    fn named(&mut self, path: &str) -> Result<(), Error> {
+    /// Adds a path of the command line.
+    fn add(&mut self, path: &str) -> Result<(), Error> {
         if path == "-" {
             self.files.push(path.to_owned());
             return Ok(());
         }
         let kind = std::fs::metadata(path).map_err(|error| Error::io(OPERATION, Path::new(path), &error))?;
         if kind.is_dir() {
-            self.folder(Path::new(path));
+            self.add_folder(Path::new(path));
         } else {
             self.files.push(path.to_owned());
         }
         Ok(())
     }
 
-    /// Everything in a folder, by name; hidden folders (`.git`) hold no manifests, and links to folders may lead in circles.
-    fn folder(&mut self, top: &Path) {
+    /// Adds the files below a folder that are scanned by name. Skips hidden folders (`.git`), and links to folders, which may be circular.
+    fn add_folder(&mut self, top: &Path) {
         let mut folders = vec![top.to_owned()];
         while let Some(folder) = folders.pop() {
             let entries = match std::fs::read_dir(&folder).and_then(Iterator::collect::<std::io::Result<Vec<_>>>) {

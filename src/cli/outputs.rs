@@ -1,37 +1,37 @@
-//! `--report` and `--metrics` of a run that ended before its work began: what ends a run that was asked for is written down.
+//! Checks of output files, and the `--report` and `--metrics` of a run that was refused before it began.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::UsageError;
+use super::exit::UsageError;
 use super::printer::Printer;
 use crate::Error;
 use crate::report::{self, RunReport, Totals};
 
-/// The one name of a file, as far as that can be told.
+/// The path without links, or absolute if the file does not exist.
 fn resolved(path: &Path) -> PathBuf {
     path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or_else(|_| path.to_owned())
 }
 
-/// Files that would be written twice, or over a list that is read.
+/// Refuses files that would be written twice, or over a list.
 pub(super) fn overwritten(written: &[&PathBuf], lists: &[String]) -> Vec<Error> {
     let lists: Vec<PathBuf> = lists.iter().map(|list| resolved(Path::new(list))).collect();
     let mut seen = BTreeSet::new();
     let error = |path: &Path, why: &str| Error::local("write report", format!("{}: {why}", path.display())).remedy("name another file");
-    // A device or pipe takes several.
+    // A device or pipe can take several outputs.
     let files = written.iter().filter(|path| path.metadata().map_or(true, |meta| meta.is_file()));
     let wrong = files.filter_map(|path| match resolved(path) {
-        here if lists.contains(&here) => Some(error(path, "it is one of the lists, and would be written over")),
+        here if lists.contains(&here) => Some(error(path, "this is one of the lists, and would be overwritten")),
         here if !seen.insert(here.clone()) => Some(error(path, "it would be written twice")),
         _ => None,
     });
     wrong.collect()
 }
 
-/// What a command was asked to write, kept from before it looks at anything else.
-pub(super) struct Asked {
+/// The outputs of a command, noted before anything else is read, so that they are written even if the command is refused.
+pub(super) struct RefusedRun {
     command: &'static str,
     started: jiff::Timestamp,
     target: String,
@@ -39,21 +39,21 @@ pub(super) struct Asked {
     metrics: Option<PathBuf>,
 }
 
-/// A report of a run without images, and why.
+/// The report of a run without images, with the reasons.
 #[derive(Serialize)]
-struct Refused<'a> {
+struct RefusedReport<'a> {
     #[serde(flatten)]
     report: &'a RunReport,
     errors: Vec<String>,
 }
 
-impl Asked {
+impl RefusedRun {
     pub(super) fn new(command: &'static str, target: Option<&str>, reports: &[PathBuf], metrics: Option<&Path>) -> Self {
         let target = target.unwrap_or_default().to_owned();
-        Asked { command, started: jiff::Timestamp::now(), target, reports: reports.to_vec(), metrics: metrics.map(Path::to_owned) }
+        RefusedRun { command, started: jiff::Timestamp::now(), target, reports: reports.to_vec(), metrics: metrics.map(Path::to_owned) }
     }
 
-    /// Without the files that are lists to be read: a mistake in a command must not cost a list.
+    /// Leaves out files that are also lists: a mistake in a command must not destroy a list.
     pub(super) fn except(mut self, lists: &[String]) -> Self {
         let lists: Vec<PathBuf> = lists.iter().map(|list| resolved(Path::new(list))).collect();
         self.reports.retain(|path| !lists.contains(&resolved(path)));
@@ -61,8 +61,8 @@ impl Asked {
         self
     }
 
-    /// The run was refused, or ended before any image was looked at.
-    pub(super) fn refused(&self, refusal: &UsageError, printer: &Printer) {
+    /// Writes the outputs of a run that ended before any image was processed.
+    pub(super) fn write(&self, refusal: &UsageError, printer: &Printer) {
         let report = RunReport {
             version: 1,
             command: self.command.to_owned(),
@@ -75,8 +75,8 @@ impl Asked {
             registries: vec![],
         };
         let errors = refusal.errors.iter().map(ToString::to_string).collect();
-        let json = serde_json::to_vec_pretty(&Refused { report: &report, errors });
-        // A file that cannot be written is among the reasons already.
+        let json = serde_json::to_vec_pretty(&RefusedReport { report: &report, errors });
+        // A file that cannot be written is one of the errors already.
         let writable = |path: &&PathBuf| report::file::check(path).is_ok();
         let written = self.reports.iter().filter(writable).map(|path| match &json {
             Ok(json) if !report::is_csv(path) => report::file::replace(path, json).map_err(|error| Error::io("write report", path, &error)),

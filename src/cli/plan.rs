@@ -1,19 +1,45 @@
-//! `larder plan`.
+//! `larder plan`: what a sync would do and cost, found by HEAD requests alone.
 
-use std::path::Path;
+// These texts are the program's help, where `[...]` and `<...>` are not links and tags.
+#![allow(rustdoc::broken_intra_doc_links, rustdoc::invalid_html_tags)]
+
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use clap::Args;
 use serde::Serialize;
 
-use super::args::{PlanArgs, PlanFormat};
+use super::exit::{Exit, UsageError};
 use super::inputs::{self, Inputs};
-use super::locked::{self, LockFile};
+use super::lock_file::{self, LockFile};
+use super::options::{ImageArgs, OutputFormat};
 use super::printer::Printer;
-use super::{Exit, UsageError, progress, state, times};
+use super::text::{self, count, duration, failure, size};
+use super::{progress, state};
 use crate::content::Descriptor;
 use crate::lock::Drift;
 use crate::report::ImageOutcome;
 use crate::sync::{AccountPlan, Planned, PlannedState, Sync, SyncOptions, SyncPlan, UpstreamOptions, forecast};
+
+#[derive(Debug, Args)]
+pub(super) struct PlanArgs {
+    #[command(flatten)]
+    pub(super) selection: ImageArgs,
+    /// Format of the plan
+    #[arg(long, value_enum, default_value_t = OutputFormat::Table)]
+    pub(super) format: OutputFormat,
+    /// Compare with a lock: tags that moved upstream, other digests at the target, images not locked or not listed. Exit
+    /// status 1 for any. Without lists, the lock's images are compared
+    #[arg(long, value_name = "FILE")]
+    pub(super) lock: Option<PathBuf>,
+    /// Print how many tags each step of a selection left
+    #[arg(long)]
+    pub(super) explain: bool,
+    /// Folder for what outlives a run: saved manifests and pulls spent make the plan exact. Default: $XDG_STATE_HOME/larder,
+    /// else ~/.local/state/larder; `none` keeps nothing
+    #[arg(long, value_name = "DIR")]
+    pub(super) state: Option<PathBuf>,
+}
 
 /// The plan as JSON, version 1 (`docs/plan.md`).
 #[derive(Debug, Serialize)]
@@ -24,7 +50,7 @@ struct PlanJson<'a> {
     images: Vec<PlanRow<'a>>,
     accounts: &'a [AccountPlan],
     selections: Vec<String>,
-    /// With `--lock`: what differs from it.
+    /// With `--lock`: the differences from it.
     #[serde(skip_serializing_if = "Option::is_none")]
     drift: Option<&'a [Drift]>,
 }
@@ -36,7 +62,7 @@ struct PlanCounts {
     missing: usize,
     moved: usize,
     unresolvable: usize,
-    /// Lines, not images: how many images they mean is what is not decided.
+    /// List lines whose tags cannot be chosen yet. They are not counted as images.
     #[serde(skip_serializing_if = "is_zero")]
     undecided: usize,
 }
@@ -65,7 +91,7 @@ struct PlanRow<'a> {
 }
 
 pub(super) async fn run(file: Option<&Path>, args: PlanArgs, printer: &Printer) -> Result<Exit, UsageError> {
-    let lock = args.lock.as_deref().map(|path| locked::open(path, true)).transpose()?;
+    let lock = args.lock.as_deref().map(|path| lock_file::open(path, true)).transpose()?;
     let inputs = Inputs::with(file, &args.selection, |config| match &lock {
         Some(lock) if !inputs::any_list(config, &args.selection) => inputs::lock_entries(lock.listed(), &args.selection),
         _ => inputs::lists(config, &args.selection),
@@ -88,22 +114,22 @@ pub(super) async fn run(file: Option<&Path>, args: PlanArgs, printer: &Printer) 
     let sync = Sync::new(Arc::clone(&supply), target, options);
     let SyncPlan { images: planned, empty } = sync.plan_and_tell(inputs.lists, &inputs.config.rules, reporter).await;
     printer.end_bars();
-    let counts = count(&planned);
+    let counts = count_states(&planned);
     let drift = lock.as_ref().map(|lock| lock.drift(&planned, &inputs.target));
     let accounts = forecast(&planned, &supply.standings(), jiff::Timestamp::now());
     match args.format {
-        PlanFormat::Table => printer.data(&table(&planned, &empty, args.explain)),
-        PlanFormat::Json => printer.data(&json(&planned, &empty, inputs.target.to_string(), &counts, &accounts, drift.as_deref())),
+        OutputFormat::Table => printer.data(&table(&planned, &empty, args.explain)),
+        OutputFormat::Json => printer.data(&json(&planned, &empty, inputs.target.to_string(), &counts, &accounts, drift.as_deref())),
     }
-    if args.format == PlanFormat::Table {
+    if args.format == OutputFormat::Table {
         drift.iter().flatten().for_each(|drift| printer.data(&format!("{:<12} {drift}\n", "drift")));
     }
     for row in planned.iter().map(|planned| &planned.row) {
         if let Some(error) = &row.error {
-            printer.fail(&super::progress::failure(row, error), &serde_json::json!({}));
+            printer.fail(&failure(row, error), &serde_json::json!({}));
         }
     }
-    empty.iter().for_each(|(source, explanation)| printer.say(&super::progress::empty(source, explanation)));
+    empty.iter().for_each(|(source, explanation)| printer.say(&text::empty_selection(source, explanation)));
     let undecided = if counts.undecided > 0 { format!(", {} undecided", counts.undecided) } else { String::new() };
     printer.say(&format!(
         "{} images: {} current, {} missing, {} moved, {} unresolvable{undecided}; no pull was spent",
@@ -112,13 +138,12 @@ pub(super) async fn run(file: Option<&Path>, args: PlanArgs, printer: &Printer) 
     accounts
         .iter()
         .filter(|account| account.images > 0)
-        .flat_map(|account| told(account, printer.is_terminal()))
+        .flat_map(|account| account_lines(account, printer.is_terminal()))
         .for_each(|line| printer.say(&line));
     if let (Some(path), Some(drift)) = (&args.lock, &drift) {
         let differs = match drift.len() {
-            0 => "nothing differs".to_owned(),
-            1 => "1 difference".to_owned(),
-            n => format!("{n} differences"),
+            0 => "no differences".to_owned(),
+            n => count(n, "difference"),
         };
         printer.say(&format!("{}: {differs}", path.display()));
     }
@@ -126,11 +151,11 @@ pub(super) async fn run(file: Option<&Path>, args: PlanArgs, printer: &Printer) 
     Ok(if counts.unresolvable > 0 || differs { Exit::Failed } else { Exit::Done })
 }
 
-/// Windows of one account that are told; the JSON has all.
-const MOST_TOLD: usize = 8;
+/// Windows of one account that are printed, so that the line stays readable. The JSON has all.
+const WINDOWS_SHOWN: usize = 8;
 
-/// What one account will spend: a line, and another one for its windows, if it takes several.
-fn told(account: &AccountPlan, terminal: bool) -> Vec<String> {
+/// What one account will spend, and a second line with its windows if there are several.
+fn account_lines(account: &AccountPlan, terminal: bool) -> Vec<String> {
     let name = format!("{} ({})", account.host, account.account);
     let pulls = match (account.pulls, account.pulls_at_most) {
         (pulls, _) if account.exact => pulls.to_string(),
@@ -143,43 +168,40 @@ fn told(account: &AccountPlan, terminal: bool) -> Vec<String> {
             text += &format!("; {left} of {limit} left");
             text += &match windows {
                 1 => ", all can be pulled now".to_owned(),
-                n => format!(
-                    ": {n} windows, {}; now {} images, later {}",
-                    times::span(account.hours * 3600.0),
-                    account.tonight,
-                    account.later
-                ),
+                n => {
+                    format!(": {n} windows, {}; now {} images, later {}", duration(account.hours * 3600.0), account.tonight, account.later)
+                }
             };
         }
-        _ => text += "; not counted there, as far as is known",
+        _ => text += "; no pull limit known",
     }
     text += &match (account.bytes, account.bytes_unknown) {
-        // Nothing is known of any of them.
+        // No size is known.
         (0, _) => String::new(),
-        (bytes, 0) => format!("; {}", progress::size(bytes)),
-        (bytes, unknown) => format!("; {} known, and {} more", progress::size(bytes), times::images(unknown)),
+        (bytes, 0) => format!("; {}", size(bytes)),
+        (bytes, unknown) => format!("; {} known, and {} more", size(bytes), count(unknown, "image")),
     };
     let mut lines = vec![text];
     if account.windows.is_some_and(|windows| windows > 1) {
-        let shown = account.schedule.iter().take(MOST_TOLD).enumerate().map(|(nth, opening)| {
+        let windows = account.schedule.iter().take(WINDOWS_SHOWN).enumerate().map(|(nth, opening)| {
             let opens = opening.opens.as_ref().and_then(|at| at.parse().ok());
-            let when = opens.map_or_else(|| "now".to_owned(), |at| times::soon(at, terminal));
-            if nth == 0 { format!("{when} {}", times::images(opening.images)) } else { format!("{when} {}", opening.images) }
+            let when = opens.map_or_else(|| "now".to_owned(), |at| text::soon(at, terminal));
+            if nth == 0 { format!("{when} {}", count(opening.images, "image")) } else { format!("{when} {}", opening.images) }
         });
-        let more = account.windows.unwrap_or(0).saturating_sub(MOST_TOLD as u64);
+        let more = account.windows.unwrap_or(0).saturating_sub(WINDOWS_SHOWN as u64);
         let more = if more > 0 { format!(", and {more} windows more") } else { String::new() };
-        lines.push(format!("{name}: {}{more}", shown.collect::<Vec<_>>().join(", ")));
+        lines.push(format!("{name}: {}{more}", windows.collect::<Vec<_>>().join(", ")));
     }
     lines.iter().map(|line| crate::error::printable(line)).collect()
 }
 
-/// The bytes of these, each counted once.
+/// The total size, each digest counted once.
 fn bytes(blobs: &[Descriptor]) -> u64 {
     let mut seen = std::collections::HashSet::new();
     blobs.iter().filter(|blob| seen.insert(&blob.digest)).map(|blob| blob.size).sum()
 }
 
-fn count(planned: &[Planned]) -> PlanCounts {
+fn count_states(planned: &[Planned]) -> PlanCounts {
     let of = |state| planned.iter().filter(|planned| planned.state == state).count();
     PlanCounts {
         images: planned.len() - of(PlannedState::Undecided),

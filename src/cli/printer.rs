@@ -1,7 +1,7 @@
-//! What is printed where: data on standard output, talk on standard error, bars only on a terminal. One place decides.
+//! All output: data on standard output, messages on standard error, bars only on a terminal.
 //!
-//! Everything passes through here, so this is where names from strangers lose what a terminal would act on: control characters and those that
-//! reorder text. Talk always; data on a terminal only, because in a file it is to be what it is.
+//! Names from other systems may contain control characters and characters that reorder text. They are escaped here: in messages
+//! always, in data only on a terminal, because a file must hold the exact bytes.
 
 use std::io::{IsTerminal, Write};
 use std::sync::Arc;
@@ -9,9 +9,9 @@ use std::sync::Arc;
 use indicatif::{MultiProgress, ProgressDrawTarget};
 use serde_json::json;
 
-use super::args::{Color, Global, LogFormat};
+use super::options::{Color, Global, LogFormat};
 
-/// Where and how the program talks.
+/// Prints data and messages.
 #[derive(Clone)]
 pub(crate) struct Printer(Arc<PrinterState>);
 
@@ -20,13 +20,13 @@ struct PrinterState {
     quiet: bool,
     verbose: u8,
     color: bool,
-    /// Begins a colour in a text on its way to the terminal. Nobody outside can guess it, so that a name cannot colour anything.
+    /// Starts a colour code in a message. It is random, so that a name cannot contain it.
     mark: String,
     terminal: bool,
     bars: Option<MultiProgress>,
 }
 
-/// How a word is coloured. Colour never carries a meaning that the words lack.
+/// The colour of a word. The words carry the whole meaning without it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Paint {
     Good,
@@ -44,7 +44,7 @@ impl Printer {
             Color::Never => false,
             Color::Auto => terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
         } && !json;
-        // In verbose mode log lines would tear the bars.
+        // With -v the log lines would break up the bars.
         let bars = terminal && !json && !global.quiet && global.verbose == 0 && !global.no_progress;
         let bars = bars.then(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr()));
         // The standard library's hash keys are random.
@@ -60,8 +60,8 @@ impl Printer {
         }))
     }
 
-    /// Lets the library's log lines through to standard error, as far as the verbosity asks for them.
-    pub(super) fn log_requests(&self) {
+    /// Prints the library's log lines, at the level that `-q` and `-v` choose.
+    pub(super) fn start_logging(&self) {
         let level = match (self.0.quiet, self.0.verbose) {
             (true, _) => "error",
             (_, 0) => "warn",
@@ -75,20 +75,20 @@ impl Printer {
         let _ = if self.0.json { builder.json().try_init() } else { builder.with_target(false).try_init() };
     }
 
-    /// People read this on a terminal.
+    /// Whether messages go to a terminal, as text.
     pub(super) fn is_terminal(&self) -> bool {
         self.0.terminal
     }
 
-    /// The bars, if there are any to draw; for a new beginning after [`Printer::end_bars`].
+    /// The bars, if they are shown. Starts them again after [`Printer::end_bars`].
     pub(super) fn bars(&self) -> Option<&MultiProgress> {
         let bars = self.0.bars.as_ref()?;
         bars.set_draw_target(ProgressDrawTarget::stderr());
         Some(bars)
     }
 
-    /// Lets the bars stand as they are and goes on below them. After Ctrl-C the terminal has written `^C` there, so that
-    /// the cursor is not where the bars would be wiped away from.
+    /// Leaves the bars as they are and continues below them. After Ctrl-C the terminal has printed `^C`, so the cursor is not where
+    /// the bars could be cleared from.
     pub(super) fn below_bars(&self) {
         if let Some(bars) = &self.0.bars {
             bars.set_draw_target(ProgressDrawTarget::hidden());
@@ -97,7 +97,7 @@ impl Printer {
         }
     }
 
-    /// Wipes the bars away for good: transfers that were cut off may still hold them.
+    /// Clears the bars and hides them. Transfers that were cut off may still hold them.
     pub(super) fn end_bars(&self) {
         if let Some(bars) = &self.0.bars {
             let _ = bars.clear();
@@ -105,7 +105,7 @@ impl Printer {
         }
     }
 
-    /// Prints data to standard output. A reader that has gone away is no failure.
+    /// Prints data to standard output. A closed pipe is no error.
     pub(crate) fn data(&self, text: &str) {
         if std::io::stdout().is_terminal() {
             self.bytes(crate::error::visible(text).as_bytes());
@@ -114,39 +114,39 @@ impl Printer {
         }
     }
 
-    /// The same for data that is no text.
+    /// As [`Printer::data`], for bytes that are not text.
     pub(crate) fn bytes(&self, bytes: &[u8]) {
         let mut out = std::io::stdout().lock();
         let _ = out.write_all(bytes).and_then(|()| out.flush());
     }
 
-    /// A line of talk.
+    /// Prints a message.
     pub(crate) fn say(&self, text: &str) {
         if !self.0.quiet {
             self.line("info", text, &json!({}));
         }
     }
 
-    /// A line of talk with its facts, for those who read JSON.
-    pub(crate) fn tell(&self, text: &str, facts: &serde_json::Value) {
+    /// Prints a message; with `--log-format json`, `facts` are added as fields.
+    pub(crate) fn say_with(&self, text: &str, facts: &serde_json::Value) {
         if !self.0.quiet {
             self.line("info", text, facts);
         }
     }
 
-    /// A warning.
+    /// Prints a warning.
     pub(crate) fn warn(&self, text: &str) {
         if !self.0.quiet {
             self.line("warn", &format!("{} {text}", self.paint(Paint::Warn, "warning:")), &json!({}));
         }
     }
 
-    /// A failure; also said when quiet.
+    /// Prints an error, with `-q` too.
     pub(crate) fn error(&self, error: &crate::Error) {
         self.fail(&error.to_string(), &json!({"side": error.side(), "operation": error.operation(), "code": error.registry_code()}));
     }
 
-    /// A failure in words; also said when quiet.
+    /// As [`Printer::error`], for an error that is only text.
     pub(crate) fn fail(&self, text: &str, facts: &serde_json::Value) {
         self.line("error", &format!("{} {text}", self.paint(Paint::Bad, "error:")), facts);
     }
@@ -176,12 +176,12 @@ impl Printer {
             }
             self.raw(&format!("{}\n", crate::error::visible_json(&line.to_string())));
         } else {
-            self.raw(&format!("{}\n", self.shown(text)));
+            self.raw(&format!("{}\n", self.escaped(text)));
         }
     }
 
-    /// `text` as a terminal may see it: colours that were asked for here, and nothing else that it would act on.
-    fn shown(&self, text: &str) -> String {
+    /// `text` with our colours, and everything else escaped that a terminal would act on.
+    fn escaped(&self, text: &str) -> String {
         let mut parts = text.split(self.0.mark.as_str());
         let mut out = parts.next().map(crate::error::visible).unwrap_or_default().into_owned();
         for (code, rest) in parts.filter_map(|part| part.split_once('m')) {
@@ -201,24 +201,24 @@ impl Printer {
     }
 }
 
-/// The levels of log lines, as tracing writes them.
+/// The levels of log lines, as `tracing_subscriber` writes them.
 const LEVELS: [(&str, Paint); 5] =
     [(" ERROR ", Paint::Bad), ("  WARN ", Paint::Warn), ("  INFO ", Paint::Good), (" DEBUG ", Paint::Dim), (" TRACE ", Paint::Dim)];
 
 impl Printer {
-    /// A log line with its level coloured, if colours are on: it follows the time.
+    /// A log line with its level, which follows the time, coloured if colours are on.
     fn with_level_painted(&self, line: &str) -> String {
         let end = line.find(' ').unwrap_or(line.len());
         let (time, rest) = line.split_at(end);
         let found = LEVELS.iter().find_map(|(level, paint)| Some((level, *paint, rest.strip_prefix(level)?)));
         match found {
-            Some((level, paint, rest)) if self.0.color => format!("{time}{}{rest}", self.shown(&self.paint(paint, level))),
+            Some((level, paint, rest)) if self.0.color => format!("{time}{}{rest}", self.escaped(&self.paint(paint, level))),
             _ => line.to_owned(),
         }
     }
 }
 
-/// The library's log lines, kept clear of the bars.
+/// Writes the library's log lines around the bars.
 struct LogLines(Printer);
 
 impl Write for LogLines {
@@ -243,16 +243,16 @@ mod tests {
     }
 
     #[test]
-    fn colours_are_ours_and_nothing_else_reaches_a_terminal() {
+    fn only_our_colours_reach_a_terminal() {
         let (coloured, plain) = (printer(Color::Always), printer(Color::Never));
         let hostile = "x\u{202e}\x1b[31m\u{fdd0}31m";
-        let line = |printer: &Printer| printer.shown(&format!("{} {hostile}", printer.paint(Paint::Bad, "failed")));
+        let line = |printer: &Printer| printer.escaped(&format!("{} {hostile}", printer.paint(Paint::Bad, "failed")));
         assert_eq!(line(&coloured), "\x1b[31mfailed\x1b[0m x\\u{202e}\\u{1b}[31m\u{fdd0}31m");
         assert_eq!(line(&plain), "failed x\\u{202e}\\u{1b}[31m\u{fdd0}31m");
     }
 
     #[test]
-    fn the_level_of_a_log_line_is_coloured_where_it_stands() {
+    fn only_the_level_of_a_log_line_is_coloured() {
         let line = "2026-01-01T00:00:00Z  WARN a  WARN b\n";
         assert_eq!(printer(Color::Always).with_level_painted(line), "2026-01-01T00:00:00Z\x1b[33m  WARN \x1b[0ma  WARN b\n");
         assert_eq!(printer(Color::Never).with_level_painted(line), line);

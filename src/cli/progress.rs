@@ -1,4 +1,4 @@
-//! How a run is watched: bars on a terminal, one plain line per finished image elsewhere.
+//! Progress of a run: bars on a terminal, one plain line for each finished image elsewhere.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,17 +8,17 @@ use serde_json::json;
 
 use super::causes;
 use super::printer::{Paint, Printer};
-use super::times;
+use super::text::{count, countdown, empty_selection, failure, size};
 use crate::limits::AccountStatus;
 use crate::mutex::Mutex;
 use crate::report::{Event, ImageOutcome, Reporter, SilentReporter, Status};
 use crate::sync::Upstreams;
 
-/// The reporter that suits the terminal.
+/// Shows a run's progress on standard error.
 pub(super) fn reporter(printer: &Printer) -> Arc<dyn Reporter> {
     match printer.bars() {
         Some(bars) => Arc::new(ProgressBars::new(printer.clone(), bars.clone())),
-        None => Arc::new(PlainProgress { printer: printer.clone(), waiting: Mutex::default() }),
+        None => Arc::new(PlainProgress { printer: printer.clone(), last_waiting_line: Mutex::default() }),
     }
 }
 
@@ -36,7 +36,7 @@ fn line(printer: &Printer, outcome: &ImageOutcome) {
                 Status::Current | Status::Failed => (Paint::Dim, String::new()),
             };
             let word = printer.paint(paint, &format!("{:<8}", status.as_str()));
-            printer.tell(&format!("{word} {}{arrow}{detail}", outcome.source), &facts);
+            printer.say_with(&format!("{word} {}{arrow}{detail}", outcome.source), &facts);
         }
     }
     for note in &outcome.notes {
@@ -44,20 +44,15 @@ fn line(printer: &Printer, outcome: &ImageOutcome) {
     }
 }
 
-/// A line of a list that chooses nothing, which is no failure.
-pub(super) fn empty(source: &str, explanation: &str) -> String {
-    format!("{:<8} {}: no tag is selected, which min_tags = 0 allows: {explanation}", "note", crate::error::printable(source))
-}
+/// How often the accounts' pull budgets are read for the progress lines: a countdown shows seconds.
+const BUDGET_INTERVAL: std::time::Duration = std::time::Duration::from_secs(1);
 
-/// How often the accounts' budgets are looked at for the terminal: often enough for a countdown in seconds.
-const WATCH: std::time::Duration = std::time::Duration::from_secs(1);
-
-/// Tells `reporter` how each account's pulls stand, until aborted.
-pub(super) fn watch(supply: &Arc<Upstreams>, reporter: &Arc<dyn Reporter>) -> tokio::task::JoinHandle<()> {
+/// Reports each account's pull budget to `reporter`, until the task is aborted.
+pub(super) fn report_budgets(supply: &Arc<Upstreams>, reporter: &Arc<dyn Reporter>) -> tokio::task::JoinHandle<()> {
     let (supply, reporter) = (Arc::clone(supply), Arc::clone(reporter));
     tokio::spawn(async move {
         loop {
-            tokio::time::sleep(WATCH).await;
+            tokio::time::sleep(BUDGET_INTERVAL).await;
             for (account, standing) in supply.standings() {
                 reporter.event(&Event::Budget { upstream: &account.host, standing: &standing });
             }
@@ -65,32 +60,31 @@ pub(super) fn watch(supply: &Arc<Upstreams>, reporter: &Arc<dyn Reporter>) -> to
     })
 }
 
-/// How often a log is told that a window is still waited for.
-const REMIND: std::time::Duration = std::time::Duration::from_secs(5 * 60);
+/// How often a log repeats that a run waits for a window.
+const REMINDER_INTERVAL: std::time::Duration = std::time::Duration::from_secs(5 * 60);
 
-/// What a person wants to know of a budget: what is left; or, while nothing goes on, how long it is until there is more. Short enough
-/// for a line of 60 columns.
-fn budget(standing: &AccountStatus, now: jiff::Timestamp) -> Option<String> {
+/// A budget for a progress line of 60 columns: what is left, or, while images wait, the time until the next window.
+fn short_budget(standing: &AccountStatus, now: jiff::Timestamp) -> Option<String> {
     let (limit, left) = (standing.limit?, standing.remaining?);
     Some(match (standing.waiting_for_window, standing.closes) {
         (0, _) => format!("{left} of {limit} left"),
-        (n, Some(closes)) => format!("waiting {}, {}", times::countdown(closes, now), waiting(n)),
+        (n, Some(closes)) => format!("waiting {}, {}", countdown(closes, now), waiting(n)),
         (n, None) => format!("waiting, {}", waiting(n)),
     })
 }
 
-/// The same for a log, where something is waited for.
-fn long_wait(standing: &AccountStatus, now: jiff::Timestamp) -> Option<String> {
+/// A budget for a log, while images wait for it.
+fn waiting_line(standing: &AccountStatus, now: jiff::Timestamp) -> Option<String> {
     let (limit, left) = (standing.limit?, standing.remaining?);
-    let opens = standing.closes.map(|closes| format!(", the window opens in {} at the latest", times::countdown(closes, now)));
+    let opens = standing.closes.map(|closes| format!(", the window opens in {} at the latest", countdown(closes, now)));
     Some(format!("{left} of {limit} pulls left{}, {}", opens.unwrap_or_default(), waiting(standing.waiting_for_window)))
 }
 
 fn waiting(n: usize) -> String {
-    if n == 1 { "1 image waits".to_owned() } else { format!("{n} images wait") }
+    format!("{} {}", count(n, "image"), if n == 1 { "waits" } else { "wait" })
 }
 
-/// Shows how far a plan has come: on a terminal only.
+/// Shows a plan's progress, on a terminal only.
 pub(super) fn planning(printer: &Printer) -> Arc<dyn Reporter> {
     match printer.bars() {
         Some(bars) => {
@@ -111,7 +105,7 @@ impl Reporter for Planning {
             Event::Wanted { images, .. } => self.0.inc_length(*images as u64),
             Event::Compared { .. } => {
                 self.0.inc(1);
-                // A line whose tags are listed turns out to be several images.
+                // A list line may select several tags, so there are more images than lines.
                 if self.0.length().is_some_and(|length| self.0.position() > length) {
                     self.0.set_length(self.0.position());
                 }
@@ -121,28 +115,16 @@ impl Reporter for Planning {
     }
 }
 
-/// A failed row in one line, `file:line` first. Messages about the line itself begin with it already.
-pub(super) fn failure(outcome: &ImageOutcome, error: &crate::Error) -> String {
-    let origin = crate::error::printable(&outcome.origin());
-    let message = error.message();
-    if message.starts_with(&origin) { message } else { format!("{origin}: {error}") }
-}
-
-/// A size for people, in powers of ten as registries and disks count.
-pub(super) fn size(bytes: u64) -> String {
-    bytesize::ByteSize(bytes).display().si().to_string()
-}
-
-/// Counts bytes on a terminal, where it is not known how many there will be; none elsewhere.
-pub(super) fn counting(printer: &Printer, word: &str) -> Option<ProgressBar> {
+/// On a terminal, a bar that counts bytes towards an unknown total.
+pub(super) fn byte_counter(printer: &Printer, word: &str) -> Option<ProgressBar> {
     let template = format!("{word} {{decimal_bytes}}  {{decimal_bytes_per_sec}}");
     printer.bars().map(|bars| bars.add(ProgressBar::new_spinner().with_style(style(&template))))
 }
 
 struct PlainProgress {
     printer: Printer,
-    /// When it was last said of an upstream that it is waited for.
-    waiting: Mutex<HashMap<String, tokio::time::Instant>>,
+    /// By upstream: when the last line about waiting was printed.
+    last_waiting_line: Mutex<HashMap<String, tokio::time::Instant>>,
 }
 
 impl Reporter for PlainProgress {
@@ -150,20 +132,20 @@ impl Reporter for PlainProgress {
         match event {
             Event::Finished { outcome, .. } => line(&self.printer, outcome),
             Event::Budget { upstream, standing } => self.waits(upstream, standing),
-            Event::Empty { source, explanation, .. } => self.printer.say(&empty(source, explanation)),
+            Event::Empty { source, explanation, .. } => self.printer.say(&empty_selection(source, explanation)),
             _ => {}
         }
     }
 }
 
 impl PlainProgress {
-    /// A line when waiting begins and every five minutes, not one a second: this goes into logs.
+    /// Prints a line when waiting begins, and again every [`REMINDER_INTERVAL`].
     fn waits(&self, upstream: &str, standing: &AccountStatus) {
-        let mut waiting = self.waiting.lock();
+        let mut waiting = self.last_waiting_line.lock();
         if standing.waiting_for_window == 0 {
             waiting.remove(upstream);
-        } else if waiting.get(upstream).is_none_or(|said| said.elapsed() >= REMIND)
-            && let Some(text) = long_wait(standing, jiff::Timestamp::now())
+        } else if waiting.get(upstream).is_none_or(|said| said.elapsed() >= REMINDER_INTERVAL)
+            && let Some(text) = waiting_line(standing, jiff::Timestamp::now())
         {
             waiting.insert(upstream.to_owned(), tokio::time::Instant::now());
             self.printer.say(&format!("{:<8} {upstream}: {text}", "waiting"));
@@ -171,7 +153,7 @@ impl PlainProgress {
     }
 }
 
-/// Three kinds of bars: images, bytes, and a line for each upstream.
+/// Bars for images and bytes, and a line for each upstream.
 struct ProgressBars {
     printer: Printer,
     bars: MultiProgress,
@@ -183,7 +165,7 @@ struct ProgressBars {
 
 struct UpstreamBar {
     bar: ProgressBar,
-    wanted: u64,
+    images: u64,
     done: u64,
     unfinished: Unfinished,
     pulls: u64,
@@ -198,11 +180,11 @@ impl UpstreamBar {
             Some(budget) => format!("{} pulls, {budget}", self.pulls),
             None => format!("{} pulls", self.pulls),
         };
-        self.bar.set_message(format!("{}/{}{}, {budget}", self.done, self.wanted, self.unfinished));
+        self.bar.set_message(format!("{}/{}{}, {budget}", self.done, self.images, self.unfinished));
     }
 }
 
-/// Images that are done, and not delivered.
+/// Numbers of images that ended without being delivered.
 #[derive(Debug, Clone, Copy, Default)]
 struct Unfinished {
     failed: u64,
@@ -216,7 +198,7 @@ impl Unfinished {
     }
 }
 
-/// `, 3 failed, 2 deferred`; nothing where there are none.
+/// `, 3 failed, 2 deferred`; empty if both are 0.
 impl std::fmt::Display for Unfinished {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         for (number, word) in [(self.failed, "failed"), (self.deferred, "deferred")].into_iter().filter(|(number, _)| *number > 0) {
@@ -226,7 +208,6 @@ impl std::fmt::Display for Unfinished {
     }
 }
 
-/// A style from a template of ours.
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> ")
 }
@@ -251,7 +232,7 @@ impl ProgressBars {
             bar: self
                 .bars
                 .add(ProgressBar::new_spinner().with_style(style("  {prefix}: {msg}")).with_prefix(crate::error::printable(host))),
-            wanted: 0,
+            images: 0,
             done: 0,
             unfinished: Unfinished::default(),
             pulls: 0,
@@ -268,18 +249,18 @@ impl Reporter for ProgressBars {
         match event {
             Event::Wanted { upstream, images } => {
                 self.images.inc_length(*images as u64);
-                self.upstream(upstream, |upstream| upstream.wanted += *images as u64);
+                self.upstream(upstream, |upstream| upstream.images += *images as u64);
             }
             Event::Budget { upstream, standing } => {
-                // What a cache spends is shown with the upstream that it spends it at.
+                // Pulls that a cache spends are shown with the upstream that counts them.
                 let host = upstream.split_once(" via ").map_or(*upstream, |(host, _)| host);
-                if let Some(budget) = budget(standing, jiff::Timestamp::now()) {
+                if let Some(budget) = short_budget(standing, jiff::Timestamp::now()) {
                     let waits = standing.waiting_for_window > 0;
                     self.upstream(host, |upstream| (upstream.budget, upstream.waits) = (Some(budget), waits));
                 }
             }
             Event::Empty { upstream, source, explanation } => {
-                self.printer.say(&empty(source, explanation));
+                self.printer.say(&empty_selection(source, explanation));
                 self.images.inc(1);
                 self.upstream(upstream, |upstream| upstream.done += 1);
             }
@@ -300,7 +281,7 @@ impl Reporter for ProgressBars {
                 unfinished.count(outcome.status);
                 self.images.set_message(unfinished.to_string());
                 drop(unfinished);
-                // Bars show what goes well; lines stay for what a person must read.
+                // Bars show what goes well; lines stay on the screen for what a person must read.
                 if outcome.status == Status::Failed || !outcome.notes.is_empty() {
                     line(&self.printer, outcome);
                 }

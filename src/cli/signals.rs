@@ -1,4 +1,4 @@
-//! Interrupts: the first one drains, the second one stops at once.
+//! Signals. The first interrupt lets running transfers end, the second stops at once.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -8,12 +8,12 @@ use super::printer::Printer;
 /// The exit status after a second interrupt.
 const STOPPED: i32 = 130;
 
-/// The signal of a write beyond `ulimit -f`, on Linux and macOS.
+/// The number of SIGXFSZ, the signal of a write beyond `ulimit -f`, on Linux and macOS.
 const FILE_TOO_LARGE: i32 = 25;
 
-/// A file that grows beyond `ulimit -f` is an error of that write, as a full disk is, and does not end the process.
-pub(super) fn survive_large_files() {
-    // Whoever handles the signal, even by doing nothing, gets the error. Without it the process is only as it was before.
+/// Makes a write beyond `ulimit -f` fail like a write to a full disk, instead of ending the process.
+pub(super) fn catch_file_size_signal() {
+    // With any handler installed the write returns an error. If it cannot be installed, the signal ends the process as before.
     let _ = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::from_raw(FILE_TOO_LARGE));
 }
 
@@ -26,7 +26,7 @@ pub(super) fn listen(printer: &Printer) -> CancellationToken {
     let stop = CancellationToken::new();
     let (cancel, printer) = (stop.clone(), printer.clone());
     let listen = |name: &str, kind: SignalKind| {
-        signal(kind).map_err(|error| printer.warn(&format!("larder cannot react to {name}: {error}; it would end at once"))).ok()
+        signal(kind).map_err(|error| printer.warn(&format!("larder cannot react to {name}: {error}; it would end larder at once"))).ok()
     };
     let mut interrupt = listen("SIGINT", SignalKind::interrupt());
     let mut terminate = listen("SIGTERM", SignalKind::terminate());
@@ -43,14 +43,14 @@ pub(super) fn listen(printer: &Printer) -> CancellationToken {
             if cancel.is_cancelled() {
                 std::process::exit(STOPPED);
             }
-            printer.warn("interrupted: what is under way has 10 seconds to end; interrupt again to stop at once");
+            printer.warn("interrupted: running transfers have 10 seconds to end; interrupt again to stop at once");
             cancel.cancel();
         }
     });
     stop
 }
 
-/// Waits for a signal; forever, if it is not listened for.
+/// Waits for a signal, forever if there is no listener.
 async fn received(signal: &mut Option<Signal>) {
     match signal {
         Some(signal) => drop(signal.recv().await),
@@ -58,7 +58,7 @@ async fn received(signal: &mut Option<Signal>) {
     }
 }
 
-/// Whether the process was started with this signal ignored (Linux says so; elsewhere it is taken not to be).
+/// Whether the process was started with this signal ignored. Known on Linux only; elsewhere `false`.
 fn is_ignored(signal: u32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());

@@ -1,41 +1,40 @@
-//! The last words of a run.
+//! The summary of a run.
 
 use std::collections::BTreeMap;
 
 use super::causes;
 use super::printer::{Paint, Printer};
-use super::progress::size;
-use super::times;
+use super::text::{count, moment_of, size};
 use crate::report::{ImageOutcome, RegistryRow, RunReport, Status, Totals};
 
-/// How many different reasons for unfinished images are told; the report has all.
-const REASONS: usize = 3;
+/// Reasons for deferred images that are printed, so that the line stays readable. The report has all.
+const REASONS_SHOWN: usize = 3;
 
-/// Prints what a run did: images, bytes, blobs, and pulls spent per upstream.
+/// Prints a run's images, bytes, blobs, and the pulls spent at each upstream.
 pub(super) fn print(report: &RunReport, seconds: f64, printer: &Printer) {
     causes::print(&report.images, printer);
     let facts = serde_json::json!({"totals": report.totals, "exit": report.exit, "registries": report.registries});
-    printer.tell(&images(&report.totals, printer), &facts);
+    printer.say_with(&images(&report.totals, printer), &facts);
     printer.say(&bytes(&report.totals, seconds));
     printer.say(&pulls(report));
     report.registries.iter().filter_map(budget).for_each(|line| printer.say(&line));
     if report.totals.deferred > 0 {
         let reason = |image: &ImageOutcome| {
-            let shown = |until: &String| format!(", until {} at the latest", times::moment_of(until, printer.is_terminal()));
+            let shown = |until: &String| format!(", until {} at the latest", moment_of(until, printer.is_terminal()));
             let until = image.until.as_ref().map(shown).unwrap_or_default();
             image.reason.as_ref().map(|reason| format!("{reason}{until}"))
         };
         let reasons: std::collections::BTreeSet<String> = report.images.iter().filter_map(reason).collect();
-        let shown: Vec<&str> = reasons.iter().take(REASONS).map(String::as_str).collect();
+        let shown: Vec<&str> = reasons.iter().take(REASONS_SHOWN).map(String::as_str).collect();
         printer.say(&format!("unfinished: {}; the same command goes on where this one stopped", shown.join("; ")));
     }
 }
 
-/// Prints what an import did: nobody's pulls are spent by it.
+/// Prints an import's images, bytes and blobs. An import spends no pulls.
 pub(super) fn import(report: &RunReport, seconds: f64, printer: &Printer) {
     causes::print(&report.images, printer);
     let facts = serde_json::json!({"totals": report.totals, "exit": report.exit, "registries": report.registries});
-    printer.tell(&images(&report.totals, printer), &facts);
+    printer.say_with(&images(&report.totals, printer), &facts);
     printer.say(&bytes(&report.totals, seconds));
     report.registries.iter().filter_map(budget).for_each(|line| printer.say(&line));
 }
@@ -53,9 +52,8 @@ fn images(totals: &Totals, printer: &Printer) -> String {
         .filter(|(n, ..)| *n > 0)
         .map(|(n, status, paint)| printer.paint(*paint, &format!("{n} {}", status.as_str())))
         .collect();
-    let plural = if totals.images == 1 { "" } else { "s" };
-    let detail = if parts.is_empty() { "nothing was asked for".to_owned() } else { parts.join(", ") };
-    format!("{} image{plural}: {detail}", totals.images)
+    let detail = if parts.is_empty() { "nothing to do".to_owned() } else { parts.join(", ") };
+    format!("{}: {detail}", count(totals.images, "image"))
 }
 
 fn bytes(totals: &Totals, seconds: f64) -> String {
@@ -69,7 +67,7 @@ fn bytes(totals: &Totals, seconds: f64) -> String {
     )
 }
 
-/// One registry's limits, where any were met: what is left, how long was waited, how often it said "slow down".
+/// One registry's limits: pulls left, time waited, throttled requests. `None` if no limit was met.
 fn budget(row: &RegistryRow) -> Option<String> {
     let left = row.pulls.as_ref().map(|pulls| format!("{} of {} pulls left", pulls.remaining, pulls.limit));
     let waited = (row.waited_seconds >= 0.1).then(|| format!("waited {:.1} s", row.waited_seconds));
@@ -79,11 +77,11 @@ fn budget(row: &RegistryRow) -> Option<String> {
     (!parts.is_empty()).then(|| format!("{name}: {}", parts.join(", ")))
 }
 
-/// Pulls per upstream, also where none were spent: that is the night operator's proof.
+/// Pulls per upstream, including 0: the proof that a night without changes was free.
 fn pulls(report: &RunReport) -> String {
     let mut spent: BTreeMap<&str, u64> = BTreeMap::new();
     for image in &report.images {
-        // Lines that did not parse name no upstream.
+        // Lines that did not parse have no target.
         if let Some((host, _)) = image.source.split_once('/').filter(|_| !image.target.is_empty()) {
             *spent.entry(host).or_default() += image.pulls;
         }

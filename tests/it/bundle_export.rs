@@ -105,7 +105,7 @@ fn a_bundle_of_everything_is_a_layout_and_the_same_bytes_again() {
     fake.reset_log();
     let again = export(&room, &["--to", "out"]).ended(0);
     assert_eq!(fake.count(Kind::ManifestGet) + fake.count(Kind::BlobGet), 0);
-    assert!(again.stderr.contains("1 of them there already"), "{}", again.stderr);
+    assert!(again.stderr.contains("1 of them present already"), "{}", again.stderr);
     let report = room.json("report.json");
     assert_eq!((&report["command"], &report["target"], &report["exit"]), (&"export".into(), &"out".into(), &0.into()));
 }
@@ -275,9 +275,9 @@ fn what_the_base_has_is_left_out() {
         ("m/app".into(), "m/app m/other".into())
     );
     assert_eq!((second.base.bundles[0].id.clone(), second.base.bundles[0].name.as_str()), (first.id.clone(), "month-1"));
-    assert!(ran.stderr.contains("left out, because the base has them: 3 blobs, "), "{}", ran.stderr);
+    assert!(ran.stderr.contains("left out, because the base has it: 3 blobs, "), "{}", ran.stderr);
     let verified = room.larder(["verify", "month-2"]).ended(0);
-    assert!(verified.stderr.contains("3 more at the base"), "{}", verified.stderr);
+    assert!(verified.stderr.contains("3 more in the base"), "{}", verified.stderr);
 
     // A bundle on a bundle on a bundle: what the first brought is still not carried.
     image(&fake, "app", Some("v3"), &ImageSpec::new([base.clone(), layer(4, 10)]));
@@ -503,7 +503,7 @@ fn damage_and_loss_of_volumes_are_told() {
             format!("incomplete m/large:v1: volume {middle} is not at hand")
         ]
     );
-    assert!(ran.stderr.contains("3 of 4 volumes at hand"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("3 of 4 volumes present"), "{}", ran.stderr);
     restore();
 
     // Cut short, and a head that nobody can read.
@@ -530,7 +530,7 @@ fn damage_and_loss_of_volumes_are_told() {
     std::fs::remove_file(room.path("out/b.bundle.json")).unwrap();
     let arguments: Vec<&str> = ["verify"].into_iter().chain(paths.iter().map(String::as_str)).collect();
     let ran = room.larder(&arguments).ended(0);
-    assert!(ran.stderr.starts_with(&format!("bundle bundle-{}: 3 images, 4 of 4 volumes at hand", bundle.id.short())), "{}", ran.stderr);
+    assert!(ran.stderr.starts_with(&format!("bundle bundle-{}: 3 images, 4 of 4 volumes present", bundle.id.short())), "{}", ran.stderr);
     room.larder(["verify", "elsewhere"]).ended(0);
     let ran = room.larder(&arguments[..arguments.len() - 1]).ended(1);
     assert!(ran.stdout.contains("is not at hand, and without the bundle's record it is not known who has it"), "{}", ran.stdout);

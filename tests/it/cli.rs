@@ -47,12 +47,12 @@ fn usage_errors_end_with_2() {
     ");
     assert_snapshot!(ends(&["verify", "gone"]), @"
     ---
-    error: local: verify: `gone`: no such path, and no target: `gone` is not a registry (registry.example.com); a layout is written `oci:gone`
+    error: local: verify: `gone`: no such path, and not a target: `gone` is not a registry (registry.example.com); a layout is written `oci:gone`
     exit 2
     ");
     assert_snapshot!(ends(&["verify", "registry.example"]), @"
     ---
-    error: local: verify: nobody says which images the registry should hold (name a list with --list, a lock with --lock or an image with --image, or set `lists` in larder.toml)
+    error: local: verify: no list or lock says which images the registry should hold (name a list with --list, a lock with --lock or an image with --image, or set `lists` in larder.toml)
     exit 2
     ");
     assert_snapshot!(ends(&["rules", "explain", "x@@y"]), @"
@@ -225,30 +225,28 @@ fn every_command_has_help() {
     // Blank lines of clap's long help hold spaces.
     let help: Vec<String> = program.run(&["--help"]).stdout.lines().map(|line| line.trim_end().to_owned()).collect();
     assert_snapshot!(help.join("\n"), @"
-    Takes lists of images, resolves them through cache rules, and makes a target hold all of them: a
-    registry, or an OCI image layout. Every digest is checked, no byte moves twice, and it can be killed
-    at any moment with nothing lost.
+    Reads lists of images, resolves them through cache rules, and makes a target hold all of them. The
+    target is a registry or an OCI image layout. Every digest is checked, no byte moves twice, and
+    larder can be killed at any moment with nothing lost.
 
     Usage: larder [OPTIONS] <COMMAND>
 
     Commands:
-      plan         Show what sync would do, spending no pull
+      plan         Show what sync would do and cost, spending no pull
       sync         Make the target hold the lists
       export       Write a bundle that can be carried across an air gap
       import       Put a bundle, or an OCI layout or archive, into a target
-      inventory    Print the digests a target holds, as export's --base takes them
-      verify       Hash everything in a layout or bundle, or ask a registry for every piece of its
-                   images, and name what is damaged or missing
-      gc           Remove what no name in a layout reaches
+      inventory    Print the digests that a target holds, as export's --base takes them
+      verify       Check a layout, bundle, archive or registry, and name what is damaged or missing
+      gc           Remove the content of a layout that no name reaches
       serve        Serve a layout as a read-only registry
-      limits       What each upstream says is left of its pull window, and to whom; spends nothing
-      rules        Validate cache rules, show how an image resolves, read and write other caches' rules
-      list         Find image references in other tools' files, or validate lists
-      config       Validate the configuration, or show what is in effect
-      doctor       Ask every registry of the configuration, and look at files and folders: everything
-                   that a run would need
-      demo         The whole story on loopback: an embedded upstream, a cold run, a run with nothing to
-                   do
+      limits       Show what is left of each upstream's pull limit, spending no pull
+      rules        Check cache rules, show how an image resolves, read and write other systems' rules
+      list         Find image references in other tools' files, or check lists
+      config       Check the configuration, or show what is in effect
+      doctor       Check everything a run needs: ask every registry of the configuration, look at files
+                   and folders
+      demo         Show a cold run and a run with nothing to do, against an upstream on this machine
       completions  Print a completion script
       man          Print the man page
       help         Print this message or the help of the given subcommand(s)
@@ -262,22 +260,22 @@ fn every_command_has_help() {
 
     Everywhere:
       -c, --config <FILE>
-              Configuration file; without it, larder.toml in the working directory if there is one
+              Configuration file. Default: larder.toml in the working directory, if it exists
 
           --log-format <LOG_FORMAT>
-              How lines on standard error are written
+              Format of the lines on standard error
 
               [default: text]
               [possible values: text, json]
 
       -q, --quiet
-              Say only what failed
+              Print failures only
 
       -v, --verbose...
-              Say more: requests and decisions; twice for everything
+              Print requests and decisions too; twice for everything
 
           --color <COLOR>
-              Colours in messages
+              Colour the messages
 
               [default: auto]
               [possible values: auto, always, never]
@@ -290,8 +288,12 @@ fn every_command_has_help() {
       larder sync --image quay.io/prometheus/busybox:latest
       larder sync lists/base.csv --report report.json
 
-    Exit status: 0 the target holds everything asked for; 1 something failed; 2 usage or configuration,
-    nothing was attempted; 3 nothing failed, but unfinished; 130 stopped by a second interrupt.
+    Exit status:
+      0  the target holds everything asked for
+      1  something failed; the rest was delivered
+      2  usage or configuration; nothing was attempted
+      3  nothing failed, but unfinished: run it again
+      130  stopped by a second interrupt
     ");
 }
 

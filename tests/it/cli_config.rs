@@ -144,7 +144,7 @@ fn rules_explain_shows_how_a_name_resolves() {
     "#);
     assert_snapshot!(program.run(&["rules", "check"]).shown(&[]), @"
     ---
-    3 rules: nothing to complain of
+    3 rules: no problems found
     exit 0
     ");
 }
@@ -196,7 +196,7 @@ fn config_show_keeps_secrets_to_itself() {
         .write("larder.toml", program.read("larder.toml") + "[[rule]]\nname = \"a\"\nsource = \"docker.io/library/*\"\ntarget = \"*\"\n");
     assert_snapshot!(program.run(&["config", "check"]).shown(&[]), @"
     ---
-    larder.toml: nothing to complain of
+    larder.toml: no problems found
     exit 0
     ");
     let plain = "version = 1\n[[credentials]]\nname = \"hub\"\nlogin_server = \"docker.io\"\nusername = \"u\"\npassword = \"hunter2\"\n";

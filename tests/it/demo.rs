@@ -52,7 +52,7 @@ fn the_demo_tells_its_story_and_leaves_a_layout() {
         ");
         insta::assert_snapshot!(ran.stdout, @r"
 
-        What was seen
+        What happened
           cold run   9 images delivered: 22 manifests and 33 blobs were read, 54.9 MB in all. Layers that
                      several images share were read once: 17 transfers and 62.1 MB saved.
           second run 9 of 9 images were current: 9 HEAD requests, 0 manifest GETs (pulls), 0 bytes of blobs.
@@ -93,7 +93,7 @@ fn a_second_demo_replaces_the_first_and_nothing_else() {
     std::fs::create_dir(room.path("theirs")).unwrap();
     room.write("theirs/larder.toml", "version = 1\n");
     let refused = room.larder(["demo", "--dir", "theirs"]).ended(2);
-    insta::assert_snapshot!(refused.stderr, @"error: local: prepare demo: theirs exists and is no demo's folder (give another folder with --dir)");
+    insta::assert_snapshot!(refused.stderr, @"error: local: prepare demo: theirs exists and was not made by larder demo (give another folder with --dir)");
     room.write("file", "");
     room.larder(["demo", "--dir", "file"]).ended(2);
     assert_eq!((room.read("theirs/larder.toml").as_str(), std::fs::read_dir(room.path("theirs")).unwrap().count()), ("version = 1\n", 1));

@@ -25,7 +25,7 @@ fn a_list_without_an_image_is_refused_before_anything_is_attempted() {
             let run = program.run(arguments).exits(2);
             assert_eq!(
                 run.stderr,
-                format!("error: local: read lists: {name} lists no image (if that is meant: --allow-empty)\n"),
+                format!("error: local: read lists: {name} lists no image (if this is intended: --allow-empty)\n"),
                 "{arguments:?}"
             );
         }

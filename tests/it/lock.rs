@@ -94,7 +94,7 @@ fn a_plan_shows_drift_with_exit_status_1() {
     let stage = Stage::new();
     stage.sync(&[]).exits(0);
     let run = stage.program.run(&["plan", "--lock", "larder.lock"]).exits(0);
-    assert!(run.stderr.contains("larder.lock: nothing differs\n"), "{}", run.stderr);
+    assert!(run.stderr.contains("larder.lock: no differences\n"), "{}", run.stderr);
     simple(&stage.upstream, "app", "v1", 9);
     stage.target.untag("m/app", "v2");
     let run = stage.program.run(&["plan", "--lock", "larder.lock"]).exits(1);

@@ -41,13 +41,13 @@ fn list_scan_walks_folders_and_prints_a_list_that_can_be_given_back() {
     ---
     warning: scan/compose.yml:6: service `api` is built here: its image `api:dev` is left out
     error: scan/charts/web.yaml:5: a collection stands where a key belongs; this looks like a template: scan what it renders (`helm template`)
-    error: scan/skopeo.yaml:5: quay.io/prometheus/prometheus by tags `/^v3\.\d+\.\d+$/`: a text list cannot say this (use --format csv)
+    error: scan/skopeo.yaml:5: quay.io/prometheus/prometheus by tags `/^v3\.\d+\.\d+$/`: a text list cannot express this (use --format csv)
     7 images in 6 files
     exit 1
     ");
     program.write("found.txt", &run.stdout);
     let checked = program.run(&["list", "check", "found.txt"]).exits(0);
-    assert_eq!(checked.stderr, "6 entries in 1 list: nothing to complain of\n");
+    assert_eq!(checked.stderr, "6 entries in 1 list: no problems found\n");
     let csv = program.run(&["list", "scan", "--format", "csv", "scan/skopeo.yaml"]).exits(0);
     assert_snapshot!(csv.shown(&[]), @r"
     image,tags,exclude
@@ -114,7 +114,7 @@ fn list_check_finds_what_sync_would_stumble_over() {
     "#);
     assert_snapshot!(check(&["--image", "alpine", "--to", "oci:x"]), @"
     ---
-    1 entry in 1 list: nothing to complain of
+    1 entry in 1 list: no problems found
     exit 0
     ");
     assert_snapshot!(check(&["gone.txt"]), @"
@@ -236,7 +236,7 @@ fn rules_of_an_amazon_registry_are_imported() {
     password = { env = "HUB_PASSWORD" }
     ---
     error: not imported: prefix "team/shared": its role arn:aws:iam::123456789012:role/ptc; give larder a credential set for 210987654321.dkr.ecr.us-east-1.amazonaws.com
-    3 rules imported; 1 thing that larder.toml cannot say
+    3 rules imported; 1 setting that larder.toml cannot express
     exit 1
     "#);
     program.write("larder.toml", &run.stdout);
@@ -290,7 +290,7 @@ fn proxy_projects_of_a_harbor_are_imported() {
     warning: 1 project is no proxy cache: it has no rule
     warning: the files do not say where Harbor is: harbor.example.com stands for it (--to REGISTRY says it)
     error: not imported: project "lab_mirror": its filter team/**; larder's rule takes every repository
-    2 rules imported; 1 thing that larder.toml cannot say
+    2 rules imported; 1 setting that larder.toml cannot express
     exit 1
     "#);
     program.write("larder.toml", &run.stdout);
@@ -455,7 +455,7 @@ fn an_export_is_written_below_a_folder() {
     program.write("larder.toml", "version = 1\n[target]\nlayout = \"store\"\n");
     assert_snapshot!(program.run(&["rules", "export", "--format", "podman"]).shown(&[]), @"
     ---
-    error: local: export rules: the target oci:store is a layout, which nobody pulls from (set `registry` in [target])
+    error: local: export rules: the target oci:store is a layout, which clients cannot pull from (set `registry` in [target])
     exit 2
     ");
     program.write("larder.toml", "version = 1\n[target]\nregistry = \"r.example\"\n");
@@ -522,7 +522,7 @@ fn rules_check_with_notes_only_complains_of_nothing() {
     assert_snapshot!(program.run(&["rules", "check"]).shown(&[]), @r#"
     note: larder.toml:5: rule "docker-hub": hub/alpine is docker.io/library/alpine: Azure inserts library/ into names of one component, as larder does
     ---
-    1 rule: nothing to complain of
+    1 rule: no problems found
     exit 0
     "#);
 }
@@ -546,8 +546,8 @@ fn rules_check_online_asks_which_repositories_exist() {
     program.write("larder.toml", &text);
     program.write("list.txt", "alpine:3.20\nalpine:3.19\nbusybox\n");
     assert_snapshot!(program.run(&["rules", "check", "--online"]).shown(&[(&target, "TARGET")]), @r#"
-    warning: larder.toml:7: rule "flux-source": TARGET/below/flux exists already, with 1 tag; Azure makes no rule over a repository that exists (if this rule made it, all is well; else delete the repository, or give the rule another target)
-    warning: larder.toml:17: rule "docker-hub": TARGET/below/hub/library/alpine exists already, with 1 tag; Azure makes no rule over a repository that exists (if this rule made it, all is well; else delete the repository, or give the rule another target)
+    warning: larder.toml:7: rule "flux-source": TARGET/below/flux exists already, with 1 tag; Azure creates no rule for a repository that exists (if this rule created it, nothing is wrong; else delete the repository, or give the rule another target)
+    warning: larder.toml:17: rule "docker-hub": TARGET/below/hub/library/alpine exists already, with 1 tag; Azure creates no rule for a repository that exists (if this rule created it, nothing is wrong; else delete the repository, or give the rule another target)
     note: larder.toml:17: rule "docker-hub": hub/alpine is docker.io/library/alpine: Azure inserts library/ into names of one component, as larder does
     ---
     exit 1
@@ -562,7 +562,7 @@ fn rules_check_online_asks_which_repositories_exist() {
     target.reset_log();
     program.write("larder.toml", text.replace("profile = \"acr\"", "profile = \"harbor\""));
     let elsewhere = program.run(&["rules", "check", "--online"]).exits(0);
-    assert!(elsewhere.stderr.contains("is no Azure Container Registry: it is not asked which repositories exist"), "{}", elsewhere.stderr);
+    assert!(elsewhere.stderr.contains("is not an Azure Container Registry: its repositories are not checked"), "{}", elsewhere.stderr);
     assert_eq!((lists(), target.requests().len()), (0, 2));
 }
 

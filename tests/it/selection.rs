@@ -405,11 +405,11 @@ fn a_line_that_is_not_decided_is_no_drift() {
     program.sync(&["list.csv", "--lock", "l.lock"]).exits(0);
     std::fs::remove_dir_all(program.path("home/state")).unwrap();
     let plan = program.run(&["plan", "list.csv", "--lock", "l.lock"]).exits(0);
-    assert!(plan.stdout.starts_with("undecided ") && plan.stderr.contains("l.lock: nothing differs"), "{}{}", plan.stdout, plan.stderr);
+    assert!(plan.stdout.starts_with("undecided ") && plan.stderr.contains("l.lock: no differences"), "{}{}", plan.stdout, plan.stderr);
     // Nor is a line that fails for too few tags.
     program.write("larder.toml", configuration(&target.addr(), &[&upstream]) + "min_tags = 30\n");
     let plan = program.run(&["plan", "list.csv", "--lock", "l.lock"]).exits(1);
-    assert!(plan.stderr.contains("nothing differs"), "{}", plan.stderr);
+    assert!(plan.stderr.contains("no differences"), "{}", plan.stderr);
     let before = program.read("l.lock");
     program.sync(&["list.csv", "--lock", "l.lock"]).exits(1);
     assert_eq!(program.read("l.lock"), before);

@@ -289,7 +289,7 @@ fn without_a_place_for_its_state_it_says_so_and_does_its_work() {
     let (ran, report) = room.sync(&["--image", &fake.image("app:v1")]);
     assert_eq!((ran.code, report.total("copied")), (0, 1));
     assert!(
-        ran.stderr.starts_with("warning:") && ran.stderr.contains("going on without it: where pulls are counted, none is spent"),
+        ran.stderr.starts_with("warning:") && ran.stderr.contains("continuing without it, and spending no pull where pulls are counted"),
         "{}",
         ran.stderr
     );

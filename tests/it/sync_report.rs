@@ -263,7 +263,7 @@ fn nothing_failed_leaves_a_list_of_nothing() {
     assert_eq!(program.read("failed.csv"), "image,tags,exclude,platforms,target,priority\n");
     // A list without a line is no error, and there is nothing to do.
     let run = program.sync(&["failed.csv"]).exits(0);
-    assert_eq!((run.total("images"), run.stderr.contains("0 images: nothing was asked for")), (0, true));
+    assert_eq!((run.total("images"), run.stderr.contains("0 images: nothing to do")), (0, true));
 }
 
 /// What ends a run before its first request is written down too: a monitor that looks at files must see it.

@@ -242,9 +242,9 @@ fn a_layout_is_hashed_and_compared_with_what_it_should_hold() {
     assert_eq!(run.stdout, format!("missing {two}: the target has no such image\n"));
     program.run(&["verify", "oci:none"]).exits(2);
     let run = program.run(&["verify", "none"]).exits(2);
-    assert!(run.stderr.contains("`none`: no such path, and no target"), "{}", run.stderr);
+    assert!(run.stderr.contains("`none`: no such path, and not a target"), "{}", run.stderr);
     let run = program.run(&["verify", &upstream.addr()]).exits(2);
-    assert!(run.stderr.contains("nobody says which images the registry should hold"), "{}", run.stderr);
+    assert!(run.stderr.contains("no list or lock says which images the registry should hold"), "{}", run.stderr);
 }
 
 #[test]

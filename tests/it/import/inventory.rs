@@ -55,7 +55,7 @@ fn a_registry_without_a_catalogue_needs_a_list() {
     let run = program.run(&["inventory", "--of", &fake.addr()]).exits(1);
     insta::assert_snapshot!(run.shown(&[(&fake, "REGISTRY")]), @"
     ---
-    error: target: list repositories REGISTRY: it does not say which repositories it has (no `_catalog`, or not for this account) (name them: --list FILE, an image list as sync takes it, or --lock FILE)
+    error: target: list repositories REGISTRY: it does not list its repositories (no `_catalog`, or not for this account) (name them: --list FILE, an image list as sync takes it, or --lock FILE)
     exit 1
     ");
     program.write(

@@ -1,23 +1,57 @@
-//! What a run would read on this machine, read before it: lists, certificates, secrets, folders. A line a finding.
+//! Checks that `config check`, `rules check` and `doctor` share: the configuration, and the lists, certificates, secrets and folders
+//! that a run would use. A finding is one line; `error: `, `warning: ` or `note: ` comes first.
 
 use std::path::Path;
 use std::sync::Arc;
 
+use super::exit::UsageError;
 use super::inputs;
+use super::printer::Printer;
 use crate::Error;
 use crate::config::{Config, Environment};
 use crate::sync::{RuledEntry, SyncOptions};
 
-/// What the lists of the configuration hold.
-pub(super) struct Lists {
-    /// The lines that a rule covers.
+/// Whether a line asks for a change. Notes do not.
+pub(super) fn is_finding(line: &str) -> bool {
+    !line.starts_with("note")
+}
+
+/// Settings that work but are probably a mistake, a line each.
+pub(super) fn warnings(config: &Config) -> Vec<String> {
+    let mut findings = config.warnings();
+    findings.extend(config.pushes_into_cache());
+    findings.sort_by_key(|finding| finding.severity);
+    let path = config.path.clone().unwrap_or_default();
+    findings.iter().map(|finding| format!("{}: {}", finding.severity, finding.located(&path))).collect()
+}
+
+/// Loads the configuration. If it has errors, prints them as findings and returns `None`. A named file that does not exist is an
+/// error.
+pub(super) fn load(file: Option<&Path>, printer: &Printer) -> Result<Option<Config>, UsageError> {
+    if let Some(file) = file
+        && !file.exists()
+    {
+        return Err(Config::load(Some(file)).err().unwrap_or_default().into());
+    }
+    match Config::load(file) {
+        Ok(config) => Ok(Some(config)),
+        Err(errors) => {
+            printer.data(&errors.iter().map(|error| format!("error: {}\n", error.message())).collect::<String>());
+            Ok(None)
+        }
+    }
+}
+
+/// The content of the configured lists.
+pub(super) struct CheckedLists {
+    /// Entries that a rule covers.
     pub(super) items: Vec<Arc<RuledEntry>>,
-    /// What cannot be read, does not parse, or has no rule.
+    /// Lists that cannot be read, lines that do not parse, entries without a rule.
     pub(super) problems: Vec<String>,
 }
 
-/// Reads the lists of the configuration, and resolves their lines.
-pub(super) fn lists(config: &Config) -> Lists {
+/// Reads the configured lists and resolves their entries.
+pub(super) fn lists(config: &Config) -> CheckedLists {
     let options = SyncOptions { unmatched: config.default_unmatched(), ..SyncOptions::default() };
     let (mut items, mut problems) = (vec![], vec![]);
     for path in &config.lists {
@@ -44,7 +78,7 @@ pub(super) fn lists(config: &Config) -> Lists {
             }
         }
     }
-    Lists { items, problems }
+    CheckedLists { items, problems }
 }
 
 /// Reads `ca`, `client_cert` and `client_key` of every registry.
@@ -53,15 +87,15 @@ pub(super) fn certificates(config: &Config) -> Vec<String> {
     errors.map(|error| format!("error: {error}")).collect()
 }
 
-/// Sees that the secrets of credential sets can be had. Commands are only looked for, not run.
+/// Checks that the secrets of credential sets exist. Commands are not run.
 pub(super) fn secrets(config: &Config) -> Vec<String> {
     let environment = Environment::process();
     let problems = config.credentials.iter().flat_map(|set| set.problems(&environment));
     problems.map(|why| format!("error: {why}")).collect()
 }
 
-/// Sees whether something can be written in `folder`, or where it would be made; the bytes that are free there.
-pub(super) fn writable(folder: &Path) -> Result<u64, String> {
+/// Checks that `folder`, or the folder in which it would be created, can be written to. Returns the free bytes there.
+pub(super) fn free_space(folder: &Path) -> Result<u64, String> {
     let existing = folder.ancestors().find(|path| path.exists() || path.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let existing = if existing.as_os_str().is_empty() { Path::new(".") } else { existing };
     if !existing.is_dir() {

@@ -2,15 +2,17 @@
 
 use std::path::Path;
 
-use super::printer::Printer;
-use super::{Exit, UsageError};
 use crate::bundle::evidence::{Evidence, check};
+use crate::cli::exit::{Exit, UsageError};
+use crate::cli::inventory::target_at;
+use crate::cli::printer::Printer;
 use crate::config::{Config, TargetConfig};
 use crate::content::Repository;
+use crate::internal::blocking;
 use crate::sync::{UpstreamOptions, Upstreams};
-use crate::{Error, Kind, internal};
+use crate::{Error, Kind};
 
-/// Sees that the evidence is what its digest says, and that everything it names is where it says: at `target`, if one is given.
+/// Checks the digest of the evidence, and that the target (`target`, else the one that the evidence names) holds every row.
 pub(super) async fn verify(
     file: Option<&Path>,
     evidence: &Path,
@@ -20,28 +22,28 @@ pub(super) async fn verify(
 ) -> Result<Exit, UsageError> {
     let config = Config::load(file)?;
     let path = evidence.to_owned();
-    let read = tokio::task::spawn_blocking(move || Evidence::read(&path)).await;
-    let read = read.unwrap_or_else(|lost| Err(internal::lost("read evidence", lost)));
-    let read = read.map_err(|error| if error.kind() == Kind::Damaged { UsageError::failed(error) } else { UsageError::usage(error) })?;
-    let digest = read.digest().map_err(UsageError::failed)?;
-    let Some(named) = target.or_else(|| read.rows().first().map(|row| row.target.as_str())) else {
-        printer.say(&format!("the evidence is whole ({digest}), and speaks of nothing"));
+    let evidence = blocking("read evidence", move || Evidence::read(&path)).await;
+    let evidence =
+        evidence.map_err(|error| if error.kind() == Kind::Damaged { UsageError::failed(error) } else { UsageError::usage(error) })?;
+    let digest = evidence.digest().map_err(UsageError::failed)?;
+    let Some(name) = target.or_else(|| evidence.rows().first().map(|row| row.target.as_str())) else {
+        printer.say(&format!("the evidence is intact ({digest}), and has no rows"));
         return Ok(Exit::Done);
     };
-    let target = super::inventory::named(named).map_err(|why| UsageError::usage(Error::local("read target", why)))?;
+    let target = target_at(name).map_err(|why| UsageError::usage(Error::local("read target", why)))?;
     let supply = Upstreams::new(&config, &UpstreamOptions { concurrency, ..UpstreamOptions::default() }).map_err(UsageError::failed)?;
     let store = supply.target(&target, false).await.map_err(UsageError::failed)?;
     let repository = |repository: &str| match &target {
         TargetConfig::Registry { prefix, .. } if !prefix.is_empty() => Repository::new(format!("{prefix}/{repository}")),
         _ => Repository::new(repository),
     };
-    let differences = check(&read, &store.ends, repository).await.map_err(UsageError::failed)?;
+    let differences = check(&evidence, &store.ends, repository).await.map_err(UsageError::failed)?;
     for difference in &differences {
         let row = &difference.row;
         let kind = serde_json::to_value(row.kind).ok().and_then(|kind| kind.as_str().map(str::to_owned)).unwrap_or_default();
         let name = if row.reference.is_empty() { row.repository.clone() } else { format!("{}:{}", row.repository, row.reference) };
         printer.data(&(crate::error::printable(&format!("{kind} {name} {}: {}", row.digest, difference.why)) + "\n"));
     }
-    printer.say(&format!("{} rows of evidence ({digest}) checked against {target}: {} differ", read.rows().len(), differences.len()));
+    printer.say(&format!("{} rows of evidence ({digest}) checked against {target}: {} differ", evidence.rows().len(), differences.len()));
     Ok(if differences.is_empty() { Exit::Done } else { Exit::Failed })
 }

@@ -1,16 +1,15 @@
-//! `larder verify` of a registry; what is on disk is verified in [`super::layout`].
+//! `larder verify` of a registry, or of any target against lists or a lock.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::args::VerifyArgs;
-use super::inputs;
-use super::printer::Printer;
-use super::progress::{failure, size};
-use super::{Exit, UsageError, layout};
+use super::VerifyArgs;
 use crate::Error;
-use crate::bundle;
+use crate::cli::exit::{Exit, UsageError};
+use crate::cli::inputs;
+use crate::cli::printer::Printer;
+use crate::cli::text::{count, failure, size};
 use crate::config::{Config, TargetConfig};
 use crate::content::Repository;
 use crate::error::printable;
@@ -21,74 +20,21 @@ use crate::sync::{
     self, Depth, Expected, SyncOptions, TargetFinding, TargetStore, UpstreamOptions, Upstreams, VerifySummary, WrongContent,
 };
 
-pub(super) async fn run(file: Option<&Path>, args: VerifyArgs, printer: &Printer) -> Result<Exit, UsageError> {
-    if let Some(evidence) = &args.evidence {
-        let target = args.targets.first().map(String::as_str);
-        return super::evidence::verify(file, evidence, target, args.concurrency.map(usize::from), printer).await;
-    }
-    let mut texts = args.targets.clone();
-    // Several are the volumes of a bundle.
-    let target = match texts.as_slice() {
-        [] => {
-            let target = Config::load(file)?.target;
-            if let TargetConfig::Layout { path } = &target {
-                texts.push(path.display().to_string());
-            }
-            Some(target)
-        }
-        [text] => named(text)?,
-        _ => None,
-    };
-    let told = !(args.lists.is_empty() && args.image.is_empty() && args.lock.is_none());
-    if told && target.is_none() {
-        let error = Error::local("verify", "a bundle says itself what it holds");
-        return Err(UsageError::usage(error.remedy("--list, --image and --lock are for registries and layouts")));
-    }
-    let on_disk = match &target {
-        Some(TargetConfig::Registry { .. }) => Exit::Done,
-        Some(TargetConfig::Layout { .. }) | None => layout::verify(&texts, printer).await?,
-    };
-    match target {
-        Some(target) if told || target.is_registry() => {
-            let proven = prove(file, &args, &target, printer).await?;
-            Ok(if on_disk == Exit::Done { proven } else { on_disk })
-        }
-        _ => Ok(on_disk),
-    }
-}
-
-/// The target that `text` names: an existing layout, else as `--to`. Nothing: it is a bundle.
-fn named(text: &str) -> Result<Option<TargetConfig>, UsageError> {
-    let path = Path::new(text);
-    if text == "-" {
-        return Ok(None);
-    }
-    if path.exists() {
-        let is_layout = path.is_dir() && !bundle::is_at(path);
-        return Ok(is_layout.then(|| TargetConfig::Layout { path: path.to_owned() }));
-    }
-    match TargetConfig::parse(text) {
-        Ok(TargetConfig::Layout { path }) if !path.exists() => Err(format!("{}: no such folder", path.display())),
-        Ok(target) => Ok(Some(target)),
-        Err(why) => Err(format!("`{text}`: no such path, and no target: {why}")),
-    }
-    .map_err(|why| UsageError::usage(Error::local("verify", why)))
-}
-
-async fn prove(file: Option<&Path>, args: &VerifyArgs, target: &TargetConfig, printer: &Printer) -> Result<Exit, UsageError> {
+/// Checks that the registry or layout `target` holds what lists or lock say.
+pub(super) async fn verify(file: Option<&Path>, args: &VerifyArgs, target: &TargetConfig, printer: &Printer) -> Result<Exit, UsageError> {
     let config = Config::load(file)?;
-    let wanted = match &args.lock {
+    let expected = match &args.lock {
         Some(path) => ExpectedContent::Lock(Lock::need(path).map_err(UsageError::usage)?),
         None => ExpectedContent::Lists(lists(&config, args)?),
     };
     let concurrency = args.concurrency.map(usize::from);
     let supply = Upstreams::new(&config, &UpstreamOptions { concurrency, ..UpstreamOptions::default() }).map_err(UsageError::failed)?;
     let store = supply.target(target, false).await.map_err(UsageError::failed)?;
-    let (expected, failed) = wanted.expected(&config, &store).await;
+    let (expected, failed) = expected.resolve(&config, &store).await;
     for row in &failed {
         row.error.iter().for_each(|error| printer.fail(&failure(row, error), &serde_json::json!({})));
     }
-    let (bar, tick) = watched(printer);
+    let (bar, tick) = progress_bar(printer);
     let source = &store.ends.source;
     let depth = match (args.deep && target.is_registry(), store.is_known_cache()) {
         (false, _) => Depth::Asked,
@@ -96,32 +42,33 @@ async fn prove(file: Option<&Path>, args: &VerifyArgs, target: &TargetConfig, pr
         (true, true) => Depth::HashedEverywhere,
     };
     let mut proof = sync::prove(Arc::clone(source), expected.clone(), depth, Arc::clone(&tick)).await;
-    // Where something is missing, no more need be found; and a repository that is not there is not to be made by asking.
-    let found: BTreeSet<&String> = proof.findings.iter().flat_map(|finding| &finding.images).collect();
-    let places: BTreeSet<&Repository> =
-        expected.iter().filter(|image| !found.contains(&image.name)).map(|image| &image.repository).collect();
-    let cache = store.cache_among(places.into_iter()).await;
+    // Ask only about repositories without findings: they exist, and a probe must not create a repository.
+    let wrong: BTreeSet<&String> = proof.findings.iter().flat_map(|finding| &finding.images).collect();
+    let repositories: BTreeSet<&Repository> =
+        expected.iter().filter(|image| !wrong.contains(&image.name)).map(|image| &image.repository).collect();
+    let cache = store.cache_among(repositories.into_iter()).await;
     if cache.is_some() && depth == Depth::Hashed {
         proof = sync::prove(Arc::clone(source), expected, Depth::HashedEverywhere, tick).await;
     }
-    let unproved = cache.filter(|_| depth == Depth::Asked);
+    let unverifiable = cache.filter(|_| depth == Depth::Asked);
     if let Some(bar) = bar {
         bar.finish_and_clear();
     }
     printer.data(&proof.findings.iter().map(line).collect::<String>());
-    printer.tell(&summary(&proof, target), &facts(&proof));
-    unproved.iter().for_each(|error| printer.error(error));
-    Ok(if proof.findings.is_empty() && failed.is_empty() && unproved.is_none() { Exit::Done } else { Exit::Failed })
+    printer.say_with(&summary(&proof, target), &facts(&proof));
+    unverifiable.iter().for_each(|error| printer.error(error));
+    Ok(if proof.findings.is_empty() && failed.is_empty() && unverifiable.is_none() { Exit::Done } else { Exit::Failed })
 }
 
-/// Who says what the target should hold.
+/// The source of the expected images.
 enum ExpectedContent {
     Lock(Lock),
     Lists(Vec<ParsedList>),
 }
 
 impl ExpectedContent {
-    async fn expected(self, config: &Config, store: &TargetStore) -> (Vec<Expected>, Vec<ImageOutcome>) {
+    /// The images to check, and rows of entries that do not resolve.
+    async fn resolve(self, config: &Config, store: &TargetStore) -> (Vec<Expected>, Vec<ImageOutcome>) {
         match self {
             ExpectedContent::Lock(lock) => (sync::locked(&lock, &store.target), vec![]),
             ExpectedContent::Lists(lists) => {
@@ -140,7 +87,7 @@ fn lists(config: &Config, args: &VerifyArgs) -> Result<Vec<ParsedList>, UsageErr
     };
     parsed.extend(args.image.iter().map(|image| list::from_flag(image)));
     if parsed.is_empty() && !args.allow_empty {
-        let error = Error::local("verify", "nobody says which images the registry should hold");
+        let error = Error::local("verify", "no list or lock says which images the registry should hold");
         return Err(UsageError::usage(
             error.remedy("name a list with --list, a lock with --lock or an image with --image, or set `lists` in larder.toml"),
         ));
@@ -149,8 +96,8 @@ fn lists(config: &Config, args: &VerifyArgs) -> Result<Vec<ParsedList>, UsageErr
     Ok(parsed)
 }
 
-/// The bar, on a terminal, and what makes it move: bytes as they are hashed, 0 for an image that is done.
-fn watched(printer: &Printer) -> (Option<indicatif::ProgressBar>, Arc<dyn Fn(u64) + Send + Sync>) {
+/// A bar, on a terminal, and the function that moves it: called with the bytes hashed, or 0 when an image is done.
+fn progress_bar(printer: &Printer) -> (Option<indicatif::ProgressBar>, Arc<dyn Fn(u64) + Send + Sync>) {
     let Some(bars) = printer.bars() else { return (None, Arc::new(|_| {})) };
     let style = indicatif::ProgressStyle::with_template("{msg} images, {decimal_bytes} hashed  {elapsed}");
     let bar =
@@ -166,8 +113,8 @@ fn watched(printer: &Printer) -> (Option<indicatif::ProgressBar>, Arc<dyn Fn(u64
     (Some(bar), Arc::new(tick))
 }
 
-/// One finding: `missing sha256:… in library/alpine (registry/library/alpine:3.20): why`. Each part is made printable by itself: a
-/// layer may belong to so many images that the whole would be cut.
+/// One finding: `missing sha256:… in library/alpine (registry/library/alpine:3.20): why`. Each part is escaped
+/// separately: `printable` cuts long text, and a layer may belong to many images.
 fn line(finding: &TargetFinding) -> String {
     let images: Vec<String> = finding.images.iter().map(|image| printable(image)).collect();
     let (word, images, why) = (finding.wrong.as_str(), images.join(", "), printable(&finding.why));
@@ -182,8 +129,13 @@ const KINDS: [WrongContent; 4] = [WrongContent::Damaged, WrongContent::Missing, 
 fn summary(proof: &VerifySummary, target: &TargetConfig) -> String {
     let hashed = if proof.hashed > 0 { format!(", {} hashed", size(proof.hashed)) } else { String::new() };
     let kinds: Vec<String> = KINDS.iter().map(|kind| format!("{} {}", proof.count(*kind), kind.as_str())).collect();
-    let plural = if proof.images == 1 { "" } else { "s" };
-    format!("{target}: {} image{plural}, {} manifests, {} blobs{hashed}: {}", proof.images, proof.manifests, proof.blobs, kinds.join(", "))
+    format!(
+        "{target}: {}, {} manifests, {} blobs{hashed}: {}",
+        count(proof.images, "image"),
+        proof.manifests,
+        proof.blobs,
+        kinds.join(", ")
+    )
 }
 
 fn facts(proof: &VerifySummary) -> serde_json::Value {

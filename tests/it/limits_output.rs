@@ -124,7 +124,7 @@ fn limits_tell_what_is_left_and_to_whom_and_spend_nothing() {
     let table = |registry: &Fake, code| program.run(&["limits", &registry.addr()]).exits(code);
     insta::with_settings!({filters => filters()}, {
         insta::assert_snapshot!(table(&hub, 0).stdout, @"[registry]  hub          61 of 200 pulls left per [hours] h, counted for account-of-ci, window ends [time] at the latest");
-        insta::assert_snapshot!(table(&free, 0).stdout, @"[registry]  anonymous    no pull limit is told");
+        insta::assert_snapshot!(table(&free, 0).stdout, @"[registry]  anonymous    no pull limit known");
     });
     let failed = table(&closed, 1);
     insta::with_settings!({filters => filters()}, {

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::printer::Printer;
-use super::{Exit, UsageError, config, inputs, state};
+use crate::cli::exit::{Exit, UsageError};
+use crate::cli::printer::Printer;
+use crate::cli::text::count;
+use crate::cli::{checks, inputs, state};
 use crate::config::{Config, TargetConfig};
 use crate::content::{Repository, RequestContext};
 use crate::rules::{CacheRule, Delivery, RuleFinding, Severity};
@@ -12,7 +14,7 @@ use crate::sync::{RuledEntry, SyncOptions, UpstreamOptions};
 use crate::{Error, Kind};
 
 pub(super) async fn run(file: Option<&Path>, online: bool, printer: &Printer) -> Result<Exit, UsageError> {
-    let Some(config) = config::loaded(file, printer)? else { return Ok(Exit::Failed) };
+    let Some(config) = checks::load(file, printer)? else { return Ok(Exit::Failed) };
     let mut findings = config.warnings();
     findings.extend(config.pushes_into_cache());
     if config.is_acr() {
@@ -21,9 +23,9 @@ pub(super) async fn run(file: Option<&Path>, online: bool, printer: &Printer) ->
     }
     let mut failed = false;
     if online {
-        let (found, mut errors) = existing(&config, printer).await?;
+        let (found, mut errors) = existing_repositories(&config, printer).await?;
         findings.extend(found);
-        let (found, more) = caches(&config, printer).await?;
+        let (found, more) = refused_pushes(&config, printer).await?;
         findings.extend(found);
         errors.extend(more);
         failed = !errors.is_empty();
@@ -35,15 +37,11 @@ pub(super) async fn run(file: Option<&Path>, online: bool, printer: &Printer) ->
     if failed || findings.iter().any(|finding| finding.severity != Severity::Note) {
         return Ok(Exit::Failed);
     }
-    let rules = match config.rules.rules().len() {
-        1 => "1 rule".to_owned(),
-        n => format!("{n} rules"),
-    };
-    printer.say(&format!("{rules}: nothing to complain of"));
+    printer.say(&format!("{}: no problems found", count(config.rules.rules().len(), "rule")));
     Ok(Exit::Done)
 }
 
-/// The rules' sources as the file has them, by the rules' names: the checked ones are in normal form.
+/// By rule name: its source as the file writes it. [`CacheRule`] has the normal form.
 fn written_sources(config: &Config) -> BTreeMap<String, String> {
     let text = config.path.as_deref().and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_default();
     let table: toml::Table = text.trim_start_matches('\u{feff}').parse().unwrap_or_default();
@@ -52,22 +50,22 @@ fn written_sources(config: &Config) -> BTreeMap<String, String> {
     rules.into_iter().flatten().filter_map(source).collect()
 }
 
-/// Repositories of warm rules that the target has already, by a list of their tags: of fixed rules their own, of wildcards those that
-/// the configured lists name. Azure makes no rule over a repository that exists (docs/registries.md, "Azure: wildcards").
-async fn existing(config: &Config, printer: &Printer) -> Result<(Vec<RuleFinding>, Vec<Error>), UsageError> {
-    let TargetConfig::Registry { host, prefix } = &config.target else { return Ok(nothing(config, printer)) };
+/// Asks the target for the tags of each repository that warm rules fill: the targets of fixed rules, and of wildcards those that the
+/// lists name. Azure creates no rule for a repository that exists (docs/registries.md, "Azure: wildcards").
+async fn existing_repositories(config: &Config, printer: &Printer) -> Result<(Vec<RuleFinding>, Vec<Error>), UsageError> {
+    let TargetConfig::Registry { host, prefix } = &config.target else { return Ok(not_azure(config, printer)) };
     if !config.is_acr() {
-        return Ok(nothing(config, printer));
+        return Ok(not_azure(config, printer));
     }
-    let places = places(config, prefix, Delivery::Warm)?;
+    let repositories = repositories(config, prefix, Delivery::Warm)?;
     let supply = state::supply(config, UpstreamOptions::default(), printer)?;
     let target = supply.target(&config.target, false).await.map_err(UsageError::failed)?;
-    let asked = places.iter().map(|(repository, (line, rule))| {
+    let asked = repositories.iter().map(|(repository, (line, rule))| {
         let source = &target.ends.source;
         async move {
             let name = format!("{host}/{repository}");
             match source.tags(repository, &RequestContext::new(name.as_str())).await {
-                Ok(tags) => Ok(Some(told(*line, rule, &name, tags.len()))),
+                Ok(tags) => Ok(Some(exists(*line, rule, &name, tags.len()))),
                 Err(error) if error.kind() == Kind::NotFound => Ok(None),
                 Err(error) => Err(error.subject(name)),
             }
@@ -84,30 +82,30 @@ async fn existing(config: &Config, printer: &Printer) -> Result<(Vec<RuleFinding
     Ok((found, errors))
 }
 
-fn nothing(config: &Config, printer: &Printer) -> (Vec<RuleFinding>, Vec<Error>) {
-    printer.say(&format!("{} is no Azure Container Registry: it is not asked which repositories exist", config.target));
+fn not_azure(config: &Config, printer: &Printer) -> (Vec<RuleFinding>, Vec<Error>) {
+    printer.say(&format!("{} is not an Azure Container Registry: its repositories are not checked", config.target));
     (Vec::new(), Vec::new())
 }
 
-fn told(line: usize, rule: &str, name: &str, tags: usize) -> RuleFinding {
+fn exists(line: usize, rule: &str, name: &str, tags: usize) -> RuleFinding {
+    let tags = count(tags, "tag");
     let message = format!(
-        "rule \"{rule}\": {name} exists already, with {tags} tag{}; Azure makes no rule over a repository that exists (if this rule made it, all \
-         is well; else delete the repository, or give the rule another target)",
-        if tags == 1 { "" } else { "s" }
+        "rule \"{rule}\": {name} exists already, with {tags}; Azure creates no rule for a repository that exists (if this rule created it, \
+         nothing is wrong; else delete the repository, or give the rule another target)"
     );
     RuleFinding::warning(line, message)
 }
 
-/// Rules that push where the target refuses uploads as a pull-through cache does: an upload is opened there, and cancelled.
-async fn caches(config: &Config, printer: &Printer) -> Result<(Vec<RuleFinding>, Vec<Error>), UsageError> {
+/// Finds rules that push into a pull-through cache: opens an upload in each repository, and cancels it.
+async fn refused_pushes(config: &Config, printer: &Printer) -> Result<(Vec<RuleFinding>, Vec<Error>), UsageError> {
     let TargetConfig::Registry { host, prefix } = &config.target else { return Ok((Vec::new(), Vec::new())) };
     if config.writable_cache || config.cache_profile(&config.target).is_some() {
         return Ok((Vec::new(), Vec::new()));
     }
-    let places = places(config, prefix, Delivery::Push)?;
+    let repositories = repositories(config, prefix, Delivery::Push)?;
     let supply = state::supply(config, UpstreamOptions::default(), printer)?;
     let target = supply.target(&config.target, false).await.map_err(UsageError::failed)?;
-    let asked = places.iter().map(|(repository, (line, rule))| {
+    let asked = repositories.iter().map(|(repository, (line, rule))| {
         let sink = &target.ends.sink;
         async move {
             let context = RequestContext::new(format!("{host}/{repository}"));
@@ -127,11 +125,12 @@ async fn caches(config: &Config, printer: &Printer) -> Result<(Vec<RuleFinding>,
     Ok((found.into_values().collect(), errors))
 }
 
-/// The whole paths at the target that rules of this delivery fill, as far as they are known; with the line and name of the rule.
-fn places(config: &Config, prefix: &str, delivery: Delivery) -> Result<BTreeMap<Repository, (usize, String)>, UsageError> {
-    let mut places = BTreeMap::new();
+/// The repositories (with the target's prefix) that rules of this delivery fill, with the line and name of the rule. Of wildcards,
+/// those that the lists name.
+fn repositories(config: &Config, prefix: &str, delivery: Delivery) -> Result<BTreeMap<Repository, (usize, String)>, UsageError> {
+    let mut repositories = BTreeMap::new();
     let mut add = |repository: Repository, rule: &CacheRule| {
-        places.entry(repository).or_insert((rule.line, rule.name.clone()));
+        repositories.entry(repository).or_insert((rule.line, rule.name.clone()));
     };
     for rule in config.rules.rules().iter().filter(|rule| rule.delivery == delivery && !rule.target.is_wildcard()) {
         let below = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
@@ -145,5 +144,5 @@ fn places(config: &Config, prefix: &str, delivery: Delivery) -> Result<BTreeMap<
             add(item.to.clone(), rule);
         }
     }
-    Ok(places)
+    Ok(repositories)
 }

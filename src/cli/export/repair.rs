@@ -1,27 +1,29 @@
-//! `larder export --repair NAME.bundle.json --volume 7`: one volume again, the same bytes.
+//! `larder export --repair NAME.bundle.json --volume 7`: writes one volume again, with the same bytes.
 
 use std::path::Path;
 
-use super::args::ExportArgs;
-use super::export::blocking;
-use super::inputs::Inputs;
-use super::printer::Printer;
-use super::progress::counting;
-use super::{Exit, UsageError, signals, sync};
 use crate::bundle::format::{Bundle, BundleImage, VolumeMember};
 use crate::bundle::{self, PackOptions};
+use crate::cli::exit::{Exit, UsageError};
+use crate::cli::inputs::Inputs;
+use crate::cli::printer::Printer;
+use crate::cli::progress::byte_counter;
+use crate::cli::signals;
+use crate::cli::sync::{self, SyncArgs};
+use crate::cli::text::count;
 use crate::config::TargetConfig;
 use crate::content::{IndexMode, PlatformFilter, Policy, SPARSE};
+use crate::internal::blocking;
 use crate::layout::Layout;
 use crate::list::{self, ParsedList};
 use crate::name::ImageName;
 use crate::{Error, Kind};
 
-/// Writes volume `number` of the bundle whose record is `record` into `to`. What the cache has lost is fetched again, by digest, from where
-/// the record says that the images came from.
+/// Writes volume `number` of the bundle with the record file `record` into `to`. Content that the cache has lost is downloaded again,
+/// by digest, from the images' sources in the record.
 pub(super) async fn run(
     file: Option<&Path>,
-    args: &ExportArgs,
+    args: &SyncArgs,
     (record, number): (&Path, u32),
     cache: &Path,
     to: &Path,
@@ -30,21 +32,21 @@ pub(super) async fn run(
     let bytes = crate::input::read(record, crate::bundle::format::MAX_RECORD)
         .map_err(|error| UsageError::usage(Error::io("read bundle", record, &error)))?;
     let bundle = Bundle::parse(&bytes).map_err(|error| UsageError::usage(error.subject(record.display().to_string())))?;
-    sync::check_outputs(&args.sync)?;
+    sync::check_outputs(args)?;
     let layout = Layout::open_or_create(cache).await.map_err(UsageError::failed)?;
     let stop = signals::listen(printer);
-    let lost = lost(&layout, &bundle, number);
+    let incomplete = incomplete_images(&layout, &bundle, number);
     let mut exit = Exit::Done;
-    if !lost.is_empty() {
-        printer.say(&format!("the cache lacks content of {} images of the bundle: it is fetched again by digest", lost.len()));
-        let wanted = again(&bundle, &lost, record).map_err(UsageError::failed)?;
-        let mut inputs = Inputs::with(file, &args.sync.selection, |_| Ok(vec![wanted]))?;
+    if !incomplete.is_empty() {
+        printer.say(&format!("the cache lacks content of {}: downloading it again by digest", count(incomplete.len(), "image")));
+        let list = list_of(&bundle, &incomplete, record).map_err(UsageError::failed)?;
+        let mut inputs = Inputs::with(file, &args.selection, |_| Ok(vec![list]))?;
         inputs.target = TargetConfig::Layout { path: cache.to_owned() };
-        let report = sync::deliver("export", inputs, &args.sync, None, stop.clone(), printer).await?;
-        exit = sync::write_outputs(&args.sync, &report, printer);
+        let report = sync::deliver("export", inputs, args, None, stop.clone(), printer).await?;
+        exit = sync::write_outputs(args, &report, printer);
     }
-    let bar = counting(printer, "packed");
-    let packed = blocking({
+    let bar = byte_counter(printer, "packed");
+    let packed = blocking("pack volumes", {
         let (bar, to) = (bar.clone(), to.to_owned());
         move || {
             let progress = |bytes| bar.iter().for_each(|bar| bar.inc(bytes));
@@ -55,7 +57,7 @@ pub(super) async fn run(
     .await;
     bar.iter().for_each(indicatif::ProgressBar::finish_and_clear);
     match packed {
-        // Another image may have failed; the volume is whole.
+        // The volume is complete, even if an image that needs no content of it failed.
         Ok(repaired) => {
             repaired.notes.iter().for_each(|note| printer.warn(note));
             printer.data(&format!("{}\n", repaired.path.display()));
@@ -70,17 +72,17 @@ pub(super) async fn run(
     }
 }
 
-/// The images that lack something in the cache, of those that have a part in the volume.
-fn lost<'a>(layout: &Layout, bundle: &'a Bundle, number: u32) -> Vec<&'a BundleImage> {
+/// The images with content in the volume that are incomplete in the cache.
+fn incomplete_images<'a>(layout: &Layout, bundle: &'a Bundle, number: u32) -> Vec<&'a BundleImage> {
     let members = bundle.volumes.iter().filter(|volume| volume.number == number).flat_map(|volume| &volume.members);
-    let gone = |member: &VolumeMember| !layout.blob_len(&member.digest).is_ok_and(|len| len == Some(member.whole_size()));
-    let lacking: Vec<&str> =
-        members.filter(|member| gone(member)).flat_map(|member| member.repositories.iter().map(String::as_str)).collect();
-    let lacks = |image: &BundleImage| {
+    let is_missing = |member: &VolumeMember| !layout.blob_len(&member.digest).is_ok_and(|len| len == Some(member.whole_size()));
+    let repositories: Vec<&str> =
+        members.filter(|member| is_missing(member)).flat_map(|member| member.repositories.iter().map(String::as_str)).collect();
+    let is_incomplete = |image: &BundleImage| {
         let entry = bundle.index.manifests.iter().find(|entry| entry.digest == image.digest);
         entry.is_none_or(|entry| layout.reach(entry).is_err())
     };
-    bundle.images.iter().filter(|image| lacking.contains(&repository(image)) && lacks(image)).collect()
+    bundle.images.iter().filter(|image| repositories.contains(&repository(image)) && is_incomplete(image)).collect()
 }
 
 fn repository(image: &BundleImage) -> &str {
@@ -91,8 +93,8 @@ fn repository(image: &BundleImage) -> &str {
     }
 }
 
-/// A list that asks for these images by digest, so that no name in the cache moves, and as they were cut then.
-fn again(bundle: &Bundle, images: &[&BundleImage], record: &Path) -> Result<ParsedList, Error> {
+/// A list of these images by digest, so that no tag in the cache moves, with the platforms that the bundle has of them.
+fn list_of(bundle: &Bundle, images: &[&BundleImage], record: &Path) -> Result<ParsedList, Error> {
     let mut lines = "image,target\n".to_owned();
     for image in images {
         let source = ImageName::parse(&image.source).map_err(|why| Error::local("repair volume", why).subject(&image.name))?;

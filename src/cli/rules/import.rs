@@ -1,8 +1,10 @@
 //! `larder rules import`.
 
-use super::printer::Printer;
-use super::{Exit, UsageError, inputs};
 use crate::Error;
+use crate::cli::exit::{Exit, UsageError};
+use crate::cli::inputs;
+use crate::cli::printer::Printer;
+use crate::cli::text::count;
 use crate::config::TargetConfig;
 use crate::list::utf8;
 use crate::rules::import::import;
@@ -19,11 +21,10 @@ pub(super) fn run(files: &[String], to: Option<&str>, printer: &Printer) -> Resu
     printer.data(&imported.text);
     imported.notes.iter().for_each(|note| printer.warn(note));
     imported.lost.iter().for_each(|lost| printer.fail(&format!("not imported: {lost}"), &serde_json::json!({})));
-    let rules = if imported.rules == 1 { "1 rule".to_owned() } else { format!("{} rules", imported.rules) };
+    let rules = count(imported.rules, "rule");
     printer.say(&match imported.lost.len() {
         0 => format!("{rules} imported"),
-        1 => format!("{rules} imported; 1 thing that larder.toml cannot say"),
-        lost => format!("{rules} imported; {lost} things that larder.toml cannot say"),
+        lost => format!("{rules} imported; {} that larder.toml cannot express", count(lost, "setting")),
     });
     Ok(if imported.lost.is_empty() { Exit::Done } else { Exit::Failed })
 }

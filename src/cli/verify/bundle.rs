@@ -2,21 +2,24 @@
 
 use std::path::PathBuf;
 
-use super::layout::{blocking, images};
-use super::printer::Printer;
-use super::progress::{counting, size};
-use super::{Exit, UsageError};
+use super::layout::images;
 use crate::bundle::{self, BundleReport, VolumeFinding};
+use crate::cli::exit::{Exit, UsageError};
+use crate::cli::printer::Printer;
+use crate::cli::progress::byte_counter;
+use crate::cli::text::size;
+use crate::internal::blocking;
 use crate::layout::LayoutFinding;
 
-/// Hashes what is at hand of the bundles at `paths`.
+/// Hashes the present volumes of the bundles at `paths`.
 pub(super) async fn verify(paths: Vec<PathBuf>, printer: &Printer) -> Result<Exit, UsageError> {
-    let bar = counting(printer, "verified");
+    let bar = byte_counter(printer, "verified");
     let reports = blocking("verify", {
         let bar = bar.clone();
         move || bundle::verify(&paths, &|bytes| bar.iter().for_each(|bar| bar.inc(bytes)))
     })
-    .await?;
+    .await
+    .map_err(UsageError::failed)?;
     bar.iter().for_each(indicatif::ProgressBar::finish_and_clear);
     for report in &reports {
         printer.data(&findings(report));
@@ -25,14 +28,14 @@ pub(super) async fn verify(paths: Vec<PathBuf>, printer: &Printer) -> Result<Exi
     Ok(if reports.iter().all(BundleReport::ok) { Exit::Done } else { Exit::Failed })
 }
 
-/// Every finding, a line each: what stands in the way first.
+/// The findings, a line each. Those that prevent use come first.
 fn findings(report: &BundleReport) -> String {
     let problems = report.problems.iter().map(|problem| format!("problem {problem}"));
-    let volumes = |word: &'static str, found: &[VolumeFinding]| {
-        let line = move |found: &VolumeFinding| {
-            format!("{word} volume {} {} ({}): {}", found.number, found.file, images(&found.images), found.why)
+    let volumes = |word: &'static str, findings: &[VolumeFinding]| {
+        let line = move |volume: &VolumeFinding| {
+            format!("{word} volume {} {} ({}): {}", volume.number, volume.file, images(&volume.images), volume.why)
         };
-        found.iter().map(line).collect::<Vec<_>>()
+        findings.iter().map(line).collect::<Vec<_>>()
     };
     let named = |word: &'static str, findings: &[LayoutFinding]| {
         let line = move |finding: &LayoutFinding| format!("{word} {} ({}): {}", finding.digest, images(&finding.images), finding.why);
@@ -50,12 +53,12 @@ fn findings(report: &BundleReport) -> String {
 }
 
 fn summary(report: &BundleReport) -> String {
-    let relied = match report.relied {
+    let in_base = match report.relied {
         0 => String::new(),
-        relied => format!(", {relied} more at the base"),
+        relied => format!(", {relied} more in the base"),
     };
     format!(
-        "bundle {}: {} images, {} of {} volumes at hand, {} manifests, {} blobs{relied}, {} hashed: {} damaged, {} missing",
+        "bundle {}: {} images, {} of {} volumes present, {} manifests, {} blobs{in_base}, {} hashed: {} damaged, {} missing",
         report.name,
         report.images,
         report.present,

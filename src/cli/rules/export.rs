@@ -2,15 +2,26 @@
 
 use std::path::Path;
 
-use super::args::ExportFormat;
-use super::printer::Printer;
-use super::{Exit, UsageError};
+use clap::ValueEnum;
+
 use crate::Error;
+use crate::cli::exit::{Exit, UsageError};
+use crate::cli::printer::Printer;
 use crate::config::{Config, RegistrySettings, TargetConfig};
 use crate::rules::export::{ExportContext, Exported, Format, export};
 
-/// How errors name what was being done.
+/// The operation that errors name.
 const OPERATION: &str = "export rules";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(in crate::cli) enum ExportFormat {
+    Az,
+    Ecr,
+    Containerd,
+    Podman,
+    K3s,
+    Openshift,
+}
 
 pub(super) fn run(
     file: Option<&Path>,
@@ -21,11 +32,17 @@ pub(super) fn run(
 ) -> Result<Exit, UsageError> {
     let config = Config::load(file)?;
     let refuse = |message: String, remedy: &str| UsageError::usage(Error::local(OPERATION, message).remedy(remedy));
-    if no_fallback && !of(format).is_for_clients() {
-        return Err(refuse("--no-fallback is for files of clients that pull".to_owned(), "leave it out: a cache always asks its upstream"));
+    if no_fallback && !format_of(format).is_for_clients() {
+        return Err(refuse(
+            "--no-fallback applies to client configurations only".to_owned(),
+            "leave it out: a cache always asks its upstream",
+        ));
     }
     let TargetConfig::Registry { host, prefix } = &config.target else {
-        return Err(refuse(format!("the target {} is a layout, which nobody pulls from", config.target), "set `registry` in [target]"));
+        return Err(refuse(
+            format!("the target {} is a layout, which clients cannot pull from", config.target),
+            "set `registry` in [target]",
+        ));
     };
     if config.rules.rules().is_empty() {
         return Err(refuse("there are no rules".to_owned(), "write a [[rule]] into larder.toml"));
@@ -33,11 +50,11 @@ pub(super) fn run(
     let settings = config.registry(host);
     let file_of = |settings: &RegistrySettings| settings.ca.as_ref().map(|file| file.display().to_string());
     let ca = file_of(&settings);
-    let view = ExportContext {
+    let context = ExportContext {
         rules: &config.rules,
         host,
         prefix,
-        // What `endpoint` says is how larder gets there; nodes use the name.
+        // `endpoint` is for larder only; nodes use the registry's name.
         plain_http: RegistrySettings { endpoint: None, ..settings.clone() }.is_plain(host),
         insecure: settings.insecure_skip_verify,
         ca: ca.as_deref(),
@@ -46,7 +63,7 @@ pub(super) fn run(
         credentials: &|host| config.credential_set_for(host).map(|set| set.name.clone()),
         endpoint: &|host| endpoint(&config, host),
     };
-    let exported = export(of(format), &view);
+    let exported = export(format_of(format), &context);
     match dir {
         Some(dir) => write(dir, &exported).map_err(UsageError::failed)?,
         None => printer.data(&shown(&exported)),
@@ -55,7 +72,7 @@ pub(super) fn run(
     Ok(Exit::Done)
 }
 
-fn of(format: ExportFormat) -> Format {
+fn format_of(format: ExportFormat) -> Format {
     match format {
         ExportFormat::Az => Format::Az,
         ExportFormat::Ecr => Format::Ecr,
@@ -66,7 +83,7 @@ fn of(format: ExportFormat) -> Format {
     }
 }
 
-/// Where an upstream's API is: as configured, as known of it, or at its own name.
+/// The URL of an upstream's API: configured, from its profile, or its own name.
 fn endpoint(config: &Config, host: &str) -> String {
     let settings = config.registry(host);
     let known = settings.profile(host).and_then(|profile| profile.endpoint).filter(|_| settings.profile.is_none());
@@ -77,7 +94,7 @@ fn endpoint(config: &Config, host: &str) -> String {
     }
 }
 
-/// The text of the files; several have their paths above them.
+/// The files as one text, each below its path if there are several.
 fn shown(exported: &Exported) -> String {
     let mut out = String::new();
     for file in &exported.files {

@@ -57,7 +57,7 @@ async fn a_bare_tag_does_not_answer_for_other_repositories() {
     store.image(2, Some("edge"), Some("edge"));
     let nobody = Served::start(&store.room, &[]);
     assert!(
-        nobody.running.stderr().contains("they say no repository: 7, edge; --name REPOSITORY says which one they belong to"),
+        nobody.running.stderr().contains("they say no repository: 7, edge; give it with --name REPOSITORY"),
         "{}",
         nobody.running.stderr()
     );

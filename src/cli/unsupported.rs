@@ -1,20 +1,20 @@
-//! Flags, commands and addresses that later versions know: they are refused by name, and never taken for something else.
+//! Refuses flags, commands and addresses of later versions by name, so that they are never taken for something else.
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgMatches, Command};
 
-/// Flags of later versions.
+/// Flags that later versions will have.
 const FLAGS: [&str; 8] =
     ["--shard", "--run", "--unfinished-exit", "--sign-with", "--verify-with", "--ignore-min-age", "--verify", "--listen"];
 
-/// Commands of later versions.
+/// Commands that later versions will have.
 const COMMANDS: [&str; 6] = ["report", "fleet", "prune", "init", "rehearse", "schema"];
 
-/// Arguments that are not paths: what they say about `https://` is better than what is said here.
+/// Arguments that are not paths. They have better messages about `https://` of their own.
 const NOT_PATHS: [&str; 6] = ["to", "of", "targets", "image", "registries", "known_as"];
 
-/// What to say about arguments that cannot be parsed, where this version does not know what a later one will.
-pub(super) fn refused(error: &clap::Error) -> Option<String> {
+/// The message for an argument that cannot be parsed, if a later version will have it.
+pub(super) fn reserved_name(error: &clap::Error) -> Option<String> {
     let named = |kind| match error.get(kind) {
         Some(ContextValue::String(name)) => name.split(['=', ' ']).next(),
         _ => None,
@@ -37,10 +37,10 @@ pub(super) fn refused(error: &clap::Error) -> Option<String> {
     }
 }
 
-/// The first argument that names something by an address (`s3://bucket/x`) where only paths of this machine are known.
-pub(super) fn address(command: &Command, matches: &ArgMatches) -> Option<String> {
+/// The message for the first argument that is an address (`s3://bucket/x`) where only local paths are accepted.
+pub(super) fn address_for_path(command: &Command, matches: &ArgMatches) -> Option<String> {
     if let Some((name, below)) = matches.subcommand() {
-        return address(command.find_subcommand(name)?, below);
+        return address_for_path(command.find_subcommand(name)?, below);
     }
     for argument in command.get_arguments().filter(|argument| argument.get_action().takes_values()) {
         let id = argument.get_id().as_str();

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::UsageError;
+use super::exit::UsageError;
 use crate::config::TargetConfig;
 use crate::content::{Digest, Source};
 use crate::list::ParsedList;
@@ -12,45 +12,47 @@ use crate::report::{ImageOutcome, Status};
 use crate::sync::{KnownDates, Planned, Upstreams};
 use crate::{Error, Kind, Result, Side};
 
-/// A lock file, as it was when the command began.
+/// A lock file, as the command found it.
 pub(super) struct LockFile {
     path: PathBuf,
     lock: Lock,
 }
 
-/// Reads the lock at `path`. One that is to be written need not be there yet.
+/// Reads the lock at `path`. Unless it `must_exist`, a missing file is an empty lock.
 pub(super) fn open(path: &Path, must_exist: bool) -> Result<LockFile, UsageError> {
     let lock = if must_exist { Lock::need(path) } else { Lock::read(path).map(Option::unwrap_or_default) };
     Ok(LockFile { path: path.to_owned(), lock: lock.map_err(UsageError::usage)? })
 }
 
 impl LockFile {
-    /// When its images were created, so that nobody need be asked again.
+    /// Creation dates of its images, which need not be asked for again.
     pub(super) fn dates(&self) -> KnownDates {
         let dates = self.lock.dates();
         KnownDates::new(move |digest| dates.get(&Digest::parse(digest).ok()?).copied())
     }
 
-    /// What it says, as a list of digests.
+    /// Its images by digest, as a list.
     pub(super) fn frozen(&self) -> ParsedList {
         self.lock.frozen(&self.path)
     }
 
-    /// Sees that what a frozen run delivered is what the lock says.
+    /// Fails the rows of a frozen run whose digest is not the locked one.
     pub(super) fn check(&self, rows: &mut [ImageOutcome], target: &TargetConfig) {
         for row in rows.iter_mut().filter(|row| matches!(row.status, Status::Copied | Status::Current | Status::Warmed)) {
             let locked = name(row, target).and_then(|name| self.lock.get(&name));
             if let (Some(locked), Some(digest)) = (locked, &row.digest)
                 && locked.digest != *digest
             {
-                let message = format!("{}: the lock says {}, and what was delivered is {digest}", self.path.display(), locked.digest);
+                let message = format!("{}: the lock says {}, but {digest} was delivered", self.path.display(), locked.digest);
                 let error = Error::new(Side::Target, "compare with lock", Kind::Local, message).subject(&row.source);
-                *row = row.clone().failed(error.remedy("the lock was edited, or written by another version of larder: write it anew"));
+                *row = row
+                    .clone()
+                    .failed(error.remedy("the lock was edited, or written by another version of larder: write it again with --lock"));
             }
         }
     }
 
-    /// Writes the lock that follows from a run.
+    /// Updates the file after a run.
     pub(super) async fn update(
         &self,
         rows: &[ImageOutcome],
@@ -63,7 +65,7 @@ impl LockFile {
         if new == self.lock && self.path.exists() { Ok(()) } else { new.write(&self.path) }
     }
 
-    /// What differs from it in a plan.
+    /// The differences between it and a plan.
     pub(super) fn drift(&self, planned: &[Planned], target: &TargetConfig) -> Vec<Drift> {
         let named = |image: &Planned| name(&image.row, target);
         let known: Vec<(String, &ImageOutcome)> =
@@ -78,16 +80,17 @@ impl LockFile {
             })
             .collect();
         let failed: Vec<String> = planned.iter().filter(|image| image.row.error.is_some()).filter_map(named).collect();
-        // Of these nobody knows which tags they mean.
-        let open: Vec<String> = planned.iter().filter_map(|image| repository(&image.row, target)).collect();
-        let is_open =
-            |name: &str| open.iter().any(|open| name.strip_prefix(open.as_str()).is_some_and(|rest| rest.starts_with([':', '@'])));
-        // What could not be asked is told as such, not as drift.
-        let asked = |drift: &Drift| !(drift.what == "not listed" && (failed.contains(&drift.target) || is_open(&drift.target)));
-        lock::drift(&self.lock, &now).into_iter().filter(asked).collect()
+        // Lines whose tags are not chosen yet may mean any tag of their repository.
+        let undecided: Vec<String> = planned.iter().filter_map(|image| repository(&image.row, target)).collect();
+        let is_undecided = |name: &str| {
+            undecided.iter().any(|repository| name.strip_prefix(repository.as_str()).is_some_and(|rest| rest.starts_with([':', '@'])))
+        };
+        // An image that could not be compared is an error of its own, not drift.
+        let compared = |drift: &Drift| !(drift.what == "not listed" && (failed.contains(&drift.target) || is_undecided(&drift.target)));
+        lock::drift(&self.lock, &now).into_iter().filter(compared).collect()
     }
 
-    /// Its images by their sources' tags, to be compared without lists.
+    /// Its images by tag, as a list for a plan without lists.
     pub(super) fn listed(&self) -> ParsedList {
         let mut parsed = self.frozen();
         for entry in &mut parsed.entries {
@@ -106,7 +109,7 @@ fn prefix(target: &TargetConfig) -> &str {
     }
 }
 
-/// The repository, below the prefix, of a row that is not one image: a line whose tags were not chosen.
+/// The repository (below the prefix) of a row without a reference: a line whose tags are not chosen yet.
 fn repository(row: &ImageOutcome, target: &TargetConfig) -> Option<String> {
     let held = row.held.as_ref().filter(|held| held.reference.is_none())?;
     Some(lock::below(held.repository.as_str(), prefix(target)).to_owned())

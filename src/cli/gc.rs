@@ -1,0 +1,22 @@
+//! `larder gc`: removes the content of a layout that no name reaches.
+
+use super::exit::{Exit, UsageError};
+use super::inputs::layout_path;
+use super::printer::Printer;
+use super::text::size;
+use crate::internal::blocking;
+use crate::layout;
+
+pub(super) async fn run(text: &str, dry_run: bool, printer: &Printer) -> Result<Exit, UsageError> {
+    let path = layout_path(text, "gc")?;
+    let report = blocking("gc", move || layout::gc(&path, dry_run)).await.map_err(UsageError::failed)?;
+    printer.data(&report.removed.iter().map(|digest| format!("{digest}\n")).collect::<String>());
+    let verb = if dry_run { "would be removed" } else { "removed" };
+    printer.say(&format!(
+        "{} blobs {verb}, {} freed; {} unfinished transfers {verb}",
+        report.removed.len(),
+        size(report.bytes),
+        report.partials
+    ));
+    Ok(Exit::Done)
+}
