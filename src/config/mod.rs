@@ -7,6 +7,7 @@ mod check;
 pub mod credentials;
 mod limits;
 mod policy;
+pub mod profiles;
 mod raw;
 mod settings;
 mod show;
@@ -18,16 +19,17 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub(crate) use credentials::READ_CREDENTIALS;
 pub use credentials::{CredentialSet, CredentialStore, Environment, Login, LoginAccount};
-pub use settings::{Profile, PullLimit, Rate, RegistrySettings, TARGET_CONCURRENCY, UPSTREAM_CONCURRENCY, profiles};
+pub(crate) use credentials::{READ_CREDENTIALS, TOKEN_USER};
+pub use profiles::Profile;
+pub use settings::{PullLimit, Rate, RegistrySettings, TARGET_CONCURRENCY, UPSTREAM_CONCURRENCY};
 pub(crate) use target::not_a_path;
 pub use target::{DEFAULT_LAYOUT, TargetConfig};
 
 use crate::name::{ImageName, RegistryRepository};
-use crate::registry::CACHE_REMEDY;
 use crate::rules::{CacheRule, Delivery, ExplainContext, Explanation, Resolution, RuleFinding, RuleSet, Unmatched, Unresolved};
 use crate::{Error, Result};
+use profiles::CACHE_REMEDY;
 
 /// Where the configuration is looked for when `-c` is not given.
 pub const DEFAULT_FILE: &str = "larder.toml";

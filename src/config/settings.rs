@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use url::Url;
 
+use super::profiles::{self, Profile};
 pub use crate::limits::{PullLimit, Rate};
 use crate::name::normal_host;
-pub use crate::registry::profiles::{self, Profile};
 
 /// Requests in flight to an upstream, where nothing else is configured.
 pub const UPSTREAM_CONCURRENCY: usize = 8;

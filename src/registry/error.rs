@@ -7,10 +7,10 @@ use oci_client::errors::{OciEnvelope, OciError};
 use reqwest::header::{HeaderMap, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use serde::Deserialize;
 
-use super::profiles::Profile;
 use super::remedy;
 use super::toll;
 use super::transport::{RetryBudget, RetryableError};
+use crate::config::profiles::Profile;
 use crate::content::Repository;
 use crate::limits::{self, Deferred, Throttle};
 use crate::{Error, Kind, Side};
@@ -371,7 +371,7 @@ mod tests {
             side: Side::Upstream,
             operation: "get manifest",
             host: "quay.io",
-            profile: &crate::registry::profiles::UNKNOWN,
+            profile: &crate::config::profiles::UNKNOWN,
             account: "anonymous",
             repository: None,
             image: "quay.io/a/b:1",
@@ -382,7 +382,7 @@ mod tests {
 
     #[test]
     fn a_wait_is_told_in_hours_and_minutes() {
-        let profile = &crate::registry::profiles::UNKNOWN;
+        let profile = &crate::config::profiles::UNKNOWN;
         let topic = RequestTopic {
             side: Side::Upstream,
             operation: "get blob",

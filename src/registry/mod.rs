@@ -19,7 +19,6 @@ mod link;
 mod manifests;
 mod pages;
 mod probe;
-pub mod profiles;
 mod referrers;
 mod referrers_api;
 mod registries;
@@ -37,7 +36,6 @@ mod uploads;
 
 pub(crate) use counters::pull_row;
 pub(crate) use http::{HttpSettings, check_files, install_crypto};
-pub(crate) use probe::CACHE_REMEDY;
 pub(crate) use registries::{Concurrency, HostSettings, Registries, SharedLimits};
 pub(crate) use store::RegistryStore;
 pub(crate) use through::{BlobSeen, CacheHead};

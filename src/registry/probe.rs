@@ -15,10 +15,10 @@ use url::Url;
 
 use super::auth::Scopes;
 use super::counters::RequestKind;
-use super::profiles::Creation;
 use super::store::RegistryStore;
 use super::transport::RegistryRequest;
 use super::uploads::START;
+use crate::config::profiles::{CACHE_REMEDY, Creation};
 use crate::content::{Repository, RequestContext};
 use crate::mutex::Mutex;
 use crate::state::Pushes;
@@ -26,10 +26,6 @@ use crate::{Error, Kind, Result, Side};
 
 /// An opened upload is used within this time. Registries keep sessions for hours, but tokens in their addresses live minutes.
 const USED_WITHIN: Duration = Duration::from_secs(60);
-
-/// What to do about a target that is a pull-through cache.
-pub(crate) const CACHE_REMEDY: &str =
-    "set delivery = \"warm\" in the rule, or writable_cache = true in [target] if the cache accepts pushes";
 
 /// What a registry makes of pushes to a part of it.
 #[derive(Debug, Clone)]
@@ -299,7 +295,7 @@ impl RegistryStore {
         match profile.creation {
             Creation::HarborProject => parts(1),
             Creation::ArtifactRegistry => parts(2),
-            Creation::OnPush if profile.name != super::profiles::UNKNOWN.name && profile.name != "acr" => parts(1),
+            Creation::OnPush if profile.name != crate::config::profiles::UNKNOWN.name && profile.name != "acr" => parts(1),
             Creation::OnPush | Creation::Ecr | Creation::EcrPublic | Creation::ReadOnly => path.to_owned(),
         }
     }

@@ -1,9 +1,9 @@
 //! What the reader of a refusal can do about it: the registries' ways of saying it, and the command that helps.
 
 use super::error::{ErrorAnswer, Hint, RequestTopic, is_push};
-use super::probe::{CACHE_REMEDY, is_said_by_a_cache};
-use super::profiles::Creation;
+use super::probe::is_said_by_a_cache;
 use super::uploads::START;
+use crate::config::profiles::{CACHE_REMEDY, Creation};
 use crate::name::DOCKER_HUB;
 
 /// The remedy for a final refusal, where there is one to name.
@@ -121,8 +121,8 @@ fn ecr_region(host: &str) -> Option<&str> {
 mod tests {
     use super::*;
     use crate::Side;
+    use crate::config::profiles;
     use crate::content::Repository;
-    use crate::registry::profiles;
     use jiff::Timestamp;
     use reqwest::header::HeaderMap;
 

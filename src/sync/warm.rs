@@ -7,11 +7,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::found::MissingImage;
 use super::{ImageRequest, RuledEntry, SyncOptions, TargetStore, Upstreams};
+use crate::config::profiles::CACHE_REMEDY;
 use crate::content::{Digest, ForeignLayers, IndexMode, Policy, Repository, RequestContext};
 use crate::copy::{self, BlobCounts, Comparison, CopyImage, CopyOptions, CopyOutcome, Engine, ImageState as Compared, NextStep};
 use crate::limits::{AccountId, AccountStatus, Gate, Quota};
 use crate::name::Reference;
-use crate::registry::{CACHE_REMEDY, RegistryStore, pull_row};
+use crate::registry::{RegistryStore, pull_row};
 use crate::report::{RegistryRow, Reporter, Requests};
 use crate::rules::{CacheRule, Delivery};
 use crate::warm::{Belief, Cache, CacheUpstream, CachedImage};

@@ -7,11 +7,11 @@ use std::time::Duration;
 use tokio::sync::OnceCell;
 
 use crate::Result;
+use crate::config::profiles::Caching;
 use crate::content::{Digest, Links, Repository, RequestContext};
 use crate::copy;
 use crate::limits::{PullRequest, WaitMode};
 use crate::mutex::{Mutex, MutexGuard};
-use crate::registry::profiles::Caching;
 use crate::registry::{BlobSeen, RegistryStore};
 use crate::rules::WarmBlobs;
 use crate::state::WarmedRecords;

@@ -5,9 +5,9 @@ use std::collections::HashSet;
 use jiff::Timestamp;
 
 use super::CachedImage;
+use crate::config::profiles::{CacheLists, CacheRefresh};
 use crate::content::{Digest, Manifest, ManifestKind, RequestContext, Source};
 use crate::name::Reference;
-use crate::registry::profiles::{CacheLists, CacheRefresh};
 use crate::{Error, Kind, Result, Side};
 
 /// What is said of a trimmed list, whenever one is met.

@@ -9,7 +9,7 @@
 //! | did it work? (`--verify-warm`) | `verify` |
 //! | a cache that takes pushes, too | `writable` |
 //!
-//! How kinds of caches differ is in [`crate::registry::profiles`]; what was pulled when, in [`crate::state`]; whose pulls it costs
+//! How kinds of caches differ is in [`crate::config::profiles`]; what was pulled when, in [`crate::state`]; whose pulls it costs
 //! rides on the image's charge.
 
 mod cache;

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 
 use super::Cache;
 use super::proof::WarmProof;
+use crate::config::profiles::{CacheLists, CacheNaming, HeadCost};
 use crate::content::{
     BlobStream, ChildChoice, Descriptor, Digest, DigestTags, Manifest, Policy, ReferrerList, Repository, RequestContext, Source,
     is_schema1, schema1,
@@ -16,7 +17,6 @@ use crate::copy::{Comparison, CopyOutcome, NextStep};
 use crate::mutex::{Mutex, MutexGuard};
 use crate::name::Reference;
 use crate::registry::RegistryStore;
-use crate::registry::profiles::{CacheLists, CacheNaming, HeadCost};
 use crate::report::Status;
 use crate::rules::WarmSettings;
 use crate::state::WarmedRecord;

@@ -10,10 +10,10 @@ use tokio_util::sync::CancellationToken;
 use super::CachedImage;
 use super::cache::{SETTLED, SETTLES};
 use super::through::{RootManifest, context_without_account};
+use crate::config::profiles::CacheLists;
 use crate::content::{Descriptor, Digest, Manifest, RequestContext};
 use crate::name::Reference;
 use crate::registry::BlobSeen;
-use crate::registry::profiles::CacheLists;
 use crate::rules::WarmBlobs;
 use crate::{Error, Kind, Result, Side};
 

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use secrecy::ExposeSecret;
 use tokio::sync::Mutex;
 
-use super::{CredentialSet, Environment, Login, files, helper};
+use super::login::{Login, READ_CREDENTIALS};
+use super::set::CredentialSet;
+use super::{Environment, helper};
 use crate::{Error, Result};
 
 /// Whom a registry sees: one credential, or nobody. Cheap to clone; clones are equal, and share one login.
@@ -129,7 +131,7 @@ impl LoginAccount {
     }
 
     fn error(&self, message: &str) -> Error {
-        Error::local(files::OPERATION, message)
+        Error::local(READ_CREDENTIALS, message)
     }
 }
 

@@ -5,13 +5,11 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::{Environment, Login, command};
+use super::login::{Login, TOKEN_NAME, TOKEN_USER};
+use super::{Environment, command};
 
 /// How a helper says that it has nothing (docker-credential-helpers, credentials/error.go).
 const NOT_FOUND: &str = "credentials not found in native keychain";
-
-/// The user name under which a helper gives an identity token (docker/cli, `tokenUsername`).
-const TOKEN_USER: &str = "<token>";
 
 /// No `Debug`: it holds the secret.
 #[derive(Deserialize)]
@@ -39,7 +37,7 @@ pub(super) async fn ask(name: &str, server: &str, environment: &Environment) -> 
     let answer: HelperAnswer =
         serde_json::from_str(&text).map_err(|_| format!("credential helper {program} did not answer with a credential"))?;
     if answer.username == TOKEN_USER {
-        return Ok(Some((super::files::TOKEN_NAME.to_owned(), Login::IdentityToken { token: answer.secret.into() })));
+        return Ok(Some((TOKEN_NAME.to_owned(), Login::IdentityToken { token: answer.secret.into() })));
     }
     Ok(Some((answer.username.clone(), Login::Basic { username: answer.username, password: answer.secret.into() })))
 }

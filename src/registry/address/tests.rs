@@ -3,6 +3,13 @@ use std::collections::HashMap;
 use async_trait::async_trait;
 use hyper_util::client::proxy::matcher::Matcher;
 
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use url::Url;
+
+use super::proxy::Proxies;
+use super::resolver::NameResolver;
 use super::*;
 
 /// A name service that knows what it is told; everything else does not resolve.
@@ -261,7 +268,7 @@ async fn only_the_proxied_scheme_goes_unresolved() {
 
 async fn resolved(policy: &Arc<AddressPolicy>, name: &str) -> Result<Vec<String>, String> {
     use reqwest::dns::Resolve as _;
-    match policy.resolver().resolve(name.parse().unwrap()).await {
+    match AddressGuard::new(Arc::clone(policy)).resolve(name.parse().unwrap()).await {
         Ok(addresses) => Ok(addresses.map(|address| address.ip().to_string()).collect()),
         Err(error) => Err(blocked(&*error).map_or_else(|| "not found".to_owned(), |why| format!("blocked: {why}"))),
     }
@@ -292,7 +299,7 @@ async fn the_guard_leaves_out_what_may_not_be_reached() {
 async fn a_client_with_the_guard_does_not_connect_and_says_why() {
     crate::registry::http::install_crypto();
     let public = policy("http://registry.example", false, no_proxy());
-    let client = reqwest::Client::builder().no_proxy().dns_resolver(public.resolver()).build().unwrap();
+    let client = reqwest::Client::builder().no_proxy().dns_resolver(AddressGuard::new(Arc::clone(&public))).build().unwrap();
     let error = client.get("http://inside.example:9/").send().await.unwrap_err();
     assert_eq!(blocked(&error).as_deref(), Some("`inside.example` is at 10.1.2.3 (private)"));
 }

@@ -7,11 +7,8 @@ use reqwest::header::HeaderValue;
 use secrecy::{ExposeSecret, SecretString};
 
 pub(crate) use crate::config::Login;
-use crate::config::LoginAccount;
+use crate::config::{LoginAccount, TOKEN_USER};
 use crate::error::Result;
-
-/// The user name under which docker and its helpers store an identity token as if it were a password.
-const TOKEN_USER: &str = "<token>";
 
 /// Where the login for one registry comes from. Nothing is read before it is first asked.
 #[async_trait]

@@ -20,8 +20,8 @@ use url::{Host, Url};
 pub(crate) use handshake::{Handshake, shake_hands};
 pub(crate) use tls::HttpSettings;
 
-use super::address::{AddressPolicy, ProxyVariables, is_loopback_name, trim_dot};
-use super::profiles;
+use super::address::{AddressGuard, AddressPolicy, ProxyVariables, is_loopback_name, trim_dot};
+use crate::config::profiles;
 use crate::error::{Error, Result};
 
 /// A registry that takes longer than this to accept a connection is down, or behind a firewall that drops: retrying helps
@@ -92,7 +92,7 @@ pub(crate) fn build(settings: &HttpSettings, policy: &Arc<AddressPolicy>) -> Res
             .connect_timeout(CONNECT)
             .pool_idle_timeout(IDLE)
             .tcp_nodelay(true)
-            .dns_resolver(policy.resolver())
+            .dns_resolver(AddressGuard::new(Arc::clone(&policy)))
     };
     let unusable = |error: reqwest::Error| Error::local("set up HTTP", causes(&error));
     Ok(Clients {

@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use axum::response::Response;
 use futures_util::future::join_all;
 
+use crate::config::profiles;
 use crate::content::{Digest, RequestContext, Sink, Source};
 use crate::limits::{Bandwidth, PullLimit, PullRequest, WaitMode};
 use crate::name::Reference;
 use crate::registry::testing::{AtHand, Nobody, Seen, Server, answer, bytes, context, descriptor, limits, read, refuse, repository};
-use crate::registry::{Concurrency, HostSettings, Registries, RegistryStore, RetryPolicy, SharedLimits, profiles};
+use crate::registry::{Concurrency, HostSettings, Registries, RegistryStore, RetryPolicy, SharedLimits};
 use crate::{Error, Kind, Result, Side};
 
 const PULL_LIMIT: &str = "{\"errors\":[{\"code\":\"TOOMANYREQUESTS\",\"message\":\"You have reached your pull rate limit. You may increase the limit by authenticating and upgrading: https://www.docker.com/increase-rate-limit\"}]}";

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use serde_json::json;
 
+use crate::config::profiles;
 use crate::content::{Descriptor, Digest, ReferrerList, Repository, Source};
 use crate::registry::testing::{Nobody, Server, answer, context, endless, limits, refuse, repository, store};
-use crate::registry::{Concurrency, HostSettings, Registries, RegistryStore, RetryPolicy, profiles};
+use crate::registry::{Concurrency, HostSettings, Registries, RegistryStore, RetryPolicy};
 use crate::{Kind, Result, Side};
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";

@@ -17,6 +17,7 @@ use super::floor::Floor;
 use super::foreign::ForeignTokens;
 use super::permit::{BlobReadSlot, PermitRequest, Permits};
 use super::pipes::BandwidthStack;
+use crate::config::profiles::{self, Caching, MountStyle, Profile, UploadStyle};
 use crate::content::Digest;
 use crate::error::Outage;
 use crate::limits::{AdaptivePace, Bandwidth, Pause, PauseVerdict, Permit, RequestPacer};
@@ -24,7 +25,6 @@ use crate::mutex::{Mutex, MutexGuard};
 use crate::registry::HostSettings;
 use crate::registry::address::AddressPolicy;
 use crate::registry::http::{self, Clients, Handshake};
-use crate::registry::profiles::{self, Caching, MountStyle, Profile, UploadStyle};
 use crate::registry::referrers_api::ReferrersApi;
 use crate::{Error, Result};
 

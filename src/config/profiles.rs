@@ -106,6 +106,10 @@ pub enum Creation {
     ReadOnly,
 }
 
+/// What to do about a target that is a pull-through cache.
+pub(crate) const CACHE_REMEDY: &str =
+    "set delivery = \"warm\" in the rule, or writable_cache = true in [target] if the cache accepts pushes";
+
 const NO_PACE: RequestRate = RequestRate { anonymous: None, logged_in: None };
 
 /// The most that ECR and Distribution give in a page of tags. Who gives fewer says so with a Link.
@@ -242,7 +246,7 @@ impl Profile {
 
     /// The part of a repository's path that is a cache, or is none, as a whole. Azure's and ECR's rules name repositories or patterns of
     /// any depth; the other kinds decide it for a project or a repository of theirs, with which the path begins.
-    pub(in crate::registry) fn cached_as_one<'p>(&self, path: &'p str) -> &'p str {
+    pub(crate) fn cached_as_one<'p>(&self, path: &'p str) -> &'p str {
         let parts = match self.name {
             "acr" | "ecr" | "ecr-public" => return path,
             "artifact-registry" => 2,

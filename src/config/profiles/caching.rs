@@ -83,7 +83,7 @@ pub enum CacheNaming {
 
 impl Caching {
     /// What a cache is that was seen to say where an answer came from: of a kind that nobody has named, Azure's.
-    pub(in crate::registry) fn that_says_origin(&'static self) -> &'static Caching {
+    pub(crate) fn that_says_origin(&'static self) -> &'static Caching {
         if std::ptr::eq(self, &GENERIC) { &ACR } else { self }
     }
 }
