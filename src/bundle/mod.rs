@@ -2,11 +2,11 @@
 //! `NAME.bundle.json`, which says what is in them. Knows no HTTP.
 //!
 //! [`format`](mod@format) has the records that both sides read and write (`docs/bundles.md` describes them for people). Writing is a pure
-//! function of a finished layout: what is carried ([`gather`]) and how it is cut into volumes ([`BundlePlan`]) is known before the first byte is
+//! function of a finished layout: what is carried ([`collect`]) and how it is cut into volumes ([`BundlePlan`]) is known before the first byte is
 //! written ([`pack()`]).
 
 mod base;
-mod carry;
+mod bundle_content;
 pub mod evidence;
 pub mod format;
 pub mod import;
@@ -20,8 +20,8 @@ pub mod tar;
 mod verify;
 
 pub use base::CombinedBase;
-pub use carry::{BundleContent, DeliveredImage, gather};
+pub use bundle_content::{BundleContent, DeliveredImage, collect};
 pub use pack::{PackOptions, PackSummary, Repaired, pack, repair};
 pub use plan::{BundlePlan, PlannedBlob, PlannedVolume};
 pub use read::is_archive;
-pub use verify::{BundleReport, VolumeFinding, is_at, verify, verify_archives};
+pub use verify::{BundleReport, VolumeFinding, contains_bundle, verify, verify_archives};

@@ -1,8 +1,8 @@
-//! How what is to be carried is cut into volumes. Pure, and before the first byte is written: all lengths are known.
+//! Divides content into volumes. Pure: all lengths are known before the first byte is written.
 //!
-//! Manifests come first, then blobs, each in the order of their digests. A blob goes into the current volume if it fits, else into a new
-//! one; only what fits into no volume is cut. *Rejected:* going back to fill the gaps of earlier volumes, which saves a part of the size
-//! of a layer in a volume of gigabytes, and loses the order.
+//! Manifests come first, then blobs, each sorted by digest. A blob goes into the current volume if it fits, else into a new
+//! one; only a blob that fits into no volume is split. *Rejected:* filling the gaps of earlier volumes. It saves less than
+//! the size of a layer in a volume of gigabytes, and loses the order.
 
 use serde::Serialize;
 
@@ -12,17 +12,18 @@ use super::tar;
 use crate::content::Digest;
 use crate::{Error, Result};
 
-/// A part is worth a volume's rest if it takes at least this share of what a volume can hold: slivers cost members and seeks.
+/// The rest of a volume is filled with a part of a blob only if that is at least this fraction (1/16) of what a volume can
+/// hold: small parts cost members and seeks.
 const LEAST_SHARE: u64 = 16;
 
-/// A blob to be carried.
+/// A blob that goes into a bundle.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlannedBlob {
-    /// Which.
+    /// Its digest.
     pub digest: Digest,
-    /// How many bytes it has.
+    /// Its size in bytes.
     pub size: u64,
-    /// What it is to the images.
+    /// Whether images use it as a manifest or as a blob.
     pub kind: MemberKind,
     /// The repositories that need it, sorted.
     pub repositories: Vec<String>,
@@ -31,27 +32,27 @@ pub struct PlannedBlob {
 /// A bundle before it is written: everything but the hashes of its volumes.
 #[derive(Debug, Clone)]
 pub struct BundlePlan {
-    /// What `index.json` will hold.
+    /// The content of `index.json`.
     pub index: IndexMember,
     /// The images, in the order of their names.
     pub images: Vec<BundleImage>,
     /// What it builds on.
     pub base: BundleBase,
-    /// What each volume will carry; never empty.
+    /// The members of each volume; never empty.
     pub volumes: Vec<Vec<VolumeMember>>,
 }
 
 /// A volume before it is written.
 #[derive(Debug, Clone)]
 pub struct PlannedVolume {
-    /// What stands before the members: `oci-layout`, `index.json`, the record.
+    /// The tar entries before the members: `oci-layout`, `index.json`, the record.
     pub head: Vec<u8>,
     /// The members, in order.
     pub members: Vec<VolumeMember>,
 }
 
 impl PlannedVolume {
-    /// The volume that `record` describes, of a bundle with this index.
+    /// The volume of this record, of a bundle with this index.
     pub fn new(index: &IndexMember, record: VolumeRecord) -> Self {
         let mut head = tar::entry(MARKER_PATH, MARKER);
         head.extend(tar::entry(INDEX_PATH, &index.to_bytes()));
@@ -59,35 +60,44 @@ impl PlannedVolume {
         PlannedVolume { head, members: record.members }
     }
 
-    /// The length of its file.
+    /// The length of its file in bytes.
     pub fn size(&self) -> u64 {
         self.head.len() as u64 + self.members.iter().map(taken).sum::<u64>() + tar::END.len() as u64
     }
 }
 
-/// What a member takes in a volume: header, bytes, padding.
+/// The length of a member in a volume: header, bytes, padding.
 pub(super) fn taken(member: &VolumeMember) -> u64 {
     tar::header(&member.path(), member.size).len() as u64 + tar::padded(member.size)
 }
 
+/// The members of a volume whose head has `head` bytes, each with the offset of its first byte.
+pub(super) fn member_offsets(head: u64, members: &[VolumeMember]) -> impl Iterator<Item = (&VolumeMember, u64)> {
+    members.iter().scan(head, |end, member| {
+        let start = end.saturating_add(tar::header(&member.path(), member.size).len() as u64);
+        *end = start.saturating_add(tar::padded(member.size));
+        Some((member, start))
+    })
+}
+
 impl BundlePlan {
-    /// Cuts `pieces` into volumes of at most `cap` bytes.
+    /// Divides `blobs` into volumes of at most `max_size` bytes.
     ///
     /// # Errors
-    /// If a volume of that size has no room for anything beside the index.
+    /// If a volume of that size has no room for anything but the index.
     pub fn new(
         index: IndexMember,
         images: Vec<BundleImage>,
         base: BundleBase,
-        mut pieces: Vec<PlannedBlob>,
-        cap: Option<u64>,
+        mut blobs: Vec<PlannedBlob>,
+        max_size: Option<u64>,
     ) -> Result<Self> {
-        pieces.sort_by(|a, b| (a.kind, &a.digest).cmp(&(b.kind, &b.digest)));
-        let volumes = VolumeCutter::new(&index, cap).cut(pieces)?;
+        blobs.sort_by(|a, b| (a.kind, &a.digest).cmp(&(b.kind, &b.digest)));
+        let volumes = VolumeDivider::new(&index, max_size).divide(blobs)?;
         Ok(BundlePlan { index, images, base, volumes })
     }
 
-    /// The bundle's identity: what it carries, and how that is cut.
+    /// The bundle's identity: the digest of its content and its division into volumes.
     pub fn id(&self) -> Digest {
         #[derive(Serialize)]
         struct Identity<'a> {
@@ -99,8 +109,8 @@ impl BundlePlan {
         Digest::sha256(&to_json(&Identity { version: VERSION, index: &self.index, base: &self.base, volumes: &self.volumes }))
     }
 
-    /// Every volume, in order. Each has all of the index in its head: they are made one by one.
-    pub fn sheets(&self) -> impl Iterator<Item = PlannedVolume> {
+    /// Every volume, in order. Each has the whole index in its head, so they are built one at a time.
+    pub fn planned_volumes(&self) -> impl Iterator<Item = PlannedVolume> {
         let (id, volumes) = (self.id(), number(self.volumes.len()));
         let record = move |at: usize, members: &Vec<VolumeMember>| VolumeRecord {
             version: VERSION,
@@ -112,7 +122,7 @@ impl BundlePlan {
         self.volumes.iter().enumerate().map(move |(at, members)| PlannedVolume::new(&self.index, record(at, members)))
     }
 
-    /// The bundle's record, once the volumes are written; `written`: length and sha256 of each.
+    /// The bundle's record, given length and sha256 of each written volume.
     pub fn bundle(&self, name: &str, written: &[(u64, String)]) -> Bundle {
         let volume = |(at, (members, (size, sha256))): (usize, (&Vec<VolumeMember>, &(u64, String)))| {
             let number = number(at + 1);
@@ -131,53 +141,53 @@ impl BundlePlan {
     }
 }
 
-/// A volume's number. No bundle has four thousand million volumes.
+/// A volume's number. No bundle has 2^32 volumes.
 fn number(at: usize) -> u32 {
     u32::try_from(at).unwrap_or(u32::MAX)
 }
 
-/// Fills one volume after the other.
-struct VolumeCutter {
-    cap: u64,
-    /// What a volume takes without members, but for the bytes of its record.
+/// Fills one volume after the other. All lengths are in bytes.
+struct VolumeDivider {
+    max_size: u64,
+    /// The length of a volume without members and without the content of its record.
     fixed: u64,
-    /// The longest that a record without members can be.
+    /// The largest length of a record without members.
     empty_record: u64,
     full: Vec<Vec<VolumeMember>>,
     current: Vec<VolumeMember>,
-    /// What the current members take in the record.
-    described: u64,
-    /// What the current members take in the volume.
-    carried: u64,
+    /// The length of the current members in the record.
+    in_record: u64,
+    /// The length of the current members in the volume.
+    in_volume: u64,
 }
 
-impl VolumeCutter {
-    fn new(index: &IndexMember, cap: Option<u64>) -> Self {
-        // The numbers of volumes are not known yet: room is left for the longest.
+impl VolumeDivider {
+    fn new(index: &IndexMember, max_size: Option<u64>) -> Self {
+        // The number of volumes is not known yet: reserve space for the longest.
         let longest = VolumeRecord { version: VERSION, bundle: Digest::sha256(b""), volume: u32::MAX, volumes: u32::MAX, members: vec![] };
         let empty_record = longest.to_bytes().len() as u64;
         let head = PlannedVolume::new(index, longest).size();
-        VolumeCutter {
-            cap: cap.unwrap_or(u64::MAX),
+        VolumeDivider {
+            max_size: max_size.unwrap_or(u64::MAX),
             fixed: head - tar::padded(empty_record),
             empty_record,
             full: vec![],
             current: vec![],
-            described: 0,
-            carried: 0,
+            in_record: 0,
+            in_volume: 0,
         }
     }
 
-    fn cut(mut self, pieces: Vec<PlannedBlob>) -> Result<Vec<Vec<VolumeMember>>> {
-        for piece in pieces {
+    fn divide(mut self, blobs: Vec<PlannedBlob>) -> Result<Vec<Vec<VolumeMember>>> {
+        for blob in blobs {
             let whole = VolumeMember {
-                digest: piece.digest,
-                kind: piece.kind,
+                digest: blob.digest,
+                kind: blob.kind,
                 part: None,
                 blob_size: None,
                 offset: 0,
-                size: piece.size,
-                repositories: piece.repositories,
+                size: blob.size,
+                repositories: blob.repositories,
             };
             if self.fits(&whole) {
                 self.add(whole);
@@ -189,7 +199,7 @@ impl VolumeCutter {
             }
         }
         if !self.current.is_empty() || self.full.is_empty() {
-            if self.length(0, 0) > self.cap {
+            if self.length(0, 0) > self.max_size {
                 return Err(self.too_small());
             }
             self.close();
@@ -197,7 +207,7 @@ impl VolumeCutter {
         Ok(self.full)
     }
 
-    /// Puts a blob into as many volumes as it takes, beginning with what is left of the current one.
+    /// Splits a blob over volumes, beginning with the rest of the current one.
     fn split(&mut self, whole: &VolumeMember) -> Result<()> {
         let (mut offset, mut number) = (0, 0);
         while offset < whole.size {
@@ -219,37 +229,42 @@ impl VolumeCutter {
         Ok(())
     }
 
-    /// How many bytes of a part fit into the current volume: whole blocks, so that nothing is lost to padding.
+    /// How many bytes of a part fit into the current volume: whole blocks, so that no space is lost to padding.
     fn room(&self, part: &VolumeMember) -> u64 {
-        Self::room_after(part, self.cap, self.length(described(part), 0))
+        self.room_after(part, self.length(record_length(part), 0))
     }
 
     fn room_alone(&self, part: &VolumeMember) -> u64 {
-        Self::room_after(part, self.cap, self.fixed + tar::padded(self.empty_record + described(part)))
+        self.room_after(part, self.length_alone(part))
     }
 
-    fn room_after(part: &VolumeMember, cap: u64, length: u64) -> u64 {
-        // The header of what is left of the blob is the longest that its part may need.
+    fn room_after(&self, part: &VolumeMember, length: u64) -> u64 {
+        // `part` has the whole rest of the blob, so its header is the longest that is needed.
         let header = tar::header(&part.path(), part.size).len() as u64;
-        cap.saturating_sub(length.saturating_add(header)) / tar::BLOCK * tar::BLOCK
+        self.max_size.saturating_sub(length.saturating_add(header)) / tar::BLOCK * tar::BLOCK
     }
 
-    /// The length of the current volume with so much more in its record and among its members.
-    fn length(&self, described: u64, carried: u64) -> u64 {
-        (self.fixed + tar::padded(self.empty_record + self.described + described)).saturating_add(self.carried.saturating_add(carried))
+    /// The length of the current volume with these additions to its record and its members.
+    fn length(&self, in_record: u64, in_volume: u64) -> u64 {
+        (self.fixed + tar::padded(self.empty_record + self.in_record + in_record)).saturating_add(self.in_volume.saturating_add(in_volume))
+    }
+
+    /// The length of a volume whose record lists this member only, without the member itself.
+    fn length_alone(&self, member: &VolumeMember) -> u64 {
+        self.fixed + tar::padded(self.empty_record + record_length(member))
     }
 
     fn fits(&self, member: &VolumeMember) -> bool {
-        self.length(described(member), taken(member)) <= self.cap
+        self.length(record_length(member), taken(member)) <= self.max_size
     }
 
     fn fits_alone(&self, member: &VolumeMember) -> bool {
-        (self.fixed + tar::padded(self.empty_record + described(member))).saturating_add(taken(member)) <= self.cap
+        self.length_alone(member).saturating_add(taken(member)) <= self.max_size
     }
 
     fn add(&mut self, member: VolumeMember) {
-        self.described += described(&member);
-        self.carried += taken(&member);
+        self.in_record += record_length(&member);
+        self.in_volume += taken(&member);
         self.current.push(member);
     }
 
@@ -257,17 +272,17 @@ impl VolumeCutter {
         if !self.current.is_empty() || self.full.is_empty() {
             self.full.push(std::mem::take(&mut self.current));
         }
-        (self.described, self.carried) = (0, 0);
+        (self.in_record, self.in_volume) = (0, 0);
     }
 
     fn too_small(&self) -> Error {
-        let message = format!("volumes of {} bytes have no room for content: what each of them begins with takes {}", self.cap, self.fixed);
-        Error::local("cut volumes", message).remedy("give a larger --volume-size")
+        let message = format!("volumes of {} bytes have no room for content: the head of each takes {}", self.max_size, self.fixed);
+        Error::local("plan volumes", message).remedy("give a larger --volume-size")
     }
 }
 
-/// What a member takes in the record, with its comma.
-fn described(member: &VolumeMember) -> u64 {
+/// The length of a member in the record, with its comma.
+fn record_length(member: &VolumeMember) -> u64 {
     to_json(member).len() as u64 + 1
 }
 
@@ -291,22 +306,22 @@ mod tests {
     }
 
     fn bundle(plan: &BundlePlan) -> Bundle {
-        let written: Vec<(u64, String)> = plan.sheets().map(|sheet| (sheet.size(), "0".repeat(64))).collect();
+        let written: Vec<(u64, String)> = plan.planned_volumes().map(|volume| (volume.size(), "0".repeat(64))).collect();
         plan.bundle("b", &written)
     }
 
     #[test]
-    fn without_a_cap_everything_is_in_one_volume() {
+    fn without_a_limit_everything_is_in_one_volume() {
         let plan = plan(&[5, 1 << 40, 0], None).unwrap();
         assert_eq!(plan.volumes.len(), 1);
         assert_eq!(plan.volumes[0].iter().map(|member| member.size).collect::<Vec<_>>(), [5, 1 << 40, 0]);
-        // A long name and a large size take three blocks, the others' header is one; a block of bytes, and the end.
-        let expected = plan.sheets().next().unwrap().head.len() as u64 + (3 * 512 + 512) + (3 * 512 + (1 << 40)) + 512 + 1024;
-        assert_eq!(plan.sheets().next().unwrap().size(), expected);
+        // A long name and a large size take a header of three blocks, the others one; a block of bytes, and the end.
+        let expected = plan.planned_volumes().next().unwrap().head.len() as u64 + (3 * 512 + 512) + (3 * 512 + (1 << 40)) + 512 + 1024;
+        assert_eq!(plan.planned_volumes().next().unwrap().size(), expected);
     }
 
     #[test]
-    fn the_identity_follows_content_and_cut_and_nothing_else() {
+    fn the_identity_depends_on_content_and_volumes_only() {
         let sizes = [50_000, 50_000, 50_000];
         let whole = plan(&sizes, None).unwrap();
         assert_eq!(whole.id(), plan(&sizes, Some(1 << 30)).unwrap().id());
@@ -318,8 +333,8 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_room_at_all_is_refused() {
-        let least = plan(&[], None).unwrap().sheets().next().unwrap().size();
+    fn volumes_that_are_too_small_are_refused() {
+        let least = plan(&[], None).unwrap().planned_volumes().next().unwrap().size();
         assert!(plan(&[], Some(least - 1)).unwrap_err().message().contains("no room"));
         assert!(plan(&[100], Some(least)).unwrap_err().message().contains("--volume-size"));
     }
@@ -327,15 +342,15 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(200))]
         #[test]
-        fn volumes_keep_to_the_cap_and_hold_every_blob_once_in_order(
+        fn volumes_keep_to_their_size_and_hold_every_blob_once_in_order(
             sizes in prop::collection::vec(prop_oneof![0u64..3000, 0u64..60_000, 9_000_000_000u64..9_000_100_000], 0..40),
             cap in prop_oneof![8_000u64..12_000, 12_000u64..120_000, 4_000_000_000u64..20_000_000_000],
         ) {
-            // A blob of gigabytes in volumes of kilobytes is a million parts, and shows nothing that three do not.
+            // A blob of gigabytes in volumes of kilobytes has a million parts, and shows no more than three do.
             let sizes: Vec<u64> = sizes.into_iter().map(|size| if cap < 1 << 30 { size % 100_000 } else { size }).collect();
             let plan = plan(&sizes, Some(cap)).unwrap();
-            for sheet in plan.sheets() {
-                prop_assert!(sheet.size() <= cap, "{} of {cap}", sheet.size());
+            for volume in plan.planned_volumes() {
+                prop_assert!(volume.size() <= cap, "{} of {cap}", volume.size());
             }
             prop_assert!(plan.volumes.len() == 1 || plan.volumes.iter().all(|members| !members.is_empty()));
             // Reading it back checks that every blob is there once, and that parts join.
@@ -346,8 +361,8 @@ mod tests {
             let mut met: Vec<(&Digest, u64)> = bundle.members().map(|(_, member)| (&member.digest, member.whole_size())).collect();
             met.dedup();
             prop_assert_eq!(met, pieces.iter().map(|piece| (&piece.digest, piece.size)).collect::<Vec<_>>());
-            // Nothing is cut that fits into a volume by itself.
-            let empty = self::plan(&[], None).unwrap().sheets().next().unwrap().size();
+            // Nothing is split that fits into a volume by itself.
+            let empty = self::plan(&[], None).unwrap().planned_volumes().next().unwrap().size();
             for (_, part) in bundle.members().filter(|(_, member)| member.part.is_some()) {
                 prop_assert!(empty + 2048 + part.whole_size() + 1024 > cap, "{part:?}");
             }

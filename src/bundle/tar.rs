@@ -1,21 +1,22 @@
-//! The tar headers of volumes (POSIX pax: ustar headers, extended where a length or a name does not fit them). Written here, because
-//! every byte of a volume must be known before it is written: its length, so that the cap holds, and its content, so that two
-//! exports of the same are equal. The `tar` crate has no words for a length that does not fit, beyond GNU's binary one.
+//! The tar headers of volumes (POSIX pax: ustar headers, with an extended header where a length or a path does not fit).
+//! Written here, not by the `tar` crate, because every byte of a volume must be known in advance: its length, to keep
+//! `--volume-size`, and its content, so that two exports of the same images are equal. For a length that does not fit, the
+//! crate only knows GNU's binary form.
 
 use crate::{Error, Kind, Result, Side};
 
-/// Everything in a tar file is a whole number of these.
+/// The length of a tar block in bytes. A tar file consists of whole blocks.
 pub const BLOCK: u64 = 512;
 /// The end of a tar file: two blocks of zeros.
 pub const END: [u8; 1024] = [0; 1024];
-/// The largest length that the eleven octal digits of a ustar header can say: one byte less than 8 GiB.
+/// The largest length that fits into the eleven octal digits of a ustar header: one byte less than 8 GiB.
 const MAX_OCTAL: u64 = 0o77_777_777_777;
-/// The longest path that fits into a ustar header without its prefix field.
+/// The longest path, in bytes, that fits into a ustar header without its prefix field.
 const MAX_PATH: usize = 100;
-/// What an extended header is called, for tools that unpack it as a file.
+/// The path of an extended header, for tools that unpack it as a file.
 const EXTENDED_NAME: &str = "larder/pax";
 
-/// What stands before a file's bytes: one block, or three with an extended header.
+/// The header of a file: one block, or three with an extended header.
 pub fn header(path: &str, size: u64) -> Vec<u8> {
     let mut extended = String::new();
     if path.len() > MAX_PATH {
@@ -30,18 +31,18 @@ pub fn header(path: &str, size: u64) -> Vec<u8> {
         out.extend_from_slice(extended.as_bytes());
         out.resize(out.len() + usize::try_from(padding(extended.len() as u64)).unwrap_or_default(), 0);
     }
-    // What does not fit stands in the extended header, which counts; here it is cut or zero, as other writers do.
+    // The extended header counts. A length that does not fit is zero here, a path is cut, as other writers do.
     let size = if size > MAX_OCTAL { 0 } else { size };
     out.extend_from_slice(&ustar(path, size, b'0'));
     out
 }
 
-/// How many zeros follow a file of `size` bytes.
+/// The number of zeros after a file of `size` bytes.
 pub fn padding(size: u64) -> u64 {
     size.wrapping_neg() % BLOCK
 }
 
-/// What a file of `size` bytes takes without its header.
+/// The length of a file of `size` bytes with its padding.
 pub fn padded(size: u64) -> u64 {
     size + padding(size)
 }
@@ -65,7 +66,7 @@ fn record(key: &str, value: &str) -> String {
     format!("{length} {key}={value}\n")
 }
 
-/// A ustar header: a plain file of nobody's, of no time.
+/// A ustar header of a regular file, with owner 0 and time 0.
 fn ustar(path: &str, size: u64, kind: u8) -> [u8; 512] {
     let mut block = [0; 512];
     let mut put = |at: usize, text: &[u8]| {
@@ -89,7 +90,7 @@ fn ustar(path: &str, size: u64, kind: u8) -> [u8; 512] {
     block
 }
 
-/// Reads the header of one of the files that a volume begins with, which must be the file `path`; its length.
+/// Parses the header of a file in a volume's head, which must be the file `path`; its length in bytes.
 ///
 /// # Errors
 /// `Kind::Damaged` if it is another one, or no header.
@@ -99,7 +100,7 @@ pub fn expect(block: &[u8; 512], path: &str) -> Result<u64> {
     if *block == ustar(path, size, b'0') {
         return Ok(size);
     }
-    Err(Error::new(Side::Local, "read volume", Kind::Damaged, format!("`{path}` is not where a volume of larder's has it")))
+    Err(Error::new(Side::Local, "read volume", Kind::Damaged, format!("the header of `{path}` is not as larder writes it")))
 }
 
 #[cfg(test)]
@@ -108,7 +109,7 @@ mod tests {
     use std::io::Write as _;
     use std::process::{Command, Stdio};
 
-    /// What GNU tar lists of these bytes: type and mode, owner, size, date, time, path.
+    /// The list that GNU tar prints: type and mode, owner, size, date, time, path.
     fn listed(bytes: &[u8]) -> Vec<String> {
         let mut tar = Command::new("tar")
             .args(["--list", "--verbose", "--utc", "--numeric-owner", "--file=-"])
@@ -117,14 +118,14 @@ mod tests {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        // It may end before it has read all.
+        // tar may end before it has read everything.
         let _ = tar.stdin.take().unwrap().write_all(bytes);
         let done = tar.wait_with_output().unwrap();
         String::from_utf8(done.stdout).unwrap().lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
     }
 
     #[test]
-    fn tar_reads_what_is_written_here() {
+    fn gnu_tar_reads_these_headers() {
         let sha512 = format!("blobs/sha512/{}", "a".repeat(128));
         let mut bytes = entry("oci-layout", b"{}");
         bytes.extend(entry(&sha512, &[7; 513]));
@@ -142,15 +143,15 @@ mod tests {
     }
 
     #[test]
-    fn a_length_beyond_eight_gibibytes_stands_in_an_extended_header() {
+    fn a_length_beyond_eight_gibibytes_is_in_an_extended_header() {
         let largest = 8 * 1024 * 1024 * 1024 - 1;
         assert_eq!(header("blobs/sha256/x", largest).len(), 512);
         for size in [largest + 1, 9_000_000_000, 1 << 53] {
             let bytes = header("blobs/sha256/x", size);
             assert_eq!(bytes.len(), 3 * 512);
-            let said = format!("{} size={size}\n", 9 + size.to_string().len());
-            assert_eq!(&bytes[512..512 + said.len()], said.as_bytes());
-            // It lists the member, and then misses its bytes.
+            let expected = format!("{} size={size}\n", 9 + size.to_string().len());
+            assert_eq!(&bytes[512..512 + expected.len()], expected.as_bytes());
+            // tar lists the member before it misses its bytes.
             assert_eq!(listed(&bytes), [format!("-rw-r--r-- 0/0 {size} 1970-01-01 00:00 blobs/sha256/x")]);
         }
     }
@@ -172,7 +173,7 @@ mod tests {
         for at in 0..512 {
             let mut other = block;
             other[at] ^= 1;
-            assert!(expect(&other, "index.json").is_err(), "a turned bit in byte {at}");
+            assert!(expect(&other, "index.json").is_err(), "a flipped bit in byte {at}");
         }
     }
 }

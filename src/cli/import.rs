@@ -15,7 +15,7 @@ use super::outputs::RefusedRun;
 use super::printer::Printer;
 use super::{progress, signals, state, summary};
 use crate::bundle::import::{Import, ImportOptions, ImportSummary, Journal};
-use crate::bundle::interchange::{Given, NameMapping};
+use crate::bundle::interchange::{GivenName, NameMapping};
 use crate::bundle::read::{BundleReader, GatheredContent, StagingArea};
 use crate::config::{Config, TARGET_CONCURRENCY, TargetConfig};
 use crate::content::PlatformFilter;
@@ -81,14 +81,14 @@ async fn begin(file: Option<&Path>, args: &ImportArgs, printer: &Printer) -> Res
     let supply = Arc::new(state::supply(&config, options, printer)?);
     let folder = state::folder(args.state.as_deref());
     let stage = folder.as_deref().map(StagingArea::new);
-    let given = args.name.as_deref().map(Given::parse).transpose();
+    let given = args.name.as_deref().map(GivenName::parse).transpose();
     let given = given.map_err(|why| UsageError::usage(Error::local("read --name", why)))?;
     let input = Input { paths: args.bundles.clone(), given, platforms: args.platforms.clone(), unpack: unpack_folder(folder.as_deref()) };
     let gathered = read_bundles(input, config, &target, stage.clone()).await?;
     gathered.notes.iter().for_each(|note| printer.warn(note));
-    gathered.troubles.iter().for_each(|trouble| printer.error(trouble));
-    let troubled = !gathered.troubles.is_empty();
-    if gathered.entries.is_empty() && !troubled {
+    gathered.problems.iter().for_each(|trouble| printer.error(trouble));
+    let troubled = !gathered.problems.is_empty();
+    if gathered.images.is_empty() && !troubled {
         return Err(UsageError::usage(Error::local("import", "the files contain no image")));
     }
     let destination = ImportTarget { supply, target, stage, state: folder };
@@ -107,7 +107,7 @@ async fn begin(file: Option<&Path>, args: &ImportArgs, printer: &Printer) -> Res
 struct Input {
     paths: Vec<PathBuf>,
     /// `--name`.
-    given: Option<Given>,
+    given: Option<GivenName>,
     platforms: Vec<PlatformFilter>,
     /// Where archives are unpacked.
     unpack: PathBuf,
@@ -134,7 +134,7 @@ async fn read_bundles(
         let names = |entry: &crate::layout::IndexEntry, stem: &str| naming.name(entry, stem);
         let mut gathering = BundleReader::new(stage.as_ref(), &names).unpacking_into(input.unpack).of_platforms(input.platforms);
         gathering.add_all(&input.paths)?;
-        let gathered = gathering.done();
+        let gathered = gathering.finish();
         if let Some(given) = &naming.given {
             given.check().map_err(|why| Error::local("read --name", why))?;
         }
@@ -161,7 +161,7 @@ async fn import(
     printer: &Printer,
 ) -> Result<(RunReport, ImportSummary), UsageError> {
     let ImportTarget { supply, target, stage, state } = destination;
-    let troubled = !gathered.troubles.is_empty();
+    let troubled = !gathered.problems.is_empty();
     let at_once = args.concurrency.map_or(TARGET_CONCURRENCY, usize::from);
     let options = ImportOptions { recheck: args.recheck, at_once, evidence: args.evidence.is_some(), platforms: args.platforms.clone() };
     let (started, clock) = (jiff::Timestamp::now(), std::time::Instant::now());

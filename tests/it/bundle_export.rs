@@ -541,7 +541,7 @@ fn damage_and_loss_of_volumes_are_told() {
     assert_eq!(room.larder(with_record).ended(0).stdout, "");
 
     room.write("stray.tar", "no volume");
-    assert!(room.larder(["verify", "stray.tar"]).ended(2).stderr.contains("stray.tar is no bundle, volume, OCI layout or archive"));
+    assert!(room.larder(["verify", "stray.tar"]).ended(2).stderr.contains("stray.tar is not a bundle, volume, OCI layout or archive"));
 }
 
 /// At how many moments the copying into the cache is killed, and at how many the packing.

@@ -8,9 +8,10 @@ use futures_util::{StreamExt as _, stream};
 use super::wanted::{ImportImage, place_at};
 use super::worker::{ImportDone, ImportWorker};
 use crate::bundle::format::{MemberKind, VolumeMember};
-use crate::bundle::read::{ArrivedBundle, Availability, BundleSource, Damage, StagingArea, blocking, whole};
+use crate::bundle::read::{ArrivedBundle, Availability, BundleSource, Damage, StagingArea};
 use crate::content::{Descriptor, Digest, Presence, Repository, RequestContext, TransferStats};
 use crate::copy::CopyImage;
+use crate::internal::blocking;
 use crate::name::Reference;
 use crate::report::{ImageOutcome, Status};
 use crate::{Error, Kind};
@@ -38,7 +39,7 @@ impl StagedPart<'_> {
 pub(super) fn parts<'a>(shelf: &'a BundleSource, bundles: &'a [ArrivedBundle]) -> impl Iterator<Item = StagedPart<'a>> {
     shelf.incomplete().flat_map(move |(digest, parts)| {
         parts.parts.iter().filter_map(move |(number, (offset, piece))| {
-            let (bundle, volume) = shelf.origin_of(piece.origin)?.volume?;
+            let (bundle, volume) = shelf.file(piece.origin)?.volume?;
             Some(StagedPart { digest, place: (*number, *offset, parts.whole), piece, bundle: bundles.get(bundle)?, volume })
         })
     })
@@ -54,7 +55,7 @@ impl ImportWorker {
         let wanted: BTreeMap<&Digest, &VolumeMember> = members.map(|member| (&member.digest, member)).collect();
         let blobs: Vec<(Descriptor, Vec<Repository>)> =
             wanted.into_values().map(|member| (whole_of(member), self.places(member))).collect();
-        let at_hand = blobs.into_iter().filter(|(blob, _)| self.shelf.hand(blob) == Availability::Here);
+        let at_hand = blobs.into_iter().filter(|(blob, _)| self.shelf.availability(blob) == Availability::Here);
         let carried = stream::iter(at_hand).map(async |(blob, places)| {
             for place in places {
                 self.engine.carry(&self.loose(&place, &context), &blob).await?;
@@ -121,10 +122,10 @@ impl ImportWorker {
         let kept = blocking("keep parts", move || {
             let (mut damage, mut sound) = (vec![], BTreeMap::new());
             for part in parts(&shelf, &bundles).filter(|part| wanting.contains(part.digest) && !part.is_kept(&stage)) {
-                let Some(origin) = shelf.origin_of(part.piece.origin) else { continue };
+                let Some(origin) = shelf.file(part.piece.origin) else { continue };
                 let sound = *sound
                     .entry(part.piece.origin)
-                    .or_insert_with(|| part.bundle.record.is_none() || whole(part.bundle, part.volume, &origin.path));
+                    .or_insert_with(|| part.bundle.record.is_none() || part.bundle.has_recorded_hash(part.volume, &origin.path));
                 if sound {
                     stage.keep_part(&part.bundle.id, part.digest, part.place, part.piece)?;
                 } else {
@@ -171,10 +172,10 @@ impl ImportWorker {
                     stage.keep_record(record)?;
                 }
                 for member in bundle.members.iter().filter(|member| member.kind == MemberKind::Manifest) {
-                    stage.keep_manifest(&bundle.id, &member.digest, || shelf.peek(&member.digest))?;
+                    stage.keep_manifest(&bundle.id, &member.digest, || shelf.verified_bytes(&member.digest))?;
                 }
                 // Joined, and at the target by now.
-                shelf.in_parts().filter(|digest| engine.knows(digest)).for_each(|digest| stage.drop_parts(&bundle.id, digest));
+                shelf.joined().filter(|digest| engine.knows(digest)).for_each(|digest| stage.drop_parts(&bundle.id, digest));
             }
             Ok(())
         });

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::need::MissingContent;
 use crate::bundle::format::{Bundle, VolumeMember, volume_file};
-use crate::bundle::read::{ArrivedBundle, Availability, BundleSource, Damage, repair, whole};
+use crate::bundle::read::{ArrivedBundle, Availability, BundleSource, Damage, repair_command};
 use crate::content::{Descriptor, Digest};
 use crate::mutex::Mutex;
 use crate::{Error, Kind, Side};
@@ -67,7 +67,7 @@ impl<'a> Providers<'a> {
     pub(super) fn new(bundles: &'a [ArrivedBundle]) -> Self {
         let (mut volumes, mut relied): (HashMap<_, Vec<_>>, _) = (HashMap::new(), HashMap::new());
         for (number, record) in records(bundles) {
-            let kept = bundles.get(number).map(|bundle| &bundle.kept);
+            let kept = bundles.get(number).map(|bundle| &bundle.staged_parts);
             let is_kept = |member: &VolumeMember| {
                 kept.is_some_and(|kept| member.part.is_some_and(|part| kept.contains(&(member.digest.clone(), part))))
             };
@@ -165,7 +165,7 @@ fn records(bundles: &[ArrivedBundle]) -> impl Iterator<Item = (usize, &Bundle)> 
 
 /// What a file is called.
 pub(super) fn called(shelf: &BundleSource, bundles: &[ArrivedBundle], origin: usize) -> String {
-    let Some(origin) = shelf.origin_of(origin) else { return String::new() };
+    let Some(origin) = shelf.file(origin) else { return String::new() };
     let path = origin.path.display();
     match origin.volume.and_then(|(bundle, number)| Some((bundles.get(bundle)?, number))) {
         Some((bundle, number)) => format!("volume {number} of {} ({path})", bundle.name),
@@ -182,11 +182,11 @@ impl Verdicts {
     fn is_wrong(&self, shelf: &BundleSource, bundles: &[ArrivedBundle], origin: usize) -> bool {
         let mut known = self.0.lock();
         *known.entry(origin).or_insert_with(|| {
-            let volume = shelf.origin_of(origin).and_then(|found| Some((found, found.volume?)));
+            let volume = shelf.file(origin).and_then(|found| Some((found, found.volume?)));
             // A part that was kept is no volume, and was kept of one that was whole.
             let volume = volume.filter(|(found, _)| found.path.extension().is_some_and(|extension| extension == "tar"));
             volume.is_some_and(|(found, (bundle, number))| {
-                bundles.get(bundle).is_some_and(|bundle| bundle.record.is_some() && !whole(bundle, number, &found.path))
+                bundles.get(bundle).is_some_and(|bundle| bundle.record.is_some() && !bundle.has_recorded_hash(number, &found.path))
             })
         })
     }
@@ -216,7 +216,7 @@ pub(super) fn files(
     }
     let file = |(origin, ProviderMatch { content, images }): (usize, ProviderMatch)| DamagedFile {
         what: called(shelf, bundles, origin),
-        mended: content.iter().all(|(digest, _)| shelf.hand(&Descriptor::new("", digest.clone(), 0)) == Availability::Here),
+        mended: content.iter().all(|(digest, _)| shelf.availability(&Descriptor::new("", digest.clone(), 0)) == Availability::Here),
         content,
         images: images.into_iter().collect(),
         remedy: remedy(shelf, bundles, origin),
@@ -234,8 +234,8 @@ fn culprits(verdicts: &Verdicts, shelf: &BundleSource, bundles: &[ArrivedBundle]
 }
 
 fn remedy(shelf: &BundleSource, bundles: &[ArrivedBundle], origin: usize) -> Option<String> {
-    let (bundle, number) = shelf.origin_of(origin)?.volume?;
-    Some(repair(&bundles.get(bundle)?.name, number))
+    let (bundle, number) = shelf.file(origin)?.volume?;
+    Some(repair_command(&bundles.get(bundle)?.name, number))
 }
 
 /// The failure of an image that lacks damaged content; it names the same files as [`files`]. Blocks, as that.

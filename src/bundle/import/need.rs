@@ -70,7 +70,9 @@ impl NeedsQuery {
                     let chosen = if is_root { ChildChoice::of(&links.manifests, &image.policy.platforms).kept } else { links.manifests };
                     stack.extend(chosen);
                     // Lists may have more than was carried.
-                    stack.extend(self.shelf.about(&image.from, &node.digest).into_iter().filter(|referrer| self.is_to_come(referrer)));
+                    stack.extend(
+                        self.shelf.all_referrers(&image.from, &node.digest).into_iter().filter(|referrer| self.is_to_come(referrer)),
+                    );
                     for blob in links.blobs.into_iter().filter(|blob| !blob.is_foreign()) {
                         if seen.insert(blob.digest.clone()) {
                             self.repository(blob, &mut need, &mut elsewhere);
@@ -88,13 +90,14 @@ impl NeedsQuery {
 
     /// Whether a referrer is here, or on its way.
     fn is_to_come(&self, referrer: &Descriptor) -> bool {
-        self.shelf.hand(referrer) != Availability::Absent || self.carried.as_ref().is_none_or(|carried| carried.contains(&referrer.digest))
+        self.shelf.availability(referrer) != Availability::Absent
+            || self.carried.as_ref().is_none_or(|carried| carried.contains(&referrer.digest))
     }
 
     /// Sorts a blob: at hand, or to be asked for.
     fn repository(&self, blob: Descriptor, need: &mut ImageNeeds, elsewhere: &mut Vec<Descriptor>) {
         need.all.push((blob.clone(), false));
-        match self.shelf.hand(&blob) {
+        match self.shelf.availability(&blob) {
             Availability::Here => need.blobs.push(blob),
             Availability::Damaged | Availability::Absent if self.engine.knows(&blob.digest) => {}
             Availability::Damaged | Availability::Absent => elsewhere.push(blob),
@@ -109,11 +112,14 @@ impl NeedsQuery {
                 return manifest.links().map(|links| NodeContent::Manifest(Box::new(links)));
             }
             Ok(None) => false,
-            Err(error) if error.kind() == Kind::Damaged && self.shelf.hand(node) == Availability::Damaged => true,
+            Err(error) if error.kind() == Kind::Damaged && self.shelf.availability(node) == Availability::Damaged => true,
             Err(error) => return Err(error),
         };
         // An index may list blobs (BuildKit's cache does).
-        if kind_of(&node.media_type) == ManifestKind::Opaque && !node.media_type.is_empty() && self.shelf.hand(node) == Availability::Here {
+        if kind_of(&node.media_type) == ManifestKind::Opaque
+            && !node.media_type.is_empty()
+            && self.shelf.availability(node) == Availability::Here
+        {
             return Ok(NodeContent::Blob);
         }
         let repository = match self.target.sink.holds_manifest(&image.to, node, &image.context).await? {
@@ -153,7 +159,7 @@ impl NeedsQuery {
                 Err(error) => return Err(error),
             }
         }
-        let damaged = self.shelf.hand(&blob) == Availability::Damaged;
+        let damaged = self.shelf.availability(&blob) == Availability::Damaged;
         Ok(Some(MissingContent { descriptor: blob, manifest: false, damaged }))
     }
 }

@@ -81,8 +81,8 @@ impl Import {
         reporter: Arc<dyn Reporter>,
         stop: CancellationToken,
     ) -> Self {
-        let shelf = Arc::new(gathered.shelf);
-        let wanted = gathered.entries.into_iter().map(|entry| ImportImage::new(entry, &shelf, &target, &options.platforms)).collect();
+        let shelf = Arc::new(gathered.source);
+        let wanted = gathered.images.into_iter().map(|entry| ImportImage::new(entry, &shelf, &target, &options.platforms)).collect();
         Import { shelf, bundles: gathered.bundles, wanted, target, stage, options, reporter, stop }
     }
 

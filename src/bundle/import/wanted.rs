@@ -82,7 +82,7 @@ impl ImportImage {
         // Signatures come after their images; where none has come, nobody is asked about any.
         let referrers = if shelf.has_referrers() { Referrers::All } else { Referrers::No };
         let policy = Policy { platforms, index, referrers, referrers_recheck: Recheck::Always, ..Policy::default() };
-        let part = entry.present.map(|present| {
+        let part = entry.available_platforms.map(|present| {
             let policy = Policy { platforms: present.platforms, index: cut, ..policy.clone() };
             (policy, format!("{}: {}", entry.file, present.note))
         });
@@ -98,7 +98,7 @@ impl ImportImage {
             policy: Arc::new(policy),
             resolved: None,
         };
-        ImportImage { image, root, bundle: entry.bundle, also: entry.also, title, row, part, survey: None }
+        ImportImage { image, root, bundle: entry.bundle, also: entry.also_in, title, row, part, survey: None }
     }
 
     /// Asks the target whether it has the image.

@@ -167,10 +167,10 @@ impl Sink for RecordingSink {
     }
 
     async fn write_blob(&self, repository: &Repository, blob: &Descriptor, open: &dyn OpenBlob, context: &RequestContext) -> Result<()> {
-        let (copy, opened) = (self.shelf.current(&blob.digest), self.shelf.opened(&blob.digest));
+        let (copy, opened) = (self.shelf.current_copy(&blob.digest), self.shelf.times_opened(&blob.digest));
         let written = self.inner.write_blob(repository, blob, open, context).await;
         // Where mounting is refused, a blob may be read from another repository of the target.
-        let read_here = self.shelf.opened(&blob.digest) > opened;
+        let read_here = self.shelf.times_opened(&blob.digest) > opened;
         match &written {
             Ok(()) => self.note(repository, &blob.digest, ArrivalWay::Written, if read_here { self.from(&blob.digest) } else { None }),
             Err(error) if error.kind() == Kind::Damaged && error.side() != Side::Target && read_here => {

@@ -1,7 +1,7 @@
-//! Compressed archives, and archives that come through a pipe: unpacked into a temporary file, because content is read by offset.
+//! Unpacks compressed archives, and archives from a pipe, into a temporary file, because content is read by offset.
 //!
-//! What compresses a file is seen in its first bytes; its name is not looked at. The temporary file has no name, so that nothing is left
-//! behind, however the program ends.
+//! The first bytes decide how a file is compressed, not its name. The temporary file has no name, so it is gone however
+//! the program ends.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write as _};
@@ -12,19 +12,21 @@ use flate2::read::MultiGzDecoder;
 use lzma_rust2::XzReader;
 use ruzstd::decoding::StreamingDecoder;
 
+use super::tar_index::damaged;
 use crate::bundle::preflight::free;
 use crate::{Error, Kind, Result, Side};
 
-/// How many first bytes tell: the longest magic number is xz's.
-pub(super) const FIRST: usize = 6;
+/// The length in bytes of the longest magic number, xz's.
+const FIRST: u64 = 6;
 
-/// `xz -9`, the most that its levels take, decompresses with 65 MiB (xz(1)); zstd's own limit is 128 MiB (ruzstd has the same).
+/// Memory for decompressing xz, in KiB. Files of `xz -9`, the highest level, take 65 MiB (xz(1)); zstd's own limit is
+/// 128 MiB (ruzstd has the same).
 const XZ_MEMORY_KIB: u32 = 128 * 1024;
 
-/// Space that is left to others on the disk that is unpacked to.
+/// Bytes that stay free on the disk that is unpacked to.
 const RESERVE: u64 = 64 * 1024 * 1024;
 
-/// How much is unpacked between two looks at the space that is left.
+/// Bytes unpacked between two checks of the free space.
 const STEP: u64 = RESERVE / 2;
 
 /// How a file is compressed.
@@ -37,7 +39,8 @@ pub(super) enum Compression {
 }
 
 impl Compression {
-    /// By magic numbers: RFC 1952 2.3.1; RFC 8878 3.1.1 and 3.1.2; the xz file format 2.1.1.1; bzip2's `BZh` and a block size.
+    /// Recognises magic numbers: RFC 1952 2.3.1; RFC 8878 3.1.1 and 3.1.2; the xz file format 2.1.1.1; bzip2's `BZh` and a
+    /// block size.
     pub(super) fn of(first: &[u8]) -> Option<Self> {
         match first {
             [0x1f, 0x8b, 8, ..] => Some(Compression::Gzip),
@@ -58,21 +61,21 @@ impl Compression {
     }
 }
 
-/// The first bytes of a stream, and the stream with them.
+/// The first bytes of a stream, and the whole stream.
 pub(super) fn peek<R: Read>(mut stream: R) -> io::Result<(Vec<u8>, impl Read)> {
     let mut first = vec![];
-    stream.by_ref().take(FIRST as u64).read_to_end(&mut first)?;
+    stream.by_ref().take(FIRST).read_to_end(&mut first)?;
     Ok((first.clone(), io::Cursor::new(first).chain(stream)))
 }
 
-/// Unpacks `stream` into a file in `folder` that nobody else sees. `from` is what errors call the stream.
+/// Unpacks `stream` into a file without a name in `folder`. `from` is the stream's name in errors.
 ///
 /// # Errors
-/// `Kind::DiskFull` if there is no room; `Kind::Damaged` if the stream is not what its first bytes say.
+/// `Kind::DiskFull` if there is no space; `Kind::Damaged` if the stream is damaged.
 pub(super) fn unpack(stream: impl Read, compression: Option<Compression>, from: &Path, folder: &Path) -> Result<File> {
-    let here = |error: io::Error| room(Error::io("unpack archive", folder, &error));
-    std::fs::create_dir_all(folder).map_err(here)?;
-    let mut file = tempfile::tempfile_in(folder).map_err(here)?;
+    let io = |error: io::Error| more_space(Error::io("unpack archive", folder, &error));
+    std::fs::create_dir_all(folder).map_err(io)?;
+    let mut file = tempfile::tempfile_in(folder).map_err(io)?;
     let stream = BufReader::with_capacity(1024 * 1024, stream);
     let mut unpacked: Box<dyn Read> = match compression {
         None => Box::new(stream),
@@ -82,36 +85,36 @@ pub(super) fn unpack(stream: impl Read, compression: Option<Compression>, from: 
         Some(Compression::Bzip2) => Box::new(MultiBzDecoder::new(stream)),
     };
     let mut buffer = vec![0; 256 * 1024];
-    let mut until_look = 0;
+    let mut until_check = 0;
     loop {
         let read = match unpacked.read(&mut buffer) {
             Ok(0) => return Ok(file),
             Ok(read) => read,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => {
-                let what = compression.map_or_else(String::new, |compression| format!("it is no whole {} file: ", compression.name()));
-                return Err(Error::new(Side::Local, super::OP, Kind::Damaged, format!("{}: {what}{error}", from.display())));
+                let what = compression.map_or_else(String::new, |compression| format!("damaged {} file: ", compression.name()));
+                return Err(damaged(from, &format!("{what}{error}")));
             }
         };
-        if until_look < read as u64 {
+        if until_check < read as u64 {
             if free(folder)? < RESERVE {
                 let message = format!("no space left in {}, where {} is unpacked", folder.display(), from.display());
-                return Err(room(Error::new(Side::Local, "unpack archive", Kind::DiskFull, message)));
+                return Err(more_space(Error::new(Side::Local, "unpack archive", Kind::DiskFull, message)));
             }
-            until_look = STEP;
+            until_check = STEP;
         }
-        until_look -= read as u64;
-        file.write_all(buffer.get(..read).unwrap_or_default()).map_err(here)?;
+        until_check -= read as u64;
+        file.write_all(buffer.get(..read).unwrap_or_default()).map_err(io)?;
     }
 }
 
-fn room(error: Error) -> Error {
-    error.rather("name a folder with more room in the environment variable TMPDIR, or unpack it yourself and name what it holds")
+fn more_space(error: Error) -> Error {
+    error.rather("name a folder with more space in the environment variable TMPDIR, or unpack it yourself and name what it holds")
 }
 
-/// All frames of a zstd file, one after the other; those that hold no data are passed over (RFC 8878, 3.1.2).
+/// All frames of a zstd file, one after the other; skippable frames are skipped (RFC 8878, 3.1.2).
 struct Frames<R: BufRead> {
-    /// Where the next frame begins.
+    /// At the beginning of the next frame.
     stream: Option<R>,
     frame: Option<Frame<R>>,
 }
@@ -182,7 +185,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (first, stream) = peek(bytes).unwrap();
         let mut file = unpack(stream, Compression::of(&first), Path::new("x"), folder.path())?;
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "it has no name");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "the file has no name");
         let mut all = vec![];
         file.rewind().unwrap();
         file.read_to_end(&mut all).unwrap();
@@ -190,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn each_format_is_known_by_its_first_bytes_and_may_have_several_members() {
+    fn each_format_is_recognised_by_its_first_bytes_and_may_have_several_members() {
         let bytes: Vec<u8> = (0..300_000u32).flat_map(|n| (n / 7).to_le_bytes()).collect();
         let twice = [&bytes[..], b"more"].concat();
         let skippable = [&[0x5a, 0x2a, 0x4d, 0x18, 3, 0, 0, 0][..], b"abc"].concat();
@@ -204,18 +207,18 @@ mod tests {
             assert!(unpacked(&packed).unwrap() == twice, "{compression:?}");
             let cut = unpacked(&packed[..packed.len() / 2]).unwrap_err();
             assert_eq!(cut.kind(), Kind::Damaged);
-            assert!(cut.message().starts_with(&format!("x: it is no whole {} file: ", compression.name())), "{cut}");
+            assert!(cut.message().starts_with(&format!("x: damaged {} file: ", compression.name())), "{cut}");
         }
         let xz = hex::decode(XZ).unwrap();
         assert_eq!(Compression::of(&xz), Some(Compression::Xz));
         assert_eq!(unpacked(&[&xz[..], &xz].concat()).unwrap(), b"larder\nlarder\n".repeat(2));
-        assert!(unpacked(&twice).unwrap() == twice, "what is not compressed stays");
+        assert!(unpacked(&twice).unwrap() == twice, "an uncompressed stream is copied");
         assert_eq!(unpacked(b"").unwrap(), b"");
     }
 
     #[test]
     fn a_dictionary_that_would_fill_the_memory_is_refused() {
-        // An xz block header that asks for a dictionary of 4 GiB (xz file format 3.1, 5.3.1), with its checksums.
+        // An xz block header that asks for a dictionary of 4 GiB (xz file format 3.1, 5.3.1), with checksums.
         let mut bytes = vec![0xfd, b'7', b'z', b'X', b'Z', 0, 0, 1];
         bytes.extend(crc32(&[0, 1]).to_le_bytes());
         let block = [2, 0, 0x21, 1, 40, 0, 0, 0];
@@ -234,7 +237,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_survived(at in 0usize..200, turned in 1u8..) {
+        fn any_bytes_are_handled(at in 0usize..200, turned in 1u8..) {
             for mut packed in [gzip(b"larder larder larder"), bzip2(b"larder larder"), zstd(b"larder larder"), hex::decode(XZ).unwrap()] {
                 let length = packed.len();
                 packed[at % length] ^= turned;

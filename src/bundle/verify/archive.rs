@@ -1,30 +1,35 @@
-//! Checking archives, as they can be imported: everything hashed once, on all cores, then every image's graph walked.
+//! Checks archives that can be imported: hashes everything once, on all cores, then walks the graph of every image.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use rayon::prelude::*;
 
-use crate::Side;
 use crate::bundle::read::{Availability, BundleSource, GatheredContent};
-use crate::content::{ChildChoice, Descriptor, Digest, Manifest, ManifestKind, PlatformFilter, kind_of};
+use crate::content::{ChildChoice, Descriptor, Digest, ManifestKind, PlatformFilter, kind_of};
 use crate::layout::{LayoutFinding, VerifyReport};
 
-/// Content that something is wrong with, and the images that need it.
+/// For each digest, the problem and the images that need it.
 type Findings = BTreeMap<Digest, (String, Vec<String>)>;
 
-/// Hashes all content of `gathered`, and sees that every image is complete. Blocks. `progress` is called from many threads with the bytes
-/// hashed since its last call.
+/// Hashes all content of `gathered`, and checks that every image is complete. Blocks. `progress` is called from many threads
+/// with the number of bytes hashed since its last call.
 pub fn verify_archives(gathered: &GatheredContent, progress: &(dyn Fn(u64) + Sync)) -> VerifyReport {
-    let shelf = &gathered.shelf;
-    let content: Vec<(&Digest, u64)> = shelf.content().collect();
+    let source = &gathered.source;
+    let content: Vec<(&Digest, u64)> = source.content().collect();
     let wrong: BTreeMap<&Digest, String> =
-        content.par_iter().filter_map(|(digest, _)| Some((*digest, shelf.check(digest, progress)?))).collect();
-    let mut walk =
-        Walk { shelf, wrong: &wrong, manifests: HashSet::new(), blobs: HashSet::new(), damaged: Findings::new(), missing: Findings::new() };
-    for entry in &gathered.entries {
-        let platforms = entry.present.as_ref().map(|present| present.platforms.clone());
-        let platforms = platforms.unwrap_or_else(|| PlatformFilter::of_sparse(&entry.entry.descriptor));
-        walk.image(&entry.entry.descriptor, &platforms, &format!("{}{}", entry.repository, entry.reference.suffix()));
+        content.par_iter().filter_map(|(digest, _)| Some((*digest, source.check(digest, progress)?))).collect();
+    let mut walk = Walk {
+        source,
+        wrong: &wrong,
+        manifests: HashSet::new(),
+        blobs: HashSet::new(),
+        damaged: Findings::new(),
+        missing: Findings::new(),
+    };
+    for image in &gathered.images {
+        let platforms = image.available_platforms.as_ref().map(|available| available.platforms.clone());
+        let platforms = platforms.unwrap_or_else(|| PlatformFilter::of_sparse(&image.entry.descriptor));
+        walk.image(&image.entry.descriptor, &platforms, &format!("{}{}", image.repository, image.reference.suffix()));
     }
     let reached: BTreeSet<&Digest> = walk.manifests.iter().chain(&walk.blobs).collect();
     let loose = content.iter().map(|(digest, _)| *digest).filter(|digest| !reached.contains(digest));
@@ -33,14 +38,14 @@ pub fn verify_archives(gathered: &GatheredContent, progress: &(dyn Fn(u64) + Syn
         walk.damaged.entry(digest.clone()).or_insert_with(|| (wrong.get(digest).cloned().unwrap_or_default(), vec![]));
     }
     VerifyReport {
-        entries: gathered.entries.len(),
+        entries: gathered.images.len(),
         manifests: walk.manifests.len(),
         blobs: walk.blobs.len(),
         bytes: content.iter().map(|(_, size)| size).sum(),
         damaged: listed(walk.damaged),
         missing: listed(walk.missing),
         unreferenced: unreferenced.into_iter().cloned().collect(),
-        problems: gathered.troubles.iter().map(crate::Error::message).collect(),
+        problems: gathered.problems.iter().map(crate::Error::message).collect(),
         ..VerifyReport::default()
     }
 }
@@ -50,7 +55,7 @@ fn listed(findings: Findings) -> Vec<LayoutFinding> {
 }
 
 struct Walk<'a> {
-    shelf: &'a BundleSource,
+    source: &'a BundleSource,
     wrong: &'a BTreeMap<&'a Digest, String>,
     manifests: HashSet<Digest>,
     blobs: HashSet<Digest>,
@@ -70,7 +75,7 @@ impl Walk<'_> {
                 note(&mut self.damaged, &node.digest, why, name);
                 continue;
             }
-            if self.shelf.hand(&node) != Availability::Here {
+            if self.source.availability(&node) != Availability::Here {
                 note(&mut self.missing, &node.digest, "it is not in the archive", name);
                 continue;
             }
@@ -80,9 +85,7 @@ impl Walk<'_> {
                 self.blobs.insert(node.digest);
                 continue;
             }
-            let manifest =
-                self.shelf.peek(&node.digest).and_then(|bytes| Manifest::known(bytes, None, node.digest.clone(), Side::Local).ok());
-            match manifest.and_then(|manifest| manifest.links().ok()) {
+            match self.source.verified_links(&node.digest) {
                 Some(links) => {
                     let children =
                         if node.digest == root.digest { ChildChoice::of(&links.manifests, platforms).kept } else { links.manifests };

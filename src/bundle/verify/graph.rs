@@ -1,34 +1,35 @@
-//! Walking the images of a bundle: what each is made of, and whether that is at hand.
+//! Walks the images of a bundle, and finds content that is damaged or missing.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use super::hand::BundleFiles;
+use super::bundle_files::BundleFiles;
+use super::digest_states::DigestStates;
+use super::report::BundleReport;
 use super::volume::BlobState;
-use super::{BundleReport, DigestStates};
 use crate::content::{ChildChoice, Descriptor, Digest, PlatformFilter, SPARSE, absent_from};
 use crate::layout::LayoutFinding;
 
 /// The annotation that names an entry of `index.json` (image-spec annotations.md).
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
-/// For each digest, why, and the images.
+/// For each digest, the problem and the images that need it.
 type Findings = BTreeMap<Digest, (String, Vec<String>)>;
 
-/// Walks every entry of the index and reports what is wrong; the images that need something of each volume, by its number.
-pub(super) fn walk(hand: &BundleFiles, content: &DigestStates<'_>, report: &mut BundleReport) -> BTreeMap<u32, Vec<String>> {
+/// Walks every entry of the index and reports problems; the images that need content of each volume, by its number.
+pub(super) fn walk(bundle: &BundleFiles, content: &DigestStates<'_>, report: &mut BundleReport) -> BTreeMap<u32, Vec<String>> {
     let mut affected: BTreeMap<u32, Vec<String>> = BTreeMap::new();
     let (mut damaged, mut missing) = (Findings::new(), Findings::new());
-    for entry in &hand.index.manifests {
+    for entry in &bundle.index.manifests {
         report.images += 1;
         let name = entry.annotations.get(REF_NAME).cloned().unwrap_or_else(|| format!("an entry without a name ({})", entry.digest));
-        let mut image = CheckedImage { hand, content, volumes: BTreeSet::new(), lacking: vec![], seen: HashSet::new() };
+        let mut image = CheckedImage { bundle, content, volumes: BTreeSet::new(), lacking: vec![], seen: HashSet::new() };
         image.walk(entry);
         for number in &image.volumes {
             affected.entry(*number).or_default().push(name.clone());
         }
         let mut reasons = BTreeSet::new();
-        for (digest, lack) in image.lacking {
-            match lack {
+        for (digest, reason) in image.lacking {
+            match reason {
                 MissingReason::Damaged(why) => {
                     reasons.insert(format!("{digest} is damaged"));
                     note(&mut damaged, digest, why, &name);
@@ -37,9 +38,9 @@ pub(super) fn walk(hand: &BundleFiles, content: &DigestStates<'_>, report: &mut 
                     reasons.insert(format!("{digest} is missing"));
                     note(&mut missing, digest, "neither the bundle nor its base has it".to_owned(), &name);
                 }
-                MissingReason::Absent(volumes) => reasons.extend(volumes.iter().map(|number| format!("volume {number} is not at hand"))),
+                MissingReason::Absent(volumes) => reasons.extend(volumes.iter().map(|number| format!("volume {number} is missing"))),
                 MissingReason::Unknown => {
-                    reasons.insert(format!("{digest} is not at hand, and without the bundle's record it is not known who has it"));
+                    reasons.insert(format!("{digest} is missing, and only the bundle's record says which volume has it"));
                 }
             }
         }
@@ -47,9 +48,9 @@ pub(super) fn walk(hand: &BundleFiles, content: &DigestStates<'_>, report: &mut 
             report.incomplete.push((name, reasons.into_iter().collect::<Vec<_>>().join("; ")));
         }
     }
-    // What no image needs does no harm to any; damaged it is nevertheless.
+    // Damaged content that no image needs is reported too.
     for (digest, state) in &content.states {
-        if let BlobState::Wrong(why) = state {
+        if let BlobState::Damaged(why) = state {
             damaged.entry((*digest).clone()).or_insert_with(|| (why.clone(), vec![]));
         }
     }
@@ -58,20 +59,20 @@ pub(super) fn walk(hand: &BundleFiles, content: &DigestStates<'_>, report: &mut 
     affected
 }
 
-/// Why a piece cannot be had.
+/// Why content is not available.
 enum MissingReason {
     Damaged(String),
-    /// It is in these volumes, or parts of it are.
+    /// It, or a part of it, is in these volumes.
     Absent(Vec<u32>),
     Missing,
-    /// It may be in a volume that is not at hand, or left to the base.
+    /// It may be in a missing volume, or at the base.
     Unknown,
 }
 
 struct CheckedImage<'a> {
-    hand: &'a BundleFiles,
+    bundle: &'a BundleFiles,
     content: &'a DigestStates<'a>,
-    /// The volumes that hold something of it.
+    /// The volumes that hold content of it.
     volumes: BTreeSet<u32>,
     lacking: Vec<(Digest, MissingReason)>,
     seen: HashSet<Digest>,
@@ -86,18 +87,18 @@ impl CheckedImage<'_> {
             if absent.contains(&node.digest) {
                 continue;
             }
-            if node.is_foreign() && !self.content.places.contains_key(&node.digest) {
+            if node.is_foreign() && !self.content.members.contains_key(&node.digest) {
                 continue;
             }
             if !self.seen.insert(node.digest.clone()) {
                 continue;
             }
-            if let Some(lack) = self.look(&node) {
-                self.lacking.push((node.digest.clone(), lack));
+            if let Some(reason) = self.missing_reason(&node) {
+                self.lacking.push((node.digest.clone(), reason));
                 continue;
             }
             let links = match self.content.links.get(&node.digest) {
-                // What an image's name points to must be a manifest; an index may list other things.
+                // An image's name must point to a manifest; an index may list other content.
                 Some(Err(why)) if node.digest == root.digest => {
                     self.lacking.push((node.digest.clone(), MissingReason::Damaged(why.clone())));
                     None
@@ -106,7 +107,7 @@ impl CheckedImage<'_> {
                 Some(Err(_)) | None => None,
             };
             if let Some(links) = links {
-                // Of a sparse index the children that were left out are not missing.
+                // The children that a sparse index leaves out are not missing.
                 let children =
                     if node.digest == root.digest { ChildChoice::of(&links.manifests, &filters).kept } else { links.manifests.clone() };
                 stack.extend(children.into_iter().chain(links.blobs.iter().cloned()));
@@ -114,27 +115,27 @@ impl CheckedImage<'_> {
         }
     }
 
-    /// Why this piece cannot be had, if it cannot.
-    fn look(&mut self, node: &Descriptor) -> Option<MissingReason> {
-        let Some(places) = self.content.places.get(&node.digest) else {
-            return match self.hand.relied.get(&node.digest) {
+    /// Why this content is not available, if it is not.
+    fn missing_reason(&mut self, node: &Descriptor) -> Option<MissingReason> {
+        let Some(members) = self.content.members.get(&node.digest) else {
+            return match self.bundle.relied.get(&node.digest) {
                 Some(size) if *size == node.size => None,
                 Some(size) => Some(MissingReason::Damaged(size_differs(*size, node.size))),
-                None if !self.hand.has_record() => Some(MissingReason::Unknown),
+                None if !self.bundle.has_record() => Some(MissingReason::Unknown),
                 None => Some(MissingReason::Missing),
             };
         };
-        self.volumes.extend(places.iter().map(|(number, _)| number));
-        let size = places.first().map_or(0, |(_, member)| member.whole_size());
+        self.volumes.extend(members.iter().map(|(number, _)| number));
+        let size = members.first().map_or(0, |(_, member)| member.whole_size());
         if size != node.size {
             return Some(MissingReason::Damaged(size_differs(size, node.size)));
         }
         match self.content.states.get(&node.digest) {
-            Some(BlobState::Right) => None,
-            Some(BlobState::Wrong(why)) => Some(MissingReason::Damaged(why.clone())),
-            None if !self.hand.has_record() => Some(MissingReason::Unknown),
+            Some(BlobState::Undamaged) => None,
+            Some(BlobState::Damaged(why)) => Some(MissingReason::Damaged(why.clone())),
+            None if !self.bundle.has_record() => Some(MissingReason::Unknown),
             None => {
-                let absent = places.iter().map(|(number, _)| *number).filter(|number| !self.hand.files.contains_key(number));
+                let absent = members.iter().map(|(number, _)| *number).filter(|number| !self.bundle.files.contains_key(number));
                 Some(MissingReason::Absent(absent.collect()))
             }
         }

@@ -157,7 +157,7 @@ async fn pack(
     let delivered = report.images.iter().filter_map(delivered).collect();
     let gathered = blocking("pack volumes", {
         let layout = layout.clone();
-        move || Ok(bundle::gather(&layout, &entries, delivered))
+        move || Ok(bundle::collect(&layout, &entries, delivered))
     });
     let mut content = gathered.await?;
     for (name, error) in std::mem::take(&mut content.failed) {

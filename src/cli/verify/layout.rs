@@ -31,14 +31,14 @@ pub(super) async fn verify_archive(path: PathBuf, printer: &Printer) -> Result<E
             };
             let mut reader = BundleReader::new(None, &names).unpacking_into(unpack);
             reader.add(&path)?;
-            Ok(reader.done())
+            Ok(reader.finish())
         }
     })
     .await
     .map_err(UsageError::usage)?;
     gathered.notes.iter().for_each(|note| printer.warn(note));
-    for entry in &gathered.entries {
-        entry.present.iter().for_each(|present| printer.say(&format!("{:<8} {}: {}", "note", entry.source(), present.note)));
+    for entry in &gathered.images {
+        entry.available_platforms.iter().for_each(|present| printer.say(&format!("{:<8} {}: {}", "note", entry.source(), present.note)));
     }
     let bar = byte_counter(printer, "verified");
     let report = blocking("verify", {

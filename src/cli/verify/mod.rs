@@ -16,7 +16,7 @@ use super::exit::{Exit, UsageError};
 use super::inputs::layout_path;
 use super::printer::Printer;
 use crate::Error;
-use crate::bundle::{is_archive, is_at};
+use crate::bundle::{is_archive, contains_bundle};
 use crate::config::{Config, TargetConfig};
 
 #[derive(Debug, Args)]
@@ -92,7 +92,7 @@ fn target_of(text: &str) -> Result<Option<TargetConfig>, UsageError> {
         return Ok(None);
     }
     if path.exists() {
-        let is_layout = path.is_dir() && !is_at(path);
+        let is_layout = path.is_dir() && !contains_bundle(path);
         return Ok(is_layout.then(|| TargetConfig::Layout { path: path.to_owned() }));
     }
     match TargetConfig::parse(text) {
@@ -110,7 +110,7 @@ async fn on_disk(targets: &[String], printer: &Printer) -> Result<Exit, UsageErr
         let path = if text == "-" { PathBuf::from(text) } else { layout_path(text, "verify")? };
         if is_archive(&path).map_err(UsageError::usage)? {
             archives.push(path);
-        } else if path.is_dir() && !is_at(&path) {
+        } else if path.is_dir() && !contains_bundle(&path) {
             layouts.push((path, text));
         } else {
             bundles.push(path);

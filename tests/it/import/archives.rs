@@ -139,7 +139,7 @@ fn what_is_no_archive_is_called_what_it_is() {
         ("page.tar", "it is HTML or XML"),
         ("empty.tar", "it is empty"),
         ("other.tar", "it is a tar file without `oci-layout` or `manifest.json` (it has README)"),
-        ("cut.tar.gz", "it is no whole gzip file"),
+        ("cut.tar.gz", "damaged gzip file"),
         ("text.gz", "it is text that begins with `hello`, compressed by gzip"),
         ("folder", "it is a folder without `oci-layout`"),
         ("dir", "it is a folder of skopeo's dir: transport"),
@@ -168,7 +168,7 @@ fn an_archive_that_names_nothing_gets_a_name() {
     assert!(code == 1 && said.contains("give it a name with --name REF"), "{code}: {said}");
     program.write("named.tar", oci_archive());
     let run = program.run(&["import", "named.tar", "--to", "oci:other", "--name", "team/app:1"]).exits(2);
-    assert!(run.stderr.contains("`team/app:1` is for images that say no repository, and these do"), "{}", run.stderr);
+    assert!(run.stderr.contains("`team/app:1` is for images that do not state a repository, and these do"), "{}", run.stderr);
     let run = program.run(&["import", "image.tar", "--to", "oci:other", "--name", "Team/App"]).exits(2);
     assert!(run.stderr.contains("local: read --name: "), "{}", run.stderr);
 }

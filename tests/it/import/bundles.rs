@@ -273,11 +273,11 @@ fn heads_that_are_damaged_are_told_by_the_record_and_without_it_the_volume_is_na
     let record = fs::read(sides.program.path("out/jan.bundle.json")).unwrap();
     fs::remove_file(sides.program.path("out/jan.bundle.json")).unwrap();
     let run = sides.import(&["out"]).exits(1);
-    assert!(run.stderr.contains("out/jan-0002.tar: this is no volume that can be read"), "{}", run.stderr);
+    assert!(run.stderr.contains("out/jan-0002.tar: cannot read volume"), "{}", run.stderr);
     assert!(run.stderr.contains("larder export --repair jan.bundle.json --volume 2 --to DIR"), "{}", run.stderr);
     fs::write(sides.program.path("out/jan.bundle.json"), &record).unwrap();
     let run = sides.import(&["out"]).exits(0);
-    assert!(run.stderr.contains("the bundle's record stands in for it"), "{}", run.stderr);
+    assert!(run.stderr.contains("the bundle's record is used instead"), "{}", run.stderr);
     sides.all_equal();
     // A record that was changed is not believed: a name might be another's.
     let changed = String::from_utf8(record).unwrap().replace("team/app:1", "team/abb:1");
@@ -552,7 +552,7 @@ fn what_is_no_bundle_is_refused_before_anything_is_done() {
     let sides = sides(Options::default());
     sides.program.write("letter.txt", "dear");
     fs::create_dir(sides.program.path("empty")).unwrap();
-    for (what, word) in [("letter.txt", "is no bundle"), ("empty", "is no bundle"), ("nowhere", "No such file")] {
+    for (what, word) in [("letter.txt", "is not a bundle"), ("empty", "is not a bundle"), ("nowhere", "No such file")] {
         let run = sides.import(&[what]).exits(2);
         assert!(run.stderr.contains(word), "{what}: {}", run.stderr);
     }

@@ -105,7 +105,7 @@ fn compressed_layers_and_images_without_a_name_are_taken_too() {
     let run = program.run(&["import", "My-App.tar", "--report", "report.json"]).exits(0);
     let digest = run.images()[0]["digest"].as_str().unwrap().to_owned();
     assert_eq!(run.images()[0]["target"], format!("{}/my-app@{digest}", far.addr()));
-    assert_eq!(run.images()[0]["notes"], json!(["it says no repository: it is named after my-app, where it was found"]));
+    assert_eq!(run.images()[0]["notes"], json!(["it states no repository: it is named after my-app, where it was found"]));
     let manifest: Value = serde_json::from_slice(&far.manifest("my-app", &digest).unwrap().1).unwrap();
     assert_eq!(manifest["layers"][0]["mediaType"], "application/vnd.oci.image.layer.v1.tar+gzip");
     assert_eq!(manifest["layers"][0]["digest"], Digest::sha256(&packed).as_str());
@@ -126,7 +126,7 @@ fn an_archive_whose_layers_are_not_what_its_config_says_is_named() {
     assert!(run.stderr.contains("saved.tar is damaged: "), "{}", run.stderr);
     assert_eq!(far.tags("a/b"), [] as [&str; 0]);
     for (layers, word) in [
-        (&["layer.tar", "layer.tar"][..], "speaks of 1 layers, `manifest.json` of 2"),
+        (&["layer.tar", "layer.tar"][..], "has 1 layers, `manifest.json` has 2"),
         (&["../../etc/passwd"], "it has no"),
         (&["loop"], "it has no"),
     ] {

@@ -42,7 +42,7 @@ pub struct BundleContent {
 }
 
 /// Finds in `layout`, whose entries these are, what the images `delivered` are made of, and what is about them. Blocks.
-pub fn gather(layout: &Layout, entries: &[IndexEntry], delivered: Vec<DeliveredImage>) -> BundleContent {
+pub fn collect(layout: &Layout, entries: &[IndexEntry], delivered: Vec<DeliveredImage>) -> BundleContent {
     let named = entries.iter().filter_map(|entry| Some((entry.name.as_deref()?, entry))).collect();
     let mut search = ContentSearch { layout, named, found: ContentFound::default(), index: BTreeMap::new() };
     let name = |image: &DeliveredImage| format!("{}{}", image.repository, image.reference.suffix());
@@ -258,7 +258,7 @@ mod tests {
         let list = name(&layout, Some(&tag(&image, "")), &list).await;
 
         let entries = layout.names().await.unwrap();
-        let cargo = gather(&layout, &entries, vec![delivered("1", &image)]);
+        let cargo = collect(&layout, &entries, vec![delivered("1", &image)]);
         assert_eq!(cargo.failed.len(), 0);
         let mut expected: Vec<Digest> = [&cosign, &sbom, &signed].map(|of| of.digest.clone()).to_vec();
         expected.sort();
@@ -279,7 +279,7 @@ mod tests {
         put(&layout, Some("1"), "moved on", None).await;
         std::fs::remove_file(layout.blob_path(&Digest::sha256(b"lost"))).unwrap();
         let entries = layout.names().await.unwrap();
-        let cargo = gather(&layout, &entries, vec![delivered("1", &first), delivered("2", &lost)]);
+        let cargo = collect(&layout, &entries, vec![delivered("1", &first), delivered("2", &lost)]);
         assert_eq!(cargo.images.iter().map(|image| &image.digest).collect::<Vec<_>>(), [&first.digest]);
         assert_eq!(cargo.failed.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["a:2"]);
         assert!(cargo.failed[0].1.to_string().contains("a:2") && cargo.pieces.len() == 2);

@@ -1,8 +1,9 @@
-//! What is kept of volumes that have been and gone, until the images that need it are complete: manifests (they travel in the first
-//! volume, and are put after everything they refer to), parts of blobs whose other parts have not come, and the bundle's record.
+//! Content of volumes that is kept while their media may be gone, until the images that need it are complete: manifests
+//! (they travel in the first volume, and are put after everything they refer to), parts of blobs whose other parts are
+//! still missing, and the bundle's record.
 //!
-//! `<state>/import/<bundle>/`, with `bundle.json`, `manifests/<digest>` and `parts/<digest>/<number>-<offset>-<size of the blob>`. Losing
-//! it costs another reading of the volumes.
+//! It lies in `<state>/import/<bundle>/`: `bundle.json`, `manifests/<digest>` and
+//! `parts/<digest>/<number>-<offset>-<size of the blob>`. If it is lost, the volumes are needed again.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
@@ -11,26 +12,25 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::heads;
-use super::shelf::{Piece, Where};
+use super::pieces::{Piece, PieceLocation};
+use super::volume_head::read_checked_record;
 use crate::bundle::format::Bundle;
 use crate::content::Digest;
 use crate::folder::{self, Folder};
 use crate::{Error, Result};
 
-const OP: &str = "keep volume's content";
+const OP: &str = "stage content of volume";
 
-/// How long volumes are waited for: deltas build on one another by the month, and what was not completed within six of them never
-/// will be.
+/// How long staged content is kept. Deltas are monthly: what six of them did not complete is given up.
 const KEEP: Duration = Duration::from_secs(180 * 24 * 60 * 60);
 
-/// What is kept of all bundles.
+/// The staged content of all bundles.
 #[derive(Debug, Clone)]
 pub struct StagingArea {
     folder: PathBuf,
 }
 
-/// A part that is kept.
+/// A staged part of a blob.
 #[derive(Debug)]
 pub(super) struct StagedBlobPart {
     pub(super) digest: Digest,
@@ -42,7 +42,7 @@ pub(super) struct StagedBlobPart {
 }
 
 impl StagingArea {
-    /// What is kept below the state folder `state`. What nothing was added to for half a year is let go.
+    /// The staging area below the state folder `state`. Removes bundles that nothing was added to for half a year.
     pub fn new(state: &Path) -> Self {
         let stage = StagingArea { folder: state.join("import") };
         let is_old = |entry: &fs::DirEntry| {
@@ -57,7 +57,7 @@ impl StagingArea {
         stage
     }
 
-    /// Where the parts of blobs go.
+    /// Its folder.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
@@ -70,21 +70,21 @@ impl StagingArea {
         self.of(bundle).join("parts").join(file_name(digest)).join(format!("{number:04}-{offset}-{whole}"))
     }
 
-    /// The record of `bundle`, if it was ever seen. A damaged one is none.
+    /// The record of `bundle`, if it is staged and undamaged.
     pub(super) fn record(&self, bundle: &Digest) -> Option<Bundle> {
-        heads::record(&self.of(bundle).join("bundle.json")).ok().filter(|record| record.id == *bundle)
+        read_checked_record(&self.of(bundle).join("bundle.json")).ok().filter(|record| record.id == *bundle)
     }
 
-    /// Manifests that are kept: digest, file and length.
+    /// The staged manifests of `bundle`: digest, file and length.
     pub(super) fn manifests(&self, bundle: &Digest) -> Vec<(Digest, PathBuf, u64)> {
-        let kept = files(&self.of(bundle).join("manifests")).into_iter();
-        kept.filter_map(|(name, path, len)| Some((digest_of(&name)?, path, len))).collect()
+        let staged = files(&self.of(bundle).join("manifests")).into_iter();
+        staged.filter_map(|(name, path, len)| Some((digest_of(&name)?, path, len))).collect()
     }
 
-    /// Parts that are kept.
+    /// The staged parts of blobs of `bundle`.
     pub(super) fn parts(&self, bundle: &Digest) -> Vec<StagedBlobPart> {
         let folder = self.of(bundle).join("parts");
-        let mut kept = vec![];
+        let mut staged = vec![];
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
             let Some(digest) = entry.file_name().to_str().and_then(digest_of) else { continue };
             for (name, path, len) in files(&entry.path()) {
@@ -93,14 +93,14 @@ impl StagingArea {
                     (numbers.next(), numbers.next(), numbers.next(), numbers.next())
                     && let Ok(number) = u32::try_from(number)
                 {
-                    kept.push(StagedBlobPart { digest: digest.clone(), number, offset, whole, path, len });
+                    staged.push(StagedBlobPart { digest: digest.clone(), number, offset, whole, path, len });
                 }
             }
         }
-        kept
+        staged
     }
 
-    /// Keeps a bundle's record.
+    /// Stages a bundle's record.
     ///
     /// # Errors
     /// If the folder cannot be written to.
@@ -109,7 +109,7 @@ impl StagingArea {
         if folder::is_file(&path) { Ok(()) } else { self.write(&path, &bundle.to_bytes()) }
     }
 
-    /// Keeps a manifest of `bundle`, which `bytes` gives unless it is kept already.
+    /// Stages a manifest of `bundle`. `bytes` is called only if it is not staged yet.
     ///
     /// # Errors
     /// As [`StagingArea::keep_record`].
@@ -121,7 +121,7 @@ impl StagingArea {
         bytes().map_or(Ok(()), |bytes| self.write(&path, &bytes))
     }
 
-    /// Keeps a part of a blob of `bundle`; whether it had to be written.
+    /// Stages a part of a blob of `bundle`, given its number, its offset and the blob's size; whether it had to be written.
     ///
     /// # Errors
     /// As [`StagingArea::keep_record`]; also if the volume cannot be read.
@@ -130,7 +130,7 @@ impl StagingArea {
         if self.has_part(bundle, digest, place, piece.len) {
             return Ok(false);
         }
-        let Where::File { path: from, offset } = &piece.at else { return Ok(false) };
+        let PieceLocation::File { path: from, offset } = &piece.location else { return Ok(false) };
         let copied = self.put(&path, |out| {
             let mut file = folder::read_found(from)?;
             file.seek(SeekFrom::Start(*offset))?;
@@ -142,7 +142,7 @@ impl StagingArea {
             .map_err(|error| Error::io(OP, if error.kind() == io::ErrorKind::UnexpectedEof { from } else { &path }, &error))
     }
 
-    /// Whether the part is kept.
+    /// Whether the part is staged.
     pub(in crate::bundle) fn has_part(&self, bundle: &Digest, digest: &Digest, place: (u32, u64, u64), len: u64) -> bool {
         let path = self.part(bundle, digest, place);
         path.symlink_metadata().is_ok_and(|meta| meta.is_file() && meta.len() == len)
@@ -152,14 +152,14 @@ impl StagingArea {
         self.put(path, |out| out.write_all(bytes)).map_err(|error| Error::io(OP, path, &error))
     }
 
-    /// Writes a file beside its place and renames it there, so that half of one is never taken for the whole. Links below the stage are
-    /// not followed.
+    /// Writes a temporary file and renames it, so that no half-written file has the final name. Follows no links below
+    /// the staging area.
     fn put(&self, path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
         let stage = Folder::create(&self.folder)?;
         let name = path.strip_prefix(&self.folder).map_err(io::Error::other)?;
         let folder = name.parent().unwrap_or(Path::new(""));
         stage.create_folder(folder)?;
-        // Of this process alone; what a killed one leaves goes with the bundle.
+        // Used by this process alone. If it is killed, the file is removed together with the bundle.
         let temporary = folder.join(format!(".new-{}", std::process::id()));
         match stage.remove(&temporary) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -173,12 +173,12 @@ impl StagingArea {
         filled
     }
 
-    /// Lets go of the parts of a blob.
+    /// Removes the staged parts of a blob.
     pub fn drop_parts(&self, bundle: &Digest, digest: &Digest) {
         let _ = fs::remove_dir_all(self.of(bundle).join("parts").join(file_name(digest)));
     }
 
-    /// Lets go of everything of a bundle.
+    /// Removes everything staged of a bundle.
     pub fn drop_bundle(&self, bundle: &Digest) {
         let _ = fs::remove_dir_all(self.of(bundle));
     }
@@ -193,7 +193,7 @@ fn digest_of(name: &str) -> Option<Digest> {
     Digest::parse(&format!("{algorithm}:{encoded}")).ok()
 }
 
-/// The plain files of a folder: name, path, length. None if there is no such folder.
+/// The regular files of a folder: name, path, length. Empty if there is no such folder.
 fn files(folder: &Path) -> Vec<(String, PathBuf, u64)> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let file = |entry: fs::DirEntry| {

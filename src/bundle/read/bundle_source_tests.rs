@@ -1,6 +1,9 @@
 //! Reading by offset, over parts, and away from what is damaged.
 
+use std::path::Path;
+
 use super::*;
+use crate::bundle::read::PieceLocation;
 use crate::content::Verified;
 
 const SEED: &[u8] = b"the quick brown fox jumps over the lazy dog";
@@ -11,25 +14,25 @@ fn file(folder: &Path, name: &str, bytes: &[u8]) -> Arc<Path> {
     path.into()
 }
 
-fn piece(shelf: &mut BundleSource, path: &Arc<Path>, offset: u64, len: usize) -> Piece {
-    let origin = shelf.origin(ContentFile { path: path.to_path_buf(), volume: None });
-    Piece { origin, at: Where::File { path: Arc::clone(path), offset }, len: len as u64 }
+fn piece(source: &mut BundleSource, path: &Arc<Path>, offset: u64, len: usize) -> Piece {
+    let origin = source.add_file(ContentFile { path: path.to_path_buf(), volume: None });
+    Piece { origin, location: PieceLocation::File { path: Arc::clone(path), offset }, len: len as u64 }
 }
 
 fn blob() -> Descriptor {
     Descriptor::new("", Digest::sha256(SEED), SEED.len() as u64)
 }
 
-async fn bytes(shelf: &BundleSource, offset: u64) -> Result<Vec<u8>> {
+async fn bytes(source: &BundleSource, offset: u64) -> Result<Vec<u8>> {
     let context = RequestContext::new("test");
-    let stream = shelf.blob(&Repository::new("a"), &blob(), offset, &context).await?.unwrap();
+    let stream = source.blob(&Repository::new("a"), &blob(), offset, &context).await?.unwrap();
     let all: Vec<Bytes> = stream.try_collect().await?;
     assert_eq!(context.tally.bytes_read(), all.iter().map(|chunk| chunk.len() as u64).sum::<u64>());
     Ok(all.concat())
 }
 
 #[tokio::test]
-async fn a_blob_is_read_from_any_offset_whole_or_in_parts() {
+async fn a_blob_is_read_from_any_offset_whole_or_joined() {
     let folder = tempfile::tempdir().unwrap();
     let volume = file(folder.path(), "v", &[b"head", SEED, b"tail"].concat());
     let mut whole = BundleSource::default();
@@ -39,36 +42,36 @@ async fn a_blob_is_read_from_any_offset_whole_or_in_parts() {
     for (number, (offset, len)) in (1..).zip([(0, 10), (10, 1), (11, SEED.len() - 11)]) {
         let at = piece(&mut parts, &volume, 4 + offset, len);
         parts.add_part(&blob().digest, (number, offset, SEED.len() as u64), at, false);
-        assert_eq!(parts.hand(&blob()), Availability::Absent);
+        assert_eq!(parts.availability(&blob()), Availability::Absent);
         parts.join();
     }
-    assert_eq!((parts.hand(&blob()), parts.incomplete().count(), parts.in_parts().count()), (Availability::Here, 0, 1));
+    assert_eq!((parts.availability(&blob()), parts.incomplete().count(), parts.joined().count()), (Availability::Here, 0, 1));
     for offset in 0..=SEED.len() {
-        for shelf in [&whole, &parts] {
-            assert_eq!(bytes(shelf, offset as u64).await.unwrap(), &SEED[offset..], "{offset}");
+        for source in [&whole, &parts] {
+            assert_eq!(bytes(source, offset as u64).await.unwrap(), &SEED[offset..], "{offset}");
         }
     }
-    assert_eq!(whole.hand(&Descriptor { size: 5, ..blob() }), Availability::Absent, "a blob of another size is another blob");
+    assert_eq!(whole.availability(&Descriptor { size: 5, ..blob() }), Availability::Absent, "a blob of another size is another blob");
 }
 
 #[tokio::test]
 async fn what_is_spoilt_is_read_from_another_copy_and_then_no_more() {
     let folder = tempfile::tempdir().unwrap();
     let (wrong, right) = (file(folder.path(), "wrong", &[7; SEED.len()]), file(folder.path(), "right", SEED));
-    let mut shelf = BundleSource::default();
+    let mut source = BundleSource::default();
     for path in [&wrong, &right] {
-        let at = piece(&mut shelf, path, 0, SEED.len());
-        shelf.add(blob().digest, at);
+        let at = piece(&mut source, path, 0, SEED.len());
+        source.add(blob().digest, at);
     }
-    let first = shelf.current(&blob().digest).unwrap();
-    shelf.mark_damaged(&blob().digest, first, "wrong".to_owned());
+    let first = source.current_copy(&blob().digest).unwrap();
+    source.mark_damaged(&blob().digest, first, "wrong".to_owned());
     // Who was told of the same damage later does not spoil the next copy.
-    shelf.mark_damaged(&blob().digest, first, "again".to_owned());
-    assert_eq!(bytes(&shelf, 0).await.unwrap(), SEED);
-    assert_eq!(shelf.damage(), [Damage { digest: blob().digest, origins: vec![0], why: "wrong".to_owned() }]);
-    shelf.mark_damaged(&blob().digest, shelf.current(&blob().digest).unwrap(), "too".to_owned());
-    assert_eq!(shelf.hand(&blob()), Availability::Damaged);
-    let error = bytes(&shelf, 0).await.unwrap_err();
+    source.mark_damaged(&blob().digest, first, "again".to_owned());
+    assert_eq!(bytes(&source, 0).await.unwrap(), SEED);
+    assert_eq!(source.damage(), [Damage { digest: blob().digest, origins: vec![0], why: "wrong".to_owned() }]);
+    source.mark_damaged(&blob().digest, source.current_copy(&blob().digest).unwrap(), "too".to_owned());
+    assert_eq!(source.availability(&blob()), Availability::Damaged);
+    let error = bytes(&source, 0).await.unwrap_err();
     assert!(error.kind() == Kind::Damaged && error.message().contains("wrong"), "{error}");
 }
 
@@ -78,11 +81,11 @@ async fn a_file_that_ends_early_or_is_gone_gives_no_whole_blob() {
     let short = file(folder.path(), "short", &SEED[..20]);
     let gone: Arc<Path> = folder.path().join("gone").into();
     for path in [&short, &gone] {
-        let mut shelf = BundleSource::default();
-        let at = piece(&mut shelf, path, 0, SEED.len());
-        shelf.add(blob().digest, at);
+        let mut source = BundleSource::default();
+        let at = piece(&mut source, path, 0, SEED.len());
+        source.add(blob().digest, at);
         let read = async {
-            let stream = shelf.blob(&Repository::new("a"), &blob(), 0, &RequestContext::new("test")).await?.unwrap();
+            let stream = source.blob(&Repository::new("a"), &blob(), 0, &RequestContext::new("test")).await?.unwrap();
             Verified::whole(stream, &blob(), Side::Local)?.try_collect::<Vec<Bytes>>().await
         };
         assert_eq!(read.await.unwrap_err().kind(), Kind::Damaged, "{}", path.display());
@@ -98,15 +101,15 @@ async fn manifests_are_checked_and_their_types_known_from_who_refers_to_them() {
     let mut turned = text.to_vec();
     turned[10] ^= 1;
     let (wrong, right) = (file(folder.path(), "wrong", &turned), file(folder.path(), "right", text));
-    let mut shelf = BundleSource::default();
+    let mut source = BundleSource::default();
     for path in [&wrong, &right] {
-        let at = piece(&mut shelf, path, 0, text.len());
-        shelf.add(digest.clone(), at);
+        let at = piece(&mut source, path, 0, text.len());
+        source.add(digest.clone(), at);
     }
     let docker = "application/vnd.docker.distribution.manifest.v2+json";
-    shelf.learn(&[Descriptor::new(docker, digest.clone(), text.len() as u64)]);
-    let manifest = shelf.read_manifest(&digest).await.unwrap().unwrap();
+    source.note_media_types(&[Descriptor::new(docker, digest.clone(), text.len() as u64)]);
+    let manifest = source.read_manifest(&digest).await.unwrap().unwrap();
     assert_eq!((manifest.media_type.as_str(), &manifest.bytes[..]), (docker, &text[..]));
-    assert_eq!(shelf.damage().len(), 1);
-    assert!(shelf.read_manifest(&Digest::sha256(b"absent")).await.unwrap().is_none());
+    assert_eq!(source.damage().len(), 1);
+    assert!(source.read_manifest(&Digest::sha256(b"absent")).await.unwrap().is_none());
 }

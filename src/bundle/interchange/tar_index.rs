@@ -1,18 +1,21 @@
-//! A tar file of any tool's making, by its headers only: where each file begins.
+//! The index of a tar file of any tool: the offset of each file, from the headers alone.
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read, Seek as _};
+use std::io::{Read, Seek as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::bundle::read::{OpenPart, Where};
+use crate::bundle::read::{FileSlice, Piece, PieceLocation};
 use crate::{Error, Kind, Result, Side};
 
-/// Members of an archive: the largest `docker save` archives have a few thousand. More is a trap.
+/// The operation in errors about archives.
+pub(super) const OP: &str = "read archive";
+
+/// The largest number of members that is accepted. The largest `docker save` archives have a few thousand.
 const MOST_MEMBERS: usize = 4_000_000;
 
-/// As many links are followed: `docker save` writes one at most.
+/// The number of links that are followed one after the other: `docker save` writes one at most.
 const MOST_LINKS: usize = 8;
 
 /// A file in a tar file.
@@ -22,47 +25,46 @@ pub(super) struct TarMember {
     pub(super) len: u64,
 }
 
-/// What a tar file holds.
+/// The files and links of a tar file.
 #[derive(Debug)]
-pub(super) struct Tarball {
+pub(super) struct TarIndex {
     path: PathBuf,
     file: Arc<File>,
     files: BTreeMap<String, TarMember>,
     links: BTreeMap<String, String>,
 }
 
-impl Tarball {
-    /// Goes through the headers of `file`, which messages call `path`. `None`: it is no tar file.
+impl TarIndex {
+    /// Reads the headers of `file`, whose name in messages is `path`. `None`: it is no tar file.
     ///
     /// # Errors
-    /// If it cannot be read, or is a tar file that breaks off.
+    /// If it cannot be read, or is a damaged tar file.
     pub(super) fn scan(path: &Path, file: &Arc<File>) -> Result<Option<Self>> {
-        let io = |error: io::Error| Error::io(super::OP, path, &error);
-        let mut tarball = Tarball { path: path.to_owned(), file: Arc::clone(file), files: BTreeMap::new(), links: BTreeMap::new() };
-        (&**file).rewind().map_err(io)?;
+        let mut index = TarIndex { path: path.to_owned(), file: Arc::clone(file), files: BTreeMap::new(), links: BTreeMap::new() };
+        (&**file).rewind().map_err(|error| Error::io(OP, path, &error))?;
         let mut archive = tar::Archive::new(&**file);
         let Ok(entries) = archive.entries_with_seek() else { return Ok(None) };
         for entry in entries {
             let entry = match entry {
                 Ok(entry) => entry,
-                // What is wrong with its first header is no tar file.
-                Err(_) if tarball.is_empty() => return Ok(None),
+                // A file whose first header is invalid is no tar file.
+                Err(_) if index.is_empty() => return Ok(None),
                 Err(error) => return Err(damaged(path, &error.to_string())),
             };
             let Some(name) = std::str::from_utf8(&entry.path_bytes()).ok().and_then(normal) else { continue };
             let kind = entry.header().entry_type();
             if kind.is_file() || kind.is_contiguous() {
-                tarball.files.insert(name, TarMember { offset: entry.raw_file_position(), len: entry.size() });
+                index.files.insert(name, TarMember { offset: entry.raw_file_position(), len: entry.size() });
             } else if let Some(link) = entry.link_name_bytes().and_then(|link| String::from_utf8(link.into_owned()).ok())
                 && let Some(target) = if kind.is_hard_link() { normal(&link) } else { beside(&name, &link) }
             {
-                tarball.links.insert(name, target);
+                index.links.insert(name, target);
             }
-            if tarball.files.len() + tarball.links.len() > MOST_MEMBERS {
+            if index.files.len() + index.links.len() > MOST_MEMBERS {
                 return Err(damaged(path, &format!("it has more than {MOST_MEMBERS} members")));
             }
         }
-        Ok(if tarball.is_empty() { None } else { Some(tarball) })
+        Ok(if index.is_empty() { None } else { Some(index) })
     }
 
     fn is_empty(&self) -> bool {
@@ -77,12 +79,12 @@ impl Tarball {
         self.find(name).is_some()
     }
 
-    /// Plain files, by name.
+    /// Regular files, by name.
     pub(super) fn files(&self) -> impl Iterator<Item = (&str, TarMember)> {
         self.files.iter().map(|(name, member)| (name.as_str(), *member))
     }
 
-    /// The file of this name, through links.
+    /// The file of this name; follows links.
     pub(super) fn find(&self, name: &str) -> Option<TarMember> {
         let mut name = normal(name)?;
         for _ in 0..MOST_LINKS {
@@ -94,28 +96,28 @@ impl Tarball {
         None
     }
 
-    /// The bytes of a small file.
+    /// The bytes of a file of at most `most` bytes.
     pub(super) fn read(&self, name: &str, most: u64) -> Result<Vec<u8>> {
         let member = self.find(name).ok_or_else(|| damaged(&self.path, &format!("it has no `{name}`")))?;
         if member.len > most {
             return Err(damaged(&self.path, &format!("`{name}` has {} bytes", member.len)));
         }
         let mut bytes = vec![];
-        self.open(member).read_to_end(&mut bytes).map_err(|error| Error::io(super::OP, &self.path, &error))?;
+        self.open(member).read_to_end(&mut bytes).map_err(|error| Error::io(OP, &self.path, &error))?;
         if bytes.len() as u64 == member.len { Ok(bytes) } else { Err(damaged(&self.path, &format!("it ends within `{name}`"))) }
     }
 
     /// The member's bytes.
     pub(super) fn open(&self, member: TarMember) -> impl Read + use<> {
-        OpenPart { file: Arc::clone(&self.file), at: member.offset, left: member.len }
+        FileSlice { file: Arc::clone(&self.file), offset: member.offset, len: member.len }
     }
 
-    /// Where the member's bytes are.
-    pub(super) fn at(&self, member: TarMember) -> Where {
-        Where::Open { file: Arc::clone(&self.file), offset: member.offset }
+    /// The member as a piece of the file with the index `origin`.
+    pub(super) fn piece(&self, origin: usize, member: TarMember) -> Piece {
+        Piece { origin, location: PieceLocation::Open { file: Arc::clone(&self.file), offset: member.offset }, len: member.len }
     }
 
-    /// Some of its files, for a person.
+    /// Some of its files, for a message.
     pub(super) fn some_names(&self) -> String {
         let mut names: Vec<&str> = self.files.keys().map(String::as_str).take(3).collect();
         if self.files.len() > names.len() {
@@ -126,10 +128,10 @@ impl Tarball {
 }
 
 pub(super) fn damaged(path: &Path, why: &str) -> Error {
-    Error::new(Side::Local, super::OP, Kind::Damaged, format!("{}: {why}", path.display()))
+    Error::new(Side::Local, OP, Kind::Damaged, format!("{}: {why}", path.display()))
 }
 
-/// A name without `.` and empty parts; none if it leads out of the archive.
+/// The name without `.` and empty parts; `None` if it leads out of the archive.
 fn normal(name: &str) -> Option<String> {
     let mut parts: Vec<&str> = vec![];
     for part in name.split('/') {
@@ -142,7 +144,7 @@ fn normal(name: &str) -> Option<String> {
     (!parts.is_empty()).then(|| parts.join("/"))
 }
 
-/// What a symbolic link in `name`'s folder leads to.
+/// The target of the symbolic link `name`.
 fn beside(name: &str, link: &str) -> Option<String> {
     let folder = name.rsplit_once('/').map_or("", |(folder, _)| folder);
     if link.starts_with('/') { None } else { normal(&format!("{folder}/{link}")) }
@@ -153,10 +155,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn scan(bytes: &[u8]) -> Result<Option<Tarball>> {
+    fn scan(bytes: &[u8]) -> Result<Option<TarIndex>> {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), bytes).unwrap();
-        Tarball::scan(file.path(), &Arc::new(File::open(file.path()).unwrap()))
+        TarIndex::scan(file.path(), &Arc::new(File::open(file.path()).unwrap()))
     }
 
     fn archive() -> Vec<u8> {
@@ -184,21 +186,21 @@ mod tests {
     }
 
     #[test]
-    fn files_are_found_under_any_spelling_and_through_links() {
-        let tarball = scan(&archive()).unwrap().unwrap();
-        let one = tarball.find("a/one").unwrap();
+    fn files_are_found_by_any_spelling_and_through_links() {
+        let index = scan(&archive()).unwrap().unwrap();
+        let one = index.find("a/one").unwrap();
         assert_eq!(one.len, 1);
         for name in ["./a/one", "a//one", "a/b/../one", "b/soft", "b/hard", "chain"] {
-            assert_eq!(tarball.find(name), Some(one), "{name}");
+            assert_eq!(index.find(name), Some(one), "{name}");
         }
-        assert_eq!(tarball.find(&format!("{}/long", "d".repeat(150))).unwrap().len, 2);
+        assert_eq!(index.find(&format!("{}/long", "d".repeat(150))).unwrap().len, 2);
         for name in ["loop", "out", "root", "a", "../a/one", ""] {
-            assert_eq!(tarball.find(name), None, "{name}");
+            assert_eq!(index.find(name), None, "{name}");
         }
     }
 
     #[test]
-    fn what_is_no_tar_file_is_none_and_one_that_breaks_off_is_damaged() {
+    fn other_files_have_no_index_and_a_truncated_tar_file_is_damaged() {
         assert!(scan(b"").unwrap().is_none());
         assert!(scan(&[0; 2048]).unwrap().is_none());
         assert!(scan(&[7; 2048]).unwrap().is_none());
@@ -209,7 +211,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_survived(bytes in proptest::collection::vec(any::<u8>(), 0..3000), at in 0usize..3000, turned in any::<u8>()) {
+        fn any_bytes_are_handled(bytes in proptest::collection::vec(any::<u8>(), 0..3000), at in 0usize..3000, turned in any::<u8>()) {
             let _ = scan(&bytes);
             let mut turned_archive = archive();
             let length = turned_archive.len();

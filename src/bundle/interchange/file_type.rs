@@ -1,12 +1,12 @@
-//! Says what a file is that cannot be imported, so that the refusal names it.
+//! Describes files and folders that cannot be imported, for the error message.
 
 use super::unpack::Compression;
 
-/// How much of a file is looked at: tar's magic number is in its first block.
-pub(in crate::bundle) const LOOK: usize = 512;
+/// The number of first bytes that are needed, for tar's magic number in the first block.
+pub(super) const PREFIX: u64 = 512;
 
-/// What a file is, by its first bytes, for a person.
-pub(in crate::bundle) fn described(first: &[u8]) -> String {
+/// A description of a file by its first bytes, for a message.
+pub(super) fn describe(first: &[u8]) -> String {
     if let Some(compression) = Compression::of(first) {
         return format!("compressed by {}", compression.name());
     }
@@ -27,11 +27,11 @@ pub(in crate::bundle) fn described(first: &[u8]) -> String {
     }
 }
 
-/// The bytes as text without leading white space, if they are some.
+/// The bytes as text without leading white space, if they are text.
 fn text(first: &[u8]) -> Option<&str> {
     let text = match std::str::from_utf8(first) {
         Ok(text) => text,
-        // Cut within a character.
+        // The end is in the middle of a character.
         Err(error) if error.error_len().is_none() => std::str::from_utf8(first.get(..error.valid_up_to())?).ok()?,
         Err(_) => return None,
     };
@@ -40,8 +40,8 @@ fn text(first: &[u8]) -> Option<&str> {
     (!text.is_empty() && text.chars().all(is_text)).then_some(text)
 }
 
-/// What a folder is that holds no bundle and no layout.
-pub(in crate::bundle) fn folder(path: &std::path::Path) -> &'static str {
+/// A description of a folder without a bundle or a layout, for a message.
+pub(in crate::bundle) fn describe_folder(path: &std::path::Path) -> &'static str {
     let has = |name: &str| path.join(name).is_file();
     match (has("manifest.json"), has("version"), has("index.json")) {
         (true, true, _) => "a folder of skopeo's dir: transport; copy it to oci: or oci-archive:",
@@ -57,9 +57,9 @@ mod tests {
 
     #[test]
     fn a_file_is_described_by_its_first_bytes() {
-        let mut tar = [0; LOOK];
+        let mut tar = [0; 512];
         tar[257..262].copy_from_slice(b"ustar");
-        for (first, said) in [
+        for (first, expected) in [
             (&b""[..], "empty"),
             (b"PK\x03\x04....", "a zip file"),
             (b"\x7fELF\x02", "a program (ELF)"),
@@ -73,7 +73,7 @@ mod tests {
             (&[0; 100], "binary data that begins with 0000000000000000"),
             (b"\xff", "binary data that begins with ff"),
         ] {
-            assert_eq!(described(first), said, "{first:?}");
+            assert_eq!(describe(first), expected, "{first:?}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Where an image of a layout or archive belongs at a target.
+//! The name at a target of an image from a layout or archive.
 
 use std::path::Path;
 
@@ -7,23 +7,23 @@ use crate::layout::IndexEntry;
 use crate::name::{ImageName, Reference, RegistryRepository, check_path, split_host};
 use crate::rules::{RuleSet, Unmatched};
 
-/// Place and reference at the target, without prefix, and a remark; or why there are none, for a person.
+/// Repository and reference at the target, without prefix, and a remark; or the reason why there is no such name.
 pub type Named = Result<(Repository, Reference, Option<String>), String>;
 
-/// How names of other tools become names at a target.
+/// Maps names of other tools to names at a target.
 #[derive(Debug)]
 pub struct NameMapping<'a> {
-    /// Cache rules: they say where an image of their sources belongs.
+    /// Cache rules: they map images of their sources to target repositories.
     pub rules: &'a RuleSet,
     /// Whether the target is a registry.
     pub registry: bool,
-    /// The name of images that say no repository.
-    pub given: Option<Given>,
+    /// The name of images that do not state a repository.
+    pub given: Option<GivenName>,
 }
 
-/// A name that the user gives to what has none: `team/app`, `quay.io/team/app:1`.
+/// The value of `--name`, for images that do not state a repository: `team/app`, `quay.io/team/app:1`.
 #[derive(Debug)]
-pub struct Given {
+pub struct GivenName {
     /// As it was written.
     text: String,
     name: ImageName,
@@ -31,27 +31,27 @@ pub struct Given {
     used: std::cell::Cell<usize>,
 }
 
-impl Given {
-    /// Reads it. The error is for a person.
+impl GivenName {
+    /// Parses it.
     ///
     /// # Errors
-    /// If it is no image name, or has a digest.
+    /// A message if it is not an image name, or has a digest.
     pub fn parse(text: &str) -> Result<Self, String> {
         let name = ImageName::parse(text)?;
         if name.digest.is_some() {
-            return Err(format!("`{text}`: a digest is what the image has; write a repository, or a repository and a tag"));
+            return Err(format!("`{text}` has a digest; give a repository, or a repository and a tag"));
         }
-        Ok(Given { text: text.to_owned(), name, used: std::cell::Cell::new(0) })
+        Ok(GivenName { text: text.to_owned(), name, used: std::cell::Cell::new(0) })
     }
 
-    /// What is wrong once everything has been named, for a person: it named nothing, or several images by one tag.
+    /// Checks, after all images have their names, that it was used, and for one image only if it has a tag.
     ///
     /// # Errors
-    /// Just that.
+    /// A message if not.
     pub fn check(&self) -> Result<(), String> {
         match (self.used.get(), &self.name.tag) {
-            (0, _) => Err(format!("`{}` is for images that say no repository, and these do", self.text)),
-            (2.., Some(_)) => Err(format!("`{}` is the name of one image, and {} say no repository", self.text, self.used.get())),
+            (0, _) => Err(format!("`{}` is for images that do not state a repository, and these do", self.text)),
+            (2.., Some(_)) => Err(format!("`{}` is the name of one image, and {} state no repository", self.text, self.used.get())),
             _ => Ok(()),
         }
     }
@@ -60,12 +60,12 @@ impl Given {
 impl NameMapping<'_> {
     /// The name of `entry` at the target:
     ///
-    /// 1. what larder calls it: a whole `org.opencontainers.image.ref.name` beside an `io.containerd.image.name`, as it is;
-    /// 2. the whole name that another tool wrote (`docker.io/library/redis:7`): where a cache rule puts it, else without its host;
+    /// 1. larder's own name, unchanged: a full `org.opencontainers.image.ref.name` beside an `io.containerd.image.name`;
+    /// 2. a full name by another tool (`docker.io/library/redis:7`): mapped by a cache rule, else without its host;
     /// 3. a bare tag, or nothing: below the name of the folder or file, `stem`, with a remark.
     ///
     /// # Errors
-    /// If that is no name.
+    /// A message if that is not a valid name.
     pub fn name(&self, entry: &IndexEntry, stem: &str) -> Named {
         let whole = |name: &&str| name.contains(['/', ':', '@']);
         let stated = entry.name.as_deref().filter(whole);
@@ -74,7 +74,7 @@ impl NameMapping<'_> {
             (Some(name), _) => entry
                 .title()
                 .map(|(repository, reference)| (repository, reference, None))
-                .ok_or_else(|| format!("`{name}` is no image name")),
+                .ok_or_else(|| format!("invalid image name `{name}`")),
             (None, Some(source)) => self.foreign(source, entry),
             (None, None) => self.given.as_ref().map_or_else(|| bare(entry, stem), |given| self.given(given, entry)),
         }
@@ -83,7 +83,7 @@ impl NameMapping<'_> {
     fn foreign(&self, name: &str, entry: &IndexEntry) -> Named {
         let ImageName { repository, tag, digest } = ImageName::parse(name)?;
         if let Some(digest) = digest.as_ref().filter(|digest| **digest != entry.descriptor.digest) {
-            return Err(format!("its name says {digest}, and it is {}", entry.descriptor.digest));
+            return Err(format!("its name has {digest}, but its digest is {}", entry.descriptor.digest));
         }
         let reference = match (tag, digest) {
             (Some(tag), _) => Reference::Tag(tag),
@@ -93,14 +93,14 @@ impl NameMapping<'_> {
         Ok((self.repository(&repository), reference, None))
     }
 
-    /// An image that says no repository, by the name that the user has given it.
-    fn given(&self, given: &Given, entry: &IndexEntry) -> Named {
+    /// The name of an image that does not state a repository, from `--name`.
+    fn given(&self, given: &GivenName, entry: &IndexEntry) -> Named {
         given.used.set(given.used.get() + 1);
         let own = entry.name.clone().filter(|tag| crate::name::check_tag(tag).is_ok());
         let tag = given.name.tag.clone().or(own).unwrap_or_else(|| "latest".to_owned());
         let repository = match split_host(&given.text).0 {
             Some(_) => self.repository(&given.name.repository),
-            // As a repository of the target is written.
+            // Without a host it is a repository of the target.
             None => Repository::new(given.text.strip_suffix(&format!(":{tag}")).unwrap_or(&given.text)),
         };
         Ok((repository, Reference::Tag(tag), None))
@@ -112,19 +112,19 @@ impl NameMapping<'_> {
     }
 }
 
-/// An entry that does not say which repository it belongs to.
+/// The name of an image that does not state a repository, from the name of its file.
 fn bare(entry: &IndexEntry, stem: &str) -> Named {
-    check_path(stem).map_err(|_| format!("the image says no repository, and `{stem}` cannot be one; give it a name with --name REF"))?;
+    check_path(stem).map_err(|_| format!("the image states no repository, and `{stem}` cannot be one; give it a name with --name REF"))?;
     let reference = match &entry.name {
         Some(tag) if crate::name::check_tag(tag).is_ok() => Reference::Tag(tag.clone()),
-        Some(tag) => return Err(format!("`{tag}` is no tag")),
+        Some(tag) => return Err(format!("invalid tag `{tag}`")),
         None => Reference::Digest(entry.descriptor.digest.clone()),
     };
-    let note = format!("it says no repository: it is named after {stem}, where it was found");
+    let note = format!("it states no repository: it is named after {stem}, where it was found");
     Ok((Repository::new(stem), reference, Some(note)))
 }
 
-/// What a folder or file is called, without the endings of archives, in the letters of repositories.
+/// The name of a folder or file, in lower case, without the endings of archives.
 pub fn stem(path: &Path) -> String {
     let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let name = path.file_name().map(|name| name.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
@@ -148,10 +148,10 @@ mod tests {
     }
 
     #[test]
-    fn names_of_larder_stay_and_those_of_others_lose_their_host_or_meet_a_rule() {
+    fn own_names_stay_and_other_names_are_mapped_by_a_rule_or_lose_their_host() {
         let by_digest = format!("my-app@{}", Digest::sha256(b"x"));
         for (name, source, expected) in [
-            // larder, mirrored: the host is part of the repository.
+            // Mirrored by larder: the host is part of the repository.
             (Some("docker.io/library/redis:7"), Some("docker.io/library/redis:7"), "docker.io/library/redis:7"),
             (Some("library/redis:7"), None, "library/redis:7"),
             (Some("7"), Some("docker.io/library/redis:7"), "library/redis:7"),
@@ -167,9 +167,9 @@ mod tests {
         }
         for (name, source, stem, word) in [
             (Some("3.20"), None, "my app", "cannot be one"),
-            (Some("-x"), None, "my-app", "is no tag"),
+            (Some("-x"), None, "my-app", "invalid tag"),
             (None, Some("quay.io/not a name"), "x", "may not stand"),
-            (Some("a/b"), None, "x", "no image name"),
+            (Some("a/b"), None, "x", "invalid image name"),
         ] {
             let error = named(name, source, stem).unwrap_err();
             assert!(error.contains(word), "{name:?} {source:?}: {error}");
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_given_name_is_for_what_has_none() {
+    fn a_given_name_is_for_images_without_one() {
         let rules = "version = 1\n[[rule]]\nname = \"quay\"\nsource = \"quay.io/*\"\ntarget = \"mirror/*\"\n";
         let config = crate::config::Config::parse(rules, Path::new("larder.toml")).unwrap();
         let entry = |name: Option<&str>, source: Option<&str>| {
@@ -194,17 +194,17 @@ mod tests {
             ("ghcr.io/a/b:2", None, None, "a/b:2"),
             ("team/app:1", Some("library/redis:7"), None, "library/redis:7"),
         ] {
-            let naming = NameMapping { rules: &config.rules, registry: true, given: Some(Given::parse(given).unwrap()) };
+            let naming = NameMapping { rules: &config.rules, registry: true, given: Some(GivenName::parse(given).unwrap()) };
             let (repository, reference, _) = naming.name(&entry(name, source), "-").unwrap();
             assert_eq!(format!("{repository}{}", reference.suffix()), expected, "{given} {name:?}");
             assert_eq!(naming.given.unwrap().check().is_ok(), name != Some("library/redis:7"));
         }
-        let naming = NameMapping { rules: &config.rules, registry: true, given: Some(Given::parse("team/app:1").unwrap()) };
+        let naming = NameMapping { rules: &config.rules, registry: true, given: Some(GivenName::parse("team/app:1").unwrap()) };
         naming.name(&entry(None, None), "-").unwrap();
         naming.name(&entry(Some("2"), None), "-").unwrap();
-        assert!(naming.given.unwrap().check().unwrap_err().contains("the name of one image, and 2 say no repository"));
+        assert!(naming.given.unwrap().check().unwrap_err().contains("the name of one image, and 2 state no repository"));
         for text in ["", "a b", "Team/App", "x@sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"] {
-            assert!(Given::parse(text).is_err(), "{text}");
+            assert!(GivenName::parse(text).is_err(), "{text}");
         }
     }
 
