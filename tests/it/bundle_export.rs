@@ -347,7 +347,7 @@ fn a_name_that_another_bundle_has_is_not_taken() {
     for told in [
         "out/nightly-0001.tar is not a volume of this bundle: it is now out/nightly-0001.tar.old",
         "out/nightly-0002.tar is not a volume of this bundle: it is now out/nightly-0002.tar.old",
-        "out/nightly-0003.tar.partial is left from an earlier run, and nothing needs it: it can be removed",
+        "out/nightly-0003.tar.partial is left from an earlier run; it can be removed",
     ] {
         assert!(ran.stderr.contains(told), "{}", ran.stderr);
     }
@@ -486,21 +486,21 @@ fn damage_and_loss_of_volumes_are_told() {
     let ran = room.larder(["verify", "out"]).ended(1);
     let found = lines(&ran);
     assert!(found[0].starts_with(&format!("damaged volume {middle} b-000{middle}.tar (m/large:v1): its sha256 is ")), "{found:?}");
-    assert!(found[0].ends_with(&format!("(to mend it: larder export --repair b.bundle.json --volume {middle} --to DIR)")), "{found:?}");
+    assert!(found[0].ends_with(&format!("(to repair it: larder export --repair b.bundle.json --volume {middle} --to DIR)")), "{found:?}");
     assert_eq!(found[1], format!("damaged {large} (m/large:v1): its parts hash to {}", found[1].rsplit(' ').next().unwrap()));
     assert_eq!(found[2..], [format!("incomplete m/large:v1: {large} is damaged")]);
     // And mended by what it says.
     export(&room, &["--repair", "out/b.bundle.json", "--volume", &middle.to_string(), "--to", "out"]).ended(0);
     assert_eq!(room.larder(["verify", "out"]).ended(0).stdout, "");
 
-    // Not at hand.
+    // Missing.
     std::fs::remove_file(volume(middle)).unwrap();
     let ran = room.larder(["verify", "out"]).ended(1);
     assert_eq!(
         lines(&ran),
         [
-            format!("absent volume {middle} b-000{middle}.tar (m/large:v1): it is not at hand"),
-            format!("incomplete m/large:v1: volume {middle} is not at hand")
+            format!("absent volume {middle} b-000{middle}.tar (m/large:v1): it is missing"),
+            format!("incomplete m/large:v1: volume {middle} is missing")
         ]
     );
     assert!(ran.stderr.contains("3 of 4 volumes present"), "{}", ran.stderr);
@@ -533,7 +533,7 @@ fn damage_and_loss_of_volumes_are_told() {
     assert!(ran.stderr.starts_with(&format!("bundle bundle-{}: 3 images, 4 of 4 volumes present", bundle.id.short())), "{}", ran.stderr);
     room.larder(["verify", "elsewhere"]).ended(0);
     let ran = room.larder(&arguments[..arguments.len() - 1]).ended(1);
-    assert!(ran.stdout.contains("is not at hand, and without the bundle's record it is not known who has it"), "{}", ran.stdout);
+    assert!(ran.stdout.contains("is missing, and only the bundle's record says which volume has it"), "{}", ran.stdout);
     // The record finds them again.
     restore();
     (1..=4).for_each(|number| std::fs::remove_file(volume(number)).unwrap());

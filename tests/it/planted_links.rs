@@ -167,12 +167,12 @@ fn links_planted_in_a_bundles_folder_are_not_written_through_or_read() {
             assert!(ran.ended(1).stderr.contains("it is a symbolic link"), "{name} to {to}");
         }
     }
-    // A volume that is a link is not at hand; one that the user names is the user's choice.
+    // A volume that is a link is ignored; one that the user names is the user's choice.
     remove(&room.path("out"));
     std::fs::create_dir(room.path("out")).unwrap();
     std::fs::write(room.path("out/b.bundle.json"), &record).unwrap();
     symlink(outside.0.join("volume"), room.path("out/b-0001.tar")).unwrap();
-    assert!(room.larder(["verify", "out"]).ended(1).stdout.contains("it is not at hand"));
+    assert!(room.larder(["verify", "out"]).ended(1).stdout.contains("it is missing"));
     assert_ne!(room.larder(["import", "out", "--to", "oci:copy"]).code, 0);
     assert!(!room.path("copy/blobs/sha256").join(Bundle::parse(&record).unwrap().images[0].digest.encoded()).exists());
     symlink(outside.0.join("volume"), room.path("chosen.tar")).unwrap();

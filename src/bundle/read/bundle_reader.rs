@@ -322,7 +322,7 @@ impl<'a> BundleReader<'a> {
         let expected = self.bundles.iter().find(|bundle| bundle.record.as_ref().is_some_and(|record| record.name == name))?;
         (expected.id != head.record.bundle).then(|| {
             let (number, other, id) = (head.record.volume, head.record.bundle.short(), expected.id.short());
-            format!("{} is left out: it is volume {number} of another bundle ({other}), not of {name} ({id})", path.display())
+            format!("{} is volume {number} of another bundle ({other}), not of {name} ({id}): it is left out", path.display())
         })
     }
 
@@ -529,6 +529,6 @@ pub fn is_archive(path: &Path) -> Result<bool> {
 
 fn nothing_to_import(path: &Path, what: &str) -> Error {
     let name = if path == Path::new("-") { "standard input".to_owned() } else { path.display().to_string() };
-    let error = Error::local(OP, format!("{name} is not a bundle, volume, OCI layout or archive, but {what}"));
+    let error = Error::local(OP, format!("{name} is not a bundle, volume, OCI layout or archive: it is {what}"));
     error.remedy("name a folder with volumes, NAME.bundle.json, volumes, an OCI layout, or a tar of a layout or of `docker save`")
 }

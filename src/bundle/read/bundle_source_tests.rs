@@ -32,7 +32,7 @@ async fn bytes(source: &BundleSource, offset: u64) -> Result<Vec<u8>> {
 }
 
 #[tokio::test]
-async fn a_blob_is_read_from_any_offset_whole_or_joined() {
+async fn a_blob_is_read_from_any_offset_whole_or_in_parts() {
     let folder = tempfile::tempdir().unwrap();
     let volume = file(folder.path(), "v", &[b"head", SEED, b"tail"].concat());
     let mut whole = BundleSource::default();
