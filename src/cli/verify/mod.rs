@@ -16,7 +16,7 @@ use super::exit::{Exit, UsageError};
 use super::inputs::layout_path;
 use super::printer::Printer;
 use crate::Error;
-use crate::bundle::{is_archive, contains_bundle};
+use crate::bundle::{contains_bundle, is_archive};
 use crate::config::{Config, TargetConfig};
 
 #[derive(Debug, Args)]
