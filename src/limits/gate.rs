@@ -67,8 +67,14 @@ struct GateState {
     news: bool,
     /// The pulls that the ledger takes us to hold.
     written: u64,
-    /// Somebody will tell it soon.
-    telling: bool,
+    /// Pulls reserved in the ledger for images to come; counted in `written`.
+    ahead: u64,
+    /// Some of them were used since the ledger was last written.
+    ahead_used: bool,
+    /// When the ledger will be told.
+    tell_at: Option<Instant>,
+    /// That time has come.
+    tell_due: bool,
     waited: Stopwatch,
 }
 
@@ -170,7 +176,10 @@ impl Gate {
             unreported: LeaseSettlement::default(),
             news: false,
             written: 0,
-            telling: false,
+            ahead: 0,
+            ahead_used: false,
+            tell_at: None,
+            tell_due: false,
             waited: Stopwatch::default(),
         };
         Arc::new_cyclic(|me| Gate {
@@ -263,6 +272,12 @@ impl Gate {
                 state.queue.count(|job| matches!(job.who.mode, WaitMode::WaitUntil(_)))
             },
         }
+    }
+
+    /// How often its ledger was written.
+    #[cfg(test)]
+    pub(super) fn ledger_writes(&self) -> u64 {
+        self.ledger.as_ref().map_or(0, |ledger| ledger.written.load(std::sync::atomic::Ordering::Relaxed))
     }
 
     fn lock(&self) -> MutexGuard<'_, GateState> {

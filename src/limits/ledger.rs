@@ -41,6 +41,9 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 const CLOCKS_DIFFER: Duration = Duration::from_secs(1);
 /// Windows that ended longer ago than this are forgotten.
 const FORGET_AFTER: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// A process reserves ahead at most this part of the pulls that nobody holds. So much of a window is lost to others while it holds them
+/// unused, and until the next HEAD if it is killed. An eighth keeps that small, and makes about ten reservations of a whole window.
+const AHEAD_PART: u64 = 8;
 
 /// Wall time, as the file has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -102,6 +105,8 @@ pub(super) struct LeaseRequest {
     pub settled: LeaseSettlement,
     /// Pulls it wants to send, a number for each image: first come, first served.
     pub wants: Vec<u64>,
+    /// Pulls that it would like to reserve beyond these, for images that it does not know yet.
+    pub ahead: u64,
     /// The configured limit, if there is one.
     pub limit: Option<u64>,
     /// Pulls left to others.
@@ -117,6 +122,8 @@ pub(super) struct Answer {
     pub window: Window<WallTime>,
     /// One for each of [`LeaseRequest::wants`].
     pub decisions: Vec<Decision>,
+    /// Of [`LeaseRequest::ahead`], as many as may be reserved.
+    pub ahead: u64,
 }
 
 /// Whether pulls may be sent.
@@ -140,6 +147,8 @@ pub(super) struct LeaseSettlement {
 
 /// An account of this process, which takes part in transactions.
 pub(super) trait Party: Send + Sync {
+    /// Whether it has something to tell or ask.
+    fn has_request(&self) -> bool;
     /// What it tells and asks, taken when the file is locked. `None`: nothing.
     fn ask(&self) -> Option<LeaseRequest>;
     /// Its question is answered, or could not be asked. An unanswered [`LeaseRequest`] comes back.
@@ -169,6 +178,9 @@ pub struct Ledger {
     dead: Mutex<HashMap<String, WallTime>>,
     /// What has gone wrong last.
     failure: Mutex<Option<Failure>>,
+    /// How often the file was replaced.
+    #[cfg(test)]
+    pub(super) written: AtomicU64,
 }
 
 /// Who takes part in the next transaction.
@@ -215,7 +227,18 @@ impl Ledger {
         let opened = std::fs::read(&file).ok().and_then(|text| serde_json::from_slice(&text).ok());
         let opened = opened.filter(|book: &LedgerFile| book.version <= VERSION).unwrap_or_else(LedgerFile::empty);
         let lock = state.join("pulls.lock");
-        Ledger { file, lock, me, id, opened, queue: Mutex::default(), dead: Mutex::default(), failure: Mutex::default() }
+        Ledger {
+            file,
+            lock,
+            me,
+            id,
+            opened,
+            queue: Mutex::default(),
+            dead: Mutex::default(),
+            failure: Mutex::default(),
+            #[cfg(test)]
+            written: AtomicU64::new(0),
+        }
     }
 
     /// What was known of an account when this was opened: its latest window that is not over.
@@ -267,7 +290,10 @@ impl Ledger {
             if parties.is_empty() {
                 return;
             }
-            self.write_for(&parties);
+            let parties: Vec<_> = parties.into_iter().filter(|party| party.has_request()).collect();
+            if !parties.is_empty() {
+                self.write_for(&parties);
+            }
         }
     }
 
@@ -326,7 +352,7 @@ impl Ledger {
         }
         let others: u64 = row.leases.iter().filter(|lease| lease.id != self.id).map(|lease| lease.pulls).sum();
         let mut held = ask.held;
-        let decisions = ask
+        let decisions: Vec<_> = ask
             .wants
             .iter()
             .map(|pulls| {
@@ -335,11 +361,15 @@ impl Ledger {
                 decision
             })
             .collect();
+        let all_granted = decisions.iter().all(|decision| *decision == Decision::Granted);
+        let free = if all_granted { row.usable(ask).saturating_sub(others).saturating_sub(held) } else { 0 };
+        let ahead = ask.ahead.min(free / AHEAD_PART);
+        held += ahead;
         row.leases.retain(|lease| lease.id != self.id);
         if held > 0 {
             row.leases.push(LeaseRow { id: self.id.clone(), owner: self.me.clone(), pulls: held, expires: now.plus(LEASE_TERM) });
         }
-        Answer { window: row.window.clone(), decisions }
+        Answer { window: row.window.clone(), decisions, ahead }
     }
 
     /// Ends the window if its time is over, and the leases of those who will not come back.
@@ -441,6 +471,8 @@ impl Ledger {
     fn write(&self, book: &LedgerFile) -> Result<(), Failure> {
         // Under the lock nobody else writes this name, and what a kill leaves behind is overwritten.
         let next = self.file.with_extension("json.new");
+        #[cfg(test)]
+        self.written.fetch_add(1, Ordering::Relaxed);
         let written = serde_json::to_vec_pretty(book).map_err(std::io::Error::from).and_then(|text| std::fs::write(&next, text));
         written.and_then(|()| std::fs::rename(&next, &self.file)).map_err(|error| Failure::io("write", &self.file, &error))
     }
@@ -513,18 +545,26 @@ impl AccountRow {
 
     /// Whether `pulls` more may be sent when `held` are out already.
     fn decide(&self, ask: &LeaseRequest, pulls: u64, held: u64) -> Decision {
-        let window = &self.window;
         if self.is_unknown() {
             // One pull at a time, of all processes: its answer tells.
             return if held == 0 || pulls == 0 { Decision::Granted } else { Decision::InUse };
         }
-        let limit = ask.limit.map_or(window.limit, |limit| limit.min(window.limit));
-        let usable = window.left().saturating_sub(window.limit - limit).saturating_sub(ask.reserve);
+        let usable = self.usable(ask);
         match held.checked_add(pulls) {
             Some(sum) if sum <= usable => Decision::Granted,
             _ if pulls <= usable => Decision::InUse,
             _ => Decision::Spent,
         }
+    }
+
+    /// Pulls that all processes together may hold; none while nobody knows how many there are.
+    fn usable(&self, ask: &LeaseRequest) -> u64 {
+        if self.is_unknown() {
+            return 0;
+        }
+        let window = &self.window;
+        let limit = ask.limit.map_or(window.limit, |limit| limit.min(window.limit));
+        window.left().saturating_sub(window.limit - limit).saturating_sub(ask.reserve)
     }
 
     /// Takes nothing for true that lies ahead: it was written while a clock was wrong. What was spent stays spent, until an

@@ -18,6 +18,10 @@ const SPENT_AGAIN: Duration = Duration::from_secs(5 * 60);
 const FAILED_AGAIN: Duration = Duration::from_secs(30);
 /// How long pulls that are over may go untold: other processes wait for what comes back, and the next reservation tells it anyway.
 const TELL_AFTER: Duration = Duration::from_millis(100);
+/// The same while there are pulls reserved ahead, and so plenty left for all. It is also how long such pulls are kept unused.
+const TELL_LATER: Duration = Duration::from_secs(1);
+/// Of a short window it is this part: what is told when the next window has begun is counted there.
+const TELL_PART: u32 = 60;
 
 /// A grant on its way into the ledger.
 pub(super) struct Entering {
@@ -41,6 +45,9 @@ impl Gate {
                 self.confirm(&mut state, &mut hold);
                 return Some(hold);
             }
+            if self.take_ahead(&mut state, &mut hold) {
+                return Some(hold);
+            }
             state.entering.push(Entering { hold, tell });
         }
         ledger.exchange(me);
@@ -54,24 +61,44 @@ impl Gate {
         hold.confirmed = true;
     }
 
+    /// Covers a grant by pulls that are reserved ahead. False: there are not enough.
+    fn take_ahead(&self, state: &mut GateState, hold: &mut GrantedPulls) -> bool {
+        let covered = hold.pulls <= state.ahead;
+        if covered {
+            state.ahead -= hold.pulls;
+            state.ahead_used = true;
+            self.confirm(state, hold);
+        }
+        covered
+    }
+
     /// Sees to it that the ledger is told soon what is over.
     pub(super) fn tell_soon(&self, state: &mut GateState) {
         let failing = state.refusal.as_ref().is_some_and(|refusal| refusal.failure.is_some());
-        if self.ledger.is_none() || state.telling || failing || !self.is_untold(state) {
+        if self.ledger.is_none() || failing || !self.is_untold(state) {
             return;
         }
+        let plenty = state.ahead > 0 && !state.news;
+        let length = state.budget.window_length().filter(|_| plenty).unwrap_or_default();
+        let at = Instant::now() + (length / TELL_PART).clamp(TELL_AFTER, TELL_LATER);
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        state.telling = true;
+        if state.tell_at.is_some_and(|known| known <= at) {
+            return;
+        }
+        state.tell_at = Some(at);
         let me = self.me.clone();
         runtime.spawn(async move {
-            tokio::time::sleep(TELL_AFTER).await;
+            tokio::time::sleep_until(at).await;
             let Some(gate) = me.upgrade() else { return };
-            let untold = {
+            {
                 let mut state = gate.lock();
-                state.telling = false;
-                gate.is_untold(&state)
-            };
-            if let Some(ledger) = gate.ledger.as_ref().filter(|_| untold) {
+                if state.tell_at != Some(at) {
+                    return;
+                }
+                state.tell_at = None;
+                state.tell_due = true;
+            }
+            if let Some(ledger) = &gate.ledger {
                 ledger.exchange(Arc::clone(&gate) as _);
             }
         });
@@ -80,8 +107,10 @@ impl Gate {
     /// Tells the ledger what is over, now. It may block: not for a thread of the runtime.
     pub(in crate::limits) fn tell_now(&self) {
         let ask = {
-            let state = self.lock();
-            if self.is_untold(&state) { self.question(&state, vec![]) } else { None }
+            let mut state = self.lock();
+            let untold = self.is_untold(&state);
+            state.ahead = 0;
+            if untold { self.question(&state, vec![], 0) } else { None }
         };
         if let (Some(ledger), Some(ask)) = (&self.ledger, ask)
             && ledger.failure().is_none()
@@ -97,10 +126,10 @@ impl Gate {
 
     /// The ledger has told this run, or been told by it, something else than what is true now.
     fn is_untold(&self, state: &GateState) -> bool {
-        state.news || state.unreported != LeaseSettlement::default() || state.written != state.held()
+        state.news || state.unreported != LeaseSettlement::default() || state.ahead > 0 || state.written != state.held()
     }
 
-    fn question(&self, state: &GateState, wants: Vec<u64>) -> Option<LeaseRequest> {
+    fn question(&self, state: &GateState, wants: Vec<u64>, ahead: u64) -> Option<LeaseRequest> {
         let window = self.window(state);
         if state.budget.is_unlimited() && wants.is_empty() && state.written == 0 {
             return None;
@@ -112,6 +141,7 @@ impl Gate {
             held: if state.budget.is_unlimited() { 0 } else { state.held() },
             settled: state.unreported,
             wants,
+            ahead,
             limit: configured.and_then(|pulls| pulls.limit),
             reserve: configured.map_or(0, |pulls| pulls.reserve),
             now: self.clock.now(),
@@ -151,13 +181,30 @@ impl Gate {
                 (entering, *decision == Decision::Granted)
             })
             .collect();
-        state.written += granted;
+        state.written += granted + answer.ahead;
+        state.ahead = answer.ahead;
+        let covered = self.cover_entering(&mut state);
+        self.tell_soon(&mut state);
         self.dispatch(&mut state, now);
         drop(state);
+        covered.into_iter().for_each(|Entering { hold, tell }| drop(tell.send(Some(hold))));
         for (Entering { hold, tell }, granted) in outcomes {
             // Dropping a hold gives it back, also where nobody listens any more.
             let _ = tell.send(granted.then_some(hold));
         }
+    }
+
+    /// Takes out those on their way into the ledger for whom enough is reserved ahead.
+    fn cover_entering(&self, state: &mut GateState) -> Vec<Entering> {
+        let mut covered = Vec::new();
+        for mut entering in std::mem::take(&mut state.entering) {
+            if self.take_ahead(state, &mut entering.hold) {
+                covered.push(entering);
+            } else {
+                state.entering.push(entering);
+            }
+        }
+        covered
     }
 
     fn failed(&self, mut state: MutexGuard<'_, GateState>, failure: Failure) {
@@ -174,6 +221,11 @@ impl Gate {
 }
 
 impl Party for Gate {
+    fn has_request(&self) -> bool {
+        let state = self.lock();
+        !state.entering.is_empty() || (state.tell_due && self.is_untold(&state))
+    }
+
     fn ask(&self) -> Option<LeaseRequest> {
         let mut state = self.lock();
         if state.budget.is_unlimited() {
@@ -184,15 +236,21 @@ impl Party for Gate {
             state = self.lock();
         }
         state.deciding = std::mem::take(&mut state.entering);
-        let wants = state.deciding.iter().map(|entering| entering.hold.pulls).collect();
-        if state.deciding.is_empty() && !self.is_untold(&state) {
+        let wants: Vec<u64> = state.deciding.iter().map(|entering| entering.hold.pulls).collect();
+        let (due, used) = (std::mem::take(&mut state.tell_due), std::mem::take(&mut state.ahead_used));
+        if wants.is_empty() && !(due && self.is_untold(&state)) {
             return None;
         }
-        let ask = self.question(&state, wants)?;
+        // A run that has spent much will spend more: so the reservations of a long run are few, and those of a short one small.
+        let spent = state.budget.spent().saturating_add(wants.iter().sum());
+        let ahead = if used || !wants.is_empty() { spent } else { 0 };
+        let ask = self.question(&state, wants, ahead)?;
         // Told by this; it comes back if it could not be.
         state.unreported = LeaseSettlement::default();
         state.news = false;
         state.written = ask.held;
+        // What is reserved ahead is given back by this, and reserved anew.
+        state.ahead = 0;
         Some(ask)
     }
 

@@ -47,7 +47,7 @@ impl Process {
     fn exchange(&mut self, wants: Vec<u64>, window: Option<Window<WallTime>>, now: i64) -> Answer {
         let settled = std::mem::take(&mut self.settled);
         let (held, account) = (self.held, account());
-        let ask = LeaseRequest { account, window, held, settled, wants, limit: None, reserve: 0, now: at(now) };
+        let ask = LeaseRequest { account, window, held, settled, wants, ahead: 0, limit: None, reserve: 0, now: at(now) };
         let answer = self.ledger.transact(|book| Some(self.ledger.decide(book, &ask))).unwrap().unwrap();
         let granted = ask.wants.iter().zip(&answer.decisions).filter(|(_, decision)| **decision == Decision::Granted);
         self.held += granted.map(|(pulls, _)| pulls).sum::<u64>();
@@ -99,7 +99,7 @@ fn processes_share_one_window() {
     assert_eq!(a.lease(1, view(10), 5), Decision::InUse);
     b.settle(4, unheard(4), view(10), 6);
     b.settle(2, unheard(2), view(10), 6);
-    let Answer { window, decisions } = a.exchange(vec![1], Some(view(10)), 7);
+    let Answer { window, decisions, .. } = a.exchange(vec![1], Some(view(10)), 7);
     assert_eq!((decisions, window.left(), window.closes), (vec![Decision::Spent], 0, Some(WallTime(at(3 + 3600)))));
     assert_eq!(a.lease(10, view(10), 3 + 3600), Decision::Granted, "a new window");
 }
@@ -287,7 +287,7 @@ fn old_accounts_are_forgotten() {
 impl LeaseRequest {
     fn of(now: Timestamp) -> Self {
         let settled = LeaseSettlement::default();
-        LeaseRequest { account: account(), window: None, held: 0, settled, wants: vec![], limit: None, reserve: 0, now }
+        LeaseRequest { account: account(), window: None, held: 0, settled, wants: vec![], ahead: 0, limit: None, reserve: 0, now }
     }
 }
 
@@ -475,6 +475,62 @@ async fn so_they_do_where_only_the_ledger_counts() {
     nights(&hub, dir.path(), 3, 9, Some(PullLimit { limit: Some(25), window: WINDOW, reserve: 0 })).await;
     assert_eq!((hub.count().gets, hub.count().refusals), (54, 0));
     assert!(hub.count().windows <= 4, "{:?}", hub.count());
+}
+
+/// Sixty images of one pull each, eight at once; how often the ledger was written.
+async fn writes_of_sixty_images(limit: u64, images: u64) -> u64 {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = Hub::new(limit);
+    let ledger = Ledger::of_process(dir.path(), 1);
+    let accounts = Accounts::new(clock(), Some(ledger));
+    let gate = accounts.gate(&account(), None, None);
+    let mut all = JoinSet::new();
+    let slots = Arc::new(tokio::sync::Semaphore::new(8));
+    for _ in 0..images {
+        let (gate, hub, slots) = (Arc::clone(&gate), Arc::clone(&hub), Arc::clone(&slots));
+        all.spawn(async move {
+            let _slot = slots.acquire().await.unwrap();
+            pull_image(&gate, &hub, 1, WaitMode::Defer).await
+        });
+    }
+    assert!(all.join_all().await.iter().all(Result::is_ok));
+    accounts.tell().await;
+    let writes = gate.ledger_writes();
+    // All that was reserved ahead is given back.
+    let mut other = Process::number(dir.path(), 2);
+    assert_eq!(other.lease(limit - images, view(limit), 0), Decision::Granted);
+    writes
+}
+
+#[tokio::test(start_paused = true)]
+async fn sixty_images_need_a_handful_of_reservations_where_plenty_is_left() {
+    let plenty = writes_of_sixty_images(10_000, 60).await;
+    let hub = writes_of_sixty_images(200, 60).await;
+    assert!(plenty <= 12 && hub <= 16, "{plenty} and {hub} writes");
+}
+
+#[test]
+fn what_is_reserved_ahead_is_a_small_part_of_what_nobody_holds_and_comes_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut a, mut b) = (Process::number(dir.path(), 1), Process::number(dir.path(), 2));
+    let ask = |wants: Vec<u64>, ahead, held| LeaseRequest { window: Some(view(100)), wants, ahead, held, ..LeaseRequest::of(at(0)) };
+    let exchange =
+        |process: &Process, ask: &LeaseRequest| process.ledger.transact(|book| Some(process.ledger.decide(book, ask))).unwrap().unwrap();
+    let answer = exchange(&a, &ask(vec![4], 1000, 0));
+    assert_eq!((answer.decisions, answer.ahead), (vec![Decision::Granted], 12), "an eighth of 96");
+    assert_eq!(b.lease(85, view(100), 1), Decision::InUse);
+    b.held = 0;
+    // It did not need them.
+    assert_eq!(exchange(&a, &ask(vec![], 0, 4)).ahead, 0);
+    assert_eq!(b.lease(96, view(100), 2), Decision::Granted);
+    // Where others hold the rest, or something was not granted, nothing is reserved ahead.
+    assert_eq!(exchange(&a, &ask(vec![], 10, 4)).ahead, 0);
+    b.settle(96, unheard(0), view(100), 3);
+    assert_eq!(exchange(&a, &ask(vec![200], 10, 4)).ahead, 0);
+    // Nothing, while nobody knows how many there are.
+    let dir = tempfile::tempdir().unwrap();
+    a = Process::number(dir.path(), 1);
+    assert_eq!(exchange(&a, &LeaseRequest { window: None, ..ask(vec![1], 10, 0) }).ahead, 0);
 }
 
 #[tokio::test(start_paused = true)]
