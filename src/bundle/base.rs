@@ -1,4 +1,4 @@
-//! What is at the far side already, or on its way there: inventories and earlier bundles (`--base`).
+//! Content that the target has already, or that is on its way there: inventories and earlier bundles (`--base`).
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -12,29 +12,29 @@ use crate::{Error, Result};
 
 const OP: &str = "read base";
 
-/// Of the repositories that hold a blob at the far side, so many are written down: one is enough to mount it from, a few more are for those
-/// that have been removed since.
+/// The number of repositories that are recorded for a blob at the target. One is enough to mount it from; a few more are for
+/// those that are removed in the meantime.
 const HELD: usize = 4;
 
-/// What all bases together say.
+/// All bases together.
 #[derive(Debug, Default)]
 pub struct CombinedBase {
     bundles: Vec<BaseBundle>,
     /// Inventories, each with the digest of its text.
     inventories: Vec<(Digest, Inventory)>,
-    /// What bundles bring or rely on.
+    /// Content that bundles bring or rely on.
     brought: HashMap<Digest, CarriedContent>,
 }
 
 #[derive(Debug)]
 struct CarriedContent {
     repositories: Vec<String>,
-    /// The bundle whose volumes hold it; none if it is one that an inventory of that bundle's base has.
+    /// The bundle whose volumes hold it; none if an inventory of that bundle's base lists it.
     bundle: Option<Digest>,
 }
 
 impl CombinedBase {
-    /// Reads bundles' records and inventories; what a file is, its first character tells.
+    /// Reads bundles' records and inventories. The first character of a file tells which it is.
     ///
     /// # Errors
     /// If one cannot be read, or is neither.
@@ -64,7 +64,7 @@ impl CombinedBase {
         Ok(())
     }
 
-    /// `bundle` arrives, and with it all that its images need.
+    /// Assumes that `bundle` is imported, and with it everything that its images need.
     pub fn add_bundle(&mut self, bundle: Bundle) {
         for volume in bundle.volumes {
             for member in volume.members.into_iter().filter(|member| member.kind == MemberKind::Blob) {
@@ -79,10 +79,10 @@ impl CombinedBase {
         self.bundles.push(BaseBundle { id: bundle.id, name: bundle.name });
     }
 
-    /// Takes out of `pieces` the configs and layers that are at the far side; what the bundle says about that. All manifests stay.
-    pub fn leave_out(&self, pieces: &mut Vec<PlannedBlob>) -> BundleBase {
+    /// Removes from `blobs` the configs and layers that the base has, and records that. All manifests stay.
+    pub fn leave_out(&self, blobs: &mut Vec<PlannedBlob>) -> BundleBase {
         let mut content = vec![];
-        pieces.retain(|piece| match self.relied(piece).filter(|_| piece.kind == MemberKind::Blob) {
+        blobs.retain(|blob| match self.relied(blob).filter(|_| blob.kind == MemberKind::Blob) {
             Some(relied) => {
                 content.push(relied);
                 false
@@ -99,30 +99,30 @@ impl CombinedBase {
         BundleBase { bundles, inventories, content }
     }
 
-    /// Whether the far side has it, or will.
+    /// Whether the base has the content.
     pub fn holds(&self, digest: &Digest) -> bool {
         self.brought.contains_key(digest) || self.inventories.iter().any(|(_, one)| one.holds(digest))
     }
 
-    fn relied(&self, piece: &PlannedBlob) -> Option<ReliedBlob> {
+    fn relied(&self, blob: &PlannedBlob) -> Option<ReliedBlob> {
         let relied = |held: Vec<String>, bundle| ReliedBlob {
-            digest: piece.digest.clone(),
-            size: piece.size,
-            repositories: piece.repositories.clone(),
-            held: nearest(held, &piece.repositories),
+            digest: blob.digest.clone(),
+            size: blob.size,
+            repositories: blob.repositories.clone(),
+            held: best_sources(held, &blob.repositories),
             bundle,
         };
-        // What is there is better than what is on its way.
-        let places: Vec<String> = self.inventories.iter().flat_map(|(_, one)| one.places(&piece.digest)).map(ToString::to_string).collect();
-        if !places.is_empty() {
-            return Some(relied(places, None));
+        // Content at the target is better than content on its way.
+        let holders: Vec<String> = self.inventories.iter().flat_map(|(_, one)| one.repositories(&blob.digest)).map(ToString::to_string).collect();
+        if !holders.is_empty() {
+            return Some(relied(holders, None));
         }
-        self.brought.get(&piece.digest).map(|brought| relied(brought.repositories.clone(), brought.bundle.clone()))
+        self.brought.get(&blob.digest).map(|brought| relied(brought.repositories.clone(), brought.bundle.clone()))
     }
 }
 
-/// A few of the repositories that hold a blob, those that need it first: there nothing is to be mounted.
-fn nearest(mut held: Vec<String>, needed: &[String]) -> Vec<String> {
+/// A few of the repositories that hold a blob. Those that need it come first: there it does not have to be mounted.
+fn best_sources(mut held: Vec<String>, needed: &[String]) -> Vec<String> {
     held.sort_by_key(|repository| (!needed.contains(repository), repository.clone()));
     held.dedup();
     held.truncate(HELD);
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn manifests_travel_even_if_they_are_there() {
+    fn manifests_are_in_the_bundle_even_if_the_base_has_them() {
         let there = piece("manifest", MemberKind::Manifest, &["a"]);
         let mut pieces = vec![there.clone(), piece("layer", MemberKind::Blob, &["a"])];
         let text = format!("{} a\n{} a\n", there.digest, pieces[1].digest);

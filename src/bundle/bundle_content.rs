@@ -1,4 +1,5 @@
-//! What is to be carried: the images of a run, out of the layout they were copied into, and everything they are made of.
+//! Collects the content of a bundle: the images of a run, everything they consist of, and their referrers, from the layout
+//! that they were copied into.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
@@ -18,30 +19,30 @@ const IMAGE_NAME: &str = "io.containerd.image.name";
 /// An image that a run has delivered into the layout.
 #[derive(Debug, Clone)]
 pub struct DeliveredImage {
-    /// Its repository there (`library/alpine`).
+    /// Its repository in the layout (`library/alpine`).
     pub repository: Repository,
     /// Its tag or digest there.
     pub reference: Reference,
-    /// The name of what it was copied from, for an entry that does not say.
+    /// The name of its source, for an entry that does not state it.
     pub source: String,
     /// Its digest there.
     pub digest: Digest,
 }
 
-/// All of it.
+/// The content of a bundle.
 #[derive(Debug)]
 pub struct BundleContent {
-    /// What `index.json` will hold.
+    /// The content of `index.json`.
     pub index: IndexMember,
     /// The images, in the order of their names.
     pub images: Vec<BundleImage>,
-    /// What they are made of, each once.
-    pub pieces: Vec<PlannedBlob>,
-    /// Images that cannot be carried, with the reason.
+    /// The manifests and blobs they consist of, each once.
+    pub blobs: Vec<PlannedBlob>,
+    /// Images that cannot be packed, with the reason.
     pub failed: Vec<(String, Error)>,
 }
 
-/// Finds in `layout`, whose entries these are, what the images `delivered` are made of, and what is about them. Blocks.
+/// Collects the content and the referrers of the images `delivered` from `layout`, which has these entries. Blocks.
 pub fn collect(layout: &Layout, entries: &[IndexEntry], delivered: Vec<DeliveredImage>) -> BundleContent {
     let named = entries.iter().filter_map(|entry| Some((entry.name.as_deref()?, entry))).collect();
     let mut search = ContentSearch { layout, named, found: ContentFound::default(), index: BTreeMap::new() };
@@ -55,12 +56,12 @@ pub fn collect(layout: &Layout, entries: &[IndexEntry], delivered: Vec<Delivered
         }
     }
     let ContentSearch { found, index, .. } = search;
-    // What has no name in the layout has none here (referrers), and comes last.
+    // Entries without a name in the layout (referrers) have none here, and come last.
     let is_carried = |entry: &&IndexEntry| entry.name.is_none() && found.0.contains_key(&entry.descriptor.digest);
     let unnamed: BTreeMap<&Digest, &Descriptor> =
         entries.iter().filter(is_carried).map(|entry| (&entry.descriptor.digest, &entry.descriptor)).collect();
     let manifests = index.into_values().chain(unnamed.into_values().cloned()).collect();
-    BundleContent { index: IndexMember::new(manifests), images, pieces: found.pieces(), failed }
+    BundleContent { index: IndexMember::new(manifests), images, blobs: found.into_blobs(), failed }
 }
 
 struct ContentSearch<'a> {
@@ -77,22 +78,22 @@ impl ContentSearch<'_> {
         let source = entry.and_then(|entry| entry.source.clone()).unwrap_or(image.source);
         let mut root = match entry {
             Some(entry) if entry.descriptor.digest == image.digest => entry.descriptor.clone(),
-            // The entry has moved on since the image was delivered; its digest has not.
+            // Another image has this name now; the digest still leads to the delivered one.
             _ => self.manifest(&image.digest, "")?.descriptor(),
         };
         let own = self.layout.reach(&root)?;
-        let about = self.about(&own, &image.repository)?;
+        let attached = self.attached(&own, &image.repository)?;
         let platforms = self.platforms(&self.manifest(&image.digest, &root.media_type)?, &own)?;
         root.annotations.insert(REF_NAME.to_owned(), name.to_owned());
         root.annotations.insert(IMAGE_NAME.to_owned(), source.clone());
         self.index.insert(name.to_owned(), root);
-        own.iter().chain(&about.reached).for_each(|reached| self.found.add(reached, &image.repository));
-        self.index.extend(about.entries);
-        let referrers = about.referrers.into_iter().collect();
+        own.iter().chain(&attached.reached).for_each(|reached| self.found.add(reached, &image.repository));
+        self.index.extend(attached.entries);
+        let referrers = attached.referrers.into_iter().collect();
         Ok(BundleImage { name: name.to_owned(), source, digest: image.digest, platforms, referrers })
     }
 
-    /// What an image runs on: of an index the children that are there, else what the config says.
+    /// The platforms of an image: those of an index's children that are there, else the one in the config.
     fn platforms(&self, manifest: &Manifest, own: &[ReachedContent]) -> Result<Vec<String>> {
         let mut links = manifest.links()?;
         if manifest.kind() == ManifestKind::Index {
@@ -100,7 +101,7 @@ impl ContentSearch<'_> {
             return Ok(platforms_of(&links.manifests));
         }
         let config = links.blobs.iter().find(|blob| blob.is_image_config() && blob.size <= MAX_MANIFEST as u64);
-        // What is no JSON of this shape says nothing.
+        // A config that is no such JSON has no platform.
         let platform = config.and_then(|config| {
             let file = self.layout.open_blob(&config.digest).ok()??;
             let mut bytes = vec![];
@@ -117,10 +118,10 @@ impl ContentSearch<'_> {
         })
     }
 
-    /// What the layout has that is about these manifests: it is found by tags that begin with their digests, `sha256-<hex>` (distribution-spec
-    /// "Referrers Tag Schema") and cosign's `sha256-<hex>.sig`. What is about that travels too.
-    fn about(&self, own: &[ReachedContent], repository: &Repository) -> Result<AttachedManifest> {
-        let mut about = AttachedManifest::default();
+    /// The referrers of these manifests, and referrers of referrers. Their tags begin with the digest of the subject:
+    /// `sha256-<hex>` (distribution-spec "Referrers Tag Schema") and cosign's `sha256-<hex>.sig`.
+    fn attached(&self, own: &[ReachedContent], repository: &Repository) -> Result<AttachedContent> {
+        let mut attached = AttachedContent::default();
         let mut subjects: Vec<Digest> = digests(own).cloned().collect();
         let mut seen: BTreeSet<Digest> = subjects.iter().cloned().collect();
         while let Some(subject) = subjects.pop() {
@@ -128,23 +129,23 @@ impl ContentSearch<'_> {
             let named = self.named.range(prefix.as_str()..).take_while(|(name, _)| name.starts_with(&prefix));
             for (name, entry) in named {
                 let reached = self.layout.reach(&entry.descriptor)?;
-                // The tag without an ending names a list of referrers, which is none itself.
+                // The tag without a suffix names the list of referrers, which is not a referrer itself.
                 let listed = reached.iter().filter(|piece| name.len() > prefix.len() || piece.descriptor.digest != entry.descriptor.digest);
                 for digest in listed.filter(|piece| piece.manifest).map(|piece| &piece.descriptor.digest) {
-                    about.referrers.insert(digest.clone());
+                    attached.referrers.insert(digest.clone());
                     subjects.extend(seen.insert(digest.clone()).then(|| digest.clone()));
                 }
-                about.reached.extend(reached);
-                about.entries.push(((*name).to_owned(), entry.descriptor.clone()));
+                attached.reached.extend(reached);
+                attached.entries.push(((*name).to_owned(), entry.descriptor.clone()));
             }
         }
-        Ok(about)
+        Ok(attached)
     }
 }
 
-/// What is about an image.
+/// The referrers of an image and their content.
 #[derive(Default)]
-struct AttachedManifest {
+struct AttachedContent {
     reached: Vec<ReachedContent>,
     /// By name.
     entries: Vec<(String, Descriptor)>,
@@ -155,11 +156,11 @@ fn digests(reached: &[ReachedContent]) -> impl Iterator<Item = &Digest> {
     reached.iter().filter(|piece| piece.manifest).map(|piece| &piece.descriptor.digest)
 }
 
-/// What has been found so far.
+/// The content found so far.
 #[derive(Default)]
-struct ContentFound(BTreeMap<Digest, SeenManifest>);
+struct ContentFound(BTreeMap<Digest, FoundBlob>);
 
-struct SeenManifest {
+struct FoundBlob {
     size: u64,
     kind: MemberKind,
     repositories: BTreeSet<Repository>,
@@ -170,16 +171,16 @@ impl ContentFound {
         let ReachedContent { descriptor, manifest } = piece;
         let kind = if *manifest { MemberKind::Manifest } else { MemberKind::Blob };
         let seen =
-            self.0.entry(descriptor.digest.clone()).or_insert(SeenManifest { size: descriptor.size, kind, repositories: BTreeSet::new() });
-        // What is a manifest to anybody is one.
+            self.0.entry(descriptor.digest.clone()).or_insert(FoundBlob { size: descriptor.size, kind, repositories: BTreeSet::new() });
+        // If one image uses it as a manifest, it is one.
         seen.kind = seen.kind.min(kind);
         if !seen.repositories.contains(repository) {
             seen.repositories.insert(repository.clone());
         }
     }
 
-    fn pieces(self) -> Vec<PlannedBlob> {
-        let piece = |(digest, seen): (Digest, SeenManifest)| {
+    fn into_blobs(self) -> Vec<PlannedBlob> {
+        let piece = |(digest, seen): (Digest, FoundBlob)| {
             let repositories = seen.repositories.iter().map(ToString::to_string).collect();
             PlannedBlob { digest, size: seen.size, kind: seen.kind, repositories }
         };
@@ -244,7 +245,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_about_an_image_travels_with_it() {
+    async fn referrers_travel_with_their_subject() {
         let folder = tempfile::tempdir().unwrap();
         let layout = Layout::open_or_create(folder.path()).await.unwrap();
         let image = put(&layout, Some("1"), "layer", None).await;
@@ -258,20 +259,20 @@ mod tests {
         let list = name(&layout, Some(&tag(&image, "")), &list).await;
 
         let entries = layout.names().await.unwrap();
-        let cargo = collect(&layout, &entries, vec![delivered("1", &image)]);
-        assert_eq!(cargo.failed.len(), 0);
+        let content = collect(&layout, &entries, vec![delivered("1", &image)]);
+        assert_eq!(content.failed.len(), 0);
         let mut expected: Vec<Digest> = [&cosign, &sbom, &signed].map(|of| of.digest.clone()).to_vec();
         expected.sort();
-        assert_eq!(cargo.images[0].referrers, expected);
-        assert_eq!(cargo.images[0].source, "example.com/a:1");
-        let manifests: BTreeSet<&Digest> = cargo.index.manifests.iter().map(|entry| &entry.digest).collect();
+        assert_eq!(content.images[0].referrers, expected);
+        assert_eq!(content.images[0].source, "example.com/a:1");
+        let manifests: BTreeSet<&Digest> = content.index.manifests.iter().map(|entry| &entry.digest).collect();
         assert_eq!(manifests, [&image, &cosign, &signed, &list].into_iter().map(|of| &of.digest).collect());
-        assert_eq!(cargo.pieces.iter().filter(|piece| piece.kind == MemberKind::Manifest).count(), 5);
-        assert_eq!(cargo.pieces.len(), 5 + 4);
+        assert_eq!(content.blobs.iter().filter(|piece| piece.kind == MemberKind::Manifest).count(), 5);
+        assert_eq!(content.blobs.len(), 5 + 4);
     }
 
     #[tokio::test]
-    async fn an_image_that_lost_something_fails_alone_and_a_moved_name_is_what_was_delivered() {
+    async fn an_image_with_a_lost_blob_fails_alone_and_a_moved_tag_is_packed_as_it_was_delivered() {
         let folder = tempfile::tempdir().unwrap();
         let layout = Layout::open_or_create(folder.path()).await.unwrap();
         let first = put(&layout, Some("1"), "layer", None).await;
@@ -279,9 +280,9 @@ mod tests {
         put(&layout, Some("1"), "moved on", None).await;
         std::fs::remove_file(layout.blob_path(&Digest::sha256(b"lost"))).unwrap();
         let entries = layout.names().await.unwrap();
-        let cargo = collect(&layout, &entries, vec![delivered("1", &first), delivered("2", &lost)]);
-        assert_eq!(cargo.images.iter().map(|image| &image.digest).collect::<Vec<_>>(), [&first.digest]);
-        assert_eq!(cargo.failed.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["a:2"]);
-        assert!(cargo.failed[0].1.to_string().contains("a:2") && cargo.pieces.len() == 2);
+        let content = collect(&layout, &entries, vec![delivered("1", &first), delivered("2", &lost)]);
+        assert_eq!(content.images.iter().map(|image| &image.digest).collect::<Vec<_>>(), [&first.digest]);
+        assert_eq!(content.failed.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["a:2"]);
+        assert!(content.failed[0].1.to_string().contains("a:2") && content.blobs.len() == 2);
     }
 }

@@ -1,9 +1,9 @@
-//! Bundles: what crosses an air gap. A bundle is one or more *volumes* (tar files) that together hold an OCI image layout, and
-//! `NAME.bundle.json`, which says what is in them. Knows no HTTP.
+//! Bundles carry images across an air gap. A bundle is one or more *volumes* (tar files) that together hold an OCI image
+//! layout, and `NAME.bundle.json`, which lists their content. HTTP does not belong here.
 //!
-//! [`format`](mod@format) has the records that both sides read and write (`docs/bundles.md` describes them for people). Writing is a pure
-//! function of a finished layout: what is carried ([`collect`]) and how it is cut into volumes ([`BundlePlan`]) is known before the first byte is
-//! written ([`pack()`]).
+//! [`format`](mod@format) has the records that both sides read and write (described in `docs/bundles.md`). Writing is a pure
+//! function of a finished layout: the content ([`collect`]) and its division into volumes ([`BundlePlan`]) are known before
+//! the first byte is written ([`pack()`]).
 
 mod base;
 mod bundle_content;

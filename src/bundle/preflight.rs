@@ -1,4 +1,4 @@
-//! What can be known before the first byte moves: whether there is room for all of it.
+//! Checks before the first byte moves that there is enough disk space.
 
 use std::collections::{BTreeMap, HashSet};
 use std::os::unix::fs::MetadataExt as _;
@@ -15,7 +15,7 @@ const OP: &str = "check space";
 /// Something that is about to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpaceNeed {
-    /// What it is, for a person: `the target`, `staged parts`.
+    /// What it is, in a message: `the target`, `staged parts`.
     pub what: &'static str,
     /// The folder it goes to; it need not exist yet.
     pub folder: PathBuf,
@@ -23,11 +23,11 @@ pub struct SpaceNeed {
     pub bytes: u64,
 }
 
-/// Whether there is room for all `needs`: those that share a file system are added up. One error for each that lacks space, of
-/// kind [`Kind::DiskFull`].
+/// Checks that there is space for all `needs`: those on the same file system are added up. An error of [`Kind::DiskFull`] for
+/// each file system without enough space.
 ///
 /// # Errors
-/// If a file system cannot be asked.
+/// If the free space of a file system is not known.
 pub fn lacking(needs: &[SpaceNeed]) -> Result<Vec<Error>> {
     let mut disks: BTreeMap<u64, (Vec<&SpaceNeed>, u64)> = BTreeMap::new();
     for need in needs.iter().filter(|need| need.bytes > 0) {
@@ -39,20 +39,20 @@ pub fn lacking(needs: &[SpaceNeed]) -> Result<Vec<Error>> {
     Ok(disks.into_values().filter_map(|(needs, free)| too_little(&needs, free)).collect())
 }
 
-/// The room that an export has, in its cache and for its volumes. What it needs becomes known with each manifest, and is compared with what
-/// was free at the beginning: so it is known before the blobs are read, and not when the volumes are written.
+/// The space for an export's cache and volumes. Each manifest adds to what is needed, and that is compared with the free
+/// space at the beginning. So a lack of space is found before blobs are read, not when volumes are written.
 pub struct ExportRoom {
     layout: Layout,
     to: PathBuf,
-    /// Whether the far side has it, so that no volume has to.
+    /// Whether the base has a blob, so that no volume needs it.
     at_base: Box<dyn Fn(&Digest) -> bool + Send + Sync>,
-    /// What was free in the cache's file system, and in the volumes'; the second counts what earlier runs have written of them.
+    /// Free bytes for the cache and for the volumes; the second includes volumes that earlier runs have written.
     free: (u64, u64),
     one_disk: bool,
     known: Mutex<Known>,
 }
 
-/// What is to be written, as far as it is known.
+/// The bytes to be written according to the manifests so far.
 #[derive(Default)]
 struct Known {
     seen: HashSet<Digest>,
@@ -61,10 +61,10 @@ struct Known {
 }
 
 impl ExportRoom {
-    /// Looks at the disks of the cache `layout` and of `to`, where `written` bytes of the volumes are already.
+    /// The free space for the cache `layout` and for `to`, where `written` bytes of the volumes are already.
     ///
     /// # Errors
-    /// If a file system cannot be asked.
+    /// If the free space of a file system is not known.
     pub fn new(layout: Layout, to: &Path, written: u64, at_base: impl Fn(&Digest) -> bool + Send + Sync + 'static) -> Result<Self> {
         let device = |path: &Path| std::fs::metadata(path).map(|meta| meta.dev()).map_err(|error| Error::io(OP, path, &error));
         let one_disk = device(layout.path())? == device(to)?;
@@ -86,8 +86,8 @@ impl Room for ExportRoom {
             }
         }
         let need = |what, folder: &Path, bytes| SpaceNeed { what, folder: folder.to_owned(), bytes };
-        let cache = need("new content, as far as it is known,", self.layout.path(), known.cache);
-        let volumes = need("the bundle, as far as it is known,", &self.to, known.volumes);
+        let cache = need("new content", self.layout.path(), known.cache);
+        let volumes = need("the bundle", &self.to, known.volumes);
         let lacking = match self.one_disk {
             true => too_little(&[&cache, &volumes], self.free.1),
             false => too_little(&[&cache], self.free.0).or_else(|| too_little(&[&volumes], self.free.1)),
@@ -109,12 +109,12 @@ fn too_little(needs: &[&SpaceNeed], free: u64) -> Option<Error> {
     }
     let size = |bytes: u64| bytesize::ByteSize(bytes).display().si();
     let each: Vec<String> =
-        needs.iter().map(|need| format!("{} in {} takes {}", need.what, need.folder.display(), size(need.bytes))).collect();
-    let message = format!("{}, and {} are free there", each.join(" and "), size(free));
-    Some(Error::new(Side::Local, OP, Kind::DiskFull, message).remedy(format!("free {} there", size(all - free))))
+        needs.iter().map(|need| format!("{} in {} needs {}", need.what, need.folder.display(), size(need.bytes))).collect();
+    let message = format!("{}, but only {} are free", each.join(" and "), size(free));
+    Some(Error::new(Side::Local, OP, Kind::DiskFull, message).remedy(format!("free {}", size(all - free))))
 }
 
-/// How many bytes an ordinary process may still write to the file system of `folder`.
+/// The number of bytes that an unprivileged process can still write to the file system of `folder`.
 pub(super) fn free(folder: &Path) -> Result<u64> {
     let stat = rustix::fs::statvfs(folder).map_err(|error| Error::io(OP, folder, &error.into()))?;
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fits_is_no_error_and_folders_need_not_exist_yet() {
+    fn enough_space_is_no_error_and_folders_need_not_exist_yet() {
         let folder = tempfile::tempdir().unwrap();
         let needs = [need("the target", &folder.path().join("a/b/c"), 1), need("staged parts", Path::new("no/such/place"), 1)];
         assert_eq!(lacking(&needs).unwrap().len(), 0);
@@ -152,7 +152,7 @@ mod tests {
         assert_eq!(errors[0].kind(), Kind::DiskFull);
         let message = errors[0].message();
         assert!(
-            message.contains("the target in ") && message.contains("staged parts in ") && message.contains("are free there (free "),
+            message.contains("the target in ") && message.contains("staged parts in ") && message.contains("are free (free "),
             "{message}"
         );
     }

@@ -1,4 +1,4 @@
-//! Evidence against a target: whether everything is still where it was put.
+//! Compares evidence with a target: whether everything is still there.
 
 use futures_util::{StreamExt as _, stream};
 
@@ -8,23 +8,23 @@ use crate::copy;
 use crate::name::Reference;
 use crate::{Error, Result};
 
-/// Questions at once; the target's own concurrency limits them further.
+/// Rows checked at once; the target's own concurrency limits requests further.
 const AT_ONCE: usize = 64;
 
-/// A row that does not hold.
+/// A row that the target does not match.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
-    /// Which.
+    /// The row.
     pub row: EvidenceRow,
-    /// What is so instead, for a person.
+    /// The difference, as a message.
     pub why: String,
 }
 
-/// Asks the target for every row: names by what they name, manifests and blobs by whether they are there. `repository` says where a row's
-/// repository is at the target.
+/// Compares every row with the target: that names have their digest, and that manifests and blobs are there. `repository`
+/// maps a row's repository to the target's.
 ///
 /// # Errors
-/// If the target cannot be asked.
+/// If a request to the target fails.
 pub async fn check(
     evidence: &Evidence,
     target: &copy::TargetEnds,
@@ -43,7 +43,7 @@ pub async fn check(
     Ok(differences)
 }
 
-/// What is wrong with a row, if anything is.
+/// The difference between a row and the target, if there is one.
 async fn one(row: &EvidenceRow, target: &copy::TargetEnds, repository: &Repository) -> Result<Option<String>> {
     let context = RequestContext::new(format!("{repository}@{}", row.digest));
     let digest = match Digest::parse(&row.digest) {
@@ -62,7 +62,7 @@ async fn one(row: &EvidenceRow, target: &copy::TargetEnds, repository: &Reposito
             Err(_) => match target.source.resolve(repository, &Reference::Tag(row.reference.clone()), &context).await? {
                 Some(found) if found.digest == digest => None,
                 Some(found) => Some(format!("`{}` is {} now", row.reference, found.digest)),
-                None => Some(format!("there is no `{}`", row.reference)),
+                None => Some(format!("`{}` does not exist", row.reference)),
             },
         },
     })

@@ -1,7 +1,8 @@
-//! Evidence: what was put where, so that an auditor can see that nothing was left unchecked.
+//! Evidence: where every digest was put, so that an auditor can see that all of them were checked.
 //!
-//! A row for every image, manifest and blob, as JSON or CSV. The digest at its end is the sha256 of the rows as CSV, the header with
-//! them, so that it is the same in both forms, and can be had without larder: `head -n -1 evidence.csv | sha256sum`.
+//! It has a row for every image, manifest and blob, as JSON or CSV. The digest at its end is the sha256 of the rows as CSV,
+//! with their header. It is the same in both forms, and can be computed without larder:
+//! `head -n -1 evidence.csv | sha256sum`.
 
 mod check;
 
@@ -19,10 +20,10 @@ const OP: &str = "read evidence";
 /// The version of the format.
 const VERSION: u32 = 1;
 
-/// Evidence of tens of thousands of images has some hundred MB.
+/// The largest evidence file that is read, in bytes. Evidence of tens of thousands of images has some hundred MB.
 const MAX_FILE: u64 = 4 * 1024 * 1024 * 1024;
 
-/// Something that a target holds.
+/// Content at a target.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EvidenceRow {
@@ -30,27 +31,27 @@ pub struct EvidenceRow {
     pub target: String,
     /// The repository there, below the target's prefix.
     pub repository: String,
-    /// What it is.
+    /// Whether it is an image, manifest or blob.
     pub kind: EvidenceKind,
-    /// An image's tag, or digest; empty for what is no image.
+    /// An image's tag or digest; empty for other content.
     pub reference: String,
-    /// Which content.
+    /// Its digest.
     pub digest: String,
-    /// How many bytes it has.
+    /// Its size in bytes.
     pub size: u64,
-    /// What an image was copied from.
+    /// The source of an image.
     pub source: String,
-    /// How it came there: `written`, `mounted` from another repository of the target, or `present` before.
+    /// `written`, `mounted` from another repository of the target, or `present` before.
     pub how: String,
-    /// When its bytes were hashed (RFC 3339); empty if this program has not written them.
+    /// When its bytes were hashed (RFC 3339); empty if larder did not write them.
     pub hashed: String,
     /// The file that its bytes were read from: a volume, a folder or an archive.
     pub from: String,
-    /// The program that put it there: `larder 0.1.0`.
+    /// The program that wrote it: `larder 0.1.0`.
     pub by: String,
 }
 
-/// What a row is about.
+/// The kind of content in a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum EvidenceKind {
@@ -89,10 +90,10 @@ impl Evidence {
         &self.rows
     }
 
-    /// The digest over the whole.
+    /// The digest of all rows.
     ///
     /// # Errors
-    /// Never in practice: writing to memory.
+    /// None are expected: it writes to memory.
     pub fn digest(&self) -> Result<Digest> {
         Ok(Digest::sha256(&self.csv()?))
     }
@@ -131,18 +132,18 @@ impl Evidence {
     /// Reads what [`Evidence::write`] wrote.
     ///
     /// # Errors
-    /// `Kind::Damaged` if it is none, or not what its digest says.
+    /// `Kind::Damaged` if it is invalid, or does not have its digest.
     pub fn read(path: &Path) -> Result<Self> {
         let io = |error| Error::io(OP, path, &error);
         let bytes = crate::input::read(path, MAX_FILE).map_err(io)?;
         let (rows, digest) = if is_csv(path) { from_csv(&bytes) } else { from_json(&bytes) }.map_err(|why| damaged(path, &why))?;
         let evidence = Evidence { rows };
-        // As CSV the very bytes are hashed, as anybody would.
-        let found = if is_csv(path) { Digest::sha256(without_last_line(&bytes)) } else { evidence.digest()? };
-        if found == digest {
+        // Of CSV the bytes of the file are hashed, as `sha256sum` does.
+        let actual = if is_csv(path) { Digest::sha256(without_last_line(&bytes)) } else { evidence.digest()? };
+        if actual == digest {
             return Ok(evidence);
         }
-        Err(damaged(path, &format!("it has been changed: its rows hash to {found}, not to {digest}")))
+        Err(damaged(path, &format!("it has been changed: its rows hash to {actual}, not to {digest}")))
     }
 }
 
@@ -155,7 +156,7 @@ fn damaged(path: &Path, why: &str) -> Error {
 }
 
 fn from_json(bytes: &[u8]) -> Result<(Vec<EvidenceRow>, Digest), String> {
-    let file: EvidenceFile = serde_json::from_slice(bytes).map_err(|error| format!("it is no evidence: {error}"))?;
+    let file: EvidenceFile = serde_json::from_slice(bytes).map_err(|error| format!("invalid evidence: {error}"))?;
     if file.version != VERSION {
         return Err(format!("it has version {}; this larder knows {VERSION}", file.version));
     }
@@ -169,10 +170,10 @@ fn from_csv(bytes: &[u8]) -> Result<(Vec<EvidenceRow>, Digest), String> {
         .trim_end()
         .strip_prefix(",,evidence,,")
         .and_then(|rest| rest.split(',').next())
-        .ok_or("its last line is no digest: it is no evidence, or has been cut")?;
+        .ok_or("its last line is not a digest: it is not evidence, or truncated")?;
     let digest = Digest::parse(digest)?;
     let rows = csv::Reader::from_reader(without_last_line(bytes)).deserialize().collect::<Result<_, _>>();
-    rows.map(|rows| (rows, digest)).map_err(|error| format!("it is no evidence: {error}"))
+    rows.map(|rows| (rows, digest)).map_err(|error| format!("invalid evidence: {error}"))
 }
 
 /// All lines but the last.
@@ -204,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn both_forms_say_the_same_and_carry_one_digest() {
+    fn both_forms_have_the_same_rows_and_digest() {
         let folder = tempfile::tempdir().unwrap();
         for evidence in [evidence(), Evidence::new(vec![])] {
             for name in ["e.json", "e.csv"] {

@@ -1,6 +1,7 @@
-//! What a store holds, and in which repositories: the lines `digest repository` that `larder inventory` prints and that `--base` takes.
+//! The digests that a target holds, and their repositories: lines of the form `digest repository`, which `larder inventory`
+//! prints and `--base` takes.
 //!
-//! Small to carry: a line is about 90 bytes, and as zstd (RFC 8878) about half of that, because digests do not compress.
+//! A line has about 90 bytes, and compressed by zstd (RFC 8878) about half of that, because digests do not compress.
 
 mod walk;
 
@@ -17,29 +18,30 @@ pub use walk::{Roots, walk};
 
 const OP: &str = "read inventory";
 
-/// How a zstd frame begins (RFC 8878, 3.1.1).
+/// The magic number of a zstd frame (RFC 8878, 3.1.1).
 const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
-/// A digest has at most 200 characters here and a repository 255; what is longer is another kind of file.
+/// The longest line in bytes. A digest has at most 200 characters here and a repository 255; a file with longer lines is
+/// not an inventory.
 const LONGEST_LINE: u64 = 512;
 
-/// As text, unpacked: 5 million digests, as many as a registry of 100,000 images has. Of what compresses better than digests do, a few KB could
-/// unpack to any size.
+/// The largest uncompressed inventory in bytes: 5 million digests, as many as a registry of 100,000 images has. Without a
+/// limit, a few KB of other content could decompress to any size.
 const MAX_TEXT: u64 = 512 * 1024 * 1024;
 
-/// The digests that a store holds, each with its repositories.
+/// The digests that a target holds, each with its repositories.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Inventory {
     digests: BTreeMap<Digest, BTreeSet<Repository>>,
 }
 
 impl Inventory {
-    /// Notes that `repository` holds `digest`.
+    /// Adds that `repository` holds `digest`.
     pub fn add(&mut self, digest: Digest, repository: Repository) {
         self.digests.entry(digest).or_default().insert(repository);
     }
 
-    /// Keeps what `keep` says; how many digests that left out.
+    /// Keeps the digests for which `keep` is true; the number of those removed.
     pub fn retain(&mut self, mut keep: impl FnMut(&Digest) -> bool) -> usize {
         let before = self.digests.len();
         self.digests.retain(|digest, _| keep(digest));
@@ -52,7 +54,7 @@ impl Inventory {
     }
 
     /// The repositories that hold `digest`, sorted.
-    pub fn places(&self, digest: &Digest) -> impl Iterator<Item = &Repository> {
+    pub fn repositories(&self, digest: &Digest) -> impl Iterator<Item = &Repository> {
         self.digests.get(digest).into_iter().flatten()
     }
 
@@ -61,24 +63,24 @@ impl Inventory {
         self.digests.iter()
     }
 
-    /// How many digests it names.
+    /// The number of digests.
     pub fn len(&self) -> usize {
         self.digests.len()
     }
 
-    /// Whether it names none: of an empty store.
+    /// Whether it has no digests: the inventory of an empty target.
     pub fn is_empty(&self) -> bool {
         self.digests.is_empty()
     }
 
-    /// Reads the file at `path`, plain or as zstd, which its first bytes tell.
+    /// Reads the file at `path`, plain text or zstd, which its first bytes tell.
     ///
     /// # Errors
-    /// If it cannot be read, or a line is none of an inventory: `file:line: what is wrong`.
+    /// If it cannot be read, or a line is invalid: `file:line: reason`.
     pub fn read(path: &Path) -> Result<Self> {
         let io = |error| Error::io(OP, path, &error);
         let mut file = input::open(path).map_err(io)?;
-        // An empty file is the inventory of an empty store.
+        // An empty file is the inventory of an empty target.
         let mut magic = vec![];
         (&mut file).take(ZSTD.len() as u64).read_to_end(&mut magic).map_err(io)?;
         file.seek(SeekFrom::Start(0)).map_err(io)?;
@@ -87,19 +89,19 @@ impl Inventory {
             return Self::parse(&name, BufReader::new(file));
         }
         let frame =
-            StreamingDecoder::new(BufReader::new(file)).map_err(|error| Error::local(OP, format!("{name}: no zstd frame: {error}")))?;
+            StreamingDecoder::new(BufReader::new(file)).map_err(|error| Error::local(OP, format!("{name}: invalid zstd frame: {error}")))?;
         Self::parse(&name, BufReader::new(frame))
     }
 
-    /// Reads its lines; `name` is what messages call them.
+    /// Parses its lines; `name` is the name of the file in messages.
     ///
     /// # Errors
     /// As [`Inventory::read`].
     pub fn parse(name: &str, mut lines: impl BufRead) -> Result<Self> {
         let mut inventory = Inventory::default();
         let mut left = MAX_TEXT;
-        // Most lines name one of few repositories: they share their text.
-        let mut places: HashMap<Box<str>, Repository> = HashMap::new();
+        // Most lines have one of few repositories: share their text.
+        let mut repositories: HashMap<Box<str>, Repository> = HashMap::new();
         let mut line = String::new();
         for number in 1.. {
             line.clear();
@@ -114,19 +116,19 @@ impl Inventory {
                 continue;
             }
             let (digest, repository) = entry(text).map_err(|why| wrong(&why))?;
-            let known = match places.get(repository) {
+            let known = match repositories.get(repository) {
                 Some(known) => known.clone(),
-                None => places.entry(repository.into()).or_insert_with(|| Repository::new(repository)).clone(),
+                None => repositories.entry(repository.into()).or_insert_with(|| Repository::new(repository)).clone(),
             };
             inventory.add(digest, known);
         }
         Ok(inventory)
     }
 
-    /// Its lines, sorted, each ended by a line feed.
+    /// Its lines, sorted, each with a line feed at its end.
     pub fn to_text(&self) -> String {
         let lines =
-            self.digests.iter().flat_map(|(digest, places)| places.iter().map(move |repository| format!("{digest} {repository}\n")));
+            self.digests.iter().flat_map(|(digest, repositories)| repositories.iter().map(move |repository| format!("{digest} {repository}\n")));
         lines.collect()
     }
 
@@ -136,7 +138,7 @@ impl Inventory {
     }
 }
 
-/// Reads `digest repository`. The error is for a person.
+/// Parses `digest repository`; the error is a message.
 fn entry(text: &str) -> Result<(Digest, &str), String> {
     const SHAPE: &str = "an inventory's lines are `digest repository`, as `larder inventory` prints them";
     let (digest, repository) = text.split_once(' ').ok_or(SHAPE)?;
@@ -176,7 +178,7 @@ mod tests {
             assert_eq!(Inventory::read(&path).unwrap(), written);
         }
         let x = Digest::sha256(b"x");
-        assert_eq!(written.places(&x).map(Repository::as_str).collect::<Vec<_>>(), ["library/a", "library/b"]);
+        assert_eq!(written.repositories(&x).map(Repository::as_str).collect::<Vec<_>>(), ["library/a", "library/b"]);
         assert!(written.holds(&x) && !written.holds(&Digest::sha256(b"z")));
     }
 
@@ -191,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_file_is_of_an_empty_store_and_windows_line_ends_do_no_harm() {
+    fn an_empty_file_is_an_empty_inventory_and_windows_line_ends_are_accepted() {
         assert!(Inventory::parse("i", &b""[..]).unwrap().is_empty());
         let line = inventory(&[("x", "a")]).to_text();
         let windows = format!("\u{feff}{}\r\n\r\n", line.trim_end());
@@ -203,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_line_is_named_with_its_place() {
+    fn an_invalid_line_is_reported_with_its_number() {
         let good = inventory(&[("x", "a")]).to_text();
         let digest = &good[..71];
         for bad in [digest, &format!("{digest} "), &format!("{digest} a b"), "sha256:abc a", "a b", &"x".repeat(1000)] {
@@ -214,12 +216,12 @@ mod tests {
         let path = folder.path().join("torn.zst");
         let whole = inventory(&[("x", "a")]).to_zstd();
         std::fs::write(&path, &whole[..whole.len() - 9]).unwrap();
-        assert!(Inventory::read(&path).is_err(), "a torn frame is no inventory");
+        assert!(Inventory::read(&path).is_err(), "a truncated frame is invalid");
     }
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(lines in proptest::collection::vec(("[a-d]{1,2}", "[a-z]{1,4}(/[a-z]{1,4})?"), 0..20)) {
+        fn written_inventories_are_read_back(lines in proptest::collection::vec(("[a-d]{1,2}", "[a-z]{1,4}(/[a-z]{1,4})?"), 0..20)) {
             let lines: Vec<(&str, &str)> = lines.iter().map(|(content, repository)| (content.as_str(), repository.as_str())).collect();
             let written = inventory(&lines);
             let text = written.to_text();
@@ -230,7 +232,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_survived(bytes in proptest::collection::vec(any::<u8>(), 0..200), frame in any::<bool>()) {
+        fn any_bytes_are_handled(bytes in proptest::collection::vec(any::<u8>(), 0..200), frame in any::<bool>()) {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("any");
             let bytes = if frame { [&ZSTD[..], &bytes].concat() } else { bytes };

@@ -128,7 +128,7 @@ mod tests {
         let packing = PackOptions { layout: &layout, to: &to, progress: &|_| {}, stop: &|| false };
         let error = pack(&packing, &plan, None).unwrap_err();
         assert_eq!(error.kind(), Kind::DiskFull);
-        assert!(error.message().starts_with("the rest of the bundle in ") && error.message().contains("takes 1.0 EB"), "{error}");
+        assert!(error.message().starts_with("the rest of the bundle in ") && error.message().contains("needs 1.0 EB"), "{error}");
         assert_eq!(fs::read_dir(&to).unwrap().count(), 0);
     }
 }

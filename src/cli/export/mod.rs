@@ -168,8 +168,8 @@ async fn pack(
         printer.say("nothing was packed: no image was delivered");
         return Ok(None);
     }
-    let base = bases.leave_out(&mut content.pieces);
-    let plan = BundlePlan::new(content.index, content.images, base, content.pieces, args.volume_size)?;
+    let base = bases.leave_out(&mut content.blobs);
+    let plan = BundlePlan::new(content.index, content.images, base, content.blobs, args.volume_size)?;
     let (to, name) = (to.to_owned(), args.name.clone());
     let bar = byte_counter(printer, "packed");
     let packing = blocking("pack volumes", {
