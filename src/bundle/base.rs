@@ -113,7 +113,8 @@ impl CombinedBase {
             bundle,
         };
         // Content at the target is better than content on its way.
-        let holders: Vec<String> = self.inventories.iter().flat_map(|(_, one)| one.repositories(&blob.digest)).map(ToString::to_string).collect();
+        let holders: Vec<String> =
+            self.inventories.iter().flat_map(|(_, one)| one.repositories(&blob.digest)).map(ToString::to_string).collect();
         if !holders.is_empty() {
             return Some(relied(holders, None));
         }

@@ -1,7 +1,7 @@
-//! CSV lists: a header that names columns, then a record an entry.
+//! CSV lists: a header that names columns, then one record for each entry.
 //!
-//! Lines whose first character other than white space is `#` are comments, as in text lists (an image cannot begin with `#`).
-//! Records of empty fields only, which spreadsheets leave behind, are blank lines.
+//! Lines whose first character other than white space is `#` are comments, as in text lists (an image cannot begin with
+//! `#`). Records with only empty fields, which spreadsheets write, count as blank lines.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use super::records::{ListRecord, records};
 use super::{LineError, LineOrigin, ParsedList, file_error};
 use crate::error::Result;
 
-/// A column this version knows.
+/// A column.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Column {
     Image,
@@ -21,7 +21,7 @@ enum Column {
     Priority,
 }
 
-/// The columns by the names that headers use.
+/// The columns by their names in headers.
 const COLUMNS: [(&str, Column); 6] = [
     ("image", Column::Image),
     ("tags", Column::Tags),
@@ -47,7 +47,8 @@ pub(super) fn parse(file: &Arc<str>, text: &str) -> Result<ParsedList> {
     Ok(parsed)
 }
 
-/// What the first data line of a list is instead of a header, if it looks like one: what was read, and what to write.
+/// The problem with a first data line that looks like a header but is not one: what was read, and what to write
+/// instead.
 pub(super) fn misread(first: &str) -> Option<String> {
     let is_image = |field: &str| field.trim().trim_matches('"').eq_ignore_ascii_case("image");
     for (separator, name) in [(';', "`;`"), ('\t', "tabs"), ('|', "`|`")] {
@@ -62,7 +63,7 @@ pub(super) fn misread(first: &str) -> Option<String> {
     Some(format!("the header has a column `{written}`: write it in small letters, `image`"))
 }
 
-/// Whether a file's first data line makes it a CSV list.
+/// Whether the first data line of a file makes it a CSV list.
 pub(super) fn is_header(first: &str) -> bool {
     fields(first).is_ok_and(|fields| fields.iter().any(|field| field.trim() == "image"))
 }
@@ -89,7 +90,7 @@ fn header(record: &ListRecord<'_>) -> Result<Vec<Column>, String> {
     Ok(header)
 }
 
-/// What a record means; `None` if it is blank.
+/// The entry of a record; `None` if it is blank.
 fn meaning(header: &[Column], record: &ListRecord<'_>) -> Option<Result<line::ParsedLine, String>> {
     let fields = match closed_fields(record) {
         Ok(fields) => fields,
@@ -133,7 +134,7 @@ pub(super) fn fields(record: &str) -> Result<Vec<String>, String> {
     let mut reader = csv::ReaderBuilder::new()
         .has_headers(false)
         .flexible(true)
-        // Line ends are gone already; a lone carriage return is part of a field, where it is no legal character.
+        // Line ends are removed already; a lone carriage return is part of a field, where it is invalid.
         .terminator(csv::Terminator::Any(b'\n'))
         .buffer_capacity(record.len().max(1))
         .from_reader(record.as_bytes());

@@ -1,14 +1,14 @@
-//! What one line means, whatever format it came in. Messages are for a person; the caller adds file and line.
+//! Parses one line of any format. Errors are messages; the caller adds file and line.
 
 use super::{ImageSelection, TargetName};
 use crate::content::PlatformFilter;
 use crate::name::{ImageName, RegistryRepository, check_path, check_tag};
 use crate::select::Selector;
 
-/// What a line without a tag means (docs/lists.md).
+/// The tag of a line without a tag (docs/lists.md).
 pub(super) const DEFAULT_TAG: &str = "latest";
 
-/// A line that parsed, but for where it stands.
+/// A parsed line without its position.
 #[derive(Debug)]
 pub(super) struct ParsedLine {
     pub(super) source: RegistryRepository,
@@ -18,12 +18,12 @@ pub(super) struct ParsedLine {
     pub(super) priority: i64,
 }
 
-/// A lone reference: a line of a text list, or `--image`.
+/// A single reference: a line of a text list, or `--image`.
 pub(super) fn reference(image: &str) -> Result<ParsedLine, String> {
     CsvFields { image, ..CsvFields::default() }.meaning()
 }
 
-/// The fields of a CSV record, trimmed; empty where the record or its header has none.
+/// The fields of a CSV record, trimmed; empty if the record or its header lacks them.
 #[derive(Default)]
 pub(super) struct CsvFields<'a> {
     pub(super) image: &'a str,
@@ -69,7 +69,7 @@ impl CsvFields<'_> {
             }
         }
         let selector = Selector::parse(self.tags, self.exclude)?;
-        // One exact tag is what `name:tag` says.
+        // One exact tag is the same as `name:tag`.
         Ok(match selector.sole_tag() {
             Some(tag) => ImageSelection::One { tag: Some(tag.to_owned()), digest: None },
             None => ImageSelection::Terms(Box::new(selector)),
@@ -84,7 +84,7 @@ impl CsvFields<'_> {
     }
 }
 
-/// Reads `repository[:tag]`, for a line that selects `selection`.
+/// Parses `repository[:tag]`, for a line that selects `selection`.
 fn target_name(text: &str, selection: &ImageSelection) -> Result<TargetName, String> {
     if text.contains('@') {
         return Err("a digest is what the source has; the target takes a repository".to_owned());

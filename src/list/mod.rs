@@ -1,8 +1,8 @@
-//! Image lists: text and CSV become [`ListEntry`]s. The parsers take text; reading files and standard input is the caller's, and
-//! nothing here knows rules, registries or other lines (duplicates and collisions are decided once rules have spoken).
+//! Image lists: text and CSV become [`ListEntry`]s. The parsers take text. Reading files and standard input belongs to
+//! the caller, and finding duplicates and collisions to `sync`, which knows the rules.
 //!
-//! A line that does not parse is a [`LineError`] beside the entries, the other lines go on. Only what makes a whole file
-//! meaningless (an unknown column, no `image` column, bytes that are no UTF-8) is an [`Error`].
+//! A line that does not parse becomes a [`LineError`], and the other lines are still read. An [`Error`] means that the
+//! whole file is unusable: an unknown column, no `image` column, bytes that are not UTF-8.
 
 mod columns;
 mod line;
@@ -18,15 +18,15 @@ use crate::error::{Error, Result, printable};
 use crate::name::RegistryRepository;
 use crate::select::Selector;
 
-/// The file name that stands for images given by `--image`.
+/// The file name of images given by `--image`.
 pub const FLAG: &str = "--image";
 
-/// Where a line stands.
+/// The position of a line.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LineOrigin {
     /// The file as the user gave it; `-` for standard input, `--image` for a flag.
     pub file: Arc<str>,
-    /// The line, counted from 1. Of a CSV record that spans several lines, the first.
+    /// The line number, from 1; the first line of a CSV record that has several.
     pub line: usize,
 }
 
@@ -36,38 +36,39 @@ impl fmt::Display for LineOrigin {
     }
 }
 
-/// What one line of a list asks for.
+/// What one line of a list requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListEntry {
-    /// Where it was asked for.
+    /// The position of the line.
     pub origin: LineOrigin,
-    /// The line without surrounding white space and (in text lists) its comment, safe to print.
+    /// The line without surrounding white space and without a comment, safe to print.
     pub text: String,
     /// The repository, in normal form.
     pub source: RegistryRepository,
-    /// Which of its images.
+    /// The images of the repository.
     pub selection: ImageSelection,
-    /// Where they go, if the line says so itself instead of leaving it to a rule.
+    /// Where they go, if the line has a `target`; otherwise a rule decides.
     pub target: Option<TargetName>,
-    /// The platforms, if the line says so itself instead of leaving it to a rule; else none.
+    /// The platforms, if the line has any; otherwise a rule decides.
     pub platforms: Vec<PlatformFilter>,
-    /// What of its images is delivered, where that is decided already: a lock's record.
+    /// The policy, if a lock has recorded it.
     pub decided: Option<Policy>,
-    /// Higher goes first; 0 if the line does not say.
+    /// Higher goes first; 0 by default.
     pub priority: i64,
 }
 
-/// Which images of a repository a line means.
+/// Which images of a repository a line selects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ImageSelection {
-    /// One image, by tag, digest or both: at least one is there. With both, it is that digest, tagged `tag` at the target.
+    /// One image, by tag, digest or both. With both it is that digest, with the tag `tag` at the target.
     One {
-        /// The tag. A line with neither tag nor digest means `latest`, and has it here.
+        /// The tag; `latest` for a line with neither tag nor digest.
         tag: Option<String>,
         /// The digest.
         digest: Option<Digest>,
     },
-    /// What the `tags` and `exclude` columns choose. Columns that can mean one tag only are a [`ImageSelection::One`].
+    /// The choice of the `tags` and `exclude` columns. Columns that can select one tag only are an
+    /// [`ImageSelection::One`].
     Terms(Box<Selector>),
 }
 
@@ -76,28 +77,28 @@ pub enum ImageSelection {
 pub struct TargetName {
     /// The repository path, checked.
     pub repository: String,
-    /// The tag at the target, where it differs from the source's. Only lines that mean one tag have it.
+    /// The tag at the target, if it differs from the source's. Only for lines that select one tag.
     pub tag: Option<String>,
 }
 
 /// A line that did not parse.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LineError {
-    /// Where it stands.
+    /// Its position.
     pub origin: LineOrigin,
-    /// The line, safe to print; what a report shows in place of an image.
+    /// The line, safe to print; reports show it in place of an image.
     pub text: String,
-    /// What is wrong, safe to print.
+    /// The problem, safe to print.
     pub message: String,
 }
 
 impl LineError {
-    /// `text` and `message` are made safe to print.
+    /// Makes `text` and `message` safe to print.
     pub(crate) fn new(origin: LineOrigin, text: &str, message: impl AsRef<str>) -> Self {
         LineError { origin, text: printable(text), message: printable(message.as_ref()) }
     }
 
-    /// The failure that a report's row for this line holds.
+    /// The error in a report's row for this line.
     pub fn to_error(&self) -> Error {
         Error::local(OPERATION, self.to_string())
     }
@@ -109,7 +110,7 @@ impl fmt::Display for LineError {
     }
 }
 
-/// What a list holds, in the order of its lines.
+/// The content of a list, in the order of its lines.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ParsedList {
     /// The lines that parsed.
@@ -119,7 +120,7 @@ pub struct ParsedList {
 }
 
 impl ParsedList {
-    /// Files a line under what became of it.
+    /// Adds a parsed line or its error.
     fn add(&mut self, origin: LineOrigin, text: &str, outcome: Result<line::ParsedLine, String>) {
         match outcome {
             Ok(line::ParsedLine { source, selection, target, platforms, priority }) => {
@@ -139,25 +140,25 @@ impl ParsedList {
     }
 }
 
-/// The verb phrase of this room's errors.
+/// The operation in the errors of lists.
 const OPERATION: &str = "read list";
 
-/// A line names one repository: with 1,000 exact tags of 60 characters it is shorter. What is longer is no line of a list, and is not
-/// looked at.
+/// The longest line that is parsed, in bytes. A line names one repository: even with 1,000 exact tags of 60 characters
+/// it is shorter.
 const LONGEST_LINE: usize = 64 * 1024;
 
 fn too_long(text: &str) -> String {
     format!("the line has {} bytes; at most {LONGEST_LINE} are read", text.len())
 }
 
-/// Reads a list. `file` is its name as the user gave it (`-` for standard input).
+/// Parses a list. `file` is its name as the user gave it (`-` for standard input).
 ///
 /// It is CSV if the name ends in `.csv` or its first data line is a header with a field `image`; otherwise text. A byte order
 /// mark and CRLF are accepted.
 ///
 /// # Errors
-/// Usage errors of the whole file, as `file:line: what is wrong`: a CSV header that names an unknown column or one twice, or
-/// has no `image`.
+/// Usage errors of the whole file, as `file:line: reason`: a CSV header that names an unknown column or one column
+/// twice, or has no `image`.
 pub fn parse(file: &str, text: &str) -> Result<ParsedList> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let name: Arc<str> = file.into();
@@ -172,24 +173,24 @@ pub fn parse(file: &str, text: &str) -> Result<ParsedList> {
     Ok(text::parse(&name, text))
 }
 
-/// [`parse`] for bytes as they come from a file.
+/// [`parse`] for the bytes of a file.
 ///
 /// # Errors
-/// As [`parse`], and text that is not UTF-8: the line is named.
+/// As [`parse`], and if the text is not UTF-8; the error names the line.
 pub fn parse_bytes(file: &str, bytes: &[u8]) -> Result<ParsedList> {
     parse(file, utf8(file, bytes)?)
 }
 
-/// The text of a file.
+/// Decodes the text of a file.
 ///
 /// # Errors
-/// It is not UTF-8: the line is named.
+/// If it is not UTF-8; the error names the line.
 pub fn utf8<'b>(file: &str, bytes: &'b [u8]) -> Result<&'b str> {
     let error = match std::str::from_utf8(bytes) {
         Ok(text) => return Ok(text),
         Err(error) => error,
     };
-    // What Windows tools call "Unicode": its byte order mark (Unicode 23.8) comes first.
+    // UTF-16 ("Unicode" in Windows tools) begins with its byte order mark (Unicode 23.8).
     if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
         return Err(file_error(file, 1, "this is UTF-16; save it as UTF-8"));
     }
@@ -199,7 +200,7 @@ pub fn utf8<'b>(file: &str, bytes: &'b [u8]) -> Result<&'b str> {
     Err(file_error(file, line, format!("byte 0x{byte:02x} is not UTF-8; save the list as UTF-8")))
 }
 
-/// `--image REF`: a list of one line.
+/// The list of an `--image REF`: one line.
 pub fn from_flag(image: &str) -> ParsedList {
     let mut parsed = ParsedList::default();
     parsed.add(LineOrigin { file: FLAG.into(), line: 1 }, image.trim(), line::reference(image.trim()));

@@ -1,16 +1,17 @@
-//! Where CSV records begin and end (RFC 4180, section 2): a quoted field may hold line breaks.
+//! Splits CSV into records (RFC 4180, section 2): a quoted field may contain line breaks.
 //!
-//! This is done here rather than by the csv crate because its positions do not count the blank and comment lines before a
-//! record, and because a quote that is never closed would swallow every line after it instead of being that line's error.
+//! The csv crate is not used for this: its positions do not count the blank and comment lines before a record, and a
+//! quote that is never closed would take in every line after it instead of being an error of its line.
 
-/// One record: not blank, not a comment.
+/// One record that is neither blank nor a comment.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct ListRecord<'a> {
-    /// The line it begins at, counted from 1.
+    /// The line it begins at, from 1.
     pub(super) line: usize,
     /// Its text, without the line end.
     pub(super) text: &'a str,
-    /// `false`: a quoted field never ends. The record is then cut at its first line end, and the next line is read afresh.
+    /// `false`: a quoted field never ends. The record then ends at its first line end, and the next line is parsed
+    /// anew.
     pub(super) closed: bool,
 }
 
@@ -44,7 +45,7 @@ impl<'a> Iterator for ListRecords<'a> {
 }
 
 impl<'a> ListRecords<'a> {
-    /// Takes off `length` bytes and the line break behind them.
+    /// Removes `length` bytes and the line break after them.
     fn take(&mut self, length: usize) -> &'a str {
         let (taken, rest) = self.rest.split_at(length);
         self.line += taken.matches('\n').count() + 1;
@@ -53,13 +54,13 @@ impl<'a> ListRecords<'a> {
     }
 }
 
-/// Where the first record of `text` ends; `None` if the text ends within quotes.
+/// The end of the first record of `text`; `None` if the text ends within quotes.
 fn record_end(text: &str) -> Option<usize> {
     enum At {
         FieldStart,
         Unquoted,
         Quoted,
-        /// Behind a quote within quotes: it ended the field, or it is the first of two that stand for one.
+        /// After a quote within quotes: it ended the field, or it is the first of two that stand for one.
         Quote,
     }
     let mut at = At::FieldStart;
@@ -109,7 +110,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the csv crate writes comes back, at the lines where it was put.
+        /// Everything that the csv crate writes is read back, at the lines where it was written.
         #[test]
         fn what_was_written_is_read_back(
             rows in proptest::collection::vec(proptest::collection::vec("[a#,;\" \n\r]{0,6}", 3), 0..8),

@@ -15,7 +15,7 @@ pub(super) fn parse(file: &Arc<str>, text: &str) -> ParsedList {
     parsed
 }
 
-/// What a list's first line is instead, if it is of another format: what was read, and what to do.
+/// The problem with a first line that belongs to another format: what it is, and what to do.
 pub(super) fn misread(first: &str) -> Option<String> {
     let first = without_comment(first.lines().next().unwrap_or_default()).trim_end();
     let key = first.split_once(':').filter(|(key, rest)| !key.is_empty() && (rest.is_empty() || rest.starts_with(' ')));
@@ -35,7 +35,7 @@ fn without_comment(line: &str) -> &str {
     }
 }
 
-/// A reference, and a word for those who meant columns.
+/// Parses a reference; the error has a hint if the line looks like CSV.
 fn meaning(reference: &str) -> Result<line::ParsedLine, String> {
     if reference.len() > super::LONGEST_LINE {
         return Err(super::too_long(reference));

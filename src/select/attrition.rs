@@ -1,52 +1,53 @@
-//! How many tags each stage of a selection dropped, for whoever wonders where a tag has gone.
+//! How many tags each stage of a selection removed.
 
 use std::fmt;
 
-/// How many tags each stage of a selection left or dropped. The numbers add up: `matched` is the sum of `by_glob`, `by_regex`,
-/// `by_semver` and `by_default`; what is left of it without `excluded`, `too_old`, `cut_by_newest` and `cut_by_latest` is what the
-/// terms chose; with `exact` it is what was selected.
+/// How many tags each stage of a selection kept or removed. `matched` is the sum of `by_glob`, `by_regex`, `by_semver`
+/// and `by_default`. Minus `excluded`, `too_old`, `cut_by_newest` and `cut_by_latest` it is what the terms chose; plus
+/// `exact` it is what was selected.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Attrition {
     /// Distinct tags in the listing.
     pub listed: usize,
-    /// Of these, the ones that terms may choose: no `sha256-*` (signatures and referrers of other images), no illegal names.
+    /// Of these, the ones that terms can choose: no `sha256-*` (signatures and referrers of other images), no invalid
+    /// names.
     pub candidates: usize,
-    /// Of these, the ones that a term matched; all of them if none chooses.
+    /// Of these, the ones that a term matched; all of them if there is no such term.
     pub matched: usize,
-    /// Of the matched, the ones a glob chose.
+    /// Of the matched, the ones that a glob chose.
     pub by_glob: usize,
     /// The ones that a regex chose, and no glob.
     pub by_regex: usize,
     /// The ones that only a semver range chose.
     pub by_semver: usize,
-    /// The ones that are there because nothing chooses by name: all tags are meant.
+    /// The ones that are chosen because no term matches by name, so that all tags are selected.
     pub by_default: usize,
     /// Of the matched, the ones `exclude` removed.
     pub excluded: usize,
-    /// Of the rest, the ones older than `max-age`; those without a date among them.
+    /// Of the rest, the ones older than `max-age`, including those without a date.
     pub too_old: usize,
     /// Of the ones older than `max-age`, those without a date.
     pub undated: usize,
     /// Of the rest, the ones that `newest:N` cut.
     pub cut_by_newest: usize,
-    /// Of the rest, the ones that `latest:N` cut; those it cannot order among them.
+    /// Of the rest, the ones that `latest:N` cut, including those without a version.
     pub cut_by_latest: usize,
-    /// Of the ones that `latest:N` cut, those it cannot order.
+    /// Of the ones that `latest:N` cut, those without a version.
     pub unranked: usize,
-    /// Exact tags that no other term had chosen.
+    /// Exact tags that no other term chose.
     pub exact: usize,
-    /// Which of the cuts were asked for: `max-age`, `newest:N`, `latest:N`.
+    /// The cuts that the terms have: `max-age`, `newest:N`, `latest:N`.
     pub(super) asked: [bool; 3],
 }
 
 impl Attrition {
-    /// How many tags are left of the matched ones.
+    /// The number of matched tags that remain.
     pub fn chosen(&self) -> usize {
         let dropped = self.excluded + self.too_old + self.cut_by_newest + self.cut_by_latest;
         self.matched.saturating_sub(dropped)
     }
 
-    /// How many tags were selected.
+    /// The number of selected tags.
     pub fn selected(&self) -> usize {
         self.chosen() + self.exact
     }

@@ -1,4 +1,4 @@
-//! `max-age:30d`, `newest:N`, `latest:N`: what is kept of the tags that were chosen, in this order.
+//! `max-age:30d`, `newest:N`, `latest:N`: cut the chosen tags, in this order.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -8,13 +8,13 @@ use jiff::{Span, SpanRelativeTo, Timestamp};
 
 use super::version::{Version, natural};
 
-/// A century. Nobody means more by an age, and clocks need not be asked for times before they begin.
+/// A century, in days: the largest age, so that subtracting it from a date cannot fail.
 const LONGEST: Duration = Duration::from_secs(100 * 366 * 24 * 60 * 60);
 
-/// When the images of tags were created. Tags that are not here have no date.
+/// When the images of tags were created. Tags that are missing here have no date.
 pub type Dates = BTreeMap<String, Timestamp>;
 
-/// One of the terms that cut.
+/// A term that cuts.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum CutTerm {
     MaxAge(Duration),
@@ -31,7 +31,7 @@ pub(super) struct CutTerms {
 }
 
 impl CutTerms {
-    /// Adds a term; the error is for a person.
+    /// Adds a term; the error is a message.
     pub(super) fn add(&mut self, term: &str, cut: CutTerm) -> Result<(), String> {
         let was_there = match cut {
             CutTerm::MaxAge(age) => self.max_age.replace(age).is_some(),
@@ -49,13 +49,13 @@ impl CutTerms {
     }
 }
 
-/// Reads the N of `term`.
+/// Parses the N of `term`.
 pub(super) fn count(term: &str, text: &str) -> Result<usize, String> {
     let number = Some(text.trim()).filter(|text| text.bytes().all(|byte| byte.is_ascii_digit())).and_then(|text| text.parse().ok());
     number.filter(|count| *count > 0).ok_or_else(|| format!("`{term}`: how many? A number of 1 or more belongs behind the colon"))
 }
 
-/// Reads the age of `term`.
+/// Parses the age of `term`.
 pub(super) fn age(term: &str, text: &str) -> Result<Duration, String> {
     let wrong = || format!("`{term}`: `{}` is not an age: write it like 12h, 30d or 8w", text.trim());
     let span: Span = text.trim().parse().map_err(|_| wrong())?;
@@ -63,14 +63,14 @@ pub(super) fn age(term: &str, text: &str) -> Result<Duration, String> {
     Duration::try_from(length).ok().filter(|age| !age.is_zero() && *age <= LONGEST).ok_or_else(wrong)
 }
 
-/// Whether the image was created no longer than `age` before `now`.
+/// Whether the image was created at most `age` before `now`.
 pub(super) fn is_young(created: Option<&Timestamp>, age: Duration, now: Timestamp) -> bool {
-    // Before the beginning of all time nothing was created.
+    // Nothing was created before the earliest representable time.
     let oldest = now.checked_sub(age).unwrap_or(Timestamp::MIN);
     created.is_some_and(|created| *created >= oldest)
 }
 
-/// The `count` newest of `tags`, by creation date; of the same date (or none, which comes last), by version.
+/// The `count` newest of `tags`, by creation date; those of the same date by version. Tags without a date come last.
 pub(super) fn newest(tags: Vec<String>, count: usize, dates: &Dates) -> Vec<String> {
     let mut ranked: Vec<(Option<Timestamp>, Rank, String)> =
         tags.into_iter().map(|tag| (dates.get(&tag).copied(), Rank::of(&tag), tag)).collect();
@@ -78,17 +78,17 @@ pub(super) fn newest(tags: Vec<String>, count: usize, dates: &Dates) -> Vec<Stri
     ranked.into_iter().take(count).map(|(.., tag)| tag).collect()
 }
 
-/// What `latest:N` keeps.
+/// The result of `latest:N`.
 pub(super) struct Latest {
     pub(super) tags: Vec<String>,
-    /// How many tags had no place in the order: those without a version, and where only plain versions are meant, the others.
+    /// How many tags have no place in the order: those without a version and, if only plain versions count, the others.
     pub(super) unranked: usize,
-    /// Of these, the releases that look newer than all that is kept; the newest first.
+    /// Of these, the releases that look newer than everything that is kept; the newest first.
     pub(super) newer: Vec<String>,
 }
 
-/// The `count` latest of `tags`, by version. Tags without a version have none. `chosen`: whether globs, regexes or ranges chose the
-/// tags; otherwise only releases are meant, and of them the plain ones, if there are any.
+/// The `count` latest of `tags`, by version. `chosen`: whether globs, regexes or ranges chose the tags; otherwise only
+/// releases count, and of them the plain ones, if there are any.
 pub(super) fn latest(tags: Vec<String>, count: usize, chosen: bool) -> Latest {
     let all = tags.len();
     let mut ranked: Vec<(Rank, String)> = tags.into_iter().map(|tag| (Rank::of(&tag), tag)).filter(|(rank, _)| rank.is_some()).collect();
@@ -110,11 +110,11 @@ pub(super) fn latest(tags: Vec<String>, count: usize, chosen: bool) -> Latest {
     Latest { tags: ranked.into_iter().take(count).map(|(_, tag)| tag).collect(), unranked, newer }
 }
 
-/// Where a tag stands among versions: higher is later.
+/// The rank of a tag among versions: higher is later.
 enum Rank {
-    /// No version in it.
+    /// It has no version.
     None,
-    /// A version behind a word (`bookworm-20240110`): before all tags that begin with one.
+    /// Its version follows a word (`bookworm-20240110`): before all tags that begin with a version.
     Worded(Version),
     Version(Version),
 }
@@ -132,12 +132,12 @@ impl Rank {
         !matches!(self, Rank::None)
     }
 
-    /// Whether the tag begins with a version, and one of which `what` is true.
+    /// Whether the tag begins with a version for which `what` is true.
     fn is(&self, what: impl Fn(&Version) -> bool) -> bool {
         matches!(self, Rank::Version(version) if what(version))
     }
 
-    /// By version; of one version, the plain image after its variants, and the tag that says more after one that says less
+    /// By version; of one version, the plain image after its variants, and the longer tag after the shorter one
     /// (`1.27.0` after `1.27`, which will move).
     fn compare(&self, other: &Self) -> Ordering {
         match (self, other) {
@@ -182,10 +182,10 @@ mod tests {
         let kubernetes = "v1.31.0-rc.1 v1.31.0-rc.0 v1.31.0-alpha.3 v1.30.4 v1.30.10 v1.30.9";
         assert_eq!(kept(kubernetes, 2, false), "v1.30.10 v1.30.9", "pre-releases only when asked for");
         assert_eq!(kept(kubernetes, 2, true), "v1.31.0-rc.1 v1.31.0-rc.0");
-        // Where every tag has a suffix, there is no plain version to prefer.
+        // If every tag has a suffix, there is no plain version to prefer.
         assert_eq!(kept("v1.31.1-k3s1 v1.31.1-rc1-k3s1 v1.30.5-k3s1 v1.31.1-k3s2", 2, false), "v1.31.1-k3s2 v1.31.1-k3s1");
         assert_eq!(kept("3.5.15-0 3.5.16-0 3.5.9-0", 2, false), "3.5.16-0 3.5.15-0");
-        // A bare number behind the version is a revision: etcd's plain tags ended in 2017.
+        // A bare number after the version is a revision: etcd's plain tags ended in 2017.
         assert_eq!(kept("2.2.1 3.0.17 3.5.3-0 3.5.4-0 3.5.4-1 3.5.4-0-arm64", 2, false), "3.5.4-1 3.5.4-0");
         assert_eq!(kept("2024-01-15 2024-02-01 2023-12-31", 1, false), "2024-02-01");
         assert_eq!(kept("109.0.0_up1.0.0 109.0.1_up1.0.2 109.0.1_up1.0.10 108.0.0_up0.25.0", 2, false), "109.0.1_up1.0.10 109.0.1_up1.0.2");
@@ -193,7 +193,7 @@ mod tests {
         assert_eq!(kept("9.6 10 9.6.24 17beta1 16.4 17rc1", 2, false), "16.4 10");
         assert_eq!(kept("2024.01.15 2024.1.9 2023.12.31", 2, false), "2024.01.15 2024.1.9");
         assert_eq!(kept("99999999999999999999999 2 18446744073709551616", 2, false), "99999999999999999999999 18446744073709551616");
-        // A version behind a word is one where somebody has chosen such tags.
+        // A version after a word counts as a version if the list chose such tags.
         let debian = "bookworm-20240110 bookworm-20231218 bookworm";
         assert_eq!((kept(debian, 1, true), kept(debian, 1, false)), ("bookworm-20240110".to_owned(), String::new()));
         assert_eq!(kept("edge-2 1.0", 1, true), "1.0");

@@ -2,16 +2,16 @@
 
 use globset::{Glob, GlobBuilder, GlobSet};
 
-/// A tag has 128 characters at most; a glob of eight times that is a mistake. The bound also keeps nested braces, which the glob
-/// compiler follows recursively, far from the end of the stack.
+/// The longest glob in characters. A tag has at most 128, so a longer glob is a mistake. The limit also bounds nested
+/// braces, which the glob compiler handles recursively.
 const MAX_GLOB: usize = 1024;
 
-/// The globs of one column, matched together. Of none, none matches.
+/// The globs of one column, matched together. An empty set matches nothing.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Globs(GlobSet);
 
 impl Globs {
-    /// The errors are for a person.
+    /// The errors are messages.
     pub(super) fn compile(globs: Vec<Glob>) -> Result<Self, String> {
         GlobSet::new(globs).map(Globs).map_err(|error| format!("the globs cannot be compiled: {}", error.kind()))
     }
@@ -25,7 +25,7 @@ impl Globs {
     }
 }
 
-/// Reads one glob. Characters that stand in no tag are refused: such a glob could never match, which is a mistake worth a word.
+/// Parses one glob. Refuses characters that no tag has: such a glob could never match.
 pub(super) fn parse(term: &str) -> Result<Glob, String> {
     if term.len() > MAX_GLOB {
         return Err(format!("a glob may have {MAX_GLOB} characters, this one has {}", term.len()));

@@ -1,9 +1,9 @@
-//! Tag terms: what the `tags` and `exclude` columns of a list choose among a repository's tags. Pure: text, tag names and dates
-//! in, tag names out; nothing here asks a registry or a clock.
+//! Tag terms: what the `tags` and `exclude` columns of a list choose among a repository's tags. Pure: takes text, tag
+//! names and dates, and gives tag names. Requests and clocks do not belong here.
 //!
-//! Globs, regexes and semver ranges are a union (none of them: all tags); `exclude` takes away from what they chose; `max-age`,
-//! `newest:N` and `latest:N` cut what is left, in this order; exact tags are then added whatever the others say. Exact tags alone
-//! need no listing.
+//! Globs, regexes and semver ranges are a union (without any: all tags); `exclude` removes from these; `max-age`,
+//! `newest:N` and `latest:N` cut the rest, in this order; exact tags are then added in any case. Exact tags alone need
+//! no listing.
 
 mod attrition;
 mod cut;
@@ -56,7 +56,7 @@ enum MatchReason {
     Default,
 }
 
-/// What globs, regexes and ranges matched and `exclude` left: [`Selector::cut`] goes on from here.
+/// The tags that globs, regexes and ranges matched, without those of `exclude`: the input of [`Selector::cut`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Matched {
     /// The tags, sorted, each once.
@@ -66,24 +66,24 @@ pub struct Matched {
     attrition: Attrition,
 }
 
-/// What a [`Selector`] chose.
+/// The result of a [`Selector`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Selected {
-    /// The chosen tags, sorted, each once. The exact ones are here even when they are [`missing`](Self::missing): the registry
-    /// has the last word about a single tag, a listing may lag behind it.
+    /// The chosen tags, sorted, each once. Includes exact tags that are [`missing`](Self::missing): a listing may lag
+    /// behind, so the registry decides about a single tag.
     pub tags: Vec<String>,
-    /// Exact tags that the listing lacks, as the line orders them. Without a listing it means nothing: then it is all of them.
+    /// Exact tags that are not in the listing, in the order of the line. Without a listing these are all of them.
     pub missing: Vec<String>,
-    /// How many tags each stage left.
+    /// How many tags each stage kept.
     pub attrition: Attrition,
-    /// Releases that `latest:N` does not order, and whose versions look newer than what it keeps; the newest first.
+    /// Releases that `latest:N` does not order, and whose versions look newer than those it keeps; the newest first.
     pub newer: Vec<String>,
 }
 
 impl Selected {
-    /// What is to be said of tags that look newer than those chosen.
+    /// A note on tags that look newer than the chosen ones.
     pub fn note(&self) -> Option<String> {
-        /// They show what is meant; a repository may have thousands.
+        /// The number of tags named; a repository may have thousands.
         const NAMED: usize = 3;
         let named: Vec<String> = self.newer.iter().take(NAMED).map(|tag| format!("`{tag}`")).collect();
         let more = match self.newer.len().saturating_sub(NAMED) {
@@ -96,7 +96,7 @@ impl Selected {
 }
 
 impl Matched {
-    /// How many tags each stage left so far.
+    /// How many tags each stage kept so far.
     pub fn attrition(&self) -> &Attrition {
         &self.attrition
     }
@@ -124,10 +124,10 @@ impl UnionTerms {
 }
 
 impl Selector {
-    /// Reads the two columns: terms separated by `;`, white space around them ignored, empty terms skipped.
+    /// Parses the two columns: terms separated by `;`, with white space around them ignored and empty terms skipped.
     ///
-    /// Errors are for a person and name the term: what is no term, `exclude` without `tags`, and no term at all (which is not
-    /// "everything": that is written `*`).
+    /// Errors are messages that name the term: an invalid term, `exclude` without `tags`, and no term at all (all tags
+    /// are written `*`).
     pub fn parse(tags: &str, exclude: &str) -> Result<Self, String> {
         let (tag_terms, exclude_terms) = (term::split(tags), term::split(exclude));
         if tag_terms.is_empty() {
@@ -156,35 +156,35 @@ impl Selector {
         })
     }
 
-    /// Whether the repository's tags must be listed to [`select`](Self::select). Exact tags alone do not need it.
+    /// Whether [`select`](Self::select) needs the repository's tags. Exact tags alone do not.
     pub fn needs_listing(&self) -> bool {
         !self.choice.is_empty() || !self.cuts.is_empty()
     }
 
-    /// Whether creation dates decide what is kept of `matched`.
+    /// Whether creation dates decide which of `matched` are kept.
     pub fn needs_dates(&self, matched: &Matched) -> bool {
         let many = |count: usize| matched.tags.len() > count;
         !matched.tags.is_empty() && (self.cuts.max_age.is_some() || self.cuts.newest.is_some_and(many))
     }
 
-    /// How many of `matched` can be kept at most, without the exact tags.
+    /// The largest number of `matched` that can be kept, without the exact tags.
     pub fn most(&self, matched: &Matched) -> usize {
         let counts = [self.cuts.newest, self.cuts.latest];
         counts.into_iter().flatten().fold(matched.tags.len(), usize::min)
     }
 
-    /// The exact tags, as the line orders them, each once.
+    /// The exact tags, in the order of the line, each once.
     pub fn exact_tags(&self) -> &[String] {
         &self.exact
     }
 
-    /// Whether the terms could choose `tag`, if it is listed: a cut may still drop it.
+    /// Whether the terms can choose `tag` if it is listed. A cut may still drop it.
     pub fn may_select(&self, tag: &str) -> bool {
         let by_name = || self.needs_listing() && is_candidate(tag) && self.choice.of(tag).is_some() && !self.exclude.matches(tag);
         self.exact.iter().any(|exact| exact == tag) || by_name()
     }
 
-    /// The tag, if the terms can mean no other than this one.
+    /// The tag, if the terms can choose no other one.
     pub fn sole_tag(&self) -> Option<&str> {
         match self.exact.as_slice() {
             [tag] if !self.needs_listing() => Some(tag),
@@ -192,22 +192,22 @@ impl Selector {
         }
     }
 
-    /// The `tags` column that means this selector.
+    /// The `tags` column of this selector.
     pub fn tags_column(&self) -> &str {
         &self.tags_text
     }
 
-    /// The `exclude` column that means this selector; empty if nothing is excluded.
+    /// The `exclude` column of this selector; empty without exclusions.
     pub fn exclude_column(&self) -> &str {
         &self.exclude_text
     }
 
-    /// Chooses by name among the tags a registry listed. Neither their order nor repetitions matter.
+    /// Chooses by name among the listed tags. Their order and repetitions do not matter.
     pub fn matched(&self, listed: &[String]) -> Matched {
         let listed: BTreeSet<String> = listed.iter().cloned().collect();
         let mut attrition = Attrition { listed: listed.len(), ..Attrition::default() };
         let mut tags = vec![];
-        // Only exact tags choose: nothing else does, not even "all".
+        // With exact tags only, nothing else is chosen, not even "all".
         let candidates = listed.iter().filter(|tag| self.needs_listing() && is_candidate(tag));
         for tag in candidates {
             attrition.candidates += 1;
@@ -228,7 +228,7 @@ impl Selector {
         Matched { tags, listed, attrition }
     }
 
-    /// Cuts what matched, and adds the exact tags. `dates` matters only if [`Selector::needs_dates`] says so.
+    /// Cuts what matched, and adds the exact tags. `dates` is used only if [`Selector::needs_dates`] is true.
     pub fn cut(&self, matched: Matched, dates: &Dates, now: Timestamp) -> Selected {
         let Matched { mut tags, listed, mut attrition } = matched;
         attrition.asked = [self.cuts.max_age.is_some(), self.cuts.newest.is_some(), self.cuts.latest.is_some()];
@@ -262,7 +262,7 @@ impl Selector {
     }
 }
 
-/// Two selectors are equal when the same terms were written in the same order.
+/// Two selectors are equal if they have the same terms in the same order.
 impl PartialEq for Selector {
     fn eq(&self, other: &Self) -> bool {
         (&self.tags_text, &self.exclude_text) == (&other.tags_text, &other.exclude_text)
@@ -270,9 +270,9 @@ impl PartialEq for Selector {
 }
 impl Eq for Selector {}
 
-/// Whether terms other than its own name may choose this tag. `sha256-*` belong to other images (cosign's `.sig`, `.att` and
-/// `.sbom`, the referrers fallback of distribution-spec "Referrers Tag Schema"). A name that is no legal tag cannot be asked for;
-/// listing it is a registry's trick or fault.
+/// Whether terms other than its exact name can choose this tag. `sha256-*` belong to other images (cosign's `.sig`,
+/// `.att` and `.sbom`, the referrers fallback of distribution-spec "Referrers Tag Schema"). A tag with an invalid name
+/// cannot be requested; only a broken or hostile registry lists one.
 fn is_candidate(tag: &str) -> bool {
     !tag.starts_with("sha256-") && check_tag(tag).is_ok()
 }

@@ -1,4 +1,4 @@
-//! Patterns over tags, outside of a list: exact tags, globs and `/regex/`, as `immutable_tags` has them.
+//! Patterns over tags outside of lists, as in `immutable_tags`: exact tags, globs and `/regex/`.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use super::globs::Globs;
 use super::regexes::Regexes;
 use super::term::{self, Name};
 
-/// Patterns, of which one has to match. Of none, none matches.
+/// Patterns, of which one has to match. An empty set matches nothing.
 #[derive(Debug, Clone, Default)]
 pub struct TagPatterns {
     texts: Vec<String>,
@@ -16,9 +16,10 @@ pub struct TagPatterns {
 }
 
 impl TagPatterns {
-    /// Reads patterns: a tag, a glob over whole tags, or a regex between slashes, which may match anywhere in a tag, as in lists.
+    /// Parses patterns: a tag, a glob over whole tags, or a regex between slashes, which may match anywhere in a tag,
+    /// as in lists.
     ///
-    /// Errors are for a person and name the pattern.
+    /// Errors are messages that name the pattern.
     pub fn parse<S: AsRef<str>>(patterns: &[S]) -> Result<Self, String> {
         Self::read(patterns.iter().map(|pattern| pattern.as_ref().trim()), |text| match text {
             "" => Err("a pattern is empty".to_owned()),
@@ -44,7 +45,7 @@ impl TagPatterns {
         self.exact.contains(tag) || self.globs.is_match(tag) || self.regexes.is_match(tag)
     }
 
-    /// None at all.
+    /// Whether there are no patterns.
     pub fn is_empty(&self) -> bool {
         self.texts.is_empty()
     }
@@ -55,7 +56,7 @@ impl TagPatterns {
     }
 }
 
-/// Equal when the same patterns were written in the same order.
+/// Equal if they have the same patterns in the same order.
 impl PartialEq for TagPatterns {
     fn eq(&self, other: &Self) -> bool {
         self.texts == other.texts

@@ -1,8 +1,8 @@
-//! `semver:` terms: which versions, and which variant of them.
+//! `semver:` terms: a range of versions, and a variant of them.
 //!
-//! The comparators are those of the `semver` crate (a bare `1.25` is `^1.25`, pre-releases only where a comparator names one of
-//! the same version). A variant is asked for by writing it behind a version: `semver:>=1.25-alpine <2`; without one, only plain
-//! versions are meant.
+//! The comparators are those of the `semver` crate (a bare `1.25` is `^1.25`; pre-releases match only if a comparator
+//! names one of the same version). A variant is written after a version: `semver:>=1.25-alpine <2`; without one, only
+//! plain versions match.
 
 use globset::GlobMatcher;
 use semver::{Comparator, Op, VersionReq};
@@ -10,10 +10,10 @@ use semver::{Comparator, Op, VersionReq};
 use super::globs;
 use super::version::{Bound, Number, Version};
 
-/// More comparators than this are a mistake (the bound of the `semver` crate's own parser).
+/// The largest number of comparators (the limit of the `semver` crate's own parser).
 const MOST_COMPARATORS: usize = 32;
 
-/// Operators by what is written. The longer ones first: `>=` begins with `>`.
+/// Operators by their text. Longer ones come first: `>=` begins with `>`.
 const OPERATORS: [(&str, Op); 8] = [
     (">=", Op::GreaterEq),
     ("<=", Op::LessEq),
@@ -30,20 +30,20 @@ const OPERATORS: [(&str, Op); 8] = [
 pub(super) struct Range {
     versions: VersionReq,
     variant: Variant,
-    /// Where a version is meant exactly, or with a wildcard, and one revision of it: which.
+    /// The revision, if the term names an exact version or a wildcard with one.
     revision: Vec<Number>,
 }
 
 #[derive(Debug, Clone)]
 enum Variant {
-    /// This one, or the plain image if it is empty.
+    /// This variant, or the plain image if it is empty.
     Exact(String),
-    /// Any that the glob matches.
+    /// Any variant that the glob matches.
     Glob(GlobMatcher),
 }
 
 impl Range {
-    /// Reads `term`, of which `text` is what follows `semver:`. Errors are for a person.
+    /// Parses `term`, of which `text` is the part after `semver:`. Errors are messages.
     pub(super) fn parse(term: &str, text: &str) -> Result<Self, String> {
         let wrong = |why: String| format!("`{term}`: {why}");
         let mut comparators = vec![];
@@ -74,7 +74,7 @@ impl Range {
         Ok(Range { versions: VersionReq { comparators }, variant, revision })
     }
 
-    /// Whether `version` is one of those meant.
+    /// Whether `version` is in the range and of the variant.
     pub(super) fn matches(&self, version: &Version) -> bool {
         let variant = match &self.variant {
             Variant::Exact(variant) => variant == version.variant(),
@@ -85,7 +85,7 @@ impl Range {
     }
 }
 
-/// The comparators of a term, separated by white space or commas; an operator may stand apart from its version.
+/// The comparators of a term, separated by white space or commas; an operator may be separate from its version.
 fn comparators_of(text: &str) -> Vec<String> {
     let mut found: Vec<String> = vec![];
     let mut open = false;
@@ -115,16 +115,16 @@ fn comparator(written: &str) -> Result<(Option<Op>, Bound), String> {
     Ok((operator.map(|(_, op)| *op), bound))
 }
 
-/// None for `*`, which every version satisfies.
+/// `None` for `*`, which every version satisfies.
 fn compiled(op: Option<Op>, bound: &Bound) -> Option<Comparator> {
     let mut numbers = bound.numbers.iter().copied();
     let major = numbers.next()?;
-    // A pre-release is one of a whole version: `1.31-rc.1` is `1.31.0-rc.1`.
+    // A pre-release needs a full version: `1.31-rc.1` is `1.31.0-rc.1`.
     let rest = if bound.pre.is_empty() { None } else { Some(0) };
     let (minor, patch) = (numbers.next().or(rest), numbers.next().or(rest));
     let usual = if bound.wildcard { Op::Wildcard } else { Op::Caret };
     let op = match op.unwrap_or(usual) {
-        // All three are there: the crate takes `1.2.3` under the wildcard for no comparator at all.
+        // All three are there: without this, the crate takes `1.2.3` with the wildcard operator for no comparator.
         Op::Wildcard if patch.is_some() => Op::Exact,
         op => op,
     };

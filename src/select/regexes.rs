@@ -2,11 +2,11 @@
 
 use regex::{RegexBuilder, RegexSet, RegexSetBuilder};
 
-/// A tag has 128 characters; a regex whose program is larger than this does not describe tags (`regex`'s own default is ten
-/// times that).
+/// The largest size of a compiled regex in bytes, a tenth of `regex`'s default. A tag has 128 characters; a larger
+/// regex does not describe tags.
 const MAX_REGEX: usize = 1024 * 1024;
 
-/// The regexes of one column, matched together. Of none, none matches.
+/// The regexes of one column, matched together. An empty set matches nothing.
 #[derive(Debug, Clone)]
 pub(super) struct Regexes(RegexSet);
 
@@ -17,7 +17,7 @@ impl Default for Regexes {
 }
 
 impl Regexes {
-    /// Of regexes that [`parse`] has read. The errors are for a person.
+    /// Compiles regexes that [`parse`] accepted. The errors are messages.
     pub(super) fn compile(regexes: &[String]) -> Result<Self, String> {
         let regexes = RegexSetBuilder::new(regexes).size_limit(MAX_REGEX).build();
         regexes.map(Regexes).map_err(|error| format!("the regexes cannot be compiled together: {}", in_a_line(&error)))
@@ -32,7 +32,7 @@ impl Regexes {
     }
 }
 
-/// Reads `/regex/`. It is compiled by itself first, so that what is wrong is told of it alone.
+/// Parses `/regex/`. Compiles it alone first, so that an error names this regex.
 pub(super) fn parse(term: &str) -> Result<String, String> {
     let inner = term.strip_prefix('/').and_then(|inner| inner.strip_suffix('/')).filter(|inner| !inner.is_empty());
     let inner = inner.ok_or_else(|| format!("`{term}`: a regex stands between two slashes"))?;
@@ -42,7 +42,7 @@ pub(super) fn parse(term: &str) -> Result<String, String> {
     }
 }
 
-/// The last line of the error says what; the lines before it draw where.
+/// The last line of the error is the reason; the lines before it draw the position.
 fn in_a_line(error: &regex::Error) -> String {
     let why = error.to_string();
     why.lines().last().unwrap_or("").trim().trim_start_matches("error: ").to_owned()

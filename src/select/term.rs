@@ -1,4 +1,4 @@
-//! One term of a `tags` or `exclude` column: where it ends, and what kind it is.
+//! Parses a `tags` or `exclude` column into terms.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::name::check_tag;
 
 /// A term of `tags`.
 pub(super) enum Term {
-    /// What chooses by name.
+    /// A term that chooses by name.
     Name(Name),
     /// `semver:`
     Semver(Range),
@@ -17,7 +17,7 @@ pub(super) enum Term {
     Cut(CutTerm),
 }
 
-/// A term that `tags` and `exclude` both take.
+/// A term that both `tags` and `exclude` accept.
 pub(super) enum Name {
     /// A tag.
     Exact(String),
@@ -27,8 +27,8 @@ pub(super) enum Name {
     Regex(String),
 }
 
-/// Splits a column at its `;`. White space around terms goes, empty terms are skipped. A term that starts with `/` ends at the
-/// next `/` before `;` or the end, so that a regex may contain `;`; if there is none, it is all that is left.
+/// Splits a column at its `;`. Ignores white space around terms, and empty terms. A term that starts with `/` ends at
+/// the next `/` before `;` or the end, so that a regex may contain `;`; without one it takes the rest.
 pub(super) fn split(column: &str) -> Vec<&str> {
     let mut terms = Vec::new();
     let mut rest = column.trim_start();
@@ -45,7 +45,7 @@ pub(super) fn split(column: &str) -> Vec<&str> {
     terms
 }
 
-/// Where the regex that `text` starts with ends: behind the first `/` that is followed by `;` or by nothing.
+/// The end of the regex at the start of `text`: after the first `/` that is followed by `;` or by nothing.
 fn regex_end(text: &str) -> usize {
     text.match_indices('/')
         .skip(1)
@@ -54,10 +54,10 @@ fn regex_end(text: &str) -> usize {
         .unwrap_or(text.len())
 }
 
-/// The kinds of terms that only `tags` takes, by how they begin.
+/// The kinds of terms that only `tags` accepts, by their beginning.
 const CHOOSING: [&str; 4] = ["semver:", "latest:", "newest:", "max-age:"];
 
-/// Reads a term of `tags`.
+/// Parses a term of `tags`.
 pub(super) fn parse(term: &str) -> Result<Term, String> {
     if term.starts_with("min-age:") {
         return Err(format!("`{term}`: min-age is not in this version"));
@@ -75,7 +75,7 @@ fn choosing(term: &str) -> Option<(&'static str, &str)> {
     CHOOSING.into_iter().find_map(|kind| term.strip_prefix(kind).map(|text| (kind, text)))
 }
 
-/// Reads a term of `exclude`.
+/// Parses a term of `exclude`.
 pub(super) fn parse_exclude(term: &str) -> Result<Name, String> {
     match choosing(term) {
         Some((kind, _)) => Err(format!("`{term}`: `exclude` takes tags, globs and regexes, not {}", kind.trim_end_matches(':'))),
@@ -83,7 +83,7 @@ pub(super) fn parse_exclude(term: &str) -> Result<Name, String> {
     }
 }
 
-/// Reads a tag, a glob or a regex.
+/// Parses a tag, a glob or a regex.
 pub(super) fn parse_name(term: &str) -> Result<Name, String> {
     if term.starts_with('/') {
         return regexes::parse(term).map(Name::Regex);

@@ -1,30 +1,30 @@
 //! Versions as tags write them: `1.27.3-alpine3.20`, `v1.31.0-rc.1`, `3.13.0rc1-slim`, `17`, `2024.01.15`.
 //!
-//! A version is numbers, perhaps a revision, a pre-release, a variant, and build metadata. Semver would take revision (`-0`) and variant
-//! (`-alpine3.20`) for pre-releases; so what follows the numbers is told apart by its words. Semver's `+` is no legal character of a tag:
-//! Helm writes `_` for it.
+//! A version has numbers, and optionally a revision, a pre-release, a variant and build metadata. Semver would take the
+//! revision (`-0`) and the variant (`-alpine3.20`) for pre-releases, so the words after the numbers decide. A tag
+//! cannot have semver's `+`: Helm writes `_` for it.
 
 use std::cmp::Ordering;
 
-/// Words that mark a pre-release (Kubernetes, PostgreSQL, Go, .NET, Maven, Java's early access). `dev` and `devel` are not here:
-/// in tags they mostly name a variant with tools for developers (Chainguard, NVIDIA).
+/// Words that mark a pre-release (Kubernetes, PostgreSQL, Go, .NET, Maven, Java's early access). `dev` and `devel` are
+/// not here: in tags they mostly name a variant with tools for developers (Chainguard, NVIDIA).
 const PRERELEASES: [&str; 10] = ["alpha", "beta", "rc", "cr", "pre", "preview", "snapshot", "nightly", "canary", "ea"];
 
-/// Short forms that mean a pre-release only with a number behind them: Maven's (`5.0.0-M1`), and right behind the version
-/// PEP 440's (`3.13.0a1`; `8u402-b06` is a build).
+/// Short forms that mark a pre-release only with a number after them: Maven's (`5.0.0-M1`), and directly after the
+/// version PEP 440's (`3.13.0a1`; `8u402-b06` is a build).
 const MILESTONE: [(&str, &str); 2] = [("m", "milestone"), ("milestone", "milestone")];
 const ATTACHED: [(&str, &str); 3] = [("a", "alpha"), ("b", "beta"), ("c", "rc")];
 
-/// A version that a tag states.
+/// The version in a tag.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Version {
     numbers: Vec<Number>,
-    /// Which build of the same version it is (`3.5.15-0`, `11.0.25_9`, `2024-01-15`); none, for most.
+    /// The revision of the version (`3.5.15-0`, `11.0.25_9`, `2024-01-15`); empty for most.
     revision: Vec<Number>,
-    /// Of a release, none.
+    /// Empty for a release.
     pre: Vec<Identifier>,
     variant: String,
-    /// Build metadata: it says nothing about the order of versions.
+    /// Build metadata, which does not affect the order of versions.
     build: String,
 }
 
@@ -45,8 +45,8 @@ impl Number {
         Number(if digits.is_empty() { "0" } else { digits }.to_owned())
     }
 
-    /// As semver has it: what is larger than 64 bits hold is taken for the largest that they hold. Only ranges see that, and no
-    /// range can name such a number.
+    /// As in semver, where a number larger than 64 bits counts as the largest one. Only ranges use this, and no range
+    /// can name such a number.
     fn to_u64(&self) -> u64 {
         self.0.parse().unwrap_or(u64::MAX)
     }
@@ -65,13 +65,13 @@ impl PartialOrd for Number {
 }
 
 impl Version {
-    /// The version that `tag` is; none if it does not begin with a number, `v` or `V` before it or not.
+    /// The version that `tag` begins with, after an optional `v` or `V`.
     pub(super) fn parse(tag: &str) -> Option<Self> {
         let bare = tag.strip_prefix(['v', 'V']).unwrap_or(tag);
         Self::begin(bare)
     }
 
-    /// The version behind a word: `bookworm-20240110`, `RELEASE.2024-01-15T00-00-00Z`.
+    /// The version after a word: `bookworm-20240110`, `RELEASE.2024-01-15T00-00-00Z`.
     pub(super) fn behind_a_word(tag: &str) -> Option<Self> {
         tag.find(|c: char| c.is_ascii_digit()).and_then(|at| Self::begin(&tag[at..]))
     }
@@ -85,27 +85,27 @@ impl Version {
         Some(Version { numbers, revision, pre, variant, build })
     }
 
-    /// What of the image this is (`alpine3.20`); empty: the plain one.
+    /// The variant of the image (`alpine3.20`); empty for the plain one.
     pub(super) fn variant(&self) -> &str {
         &self.variant
     }
 
-    /// Its build metadata; empty, for most.
+    /// Its build metadata; empty for most.
     pub(super) fn build(&self) -> &str {
         &self.build
     }
 
-    /// Whether it is this build of its version.
+    /// Whether it is this revision of its version.
     pub(super) fn is_revision(&self, revision: &[Number]) -> bool {
         self.revision == revision
     }
 
-    /// Whether it is not released yet.
+    /// Whether it is a pre-release.
     pub(super) fn is_prerelease(&self) -> bool {
         !self.pre.is_empty()
     }
 
-    /// A released version without a variant.
+    /// Whether it is a release without a variant.
     pub(super) fn is_plain(&self) -> bool {
         !self.is_prerelease() && self.variant.is_empty()
     }
@@ -115,12 +115,12 @@ impl Version {
         self.compare_numbers(other).is_gt()
     }
 
-    /// How exactly the tag says it: `1.27.3` says more than `1.27`, which moves.
+    /// How many numbers the tag has: `1.27.3` is more exact than `1.27`, which moves.
     pub(super) fn precision(&self) -> usize {
         self.numbers.len()
     }
 
-    /// The version as semver has it: the first three numbers, and the pre-release.
+    /// The version in semver: the first three numbers, and the pre-release.
     pub(super) fn to_semver(&self) -> Option<semver::Version> {
         let number = |at: usize| self.numbers.get(at).map_or(0, Number::to_u64);
         Some(semver::Version {
@@ -151,7 +151,8 @@ impl Version {
         (0..most).map(|place| at(self, place).cmp(&at(other, place))).find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
     }
 
-    /// By numbers, any number of them, missing ones being 0; a pre-release comes before its release, a later revision after an earlier one.
+    /// By numbers, where missing ones are 0; a pre-release comes before its release, a later revision after an earlier
+    /// one.
     pub(super) fn precedence(&self, other: &Self) -> Ordering {
         self.compare_numbers(other)
             .then_with(|| (!self.is_prerelease()).cmp(&!other.is_prerelease()))
@@ -160,7 +161,7 @@ impl Version {
     }
 }
 
-/// The numbers that `text` begins with, and what follows them.
+/// The numbers at the start of `text`, and the rest.
 fn numbers(text: &str) -> (Vec<Number>, &str) {
     let (mut numbers, mut rest) = (vec![], text);
     loop {
@@ -177,7 +178,7 @@ fn numbers(text: &str) -> (Vec<Number>, &str) {
     }
 }
 
-/// What follows a version's numbers.
+/// The parts after a version's numbers.
 #[derive(Default)]
 struct Suffix {
     revision: Vec<Number>,
@@ -186,9 +187,9 @@ struct Suffix {
     build: String,
 }
 
-/// Tells what follows the numbers apart, piece by piece between `-` and `_`: bare numbers at its beginning are a revision, pre-release
-/// words (with the numbers that follow them) a pre-release, what stands behind `_` and is neither is build metadata to the end, the rest
-/// is the variant. None if there is something that is none of these: a separator with nothing behind it.
+/// Classifies the pieces between `-` and `_` after the numbers: bare numbers at the start are a revision, pre-release
+/// words (with the numbers after them) a pre-release, other text after `_` is build metadata to the end, the rest is
+/// the variant. `None` if a separator has nothing after it.
 fn suffix(rest: &str) -> Option<Suffix> {
     let mut found = Suffix::default();
     if rest.is_empty() {
@@ -229,7 +230,7 @@ fn suffix(rest: &str) -> Option<Suffix> {
     says.then_some(found)
 }
 
-/// `rc1`, `rc.1`, `beta`, `preview.3.24172.13`; `a1` where it is `attached` to the numbers.
+/// `rc1`, `rc.1`, `beta`, `preview.3.24172.13`; also `a1` if it is `attached` to the numbers.
 fn prerelease(piece: &str, attached: bool) -> Option<Vec<Identifier>> {
     let end = piece.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(piece.len());
     let (word, rest) = (piece[..end].to_ascii_lowercase(), &piece[end..]);
@@ -244,7 +245,7 @@ fn prerelease(piece: &str, attached: bool) -> Option<Vec<Identifier>> {
     Some(pieces)
 }
 
-/// Pieces between dots, digits apart from letters: semver would put `rc10` before `rc2`.
+/// The pieces between dots, with digits separate from letters: semver would put `rc10` before `rc2`.
 fn identifiers(text: &str) -> Vec<Identifier> {
     let mut found = vec![];
     for piece in text.split('.') {
@@ -260,7 +261,7 @@ fn identifiers(text: &str) -> Vec<Identifier> {
     found
 }
 
-/// Compares texts as people sort them: runs of digits by value (`alpine3.9` before `alpine3.20`).
+/// Compares texts in natural order: runs of digits by value (`alpine3.9` before `alpine3.20`).
 pub(super) fn natural(a: &str, b: &str) -> Ordering {
     identifiers(a).cmp(&identifiers(b)).then_with(|| a.cmp(b))
 }
@@ -268,21 +269,21 @@ pub(super) fn natural(a: &str, b: &str) -> Ordering {
 /// One side of a comparator: `1.25`, `v1.31.0-rc.1`, `1.25-alpine`, `1.*`.
 pub(super) struct Bound {
     pub(super) numbers: Vec<u64>,
-    /// Whether `*` or `x` stands in place of the next number.
+    /// Whether `*` or `x` replaces the next number.
     pub(super) wildcard: bool,
     pub(super) pre: semver::Prerelease,
     pub(super) variant: String,
-    /// Which build of the version is meant; none, for most.
+    /// The revision; empty for most.
     pub(super) revision: Vec<Number>,
 }
 
 impl Bound {
-    /// Reads one. The error says what is wrong with it, to be put behind its name.
+    /// Parses one. The error is the rest of a sentence that begins with its text.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let bare = text.strip_prefix(['v', 'V']).unwrap_or(text);
         let (numbers, mut rest) = numbers(bare);
         let mut wildcard = false;
-        // `*`, `1.x`, `1.2.*`; and nothing but wildcards after it.
+        // `*`, `1.x`, `1.2.*`; only wildcards may follow.
         loop {
             let next = if numbers.is_empty() && !wildcard { Some(rest) } else { rest.strip_prefix('.') };
             let Some(after) = next.and_then(|next| next.strip_prefix(['*', 'x', 'X'])) else { break };

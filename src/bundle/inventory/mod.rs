@@ -88,8 +88,8 @@ impl Inventory {
         if magic != ZSTD {
             return Self::parse(&name, BufReader::new(file));
         }
-        let frame =
-            StreamingDecoder::new(BufReader::new(file)).map_err(|error| Error::local(OP, format!("{name}: invalid zstd frame: {error}")))?;
+        let frame = StreamingDecoder::new(BufReader::new(file))
+            .map_err(|error| Error::local(OP, format!("{name}: invalid zstd frame: {error}")))?;
         Self::parse(&name, BufReader::new(frame))
     }
 
@@ -127,8 +127,10 @@ impl Inventory {
 
     /// Its lines, sorted, each with a line feed at its end.
     pub fn to_text(&self) -> String {
-        let lines =
-            self.digests.iter().flat_map(|(digest, repositories)| repositories.iter().map(move |repository| format!("{digest} {repository}\n")));
+        let lines = self
+            .digests
+            .iter()
+            .flat_map(|(digest, repositories)| repositories.iter().map(move |repository| format!("{digest} {repository}\n")));
         lines.collect()
     }
 

@@ -1,12 +1,12 @@
-//! Dockerfiles: what `FROM` begins with, and what `COPY --from` and `RUN --mount` take from elsewhere.
+//! Dockerfiles: the images of `FROM`, `COPY --from` and `RUN --mount`.
 //!
-//! Not among them: the frontend that a `# syntax=` line names, and stages that the command line replaces (`--build-context`).
+//! Not included: the frontend of a `# syntax=` line, and stages that the command line replaces (`--build-context`).
 
 use std::collections::{HashMap, HashSet};
 
 use super::{Finder, variables};
 
-/// Whether the first instruction of a text is one that Dockerfiles begin with.
+/// Whether the first instruction of the text is one that can begin a Dockerfile.
 pub(super) fn is_one(text: &str) -> bool {
     let first = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'));
     first.and_then(|line| line.split_once(char::is_whitespace)).is_some_and(|(word, rest)| {
@@ -29,12 +29,12 @@ pub(super) fn scan(text: &str, finder: &mut Finder) {
     }
 }
 
-/// What is known of the file so far.
+/// The state while reading a file.
 #[derive(Default)]
 struct BuildStages {
-    /// `ARG`s before the first `FROM`: the only ones that a `FROM` may use.
+    /// `ARG`s before the first `FROM`: the only ones that a `FROM` can use.
     arguments: HashMap<String, Option<String>>,
-    /// Names of stages, in lower case: they are no images.
+    /// Names of stages, in lower case: they are not images.
     names: HashSet<String>,
     begun: bool,
 }
@@ -46,7 +46,7 @@ impl BuildStages {
         }
         for word in rest.split_whitespace() {
             let (name, value) = word.split_once('=').map_or((word, None), |(name, value)| (name, Some(unquoted(value))));
-            // A default may use earlier arguments; one that cannot be known is none.
+            // A default may use earlier arguments. If it cannot be resolved, there is none.
             let value = value.and_then(|value| self.substitute(value).ok());
             self.arguments.insert(name.to_owned(), value);
         }
@@ -72,7 +72,7 @@ impl BuildStages {
 
     fn image(&self, line: usize, text: &str, finder: &mut Finder) {
         match self.substitute(text) {
-            // `scratch` is the empty image, which no registry has.
+            // `scratch` is the empty image, which is not in any registry.
             Ok(image) if image == "scratch" || self.names.contains(&image.to_ascii_lowercase()) => {}
             Ok(image) => finder.reference(line, &image),
             Err(why) => finder.problem(line, &why),
@@ -95,7 +95,7 @@ impl BuildStages {
         }
     }
 
-    /// An image, a stage, or the number of one.
+    /// An image, a stage, or the number of a stage.
     fn other(&self, line: usize, image: &str, finder: &mut Finder) {
         let image = unquoted(image);
         if !image.is_empty() && !image.chars().all(|c| c.is_ascii_digit()) {
@@ -109,9 +109,9 @@ fn unquoted(text: &str) -> &str {
     within('"').or_else(|| within('\'')).unwrap_or(text)
 }
 
-/// One instruction, its continued lines joined.
+/// One instruction, with its continuation lines joined.
 struct Instruction {
-    /// Where it begins.
+    /// The line where it begins.
     line: usize,
     text: String,
 }
@@ -139,7 +139,7 @@ fn instructions(text: &str) -> Vec<Instruction> {
             continue;
         }
         for end in here_documents(&instruction.text) {
-            // A document that never ends takes the rest of the file, as it does in a build.
+            // A here-document that never ends takes the rest of the file, as in a build.
             let _ = lines.find(|(_, line)| if end.indented { line.trim_start_matches('\t') == end.word } else { *line == end.word });
         }
         found.push(instruction);
@@ -148,7 +148,7 @@ fn instructions(text: &str) -> Vec<Instruction> {
     found
 }
 
-/// The character that continues a line: a backslash, unless a directive at the top says otherwise.
+/// The character that continues a line: a backslash, unless a directive at the top changes it.
 fn escape(text: &str) -> char {
     let directives = text.lines().map_while(|line| line.trim().strip_prefix('#'));
     for (name, value) in directives.map_while(|line| line.split_once('=')) {
@@ -159,10 +159,10 @@ fn escape(text: &str) -> char {
     '\\'
 }
 
-/// What ends a here-document (`<<EOF`).
+/// The word that ends a here-document (`<<EOF`).
 struct HereDocEnd {
     word: String,
-    /// `<<-`: tabs before the word do not count.
+    /// `<<-`: tabs before the word are ignored.
     indented: bool,
 }
 
@@ -174,7 +174,7 @@ fn here_documents(instruction: &str) -> Vec<HereDocEnd> {
     }
     let mut ends = Vec::new();
     for word in instruction.split_whitespace() {
-        // `<<<` is a here-string; `3<<EOF` names a descriptor.
+        // `<<<` is a here-string; `3<<EOF` has a file descriptor.
         let Some((before, word)) = word.split_once("<<") else { continue };
         if word.starts_with('<') || !before.chars().all(|c| c.is_ascii_digit()) {
             continue;

@@ -7,12 +7,12 @@ use super::yaml::{YamlContent, YamlNode};
 use super::{Finder, variables};
 use crate::name::{ImageName, split_host};
 
-/// How sure it is that a field `image` is a reference.
+/// Whether a field `image` must be a reference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FieldTrust {
-    /// In Kubernetes manifests: one that does not parse is a problem.
+    /// In Kubernetes manifests: an invalid reference is a problem.
     Certain,
-    /// In files nobody knows: one that does not parse is something else.
+    /// In unknown files: a value that does not parse is not a reference.
     Likely,
 }
 
@@ -20,13 +20,13 @@ pub(super) fn is_kubernetes(root: &YamlNode) -> bool {
     root.get("apiVersion").is_some() && root.get("kind").is_some()
 }
 
-/// `services`, each of which is a mapping.
+/// Whether it has `services`, each of which is a mapping.
 pub(super) fn is_compose(root: &YamlNode) -> bool {
     root.get("services")
         .is_some_and(|services| !services.entries().is_empty() && services.entries().iter().all(|(_, service)| service.is_map()))
 }
 
-/// Looks for fields `image` at any depth.
+/// Searches for fields `image` at any depth.
 pub(super) fn scan(root: &Rc<YamlNode>, trust: FieldTrust, finder: &mut Finder) {
     ManifestScan { trust, finder, seen: HashSet::new() }.node(root);
 }
@@ -34,7 +34,7 @@ pub(super) fn scan(root: &Rc<YamlNode>, trust: FieldTrust, finder: &mut Finder) 
 struct ManifestScan<'f> {
     trust: FieldTrust,
     finder: &'f mut Finder,
-    /// Nodes that aliases stand for too: they say the same again.
+    /// Nodes that were searched, so that aliases are not searched again.
     seen: HashSet<*const YamlNode>,
 }
 
@@ -78,7 +78,7 @@ impl ManifestScan<'_> {
         }
     }
 
-    /// `image: {repository, tag}` as charts' values and many custom resources have it; `{reference}` of a Kubernetes image
+    /// `image: {repository, tag}` in charts' values and many custom resources; `{reference}` of a Kubernetes image
     /// volume; `{name}` of GitLab.
     fn parts(&mut self, value: &Rc<YamlNode>) {
         let part = |key: &str| value.get(key).and_then(|node| Some((node.line, node.text()?)));
@@ -117,7 +117,7 @@ impl ManifestScan<'_> {
         self.reference(line, &name);
     }
 
-    /// `images` of a kustomization: what it puts in the place of another image.
+    /// `images` of a kustomization: the replacements of other images.
     fn kustomized(&mut self, value: &Rc<YamlNode>) {
         for image in value.items() {
             let part = |key: &str| image.get(key).and_then(|node| node.text());
@@ -130,7 +130,7 @@ impl ManifestScan<'_> {
         }
     }
 
-    /// `RELATED_IMAGE_…` variables, in which operators are told what to start.
+    /// `RELATED_IMAGE_…` variables, which tell operators the images to start.
     fn related(&mut self, node: &Rc<YamlNode>) {
         let name = node.get("name").and_then(|name| name.text());
         if let (Some(name), Some(value)) = (name, node.get("value"))
@@ -140,7 +140,7 @@ impl ManifestScan<'_> {
         }
     }
 
-    /// A value that can hardly be anything else: it names a registry, and a tag or digest.
+    /// A value that is almost certainly a reference: it names a registry, and a tag or digest.
     fn unmistakable(&mut self, value: &Rc<YamlNode>) {
         if let Some(text) = value.text()
             && split_host(text).0.is_some()
@@ -151,7 +151,7 @@ impl ManifestScan<'_> {
     }
 }
 
-/// Whether a value of a file that nobody knows may be a reference: it parses, and it is no picture.
+/// Whether a value of an unknown file may be a reference: it parses, and is not the name of a picture.
 fn is_likely(text: &str) -> bool {
     const PICTURES: [&str; 7] = [".png", ".jpg", ".jpeg", ".gif", ".svg", ".webp", ".ico"];
     ImageName::parse(text).is_ok() && !PICTURES.iter().any(|ending| text.ends_with(ending))

@@ -1,15 +1,15 @@
-//! The lists of other mirrors: `skopeo sync --src yaml` (skopeo-sync(1), "YAML file content") and regsync
-//! (regclient.org/usage/regsync). Both choose tags by patterns as well; those become the columns of a CSV list.
+//! The lists of other mirroring tools: `skopeo sync --src yaml` (skopeo-sync(1), "YAML file content") and regsync
+//! (regclient.org/usage/regsync). Both can choose tags by patterns, which become columns of a CSV list.
 
 use super::yaml::YamlNode;
 use super::{Finder, ScannedEntry};
 use crate::name::RegistryRepository;
 use crate::select::Selector;
 
-/// The three ways in which skopeo chooses tags.
+/// skopeo's three ways of choosing tags.
 const SKOPEO_KINDS: [&str; 3] = ["images", "images-by-tag-regex", "images-by-semver"];
 
-/// Hosts, of which at least one has images.
+/// Whether it has hosts, of which at least one has images.
 pub(super) fn is_skopeo(root: &YamlNode) -> bool {
     let has_images = |registry: &YamlNode| SKOPEO_KINDS.iter().any(|kind| registry.get(kind).is_some_and(|images| images.is_map()));
     !root.entries().is_empty()
@@ -30,7 +30,7 @@ pub(super) fn scan_skopeo(root: &YamlNode, finder: &mut Finder) {
                 continue;
             }
             if tags.items().is_empty() {
-                // "all tags" of the manual page.
+                // The manual page says "all tags".
                 choose(finder, tags.line, &name, "*", "");
             }
             for tag in tags.items() {
@@ -63,7 +63,7 @@ fn regex(finder: &mut Finder, pattern: &YamlNode, name: &str) {
     }
 }
 
-/// `sync`, each entry of which has a source.
+/// Whether it has `sync`, each entry of which has a source.
 pub(super) fn is_regsync(root: &YamlNode) -> bool {
     root.get("sync").is_some_and(|sync| !sync.items().is_empty() && sync.items().iter().all(|entry| entry.get("source").is_some()))
 }
@@ -91,13 +91,13 @@ fn repository(finder: &mut Finder, line: usize, source: &str, entry: &YamlNode) 
         let listed = tags.and_then(|tags| tags.get(key)).map(|node| node.items()).unwrap_or_default();
         listed.iter().filter_map(|node| node.text()).collect()
     };
-    // regsync's patterns cover the whole tag.
+    // regsync's patterns match the whole tag.
     let anchored = |patterns: Vec<&str>| -> Result<Vec<String>, String> { patterns.into_iter().map(anchored_term).collect() };
     match (anchored(texts("allow")), anchored(texts("deny"))) {
         (Ok(mut allow), Ok(mut deny)) => {
             for range in texts("semverRange") {
                 match semver(range) {
-                    // What a range does not want, another term may.
+                    // A tag that a range excludes may be chosen by another term.
                     Ok((_, exclude)) if !exclude.is_empty() && !allow.is_empty() => {
                         return finder.problem(
                             line,
@@ -123,7 +123,7 @@ fn repository(finder: &mut Finder, line: usize, source: &str, entry: &YamlNode) 
 }
 
 fn anchored_term(pattern: &str) -> Result<String, String> {
-    // A pattern without special characters is a tag, but for the dot, which every version has and nobody means.
+    // A pattern without special characters is a tag. A dot does not count: every version has one, meant literally.
     if crate::name::check_tag(pattern).is_ok() {
         return Ok(pattern.to_owned());
     }
@@ -138,8 +138,8 @@ fn term(pattern: &str) -> Result<String, String> {
     Ok(format!("/{pattern}/"))
 }
 
-/// A version range as Masterminds' library reads it (skopeo's and regsync's), in a list's words: `tags`, and `exclude` for what it does not
-/// want. Its alternatives are terms of their own.
+/// Translates a version range of Masterminds' library (used by skopeo and regsync) into `tags` terms, and `exclude`
+/// terms for what it leaves out. Alternatives become separate terms.
 fn semver(range: &str) -> Result<(String, String), String> {
     let alternatives: Vec<&str> = range.split("||").map(str::trim).collect();
     let (mut terms, mut excluded) = (vec![], vec![]);
@@ -148,7 +148,7 @@ fn semver(range: &str) -> Result<(String, String), String> {
         let (unwanted, wanted): (Vec<&String>, Vec<&String>) = words.iter().partition(|word| word.starts_with("!="));
         let wanted: Vec<&str> = wanted.into_iter().map(String::as_str).collect();
         terms.push(match Selector::parse(&format!("semver:{alternative}"), "") {
-            // A list says it in the same way.
+            // Lists have the same syntax.
             Ok(_) => format!("semver:{alternative}"),
             Err(_) if wanted.is_empty() => "semver:*".to_owned(),
             Err(_) => format!("semver:{}", wanted.join(" ")),
@@ -189,7 +189,7 @@ fn comparators(range: &str) -> Vec<String> {
     words.into_iter().map(spelled).collect()
 }
 
-/// A term for the tags of one version, or of all that begin with its numbers.
+/// A term for the tags of one version, or of all versions that begin with its numbers.
 fn version_regex(version: &str) -> Option<String> {
     let bare = version.trim().trim_start_matches(['v', 'V']);
     let numbers: Vec<&str> = bare.split('.').take_while(|part| !matches!(*part, "x" | "X" | "*")).collect();

@@ -1,8 +1,9 @@
-//! Image references in other tools' files: Kubernetes manifests and what `helm template` prints, Compose files, the lists of
-//! `skopeo sync` and `regsync`, Dockerfiles. Reading files and walking folders is the caller's.
+//! Finds image references in files of other tools: Kubernetes manifests and the output of `helm template`, Compose
+//! files, the lists of `skopeo sync` and `regsync`, Dockerfiles. Reading files and walking folders belongs to the
+//! caller.
 //!
-//! A document is taken for what its keys say it is; in one that says nothing, fields named `image` are looked for all the same.
-//! What is broken is a problem with its line, and the rest goes on.
+//! A document's keys tell its kind; in an unknown one, fields named `image` are searched. A broken document is a
+//! problem with its line, and the rest is still read.
 
 mod dockerfile;
 mod manifest;
@@ -20,38 +21,38 @@ use super::{LineError, LineOrigin};
 use crate::name::ImageName;
 use yaml::YamlNode;
 
-/// What a file names, in the order of its lines.
+/// The references of a file, in the order of its lines.
 #[derive(Debug, Default)]
 pub struct Scanned {
     /// The references.
     pub found: Vec<FoundReference>,
-    /// What could not be read, or is not known without running something. What it names is missing in `found`.
+    /// What could not be parsed, or is only known when something runs. Its images are missing in `found`.
     pub problems: Vec<LineError>,
-    /// What was left out on purpose.
+    /// What was skipped on purpose.
     pub notes: Vec<LineError>,
 }
 
 /// One reference.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FoundReference {
-    /// Where it stands.
+    /// Its position.
     pub origin: LineOrigin,
-    /// What it asks for.
+    /// What it requests.
     pub wanted: ScannedEntry,
 }
 
-/// What a list line would say.
+/// The content of a list line.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ScannedEntry {
-    /// The normalised name, with a tag or digest unless `tags` chooses.
+    /// The normalised name, with a tag or digest unless `tags` is set.
     pub image: String,
-    /// The `tags` column of a CSV list; empty for one image. A text list cannot say it.
+    /// The `tags` column of a CSV list; empty for one image. Text lists cannot express it.
     pub tags: String,
     /// The `exclude` column.
     pub exclude: String,
 }
 
-/// Takes out what is there already: the first place of each reference stays.
+/// Removes repeated references: the first position of each stays.
 #[derive(Debug, Default)]
 pub struct DistinctReferences(HashSet<ScannedEntry>);
 
@@ -62,13 +63,13 @@ impl DistinctReferences {
     }
 }
 
-/// Whether a file of this name is looked into when a folder is walked. A file that was named itself always is.
+/// Whether a file of this name is read when a folder is walked. A file that the user names is always read.
 pub fn is_scanned_by_name(name: &str) -> bool {
     let lower = name.to_ascii_lowercase();
     lower.ends_with(".yaml") || lower.ends_with(".yml") || is_dockerfile(&lower)
 }
 
-/// `Dockerfile`, `Dockerfile.alpine`, `api.Dockerfile`, and the same of `Containerfile`.
+/// `Dockerfile`, `Dockerfile.alpine`, `api.Dockerfile`, and the same with `Containerfile`.
 fn is_dockerfile(lower: &str) -> bool {
     ["dockerfile", "containerfile"].iter().any(|kind| {
         lower == *kind
@@ -77,7 +78,8 @@ fn is_dockerfile(lower: &str) -> bool {
     })
 }
 
-/// Finds the references in a file. `file` is its name as the user knows it; a name that says nothing is judged by the text.
+/// Finds the references in a file. `file` is its name as the user gave it. If the name does not tell the format, the
+/// text does.
 pub fn scan(file: &str, text: &str) -> Scanned {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut finder = Finder { file: file.into(), scanned: Scanned::default() };
@@ -93,7 +95,7 @@ pub fn scan(file: &str, text: &str) -> Scanned {
         }
     }
     let Scanned { mut found, mut problems, mut notes } = finder.scanned;
-    // What an alias or a merge key stands for is where it was written.
+    // The target of an alias or merge key is reported where it was written.
     found.sort_by_key(|found| found.origin.line);
     problems.sort_by_key(|problem| problem.origin.line);
     notes.sort_by_key(|note| note.origin.line);
@@ -114,7 +116,7 @@ fn document_of(root: &Rc<YamlNode>, finder: &mut Finder) {
     }
 }
 
-/// Collects what one file names.
+/// Collects the references of one file.
 struct Finder {
     file: Arc<str>,
     scanned: Scanned,
@@ -135,7 +137,7 @@ impl Finder {
         self.scanned.notes.push(note);
     }
 
-    /// A reference that must be one: what does not parse is a problem.
+    /// Adds a value that must be a reference: an invalid one is a problem.
     fn reference(&mut self, line: usize, text: &str) {
         match normalised(text) {
             Ok(image) => self.found(line, ScannedEntry { image, tags: String::new(), exclude: String::new() }),
@@ -149,7 +151,7 @@ impl Finder {
     }
 }
 
-/// The one way to write a reference: `nginx` is `docker.io/library/nginx:latest`.
+/// The normal form of a reference: `nginx` is `docker.io/library/nginx:latest`.
 fn normalised(text: &str) -> Result<String, String> {
     if text.contains("{{") {
         return Err(format!("`{text}` is a template: scan what it renders (`helm template`)"));

@@ -1,9 +1,9 @@
-//! `$NAME` and `${NAME:-default}`, as Dockerfiles, Compose files and Flux substitutions write them.
+//! Expands `$NAME` and `${NAME:-default}`, as in Dockerfiles, Compose files and Flux substitutions.
 
-/// Levels of defaults within defaults: nobody writes more than two.
+/// The largest nesting of defaults within defaults; more than two is unusual.
 const MOST_LEVELS: usize = 16;
 
-/// `text` with its variables replaced by what `lookup` says, else by their defaults. The error is for a person.
+/// `text` with variables replaced by the values of `lookup`, else by their defaults. The error is a message.
 pub(super) fn substitute(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
     expand(text, lookup, MOST_LEVELS)
 }
@@ -37,7 +37,7 @@ fn expand(text: &str, lookup: &dyn Fn(&str) -> Option<String>, levels: usize) ->
     Ok(out)
 }
 
-/// Where the brace that is open at the start of `text` is closed.
+/// The position of the brace that closes the one open at the start of `text`.
 fn closing(text: &str) -> Option<usize> {
     let mut open = 1_usize;
     for (at, c) in text.char_indices() {
@@ -61,14 +61,14 @@ fn known(name: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<String, 
     lookup(name).ok_or_else(|| format!("`${name}` has no value here and no default"))
 }
 
-/// What stands between the braces.
+/// Expands the text between braces.
 fn value(inside: &str, lookup: &dyn Fn(&str) -> Option<String>, levels: usize) -> Result<String, String> {
     let (name, operator) = inside.split_at(name_end(inside));
     if name.is_empty() {
         return Err(format!("`${{{inside}}}`: no name stands in the braces"));
     }
     let set = lookup(name);
-    // With a colon an empty value counts as none.
+    // With a colon, an empty value counts as unset.
     let (set, bare) = match operator.strip_prefix(':') {
         Some(bare) => (set.filter(|value| !value.is_empty()), bare),
         None => (set, operator),

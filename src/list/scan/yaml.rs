@@ -1,6 +1,6 @@
-//! YAML as scanned files hold it: scalars with the text and the line they were written with.
+//! Parses YAML into scalars with their original text and line.
 //!
-//! Typed readers make `1.20` the number 1.2, and a tag would be lost; so this reads the parser's events.
+//! Typed readers turn `1.20` into the number 1.2, which would lose a tag, so this uses the parser's events.
 
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
@@ -10,7 +10,7 @@ use granit_parser::{Event, Parser, ScalarStyle};
 /// One node of a document.
 #[derive(Debug)]
 pub(super) struct YamlNode {
-    /// The line it begins at, counted from 1.
+    /// The line it begins at, from 1.
     pub(super) line: usize,
     pub(super) content: YamlContent,
     /// Levels below and including this one.
@@ -19,25 +19,25 @@ pub(super) struct YamlNode {
 
 #[derive(Debug)]
 pub(super) enum YamlContent {
-    /// Nothing, `~` or `null`.
+    /// Empty, `~` or `null`.
     Null,
     Scalar(String),
     List(Vec<Rc<YamlNode>>),
-    /// In the order of the file; what merge keys (`<<`) bring comes last.
+    /// In the order of the file; entries of merge keys (`<<`) come last.
     Map(Vec<(String, Rc<YamlNode>)>),
 }
 
-/// What is wrong with a document.
+/// The problem with a document.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct YamlError {
     pub(super) line: usize,
     pub(super) message: String,
 }
 
-/// Levels of nesting, aliases written out. The parser stops at 255 of each kind of brackets; chains of aliases can be longer,
-/// and those who walk the tree do it by recursion.
+/// The largest nesting, with aliases expanded. The parser stops at 255 of each kind of brackets, but chains of aliases
+/// can be longer, and the tree is walked recursively.
 const MOST_LEVELS: usize = 600;
-/// Entries that merge keys may bring into one document: far more than any file has, far fewer than a hostile one could make.
+/// The largest number of entries that merge keys can add to a document: far more than real files have.
 const MOST_MERGED: usize = 100_000;
 
 impl YamlNode {
@@ -80,7 +80,7 @@ impl YamlNode {
     }
 }
 
-/// The documents of a file, each read on its own: one that is broken does not take the others with it.
+/// The documents of a file. Each is parsed on its own: a broken one does not affect the others.
 pub(super) fn documents(text: &str) -> impl Iterator<Item = Result<Vec<Rc<YamlNode>>, YamlError>> {
     pieces(text).into_iter().map(|(before, piece)| {
         YamlBuilder { before, ..YamlBuilder::default() }.build(piece).map_err(|mut broken| {
@@ -92,8 +92,8 @@ pub(super) fn documents(text: &str) -> impl Iterator<Item = Result<Vec<Rc<YamlNo
     })
 }
 
-/// The text between document markers (YAML 1.2.2, 9.1.4: `---` at the start of a line is one, whatever is around it), each
-/// with the number of lines before it.
+/// The text between document markers (YAML 1.2.2, 9.1.4: `---` at the start of a line always is one), each with the
+/// number of lines before it.
 fn pieces(text: &str) -> Vec<(usize, &str)> {
     let mut pieces = Vec::new();
     let (mut start, mut before) = (0, 0);
@@ -110,7 +110,7 @@ fn pieces(text: &str) -> Vec<(usize, &str)> {
     pieces
 }
 
-/// Comments and directives, which belong to the document behind the marker.
+/// Whether these are only comments and directives, which belong to the document after the marker.
 fn is_preamble(text: &str) -> bool {
     text.lines().all(|line| line.trim().is_empty() || line.starts_with(['#', '%']))
 }
@@ -119,7 +119,7 @@ fn broken(line: usize, message: impl Into<String>) -> YamlError {
     YamlError { line, message: message.into() }
 }
 
-/// A collection under way.
+/// A collection that is being built.
 enum OpenCollection {
     List { line: usize, anchor: usize, items: Vec<Rc<YamlNode>> },
     Map { line: usize, anchor: usize, entries: Vec<(String, Rc<YamlNode>)>, key: Option<String>, merges: Vec<Rc<YamlNode>> },
@@ -144,7 +144,7 @@ impl YamlBuilder {
         Ok(self.roots)
     }
 
-    /// `line` is the file's, as in all that follows.
+    /// `line` is the line in the file, also below.
     fn event(&mut self, event: Event<'_>, line: usize) -> Result<(), YamlError> {
         match event {
             Event::Scalar(text, style, anchor, tag) => {
@@ -184,7 +184,8 @@ impl YamlBuilder {
         }
     }
 
-    /// What `<<` brings, where the mapping itself and earlier merges have no such key (the merge key type of YAML 1.1).
+    /// Adds the entries of `<<` whose keys the mapping itself and earlier merges do not have (the merge key type of
+    /// YAML 1.1).
     fn merge(&mut self, entries: &mut Vec<(String, Rc<YamlNode>)>, merges: &[Rc<YamlNode>], line: usize) -> Result<(), YamlError> {
         if merges.is_empty() {
             return Ok(());
@@ -219,7 +220,7 @@ impl YamlBuilder {
         self.place(line, node)
     }
 
-    /// Puts a node where it stands: into the collection under way, or at the root.
+    /// Adds a node to the collection being built, or as the root.
     fn place(&mut self, line: usize, node: Rc<YamlNode>) -> Result<(), YamlError> {
         match self.open.last_mut() {
             None => self.roots.push(node),
