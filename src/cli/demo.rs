@@ -22,7 +22,7 @@ const HEADER: &str = "# Written by `larder demo`; the next demo replaces it.\n";
 const CHUNK_DELAY: Duration = Duration::from_millis(2);
 
 pub(super) async fn run(dir: &Path, printer: &Printer) -> Result<Exit, UsageError> {
-    let images = Arc::new(MemoryRegistry::stock());
+    let images = Arc::new(MemoryRegistry::demo_upstream());
     let any_port = (Ipv4Addr::LOCALHOST, 0).into();
     let server =
         Server::bind(any_port, Arc::clone(&images) as _, ServeOptions { chunk_delay: Some(CHUNK_DELAY), ..ServeOptions::default() })

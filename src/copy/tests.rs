@@ -63,7 +63,7 @@ struct House {
 impl House {
     async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let upstream = Arc::new(Counted { shelf: MemoryRegistry::stock(), ..Counted::default() });
+        let upstream = Arc::new(Counted { shelf: MemoryRegistry::demo_upstream(), ..Counted::default() });
         House { upstream, layout: Arc::new(Layout::open_or_create(folder.path()).await.unwrap()), folder }
     }
 

@@ -1,15 +1,15 @@
-//! Layers: real tar archives, gzipped without compressing.
+//! Layers: real tar archives, gzipped without compression.
 //!
-//! Written by hand, because a tar header and a stored gzip block are short and two more dependencies are not: POSIX
-//! ustar (IEEE 1003.1, `pax`, "ustar Interchange Format") and gzip (RFC 1952) of stored deflate blocks (RFC 1951, 3.2.4).
-//! The content is noise that would not compress anyway.
+//! Written by hand, because a tar header and a stored gzip block are short, and two more dependencies are not: POSIX
+//! ustar (IEEE 1003.1, `pax`, "ustar Interchange Format") and gzip (RFC 1952) with stored deflate blocks (RFC 1951,
+//! 3.2.4). The content is random bytes, which would not compress anyway.
 
-/// When everything in the demo was made: 2026-01-01T00:00:00Z, in seconds since 1970.
+/// The time of everything in the demo: 2026-01-01T00:00:00Z, in seconds since 1970.
 const MADE: u64 = 1_767_225_600;
 
 const BLOCK: usize = 512;
 
-/// A tar archive being written.
+/// A tar archive that is being written.
 #[derive(Default)]
 pub(super) struct DemoTar(Vec<u8>);
 
@@ -66,7 +66,7 @@ pub(super) fn gzip(content: &[u8]) -> Vec<u8> {
     }
     stored(&mut out, last, true);
     out.extend_from_slice(&crc32(content).to_le_bytes());
-    // ISIZE is the length modulo 2^32 (RFC 1952, 2.3.1): cutting it off is what is meant.
+    // ISIZE is the length modulo 2^32 (RFC 1952, 2.3.1), so truncating is correct.
     out.extend_from_slice(&(content.len() as u32).to_le_bytes());
     out
 }
@@ -103,8 +103,8 @@ const fn crc_table() -> [u32; 256] {
     table
 }
 
-/// `length` bytes of noise, the same ones for the same `seed` (xorshift64*, Vigna 2016, "An experimental exploration of
-/// Marsaglia's xorshift generators, scrambled").
+/// `length` pseudo-random bytes, always the same for one `seed` (xorshift64*, Vigna 2016, "An experimental exploration
+/// of Marsaglia's xorshift generators, scrambled").
 pub(super) fn noise(seed: &str, length: usize) -> Vec<u8> {
     // FNV-1a turns the text into a number; the generator must not start at 0.
     let mut state =
@@ -124,7 +124,7 @@ pub(super) fn noise(seed: &str, length: usize) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    /// Reads stored blocks back, by the specification and not by the writer.
+    /// Reads stored blocks by the specification, not with the writer's code.
     fn gunzip(file: &[u8]) -> Vec<u8> {
         assert_eq!(file[..4], [0x1f, 0x8b, 8, 0]);
         let (mut at, mut out) = (10, vec![]);

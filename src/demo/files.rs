@@ -1,7 +1,7 @@
 //! The list and the configuration of the demo, as a user would write them.
 
-/// The image list (CSV) for the demo's upstream at `upstream` (`127.0.0.1:5000`): everything on the shelf, with several
-/// tags in a line, priorities, and one target that needs no rule.
+/// The image list (CSV) for the demo's upstream at `upstream` (`127.0.0.1:5000`): all its images, with several tags in
+/// a line, priorities, and one target that needs no rule.
 pub fn list(upstream: &str) -> String {
     format!(
         "\
@@ -16,8 +16,8 @@ image,tags,target,priority
     )
 }
 
-/// The `larder.toml` for it: the list at `lists` (a path relative to the file), copied from `upstream` into the layout
-/// at `layout` (likewise) by two wildcard rules and a fixed one.
+/// The `larder.toml` of the demo: copies the list at `lists` (a path relative to the file) from `upstream` into the
+/// layout at `layout` (also relative) by two wildcard rules and a fixed one.
 pub fn config(upstream: &str, lists: &str, layout: &str) -> String {
     let (lists, layout) = (quoted(lists), quoted(layout));
     format!(
@@ -83,7 +83,7 @@ mod tests {
             }
             assert!(row[3].is_empty() || row[3].parse::<i64>().is_ok());
         }
-        assert_eq!(named, MemoryRegistry::stock().images().into_iter().collect());
+        assert_eq!(named, MemoryRegistry::demo_upstream().images().into_iter().collect());
     }
 
     #[test]
@@ -94,7 +94,7 @@ mod tests {
         assert_eq!(table["target"]["layout"].as_str(), Some(r#"a "strange" \ folder"#));
         let rules = table["rule"].as_array().unwrap();
         let sources: Vec<&str> = rules.iter().map(|rule| rule["source"].as_str().unwrap()).collect();
-        for (repository, _) in MemoryRegistry::stock().images() {
+        for (repository, _) in MemoryRegistry::demo_upstream().images() {
             let image = format!("{UPSTREAM}/{repository}");
             let covers = |source: &&&str| **source == image || source.strip_suffix('*').is_some_and(|prefix| image.starts_with(prefix));
             assert_eq!(sources.iter().filter(covers).count(), 1, "{image}");

@@ -1,5 +1,5 @@
-//! Images and charts as a registry keeps them: OCI image-spec v1.1 (config.md, manifest.md, image-index.md), Docker image
-//! manifest version 2 schema 2, and Helm's "Charts in OCI registries".
+//! Builds images and charts as registries hold them: OCI image-spec v1.1 (config.md, manifest.md, image-index.md),
+//! Docker image manifest version 2 schema 2, and Helm's "Charts in OCI registries".
 
 use std::collections::HashMap;
 
@@ -11,31 +11,31 @@ use super::MemoryRegistry;
 use super::archive::{DemoTar, gzip, noise};
 use crate::content::{Descriptor, Digest, Platform};
 
-/// When everything in the demo was made; the same moment as the times within the layers.
+/// The creation time of everything in the demo; the same as the times in the layers.
 const CREATED: &str = "2026-01-01T00:00:00Z";
 
-/// The architectures that every image has, with the variant its index says.
+/// The architectures of every image, with the variant in its index.
 const ARCHITECTURES: [(&str, Option<&str>); 2] = [("amd64", None), ("arm64", Some("v8"))];
 
-/// What lies in a file of a layer.
+/// The content of a file in a layer.
 #[derive(Clone, Copy)]
 pub(super) enum FileContent {
     /// This text.
     Text(&'static str),
-    /// So many bytes that do not compress, other ones for each architecture.
+    /// This many bytes that do not compress, different for each architecture.
     Binary(usize),
 }
 
-/// A layer. Its bytes depend on it and on the architecture alone, so that the same layer in two images is one blob.
+/// A layer. Its bytes depend only on it and on the architecture, so the same layer in two images is one blob.
 #[derive(Clone, Copy)]
 pub(super) struct DemoLayer {
-    /// The command that made it, as the image's history tells; different for different layers.
+    /// The command in the image's history; different for different layers.
     pub(super) made_by: &'static str,
     /// Its files.
     pub(super) files: &'static [(&'static str, FileContent)],
 }
 
-/// Which of the two families of media types an image has.
+/// The family of media types of an image.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum MediaFamily {
     /// An OCI image index of OCI manifests.
@@ -49,9 +49,9 @@ pub(super) struct DemoImage {
     pub(super) repository: &'static str,
     pub(super) tags: &'static [&'static str],
     pub(super) family: MediaFamily,
-    /// The program it starts.
+    /// The program that it runs.
     pub(super) command: &'static str,
-    /// From the lowest up.
+    /// From the lowest to the highest.
     pub(super) layers: &'static [DemoLayer],
 }
 
@@ -81,14 +81,14 @@ impl MediaFamily {
     }
 }
 
-/// A shelf being stocked. Remembers the layers that it has made: the same one is in several images.
+/// Fills a registry. Remembers its layers, because several images share them.
 #[derive(Default)]
 pub(super) struct ImageBuilder {
-    pub(super) shelf: MemoryRegistry,
+    pub(super) registry: MemoryRegistry,
     made: HashMap<(&'static str, &'static str), BuiltLayer>,
 }
 
-/// A layer as a blob, and the digest of the archive within it, which the image's config names.
+/// A layer as a blob, and the digest of the archive in it, which the image's config lists.
 #[derive(Clone)]
 struct BuiltLayer {
     blob: Bytes,
@@ -128,21 +128,21 @@ impl DemoLayer {
 }
 
 impl DemoImage {
-    /// Puts the image onto the shelf: layers, configs, a manifest for each architecture, their index, and its tags.
-    pub(super) fn put(&self, stocking: &mut ImageBuilder) {
+    /// Adds an image: layers, configs, a manifest for each architecture, their index, and its tags.
+    pub(super) fn put(&self, builder: &mut ImageBuilder) {
         let types = self.family.media_types();
         let children: Vec<Descriptor> =
-            ARCHITECTURES.iter().map(|(architecture, variant)| self.put_platform(stocking, &types, architecture, *variant)).collect();
+            ARCHITECTURES.iter().map(|(architecture, variant)| self.put_platform(builder, &types, architecture, *variant)).collect();
         let index = json!({ "schemaVersion": 2, "mediaType": types.index, "manifests": children });
-        let index = stocking.shelf.put_manifest(self.repository, types.index, text(&index));
+        let index = builder.registry.put_manifest(self.repository, types.index, text(&index));
         for tag in self.tags {
-            stocking.shelf.tag(self.repository, tag, &index);
+            builder.registry.tag(self.repository, tag, &index);
         }
     }
 
     fn put_platform(
         &self,
-        stocking: &mut ImageBuilder,
+        builder: &mut ImageBuilder,
         types: &MediaTypes,
         architecture: &'static str,
         variant: Option<&str>,
@@ -150,14 +150,14 @@ impl DemoImage {
         let mut layers = vec![];
         let mut diff_ids = vec![];
         for layer in self.layers {
-            let made = stocking.make(layer, architecture);
-            layers.push(stocking.shelf.put_blob(self.repository, types.layer, made.blob));
+            let made = builder.make(layer, architecture);
+            layers.push(builder.registry.put_blob(self.repository, types.layer, made.blob));
             diff_ids.push(made.diff_id);
         }
         let config = text(&self.config(architecture, variant, &diff_ids));
-        let config = stocking.shelf.put_blob(self.repository, types.config, config);
+        let config = builder.registry.put_blob(self.repository, types.config, config);
         let manifest = json!({ "schemaVersion": 2, "mediaType": types.manifest, "config": config, "layers": layers });
-        let manifest = stocking.shelf.put_manifest(self.repository, types.manifest, text(&manifest));
+        let manifest = builder.registry.put_manifest(self.repository, types.manifest, text(&manifest));
         let platform = Platform {
             os: "linux".to_owned(),
             architecture: architecture.to_owned(),
@@ -201,12 +201,12 @@ const CHART_CONFIG: &str = "application/vnd.cncf.helm.config.v1+json";
 const CHART_CONTENT: &str = "application/vnd.cncf.helm.chart.content.v1.tar+gzip";
 
 impl Chart {
-    /// Puts the chart onto the shelf.
-    pub(super) fn put(&self, shelf: &mut MemoryRegistry) {
+    /// Adds the chart.
+    pub(super) fn put(&self, registry: &mut MemoryRegistry) {
         let archive = DemoLayer { made_by: self.name, files: self.files }.archive("noarch");
-        let content = shelf.put_blob(self.repository, CHART_CONTENT, gzip(&archive).into());
+        let content = registry.put_blob(self.repository, CHART_CONTENT, gzip(&archive).into());
         let config = json!({ "apiVersion": "v2", "name": self.name, "version": self.tag, "type": "application" });
-        let config = shelf.put_blob(self.repository, CHART_CONFIG, text(&config));
+        let config = registry.put_blob(self.repository, CHART_CONFIG, text(&config));
         let manifest = json!({
             "schemaVersion": 2,
             "mediaType": media::OCI_IMAGE_MEDIA_TYPE,
@@ -218,12 +218,13 @@ impl Chart {
                 "org.opencontainers.image.version": self.tag,
             },
         });
-        let manifest = shelf.put_manifest(self.repository, media::OCI_IMAGE_MEDIA_TYPE, text(&manifest));
-        shelf.tag(self.repository, self.tag, &manifest);
+        let manifest = registry.put_manifest(self.repository, media::OCI_IMAGE_MEDIA_TYPE, text(&manifest));
+        registry.tag(self.repository, self.tag, &manifest);
     }
 }
 
-/// JSON as bytes. Keys come in one order (serde_json's map is sorted), so the digest does not depend on the build.
+/// JSON as bytes. Keys are always in the same order (serde_json's map is sorted), so the digest does not depend on the
+/// build.
 fn text(value: &Value) -> Bytes {
     value.to_string().into()
 }

@@ -1,15 +1,15 @@
-//! What `larder demo` plays with, all of it made up on the spot: an upstream's content held in memory, and the list and
-//! `larder.toml` a user might have written for it.
+//! The content of `larder demo`, all of it generated: an upstream in memory, and the list and `larder.toml` that a user
+//! might have written for it.
 //!
-//! `shelf` holds content and is a [`crate::content::Source`]; `stock` says which images lie on it; `image` makes their
-//! manifests and configs, `archive` their layers; `files` writes the two texts. The same bytes come out every time, on
-//! every machine: digests in a printed story stay true. The command itself is in [`crate::cli`].
+//! `memory_registry` holds content and is a [`crate::content::Source`]; `images` defines which images there are;
+//! `image` builds their manifests and configs, `archive` their layers; `files` writes the two texts. The bytes are the
+//! same every time and on every machine, so printed digests stay correct. The command itself belongs to [`crate::cli`].
 
 mod archive;
 mod files;
 mod image;
-mod shelf;
-mod stock;
+mod images;
+mod memory_registry;
 
 pub use files::{config, list};
-pub use shelf::{MemoryRegistry, Sharing};
+pub use memory_registry::{MemoryRegistry, Sharing};

@@ -1,18 +1,18 @@
-//! What Azure Container Registry's artifact cache makes of rules (docs/registries.md, "Azure: upstreams", "Azure: what a pull does"). Only warm rules are cache rules there;
-//! what others fill, larder pushes.
+//! Checks rules against Azure Container Registry's artifact cache (docs/registries.md, "Azure: upstreams", "Azure: what
+//! a pull does"). Only warm rules are cache rules there; larder pushes the images of the others.
 
 use std::sync::Arc;
 
 use super::{CacheRule, Delivery, RuleFinding, authentication};
 use crate::name::DOCKER_HUB;
 
-/// What is wrong with the name of a cache rule or credential set at Azure: 5 to 50 letters, digits and hyphens.
+/// The problem with the name of a cache rule or credential set at Azure: 5 to 50 letters, digits and hyphens.
 pub(super) fn name_problem(name: &str) -> Option<String> {
     let legal = (5..=50).contains(&name.len()) && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
     (!legal).then(|| format!("a name has 5 to 50 letters, digits and hyphens at Azure; this has {}", name.len()))
 }
 
-/// What Azure would refuse, or do otherwise than the rules say. What it thinks of credentials is [`super::check`]'s to say.
+/// Rules that Azure refuses, or treats otherwise than larder. Credentials are checked in [`super::check`].
 pub(super) fn findings(rules: &[Arc<CacheRule>], writable: bool) -> Vec<RuleFinding> {
     let mut findings = Vec::new();
     let warm: Vec<&Arc<CacheRule>> = rules.iter().filter(|rule| rule.delivery == Delivery::Warm).collect();
@@ -37,8 +37,8 @@ pub(super) fn findings(rules: &[Arc<CacheRule>], writable: bool) -> Vec<RuleFind
     findings
 }
 
-/// A rule that pushes where a cache rule is: Azure refuses it (docs/registries.md, "Azure: what a pull does"), unless cache repositories are writable (a preview, for which az has
-/// `--writable-cache-repos`).
+/// Push rules into a repository of a cache rule: Azure refuses them (docs/registries.md, "Azure: what a pull does"),
+/// unless cache repositories are writable (a preview, for which az has `--writable-cache-repos`).
 fn closed(rule: &CacheRule, warm: &[&Arc<CacheRule>], writable: bool) -> Option<RuleFinding> {
     let owner = warm.iter().find(|owner| owner.target.rest(rule.target.prefix()).is_some() || owner.target.encloses(&rule.target))?;
     if writable {
@@ -56,14 +56,14 @@ fn closed(rule: &CacheRule, warm: &[&Arc<CacheRule>], writable: bool) -> Option<
     Some(RuleFinding::error(rule.line, message))
 }
 
-/// Where Azure puts `library/` into a name. `written` is the source as the file has it.
+/// Rules into whose names Azure puts `library/`. `written` is the source as the file has it.
 pub(super) fn insertions(rules: &[Arc<CacheRule>], written: &dyn Fn(&CacheRule) -> Option<String>) -> Vec<RuleFinding> {
     let insertion = |rule: &CacheRule| -> Option<String> {
         if rule.source.host != DOCKER_HUB {
             return None;
         }
         if rule.source.path.is_wildcard() {
-            // Below a longer prefix there is no name of one component.
+            // Below a longer prefix there are no names of one component.
             return rule.source.path.prefix().is_empty().then(|| {
                 let (example, meant) = (rule.target.fill("alpine"), rule.source.fill("alpine"));
                 format!("{example} is {meant}: Azure inserts library/ into names of one component, as larder does")
@@ -106,8 +106,8 @@ mod tests {
         findings.iter().map(|finding| format!("{} {}: {}", finding.severity, finding.line.unwrap(), finding.message)).collect()
     }
 
-    /// docs/registries.md, "Azure: wildcards", every pair of it, blocked and allowed: by the set itself where overlaps are errors, and by Azure's own
-    /// semantics where the configuration says that the longest wins.
+    /// docs/registries.md, "Azure: wildcards": every pair there, blocked and allowed, by the set itself where overlaps
+    /// are errors, and by Azure's semantics where the longest wins.
     #[test]
     fn azure_blocks_and_allows_what_its_documentation_says() {
         const W: Delivery = Delivery::Warm;

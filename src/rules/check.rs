@@ -1,4 +1,4 @@
-//! What can be wrong with a set of rules.
+//! Checks a set of rules.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,11 +6,11 @@ use std::sync::Arc;
 use super::{Authentication, CacheRule, Delivery, Overlap, RuleFinding, authentication};
 use crate::content::{IndexMode, Referrers};
 
-/// Most rules in a set: the artifact cache's limit (docs/registries.md, "Azure: limits and names").
+/// The largest number of rules in a set: the artifact cache's limit (docs/registries.md, "Azure: limits and names").
 pub const MAX_RULES: usize = 1000;
 
-/// Checks the name of a rule or credential set: 1 to 50 letters, digits and hyphens. (The artifact cache wants at least 5,
-/// docs/registries.md, "Azure: limits and names"; larder does not, because it makes no cloud resource of it.)
+/// Checks the name of a rule or credential set: 1 to 50 letters, digits and hyphens. (The artifact cache wants at least
+/// 5, docs/registries.md, "Azure: limits and names"; larder does not, because it creates no cloud resource for it.)
 pub fn check_name(name: &str) -> Result<(), String> {
     if (1..=50).contains(&name.len()) && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
         Ok(())
@@ -19,7 +19,7 @@ pub fn check_name(name: &str) -> Result<(), String> {
     }
 }
 
-/// Everything that makes the set unusable.
+/// All errors that make the set unusable.
 pub(super) fn errors(rules: &[CacheRule], overlap: Overlap) -> Vec<RuleFinding> {
     if let Some(excess) = rules.get(MAX_RULES) {
         return vec![RuleFinding::error(excess.line, format!("there are {} rules; {MAX_RULES} is the limit", rules.len()))];
@@ -43,7 +43,7 @@ pub(super) fn errors(rules: &[CacheRule], overlap: Overlap) -> Vec<RuleFinding> 
     findings
 }
 
-/// Two equal targets never work: the second rule could fill nothing. A wildcard inside another is what `overlap` says. A
+/// Two equal targets never work: the second rule could fill nothing. A wildcard inside another depends on `overlap`. A
 /// fixed target inside a wildcard's is allowed (docs/registries.md, "Azure: wildcards").
 fn overlaps(rules: &[CacheRule], overlap: Overlap) -> Vec<RuleFinding> {
     let mut findings = Vec::new();
@@ -73,7 +73,7 @@ fn overlaps(rules: &[CacheRule], overlap: Overlap) -> Vec<RuleFinding> {
     findings
 }
 
-/// Rules whose source an earlier rule has.
+/// Rules with the same source as an earlier rule.
 pub(super) fn equal_sources(rules: &[Arc<CacheRule>]) -> Vec<RuleFinding> {
     let mut findings = Vec::new();
     let mut sources: HashMap<String, &CacheRule> = HashMap::new();
@@ -92,7 +92,8 @@ pub(super) fn equal_sources(rules: &[Arc<CacheRule>]) -> Vec<RuleFinding> {
     findings
 }
 
-/// Rules against an upstream's policy. Where the target is an Azure Container Registry (`through_acr`), a warm rule cannot work so.
+/// Rules that contradict an upstream's policy. If the target is an Azure Container Registry (`through_acr`), a warm
+/// rule cannot work then.
 pub(super) fn authentication_findings(
     rules: &[Arc<CacheRule>],
     through_acr: bool,
@@ -118,7 +119,7 @@ pub(super) fn authentication_findings(
     rules.iter().filter_map(finding).collect()
 }
 
-/// Referrers belong to a digest, and a rewritten index has another one than its source.
+/// Rules that lose signatures: referrers belong to a digest, and a rewritten index has another one than its source.
 pub(super) fn lost_referrers(rules: &[Arc<CacheRule>]) -> Vec<RuleFinding> {
     let loses = |rule: &&Arc<CacheRule>| {
         let policy = &rule.policy;

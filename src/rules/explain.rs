@@ -7,12 +7,12 @@ use super::{CacheRule, Delivery, Resolution, RuleSet, Unresolved};
 use crate::content::Repository;
 use crate::name::{ImageName, RegistryRepository};
 
-/// What the rules do not know themselves.
+/// Facts from outside the rules.
 #[derive(Clone, Copy)]
 pub struct ExplainContext<'a> {
     /// The full name of a repository at the target.
     pub target: &'a dyn Fn(&Repository) -> String,
-    /// The credential set that a source host gets when its rule names none.
+    /// The credential set of a source host whose rule names none.
     pub credentials: &'a dyn Fn(&str) -> Option<String>,
 }
 
@@ -22,7 +22,7 @@ impl fmt::Debug for ExplainContext<'_> {
     }
 }
 
-/// How one image resolves. `Display` prints the lines; they are the same for an image that has no place at the target.
+/// How one image resolves. `Display` prints the lines; they are the same for an image without a name at the target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Explanation {
     lines: Vec<(&'static str, String)>,
@@ -30,7 +30,7 @@ pub struct Explanation {
 }
 
 impl Explanation {
-    /// Why the image has no place at the target, if it has none.
+    /// Why the image has no name at the target, if it has none.
     pub fn problem(&self) -> Option<&Unresolved> {
         self.problem.as_ref()
     }
@@ -50,7 +50,7 @@ const PULLS_THROUGH: &str =
     "0 if the cache is proved to have it; else, through the cache, 1 for a single image, or 1 for an index and 1 for each of its platforms";
 
 impl RuleSet {
-    /// Explains how `image` came to `outcome` (what [`RuleSet::resolve`] or [`RuleSet::by_target`] answered).
+    /// Explains the `outcome` for `image` (the result of [`RuleSet::resolve`] or [`RuleSet::by_target`]).
     pub fn explain(&self, image: &ImageName, outcome: Result<Resolution, Unresolved>, view: &ExplainContext<'_>) -> Explanation {
         let mut lines = vec![("image", image.to_string())];
         match outcome {
@@ -74,7 +74,7 @@ impl RuleSet {
         }
     }
 
-    /// Every rule that matches `source`, in order of precedence, and why `winner` is it.
+    /// Every rule that matches `source`, in order of precedence, and why `winner` wins.
     fn considered(&self, source: &RegistryRepository, winner: Option<&Arc<CacheRule>>) -> String {
         let matching = self.matching(source);
         let listed: Vec<String> = matching.iter().map(|rule| format!("{} ({} to {})", rule.name, rule.source, rule.target)).collect();
@@ -104,7 +104,7 @@ fn none() -> String {
     "none".to_owned()
 }
 
-/// The credential set that `source` is read with, or what is used instead.
+/// The credential set that `source` is read with, or the fallback.
 fn set(rule: Option<&CacheRule>, source: &RegistryRepository, view: &ExplainContext<'_>) -> String {
     let set = rule.and_then(|rule| rule.credentials.clone()).or_else(|| (view.credentials)(&source.host));
     set.unwrap_or_else(|| "none (a docker or podman login if there is one, else anonymous)".to_owned())
@@ -113,7 +113,7 @@ fn set(rule: Option<&CacheRule>, source: &RegistryRepository, view: &ExplainCont
 fn resolved(image: &ImageName, resolution: &Resolution, view: &ExplainContext<'_>) -> Vec<(&'static str, String)> {
     let rule = resolution.rule.as_deref();
     let target = (view.target)(&resolution.target);
-    // At the target a tag is what names the image; the digest only says which one it is.
+    // At the target the tag names the image; the digest is only the content.
     let at_target = match (&image.tag, &image.digest) {
         (None, Some(digest)) => format!("{target}@{digest}"),
         (tag, _) => format!("{target}:{}", tag.as_deref().unwrap_or(DEFAULT_TAG)),
@@ -133,7 +133,7 @@ fn resolved(image: &ImageName, resolution: &Resolution, view: &ExplainContext<'_
     ]
 }
 
-/// What an image without tag and digest means (docs/lists.md).
+/// The tag of an image without tag and digest (docs/lists.md).
 const DEFAULT_TAG: &str = "latest";
 
 fn written(repository: &str, image: &ImageName) -> String {

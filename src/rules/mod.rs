@@ -1,7 +1,7 @@
-//! Cache rules: how the name of an image upstream becomes a name at the target, and back.
+//! Cache rules map the name of an image upstream to a name at the target, and back.
 //!
-//! The semantics are those of Azure Container Registry's artifact cache (docs/registries.md, "Azure's artifact
-//! cache"), made exact. Everything here is pure: no HTTP, no files, no configuration syntax.
+//! The semantics are those of Azure Container Registry's artifact cache (docs/registries.md, "Azure's artifact cache"),
+//! made exact. Everything here is pure: HTTP, files and configuration syntax do not belong here.
 
 mod acr;
 mod check;
@@ -34,23 +34,23 @@ use crate::select::TagPatterns;
 pub struct CacheRule {
     /// 1 to 50 of `[a-zA-Z0-9-]`, unique in a set.
     pub name: String,
-    /// Where the images are: `docker.io/library/*`.
+    /// The repositories upstream: `docker.io/library/*`.
     pub source: SourcePattern,
-    /// Where they go, below the target's prefix: `library/*`.
+    /// The repositories below the target's prefix: `library/*`.
     pub target: Pattern,
-    /// The credential set to read the source with; `None` leaves the choice to the lookup order.
+    /// The credential set for the source; `None`: by the lookup order.
     pub credentials: Option<String>,
     /// How the target is filled.
     pub delivery: Delivery,
-    /// What of its images is delivered.
+    /// Which content of its images is delivered.
     pub policy: Policy,
-    /// Fewer selected tags than this fail the entry.
+    /// An entry with fewer selected tags than this fails.
     pub min_tags: u64,
-    /// How a cache is warmed, under `delivery = "warm"`.
+    /// How a cache is warmed, with `delivery = "warm"`.
     pub warm: WarmSettings,
     /// Tags that never move: once at the target, such a tag costs no request upstream.
     pub immutable_tags: TagPatterns,
-    /// The line in `larder.toml` where the rule has its name.
+    /// The line of the rule's name in `larder.toml`.
     pub line: usize,
 }
 
@@ -67,11 +67,11 @@ pub enum Delivery {
 /// How a cache is warmed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WarmSettings {
-    /// What is asked of the cache for each blob.
+    /// The request to the cache for each blob.
     pub blobs: WarmBlobs,
     /// Whether the upstream is asked if the cache is stale.
     pub upstream_check: bool,
-    /// How long a completed pull proves that the cache has an image; `None`: as the cache's profile says.
+    /// How long a completed pull proves that the cache has an image; `None`: as in the cache's profile.
     pub ttl: Option<Duration>,
 }
 
@@ -81,15 +81,15 @@ impl Default for WarmSettings {
     }
 }
 
-/// What is asked of a cache for each blob.
+/// The request to a cache for each blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum WarmBlobs {
-    /// The whole blob is read, checked and dropped.
+    /// GET: the whole blob is read, checked and discarded.
     #[default]
     Get,
-    /// It is asked for by HEAD.
+    /// HEAD.
     Head,
-    /// Nothing: the cache fetches blobs by itself.
+    /// None: the cache fetches blobs by itself.
     None,
 }
 
@@ -102,10 +102,10 @@ impl fmt::Display for Delivery {
     }
 }
 
-/// What wildcard targets that lie in one another mean.
+/// The meaning of wildcard targets inside one another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Overlap {
-    /// A mistake, as at Azure Container Registry.
+    /// An error, as at Azure Container Registry.
     #[default]
     Error,
     /// The longest one that matches owns the name, as at ECR and in podman.
@@ -121,7 +121,7 @@ impl fmt::Display for Overlap {
     }
 }
 
-/// What becomes of an image that no rule covers (`--unmatched`).
+/// What happens to an image without a rule (`--unmatched`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Unmatched {
     /// It fails.
@@ -131,10 +131,10 @@ pub enum Unmatched {
     Mirror,
 }
 
-/// Where an image comes from and where it goes.
+/// The source and the target of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resolution {
-    /// The rule that says so; `None` for an image mirrored or placed without one.
+    /// Its rule; `None` for an image mirrored or placed without one.
     pub rule: Option<Arc<CacheRule>>,
     /// The repository upstream.
     pub source: RegistryRepository,
@@ -142,14 +142,14 @@ pub struct Resolution {
     pub target: Repository,
 }
 
-/// Why a name has no place at the target.
+/// Why a name has no name at the target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unresolved {
-    /// No rule covers it.
+    /// No rule matches it.
     NoRule {
         /// The name.
         name: String,
-        /// The rule that shares most with it, as `name (source)`.
+        /// The rule with the longest common prefix, as `name (source)`.
         nearest: Option<String>,
     },
     /// The target name belongs to another rule or another source: a cache would serve another image under it.
@@ -160,16 +160,16 @@ pub enum Unresolved {
         target: String,
         /// The rule that owns this name.
         owner: String,
-        /// What that rule serves under it.
+        /// The source that this rule serves under it.
         serves: String,
     },
-    /// The name at the target would not be a repository name (too long, or a host that cannot be written as a path).
+    /// The name at the target would be invalid (too long, or a host that cannot be a path component).
     IllegalTarget {
         /// The repository upstream.
         source: String,
         /// The name it would have at the target.
         target: String,
-        /// What is wrong with it.
+        /// The problem with it.
         why: String,
     },
 }
@@ -200,25 +200,25 @@ impl From<Unresolved> for crate::Error {
     }
 }
 
-/// How bad a [`RuleFinding`] is; the worst first.
+/// The severity of a [`RuleFinding`]; the worst first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
-    /// Nothing may be attempted with this configuration.
+    /// Nothing runs with this configuration.
     Error,
-    /// It works, but probably not as meant.
+    /// It works, but is probably not intended.
     Warning,
-    /// Nothing is wrong; it may surprise.
+    /// It is correct, but may surprise.
     Note,
 }
 
-/// Something found in a configuration.
+/// A finding in a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RuleFinding {
     /// How bad it is.
     pub severity: Severity,
     /// The line of the configuration file.
     pub line: Option<usize>,
-    /// What is wrong, one line.
+    /// The problem, in one line.
     pub message: String,
 }
 

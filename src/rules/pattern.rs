@@ -7,7 +7,7 @@ use crate::name::{RegistryRepository, check_path, normal_host, normal_path, spli
 /// A repository path (`library/alpine`), or all paths below one (`library/*`, or `*` for a whole registry).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Pattern {
-    /// The path itself, or for a wildcard what stands before `*`: empty, or ending in a slash.
+    /// The path itself, or for a wildcard the part before `*`: empty, or ending in a slash.
     prefix: String,
     wildcard: bool,
 }
@@ -22,7 +22,7 @@ pub struct SourcePattern {
 }
 
 impl Pattern {
-    /// Reads a rule's target: a path, with or without a final `/*`, or `*` alone. The error is for a person.
+    /// Parses a rule's target: a path, with or without a final `/*`, or `*` alone. The error is a message.
     pub fn target(text: &str) -> Result<Self, String> {
         check_is_repository(text)?;
         Self::path(text)
@@ -42,12 +42,12 @@ impl Pattern {
         self.wildcard
     }
 
-    /// What stands before `*`, or the whole path. Unique to the pattern: only a wildcard's is empty or ends in a slash.
+    /// The part before `*`, or the whole path. Unique to the pattern: only a wildcard's is empty or ends in a slash.
     pub fn prefix(&self) -> &str {
         &self.prefix
     }
 
-    /// What `*` stands for in `path` (one or more components; nothing for a fixed path), if the pattern matches.
+    /// The part of `path` that `*` matches (one or more components; empty for a fixed path), if the pattern matches.
     pub fn rest<'p>(&self, path: &'p str) -> Option<&'p str> {
         let rest = path.strip_prefix(self.prefix.as_str())?;
         (rest.is_empty() != self.wildcard).then_some(rest)
@@ -63,13 +63,14 @@ impl Pattern {
         Pattern { prefix: String::new(), wildcard: true }
     }
 
-    /// The same paths below `base`; below nothing, if it is empty.
+    /// The same paths below `base`, which may be empty.
     pub(super) fn below(&self, base: &str) -> Self {
         let slash = if base.is_empty() { "" } else { "/" };
         Pattern { prefix: format!("{base}{slash}{}", self.prefix), wildcard: self.wildcard }
     }
 
-    /// The same paths without `root`, with which all of them must begin; a pattern that has some of them has everything below.
+    /// The same paths without `root`, with which all of them must begin. A pattern that matches only some of them gives
+    /// everything below `root`.
     pub(super) fn without(&self, root: &str) -> Option<Self> {
         match self.prefix.strip_prefix(root) {
             Some("") if !self.wildcard => None,
@@ -78,7 +79,8 @@ impl Pattern {
         }
     }
 
-    /// What stands for `*` in all paths of `inner`, if this is a wildcard, all of them match, and it is not the same pattern.
+    /// The part of all paths of `inner` that `*` matches, if this is a wildcard that matches all of them and is not the
+    /// same pattern.
     pub(super) fn relative(&self, inner: &Pattern) -> Option<Self> {
         let rest = inner.prefix.strip_prefix(self.prefix.as_str()).filter(|rest| self.wildcard && !rest.is_empty())?;
         Some(Pattern { prefix: rest.to_owned(), wildcard: inner.wildcard })
@@ -89,7 +91,7 @@ impl Pattern {
         Pattern { prefix: format!("{}{}", self.prefix, rest.prefix), wildcard: rest.wildcard }
     }
 
-    /// The repository that the prefix of a wildcard is by itself; none if there is no prefix.
+    /// The repository of a wildcard's prefix itself; `None` without a prefix.
     pub(super) fn repository(&self) -> Option<Self> {
         let path = self.prefix.strip_suffix('/').filter(|_| self.wildcard)?;
         Some(Pattern { prefix: path.to_owned(), wildcard: false })
@@ -107,13 +109,13 @@ impl Pattern {
 }
 
 impl SourcePattern {
-    /// Reads a rule's source: a repository, or a pattern ending in `/*`. The error is for a person.
+    /// Parses a rule's source: a repository, or a pattern ending in `/*`. The error is a message.
     pub fn parse(text: &str) -> Result<Self, String> {
         check_is_repository(text)?;
         if text == "*" {
             return Err("`*` names no registry: write `docker.io/*`".to_owned());
         }
-        // `quay.io` alone would be Docker Hub's `library/quay.io` by the grammar, and is never meant so.
+        // By the grammar, `quay.io` alone is Docker Hub's `library/quay.io`, which is never intended.
         if !text.contains('/') && text.contains('.') {
             return Err(format!("`{text}` names no repository: write `{text}/*` for all of that registry"));
         }
@@ -127,7 +129,7 @@ impl SourcePattern {
         Ok(SourcePattern { host, path: Pattern { prefix: path, wildcard: false } })
     }
 
-    /// What `*` stands for in `repository`, if the pattern matches.
+    /// The part of `repository` that `*` matches, if the pattern matches.
     pub fn rest<'r>(&self, repository: &'r RegistryRepository) -> Option<&'r str> {
         if self.host == repository.host { self.path.rest(&repository.path) } else { None }
     }
@@ -138,7 +140,7 @@ impl SourcePattern {
         RegistryRepository { host: self.host.clone(), path }
     }
 
-    /// Host and prefix, as the index of a rule set has them.
+    /// Host and prefix: the key in the index of a rule set.
     pub(super) fn key(&self) -> String {
         format!("{}/{}", self.host, self.path.prefix)
     }
@@ -156,7 +158,7 @@ impl fmt::Display for SourcePattern {
     }
 }
 
-/// A rule is about repositories: no scheme, tag or digest (docs/registries.md, "Azure: limits and names").
+/// Checks that the text is a repository: no scheme, tag or digest (docs/registries.md, "Azure: limits and names").
 fn check_is_repository(text: &str) -> Result<(), String> {
     if let Some((scheme, _)) = text.split_once("://") {
         return Err(format!("`{text}`: write the repository without `{scheme}://`"));
@@ -173,7 +175,7 @@ fn check_is_repository(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Takes the final `/*` (or the whole `*`) off; `*` anywhere else is an error.
+/// Removes the final `/*` (or the whole `*`); `*` anywhere else is an error.
 fn split_wildcard(text: &str) -> Result<(&str, bool), String> {
     let (base, wildcard) = match text.strip_suffix("/*") {
         Some(base) => (base, true),

@@ -46,7 +46,7 @@ impl RuleSet {
         self.overlap
     }
 
-    /// Where `source` goes: the winning rule's target, if that name resolves back to the same rule and source.
+    /// The resolution of `source`: the winning rule's target, if that name resolves back to the same rule and source.
     pub fn forward(&self, source: &RegistryRepository) -> Result<Resolution, Unresolved> {
         let Some(rule) = first_match(&self.by_source, &source.to_string()).map(|at| &self.rules[at]) else {
             return Err(Unresolved::NoRule { name: source.to_string(), nearest: self.nearest(source) });
@@ -62,7 +62,7 @@ impl RuleSet {
         }
     }
 
-    /// Which rule owns the name `target` (a repository below the target's prefix), and what it serves under it.
+    /// The rule that owns the name `target` (a repository below the target's prefix), and the source it serves there.
     pub fn reverse(&self, target: &str) -> Option<(&Arc<CacheRule>, RegistryRepository)> {
         let rule = &self.rules[first_match(&self.by_target, target)?];
         let rest = rule.target.rest(target)?;
@@ -78,8 +78,8 @@ impl RuleSet {
         Ok(Resolution { rule: Some(Arc::clone(rule)), source, target: Repository::new(target) })
     }
 
-    /// Puts `source` at a `target` that no rule chose (a list's `target` column). The name may be one that a rule owns only if
-    /// that rule serves the same source under it; it is then that rule's.
+    /// Resolves `source` to a `target` that no rule chose (a list's `target` column). If a rule owns the name, it must
+    /// serve the same source there, and is then the rule of the image.
     pub fn with_target(&self, source: &RegistryRepository, target: &str) -> Result<Resolution, Unresolved> {
         match self.reverse(target) {
             Some((owner, serves)) if serves != *source => Err(Unresolved::Shadowed {
@@ -94,8 +94,8 @@ impl RuleSet {
         }
     }
 
-    /// [`forward`](Self::forward), and for a source without a rule what `unmatched` says. `for_registry`: the target is a
-    /// registry, not a layout.
+    /// [`forward`](Self::forward), and for a source without a rule the resolution of `unmatched`. `for_registry`: the
+    /// target is a registry, not a layout.
     pub fn resolve(&self, source: &RegistryRepository, unmatched: Unmatched, for_registry: bool) -> Result<Resolution, Unresolved> {
         match self.forward(source) {
             Err(Unresolved::NoRule { .. }) if unmatched == Unmatched::Mirror => self.mirror(source, for_registry),
@@ -111,8 +111,9 @@ impl RuleSet {
         self.with_target(source, &target)
     }
 
-    /// `<upstream host>/<path>`: where an image without a rule is mirrored. In a registry's repository names `:` is not
-    /// allowed and becomes `_`; an IPv6 address is written out, its groups joined by `_`. Layouts keep the host as it is.
+    /// `<upstream host>/<path>`: the target of an image that is mirrored without a rule. In a registry's repository
+    /// names `:` is not allowed and becomes `_`; an IPv6 address is written out, its groups joined by `_`. Layouts keep
+    /// the host as it is.
     pub fn unmatched_target(source: &RegistryRepository, for_registry: bool) -> String {
         if for_registry { format!("{}/{}", host_component(&source.host), source.path) } else { source.to_string() }
     }
@@ -120,14 +121,14 @@ impl RuleSet {
     /// Every rule whose source matches, the winner first.
     pub fn matching(&self, source: &RegistryRepository) -> Vec<&Arc<CacheRule>> {
         let mut matching: Vec<_> = self.rules.iter().filter(|rule| rule.source.rest(source).is_some()).collect();
-        // Stable: file order remains among equals.
+        // The sort is stable: equals stay in file order.
         matching.sort_by_key(|rule| (rule.source.path.is_wildcard(), std::cmp::Reverse(rule.source.path.prefix().len())));
         matching
     }
 
-    /// What works but is probably not meant: equal sources, signatures that are lost, and rules against the upstream's authentication policy, which is an error
-    /// for warm rules where the target is an Azure Container Registry (`through_acr`). `set_for` names the credential set that a
-    /// source host gets when its rule names none.
+    /// Rules that work but are probably not intended: equal sources, lost signatures, and contradictions to an
+    /// upstream's authentication policy, which are errors for warm rules if the target is an Azure Container Registry
+    /// (`through_acr`). `set_for` gives the credential set of a source host whose rule names none.
     pub fn warnings(&self, through_acr: bool, set_for: &dyn Fn(&str) -> Option<String>) -> Vec<RuleFinding> {
         let mut findings = check::equal_sources(&self.rules);
         findings.extend(check::authentication_findings(&self.rules, through_acr, set_for));
@@ -136,8 +137,8 @@ impl RuleSet {
         findings
     }
 
-    /// What Azure's artifact cache would refuse, or do otherwise; and, as notes, where it puts `library/` into a name. `written` is a
-    /// rule's source as its file has it; `writable`: cache repositories there take pushes.
+    /// Rules that Azure's artifact cache refuses, or treats otherwise; and notes on names into which it puts
+    /// `library/`. `written` is a rule's source as its file has it; `writable`: cache repositories there accept pushes.
     pub fn acr_findings(&self, writable: bool, written: &dyn Fn(&CacheRule) -> Option<String>) -> Vec<RuleFinding> {
         [acr::findings(&self.rules, writable), acr::insertions(&self.rules, written)].concat()
     }
@@ -149,10 +150,10 @@ impl RuleSet {
     }
 }
 
-/// The rule whose pattern shares the longest beginning with `name`; the first in the file of several.
+/// The rule whose pattern has the longest common prefix with `name`; the first of several in the file.
 fn nearest(rules: &[Arc<CacheRule>], name: &str, pattern: impl Fn(&CacheRule) -> String) -> Option<String> {
     let shared = |rule: &CacheRule| pattern(rule).bytes().zip(name.bytes()).take_while(|(a, b)| a == b).count();
-    // `max_by_key` gives the last of equals, so it looks from the end.
+    // `max_by_key` gives the last of equals, so search from the end.
     rules.iter().rev().max_by_key(|rule| shared(rule)).map(|rule| format!("\"{}\" ({} to {})", rule.name, rule.source, rule.target))
 }
 

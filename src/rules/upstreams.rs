@@ -8,8 +8,8 @@
 pub enum Authentication {
     /// With credentials only.
     Required,
-    /// With credentials, or by an identity of Azure's that needs no secret: another Azure registry by a managed identity, Google's by
-    /// workload identity federation.
+    /// With credentials, or by an Azure identity that needs no secret: another Azure registry by a managed identity,
+    /// Google's by workload identity federation.
     OrIdentity,
     /// Without credentials only.
     Refused,
@@ -17,7 +17,7 @@ pub enum Authentication {
     Optional,
 }
 
-/// Host (a leading `*.` stands for one or more labels), and how it may be pulled.
+/// Host (a leading `*.` stands for one or more labels), and the policy.
 const UPSTREAMS: [(&str, Authentication); 13] = [
     ("docker.io", Authentication::Required),
     ("dhi.io", Authentication::Required),
@@ -34,7 +34,7 @@ const UPSTREAMS: [(&str, Authentication); 13] = [
     ("registry.access.redhat.com", Authentication::Refused),
 ];
 
-/// What the table says about `host`; `None` for an upstream that the artifact cache does not know.
+/// The policy of `host` in the table; `None` if the artifact cache does not support it.
 pub fn authentication(host: &str) -> Option<Authentication> {
     let matches = |pattern: &str| match pattern.strip_prefix('*') {
         Some(suffix) => host.len() > suffix.len() && host.ends_with(suffix),

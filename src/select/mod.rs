@@ -5,12 +5,12 @@
 //! `newest:N` and `latest:N` cut the rest, in this order; exact tags are then added in any case. Exact tags alone need
 //! no listing.
 
-mod attrition;
 mod cut;
 mod globs;
 mod patterns;
 mod range;
 mod regexes;
+mod tag_counts;
 mod term;
 mod version;
 
@@ -19,13 +19,13 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 
 use crate::name::check_tag;
-pub use attrition::Attrition;
 use cut::CutTerms;
 pub use cut::Dates;
 use globs::Globs;
 pub use patterns::TagPatterns;
 use range::Range;
 use regexes::Regexes;
+pub use tag_counts::TagCounts;
 use term::{Name, Term};
 use version::Version;
 
@@ -63,7 +63,7 @@ pub struct Matched {
     pub tags: Vec<String>,
     /// The distinct tags of the listing, sorted.
     listed: BTreeSet<String>,
-    attrition: Attrition,
+    counts: TagCounts,
 }
 
 /// The result of a [`Selector`].
@@ -75,7 +75,7 @@ pub struct Selected {
     /// Exact tags that are not in the listing, in the order of the line. Without a listing these are all of them.
     pub missing: Vec<String>,
     /// How many tags each stage kept.
-    pub attrition: Attrition,
+    pub counts: TagCounts,
     /// Releases that `latest:N` does not order, and whose versions look newer than those it keeps; the newest first.
     pub newer: Vec<String>,
 }
@@ -97,8 +97,8 @@ impl Selected {
 
 impl Matched {
     /// How many tags each stage kept so far.
-    pub fn attrition(&self) -> &Attrition {
-        &self.attrition
+    pub fn counts(&self) -> &TagCounts {
+        &self.counts
     }
 }
 
@@ -205,55 +205,55 @@ impl Selector {
     /// Chooses by name among the listed tags. Their order and repetitions do not matter.
     pub fn matched(&self, listed: &[String]) -> Matched {
         let listed: BTreeSet<String> = listed.iter().cloned().collect();
-        let mut attrition = Attrition { listed: listed.len(), ..Attrition::default() };
+        let mut counts = TagCounts { listed: listed.len(), ..TagCounts::default() };
         let mut tags = vec![];
         // With exact tags only, nothing else is chosen, not even "all".
         let candidates = listed.iter().filter(|tag| self.needs_listing() && is_candidate(tag));
         for tag in candidates {
-            attrition.candidates += 1;
+            counts.candidates += 1;
             let Some(why) = self.choice.of(tag) else { continue };
-            attrition.matched += 1;
+            counts.matched += 1;
             *match why {
-                MatchReason::Glob => &mut attrition.by_glob,
-                MatchReason::Regex => &mut attrition.by_regex,
-                MatchReason::Semver => &mut attrition.by_semver,
-                MatchReason::Default => &mut attrition.by_default,
+                MatchReason::Glob => &mut counts.by_glob,
+                MatchReason::Regex => &mut counts.by_regex,
+                MatchReason::Semver => &mut counts.by_semver,
+                MatchReason::Default => &mut counts.by_default,
             } += 1;
             if self.exclude.matches(tag) {
-                attrition.excluded += 1;
+                counts.excluded += 1;
             } else {
                 tags.push(tag.clone());
             }
         }
-        Matched { tags, listed, attrition }
+        Matched { tags, listed, counts }
     }
 
     /// Cuts what matched, and adds the exact tags. `dates` is used only if [`Selector::needs_dates`] is true.
     pub fn cut(&self, matched: Matched, dates: &Dates, now: Timestamp) -> Selected {
-        let Matched { mut tags, listed, mut attrition } = matched;
-        attrition.asked = [self.cuts.max_age.is_some(), self.cuts.newest.is_some(), self.cuts.latest.is_some()];
+        let Matched { mut tags, listed, mut counts } = matched;
+        counts.asked = [self.cuts.max_age.is_some(), self.cuts.newest.is_some(), self.cuts.latest.is_some()];
         if let Some(age) = self.cuts.max_age {
             let before = tags.len();
-            attrition.undated = tags.iter().filter(|tag| !dates.contains_key(*tag)).count();
+            counts.undated = tags.iter().filter(|tag| !dates.contains_key(*tag)).count();
             tags.retain(|tag| cut::is_young(dates.get(tag), age, now));
-            attrition.too_old = before - tags.len();
+            counts.too_old = before - tags.len();
         }
         if let Some(count) = self.cuts.newest {
             let before = tags.len();
             tags = cut::newest(tags, count, dates);
-            attrition.cut_by_newest = before - tags.len();
+            counts.cut_by_newest = before - tags.len();
         }
         let mut newer = vec![];
         if let Some(count) = self.cuts.latest {
             let before = tags.len();
             let latest = cut::latest(tags, count, !self.choice.is_empty());
-            (tags, attrition.unranked, newer) = (latest.tags, latest.unranked, latest.newer);
-            attrition.cut_by_latest = before - tags.len();
+            (tags, counts.unranked, newer) = (latest.tags, latest.unranked, latest.newer);
+            counts.cut_by_latest = before - tags.len();
         }
         let mut tags: BTreeSet<String> = tags.into_iter().collect();
-        attrition.exact = self.exact.iter().filter(|tag| tags.insert((*tag).clone())).count();
+        counts.exact = self.exact.iter().filter(|tag| tags.insert((*tag).clone())).count();
         let missing = self.exact.iter().filter(|tag| !listed.contains(*tag)).cloned().collect();
-        Selected { tags: tags.into_iter().collect(), missing, attrition, newer }
+        Selected { tags: tags.into_iter().collect(), missing, counts, newer }
     }
 
     /// [`Selector::matched`] and [`Selector::cut`] in one.

@@ -47,7 +47,7 @@ fn every_stage_is_counted() {
     listed.push("../etc/passwd".into());
     listed.push("\x1b[2J".into());
     let selected = choose(&Selector::parse("3.2*;nightly", "*rc*;3.20").unwrap(), &listed);
-    assert_eq!(selected.attrition.to_string(), "12 tags listed, 8 candidates, 5 matched, 2 excluded, 1 exact added: 4 selected");
+    assert_eq!(selected.counts.to_string(), "12 tags listed, 8 candidates, 5 matched, 2 excluded, 1 exact added: 4 selected");
     assert_eq!(selected.tags, ["3.20.1", "3.21", "3.21.0-alpine", "nightly"]);
     assert_eq!(selected.missing, ["nightly"]);
 }
@@ -157,7 +157,7 @@ fn dates_cut_by_age_first_then_by_count_and_versions_last() {
         ),
     ] {
         let selected = Selector::parse(tags, "").unwrap().select(&listed, &dates, now);
-        assert_eq!((selected.tags.join(" ").as_str(), selected.attrition.to_string().as_str()), (expected, told), "{tags}");
+        assert_eq!((selected.tags.join(" ").as_str(), selected.counts.to_string().as_str()), (expected, told), "{tags}");
     }
     let needs = |tags: &str| {
         let selector = Selector::parse(tags, "").unwrap();
@@ -240,7 +240,7 @@ proptest! {
                 && !exclude.iter().any(|term| naive(term.as_bytes(), tag.as_bytes()))
         };
         let mut expected: BTreeSet<String> = listed.iter().filter(|tag| chosen(tag)).cloned().collect();
-        prop_assert_eq!(expected.len(), selected.attrition.chosen());
+        prop_assert_eq!(expected.len(), selected.counts.chosen());
         expected.extend(selector.exact_tags().iter().cloned());
         prop_assert_eq!(selected.tags, expected.into_iter().collect::<Vec<_>>());
         for tag in selector.exact_tags() {
@@ -273,7 +273,7 @@ proptest! {
         shuffled.extend(listed.first().cloned());
         prop_assert_eq!(&selector.select(&shuffled, &dates, now), &selected);
 
-        let counted = selected.attrition;
+        let counted = selected.counts;
         prop_assert!(counted.listed >= counted.candidates && counted.candidates >= counted.matched);
         prop_assert_eq!(counted.matched, counted.by_glob + counted.by_regex + counted.by_semver + counted.by_default);
         let dropped = counted.excluded + counted.too_old + counted.cut_by_newest + counted.cut_by_latest;

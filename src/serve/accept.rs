@@ -1,4 +1,4 @@
-//! Connections: taken while there are places, each held to its time, all brought to an end when the server stops.
+//! Accepts connections up to a limit, gives each a time limit, and ends all of them when the server stops.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -27,18 +27,20 @@ use super::error::{ApiError, Code};
 use super::stall::StallTimeout;
 use super::{ServeContext, answer};
 
-/// The head of a request: a token of Docker Hub's has 3 KiB; this is what nginx takes (4 buffers of 8 KiB) halved.
+/// The largest head of a request, in bytes. A token of Docker Hub has 3 KiB; nginx accepts twice this (4 buffers of 8
+/// KiB).
 const MAX_HEAD: usize = 16 * 1024;
-/// Headers of a request: containerd sends six.
+/// The largest number of headers; containerd sends six.
 const MAX_HEADERS: usize = 64;
-/// What hyper keeps of an answer before it waits for the client. Less than one chunk of a blob, so that one is kept, not two.
+/// Bytes of a response that hyper buffers before it waits for the client. Less than a chunk of a blob, so that one
+/// chunk is buffered, not two.
 const BUFFER: usize = 64 * 1024;
-/// How many of those who found no place are told so at once; the rest is just closed.
+/// Connections over the limit that are answered with 429 at once; more are just closed.
 const TURNED_AWAY: usize = 32;
-/// What is waited after an accept that failed for want of files: others have to close some first.
+/// The delay after an accept that failed because no file descriptors are left: others have to be closed first.
 const NO_FILES: Duration = Duration::from_secs(1);
 
-/// What all connections share.
+/// State shared by all connections.
 struct Listener {
     shop: ServeContext,
     tls: Option<TlsAcceptor>,
@@ -47,7 +49,7 @@ struct Listener {
     stop: CancellationToken,
 }
 
-/// Serves until `shutdown` is ready, then for the grace period at most.
+/// Serves until `shutdown` is ready, then for at most the grace period.
 pub(super) async fn run(listener: TcpListener, shop: ServeContext, shutdown: impl Future<Output = ()>) {
     let bounds = shop.options.bounds;
     let door = Arc::new(Listener {
@@ -74,12 +76,12 @@ pub(super) async fn run(listener: TcpListener, shop: ServeContext, shutdown: imp
     door.stop.cancel();
     let drained = timeout(bounds.grace, async { while connections.join_next().await.is_some() {} }).await;
     if drained.is_err() {
-        // What is left ends with the set.
+        // Remaining connections end with the set.
         tracing::info!(connections = connections.len(), "cut off");
     }
 }
 
-/// What a client did to its own connection concerns nobody else.
+/// Errors of one connection do not concern the others.
 async fn rest(error: &io::Error) {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     if !matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted) {
@@ -90,7 +92,8 @@ async fn rest(error: &io::Error) {
 
 impl Listener {
     fn admit(self: &Arc<Self>, stream: TcpStream, connections: &mut JoinSet<()>) {
-        // Answers are often one small packet: waiting to fill it (Nagle) would cost a client's delayed acknowledgement each.
+        // Responses are often one small packet. Waiting to fill it (Nagle) would cost a delayed acknowledgement for
+        // each.
         let _ = stream.set_nodelay(true);
         let (repository, full) = match Arc::clone(&self.places).try_acquire_owned() {
             Ok(repository) => (Ok(repository), false),
@@ -138,7 +141,7 @@ impl Listener {
     }
 }
 
-/// To one for whom there is no place: clients that know 429 (containerd, skopeo) try again by themselves.
+/// Answers 429 to a connection over the limit: containerd and skopeo then retry.
 fn no_place() -> Response {
     let mut response = ApiError::new(Code::TooManyRequests, "too many connections: try again in a second").into_response();
     response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));

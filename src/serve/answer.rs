@@ -1,4 +1,4 @@
-//! Answers: what the source holds, put into HTTP.
+//! Builds responses from the content of the source.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,18 +21,18 @@ use crate::content::{BlobStream, Descriptor, Digest, Repository, RequestContext}
 use crate::name::Reference;
 use crate::{Error, Kind, Side};
 
-/// The digest of what is served (distribution-spec, "Pulling manifests").
+/// The header with the digest of the content (distribution-spec, "Pulling manifests").
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
-/// What Docker's own registries say at every answer; old clients tell a registry by it.
+/// The header that Docker's registries send with every response; old clients identify a registry by it.
 const API_VERSION: (&str, &str) = ("docker-distribution-api-version", "registry/2.0");
-/// Says that `ns` was honoured (distribution-spec, "Registry Proxying").
+/// The header that tells that `ns` was used (distribution-spec, "Registry Proxying").
 const NAMESPACE: HeaderName = HeaderName::from_static("oci-namespace");
-/// A blob's own type is known only to the manifests that name it.
+/// Only manifests know the media type of a blob.
 const BLOB_TYPE: &str = "application/octet-stream";
-/// How much of a blob is sent between two delays of [`ServeOptions::chunk_delay`].
+/// Bytes of a blob between two delays of [`ServeOptions::chunk_delay`].
 const PIECE: usize = 64 * 1024;
 
-/// Answers one request. What body it may have is not read.
+/// Answers one request. Does not read its body.
 pub(super) async fn request<B>(shop: &ServeContext, request: &Request<B>) -> Response {
     let (method, path) = (request.method(), request.uri().path());
     let (label, answer) = match Route::parse(method, path) {
@@ -48,18 +48,18 @@ pub(super) async fn request<B>(shop: &ServeContext, request: &Request<B>) -> Res
     response
 }
 
-/// A repository as it was asked for.
+/// A repository in a request.
 struct RequestedRepository<'a> {
-    /// As it stands in the path.
+    /// Its name in the path.
     name: &'a Repository,
-    /// The registry whose name that is, where the client says so.
+    /// The registry that the name belongs to, if the client tells.
     ns: Option<String>,
-    /// Where it may be.
+    /// The repositories of the source to look in.
     places: Vec<Repository>,
 }
 
 impl RequestedRepository<'_> {
-    /// `query` with what the client has to repeat so that it means the same repository; for a page's address.
+    /// `query` plus the parameters that make it mean the same repository; for the address of the next page.
     fn again(&self, query: &str) -> String {
         match &self.ns {
             Some(ns) => format!("{query}&ns={}", url::form_urlencoded::byte_serialize(ns.as_bytes()).collect::<String>()),
@@ -106,7 +106,7 @@ impl ServeContext {
         })
     }
 
-    /// A manifest as it is kept, whatever the client says it accepts: another one would have another digest.
+    /// Answers with the stored manifest, whatever the client accepts: another form would have another digest.
     async fn manifest(
         &self,
         asked: &RequestedRepository<'_>,
@@ -136,7 +136,7 @@ impl ServeContext {
         if is_known(headers, &found.digest) {
             return not_modified(&found.digest);
         }
-        // Read for a HEAD, too: what is listed need not be a manifest, and a client that is told so only by its GET has no use for it.
+        // Also read for HEAD: the content may not be a manifest, and a client should learn that before its GET.
         let manifest = self.source.manifest(repository, &found.digest, &context).await.map_err(failed)?.ok_or_else(unknown)?;
         found = manifest.descriptor();
         let body = if head { Body::empty() } else { manifest.bytes.into() };
@@ -177,8 +177,8 @@ impl ServeContext {
         send(answer.header(CONTENT_LENGTH, length), Body::from_stream(body))
     }
 
-    /// The tags of all places that the name may mean. A repository without a single tag is one that this registry does not
-    /// know: its source cannot tell the two apart.
+    /// The tags of all repositories that the name can mean. A repository without tags is unknown: the source cannot
+    /// tell the two apart.
     async fn tags(&self, asked: &RequestedRepository<'_>, page: &PageQuery) -> Result<Response, ApiError> {
         let context = RequestContext::new(asked.to_string());
         let mut all = vec![];
@@ -197,7 +197,7 @@ impl ServeContext {
         json_answer(linked(ok(), next), json!({ "name": asked.name.as_str(), "tags": tags }).to_string())
     }
 
-    /// What refers to a manifest, whether or not there is one: a subject may come later than what is about it.
+    /// The referrers of a manifest, even if that is not there: a subject may be pushed after its referrers.
     async fn referrers(
         &self,
         asked: &RequestedRepository<'_>,
@@ -229,7 +229,7 @@ impl ServeContext {
     }
 }
 
-/// With the address of the next page, if there is one (RFC 8288).
+/// Adds the address of the next page, if there is one (RFC 8288).
 fn linked(answer: Builder, next: Option<String>) -> Builder {
     match next {
         Some(next) => answer.header(LINK, format!("<{next}>; rel=\"next\"")),
@@ -241,7 +241,7 @@ fn ok() -> Builder {
     Response::builder().status(StatusCode::OK).header(API_VERSION.0, API_VERSION.1)
 }
 
-/// The digest of what is served, as clients check it and as caches compare it.
+/// Adds the digest of the content, which clients check and caches compare.
 fn tagged(answer: Builder, digest: &Digest) -> Builder {
     answer.header(CONTENT_DIGEST, digest.as_str()).header(ETAG, format!("\"{digest}\""))
 }
@@ -262,8 +262,8 @@ fn send(answer: Builder, body: Body) -> Result<Response, ApiError> {
     answer.body(body).map_err(|error| ApiError::unservable(&error))
 }
 
-/// `host/a/b` may be an image of that name, and the image whose name at the target is `a/b`. A mirror's client may mean either, so it
-/// gets neither.
+/// `host/a/b` can be an image of that name, and also the image whose name at the target is `a/b`. If both exist with
+/// different digests, a mirror's client gets neither.
 fn ambiguous(asked: &RequestedRepository<'_>, reference: &Reference) -> ApiError {
     let message = format!("{asked}{} is one image by its own name and another by its name at the target", reference.suffix());
     tracing::warn!("{message}: not served under ?ns=");
@@ -277,7 +277,7 @@ fn refused(error: &Error, context: &RequestContext, absent: Code) -> ApiError {
     ApiError::source(error, absent)
 }
 
-/// Whether the client says that it has this already (RFC 9110, 13.1.2). Compared weakly: a `W/` makes no difference.
+/// Whether the client has this content already (RFC 9110, 13.1.2). A weak comparison: `W/` makes no difference.
 fn is_known(headers: &HeaderMap, digest: &Digest) -> bool {
     headers
         .get_all(IF_NONE_MATCH)
@@ -292,7 +292,7 @@ fn is_etag_of(tag: &str, digest: &Digest) -> bool {
     tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')) == Some(digest.as_str())
 }
 
-/// The range asked for, unless it is tied to other bytes than these (RFC 9110, 13.1.5; there is no date here to match).
+/// The requested range, unless it is for other content (RFC 9110, 13.1.5; there are no dates to compare).
 fn range_header<'a>(headers: &'a HeaderMap, digest: &Digest) -> Option<&'a str> {
     if headers.get(IF_RANGE).is_some_and(|tag| !tag.to_str().is_ok_and(|tag| is_etag_of(tag, digest))) {
         return None;
@@ -300,7 +300,7 @@ fn range_header<'a>(headers: &'a HeaderMap, digest: &Digest) -> Option<&'a str> 
     headers.get(RANGE)?.to_str().ok()
 }
 
-/// The `length` bytes that were promised, counted as they leave and slowed down if that is wanted.
+/// The promised `length` bytes, counted when they are sent, and delayed if configured.
 fn outgoing(bytes: BlobStream, length: u64, context: &RequestContext, options: &ServeOptions, meter: Arc<ByteMeter>) -> BlobStream {
     let asked = context.image.clone();
     let mut bytes = exactly(bytes, length);
@@ -313,8 +313,7 @@ fn outgoing(bytes: BlobStream, length: u64, context: &RequestContext, options: &
         .boxed()
 }
 
-/// The first `length` bytes. A stream that ends before them fails, so that the connection breaks and the client sees that
-/// something is missing.
+/// The first `length` bytes. A stream that ends early fails, so that the connection breaks and the client notices.
 fn exactly(bytes: BlobStream, length: u64) -> BlobStream {
     stream::try_unfold((bytes, length), |(mut bytes, left)| async move {
         if left == 0 {
@@ -330,7 +329,7 @@ fn exactly(bytes: BlobStream, length: u64) -> BlobStream {
     .boxed()
 }
 
-/// The same bytes in pieces of at most [`PIECE`], each `delay` after the one before it was taken.
+/// The same bytes in pieces of at most [`PIECE`], with `delay` before each.
 fn slowed(bytes: BlobStream, delay: Duration) -> BlobStream {
     let pieces = bytes.flat_map(|chunk| {
         let pieces: Vec<_> = match chunk {

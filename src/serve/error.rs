@@ -1,4 +1,4 @@
-//! What the API says when it cannot answer: status, code and message in the OCI envelope (distribution-spec, "Error Codes").
+//! Error responses of the API: status, code and message in the OCI envelope (distribution-spec, "Error Codes").
 
 use axum::body::Body;
 use axum::http::header::{ALLOW, CONTENT_RANGE, CONTENT_TYPE};
@@ -9,8 +9,9 @@ use serde_json::json;
 use crate::error::printable;
 use crate::{Error, Kind};
 
-/// An error code: those of the distribution-spec that reading can meet, and those that the `distribution` registry
-/// adds, which clients know as well (`TAG_INVALID`, `RANGE_INVALID`, `PAGINATION_NUMBER_INVALID`, `UNAVAILABLE`, `UNKNOWN`).
+/// An error code: those of the distribution-spec that reading can cause, and those that the `distribution` registry
+/// adds, which clients know too (`TAG_INVALID`, `RANGE_INVALID`, `PAGINATION_NUMBER_INVALID`, `UNAVAILABLE`,
+/// `UNKNOWN`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Code {
     BlobUnknown,
@@ -28,7 +29,7 @@ pub(crate) enum Code {
 }
 
 impl Code {
-    /// As it stands in the envelope.
+    /// Its text in the envelope.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Code::BlobUnknown => "BLOB_UNKNOWN",
@@ -59,7 +60,7 @@ impl Code {
     }
 }
 
-/// A refusal, ready to be sent.
+/// An error response.
 #[derive(Debug)]
 pub(crate) struct ApiError {
     pub(crate) status: StatusCode,
@@ -69,7 +70,7 @@ pub(crate) struct ApiError {
 }
 
 impl ApiError {
-    /// A refusal with the code's usual status. `message` may repeat what the client sent: it is made printable.
+    /// An error with the usual status of its code. `message` may contain text of the client: it is made printable.
     pub(crate) fn new(code: Code, message: impl AsRef<str>) -> Self {
         ApiError { status: code.status(), code, message: printable(message.as_ref()), header: None }
     }
@@ -80,7 +81,7 @@ impl ApiError {
         ApiError { header: Some((ALLOW, HeaderValue::from_static("GET, HEAD"))), ..refusal }
     }
 
-    /// The path is none of the API's, or of a part of it that is not offered here.
+    /// The path is not part of the API, or of a part that this server does not offer.
     pub(crate) fn no_such_endpoint() -> Self {
         let offered =
             "manifests, blobs, tags/list and referrers below /v2/<name>/, and /v2/_catalog where the store knows its repositories";
@@ -88,13 +89,13 @@ impl ApiError {
         ApiError { status: StatusCode::NOT_FOUND, ..refusal }
     }
 
-    /// The range asked for lies outside the blob's `size` bytes; the header tells the size (RFC 9110, 15.5.17).
+    /// The requested range is outside the blob's `size` bytes; the header gives the size (RFC 9110, 15.5.17).
     pub(crate) fn range(size: u64) -> Self {
         let refusal = Self::new(Code::RangeInvalid, format!("the range lies outside the {size} bytes there are"));
         ApiError { header: HeaderValue::from_str(&format!("bytes */{size}")).ok().map(|value| (CONTENT_RANGE, value)), ..refusal }
     }
 
-    /// The source failed. What it said stays in the log: it may name this machine's files.
+    /// The source failed. The reason is only logged, because it may contain paths of this machine.
     pub(crate) fn source(error: &Error, absent: Code) -> Self {
         match error.kind() {
             Kind::NotFound => Self::new(absent, "not known here"),
@@ -104,7 +105,7 @@ impl ApiError {
         }
     }
 
-    /// The answer cannot be put into HTTP (a media type with a line break in it).
+    /// The response cannot be sent over HTTP (a media type with a line break in it).
     pub(crate) fn unservable(error: &axum::http::Error) -> Self {
         tracing::warn!(%error, "an answer could not be written");
         Self::new(Code::Unknown, "the answer could not be written; the log says why")

@@ -1,9 +1,9 @@
-//! `/metrics`: what a server has counted, for Prometheus.
+//! `/metrics`: the counters of a server, for Prometheus.
 
 use super::traffic::ByteMeter;
 use crate::report::openmetrics::{Exposition, Kind};
 
-/// What `meter` holds now, as OpenMetrics.
+/// The values of `meter` in OpenMetrics.
 pub(super) fn text(meter: &ByteMeter) -> String {
     let mut text = Exposition::default();
     let requests = meter.requests();

@@ -1,14 +1,17 @@
-//! Where an image of a name may be: the name is looked for as the target has it, then as its source has it.
+//! Finds the repositories that a name in a request can mean: as a name at the target first, then as a name at the
+//! source.
 //!
-//! - `library/alpine` is a name at the target, and else Docker Hub's, as a name without a host is everywhere in larder.
+//! - `library/alpine` is a name at the target, else Docker Hub's, as every name without a host in larder.
 //! - `docker.io/library/alpine` is a name at the source, or a target repository of that name.
-//! - `127.0.0.1_5000/app` also stands for `127.0.0.1:5000/app`: a colon may not stand in a repository name, so registries
-//!   have an underscore there.
-//! - containerd asks a mirror for `library/alpine?ns=docker.io`. That means Docker Hub's and no other one: an image of the
-//!   same path from elsewhere is not what it wants (distribution-spec, "Registry Proxying").
-//!   By a name of the target it is found if it was copied from there: what `larder rules export` writes for containerd and k3s puts
-//!   the target's path into the address, so that `q/app?ns=quay.io` is the copy of `quay.io/app` at `q/app`.
-//! - An image that has a tag and no repository is found under the name that the server was given for these, and no other.
+//! - `127.0.0.1_5000/app` also means `127.0.0.1:5000/app`: repository names cannot have a colon, so registries use an
+//!   underscore.
+//! - containerd asks a mirror for `library/alpine?ns=docker.io`. That means Docker Hub's image only, not one of the
+//! same
+//!   path from elsewhere (distribution-spec, "Registry Proxying").
+//!   A name at the target matches if it was copied from that registry: `larder rules export` for containerd and k3s
+//! puts
+//!   the target's path into the address, so `q/app?ns=quay.io` is the copy of `quay.io/app` at `q/app`.
+//! - An image with a tag and no repository has the name that the server was given for these, and no other.
 //! - A registry that the server was told to stand for (`known_as`) has the names of the target.
 
 use url::form_urlencoded;
@@ -17,7 +20,7 @@ use super::error::{ApiError, Code};
 use crate::content::Repository;
 use crate::name;
 
-/// The registry for which a request means its name: `ns` in the query, in normal form.
+/// The registry that a request means: `ns` in the query, in normal form.
 pub(super) fn namespace(query: Option<&str>) -> Result<Option<String>, ApiError> {
     let mut parameters = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
     let ns = parameters.find(|(key, value)| key == "ns" && !value.is_empty());
@@ -25,7 +28,7 @@ pub(super) fn namespace(query: Option<&str>) -> Result<Option<String>, ApiError>
     ns.map(|(_, host)| name::normal_host(&host).map_err(wrong)).transpose()
 }
 
-/// Where `asked`, a name that was checked, may be; in the order in which it is to be looked for.
+/// The repositories that `asked`, a valid name, can mean, in the order in which to look.
 pub(super) fn places(asked: &str, ns: Option<&str>, known_as: &[String]) -> Vec<Repository> {
     let mut names = match ns {
         Some(ns) if known_as.iter().any(|host| host == ns) => vec![asked.to_owned()],
@@ -40,7 +43,7 @@ fn without_namespace(asked: &str, known_as: &[String]) -> Vec<String> {
     let mut names = vec![asked.to_owned()];
     for spelled in [Some(asked.to_owned()), colon(asked)].into_iter().flatten() {
         let (host, path) = name::split_host(&spelled);
-        // What is no host is a path like any other.
+        // A first component that is not a host is an ordinary path component.
         match host.map(name::normal_host) {
             None => names.push(format!("{}/{}", name::DOCKER_HUB, name::normal_path(name::DOCKER_HUB, path))),
             Some(Ok(host)) if known_as.contains(&host) => names.push(path.to_owned()),
@@ -58,8 +61,8 @@ fn colon(asked: &str) -> Option<String> {
     (!host.is_empty() && !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit())).then(|| format!("{host}:{port}/{path}"))
 }
 
-/// How a repository is asked for, if it can be: a colon may not stand in its name, and other tools write into a layout what they
-/// like.
+/// The name by which a repository can be requested, if there is one: names cannot have a colon, and other tools write
+/// any names into layouts.
 pub(super) fn servable(repository: &Repository) -> Option<String> {
     let name = repository.as_str().replace(':', "_");
     name::check_path(&name).is_ok().then_some(name)

@@ -4,17 +4,17 @@ use url::form_urlencoded;
 
 use super::error::{ApiError, Code};
 
-/// Which page is asked for.
+/// The requested page.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct PageQuery {
     /// At most this many; `None`: all.
     count: Option<usize>,
-    /// Only what comes after this one.
+    /// Only entries after this one.
     last: Option<String>,
 }
 
 impl PageQuery {
-    /// Reads a query. Parameters that are no page's are ignored.
+    /// Parses a query. Other parameters are ignored.
     pub(crate) fn parse(query: Option<&str>) -> Result<PageQuery, ApiError> {
         let mut page = PageQuery::default();
         for (key, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
@@ -32,14 +32,14 @@ impl PageQuery {
         Ok(page)
     }
 
-    /// The same page, of at most `count` if the client has named no number.
+    /// The same page, with at most `count` entries if the client names no number.
     pub(crate) fn or(self, count: usize) -> PageQuery {
         PageQuery { count: self.count.or(Some(count)), ..self }
     }
 
-    /// The entries of this page, and the query of the next one if there is more. They are put into byte order first, so that
-    /// pages neither overlap nor leave gaps when one comes or goes between them. `n=0` is an empty page without a next
-    /// one, as the specification has it.
+    /// The entries of this page, and the query of the next one if there is more. Sorts by bytes first, so that pages
+    /// neither overlap nor leave gaps if entries change in between. `n=0` is an empty page without a next one, as the
+    /// specification says.
     pub(crate) fn cut(&self, mut all: Vec<String>) -> (Vec<String>, Option<String>) {
         all.sort_unstable();
         all.dedup();

@@ -1,18 +1,18 @@
 //! The `Range` header (RFC 9110, section 14).
 
-/// Which bytes of a body are wanted.
+/// The requested bytes of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ByteRange {
-    /// All of it: no range, or one that may be ignored.
+    /// All of it: there is no range, or it is ignored.
     Whole,
     /// From `first` to `last`, both included.
     Part { first: u64, last: u64 },
-    /// A range that has no byte of it.
+    /// A range outside the body.
     Nothing,
 }
 
-/// Reads a `Range` header against a body of `size` bytes. What is no byte range, or more than one, is ignored, as RFC 9110
-/// (14.2) allows: the client then gets everything and sees by the status 200 that it did.
+/// Parses a `Range` header for a body of `size` bytes. Other units and several ranges are ignored, as RFC 9110 (14.2)
+/// allows: the client then gets everything, with status 200.
 pub(crate) fn wanted(header: Option<&str>, size: u64) -> ByteRange {
     let Some(set) =
         header.and_then(|value| value.trim().split_once('=')).and_then(|(unit, set)| unit.eq_ignore_ascii_case("bytes").then_some(set))
@@ -44,7 +44,7 @@ enum RangePart {
     Other,
 }
 
-/// A number past `u64` counts as the largest one: there is no body that long.
+/// A number beyond `u64` counts as the largest one: no body is that long.
 fn number(text: &str) -> RangePart {
     let text = text.trim_matches([' ', '\t']);
     if text.is_empty() {

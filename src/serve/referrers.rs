@@ -7,16 +7,16 @@ use super::error::ApiError;
 use super::page::PageQuery;
 use crate::content::Descriptor;
 
-/// The media type of the answer: without it, clients take a registry for one that knows no referrers.
+/// The media type of the response. Without it, clients conclude that the registry does not support referrers.
 pub(super) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
-/// The header that says that a filter was honoured.
+/// The header that tells that a filter was applied.
 pub(super) const FILTERS_APPLIED: &str = "oci-filters-applied";
 
-/// How many are sent at once. Go clients read 4 MiB at most (oras-go, `defaultMaxMetadataBytes`), and descriptors with the
+/// Referrers in a page. Go clients read at most 4 MiB (oras-go, `defaultMaxMetadataBytes`), and descriptors with the
 /// annotations of a cosign bundle have some 600 bytes.
 const PAGE: usize = 1000;
 
-/// Which referrers are wanted.
+/// The requested referrers.
 #[derive(Debug)]
 pub(super) struct ReferrersQuery {
     artifact_type: Option<String>,
@@ -30,12 +30,12 @@ impl ReferrersQuery {
         Ok(ReferrersQuery { artifact_type, page: PageQuery::parse(query)?.or(PAGE) })
     }
 
-    /// Whether they are chosen by their type.
+    /// Whether they are filtered by type.
     pub(super) fn is_filtered(&self) -> bool {
         self.artifact_type.is_some()
     }
 
-    /// The index of this page, and the query of the next one if there is more. In the order of digests, so that pages neither
+    /// The index of this page, and the query of the next one if there is more. Sorted by digest, so that pages neither
     /// overlap nor leave gaps.
     pub(super) fn answer(&self, mut all: Vec<Descriptor>) -> (String, Option<String>) {
         all.retain(|found| self.artifact_type.is_none() || found.artifact_type == self.artifact_type);

@@ -1,4 +1,4 @@
-//! What a request asks for, from its method and path alone.
+//! Parses the method and path of a request.
 
 use axum::http::Method;
 
@@ -6,13 +6,13 @@ use super::error::{ApiError, Code};
 use crate::content::{Digest, Repository};
 use crate::name::{self, Reference};
 
-/// Where Prometheus looks by default.
+/// The path where Prometheus looks by default.
 const METRICS: &str = "/metrics";
 
-/// One of the things this registry answers, to GET and HEAD alike.
+/// A resource of this registry, for GET and HEAD alike.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Route {
-    /// `/v2/`: does it speak this API?
+    /// `/v2/`: the API version check.
     Version,
     /// `/v2/<name>/manifests/<reference>`
     Manifest { repository: Repository, reference: Reference },
@@ -22,19 +22,19 @@ pub(crate) enum Route {
     Tags { repository: Repository },
     /// `/v2/<name>/referrers/<digest>`
     Referrers { repository: Repository, digest: Digest },
-    /// `/v2/_catalog`: Docker's, and no part of the specification.
+    /// `/v2/_catalog`: Docker's, not in the specification.
     Catalog,
     /// `/metrics`
     Metrics,
 }
 
-/// What a request counts as that has no route.
+/// The name in counters of a request without a route.
 pub(crate) const NO_ROUTE: &str = "none";
 
 impl Route {
-    /// Reads a request's path from its right end, because `<name>` has any number of slashes and may contain the words
-    /// `manifests`, `blobs` and `tags` itself. Every part is checked by its own grammar, which leaves no room for `..`,
-    /// empty components or percent-encoded anything; only a digest's colon may be written `%3A`, as some clients do.
+    /// Parses a path from its right end, because `<name>` has any number of slashes and may contain `manifests`,
+    /// `blobs` and `tags`. Every part is checked by its own grammar, so `..`, empty components and percent-encoding are
+    /// impossible; only a digest's colon may be `%3A`, as some clients write it.
     pub(crate) fn parse(method: &Method, path: &str) -> Result<Route, ApiError> {
         let below = match path.strip_prefix("/v2") {
             Some("" | "/") => Some(""),
@@ -62,7 +62,7 @@ impl Route {
         }
     }
 
-    /// What it is called where requests are counted.
+    /// Its name in counters.
     pub(crate) fn label(&self) -> &'static str {
         match self {
             Route::Version => "version",
@@ -76,7 +76,7 @@ impl Route {
     }
 }
 
-/// A repository. Layouts also have some whose first component is a host with a port.
+/// Parses a repository. In layouts the first component may be a host with a port.
 fn repository(name: &str) -> Result<Repository, ApiError> {
     let checked = match name.split_once('/') {
         Some((host, path)) if host.contains(':') => name::normal_host(host).and_then(|_| name::check_path(path)),

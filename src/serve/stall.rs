@@ -1,5 +1,5 @@
-//! A connection whose other end has to take what is written to it: one that leaves it unread for too long is given up, so
-//! that nobody can hold a place, a file and a buffer by doing nothing.
+//! Closes connections whose client does not read for too long, so that it cannot hold a connection, a file and a buffer
+//! by doing nothing.
 
 use std::io;
 use std::pin::Pin;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-/// A stream whose writes fail once the other end has taken nothing for the patience's length.
+/// A stream whose writes fail once the client has read nothing for the time limit.
 pub(super) struct StallTimeout<S> {
     stream: S,
     patience: Duration,
@@ -22,7 +22,7 @@ impl<S> StallTimeout<S> {
         StallTimeout { stream, patience, waiting: None }
     }
 
-    /// Passes on what came of a write, and fails one that has waited too long.
+    /// Passes on the result of a write, and fails one that has waited too long.
     fn watch<T>(&mut self, done: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         if done.is_ready() {
             self.waiting = None;
@@ -71,7 +71,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::time::Instant;
 
-    /// The clock is paused: it moves on when nothing else can happen.
+    /// The clock is paused: it advances when nothing else can happen.
     #[tokio::test(start_paused = true)]
     async fn who_reads_nothing_is_given_up_and_who_reads_slowly_is_not() {
         const PATIENCE: Duration = Duration::from_secs(60);

@@ -1,4 +1,4 @@
-//! The certificate that a server shows, from PEM files, checked before anybody connects.
+//! Reads the server's certificate from PEM files, and checks it before the server starts.
 
 use std::fmt;
 use std::path::Path;
@@ -11,7 +11,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::{Error, Result};
 
-/// A certificate with its chain and key, ready to be shown.
+/// A certificate with its chain and key.
 #[derive(Clone)]
 pub struct Tls(Arc<ServerConfig>);
 
@@ -19,7 +19,7 @@ impl Tls {
     /// Reads the certificate and its chain from `cert` and its key from `key`, both PEM.
     ///
     /// # Errors
-    /// A local error that names the file and what is wrong with it.
+    /// A local error that names the file and the problem.
     pub fn read(cert: &Path, key: &Path) -> Result<Self> {
         let load =
             |path: &Path| crate::input::read(path, crate::input::MAX_PEM).map_err(|error| Error::io("read certificate", path, &error));

@@ -1,4 +1,4 @@
-//! What a server was asked for: the other side's account of a run.
+//! Counts the requests that a server answers.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use super::route::Route;
 
 use crate::mutex::Mutex;
 
-/// Requests answered so far, by what they asked for, and the blob bytes that left.
+/// Requests answered so far, by route and status, and bytes of blobs that were sent.
 #[derive(Debug, Default)]
 pub struct ByteMeter {
     /// By route and status: a handful of routes, a dozen of statuses.
@@ -25,10 +25,10 @@ pub struct ByteMeter {
     blob_bytes: AtomicU64,
 }
 
-/// A reading of a [`ByteMeter`].
+/// The values of a [`ByteMeter`] at one moment.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Traffic {
-    /// HEAD of a manifest: asks what a name means, and costs no pull where pulls are counted.
+    /// HEAD of a manifest, which resolves a name and does not count as a pull.
     pub manifest_heads: u64,
     /// GET of a manifest: a pull.
     pub manifest_gets: u64,
@@ -43,7 +43,7 @@ pub struct Traffic {
 }
 
 impl ByteMeter {
-    /// What has been counted so far.
+    /// The values now.
     pub fn read(&self) -> Traffic {
         Traffic {
             manifest_heads: self.manifest_heads.load(Relaxed),
@@ -72,7 +72,7 @@ impl ByteMeter {
         self.blob_bytes.fetch_add(count as u64, Relaxed);
     }
 
-    /// A request to `route` was answered with `status`.
+    /// Counts a request to `route` that was answered with `status`.
     pub(super) fn answered(&self, route: &'static str, status: u16) {
         *self.answers.lock().entry((route, status)).or_default() += 1;
     }
@@ -82,7 +82,7 @@ impl ByteMeter {
         self.answers.lock().clone()
     }
 
-    /// A connection begins; it ends when what is returned is dropped.
+    /// Counts a connection until the returned value is dropped.
     pub(super) fn connected(self: &Arc<Self>) -> OpenConnection {
         self.open.fetch_add(1, Relaxed);
         OpenConnection(Arc::clone(self))
@@ -93,12 +93,12 @@ impl ByteMeter {
         self.open.load(Relaxed)
     }
 
-    /// There was no place for a connection.
+    /// Counts a connection over the limit.
     pub(super) fn turn_away(&self) {
         self.turned_away.fetch_add(1, Relaxed);
     }
 
-    /// Connections for which there was no place.
+    /// Connections over the limit so far.
     pub(super) fn turned_away(&self) -> u64 {
         self.turned_away.load(Relaxed)
     }
@@ -114,7 +114,7 @@ impl Drop for OpenConnection {
 }
 
 impl Traffic {
-    /// What came after `earlier`, a reading of the same meter.
+    /// The difference to `earlier`, values of the same meter.
     #[must_use]
     pub fn since(self, earlier: Traffic) -> Traffic {
         Traffic {

@@ -94,7 +94,7 @@ impl Chooser<'_> {
         }
         // Too few, whatever the dates say: nothing need be spent to know that.
         let most = selector.most(&matched) + selector.exact_tags().len();
-        check_count(item, selector, most, matched.attrition().listed)?;
+        check_count(item, selector, most, matched.counts().listed)?;
         let undecided = PendingSelection::look(self, Arc::clone(item), matched).await?;
         if undecided.pulls() > 0 {
             return Ok(Expansion::Undecided(Box::new(undecided)));
@@ -110,14 +110,14 @@ impl Chooser<'_> {
     pub(super) fn choose(&self, item: &Arc<RuledEntry>, matched: Matched, mut known: MatchedTags) -> Result<Expanded> {
         let Some(selector) = item.selector() else { return Ok(Expanded { wants: item.wants(), explanation: String::new() }) };
         let selected = selector.cut(matched, &known.dates, Timestamp::now());
-        check_count(item, selector, selected.tags.len(), selected.attrition.listed)?;
+        check_count(item, selector, selected.tags.len(), selected.counts.listed)?;
         let mut wants = item.tagged(&selected.tags);
         for (want, tag) in wants.iter_mut().zip(&selected.tags) {
             want.resolved =
                 known.resolved.remove(tag).map(|descriptor| Box::new(Resolved { descriptor: Some(descriptor), tally: Arc::default() }));
         }
         let note = selected.note();
-        let explanation = format!("{}{}", selected.attrition, note.as_ref().map(|note| format!("; {note}")).unwrap_or_default());
+        let explanation = format!("{}{}", selected.counts, note.as_ref().map(|note| format!("; {note}")).unwrap_or_default());
         // What choosing has cost is paid by the first image, which also says what is to be said of the choice.
         if let Some(first) = wants.first_mut() {
             let descriptor = first.resolved.take().and_then(|resolved| resolved.descriptor);

@@ -121,7 +121,7 @@ impl PendingSelection {
     pub(super) fn explanation(&self) -> String {
         let (tags, pulls) = (self.unknown.iter().map(|undated| undated.tags.len()).sum::<usize>(), self.pulls());
         let dates = if tags == 1 { "1 creation date is".to_owned() } else { format!("{tags} creation dates are") };
-        format!("{}; {dates} not known: choosing costs at most {pulls} pulls", self.matched.attrition())
+        format!("{}; {dates} not known: choosing costs at most {pulls} pulls", self.matched.counts())
     }
 
     /// Whether what is left of the account's window may not do for this choice, and for images that need `others`.

@@ -42,7 +42,7 @@ pub(super) fn write(view: &ExportContext<'_>) -> Exported {
                 let line = format!("rule \"{}\": {why}", rule.name);
                 commands += &format!("# {line}\n# {command}\n");
                 unsaid.push(line);
-                // Of a set that only such rules have, there is nothing to make.
+                // A set that only such rules use is not created.
                 left_out.extend(set.map(|set| (set, rule.source.host.clone())));
             }
         }
@@ -64,7 +64,7 @@ pub(super) fn write(view: &ExportContext<'_>) -> Exported {
     single(Format::Az, "az.sh", &(body + &commands), unsaid)
 }
 
-/// What Azure calls the target.
+/// The target's name at Azure.
 fn registry(host: &str, body: &mut String, unsaid: &mut Vec<String>) -> String {
     let name = [".azurecr.io", ".azurecr.cn", ".azurecr.us"].iter().find_map(|cloud| host.strip_suffix(cloud));
     if let Some(name) = name.filter(|name| !name.is_empty() && !name.contains('.')) {
@@ -75,12 +75,12 @@ fn registry(host: &str, body: &mut String, unsaid: &mut Vec<String>) -> String {
     "\"$REGISTRY\"".to_owned()
 }
 
-/// Whether an upstream is another Azure registry, which a managed identity may pull from.
+/// Whether an upstream is another Azure registry, from which a managed identity can pull.
 fn is_azure(host: &str) -> bool {
     authentication(host) == Some(Authentication::OrIdentity) && host.ends_with(".azurecr.io")
 }
 
-/// Why Azure would not take the rule.
+/// Why Azure would refuse the rule.
 fn refusal(rule: &CacheRule, target: &Pattern, earlier: &[(Pattern, &str)]) -> Option<String> {
     if let Some(why) = acr::name_problem(&rule.name) {
         return Some(why);
@@ -89,7 +89,7 @@ fn refusal(rule: &CacheRule, target: &Pattern, earlier: &[(Pattern, &str)]) -> O
     in_the_way.map(|(other, name)| format!("Azure takes no wildcard within another: {target} and {other} of rule \"{name}\""))
 }
 
-/// Why Azure would not take the rule for its credentials.
+/// Why Azure would refuse the rule for its credentials.
 fn set_refusal(rule: &CacheRule, set: Option<&str>) -> Option<String> {
     let host = &rule.source.host;
     match set {
@@ -101,7 +101,7 @@ fn set_refusal(rule: &CacheRule, set: Option<&str>) -> Option<String> {
     }
 }
 
-/// The set that Azure is to use, by the upstream's policy (docs/registries.md, "Azure: upstreams").
+/// The credential set for Azure, by the upstream's policy (docs/registries.md, "Azure: upstreams").
 fn set(view: &ExportContext<'_>, rule: &CacheRule, unsaid: &mut Vec<String>) -> Option<String> {
     let (name, host) = (&rule.name, &rule.source.host);
     let set = view.set_of(rule);

@@ -1,4 +1,5 @@
-//! containerd's `hosts.toml`, a folder an upstream (docs/registries.md, "containerd: hosts.toml"). It can put a path before every name and change nothing else.
+//! containerd's `hosts.toml`, one folder for each upstream (docs/registries.md, "containerd: hosts.toml"). It can put a
+//! path before every name and change nothing else.
 
 use toml::Value;
 
@@ -12,7 +13,7 @@ pub(super) fn write(view: &ExportContext<'_>) -> Exported {
     let mut exported = Exported { files: Vec::new(), unsaid: unsaid.clone() };
     for host in mirror::hosts(&mirrors) {
         let mut of_host: Vec<&Mirror<'_>> = mirrors.iter().filter(|mirror| mirror.rule.source.host == host).collect();
-        // Hosts are asked in their order.
+        // Hosts are tried in their order.
         mirror::by_specificity(&mut of_host);
         let (file, of_file) = file(view, host, &of_host, &unsaid);
         exported.files.push(file);
@@ -21,7 +22,7 @@ pub(super) fn write(view: &ExportContext<'_>) -> Exported {
     exported
 }
 
-/// The file of an upstream, and what it cannot say besides what is said for all of them.
+/// The file of an upstream, and what it cannot express beyond the general limits.
 fn file(view: &ExportContext<'_>, host: &str, mirrors: &[&Mirror<'_>], of_all: &[String]) -> (ExportedFile, Vec<String>) {
     let mut unsaid = Vec::new();
     let mut bases: Vec<&str> = Vec::new();
@@ -64,7 +65,7 @@ fn file(view: &ExportContext<'_>, host: &str, mirrors: &[&Mirror<'_>], of_all: &
     (ExportedFile { path: format!("{}/hosts.toml", folder(host)), text }, unsaid)
 }
 
-/// Where images below `base` are at the target.
+/// The path of images below `base` at the target.
 fn address(view: &ExportContext<'_>, base: &str) -> (String, &'static str) {
     match base {
         "" => (view.url(), ""),
@@ -72,13 +73,14 @@ fn address(view: &ExportContext<'_>, base: &str) -> (String, &'static str) {
     }
 }
 
-/// Who is asked last: the upstream, or the target once more. What the top level says of certificates is for this one only.
+/// The host that is tried last: the upstream, or the target again. Certificates at the top level are for this one only.
 fn server(view: &ExportContext<'_>, host: &str, base: Option<&str>) -> String {
     if view.fallback {
         let authorities = view.ca.map(str::to_owned).into_iter().chain((view.upstream_ca)(host)).collect();
         return format!("server = {}\n{}", Value::from((view.endpoint)(host)), authority(authorities));
     }
-    // Where nothing of the upstream can be mirrored, a place that no image has: another image of the same path is at the target's root.
+    // If nothing of the upstream can be mirrored, use a path without images: at the target's root another image may
+    // have the same path.
     let (url, override_path) = address(view, base.unwrap_or(NOWHERE));
     let trust = trust(view, view.ca.into_iter().map(str::to_owned).collect());
     format!("server = {}\n{override_path}{trust}", Value::from(url))
@@ -91,7 +93,7 @@ fn trust(view: &ExportContext<'_>, authorities: Vec<String>) -> String {
     format!("{}{}", authority(authorities), if view.insecure { "skip_verify = true\n" } else { "" })
 }
 
-/// containerd adds these to what the system trusts.
+/// containerd adds these to the certificates of the system.
 fn authority(mut files: Vec<String>) -> String {
     files.dedup();
     match files.as_slice() {
@@ -101,7 +103,7 @@ fn authority(mut files: Vec<String>) -> String {
     }
 }
 
-/// `localhost:5000` has the folder `localhost_5000_`, which containerd looks for first on every system.
+/// `localhost:5000` has the folder `localhost_5000_`, which containerd tries first on every system.
 fn folder(host: &str) -> String {
     match host.rsplit_once(':') {
         Some((name, port)) if !port.contains(']') => format!("{name}_{port}_"),

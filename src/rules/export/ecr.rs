@@ -3,18 +3,18 @@
 use super::{CacheRule, ExportContext, Exported, Format, pushed, shell, single};
 use crate::name::{DOCKER_HUB, check_path};
 
-/// The prefix that stands for everything, on either side.
+/// The prefix for everything, on either side.
 const ROOT: &str = "ROOT";
 /// Upstreams that need no secret.
 const OPEN: [&str; 3] = ["public.ecr.aws", "registry.k8s.io", "quay.io"];
-/// Upstreams that are pulled from with a secret only. No public source says it of cgr.dev; field reports do.
+/// Upstreams that need a secret. For cgr.dev there is no public source, only field reports.
 const CLOSED: [&str; 4] = [DOCKER_HUB, "ghcr.io", "registry.gitlab.com", "cgr.dev"];
 
-/// How ECR is let in at an upstream.
+/// How ECR authenticates at an upstream.
 enum Access {
     Open,
     Secret,
-    /// An IAM role, which can be found without being told.
+    /// An IAM role, whose name can be derived.
     Role,
 }
 
@@ -42,12 +42,12 @@ pub(super) fn write(view: &ExportContext<'_>) -> Exported {
 
 struct EcrCommand {
     text: String,
-    /// A variable that must be set, and what it is.
+    /// A variable that must be set, and its meaning.
     secret: Option<(String, String)>,
     note: Option<String>,
 }
 
-/// Account and region, which a registry's host has in it.
+/// Account and region, which are part of the registry's host.
 fn place(host: &str, unsaid: &mut Vec<String>) -> String {
     let parts: Vec<&str> = host.split('.').collect();
     if let [account, "dkr", "ecr", region, "amazonaws", ..] = parts.as_slice() {

@@ -1,6 +1,6 @@
 //! `registries.yaml` of k3s and RKE2: mirrors by upstream, and rewriting of paths by regular expressions
-//! (docs.k3s.io/installation/private-registry, "Rewrites"). They are a map: no order among them is defined, so that no two may match one
-//! name. A wildcard's expression leaves out the names of the rules within it.
+//! (docs.k3s.io/installation/private-registry, "Rewrites"). They are a map without a defined order, so no two may match
+//! one name. A wildcard's expression excludes the names of the rules within it.
 
 use std::collections::BTreeMap;
 
@@ -39,10 +39,11 @@ pub(super) fn write(view: &ExportContext<'_>) -> Exported {
     single(Format::K3s, "registries.yaml", &body, unsaid)
 }
 
-/// What the file cannot say.
+/// What the file cannot express.
 const NO_FALLBACK: &str = "k3s asks the upstream after its mirrors: start it with --disable-default-registry-endpoint";
 
-/// The mirrors that need an expression of their own: all but those whose names go where the next wildcard around them puts them anyway.
+/// The mirrors that need an expression of their own: those whose names the next enclosing wildcard would not map
+/// correctly.
 fn written<'m, 'a>(mirrors: &[&'m Mirror<'a>]) -> Vec<&'m Mirror<'a>> {
     let goes_along = |inner: &Mirror<'_>| {
         let around = mirrors.iter().filter(|other| other.rule.source.path.relative(&inner.rule.source.path).is_some());
@@ -53,14 +54,14 @@ fn written<'m, 'a>(mirrors: &[&'m Mirror<'a>]) -> Vec<&'m Mirror<'a>> {
     mirrors.iter().filter(|mirror| goes_along(mirror).is_none()).copied().collect()
 }
 
-/// The expression that turns a mirror's names, without those of the rules in `written` within it, into the target's.
+/// The expression that maps a mirror's names to the target's, without those of the rules in `written` within it.
 fn rewrite(mirror: &Mirror<'_>, written: &[&Mirror<'_>]) -> Option<String> {
     let (source, target) = (&mirror.rule.source.path, &mirror.target);
     if source == target {
         return None;
     }
     let pattern = regex::escape(source.prefix());
-    // In single quotes a backslash is itself (YAML 1.2.2, 7.3.2).
+    // In single quotes a backslash is literal (YAML 1.2.2, 7.3.2).
     Some(match source.is_wildcard() {
         true => {
             let mut within = Names::default();
@@ -73,13 +74,13 @@ fn rewrite(mirror: &Mirror<'_>, written: &[&Mirror<'_>]) -> Option<String> {
     })
 }
 
-/// Names, and beginnings of names, letter by letter.
+/// A trie of names and prefixes, letter by letter.
 #[derive(Default)]
 struct Names {
     next: BTreeMap<char, Names>,
     /// A name ends here.
     name: bool,
-    /// Whatever goes on from here is one.
+    /// Every continuation of this prefix is included.
     beginning: bool,
 }
 
@@ -93,7 +94,8 @@ impl Names {
         at.beginning |= beginning;
     }
 
-    /// An expression for everything that is none of them (Go's expressions cannot say "not"); `None`: there is nothing else.
+    /// An expression for everything that is not included (Go's expressions have no negation); `None`: there is nothing
+    /// else.
     fn all_others(&self) -> Option<String> {
         if self.beginning {
             return None;
@@ -103,7 +105,7 @@ impl Names {
         }
         let goes_on = |(letter, next): (&char, &Names)| Some(format!("{}{}", regex::escape(&letter.to_string()), next.all_others()?));
         let mut others: Vec<String> = self.next.iter().filter_map(goes_on).collect();
-        // A hyphen means itself at the end.
+        // A hyphen at the end is literal.
         let letters: String = self.next.keys().filter(|letter| **letter != '-').collect();
         others.push(format!("[^{letters}{}].*", if self.next.contains_key(&'-') { "-" } else { "" }));
         if !self.name {

@@ -1,4 +1,5 @@
-//! What the files of container runtimes have in common: rules as mirrors, and where a mirror would serve another image.
+//! Shared by the formats of container runtimes: rules as mirrors, and names for which a mirror would serve another
+//! image.
 
 use std::sync::Arc;
 
@@ -6,15 +7,15 @@ use super::{CacheRule, ExportContext, Pattern};
 use crate::name::DOCKER_HUB;
 use crate::rules::SourcePattern;
 
-/// So many rules are named where one line speaks of many.
+/// The number of rules named in one line.
 const MOST_TOLD: usize = 5;
 
-/// A rule as a mirror: of each source the first rule of the file, as names are resolved.
+/// A rule as a mirror: of each source the first rule in the file, as names are resolved.
 pub(super) struct Mirror<'a> {
     pub(super) rule: &'a Arc<CacheRule>,
     /// The whole path at the target.
     pub(super) target: Pattern,
-    /// Names of the rule that the target serves from elsewhere, because another rule owns their place.
+    /// Names of the rule that the target serves from elsewhere, because another rule owns them.
     pub(super) holes: Vec<UncoveredName>,
 }
 
@@ -23,7 +24,7 @@ pub(super) struct UncoveredName {
     pub(super) owner: String,
 }
 
-/// The mirrors, in file order. Rules whose source an earlier one has are told.
+/// The mirrors, in file order. Reports rules whose source an earlier one has.
 pub(super) fn mirrors<'a>(view: &ExportContext<'a>, unsaid: &mut Vec<String>) -> Vec<Mirror<'a>> {
     let mut mirrors: Vec<Mirror<'a>> = Vec::new();
     for rule in view.rules.rules() {
@@ -38,13 +39,13 @@ pub(super) fn mirrors<'a>(view: &ExportContext<'a>, unsaid: &mut Vec<String>) ->
     mirrors
 }
 
-/// Where other rules own places within this rule's wildcard target.
+/// The names within this rule's wildcard target that other rules own.
 fn holes(view: &ExportContext<'_>, rule: &Arc<CacheRule>) -> Vec<UncoveredName> {
     let mut holes = Vec::new();
     for owner in others(view, rule) {
         let Some(region) = rule.target.relative(&owner.target) else { continue };
         let source = SourcePattern { host: rule.source.host.clone(), path: rule.source.path.extended(&region) };
-        // A rule of its own for these names sends them elsewhere, or to the same place.
+        // A rule of its own maps these names elsewhere, or to the same name.
         let sent_elsewhere = |other: &Arc<CacheRule>| rule.source.path.relative(&other.source.path).is_some() && covers(other, &source);
         if exists(&source) && !others(view, rule).any(sent_elsewhere) {
             holes.push(UncoveredName { source, owner: owner.name.clone() });
@@ -57,8 +58,8 @@ fn others<'v>(view: &'v ExportContext<'_>, rule: &'v Arc<CacheRule>) -> impl Ite
     view.rules.rules().iter().filter(|other| !Arc::ptr_eq(other, rule))
 }
 
-/// Of a mirror in a format that knows prefixes only, the names besides the rule's own that are asked of the target as well, where another
-/// image is at that place: what is below a fixed repository, and the repository that a wildcard's prefix itself would be.
+/// For a format that knows prefixes only: names outside the rule that are also asked of the target, where another image
+/// has that name. These are the names below a fixed repository, and the repository of a wildcard's prefix itself.
 pub(super) fn edges(view: &ExportContext<'_>, mirror: &Mirror<'_>) -> Vec<UncoveredName> {
     let (source, target) = (&mirror.rule.source.path, &mirror.rule.target);
     let along =
@@ -69,7 +70,7 @@ pub(super) fn edges(view: &ExportContext<'_>, mirror: &Mirror<'_>) -> Vec<Uncove
         let right = owner.source.host == source.host && serves == source.path;
         (!right && exists(&source)).then(|| UncoveredName { source, owner: owner.name.clone() })
     };
-    // Whoever owns all of the place, fixed before wildcard, then the longest; and those who own a part of it.
+    // The owner of all these names (fixed before wildcard, then the longest), and the owners of some of them.
     let around = others(view, mirror.rule).filter(|owner| owner.target == place || owner.target.relative(&place).is_some());
     let around = around.max_by_key(|owner| (!owner.target.is_wildcard(), owner.target.prefix().len()));
     let whole = around.and_then(|owner| {
@@ -80,13 +81,14 @@ pub(super) fn edges(view: &ExportContext<'_>, mirror: &Mirror<'_>) -> Vec<Uncove
         let region = place.relative(&owner.target)?;
         hole(names.extended(&region), owner, owner.source.path.clone())
     });
-    // A rule within goes before this one in such a format, too.
+    // A rule within this one also comes first in such a format.
     let is_within = |other: &CacheRule| other.source.path == names || names.relative(&other.source.path).is_some();
     let sent_elsewhere = |hole: &UncoveredName| others(view, mirror.rule).any(|other| is_within(other) && covers(other, &hole.source));
     whole.into_iter().chain(parts).filter(|hole| !sent_elsewhere(hole)).collect()
 }
 
-/// In a format that knows prefixes only, a fixed repository takes what is below it along: names that a wildcard around it has.
+/// In a format that knows prefixes only, a fixed repository includes the names below it, which belong to an enclosing
+/// wildcard.
 pub(super) fn taken_along(view: &ExportContext<'_>, mirror: &Mirror<'_>) -> Option<String> {
     let source = &mirror.rule.source;
     if source.path.is_wildcard() {
@@ -101,18 +103,18 @@ pub(super) fn taken_along(view: &ExportContext<'_>, mirror: &Mirror<'_>) -> Opti
     Some(format!("rule \"{}\": {below} is rule \"{}\"'s, but goes the way of {source} here", mirror.rule.name, owner.name))
 }
 
-/// Whether there can be such names: Docker Hub has none but of two components, `library/alpine`.
+/// Whether such names can exist: Docker Hub has only names of two components, `library/alpine`.
 fn exists(source: &SourcePattern) -> bool {
     let slashes = source.path.prefix().matches('/').count();
     source.host != DOCKER_HUB || if source.path.is_wildcard() { slashes <= 1 } else { slashes == 1 }
 }
 
-/// Whether all names of `source` are the rule's.
+/// Whether all names of `source` belong to the rule.
 fn covers(rule: &CacheRule, source: &SourcePattern) -> bool {
     rule.source.host == source.host && (rule.source.path == source.path || rule.source.path.relative(&source.path).is_some())
 }
 
-/// What stands before `path` at the target, if the path itself stays: what a runtime can put before every path it asks for.
+/// The part before `path` at the target, if the path itself does not change: what a runtime can put before every path.
 pub(super) fn base<'t>(source: &Pattern, target: &'t Pattern) -> Option<&'t str> {
     if source.is_wildcard() != target.is_wildcard() {
         return None;
@@ -121,7 +123,7 @@ pub(super) fn base<'t>(source: &Pattern, target: &'t Pattern) -> Option<&'t str>
     if base.is_empty() || base.ends_with('/') { Some(base.trim_end_matches('/')) } else { None }
 }
 
-/// What is wrong at a hole.
+/// The problem with a hole.
 pub(super) fn hole_told(mirror: &Mirror<'_>, hole: &UncoveredName) -> String {
     format!(
         "rule \"{}\": {} would be served from rule \"{}\", which is another image: pull it by the target's own name",
@@ -129,8 +131,8 @@ pub(super) fn hole_told(mirror: &Mirror<'_>, hole: &UncoveredName) -> String {
     )
 }
 
-/// Names of `host` that none of its mirrors in `own` covers, and that a runtime would yet ask the target for below `base` as they are:
-/// paths where the target has images of other upstreams, each with its rule.
+/// Names of `host` that none of its mirrors in `own` covers, but that a runtime would request unchanged below `base` at
+/// the target: paths where the target has images of other upstreams, each with its rule.
 pub(super) fn strays(view: &ExportContext<'_>, host: &str, base: &str, own: &[&Mirror<'_>]) -> Vec<String> {
     let root = if base.is_empty() { String::new() } else { format!("{base}/") };
     let asked = |rule: &Arc<CacheRule>| -> Option<String> {
@@ -139,7 +141,7 @@ pub(super) fn strays(view: &ExportContext<'_>, host: &str, base: &str, own: &[&M
         let right = rule.source == names || !exists(&names) || own.iter().any(|mirror| covers(mirror.rule, &names));
         (!right).then(|| format!("{} (rule \"{}\")", names.path, rule.name))
     };
-    // A wildcard around the base has an image for every name asked below it, and never the one that was meant.
+    // A wildcard around the base has an image for every name below it, and never the requested one.
     let encloses = |rule: &&Arc<CacheRule>| {
         let full = view.full_target(rule);
         full.is_wildcard() && full.prefix().len() < root.len() && root.starts_with(full.prefix())
@@ -150,7 +152,7 @@ pub(super) fn strays(view: &ExportContext<'_>, host: &str, base: &str, own: &[&M
     view.rules.rules().iter().filter_map(asked).chain(around).collect()
 }
 
-/// What is wrong with `strays` of `hosts`.
+/// The problem with `strays` of `hosts`.
 pub(super) fn strays_told(hosts: &[&str], strays: &[String]) -> String {
     let told = match strays.split_at_checked(MOST_TOLD) {
         Some((first, more)) if !more.is_empty() => format!("{} and {} more", first.join(", "), more.len()),
@@ -174,12 +176,12 @@ pub(super) fn hosts<'m>(mirrors: &'m [Mirror<'_>]) -> Vec<&'m str> {
     hosts
 }
 
-/// What is to be seen to at the nodes, where the file says where the certificate authority is.
+/// Instructions for the nodes, in formats that name the certificate authority's file.
 pub(super) fn authority(view: &ExportContext<'_>) -> Option<String> {
     view.ca.map(|file| format!("the certificate authority of {} must be at {file} on the nodes", view.host))
 }
 
-/// Those with special names before those with wildcards, and long ones before short ones, as names are resolved.
+/// Sorts fixed names before wildcards, and long ones before short ones, as names are resolved.
 pub(super) fn by_specificity(mirrors: &mut [&Mirror<'_>]) {
     mirrors.sort_by_key(|mirror| {
         let source = &mirror.rule.source.path;
@@ -187,7 +189,7 @@ pub(super) fn by_specificity(mirrors: &mut [&Mirror<'_>]) {
     });
 }
 
-/// What is to be seen to at the nodes, in any format.
+/// Instructions for the nodes, in any format.
 pub(super) fn nodes(view: &ExportContext<'_>) -> Option<String> {
     view.ca.map(|_| format!("the certificate authority of {} must be trusted on the nodes", view.host))
 }

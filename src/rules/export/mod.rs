@@ -1,8 +1,8 @@
-//! The rules, said in the words of other systems: commands that make a cache of the target, and the files by which container
-//! runtimes pull from the target what they are asked to pull from an upstream.
+//! Writes the rules in the formats of other systems: commands that make the target a cache, and files that make
+//! container runtimes pull from the target instead of the upstream.
 //!
-//! A format that cannot say something says so in a comment, and in [`Exported::unsaid`]. No secret gets in here: of credential
-//! sets only names are known.
+//! What a format cannot express is a comment in its file, and in [`Exported::unsaid`]. Files contain no secret: of
+//! credential sets only the names are known here.
 
 mod az;
 #[cfg(test)]
@@ -39,7 +39,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// What the command line calls it.
+    /// Its name on the command line.
     fn name(self) -> &'static str {
         match self {
             Format::Az => "az",
@@ -52,27 +52,27 @@ impl Format {
     }
 }
 
-/// What the rules do not know themselves.
+/// The rules, and facts from outside of them.
 pub struct ExportContext<'a> {
     /// The rules.
     pub rules: &'a RuleSet,
     /// The target's host.
     pub host: &'a str,
-    /// What every repository at the target is below; empty for none.
+    /// The prefix of every repository at the target; empty for none.
     pub prefix: &'a str,
-    /// The target is reached without TLS.
+    /// Whether the target is reached without TLS.
     pub plain_http: bool,
-    /// The target's certificate is not checked.
+    /// Whether the target's certificate is not verified.
     pub insecure: bool,
-    /// The file of the target's certificate authority, if that is the user's own.
+    /// The file of the target's certificate authority, if the configuration names one.
     pub ca: Option<&'a str>,
-    /// The file of an upstream's certificate authority, if that is the user's own.
+    /// The file of an upstream's certificate authority, if the configuration names one.
     pub upstream_ca: &'a dyn Fn(&str) -> Option<String>,
-    /// Whether clients may ask the upstream for what the target does not have.
+    /// Whether clients may ask the upstream for images that the target does not have.
     pub fallback: bool,
-    /// The credential set that a source host gets when its rule names none.
+    /// The credential set of a source host whose rule names none.
     pub credentials: &'a dyn Fn(&str) -> Option<String>,
-    /// Where the API of an upstream is: scheme and host.
+    /// The address of an upstream's API: scheme and host.
     pub endpoint: &'a dyn Fn(&str) -> String,
 }
 
@@ -83,7 +83,7 @@ impl fmt::Debug for ExportContext<'_> {
 }
 
 impl ExportContext<'_> {
-    /// A rule's target as the target's registry knows it.
+    /// A rule's target as a repository of the registry.
     fn full_target(&self, rule: &CacheRule) -> Pattern {
         rule.target.below(self.prefix)
     }
@@ -102,23 +102,23 @@ impl ExportContext<'_> {
 /// One file of an export.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExportedFile {
-    /// Where it belongs, below the folder that the format's own tool reads.
+    /// Its path, below the folder that the format's own tool reads.
     pub path: String,
     /// Its text.
     pub text: String,
 }
 
-/// What the rules became.
+/// The result of an export.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Exported {
-    /// The files; of a format that has one, exactly one.
+    /// The files; exactly one, except for formats with a folder.
     pub files: Vec<ExportedFile>,
-    /// What the format cannot say, and what its user must see to, a line each. The files have it as comments.
+    /// What the format cannot express, and what its user has to do, a line each. The files have the same as comments.
     pub unsaid: Vec<String>,
 }
 
 impl Format {
-    /// Whether it is for clients that pull: they can be kept from the upstream.
+    /// Whether the format is for clients that pull, so that `--no-fallback` applies.
     pub fn is_for_clients(self) -> bool {
         !matches!(self, Format::Az | Format::Ecr)
     }
@@ -146,13 +146,13 @@ fn head(format: Format, unsaid: &[String]) -> String {
     out
 }
 
-/// One file and what it leaves out.
+/// One file and what it cannot express.
 fn single(format: Format, path: &str, body: &str, unsaid: Vec<String>) -> Exported {
     let text = format!("{}{body}", head(format, &unsaid));
     Exported { files: vec![ExportedFile { path: path.to_owned(), text }], unsaid }
 }
 
-/// The rules whose names a cache rule would close for larder's own pushes.
+/// The rules whose repositories a cache rule would close to larder's own pushes.
 fn pushed(rules: &RuleSet) -> Option<String> {
     let pushed: Vec<String> =
         rules.rules().iter().filter(|rule| rule.delivery == Delivery::Push).map(|rule| format!("\"{}\"", rule.name)).collect();

@@ -1,6 +1,6 @@
-//! OpenShift's `ImageDigestMirrorSet`, and `ImageTagMirrorSet` for what is pulled by tag. Both become a `registries.conf`, so that the
-//! longest source wins; but a source without a mirror is dropped on the way there (openshift/runtime-utils `pkg/registries`), so
-//! that no names can be taken out.
+//! OpenShift's `ImageDigestMirrorSet`, and `ImageTagMirrorSet` for pulls by tag. Both become a `registries.conf`, so
+//! the longest source wins; but a source without a mirror is dropped on the way (openshift/runtime-utils
+//! `pkg/registries`), so names cannot be excluded.
 
 use super::mirror;
 use super::podman::scope;

@@ -32,7 +32,7 @@ pub(super) fn write(view: &ExportContext<'_>) -> Exported {
     let edges: Vec<(&Mirror<'_>, UncoveredName)> =
         mirrors.iter().flat_map(|mirror| mirror::edges(view, mirror).into_iter().map(move |hole| (mirror, hole))).collect();
     let holes = mirrors.iter().flat_map(|mirror| mirror.holes.iter().map(move |hole| (mirror, hole)));
-    // A prefix without a mirror takes names away from the shorter one whose mirror has another image there.
+    // A prefix without a mirror excludes names from a shorter one whose mirror has another image there.
     for (mirror, hole) in holes.chain(edges.iter().map(|(mirror, hole)| (*mirror, hole))) {
         let prefix = self::prefix(&hole.source);
         if let Some((_, there)) = taken.iter().find(|(other, _)| *other == prefix) {
@@ -60,7 +60,7 @@ fn prefix(source: &SourcePattern) -> String {
 fn entry(view: &ExportContext<'_>, prefix: &str, mirror: Option<&str>) -> String {
     let prefix = Value::from(prefix);
     if !view.fallback {
-        // Without a mirror, `location` is the only place that is asked.
+        // Without a mirror, `location` is the only address that is asked.
         return match mirror {
             Some(location) => {
                 let insecure = if view.plain_http || view.insecure { "insecure = true\n" } else { "" };
@@ -79,7 +79,7 @@ fn entry(view: &ExportContext<'_>, prefix: &str, mirror: Option<&str>) -> String
     out
 }
 
-/// What [`Mirror`] and its prefix are to other formats of the same kind.
+/// The mirrors and their prefixes for other formats of the same kind.
 pub(super) fn scope(mirror: &Mirror<'_>) -> String {
     prefix(&mirror.rule.source)
 }

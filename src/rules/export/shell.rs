@@ -1,20 +1,20 @@
 //! Words and variables of a shell script (POSIX.1-2024, Shell Command Language 2.2).
 
-/// `text` as one word.
+/// `text` quoted as one word.
 pub(super) fn word(text: &str) -> String {
     let plain = !text.is_empty()
         && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '/' | ':' | '@' | '%' | '+' | '=' | '-'));
     if plain { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }
 
-/// A variable's name, made of a rule's or a set's.
+/// A variable's name from that of a rule or set.
 pub(super) fn variable(name: &str, ending: &str) -> String {
     let stem = name.to_ascii_uppercase().replace('-', "_");
     let first = if stem.starts_with(|c: char| c.is_ascii_digit()) { "_" } else { "" };
     format!("{first}{stem}_{ending}")
 }
 
-/// A line that ends the script if a variable is not set, and says what it is.
+/// A line that ends the script with a message if a variable is not set.
 pub(super) fn required(variable: &str, what: &str) -> String {
     format!(": \"${{{variable}:?{what}}}\"\n")
 }

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::name::normal_host;
 use crate::rules::SourcePattern;
 
-/// What a registry without a name in the files is called until somebody says better.
+/// The name of a registry that the files do not name, as a placeholder.
 const PLACEHOLDER: &str = "example.azurecr.io";
 
 pub(super) fn read<'v>(rules: impl Iterator<Item = &'v Value>, sets: impl Iterator<Item = &'v Value>, draft: &mut Draft) -> Result<()> {
@@ -24,7 +24,7 @@ pub(super) fn read<'v>(rules: impl Iterator<Item = &'v Value>, sets: impl Iterat
     Ok(())
 }
 
-/// The registry that all rows belong to, which their resource identifiers name.
+/// The registry in the resource identifiers of all rows.
 fn registry<'v>(rows: impl Iterator<Item = &'v &'v Value>, draft: &mut Draft) -> Result<String> {
     let mut names: Vec<String> = rows.filter_map(|row| registry_of(row)).map(str::to_ascii_lowercase).collect();
     names.sort();
@@ -43,7 +43,7 @@ fn registry<'v>(rows: impl Iterator<Item = &'v &'v Value>, draft: &mut Draft) ->
 fn registry_of<'v>(row: &'v Value) -> Option<&'v str> {
     let segment = |id: &'v str| id.split('/').skip_while(|part| !part.eq_ignore_ascii_case("registries")).nth(1);
     [text(row, "id"), text(row, "credentialSetResourceId")].into_iter().flatten().find_map(segment).filter(|name| {
-        // What stands there becomes a host.
+        // The value becomes a host.
         !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
     })
 }
@@ -101,7 +101,7 @@ fn is_in_use(value: &Value) -> bool {
     }
 }
 
-/// The set that a rule's resource identifier means. One whose file was not given is taken to be for the rule's source.
+/// The set of a rule's resource identifier. If its file was not given, it is assumed to be for the rule's source.
 fn set_of(id: &str, host: &str, known_as: &str, draft: &mut Draft, names: &mut UsedNames) -> Option<usize> {
     let name = id.trim_end_matches('/').rsplit('/').next().unwrap_or(id);
     let key = name.to_ascii_lowercase();

@@ -7,11 +7,11 @@ use super::{Draft, DraftRule, DraftSet, OPERATION, text};
 use crate::error::{Error, Result};
 use crate::name::normal_host;
 
-/// The prefix that stands for everything, on either side.
+/// The prefix for everything, on either side.
 const ROOT: &str = "ROOT";
-/// Every pull-through secret's name begins with it.
+/// The prefix of the names of all pull-through secrets.
 const SECRETS: &str = "ecr-pullthroughcache/";
-/// Written where no file names the region, so that the output loads.
+/// A placeholder where no file names the region, so that the output loads.
 const SOME_REGION: &str = "us-east-1";
 
 pub(super) fn read<'v>(rules: impl Iterator<Item = &'v Value>, draft: &mut Draft) -> Result<()> {
@@ -41,7 +41,7 @@ fn registry(rules: &[&Value], draft: &mut Draft) -> Result<String> {
             "000000000000".to_owned()
         }
     };
-    // A secret is in the registry's own region; nothing else in the file tells it.
+    // A secret is in the registry's own region; nothing else in the file names it.
     let arn = rules.iter().filter_map(|row| text(row, "credentialArn")).find_map(|arn| {
         let parts: Vec<&str> = arn.split(':').collect();
         let legal = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
@@ -80,7 +80,7 @@ fn rule(row: &Value, draft: &mut Draft, names: &mut UsedNames, set_names: &mut U
     });
 }
 
-/// The credential set that stands for a secret; one secret used for two upstreams is two sets.
+/// The credential set of a secret; a secret used for two upstreams becomes two sets.
 fn set_of(arn: &str, host: &str, draft: &mut Draft, names: &mut UsedNames) -> usize {
     let key = format!("{arn} {host}");
     if let Some(at) = draft.sets.iter().position(|set| set.key == key) {
@@ -91,7 +91,7 @@ fn set_of(arn: &str, host: &str, draft: &mut Draft, names: &mut UsedNames) -> us
     draft.sets.len() - 1
 }
 
-/// The name in a secret's ARN, without the six characters that Secrets Manager puts behind it.
+/// The name in a secret's ARN, without the six characters that Secrets Manager appends.
 fn secret_name(arn: &str) -> &str {
     let name = arn.rsplit(':').next().unwrap_or(arn);
     let name = name.strip_prefix(SECRETS).unwrap_or(name);

@@ -11,7 +11,7 @@ use super::names::UsedNames;
 use super::{Draft, DraftRegistry, DraftRule, DraftSet, text};
 use crate::name::{DOCKER_HUB, normal_host};
 
-/// What Harbor itself is called until somebody says better.
+/// The name of Harbor itself, as a placeholder.
 const PLACEHOLDER: &str = "harbor.example.com";
 
 pub(super) fn read<'v>(projects: impl Iterator<Item = &'v Value>, registries: impl Iterator<Item = &'v Value>, draft: &mut Draft) {
@@ -68,7 +68,7 @@ fn project(row: &Value, id: i64, registry: Option<&Value>, draft: &mut Draft, na
     });
 }
 
-/// Where a registry's images are.
+/// The host and path of a registry's images.
 fn endpoint(registry: &Value) -> Result<DraftRegistry, String> {
     let given = text(registry, "url").ok_or("it has no URL")?;
     let whole = if given.contains("://") { given.to_owned() } else { format!("https://{given}") };
@@ -85,7 +85,7 @@ fn endpoint(registry: &Value) -> Result<DraftRegistry, String> {
             "{given} is the address of an API that names no registry; write the rule with ACCOUNT.dkr.ecr.REGION.amazonaws.com"
         ));
     }
-    // Harbor's adapter for Docker Hub is set up with the address of its web site.
+    // Harbor's adapter for Docker Hub has the address of its web site.
     let is_hub = name == "hub.docker.com" || text(registry, "type") == Some("docker-hub");
     let host = match url.port() {
         _ if is_hub => DOCKER_HUB.to_owned(),

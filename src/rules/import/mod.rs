@@ -1,7 +1,8 @@
-//! The rules of other caches, as their own commands print them, become `larder.toml`.
+//! Converts the rules of other caches, as their own commands print them, to `larder.toml`.
 //!
-//! Each system has a file that reads its rows into a `Draft`; what a draft cannot hold is listed, never dropped. Shapes are those
-//! of the public documentation (docs/registries.md, "Azure: limits and names", "Amazon ECR: pull-through cache rules", "Harbor: proxy projects").
+//! Each system has a file that parses its rows into a `Draft`; what a draft cannot express is listed, never dropped.
+//! The formats are those of the public documentation (docs/registries.md, "Azure: limits and names", "Amazon ECR:
+//! pull-through cache rules", "Harbor: proxy projects").
 
 mod acr;
 mod ecr;
@@ -17,23 +18,23 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 
-/// How errors name what was being done.
+/// The operation in errors.
 const OPERATION: &str = "import rules";
 
-/// What the files became.
+/// The result of an import.
 #[derive(Debug)]
 pub struct ImportedRules {
-    /// `larder.toml`, which loads as it is.
+    /// A `larder.toml` that loads as it is.
     pub text: String,
-    /// Rules in it.
+    /// The number of rules in it.
     pub rules: usize,
-    /// What it cannot say, a line each; comments at its top say the same.
+    /// What it cannot express, a line each; comments at its top list the same.
     pub lost: Vec<String>,
-    /// What somebody should fill in or know; comments in it say the same.
+    /// What the user has to complete or know; comments in it list the same.
     pub notes: Vec<String>,
 }
 
-/// A system whose rules can be read.
+/// A system whose rules can be parsed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum SourceSystem {
     Acr,
@@ -51,7 +52,7 @@ impl fmt::Display for SourceSystem {
     }
 }
 
-/// What a row of a file is.
+/// The kind of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum RowShape {
     AcrRule,
@@ -88,14 +89,14 @@ impl RowShape {
     }
 }
 
-/// What has been understood of the files.
+/// What was parsed from the files.
 #[derive(Debug, Default)]
 struct Draft {
     /// The cache's own host.
     target: String,
-    /// Of wildcards that lie in one another the longest wins.
+    /// Whether the longest of overlapping wildcards wins.
     longest: bool,
-    /// The profile that the target's name does not tell.
+    /// The target's profile, if its name does not tell it.
     profile: Option<&'static str>,
     rules: Vec<DraftRule>,
     sets: Vec<DraftSet>,
@@ -107,9 +108,9 @@ struct Draft {
 
 #[derive(Debug)]
 struct DraftRule {
-    /// The name it has in its system, for people.
+    /// Its name in its system, for messages.
     known_as: String,
-    /// What larder calls it.
+    /// Its name in larder.
     name: String,
     /// `docker.io/library/*`
     source: String,
@@ -121,11 +122,11 @@ struct DraftRule {
 
 #[derive(Debug)]
 struct DraftSet {
-    /// What tells it from others in its system.
+    /// Its identifier in its system.
     key: String,
     name: String,
     login_server: String,
-    /// Where its system keeps the secrets, for people.
+    /// Where its system keeps the secrets, for messages.
     kept: Option<String>,
 }
 

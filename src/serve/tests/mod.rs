@@ -319,7 +319,7 @@ async fn it_counts_what_it_was_asked() {
 async fn oci_client_pulls_the_demo_from_it() {
     use oci_client::client::{ClientConfig, ClientProtocol};
 
-    let server = Running::start(MemoryRegistry::stock(), ServeOptions::default()).await;
+    let server = Running::start(MemoryRegistry::demo_upstream(), ServeOptions::default()).await;
     let host = server.base.trim_start_matches("http://");
     let config = ClientConfig { protocol: ClientProtocol::Http, tls_certs_only: vec![], ..ClientConfig::default() };
     let client = oci_client::Client::try_from(config).unwrap();

@@ -10,10 +10,11 @@ use crate::content::{BlobStream, Descriptor, Digest, Manifest, Repository, Reque
 use crate::name::Reference;
 use crate::{Result, Side};
 
-/// How much of a blob is handed out at a time: what a socket takes in one go, more or less.
+/// Bytes of a blob in one chunk: about what a socket takes at once.
 const CHUNK: usize = 64 * 1024;
 
-/// Several repositories in memory. As at a registry, bytes are kept once, and a repository has only what was put into it.
+/// Several repositories in memory. As in a registry, bytes are stored once, and a repository has only what was put into
+/// it.
 #[derive(Debug, Clone, Default)]
 pub struct MemoryRegistry {
     repositories: BTreeMap<String, MemoryRepository>,
@@ -28,21 +29,21 @@ struct MemoryRepository {
     blobs: BTreeSet<Digest>,
 }
 
-/// How much the images of a shelf have in common.
+/// How much the images of a registry share.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Sharing {
-    /// Layers that the tagged images name, each as often as it is named.
+    /// Layers of the tagged images, each as often as an image has it.
     pub named: usize,
-    /// How many different ones those are.
+    /// The number of distinct layers among them.
     pub distinct: usize,
-    /// What moving each image by itself would move.
+    /// Bytes to copy if each image is copied by itself.
     pub named_bytes: u64,
-    /// What there is to move.
+    /// Bytes to copy if each layer is copied once.
     pub distinct_bytes: u64,
 }
 
 impl MemoryRegistry {
-    /// Every tag of every repository, as (repository, tag), in order.
+    /// Every tag of every repository, as (repository, tag), sorted.
     pub fn images(&self) -> Vec<(String, String)> {
         let tags = |(name, repository): (&String, &MemoryRepository)| {
             let name = name.clone();
@@ -51,12 +52,12 @@ impl MemoryRegistry {
         self.repositories.iter().flat_map(tags).collect()
     }
 
-    /// The names of the repositories, in order.
+    /// The names of the repositories, sorted.
     pub fn repositories(&self) -> Vec<String> {
         self.repositories.keys().cloned().collect()
     }
 
-    /// The bytes of everything on the shelf, each digest once: what a complete copy has to move.
+    /// The bytes of all content, each digest once: the size of a complete copy.
     pub fn bytes(&self) -> u64 {
         let blobs = self.blobs.values().map(|bytes| bytes.len() as u64);
         blobs.chain(self.manifests.values().map(|manifest| manifest.bytes.len() as u64)).sum()
@@ -81,7 +82,7 @@ impl MemoryRegistry {
 
     /// The layers of an image, over all its platforms.
     fn layers(&self, image: &Digest) -> Vec<Descriptor> {
-        // What lies here was made here, and its tests read every manifest: there is none without links.
+        // All manifests are generated, and tests read every one: each has links.
         let links = self.manifests.get(image).and_then(|manifest| manifest.links().ok()).unwrap_or_default();
         let children = links.manifests.iter().flat_map(|child| self.layers(&child.digest));
         links.blobs.into_iter().skip(1).chain(children).collect()

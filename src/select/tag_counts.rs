@@ -6,7 +6,7 @@ use std::fmt;
 /// and `by_default`. Minus `excluded`, `too_old`, `cut_by_newest` and `cut_by_latest` it is what the terms chose; plus
 /// `exact` it is what was selected.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Attrition {
+pub struct TagCounts {
     /// Distinct tags in the listing.
     pub listed: usize,
     /// Of these, the ones that terms can choose: no `sha256-*` (signatures and referrers of other images), no invalid
@@ -40,7 +40,7 @@ pub struct Attrition {
     pub(super) asked: [bool; 3],
 }
 
-impl Attrition {
+impl TagCounts {
     /// The number of matched tags that remain.
     pub fn chosen(&self) -> usize {
         let dropped = self.excluded + self.too_old + self.cut_by_newest + self.cut_by_latest;
@@ -53,9 +53,9 @@ impl Attrition {
     }
 }
 
-impl fmt::Display for Attrition {
+impl fmt::Display for TagCounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Attrition { listed, candidates, matched, excluded, .. } = self;
+        let TagCounts { listed, candidates, matched, excluded, .. } = self;
         write!(f, "{listed} tags listed, {candidates} candidates, {matched} matched")?;
         let kinds = [(self.by_glob, "glob"), (self.by_regex, "regex"), (self.by_semver, "semver")];
         let kinds: Vec<String> = kinds.iter().filter(|(n, _)| *n > 0).map(|(n, kind)| format!("{n} by {kind}")).collect();

@@ -1,4 +1,4 @@
-//! What lies on the demo's shelf. Names and sizes resemble the real thing; the content is made up.
+//! The images of the demo's upstream. Names and sizes resemble real ones; the content is made up.
 
 use super::MemoryRegistry;
 use super::image::FileContent::{Binary, Text};
@@ -42,7 +42,7 @@ const REDIS: DemoLayer = DemoLayer {
     files: &[("usr/local/bin/redis-server", Binary(4 * MB)), ("usr/local/bin/redis-cli", Binary(MB))],
 };
 
-/// What the services of acme have in common.
+/// The layers that the services of acme share.
 const ACME_RUNTIME: DemoLayer = DemoLayer {
     made_by: "RUN install-runtime 21",
     files: &[("opt/runtime/bin/runtime", Binary(500 * KB)), ("opt/runtime/lib/modules", Binary(5500 * KB))],
@@ -123,15 +123,15 @@ const WEB_CHART: Chart = Chart {
 };
 
 impl MemoryRegistry {
-    /// The demo's upstream: multi-architecture images that share layers within and across repositories, and a Helm chart;
-    /// about 50 MB in all.
-    pub fn stock() -> MemoryRegistry {
-        let mut stocking = ImageBuilder::default();
+    /// The demo's upstream: multi-architecture images that share layers within and across repositories, and a Helm
+    /// chart; about 50 MB in all.
+    pub fn demo_upstream() -> MemoryRegistry {
+        let mut builder = ImageBuilder::default();
         for image in &IMAGES {
-            image.put(&mut stocking);
+            image.put(&mut builder);
         }
-        WEB_CHART.put(&mut stocking.shelf);
-        stocking.shelf
+        WEB_CHART.put(&mut builder.registry);
+        builder.registry
     }
 }
 
@@ -147,26 +147,26 @@ mod tests {
     use crate::content::{Descriptor, Digest, Links, ManifestKind, Repository, RequestContext, Source, Verified};
     use crate::name::Reference;
 
-    static SHELF: LazyLock<MemoryRegistry> = LazyLock::new(MemoryRegistry::stock);
+    static REGISTRY: LazyLock<MemoryRegistry> = LazyLock::new(MemoryRegistry::demo_upstream);
 
     fn context() -> RequestContext {
         RequestContext::new("test")
     }
 
     async fn tagged(repository: &str, tag: &str) -> Descriptor {
-        SHELF.resolve(&Repository::new(repository), &Reference::Tag(tag.to_owned()), &context()).await.unwrap().unwrap()
+        REGISTRY.resolve(&Repository::new(repository), &Reference::Tag(tag.to_owned()), &context()).await.unwrap().unwrap()
     }
 
-    /// The manifest's links, read as any client reads them: checked against the digest and the media type.
+    /// The manifest's links, read as a client does: checked by digest and media type.
     async fn links(repository: &str, manifest: &Descriptor) -> Links {
-        let found = SHELF.manifest(&Repository::new(repository), &manifest.digest, &context()).await.unwrap().unwrap();
+        let found = REGISTRY.manifest(&Repository::new(repository), &manifest.digest, &context()).await.unwrap().unwrap();
         assert_eq!((&found.media_type, found.bytes.len() as u64), (&manifest.media_type, manifest.size));
         assert_ne!(found.kind(), ManifestKind::Opaque);
         found.links().unwrap()
     }
 
     async fn read(repository: &str, blob: &Descriptor) -> Vec<u8> {
-        let stream = SHELF.blob(&Repository::new(repository), blob, 0, &context()).await.unwrap().unwrap();
+        let stream = REGISTRY.blob(&Repository::new(repository), blob, 0, &context()).await.unwrap().unwrap();
         let chunks: Vec<_> = Verified::whole(stream, blob, Side::Upstream).unwrap().try_collect().await.unwrap();
         chunks.concat()
     }
@@ -184,26 +184,26 @@ mod tests {
     #[tokio::test]
     async fn every_graph_is_complete_and_every_digest_and_size_is_right() {
         let mut platforms = 0;
-        for (repository, tag) in SHELF.images() {
+        for (repository, tag) in REGISTRY.images() {
             let top = tagged(&repository, &tag).await;
             let children = links(&repository, &top).await.manifests;
             for manifest in if children.is_empty() { vec![top] } else { children } {
                 for blob in links(&repository, &manifest).await.blobs {
                     let bytes = read(&repository, &blob).await;
                     assert_eq!(
-                        SHELF.blob_size(&Repository::new(&*repository), &blob.digest, &context()).await.unwrap(),
+                        REGISTRY.blob_size(&Repository::new(&*repository), &blob.digest, &context()).await.unwrap(),
                         Some(bytes.len() as u64)
                     );
                 }
                 platforms += usize::from(manifest.platform.is_some());
             }
         }
-        assert_eq!((SHELF.images().len(), platforms), (9, 16));
+        assert_eq!((REGISTRY.images().len(), platforms), (9, 16));
     }
 
     #[tokio::test]
     async fn configs_describe_their_platform_and_their_layers() {
-        for (repository, tag) in SHELF.images().into_iter().filter(|(repository, _)| repository != "charts/web") {
+        for (repository, tag) in REGISTRY.images().into_iter().filter(|(repository, _)| repository != "charts/web") {
             for child in links(&repository, &tagged(&repository, &tag).await).await.manifests {
                 let blobs = links(&repository, &child).await.blobs;
                 let config: serde_json::Value = serde_json::from_slice(&read(&repository, &blobs[0]).await).unwrap();
@@ -230,7 +230,7 @@ mod tests {
         assert_ne!(base["linux/amd64"], base["linux/arm64/v8"]);
         assert_eq!(layers("library/redis", "7").await["linux/amd64"][0], layers("library/alpine", "3.20").await["linux/amd64"][0]);
         assert_eq!(tagged("library/alpine", "latest").await, tagged("library/alpine", "3.21").await);
-        let sharing = SHELF.layers_shared();
+        let sharing = REGISTRY.layers_shared();
         assert_eq!((sharing.named, sharing.distinct), (35, 18));
         assert!(sharing.named_bytes > sharing.distinct_bytes + 40_000_000, "{sharing:?}");
     }
@@ -245,18 +245,18 @@ mod tests {
 
     #[test]
     fn a_demo_is_worth_watching_and_soon_over() {
-        assert!((40_000_000..60_000_000).contains(&SHELF.bytes()), "{}", SHELF.bytes());
+        assert!((40_000_000..60_000_000).contains(&REGISTRY.bytes()), "{}", REGISTRY.bytes());
     }
 
     #[tokio::test]
     async fn the_same_shelf_comes_out_every_time() {
-        let again = MemoryRegistry::stock();
-        for (repository, tag) in SHELF.images() {
+        let again = MemoryRegistry::demo_upstream();
+        for (repository, tag) in REGISTRY.images() {
             let found = again.resolve(&Repository::new(&*repository), &Reference::Tag(tag.clone()), &context()).await.unwrap();
             assert_eq!(found, Some(tagged(&repository, &tag).await), "{repository}:{tag}");
         }
-        assert_eq!(again.bytes(), SHELF.bytes());
-        // Pinned: a change of what the demo shows should be meant.
+        assert_eq!(again.bytes(), REGISTRY.bytes());
+        // Pinned, so that changes of the demo's content are deliberate.
         insta::assert_snapshot!(tagged("library/alpine", "3.21").await.digest, @"sha256:e5120ae1b9d17fe85dcb46c6839727f51e8a106337fa019143c17afc52cce143");
     }
 
@@ -264,9 +264,9 @@ mod tests {
     async fn a_repository_has_what_was_put_into_it_and_no_more() {
         let nginx = tagged("library/nginx", "1.27").await;
         let elsewhere = Repository::new("library/alpine");
-        assert!(SHELF.manifest(&elsewhere, &nginx.digest, &context()).await.unwrap().is_none());
+        assert!(REGISTRY.manifest(&elsewhere, &nginx.digest, &context()).await.unwrap().is_none());
         let layer = Descriptor::new("", layers("library/nginx", "1.27").await["linux/amd64"][1].clone(), 0);
-        assert!(SHELF.blob(&elsewhere, &layer, 0, &context()).await.unwrap().is_none());
-        assert!(SHELF.tags(&Repository::new("library/none"), &context()).await.unwrap().is_empty());
+        assert!(REGISTRY.blob(&elsewhere, &layer, 0, &context()).await.unwrap().is_none());
+        assert!(REGISTRY.tags(&Repository::new("library/none"), &context()).await.unwrap().is_empty());
     }
 }
