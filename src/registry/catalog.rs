@@ -5,6 +5,7 @@ use serde::Deserialize;
 
 use super::auth::Scopes;
 use super::pages::Listing;
+use super::request::Operation;
 use super::store::RegistryStore;
 use crate::content::{Repository, RequestContext};
 use crate::name::check_path;
@@ -27,7 +28,7 @@ impl RegistryStore {
     /// from there.
     pub(super) async fn catalog(&self, context: &RequestContext) -> Result<Option<Vec<Repository>>> {
         let listing = Listing {
-            operation: "list repositories",
+            operation: Operation::ListRepositories,
             things: "repositories",
             called: "catalogue",
             url: self.transport.host.url("_catalog"),

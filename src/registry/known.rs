@@ -1,8 +1,13 @@
 //! What was learnt about a registry's content during the run, so that nothing is asked twice.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
 
+use tokio::sync::OnceCell;
+
+use crate::Result;
 use crate::content::{Digest, Manifest, Repository};
+use crate::mutex::Mutex;
 
 /// Which repositories hold which content: what was uploaded, mounted or found there.
 #[derive(Debug, Default)]
@@ -57,6 +62,18 @@ impl ManifestCache {
 
     pub(crate) fn get(&self, repository: &Repository, digest: &Digest) -> Option<Manifest> {
         self.kept.iter().find(|(at, manifest)| at == repository && manifest.digest == *digest).map(|(_, manifest)| manifest.clone())
+    }
+}
+
+/// What an upstream has listed, by repository: asked for once a run, however many want to know. Failures are remembered too.
+#[derive(Default)]
+pub(super) struct TagLists(Mutex<HashMap<Repository, ListedTags>>);
+
+type ListedTags = Arc<OnceCell<Result<Arc<[String]>>>>;
+
+impl TagLists {
+    pub(super) fn of(&self, repository: &Repository) -> ListedTags {
+        Arc::clone(self.0.lock().entry(repository.clone()).or_default())
     }
 }
 

@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::Method;
-use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
 
 use super::auth::Scopes;
 use super::counters::RequestKind;
-use super::error::RequestTopic;
+use super::headers::{accept, media_type, said_digest};
+use super::request::RequestTopic;
+use super::request::{Operation, RegistryRequest};
 use super::store::RegistryStore;
-use super::transport::{OpenResponse, RegistryRequest};
-use crate::content::{self, Descriptor, Digest, MAX_MANIFEST, Manifest, Repository, RequestContext};
+use crate::content::{Descriptor, Digest, MAX_MANIFEST, Manifest, Repository, RequestContext};
 use crate::name::Reference;
 use crate::{Error, Kind, Result};
 
@@ -23,8 +24,6 @@ const NAME_WAITS: [Duration; 2] = [Duration::from_millis(300), Duration::from_se
 /// A proxy or a line damages now this and now that; bytes that are wrong three times, on three connections, are wrong at the upstream.
 const MOST_DAMAGED: u32 = 3;
 
-/// Says what a manifest's bytes hash to.
-const CONTENT_DIGEST: &str = "docker-content-digest";
 /// Says that the registry has seen the `subject` of a manifest that was put.
 const SUBJECT: &str = "oci-subject";
 
@@ -48,7 +47,7 @@ impl RegistryStore {
         &self,
         repository: &Repository,
         reference: &Reference,
-        operation: &'static str,
+        operation: Operation,
         scopes: &Scopes,
         context: &RequestContext,
     ) -> Result<Option<Descriptor>> {
@@ -94,7 +93,8 @@ impl RegistryStore {
     pub(super) async fn look_for_tag(&self, repository: &Repository, tag: &str, context: &RequestContext) -> Result<Option<Descriptor>> {
         let (reference, scopes) = (Reference::Tag(tag.to_owned()), Scopes::pull(repository.as_str()));
         let url = self.manifest_url(repository, tag);
-        let mut call = RegistryRequest::new((RequestKind::ManifestHead, "resolve tag", Method::HEAD), url, repository, &scopes, context);
+        let mut call =
+            RegistryRequest::new((RequestKind::ManifestHead, Operation::ResolveTag, Method::HEAD), url, repository, &scopes, context);
         call.headers = accept();
         let answer = match self.transport.send(&call, &mut self.transport.host.patience()).await {
             Ok(answer) => answer,
@@ -147,7 +147,8 @@ impl RegistryStore {
         context: &RequestContext,
     ) -> Result<Option<Manifest>> {
         let url = self.manifest_url(repository, reference.as_str());
-        let mut call = RegistryRequest::new((RequestKind::ManifestGet, "get manifest", Method::GET), url, repository, scopes, context);
+        let mut call =
+            RegistryRequest::new((RequestKind::ManifestGet, Operation::GetManifest, Method::GET), url, repository, scopes, context);
         call.headers = accept();
         let mut damaged = 0;
         loop {
@@ -213,7 +214,8 @@ impl RegistryStore {
     ) -> Result<Stored> {
         let url = self.manifest_url(repository, reference.as_str());
         let scopes = Scopes::push(repository.as_str());
-        let mut call = RegistryRequest::new((RequestKind::ManifestPut, "put manifest", Method::PUT), url, repository, &scopes, context);
+        let mut call =
+            RegistryRequest::new((RequestKind::ManifestPut, Operation::PutManifest, Method::PUT), url, repository, &scopes, context);
         let topic = self.transport.topic(&call);
         let content_type = HeaderValue::from_str(&manifest.media_type)
             .map_err(|_| topic.error(Kind::Unsupported, format!("`{}` cannot be said in a header", manifest.media_type)))?;
@@ -265,7 +267,8 @@ impl RegistryStore {
         let mut waits = NAME_WAITS.into_iter();
         loop {
             let url = self.manifest_url(repository, reference.as_str());
-            let mut call = RegistryRequest::new((RequestKind::ManifestHead, "check tag", Method::HEAD), url, repository, &scopes, context);
+            let mut call =
+                RegistryRequest::new((RequestKind::ManifestHead, Operation::CheckTag, Method::HEAD), url, repository, &scopes, context);
             call.headers = accept();
             let found = match self.transport.send(&call, &mut self.transport.host.patience()).await {
                 Ok(answer) => said_digest(&answer, &self.transport.topic(&call))?,
@@ -318,23 +321,6 @@ pub(super) fn unless_refused(found: Result<Option<Descriptor>>) -> Result<Option
 /// Whether a registry refuses a HEAD as such, which says nothing of what it asks for.
 pub(super) fn is_head_refused(error: &crate::Error) -> bool {
     matches!(error.http_status(), Some(400 | 403 | 405 | 501)) && !matches!(error.kind(), Kind::Limited | Kind::Deferred)
-}
-
-/// All in one line: there are proxies that pass on only one of several.
-pub(super) fn accept() -> HeaderMap {
-    // Media types are legal in a header: none is lost.
-    HeaderValue::try_from(content::ACCEPT.join(", ")).into_iter().map(|all| (ACCEPT, all)).collect()
-}
-
-/// The media type, without parameters.
-pub(super) fn media_type(answer: &OpenResponse) -> String {
-    answer.header(CONTENT_TYPE).and_then(|value| value.split(';').next()).unwrap_or("").trim().to_ascii_lowercase()
-}
-
-/// The digest that the answer says, if it says one.
-pub(super) fn said_digest(answer: &OpenResponse, topic: &RequestTopic<'_>) -> Result<Option<Digest>> {
-    let Some(said) = answer.header(CONTENT_DIGEST).map(str::trim).filter(|said| !said.is_empty()) else { return Ok(None) };
-    Digest::parse(said).map(Some).map_err(|why| topic.error(Kind::Damaged, format!("the answer's Docker-Content-Digest: {why}")))
 }
 
 /// A header of the same algorithm must say the digest that was asked for; another algorithm's is not comparable.

@@ -7,22 +7,33 @@
 //! differ). Lists and rules are unknown here.
 
 mod address;
+mod admissions;
+mod api_check;
 mod auth;
 mod blobs;
 mod catalog;
 mod counters;
 mod error;
+mod error_answer;
+mod headers;
 mod http;
-mod knock;
+mod index_locks;
 mod known;
+mod limit_probe;
 mod link;
 mod manifests;
 mod pages;
-mod probe;
+mod pull_meter;
+mod push_probe;
 mod referrers;
 mod referrers_api;
+mod referrers_support;
 mod registries;
 mod remedy;
+mod request;
+mod settings;
+mod sink;
+mod source;
 mod store;
 mod tags;
 #[cfg(test)]
@@ -30,13 +41,13 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod through;
-mod toll;
 mod transport;
 mod uploads;
 
 pub(crate) use counters::pull_row;
 pub(crate) use http::{HttpSettings, check_files, install_crypto};
-pub(crate) use registries::{Concurrency, HostSettings, Registries, SharedLimits};
+pub(crate) use registries::{Concurrency, Registries, SharedLimits};
+pub(crate) use settings::HostSettings;
 pub(crate) use store::RegistryStore;
 pub(crate) use through::{BlobSeen, CacheHead};
 pub(crate) use transport::RetryPolicy;

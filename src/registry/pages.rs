@@ -9,10 +9,10 @@ use url::Url;
 
 use super::auth::Scopes;
 use super::counters::RequestKind;
-use super::error::RequestTopic;
 use super::link;
+use super::request::RegistryRequest;
+use super::request::{Operation, RequestTopic};
 use super::store::RegistryStore;
-use super::transport::RegistryRequest;
 use crate::content::{Repository, RequestContext};
 use crate::{Error, Kind, Result};
 
@@ -28,7 +28,7 @@ const MOST_PAGES: usize = 10_000;
 /// A list to be asked for.
 pub(super) struct Listing<'a> {
     /// The verb phrase that errors name it by.
-    pub(super) operation: &'static str,
+    pub(super) operation: Operation,
     /// What it lists.
     pub(super) things: &'static str,
     /// What it is called.
@@ -77,7 +77,7 @@ impl RegistryStore {
     async fn page<P: DeserializeOwned>(&self, listing: &Listing<'_>, url: Url) -> Result<(P, Option<Url>)> {
         let Listing { operation, things, called, repository, scopes, context, .. } = listing;
         let none = Repository::new("");
-        let call = RegistryRequest::new((RequestKind::Tags, operation, Method::GET), url, repository.unwrap_or(&none), scopes, context);
+        let call = RegistryRequest::new((RequestKind::Tags, *operation, Method::GET), url, repository.unwrap_or(&none), scopes, context);
         let call = RegistryRequest { repository: *repository, ..call };
         let (answer, body) = self.transport.fetch(&call, MAX_PAGE, &mut self.transport.host.patience()).await?;
         let topic = self.transport.topic(&call);

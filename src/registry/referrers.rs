@@ -2,7 +2,6 @@
 //! put so that they are listed (docs/registries.md, "Referrers").
 
 use std::collections::HashSet;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -13,8 +12,8 @@ use serde::Deserialize;
 
 use super::auth::Scopes;
 use super::counters::RequestKind;
+use super::request::{Operation, RegistryRequest};
 use super::store::RegistryStore;
-use super::transport::RegistryRequest;
 use crate::content::{
     self, Descriptor, Digest, DigestTags, MAX_MANIFEST, Manifest, ManifestKind, ReferrerList, Repository, RequestContext, fallback_tag,
 };
@@ -23,7 +22,6 @@ use crate::{Error, Kind, Result, Side};
 
 /// An image that is signed anew every night for ten years has 3,650 signatures. More than this are a registry that invents them.
 pub(super) const MOST_REFERRERS: usize = 10_000;
-pub(super) const OPERATION: &str = "list referrers";
 
 /// Manifests of one subject that are put at once.
 const PUTS: usize = 4;
@@ -31,31 +29,6 @@ const PUTS: usize = 4;
 /// So often an index under a tag is read, changed and put, until it holds what it is to hold. Each turn is lost to somebody else who
 /// changed the same image's index within the same milliseconds.
 const TURNS: usize = 8;
-
-/// How many different indexes may be changed at once: enough that images do not wait for each other but by chance.
-const LOCKS: usize = 64;
-
-/// One of these is held while an index under a tag is changed; which one, the index tells.
-#[derive(Debug)]
-pub(super) struct IndexLocks([tokio::sync::Mutex<()>; LOCKS]);
-
-impl Default for IndexLocks {
-    fn default() -> Self {
-        IndexLocks(std::array::from_fn(|_| tokio::sync::Mutex::default()))
-    }
-}
-
-impl IndexLocks {
-    async fn hold(&self, repository: &Repository, tag: &str) -> Option<tokio::sync::MutexGuard<'_, ()>> {
-        let mut hasher = DefaultHasher::new();
-        (repository, tag).hash(&mut hasher);
-        let which = usize::try_from(hasher.finish() % LOCKS as u64).unwrap_or(0);
-        match self.0.get(which) {
-            Some(lock) => Some(lock.lock().await),
-            None => None,
-        }
-    }
-}
 
 /// An index of referrers.
 #[derive(Deserialize)]
@@ -94,8 +67,8 @@ impl RegistryStore {
     pub(super) async fn tags_of_digests(&self, repository: &Repository, context: &RequestContext) -> Result<Arc<DigestTags>> {
         let cell = Arc::clone(self.digest_tags.lock().entry(repository.clone()).or_default());
         let listed = cell.get_or_try_init(|| async {
-            match content::Source::tags(self, repository, context).await {
-                Ok(tags) => Ok(Arc::new(DigestTags::of(tags))),
+            match self.tag_list(repository, context).await {
+                Ok(tags) => Ok(Arc::new(DigestTags::of(tags.to_vec()))),
                 // Many registries let one pull that do not let one list (ECR without `ecr:ListImages`, tokens of Azure without
                 // `metadata/read`), and some have no lists. What is there can still be looked for by its name.
                 Err(error) if is_unlistable(&error) => {
@@ -166,8 +139,9 @@ impl RegistryStore {
     ) -> Result<(Option<Bytes>, Option<HeaderValue>)> {
         let scopes = Scopes::push(repository.as_str());
         let url = self.transport.host.url(&format!("{repository}/manifests/{tag}"));
-        let mut call = RegistryRequest::new((RequestKind::ManifestGet, "get manifest", Method::GET), url, repository, &scopes, context);
-        call.headers = super::manifests::accept();
+        let mut call =
+            RegistryRequest::new((RequestKind::ManifestGet, Operation::GetManifest, Method::GET), url, repository, &scopes, context);
+        call.headers = super::headers::accept();
         match self.transport.fetch(&call, MAX_MANIFEST, &mut self.transport.host.patience()).await {
             Ok((answer, body)) => Ok((Some(body), answer.headers.get(ETAG).cloned())),
             Err(error) if error.kind() == Kind::NotFound => Ok((None, None)),
@@ -201,7 +175,7 @@ impl RegistryStore {
             let scopes = &scopes;
             async move {
                 let reference = Reference::Digest(entry.digest.clone());
-                let found = self.head_manifest(repository, &reference, "head manifest", scopes, context).await?;
+                let found = self.head_manifest(repository, &reference, Operation::HeadManifest, scopes, context).await?;
                 Ok::<_, Error>(if found.is_some() { None } else { Some(entry.digest) })
             }
         });
@@ -209,7 +183,7 @@ impl RegistryStore {
     }
 
     pub(super) fn about(&self, repository: &Repository, context: &RequestContext, kind: Kind, message: &str) -> Error {
-        remedied(self.transport.topic_of(OPERATION, Some(repository), context).error(kind, message))
+        remedied(self.transport.topic_of(Operation::ListReferrers, Some(repository), context).error(kind, message))
     }
 
     pub(super) fn invented(&self, repository: &Repository, context: &RequestContext, what: &str) -> Error {

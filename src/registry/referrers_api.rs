@@ -4,8 +4,8 @@
 //! is not an index of descriptors means that there is no list. A cache has one for some of its upstreams and not for others, which is
 //! why that is remembered by repository prefix there.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, OnceLock};
+use std::collections::HashSet;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use oci_client::manifest::OCI_IMAGE_INDEX_MEDIA_TYPE as OCI_INDEX;
@@ -15,14 +15,14 @@ use url::Url;
 
 use super::auth::{Purpose, Scopes};
 use super::counters::RequestKind;
+use super::headers::media_type;
 use super::link;
-use super::manifests::media_type;
-use super::referrers::{MOST_REFERRERS, OPERATION, ReferrersPage, remedied};
+use super::referrers::{MOST_REFERRERS, ReferrersPage, remedied};
+use super::referrers_support::Api;
+use super::request::{Operation, RegistryRequest};
 use super::store::RegistryStore;
-use super::transport::RegistryRequest;
 use crate::config::profiles::Support;
 use crate::content::{Descriptor, Digest, MAX_MANIFEST, ReferrerList, Repository, RequestContext};
-use crate::mutex::Mutex;
 use crate::{Error, Kind, Result};
 
 /// Registries give 100 and more in a page; where each page has one, this still is [`MOST_REFERRERS`].
@@ -32,49 +32,12 @@ const MOST_PAGES: usize = MOST_REFERRERS;
 /// little where it is broken.
 const MORE_ATTEMPTS: u32 = 3;
 
-/// Where a registry has the referrers API. The first answer tells, and nobody else asks before that has come.
-#[derive(Debug)]
-pub(crate) struct ReferrersApi {
-    everywhere: Arc<Known>,
-    by_prefix: Mutex<HashMap<String, Arc<Known>>>,
-}
-
-/// What is known of one part of a registry.
-#[derive(Debug, Default)]
-struct Known {
-    answer: OnceLock<Api>,
-    asking: tokio::sync::Mutex<()>,
-}
-
-#[derive(Debug, Clone)]
-enum Api {
-    Here,
-    /// There is none; why, where that is worth a note.
-    Missing(Option<Arc<str>>),
-}
-
 /// Why there is no list.
 #[derive(Debug, Clone)]
 struct NoList {
     /// The whole registry has none. Otherwise it may have one for other repositories.
     everywhere: bool,
     why: Option<String>,
-}
-
-impl ReferrersApi {
-    pub(crate) fn new(support: Support) -> Self {
-        let everywhere = Arc::<Known>::default();
-        if support == Support::No {
-            let _ = everywhere.answer.set(Api::Missing(None));
-        }
-        ReferrersApi { everywhere, by_prefix: Mutex::default() }
-    }
-
-    /// What is known of the repositories beside `repository`.
-    fn beside(&self, repository: &Repository) -> Arc<Known> {
-        let prefix = repository.as_str().rsplit_once('/').map_or("", |(prefix, _)| prefix);
-        Arc::clone(self.by_prefix.lock().entry(prefix.to_owned()).or_default())
-    }
 }
 
 impl RegistryStore {
@@ -176,7 +139,8 @@ impl RegistryStore {
         context: &RequestContext,
     ) -> Result<Result<(ReferrersPage, Option<Url>), NoList>> {
         let scopes = Scopes::pull(repository.as_str()).to(Purpose::Referrers);
-        let mut call = RegistryRequest::new((RequestKind::Referrers, OPERATION, Method::GET), url, repository, &scopes, context);
+        let mut call =
+            RegistryRequest::new((RequestKind::Referrers, Operation::ListReferrers, Method::GET), url, repository, &scopes, context);
         // GHCR redirects to a web page elsewhere (docs/registries.md, "GitHub").
         call.follow_cross_host = false;
         let mut failures = 0;

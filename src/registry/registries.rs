@@ -2,48 +2,17 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::RegistryStore;
 use super::auth::{Authenticator, Logins};
 use super::counters::Counters;
-use super::http::HttpSettings;
-use super::toll::PullMeter;
+use super::limit_probe;
+use super::settings::HostSettings;
 use super::transport::{BURST, Host, RetryPolicy, Transport, TransportAccount};
-use crate::config::profiles::Profile;
-use crate::limits::{Accounts, Bandwidth, PullLimit, Rate, RequestPacer};
+use crate::limits::{Accounts, Bandwidth, RequestPacer};
 use crate::mutex::Mutex;
 use crate::report::RegistryRow;
 use crate::{Result, Side};
-
-/// How to speak to one host: what `[registry."host"]` says.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct HostSettings {
-    /// Where its API is really reached.
-    pub(crate) endpoint: Option<String>,
-    /// Whether it speaks plain HTTP; `None`: if it is a loopback address.
-    pub(crate) plain_http: Option<bool>,
-    /// TLS.
-    pub(crate) http: HttpSettings,
-    /// Requests in flight; `None`: the side's default.
-    pub(crate) concurrency: Option<usize>,
-    /// Whether it may send larder to private addresses.
-    pub(crate) allow_private: bool,
-    /// The kind of registry it is taken for; `None`: as its name tells.
-    pub(crate) profile: Option<&'static Profile>,
-    /// What is known of its pull budget beforehand.
-    pub(crate) pulls: Option<PullLimit>,
-    /// Requests a second; `None`: the profile's default.
-    pub(crate) requests_per_second: Option<f64>,
-    /// Bytes a second, read and written together.
-    pub(crate) bandwidth: Option<Rate>,
-    /// The slowest that a blob may come; `None`: the default.
-    pub(crate) min_rate: Option<Rate>,
-    /// Hosts and ports that the configuration names: a registry's password may go to those of its own host.
-    pub(crate) named: Arc<[(String, u16)]>,
-    /// The longest `Retry-After` that is waited for; `None`: the retry policy's.
-    pub(crate) retry_after_max: Option<Duration>,
-}
 
 /// What limits all registries of a run together.
 #[derive(Clone)]
@@ -130,8 +99,8 @@ impl Registries {
             shared.begin_slowly();
         }
         // Only what is read from an upstream is a pull.
-        let toll = (side == Side::Upstream).then(|| PullMeter::new(&self.limits.accounts, &shared, &account, settings.pulls));
-        let transport = Transport { side, host: shared, account, toll };
+        let pull_meter = (side == Side::Upstream).then(|| limit_probe::meter(&self.limits.accounts, &shared, &account, settings.pulls));
+        let transport = Transport { side, host: shared, account, pull_meter };
         let store = Arc::new(RegistryStore::new(transport));
         known.stores.insert(key, Arc::clone(&store));
         Ok(store)

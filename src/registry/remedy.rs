@@ -1,8 +1,7 @@
 //! What the reader of a refusal can do about it: the registries' ways of saying it, and the command that helps.
 
-use super::error::{ErrorAnswer, Hint, RequestTopic, is_push};
-use super::probe::is_said_by_a_cache;
-use super::uploads::START;
+use super::error_answer::{ErrorAnswer, Hint};
+use super::request::{Operation, RequestTopic};
 use crate::config::profiles::{CACHE_REMEDY, Creation};
 use crate::name::DOCKER_HUB;
 
@@ -14,7 +13,7 @@ pub(crate) fn of(topic: &RequestTopic<'_>, refusal: &ErrorAnswer) -> Option<Stri
     }
     let says = |code: &str| refusal.codes.iter().any(|found| found == code);
     let text = refusal.message.to_ascii_lowercase();
-    let push = is_push(topic.operation);
+    let push = topic.operation.is_push();
     let no_project = text.contains("project") && text.contains("not found");
     if push && (says("NAME_UNKNOWN") || no_project || refusal.status == 404 && refusal.codes.is_empty()) {
         return Some(create_repository(topic, no_project));
@@ -37,7 +36,7 @@ pub(crate) fn of(topic: &RequestTopic<'_>, refusal: &ErrorAnswer) -> Option<Stri
         None => {}
     }
     match refusal.status {
-        405 | 501 if topic.operation == START => {
+        405 | 501 if topic.operation == Operation::StartUpload => {
             Some(format!("the registry takes no pushes; if it is a pull-through cache, {CACHE_REMEDY}"))
         }
         424 => Some(CACHE_UPSTREAM.to_owned()),
@@ -48,7 +47,7 @@ pub(crate) fn of(topic: &RequestTopic<'_>, refusal: &ErrorAnswer) -> Option<Stri
         }
         403 => Some(format!("may `{}` pull it?", topic.account)),
         429 => Some("the registry limits what may be asked of it: run the same command later, it goes on where it stopped".to_owned()),
-        413 if topic.operation == "put manifest" => Some("the registry limits the size of manifests".to_owned()),
+        413 if topic.operation == Operation::PutManifest => Some("the registry limits the size of manifests".to_owned()),
         413 => Some("a proxy before the registry limits the size of requests (nginx: `client_max_body_size 0`)".to_owned()),
         400 | 409 | 412 if push && text.contains("immutable") => {
             Some("the tag is immutable at the target: remove it there, or give the image another tag".to_owned())
@@ -110,6 +109,14 @@ fn create_repository(topic: &RequestTopic<'_>, no_project: bool) -> String {
     }
 }
 
+/// Whether a refused push is in the words of a pull-through cache: Harbor ("can not push artifact to a proxy project"), Azure ("The cache
+/// rule blocks pushes …").
+pub(super) fn is_said_by_a_cache(message: &str) -> bool {
+    const WORDS: [&str; 5] = ["proxy project", "proxy repository", "proxy cache", "cache rule", "pull-through"];
+    let text = message.to_ascii_lowercase();
+    WORDS.iter().any(|words| text.contains(words))
+}
+
 /// The region of `<account>.dkr.ecr[-fips].<region>.amazonaws.com[.cn]`.
 fn ecr_region(host: &str) -> Option<&str> {
     let rest = host.strip_suffix(".amazonaws.com").or_else(|| host.strip_suffix(".amazonaws.com.cn"))?;
@@ -126,7 +133,7 @@ mod tests {
     use jiff::Timestamp;
     use reqwest::header::HeaderMap;
 
-    fn remedy(host: &str, operation: &'static str, status: u16, code: &str, message: &str) -> Option<String> {
+    fn remedy(host: &str, operation: Operation, status: u16, code: &str, message: &str) -> Option<String> {
         let repository = Repository::new("proj/team/app");
         let profile = profiles::recognised(host).unwrap_or(&profiles::UNKNOWN);
         let topic =
@@ -144,26 +151,33 @@ mod tests {
         for (host, operation, status, code, message, expected) in [
             (
                 ecr,
-                "start upload",
+                Operation::StartUpload,
                 404,
                 "NAME_UNKNOWN",
                 "The repository does not exist",
                 "aws ecr create-repository --repository-name proj/team/app --region eu-west-1",
             ),
-            (fips, "put manifest", 404, "NAME_UNKNOWN", "", "--region us-east-1"),
-            (china, "mount blob", 404, "NAME_UNKNOWN", "", "--region cn-north-1"),
-            ("public.ecr.aws", "start upload", 404, "NAME_UNKNOWN", "", "aws ecr-public create-repository --repository-name team/app"),
+            (fips, Operation::PutManifest, 404, "NAME_UNKNOWN", "", "--region us-east-1"),
+            (china, Operation::MountBlob, 404, "NAME_UNKNOWN", "", "--region cn-north-1"),
+            (
+                "public.ecr.aws",
+                Operation::StartUpload,
+                404,
+                "NAME_UNKNOWN",
+                "",
+                "aws ecr-public create-repository --repository-name team/app",
+            ),
             (
                 "europe-docker.pkg.dev",
-                "start upload",
+                Operation::StartUpload,
                 404,
                 "NAME_UNKNOWN",
                 "",
                 "gcloud artifacts repositories create team --repository-format=docker --location=europe --project=proj",
             ),
-            ("harbor.corp", "start upload", 401, "UNAUTHORIZED", "project proj not found", "create the project `proj` in Harbor"),
-            ("harbor.corp", "start upload", 404, "NOT_FOUND", "project proj not found", "https://harbor.corp/api/v2.0/projects"),
-            ("registry.corp", "start upload", 404, "NAME_UNKNOWN", "", "create the repository `proj/team/app`"),
+            ("harbor.corp", Operation::StartUpload, 401, "UNAUTHORIZED", "project proj not found", "create the project `proj` in Harbor"),
+            ("harbor.corp", Operation::StartUpload, 404, "NOT_FOUND", "project proj not found", "https://harbor.corp/api/v2.0/projects"),
+            ("registry.corp", Operation::StartUpload, 404, "NAME_UNKNOWN", "", "create the repository `proj/team/app`"),
         ] {
             let remedy = remedy(host, operation, status, code, message).unwrap();
             assert!(remedy.contains(expected), "{host}: {remedy}");
@@ -173,16 +187,16 @@ mod tests {
     #[test]
     fn other_remedies() {
         for (host, operation, status, code, message, expected) in [
-            ("docker.io", "get manifest", 401, "UNAUTHORIZED", "", Some("or the repository does not exist")),
-            ("quay.io", "get manifest", 401, "UNAUTHORIZED", "", Some("docker login quay.io")),
-            ("quay.io", "get blob", 403, "DENIED", "", Some("may `ci` pull")),
-            ("harbor.corp", "upload blob", 403, "DENIED", "quota", Some("may `ci` push")),
-            ("harbor.corp", "upload blob", 413, "", "", Some("client_max_body_size")),
-            ("harbor.corp", "put manifest", 412, "PRECONDITION", "configured as immutable", Some("immutable at the target")),
-            ("quay.io", "get manifest", 404, "MANIFEST_UNKNOWN", "", None),
+            ("docker.io", Operation::GetManifest, 401, "UNAUTHORIZED", "", Some("or the repository does not exist")),
+            ("quay.io", Operation::GetManifest, 401, "UNAUTHORIZED", "", Some("docker login quay.io")),
+            ("quay.io", Operation::GetBlob, 403, "DENIED", "", Some("may `ci` pull")),
+            ("harbor.corp", Operation::UploadBlob, 403, "DENIED", "quota", Some("may `ci` push")),
+            ("harbor.corp", Operation::UploadBlob, 413, "", "", Some("client_max_body_size")),
+            ("harbor.corp", Operation::PutManifest, 412, "PRECONDITION", "configured as immutable", Some("immutable at the target")),
+            ("quay.io", Operation::GetManifest, 404, "MANIFEST_UNKNOWN", "", None),
             (
                 "contoso.azurecr.io",
-                "get manifest",
+                Operation::GetManifest,
                 401,
                 "UNAUTHORIZED",
                 "authentication required with source registry for cache rule 'docker-io'",
@@ -190,21 +204,28 @@ mod tests {
             ),
             (
                 "contoso.azurecr.io",
-                "get manifest",
+                Operation::GetManifest,
                 401,
                 "UNAUTHORIZED",
                 "requested access to pull from source 'docker.io/library/alpine' for cache rule 'hub' has been denied",
                 Some("managed identity of its cache rule may read the source"),
             ),
-            ("contoso.azurecr.io", "get manifest", 424, "", "", Some("the cache's upstream did not answer it")),
-            ("harbor.corp", "start upload", 403, "DENIED", "can not push artifact to a proxy project: hub", Some("delivery = \"warm\"")),
-            ("cache.corp", "start upload", 405, "UNSUPPORTED", "The operation is unsupported.", Some("writable_cache = true")),
-            ("quay.io", "list tags", 404, "NAME_UNKNOWN", "", None),
+            ("contoso.azurecr.io", Operation::GetManifest, 424, "", "", Some("the cache's upstream did not answer it")),
+            (
+                "harbor.corp",
+                Operation::StartUpload,
+                403,
+                "DENIED",
+                "can not push artifact to a proxy project: hub",
+                Some("delivery = \"warm\""),
+            ),
+            ("cache.corp", Operation::StartUpload, 405, "UNSUPPORTED", "The operation is unsupported.", Some("writable_cache = true")),
+            ("quay.io", Operation::ListTags, 404, "NAME_UNKNOWN", "", None),
         ] {
             let remedy = remedy(host, operation, status, code, message);
             match expected {
-                Some(expected) => assert!(remedy.as_ref().is_some_and(|text| text.contains(expected)), "{host} {operation}: {remedy:?}"),
-                None => assert_eq!(remedy, None, "{host} {operation}"),
+                Some(expected) => assert!(remedy.as_ref().is_some_and(|text| text.contains(expected)), "{host} {operation:?}: {remedy:?}"),
+                None => assert_eq!(remedy, None, "{host} {operation:?}"),
             }
         }
     }

@@ -1,16 +1,14 @@
 //! Tag lists (distribution-spec "Listing tags"; docs/registries.md, "Tag lists").
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde::Deserialize;
-use tokio::sync::OnceCell;
 
 use super::auth::{Purpose, Scopes};
 use super::pages::Listing;
+use super::request::Operation;
 use super::store::RegistryStore;
 use crate::content::{Repository, RequestContext};
-use crate::mutex::Mutex;
 use crate::name::check_tag;
 use crate::{Kind, Result, Side};
 
@@ -18,18 +16,6 @@ use crate::{Kind, Result, Side};
 struct TagPage {
     /// Go writes no tags as `null`.
     tags: Option<Vec<String>>,
-}
-
-/// What an upstream has listed, by repository: asked for once a run, however many want to know. Failures are remembered too.
-#[derive(Default)]
-pub(super) struct TagLists(Mutex<HashMap<Repository, Once>>);
-
-type Once = Arc<OnceCell<Result<Arc<[String]>>>>;
-
-impl TagLists {
-    fn of(&self, repository: &Repository) -> Once {
-        Arc::clone(self.0.lock().entry(repository.clone()).or_default())
-    }
 }
 
 impl RegistryStore {
@@ -54,7 +40,7 @@ impl RegistryStore {
     /// All tags of `repository`, in the registry's order. What cannot be a tag is left out: it could only be a trick.
     async fn list_tags(&self, repository: &Repository, context: &RequestContext) -> Result<Vec<String>> {
         let listing = Listing {
-            operation: "list tags",
+            operation: Operation::ListTags,
             things: "tags",
             called: "tag list",
             url: self.transport.host.url(&format!("{repository}/tags/list")),

@@ -6,9 +6,10 @@ use reqwest::header::{ETAG, HeaderMap};
 use super::auth::Scopes;
 use super::blobs::BlobHead;
 use super::counters::RequestKind;
-use super::manifests::{accept, media_type, said_digest};
+use super::headers::{accept, media_type, said_digest};
+use super::request::{Operation, RegistryRequest};
 use super::store::RegistryStore;
-use super::transport::{OpenResponse, RegistryRequest, RetryBudget};
+use super::transport::{OpenResponse, RetryBudget};
 use crate::config::profiles::{BlobOrigin, Caching, Support};
 use crate::content::{BlobStream, Descriptor, Digest, Manifest, Repository, RequestContext};
 use crate::name::Reference;
@@ -64,7 +65,8 @@ impl RegistryStore {
     pub(crate) async fn look(&self, repository: &Repository, reference: &Reference, context: &RequestContext) -> Result<Option<CacheHead>> {
         let scopes = Scopes::pull(repository.as_str());
         let url = self.manifest_url(repository, reference.as_str());
-        let mut call = RegistryRequest::new((RequestKind::ManifestHead, "head manifest", Method::HEAD), url, repository, &scopes, context);
+        let mut call =
+            RegistryRequest::new((RequestKind::ManifestHead, Operation::HeadManifest, Method::HEAD), url, repository, &scopes, context);
         call.headers = accept();
         let answer = match self.transport.send(&call, &mut self.transport.host.patience()).await {
             Ok(answer) => answer,
@@ -97,7 +99,7 @@ impl RegistryStore {
     pub(crate) async fn ping(&self, repository: &Repository, context: &RequestContext) {
         let scopes = Scopes::pull(repository.as_str());
         let url = self.transport.host.url("");
-        let call = RegistryRequest::new((RequestKind::Token, "ask for /v2/", Method::GET), url, repository, &scopes, context);
+        let call = RegistryRequest::new((RequestKind::Token, Operation::Ping, Method::GET), url, repository, &scopes, context);
         if let Err(error) = self.transport.send(&call, &mut RetryBudget::new(self.transport.host.retry, 1)).await {
             tracing::debug!(%error, "the cache does not answer /v2/");
         }

@@ -18,18 +18,12 @@ use super::blobs::named;
 use super::counters::RequestKind;
 use super::error;
 use super::link;
+use super::request::{ConnectionKind, Operation, PermitRequest, RegistryRequest};
 use super::store::RegistryStore;
-use super::transport::{
-    AttemptOutcome, ConnectionKind, EMPTY, OpenResponse, PermitRequest, RegistryRequest, RetryBudget, RetryableError, UploadBody,
-    UploadProgress, commit_time,
-};
+use super::transport::{AttemptOutcome, EMPTY, OpenResponse, RetryBudget, RetryableError, UploadBody, UploadProgress, commit_time};
 use crate::content::{self, BlobStream, Descriptor, Digest, OpenBlob, Repository, RequestContext, Verified};
 use crate::mutex::{Mutex, MutexGuard};
 use crate::{Kind, Result, Side};
-
-pub(super) const START: &str = "start upload";
-const UPLOAD: &str = "upload blob";
-const MOUNT: &str = "mount blob";
 
 /// So many times a login may run out under one upload before that is an error: tokens live minutes, an upload's turn that
 /// began with a fresh one is not told twice in a row that it has none.
@@ -90,7 +84,7 @@ impl RegistryStore {
         let scopes = Scopes::mount(to.as_str(), from.as_str());
         let mut url = host.url(&format!("{to}/blobs/uploads/"));
         url.query_pairs_mut().append_pair("mount", digest.as_str()).append_pair("from", from.as_str());
-        let call = RegistryRequest::new((RequestKind::Mount, MOUNT, Method::POST), url, to, &scopes, context);
+        let call = RegistryRequest::new((RequestKind::Mount, Operation::MountBlob, Method::POST), url, to, &scopes, context);
         let done = match self.transport.send(&call, &mut host.patience()).await {
             Ok(answer) if answer.status == StatusCode::CREATED => true,
             Ok(answer) => {
@@ -130,7 +124,8 @@ impl RegistryStore {
     /// Gives an upload session back. A courtesy, asked once: the specification lets registries have no DELETE, and sessions
     /// end by themselves.
     pub(super) async fn cancel(&self, session: Url, repository: &Repository, scopes: &Scopes, context: &RequestContext) {
-        let call = RegistryRequest::new((RequestKind::BlobPut, UPLOAD, Method::DELETE), session, repository, scopes, context);
+        let call =
+            RegistryRequest::new((RequestKind::BlobPut, Operation::UploadBlob, Method::DELETE), session, repository, scopes, context);
         let mut once = RetryBudget::new(self.transport.host.retry, 1);
         if let Err(error) = self.transport.send(&call, &mut once).await {
             tracing::debug!(%error, "the upload session could not be given back");
@@ -153,7 +148,7 @@ impl BlobUpload<'_> {
                 UploadTurn::TooLarge => transport.host.patch_from_now_on(),
                 UploadTurn::LoggedIn if logins < MOST_LOGINS => logins += 1,
                 UploadTurn::LoggedIn => {
-                    let topic = transport.topic_of(UPLOAD, Some(self.repository), self.context);
+                    let topic = transport.topic_of(Operation::UploadBlob, Some(self.repository), self.context);
                     return Err(topic.error(Kind::Unauthorized, "the registry refuses each login as soon as it is used").status(401));
                 }
                 UploadTurn::Again(trouble, sent, all_left) => {
@@ -161,7 +156,7 @@ impl BlobUpload<'_> {
                     // was seen before the answer. Next time the body waits for such an answer, as curl's does after
                     // `Expect: 100-continue`.
                     hold = trouble.is_broken() && !all_left;
-                    let topic = transport.topic_of(UPLOAD, Some(self.repository), self.context);
+                    let topic = transport.topic_of(Operation::UploadBlob, Some(self.repository), self.context);
                     transport.retry_after_failure(&topic, &mut patience, trouble, sent).await?;
                     // If only the answer was lost, the blob is there, and is not read from the upstream a second time.
                     if all_left && self.store.head_blob(self.repository, &self.blob.digest, self.context).await? {
@@ -208,7 +203,7 @@ impl BlobUpload<'_> {
             return self.put_empty(session).await;
         }
         // The source is opened when its bytes can go: an open source whose target is paused would time out.
-        let topic = transport.topic_of(UPLOAD, Some(self.repository), self.context);
+        let topic = transport.topic_of(Operation::UploadBlob, Some(self.repository), self.context);
         transport.host.clear().await.map_err(|pause| error::told_to_wait(&topic, pause))?;
         let source = match self.source().await.and_then(|source| Verified::whole(source, self.blob, Side::Upstream)) {
             Ok(source) => source,
@@ -218,11 +213,11 @@ impl BlobUpload<'_> {
             }
         };
         let progress = UploadProgress::new(self.blob.size);
-        let feed = UploadBody::new(source, Arc::clone(&progress), Arc::clone(&self.context.tally), transport.host.pipes.clone());
+        let feed = UploadBody::new(source, Arc::clone(&progress), Arc::clone(&self.context.tally), transport.host.bandwidth.clone());
         let feed = if hold { feed.hold(transport.host.retry.base) } else { feed };
         let method = if by_patch { Method::PATCH } else { Method::PUT };
         let url = if by_patch { session.clone() } else { with_digest(session.clone(), &self.blob.digest) };
-        let mut call = self.call(UPLOAD, method, url);
+        let mut call = self.call(Operation::UploadBlob, method, url);
         call.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
         call.lane = ConnectionKind::Bulk;
         call.claim = PermitRequest::Fed;
@@ -242,7 +237,7 @@ impl BlobUpload<'_> {
             AttemptOutcome::LoggedIn(_) => Ok(UploadTurn::LoggedIn),
             // Uploads spend no pulls; should it happen, the same request is made again.
             AttemptOutcome::NotSent => Ok(UploadTurn::LoggedIn),
-            AttemptOutcome::Trouble(trouble, sent) => Ok(UploadTurn::Again(trouble, sent, progress.complete())),
+            AttemptOutcome::Retryable(trouble, sent) => Ok(UploadTurn::Again(trouble, sent, progress.complete())),
             AttemptOutcome::Refused(refusal, _) if refusal.status == 413 && !by_patch && transport.host.takes_patches() => {
                 self.give_back(session).await;
                 Ok(UploadTurn::TooLarge)
@@ -265,7 +260,7 @@ impl BlobUpload<'_> {
 
     /// PUT without a body: ends the session.
     async fn put_empty(&self, session: Url) -> Result<UploadTurn> {
-        let mut call = self.call(UPLOAD, Method::PUT, with_digest(session, &self.blob.digest));
+        let mut call = self.call(Operation::UploadBlob, Method::PUT, with_digest(session, &self.blob.digest));
         call.grace = commit_time(self.blob.size);
         match self.store.transport.send(&call, &mut self.store.transport.host.patience()).await {
             Ok(answer) => self.stored(&answer).map(|()| UploadTurn::Done),
@@ -284,7 +279,7 @@ impl BlobUpload<'_> {
             return Ok(session);
         }
         let transport = &self.store.transport;
-        let call = self.call(START, Method::POST, transport.host.url(&format!("{}/blobs/uploads/", self.repository)));
+        let call = self.call(Operation::StartUpload, Method::POST, transport.host.url(&format!("{}/blobs/uploads/", self.repository)));
         let mut patience = transport.host.patience();
         loop {
             let answer = transport.send(&call, &mut patience).await?;
@@ -302,7 +297,7 @@ impl BlobUpload<'_> {
         self.store.cancel(session, self.repository, &self.scopes, self.context).await;
     }
 
-    fn call(&self, operation: &'static str, method: Method, url: Url) -> RegistryRequest<'_> {
+    fn call(&self, operation: Operation, method: Method, url: Url) -> RegistryRequest<'_> {
         RegistryRequest::new((RequestKind::BlobPut, operation, method), url, self.repository, &self.scopes, self.context)
     }
 
@@ -311,7 +306,7 @@ impl BlobUpload<'_> {
         let said = answer.header("docker-content-digest").and_then(|said| Digest::parse(said.trim()).ok());
         match said {
             Some(said) if said.algorithm() == self.blob.digest.algorithm() && said != self.blob.digest => {
-                let topic = self.store.transport.topic_of(UPLOAD, Some(self.repository), self.context);
+                let topic = self.store.transport.topic_of(Operation::UploadBlob, Some(self.repository), self.context);
                 Err(topic.error(Kind::Damaged, format!("the target stored another blob: {said} instead of {}", self.blob.digest)))
             }
             _ => Ok(()),

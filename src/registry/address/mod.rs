@@ -18,4 +18,4 @@ pub(crate) use guard::AddressGuard;
 pub(crate) use policy::AddressPolicy;
 pub(crate) use proxy::Variables as ProxyVariables;
 pub(crate) use resolver::blocked;
-pub(crate) use url_text::{is_loopback_name, shown, trim_dot};
+pub(crate) use url_text::{host_and_port, is_loopback_name, shown, trim_dot};

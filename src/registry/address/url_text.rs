@@ -18,3 +18,9 @@ pub(crate) fn is_loopback_name(name: &str) -> bool {
 pub(crate) fn trim_dot(name: &str) -> &str {
     name.trim_end_matches('.')
 }
+
+/// Host and port, as messages name a server.
+pub(crate) fn host_and_port(url: &Url) -> String {
+    let port = url.port_or_known_default().unwrap_or_default();
+    format!("{}:{port}", url.host_str().unwrap_or_default())
+}

@@ -1,9 +1,9 @@
 //! What is said when a registry does not let us in: which account, what the server said, what to do. Never a secret.
 
+use super::Authenticator;
 use super::challenge::{Challenge, Scheme};
-use super::exchange::{Bearer, TokenVerdict};
+use super::exchange::{Bearer, TokenVerdict, at};
 use super::scope::Scopes;
-use super::{Authenticator, shown};
 use crate::error::{Error, Kind};
 
 /// The operation that errors name; the registry follows.
@@ -63,9 +63,4 @@ impl Authenticator {
     pub(super) fn error(&self, kind: Kind, message: impl AsRef<str>) -> Error {
         Error::new(self.side, OPERATION, kind, message).subject(&self.host)
     }
-}
-
-/// The token server, in a message.
-pub(super) fn at(bearer: &Bearer) -> String {
-    format!("the token server {}", shown(&bearer.realm))
 }

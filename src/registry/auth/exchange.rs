@@ -12,6 +12,7 @@ use url::Url;
 use super::login::{self, Login};
 use super::scope::Scopes;
 use crate::error::Result;
+use crate::registry::address::shown;
 
 /// How larder calls itself to OAuth2 token servers, which require a name.
 const CLIENT_ID: &str = "larder";
@@ -23,6 +24,11 @@ pub(super) struct Bearer {
     pub(super) service: Option<String>,
     /// Scopes it wants besides the repositories' (`aws`).
     pub(super) extra: Vec<String>,
+}
+
+/// The token server, in a message.
+pub(super) fn at(bearer: &Bearer) -> String {
+    format!("the token server {}", shown(&bearer.realm))
 }
 
 /// A request to a token server.

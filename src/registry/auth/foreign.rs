@@ -1,5 +1,6 @@
 //! Tokens for nobody, at a host that a registry redirected to.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,25 @@ use super::challenge::{self, Scheme};
 use super::exchange::Bearer;
 use super::realm;
 use super::token::Token;
+use crate::mutex::Mutex;
+
+/// Anonymous tokens of other hosts, by the request that got them.
+#[derive(Debug, Default)]
+pub(crate) struct ForeignTokens(Mutex<HashMap<Url, (HeaderValue, Instant)>>);
+
+impl ForeignTokens {
+    pub(crate) fn get(&self, request: &Url) -> Option<HeaderValue> {
+        let tokens = self.0.lock();
+        tokens.get(request).filter(|(_, until)| *until > Instant::now()).map(|(header, _)| header.clone())
+    }
+
+    pub(crate) fn keep(&self, request: Url, header: HeaderValue, until: Instant) {
+        let mut tokens = self.0.lock();
+        let now = Instant::now();
+        tokens.retain(|_, (_, until)| *until > now);
+        tokens.insert(request, (header, until));
+    }
+}
 
 /// Where a host that answered 401 at `url` gives a token to nobody: at its own token server, with the scope that it names. `None` if it
 /// names none that belongs to it.

@@ -26,15 +26,14 @@ use tokio::time::Instant;
 use url::Url;
 
 pub(crate) use exchange::{TokenAnswer, TokenRequest, TokenSender};
-pub(crate) use foreign::{anonymous_request, anonymous_token};
+pub(crate) use foreign::{ForeignTokens, anonymous_request, anonymous_token};
 pub(crate) use login::{Login, Logins};
 pub(crate) use scope::{Purpose, Scopes};
 
 use super::address::{AddressPolicy, shown};
 use account::{CurrentLogin, RegistryAccount};
 use challenge::{Challenge, Scheme};
-use errors::at;
-use exchange::{Bearer, TokenVerdict};
+use exchange::{Bearer, TokenVerdict, at};
 use token::{AfterRefusal, Token, Tokens};
 
 use crate::error::{Error, Kind, Result, Side};

@@ -12,8 +12,9 @@ use url::Url;
 use super::read::BlobReader;
 use crate::content::{BlobStream, Descriptor, Repository, RequestContext};
 use crate::registry::address::shown;
+use crate::registry::request::PermitRequest;
 use crate::registry::store::RegistryStore;
-use crate::registry::transport::{PermitRequest, Transport};
+use crate::registry::transport::Transport;
 use crate::{Error, Kind, Result, Side};
 
 /// So many urls are tried: real descriptors have one or two, and a hostile one may not keep larder busy for a night.

@@ -13,9 +13,11 @@ use super::auth::Scopes;
 use super::counters::RequestKind;
 use super::error;
 use super::manifests::is_head_refused;
+use super::request::RegistryRequest;
 use super::store::RegistryStore;
-use super::transport::{RegistryRequest, SendOutcome};
+use super::transport::SendOutcome;
 use crate::content::{Digest, Repository, RequestContext};
+use crate::registry::request::Operation;
 use crate::{Kind, Result};
 
 impl RegistryStore {
@@ -41,7 +43,7 @@ impl RegistryStore {
             BlobHead::Here(None, _) => {}
         }
         let url = self.blob_url(repository, digest);
-        let call = RegistryRequest::new((RequestKind::BlobGet, "get blob", Method::GET), url, repository, &scopes, context);
+        let call = RegistryRequest::new((RequestKind::BlobGet, Operation::GetBlob, Method::GET), url, repository, &scopes, context);
         match self.transport.send(&call, &mut self.transport.host.patience()).await {
             Ok(answer) => answer.content_length().map(Some).ok_or_else(|| {
                 self.transport.topic(&call).error(Kind::Unsupported, format!("the registry does not say how many bytes {digest} has"))
@@ -63,7 +65,7 @@ impl RegistryStore {
         context: &RequestContext,
     ) -> Result<BlobHead> {
         let url = self.blob_url(repository, digest);
-        let call = RegistryRequest::new((RequestKind::BlobHead, "head blob", Method::HEAD), url, repository, scopes, context);
+        let call = RegistryRequest::new((RequestKind::BlobHead, Operation::HeadBlob, Method::HEAD), url, repository, scopes, context);
         match self.transport.deliver(&call, &mut self.transport.host.patience()).await? {
             SendOutcome::Answer(answer) => {
                 self.transport.host.note_etag(&answer.headers);

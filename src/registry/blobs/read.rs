@@ -14,15 +14,12 @@ use crate::content::{BlobStream, Descriptor, Digest, Repository, RequestContext}
 use crate::error::Kind;
 use crate::registry::auth::Scopes;
 use crate::registry::counters::RequestKind;
-use crate::registry::error::{self, RequestTopic};
+use crate::registry::error;
+use crate::registry::request::RequestTopic;
+use crate::registry::request::{ConnectionKind, Operation, PermitRequest, RegistryRequest, RequestIdentity};
 use crate::registry::store::RegistryStore;
-use crate::registry::transport::{
-    BlobReadSlot, ConnectionKind, EMPTY, OpenResponse, PermitRequest, RegistryRequest, RequestIdentity, RetryBudget, RetryableError,
-    SendOutcome, Transport,
-};
+use crate::registry::transport::{BlobReadSlot, EMPTY, OpenResponse, RetryBudget, RetryableError, SendOutcome, Transport};
 use crate::{Error, Result, Side};
-
-const OPERATION: &str = "get blob";
 
 impl RegistryStore {
     /// The blob's bytes from `offset` on; `None` if `repository` does not have it.
@@ -161,7 +158,7 @@ impl BlobReader {
     async fn mend(&mut self, trouble: RetryableError, sent: Instant) -> Result<()> {
         self.body = None;
         let trouble = if self.external_url { trouble.of_external_url() } else { trouble };
-        let topic = self.transport.topic_of(OPERATION, Some(&self.repository), &self.context);
+        let topic = self.transport.topic_of(Operation::GetBlob, Some(&self.repository), &self.context);
         self.transport.retry_after_failure(&topic, &mut self.patience, trouble, sent).await.map_err(|error| named(error, &self.blob.digest))
     }
 
@@ -188,8 +185,13 @@ impl BlobReader {
     /// Asks once, with the retries of the transport.
     async fn ask(&mut self, claim: PermitRequest) -> Result<Asked> {
         let url = self.url.clone();
-        let mut call =
-            RegistryRequest::new((RequestKind::BlobGet, OPERATION, Method::GET), url, &self.repository, &self.scopes, &self.context);
+        let mut call = RegistryRequest::new(
+            (RequestKind::BlobGet, Operation::GetBlob, Method::GET),
+            url,
+            &self.repository,
+            &self.scopes,
+            &self.context,
+        );
         call.lane = ConnectionKind::Bulk;
         call.claim = claim;
         if self.external_url {
@@ -226,7 +228,7 @@ impl BlobReader {
     }
 
     fn damaged(&self, message: String) -> Error {
-        let topic: RequestTopic<'_> = self.transport.topic_of(OPERATION, Some(&self.repository), &self.context);
+        let topic: RequestTopic<'_> = self.transport.topic_of(Operation::GetBlob, Some(&self.repository), &self.context);
         topic.error(Kind::Damaged, message)
     }
 }

@@ -14,10 +14,10 @@ use reqwest::{Response, StatusCode};
 use tokio::time::{Instant, Sleep};
 use url::Url;
 
+use super::bandwidth::BandwidthStack;
 use super::cause;
 use super::classify::RetryableError;
-use super::floor::Meter;
-use super::pipes::BandwidthStack;
+use super::min_rate::RateMeter;
 use crate::Error;
 use crate::content::{TransferStats, Verified};
 use crate::limits::{Permit, Quota};
@@ -39,11 +39,14 @@ pub(crate) struct OpenResponse {
     pub(super) response: Response,
     pub(super) idle: Duration,
     /// How fast the body comes.
-    pub(super) meter: Meter,
-    pub(super) pipes: BandwidthStack,
+    pub(super) meter: RateMeter,
+    pub(super) bandwidth: BandwidthStack,
     #[expect(dead_code, reason = "held for its drop")]
     pub(super) permit: Permit,
 }
+
+/// What is said of a 200 that brings nothing.
+pub(crate) const EMPTY: &str = "an empty answer";
 
 /// Why a body could not be read whole.
 #[derive(Debug)]
@@ -75,7 +78,7 @@ impl OpenResponse {
             Ok(Ok(Some(chunk))) => {
                 // It is about this connection alone: the host answers others.
                 self.meter.came(chunk.len() as u64, asked.elapsed()).map_err(RetryableError::Lost)?;
-                self.pipes.take(chunk.len() as u64).await;
+                self.bandwidth.take(chunk.len() as u64).await;
                 Ok(Some(chunk))
             }
             Ok(Ok(None)) => Ok(None),
@@ -102,7 +105,7 @@ impl OpenResponse {
                         return Err(BodyError::TooLong);
                     }
                     body.extend_from_slice(&chunk);
-                    self.pipes.take(chunk.len() as u64).await;
+                    self.bandwidth.take(chunk.len() as u64).await;
                 }
                 Ok(Ok(None)) => return Ok(body.freeze()),
                 Ok(Err(error)) => return Err(BodyError::Trouble(self.broken(cause::words(&error)))),
@@ -185,15 +188,15 @@ pub(crate) struct UploadBody {
     held: Option<Pin<Box<Sleep>>>,
     /// What is given then: it has been taken from the source, and drawn from the bandwidth.
     ready: Option<Bytes>,
-    pipes: BandwidthStack,
+    bandwidth: BandwidthStack,
     inner: Verified,
     progress: Arc<UploadProgress>,
     tally: Arc<TransferStats>,
 }
 
 impl UploadBody {
-    pub(crate) fn new(inner: Verified, progress: Arc<UploadProgress>, tally: Arc<TransferStats>, pipes: BandwidthStack) -> Self {
-        UploadBody { held: None, ready: None, pipes, inner, progress, tally }
+    pub(crate) fn new(inner: Verified, progress: Arc<UploadProgress>, tally: Arc<TransferStats>, bandwidth: BandwidthStack) -> Self {
+        UploadBody { held: None, ready: None, bandwidth, inner, progress, tally }
     }
 
     /// Gives nothing for `pause` from now on: who judges the request by its headers alone can answer in that time.
@@ -219,7 +222,7 @@ impl Stream for UploadBody {
             }
             match ready!(Pin::new(&mut self.inner).poll_next(cx)) {
                 Some(Ok(chunk)) => {
-                    self.held = self.pipes.draw(chunk.len() as u64).map(|at| Box::pin(tokio::time::sleep_until(at)));
+                    self.held = self.bandwidth.draw(chunk.len() as u64).map(|at| Box::pin(tokio::time::sleep_until(at)));
                     self.ready = Some(chunk);
                 }
                 end => break end,
@@ -244,11 +247,11 @@ impl Stream for UploadBody {
 
 #[cfg(test)]
 mod tests {
-    use super::super::ConnectionKind;
-    use super::super::floor::Floor;
-    use super::super::permit::{PermitRequest, Permits};
+    use super::super::min_rate::MinRate;
+    use super::super::permit::Permits;
     use super::*;
     use crate::content::{Descriptor, Digest};
+    use crate::registry::request::{ConnectionKind, PermitRequest};
     use crate::{Kind, Side};
     use futures_util::{StreamExt, stream};
 
@@ -268,8 +271,8 @@ mod tests {
             response: Response::from(response),
             idle: Duration::from_secs(60),
             elsewhere: None,
-            meter: Meter::new(Floor::default()),
-            pipes: BandwidthStack::new(None, None),
+            meter: RateMeter::new(MinRate::default()),
+            bandwidth: BandwidthStack::new(None, None),
             permit: Permits::new(1).take(PermitRequest::Fresh, ConnectionKind::Small).await,
         }
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::registry::error::ErrorAnswer;
+use crate::registry::error_answer::ErrorAnswer;
 
 /// What to do about an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,22 +10,22 @@ use tokio::sync::{Notify, OnceCell};
 use tokio::time::Instant;
 use url::Url;
 
-use super::ConnectionKind;
 use super::backoff::{Backoff, RetryBudget, RetryPolicy};
+use super::bandwidth::BandwidthStack;
 use super::cause::{self, TlsFault};
-use super::floor::Floor;
-use super::foreign::ForeignTokens;
-use super::permit::{BlobReadSlot, PermitRequest, Permits};
-use super::pipes::BandwidthStack;
+use super::min_rate::MinRate;
+use super::permit::{BlobReadSlot, Permits};
 use crate::config::profiles::{self, Caching, MountStyle, Profile, UploadStyle};
 use crate::content::Digest;
 use crate::error::Outage;
 use crate::limits::{AdaptivePace, Bandwidth, Pause, PauseVerdict, Permit, RequestPacer};
 use crate::mutex::{Mutex, MutexGuard};
-use crate::registry::HostSettings;
-use crate::registry::address::AddressPolicy;
+use crate::registry::address::{AddressPolicy, host_and_port};
+use crate::registry::auth::ForeignTokens;
 use crate::registry::http::{self, Clients, Handshake};
-use crate::registry::referrers_api::ReferrersApi;
+use crate::registry::referrers_support::ReferrersApi;
+use crate::registry::request::{ConnectionKind, PermitRequest};
+use crate::registry::settings::HostSettings;
 use crate::{Error, Result};
 
 /// After so many mounts refused in a row, none is asked for any more. A refusal may be about one pair of repositories (no
@@ -57,9 +57,9 @@ pub(crate) struct Host {
     /// Requests a second, as configured.
     pub(crate) pace: Option<Arc<RequestPacer>>,
     /// Bytes a second.
-    pub(crate) pipes: BandwidthStack,
+    pub(crate) bandwidth: BandwidthStack,
     /// The slowest that a blob may come.
-    pub(super) floor: Floor,
+    pub(super) min_rate: MinRate,
     pub(super) clients: Clients,
     permits: Permits,
     /// How long it asked to be left alone.
@@ -110,8 +110,8 @@ impl Host {
             referrers: ReferrersApi::new(profile.referrers),
             profile,
             pace: settings.requests_per_second.and_then(|rate| RequestPacer::new(rate, BURST)).map(Arc::new),
-            pipes: BandwidthStack::new(bandwidth, settings.bandwidth),
-            floor: settings.min_rate.map_or_else(Floor::default, |rate| Floor::new(rate.per_second())),
+            bandwidth: BandwidthStack::new(bandwidth, settings.bandwidth),
+            min_rate: settings.min_rate.map_or_else(MinRate::default, |rate| MinRate::new(rate.per_second())),
             permits: Permits::new(concurrency),
             pause: Pause::new(retry.longest_pause),
             backoff: Mutex::new(Backoff::new(retry)),
@@ -334,7 +334,7 @@ impl Host {
         let found = self.handshake.get_or_init(|| async {
             let addresses = self.policy.direct_addresses(&self.endpoint).await;
             let shaken = http::shake_hands(&self.endpoint, &addresses, &self.clients.tls).await;
-            let origin = super::origin(&self.endpoint);
+            let origin = host_and_port(&self.endpoint);
             match (self.endpoint.scheme(), shaken) {
                 (_, Handshake::Unknown) | ("https", Handshake::Done) => None,
                 ("https", Handshake::Failed(error)) => cause::tls(&error, &origin, &self.name),

@@ -5,16 +5,18 @@
 //! the host's (permits, pauses, what was learnt) is in [`Host`]; state that is the account's (login, counts) in [`TransportAccount`].
 
 mod backoff;
+mod bandwidth;
 mod body;
 mod cause;
 mod classify;
-mod floor;
 mod foreign;
 mod host;
+mod login;
+mod min_rate;
+mod outcome;
 mod permit;
-mod pipes;
+mod pulls;
 mod redirect;
-mod token;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,24 +24,27 @@ use std::time::Duration;
 use bytes::Bytes;
 use jiff::Timestamp;
 use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderValue, LOCATION};
-use reqwest::{Method, Response, StatusCode};
+use reqwest::{Response, StatusCode};
 use tokio::time::Instant;
 use url::Url;
 
 pub(crate) use self::backoff::{RetryBudget, RetryPolicy};
-pub(crate) use self::body::{BodyError, OpenResponse, UploadBody, UploadProgress, commit_time};
+pub(crate) use self::body::{BodyError, EMPTY, OpenResponse, UploadBody, UploadProgress, commit_time};
 pub(crate) use self::classify::{ResponseClass, RetryableError, classify};
-use self::floor::Meter;
 pub(crate) use self::host::BURST;
 pub(crate) use self::host::Host;
-pub(crate) use self::permit::{BlobReadSlot, PermitRequest};
-use self::redirect::{RedirectReply, SendError};
-use super::address;
-use super::auth::{Authenticator, Scopes};
+use self::min_rate::RateMeter;
+pub(crate) use self::outcome::{AttemptOutcome, SendOutcome};
+use self::outcome::{RedirectReply, SendError};
+pub(crate) use self::permit::BlobReadSlot;
+use super::address::{self, host_and_port};
+use super::auth::Authenticator;
 use super::counters::{Counters, RequestKind};
-use super::error::{self, ErrorAnswer, MAX_ERROR_BODY, RequestTopic};
+use super::error;
+use super::error_answer::{ErrorAnswer, MAX_ERROR_BODY};
 use super::link;
-use super::toll::{MeteredPull, PullMeter};
+use super::pull_meter::{MeteredPull, PullMeter};
+use super::request::{ConnectionKind, Operation, RegistryRequest, RequestIdentity, RequestTopic};
 use crate::content::{Repository, RequestContext};
 use crate::limits::{Permit, Quota, RequestPacer};
 use crate::{Error, Kind, Result, Side};
@@ -47,9 +52,6 @@ use crate::{Error, Kind, Result, Side};
 /// How many times in a row one request may be answered 401 and be given another login: the token that was missing or had
 /// expired, and the secret that was renewed (`command` runs again).
 const LOGINS: u32 = 2;
-
-/// What is said of a 200 that brings nothing.
-pub(crate) const EMPTY: &str = "an empty answer";
 
 /// A pause of this length is worth a line: an operator who looks on would wonder.
 const WORTH_SAYING: Duration = Duration::from_secs(5);
@@ -72,105 +74,8 @@ pub(crate) struct Transport {
     pub(crate) side: Side,
     pub(crate) host: Arc<Host>,
     pub(crate) account: Arc<TransportAccount>,
-    /// What the pulls of this account cost, at an upstream.
-    pub(crate) toll: Option<PullMeter>,
-}
-
-/// Who a request says we are.
-#[derive(Clone, Copy)]
-pub(crate) enum RequestIdentity<'a> {
-    /// The account, with a token of these scopes; only if the request goes to the registry itself.
-    Of(&'a Scopes),
-    /// Exactly this (a request for a token brings its own, or none).
-    Given(Option<&'a HeaderValue>),
-}
-
-/// The connections a request uses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ConnectionKind {
-    /// Little comes, little goes.
-    Small,
-    /// A blob comes or goes.
-    Bulk,
-}
-
-/// One request, before it is sent: what it is, on whose behalf, and what it carries.
-pub(crate) struct RegistryRequest<'a> {
-    pub(crate) kind: RequestKind,
-    /// The verb phrase that errors name it by.
-    pub(crate) operation: &'static str,
-    pub(crate) method: Method,
-    pub(crate) url: Url,
-    /// The repository it is about.
-    pub(crate) repository: Option<&'a Repository>,
-    pub(crate) credentials: RequestIdentity<'a>,
-    pub(crate) headers: HeaderMap,
-    /// Small enough to be sent again; see [`Transport::stream`] for the others.
-    pub(crate) body: Bytes,
-    /// On whose connections: small requests never wait behind blobs.
-    pub(crate) lane: ConnectionKind,
-    pub(crate) claim: PermitRequest,
-    /// Whether a redirect to another host is followed.
-    pub(crate) follow_cross_host: bool,
-    /// It goes where a descriptor's `urls` lead, not to the registry: it is not counted, and what comes of it says nothing about
-    /// the registry.
-    pub(crate) external_url: bool,
-    /// On a connection of its own: what came on another was damaged.
-    pub(crate) fresh: bool,
-    /// How much longer than usual the answer may take.
-    pub(crate) grace: Duration,
-    pub(crate) context: &'a RequestContext,
-}
-
-impl<'a> RegistryRequest<'a> {
-    /// A request without headers or body.
-    pub(crate) fn new(
-        (kind, operation, method): (RequestKind, &'static str, Method),
-        url: Url,
-        repository: &'a Repository,
-        scopes: &'a Scopes,
-        context: &'a RequestContext,
-    ) -> Self {
-        RegistryRequest {
-            kind,
-            operation,
-            method,
-            url,
-            repository: Some(repository),
-            credentials: RequestIdentity::Of(scopes),
-            headers: HeaderMap::new(),
-            body: Bytes::new(),
-            lane: ConnectionKind::Small,
-            claim: PermitRequest::Fresh,
-            follow_cross_host: true,
-            external_url: false,
-            fresh: context.fresh,
-            grace: Duration::ZERO,
-            context,
-        }
-    }
-}
-
-/// What a request came to.
-pub(crate) enum SendOutcome {
-    /// A 2xx answer; its body is still to be read.
-    Answer(Box<OpenResponse>),
-    /// A final refusal, and its body.
-    Refused(ErrorAnswer, Bytes),
-}
-
-/// What one attempt came to.
-pub(crate) enum AttemptOutcome {
-    /// A 2xx answer; its body is still to be read.
-    Answer(Box<OpenResponse>),
-    /// A final refusal, and its body.
-    Refused(ErrorAnswer, Bytes),
-    /// A failure that another attempt may mend, and when the failed one was sent.
-    Trouble(RetryableError, Instant),
-    /// 401, and a login that has not been tried: the same request may be sent again with it.
-    LoggedIn(HeaderValue),
-    /// Nothing was sent: the pull window was found to be spent while the request waited for its permit.
-    NotSent,
+    /// The pulls of this account, at an upstream.
+    pub(crate) pull_meter: Option<PullMeter>,
 }
 
 impl Transport {
@@ -182,7 +87,7 @@ impl Transport {
     /// As [`Transport::topic`], where there is no one request.
     pub(crate) fn topic_of<'a>(
         &'a self,
-        operation: &'static str,
+        operation: Operation,
         repository: Option<&'a Repository>,
         context: &'a RequestContext,
     ) -> RequestTopic<'a> {
@@ -252,11 +157,11 @@ impl Transport {
                     return Ok(SendOutcome::Answer(answer));
                 }
                 AttemptOutcome::Refused(refusal, body) => return Ok(SendOutcome::Refused(refusal, body)),
-                AttemptOutcome::Trouble(RetryableError::Answer(refusal), sent) if refusal.pulls_spent && self.pays(call) => {
+                AttemptOutcome::Retryable(RetryableError::Answer(refusal), sent) if refusal.pulls_spent && self.pays(call) => {
                     spent += 1;
                     self.turned_away(call, &refusal, pull.take(), sent, spent)?;
                 }
-                AttemptOutcome::Trouble(trouble, sent) => {
+                AttemptOutcome::Retryable(trouble, sent) => {
                     // Nothing was given for the pull of a request that was refused for its pace.
                     pull = pull.filter(|_| trouble.is_throttled());
                     self.retry_after_failure(&self.topic(call), patience, trouble, sent).await?;
@@ -280,7 +185,7 @@ impl Transport {
         may_log_in: bool,
         pull: Option<&mut MeteredPull>,
     ) -> Result<AttemptOutcome> {
-        self.host.pipes.take(call.body.len() as u64).await;
+        self.host.bandwidth.take(call.body.len() as u64).await;
         let permit = self.admit(call).await?;
         if pull.is_some_and(|pull| !pull.leaves()) {
             return Ok(AttemptOutcome::NotSent);
@@ -288,8 +193,8 @@ impl Transport {
         let sent = Instant::now();
         match self.follow(call, authorization).await {
             Ok(reply) => self.judge(call, reply, authorization, may_log_in, (permit, sent)).await,
-            Err(SendError::Trouble(trouble)) => {
-                Ok(AttemptOutcome::Trouble(if call.external_url { trouble.of_external_url() } else { trouble }, sent))
+            Err(SendError::Retryable(trouble)) => {
+                Ok(AttemptOutcome::Retryable(if call.external_url { trouble.of_external_url() } else { trouble }, sent))
             }
             Err(SendError::Fatal(error)) => Err(error),
         }
@@ -318,14 +223,14 @@ impl Transport {
         progress.begin();
         let answered = tokio::select! {
             answered = self.leave(Some(call.kind), call, request) => answered,
-            cause = progress.silence(self.host.retry.idle) => Err(SendError::Trouble(RetryableError::broken(elsewhere.as_deref(), cause))),
+            cause = progress.silence(self.host.retry.idle) => Err(SendError::Retryable(RetryableError::broken(elsewhere.as_deref(), cause))),
         };
         match answered {
             Ok(response) => {
                 let reply = RedirectReply { response, url: call.url.clone(), quota: Quota::default(), foreign: None, elsewhere };
                 self.judge(call, reply, authorization.as_ref(), true, (permit, sent)).await
             }
-            Err(SendError::Trouble(trouble)) => Ok(AttemptOutcome::Trouble(trouble, sent)),
+            Err(SendError::Retryable(trouble)) => Ok(AttemptOutcome::Retryable(trouble, sent)),
             Err(SendError::Fatal(error)) => Err(error),
         }
     }
@@ -357,8 +262,8 @@ impl Transport {
         }
         if status.is_success() {
             permit.fine();
-            let (idle, meter, pipes) = (self.host.retry.idle, Meter::new(self.host.floor), self.host.pipes.clone());
-            let answer = OpenResponse { status, headers, url, sent, elsewhere, quota, response, idle, meter, pipes, permit };
+            let (idle, meter, bandwidth) = (self.host.retry.idle, RateMeter::new(self.host.min_rate), self.host.bandwidth.clone());
+            let answer = OpenResponse { status, headers, url, sent, elsewhere, quota, response, idle, meter, bandwidth, permit };
             return Ok(AttemptOutcome::Answer(Box::new(answer)));
         }
         let body = self.error_body(&mut response).await;
@@ -414,9 +319,9 @@ impl Transport {
                 AttemptOutcome::Refused(refusal, body)
             }
             ResponseClass::Retry { .. } if call.external_url => {
-                AttemptOutcome::Trouble(RetryableError::Answer(refusal).of_external_url(), sent)
+                AttemptOutcome::Retryable(RetryableError::Answer(refusal).of_external_url(), sent)
             }
-            ResponseClass::Retry { .. } => AttemptOutcome::Trouble(RetryableError::Answer(refusal), sent),
+            ResponseClass::Retry { .. } => AttemptOutcome::Retryable(RetryableError::Answer(refusal), sent),
             ResponseClass::Done | ResponseClass::Fail => AttemptOutcome::Refused(refusal, body),
         })
     }
@@ -436,7 +341,7 @@ impl Transport {
         if throttled {
             self.account.counters.throttled();
         }
-        tracing::debug!(host = topic.host, operation = topic.operation, image = topic.image, ?trouble, "attempt failed");
+        tracing::debug!(host = topic.host, operation = topic.operation.as_str(), image = topic.image, ?trouble, "attempt failed");
         let answers_others = patience.sees_alive(self.host.last_answer(elsewhere));
         let mut asked = None;
         if let Some(host) = elsewhere {
@@ -473,7 +378,9 @@ impl Transport {
     /// What all requests to a host fail with that answers nobody.
     fn reachable(&self, call: &RegistryRequest<'_>, elsewhere: Option<&str>, leaves: bool) -> Result<()> {
         match self.host.refuses(elsewhere, leaves).filter(|_| !call.external_url) {
-            Some((cause, outage)) => Err(cause.met_again(call.operation, &call.context.image).on_side(self.side).in_outage(outage)),
+            Some((cause, outage)) => {
+                Err(cause.met_again(call.operation.as_str(), &call.context.image).on_side(self.side).in_outage(outage))
+            }
             None => Ok(()),
         }
     }
@@ -524,9 +431,9 @@ impl Transport {
         if let Some(why) = address::blocked(error) {
             return SendError::Fatal(topic.error(Kind::Untrusted, format!("the registry may not send us there: {why}")));
         }
-        let home = self.host.is_registry_origin(url);
-        let fault = match cause::tls(error, &origin(url), &self.host.name) {
-            None if home && !error.is_connect() => self.host.handshake_fault().await,
+        let at_registry = self.host.is_registry_origin(url);
+        let fault = match cause::tls(error, &host_and_port(url), &self.host.name) {
+            None if at_registry && !error.is_connect() => self.host.handshake_fault().await,
             fault => fault,
         };
         if let Some(fault) = fault {
@@ -552,50 +459,6 @@ impl Transport {
     /// Whose pull budget a request spends.
     fn payer<'a>(&'a self, context: &'a RequestContext) -> &'a str {
         self.through(context).map_or(&self.account.name, |gate| &gate.account().name)
-    }
-
-    /// What `call` says who we are. Never said to another host than the registry.
-    async fn authorization(&self, call: &RegistryRequest<'_>) -> Result<Option<HeaderValue>> {
-        match call.credentials {
-            RequestIdentity::Given(header) => Ok(header.cloned()),
-            RequestIdentity::Of(_) if !self.host.is_registry_origin(&call.url) => Ok(None),
-            RequestIdentity::Of(scopes) => {
-                let sender = token::Sender { transport: self, context: call.context };
-                let header = self.account.authenticator.authorization(scopes, &sender).await;
-                header.map_err(|error| error.on_side(self.side).subject(&*call.context.image))
-            }
-        }
-    }
-
-    /// A login after a refusal that asked for none of a request that was sent with none, if there is one to be tried.
-    async fn log_in_unasked(
-        &self,
-        call: &RegistryRequest<'_>,
-        scopes: &Scopes,
-        sent_with: Option<&HeaderValue>,
-    ) -> Result<Option<HeaderValue>> {
-        if sent_with.is_some() {
-            return Ok(None);
-        }
-        let sender = token::Sender { transport: self, context: call.context };
-        let header = self.account.authenticator.unasked(scopes, &sender).await;
-        header.map_err(|error| error.on_side(self.side).subject(&*call.context.image))
-    }
-
-    /// Another login after a 401.
-    async fn log_in(
-        &self,
-        call: &RegistryRequest<'_>,
-        scopes: &Scopes,
-        refused: Option<&HeaderValue>,
-        refusal: &ErrorAnswer,
-    ) -> Result<HeaderValue> {
-        let sender = token::Sender { transport: self, context: call.context };
-        let header = self.account.authenticator.challenged(&refusal.challenges, scopes, refused, &sender).await;
-        header.map_err(|error| match error.kind() {
-            Kind::Unauthorized => error::unauthorized(&self.topic(call), refusal, &error),
-            _ => error.on_side(self.side).subject(&*call.context.image),
-        })
     }
 
     fn request(&self, call: &RegistryRequest<'_>, url: Url, authorization: Option<&HeaderValue>) -> reqwest::Request {
@@ -641,12 +504,6 @@ fn upgraded(topic: &RequestTopic<'_>, to: &Url) -> Error {
         to.origin().ascii_serialization(),
         topic.host
     ))
-}
-
-/// Host and port, as messages name a server.
-fn origin(url: &Url) -> String {
-    let port = url.port_or_known_default().unwrap_or_default();
-    format!("{}:{port}", url.host_str().unwrap_or_default())
 }
 
 fn told_to_wait_by(topic: &RequestTopic<'_>, pause: Duration, trouble: &RetryableError) -> Error {

@@ -16,19 +16,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::ConnectionKind;
 use crate::limits::{AdaptiveLimit, Permit, RequestClass};
-
-/// How a request asks for its permit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum PermitRequest {
-    /// New work: it waits for its turn.
-    Fresh,
-    /// What others may be waiting for, a body's continuation or a token: takes a permit if there is one, and goes on without if not.
-    Continued,
-    /// An upload whose source is open: as new work, or as a continuation while blobs of this host are being read.
-    Fed,
-}
+use crate::registry::request::{ConnectionKind, PermitRequest};
 
 /// The permits of one host.
 #[derive(Debug)]

@@ -8,41 +8,17 @@ use reqwest::{Method, Response, StatusCode};
 use url::Url;
 
 use super::body::silence;
-use super::{ConnectionKind, PermitRequest, RegistryRequest, RequestIdentity, RetryableError, Transport};
+use super::outcome::{RedirectReply, SendError};
+use super::{RetryableError, Transport};
+use crate::Kind;
 use crate::limits::Quota;
 use crate::registry::link;
-use crate::registry::toll::quota;
-use crate::{Error, Kind};
+use crate::registry::pull_meter::quota;
+use crate::registry::request::{ConnectionKind, PermitRequest, RegistryRequest, RequestIdentity};
 
 /// Registries redirect once, `registry.k8s.io` twice; Go's HTTP client, which registries are made for, follows ten. Five leave
 /// room for a mirror before them, and end a loop soon.
 pub(crate) const MOST_REDIRECTS: usize = 5;
-
-/// An answer at the end of its redirects.
-pub(super) struct RedirectReply {
-    pub(super) response: Response,
-    pub(super) url: Url,
-    /// What the registry's own answer, or redirect, said about pulls.
-    pub(super) quota: Quota,
-    /// The host that gave it, if the registry redirected there.
-    pub(super) foreign: Option<String>,
-    /// The host that gave it, if it is not the registry itself.
-    pub(super) elsewhere: Option<String>,
-}
-
-/// Why there is no answer.
-pub(super) enum SendError {
-    /// It may come yet.
-    Trouble(RetryableError),
-    /// It will not.
-    Fatal(Error),
-}
-
-impl From<RetryableError> for SendError {
-    fn from(trouble: RetryableError) -> Self {
-        SendError::Trouble(trouble)
-    }
-}
 
 impl Transport {
     /// Sends `call` once, following redirects.
@@ -52,8 +28,8 @@ impl Transport {
         // What another host gave us for itself.
         let mut token = None;
         for _ in 0..=MOST_REDIRECTS {
-            let home = !call.external_url && url.origin() == call.url.origin();
-            let shown = if home { authorization } else { token.as_ref() };
+            let at_registry = !call.external_url && url.origin() == call.url.origin();
+            let shown = if at_registry { authorization } else { token.as_ref() };
             let mut request = self.request(call, url.clone(), shown);
             if call.method != Method::GET && call.method != Method::HEAD {
                 // An empty body says so: a POST without Content-Length is refused by some (411), and hyper would leave it out.
@@ -61,19 +37,19 @@ impl Transport {
                 *request.body_mut() = Some(call.body.clone().into());
             }
             let elsewhere = self.host.elsewhere(&url);
-            if !home {
+            if !at_registry {
                 self.reachable(call, elsewhere.as_deref(), true).map_err(SendError::Fatal)?;
             }
             let idle = self.host.retry.idle + call.grace;
-            let response = match tokio::time::timeout(idle, self.leave(home.then_some(call.kind), call, request)).await {
+            let response = match tokio::time::timeout(idle, self.leave(at_registry.then_some(call.kind), call, request)).await {
                 Ok(answered) => answered?,
                 Err(_) => return Err(unanswered(call, elsewhere.as_deref(), idle).into()),
             };
-            if home {
+            if at_registry {
                 said = quota(response.headers());
             }
             let Some(next) = self.next(call, &url, &response).await? else {
-                if !home
+                if !at_registry
                     && !call.external_url
                     && !self.host.is_upgrade(&url)
                     && token.is_none()
@@ -82,7 +58,7 @@ impl Transport {
                     token = Some(given);
                     continue;
                 }
-                let foreign = (!home).then(|| url.host_str().unwrap_or("another host").to_owned());
+                let foreign = (!at_registry).then(|| url.host_str().unwrap_or("another host").to_owned());
                 return Ok(RedirectReply { response, url, quota: said, foreign, elsewhere });
             };
             if next.origin() != url.origin() {

@@ -1,4 +1,4 @@
-//! The floor under a blob's speed: a connection that brings less is broken off, and the blob is continued over another.
+//! The minimum rate of a blob download: a slower connection is closed, and the blob is continued over another.
 
 use std::time::Duration;
 
@@ -8,32 +8,32 @@ const SPAN: Duration = Duration::from_secs(60);
 
 /// The slowest that a blob may come, in bytes per second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Floor(u64);
+pub(crate) struct MinRate(u64);
 
-impl Default for Floor {
+impl Default for MinRate {
     /// 1 KiB/s, a tenth of what a bad mobile connection brings: a layer of 100 MB would take more than a day.
     fn default() -> Self {
-        Floor(1024)
+        MinRate(1024)
     }
 }
 
-impl Floor {
+impl MinRate {
     pub(crate) fn new(bytes_per_second: u64) -> Self {
-        Floor(bytes_per_second)
+        MinRate(bytes_per_second)
     }
 }
 
 /// How fast one body comes, counting only the time in which somebody waits for it.
 #[derive(Debug)]
-pub(super) struct Meter {
-    floor: Floor,
+pub(super) struct RateMeter {
+    min_rate: MinRate,
     waited: Duration,
     bytes: u64,
 }
 
-impl Meter {
-    pub(super) fn new(floor: Floor) -> Self {
-        Meter { floor, waited: Duration::ZERO, bytes: 0 }
+impl RateMeter {
+    pub(super) fn new(min_rate: MinRate) -> Self {
+        RateMeter { min_rate, waited: Duration::ZERO, bytes: 0 }
     }
 
     /// `bytes` came, and were waited for for so long.
@@ -47,13 +47,13 @@ impl Meter {
             return Ok(());
         }
         // A rate beyond 2^64 bytes a minute is as good as the largest number.
-        let enough = self.floor.0.saturating_mul(self.waited.as_secs());
+        let enough = self.min_rate.0.saturating_mul(self.waited.as_secs());
         let (seen, waited) = (self.bytes, self.waited);
         (self.bytes, self.waited) = (0, Duration::ZERO);
         if seen >= enough {
             return Ok(());
         }
-        let rate = bytesize::ByteSize(self.floor.0);
+        let rate = bytesize::ByteSize(self.min_rate.0);
         Err(format!("only {seen} bytes came in {} s, which is slower than min_rate ({rate}/s)", waited.as_secs()))
     }
 }
@@ -67,18 +67,18 @@ mod tests {
         #[test]
         fn a_body_at_its_floor_is_never_broken_off_and_one_at_half_of_it_is(rate in 2u64..1 << 40, step in 1u64..30) {
             let run = |rate: u64| {
-                let mut meter = Meter::new(Floor::new(rate));
+                let mut meter = RateMeter::new(MinRate::new(rate));
                 (0..200).try_for_each(|_| meter.came(rate * step, Duration::from_secs(step)))
             };
             prop_assert!(run(rate).is_ok());
-            let mut meter = Meter::new(Floor::new(rate));
+            let mut meter = RateMeter::new(MinRate::new(rate));
             prop_assert!((0..200).any(|_| meter.came(rate * step / 2 - 1, Duration::from_secs(step)).is_err()));
         }
     }
 
     #[test]
     fn a_reader_that_never_waits_is_never_too_slow() {
-        let mut meter = Meter::new(Floor::default());
+        let mut meter = RateMeter::new(MinRate::default());
         assert!((0..10_000).all(|_| meter.came(1, Duration::ZERO).is_ok()));
     }
 }

@@ -3,90 +3,25 @@
 //! A pull-through cache answers a HEAD by asking its upstream, so an equal digest says nothing of what it holds. Many say nothing of
 //! themselves in their answers (Harbor's proxy projects, Distribution's proxy); but they refuse uploads.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use reqwest::Method;
 use tokio::time::Instant;
 use url::Url;
 
+use super::admissions::{ManifestPuts, PushAnswer};
 use super::auth::Scopes;
 use super::counters::RequestKind;
+use super::remedy::is_said_by_a_cache;
+use super::request::Operation;
+use super::request::RegistryRequest;
 use super::store::RegistryStore;
-use super::transport::RegistryRequest;
-use super::uploads::START;
 use crate::config::profiles::{CACHE_REMEDY, Creation};
 use crate::content::{Repository, RequestContext};
-use crate::mutex::Mutex;
 use crate::state::Pushes;
 use crate::{Error, Kind, Result, Side};
-
-/// An opened upload is used within this time. Registries keep sessions for hours, but tokens in their addresses live minutes.
-const USED_WITHIN: Duration = Duration::from_secs(60);
-
-/// What a registry makes of pushes to a part of it.
-#[derive(Debug, Clone)]
-enum Known {
-    Takes,
-    Refuses(Error),
-}
-
-/// What became of the manifests that were put in a part.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Manifests {
-    /// Some were taken.
-    Taken,
-    /// The only one was refused.
-    Refused,
-}
-
-/// One question at a time about each part.
-type Part = Arc<tokio::sync::Mutex<Option<Known>>>;
-
-/// What was learnt of the pushes that a registry takes.
-#[derive(Default)]
-pub(super) struct Admissions {
-    parts: Mutex<HashMap<String, Part>>,
-    /// Parts where something was refused after an upload had been opened.
-    refused: Mutex<HashMap<String, Error>>,
-    /// What became of the manifests that were put.
-    manifests: Mutex<HashMap<String, Manifests>>,
-    /// Why it takes none at all.
-    closed: OnceLock<Error>,
-    /// It takes some.
-    open: OnceLock<()>,
-    first: tokio::sync::Mutex<()>,
-    /// Parts of which it is known whether they are a cache.
-    vouched: Mutex<HashMap<String, Part>>,
-    /// Uploads that were opened, and when.
-    sessions: Mutex<HashMap<Repository, (Url, Instant)>>,
-    /// What outlives the run.
-    pushes: OnceLock<Arc<Pushes>>,
-}
-
-impl Admissions {
-    fn part(&self, name: &str) -> Part {
-        Arc::clone(self.parts.lock().entry(name.to_owned()).or_default())
-    }
-
-    /// An opened upload that may be used for a blob.
-    pub(super) fn take(&self, repository: &Repository) -> Option<Url> {
-        let mut sessions = self.sessions.lock();
-        let young = sessions.get(repository).is_some_and(|(_, opened)| opened.elapsed() < USED_WITHIN);
-        if young { sessions.remove(repository).map(|(session, _)| session) } else { None }
-    }
-
-    /// Why nothing is taken, if that is known of all parts, or of this one.
-    fn check(&self, part: &str) -> Result<()> {
-        if let Some(error) = self.closed.get() {
-            return Err(error.clone());
-        }
-        self.refused.lock().get(part).map_or(Ok(()), |error| Err(error.clone()))
-    }
-}
 
 impl RegistryStore {
     /// Pushes that are taken are written down in `pushes`, and those that were are believed.
@@ -125,20 +60,20 @@ impl RegistryStore {
         let mut known = part.lock().await;
         self.admissions.check(unit)?;
         match &*known {
-            Some(Known::Takes) => return Ok(()),
-            Some(Known::Refuses(error)) => return Err(error.clone()),
+            Some(PushAnswer::Takes) => return Ok(()),
+            Some(PushAnswer::Refuses(error)) => return Err(error.clone()),
             None => {}
         }
         match self.open_upload(repository, context).await {
             Ok(session) => {
                 self.admissions.sessions.lock().insert(repository.clone(), (session, Instant::now()));
-                *known = Some(Known::Takes);
+                *known = Some(PushAnswer::Takes);
                 self.took_push(repository);
                 Ok(())
             }
             Err(error) => {
                 if is_final(&error) {
-                    *known = Some(Known::Refuses(anonymous(&error)));
+                    *known = Some(PushAnswer::Refuses(anonymous(&error)));
                 }
                 Err(error)
             }
@@ -149,7 +84,7 @@ impl RegistryStore {
     async fn open_upload(&self, repository: &Repository, context: &RequestContext) -> Result<Url> {
         let scopes = Scopes::push(repository.as_str());
         let url = self.transport.host.url(&format!("{repository}/blobs/uploads/"));
-        let call = RegistryRequest::new((RequestKind::BlobPut, START, Method::POST), url, repository, &scopes, context);
+        let call = RegistryRequest::new((RequestKind::BlobPut, Operation::StartUpload, Method::POST), url, repository, &scopes, context);
         let opened = async {
             let answer = self.transport.send(&call, &mut self.transport.host.patience()).await?;
             self.location(&answer, &call).await
@@ -187,7 +122,7 @@ impl RegistryStore {
 
     /// The registry has taken a manifest in `repository`.
     pub(super) fn took_manifest(&self, repository: &Repository) {
-        self.admissions.manifests.lock().insert(self.unit(repository), Manifests::Taken);
+        self.admissions.manifests.lock().insert(self.unit(repository), ManifestPuts::Taken);
         self.took_push(repository);
     }
 
@@ -197,11 +132,11 @@ impl RegistryStore {
         let before = match self.admissions.manifests.lock().entry(self.unit(repository)) {
             Entry::Occupied(known) => Some(*known.get()),
             Entry::Vacant(unknown) => {
-                unknown.insert(Manifests::Refused);
+                unknown.insert(ManifestPuts::Refused);
                 None
             }
         };
-        if before == Some(Manifests::Refused) {
+        if before == Some(ManifestPuts::Refused) {
             self.push_refused(repository, error);
         }
     }
@@ -231,8 +166,8 @@ impl RegistryStore {
             unknown => unknown.insert(self.ask_for_a_cache(repository, context).await?),
         };
         match known {
-            Known::Takes => Ok(()),
-            Known::Refuses(error) => {
+            PushAnswer::Takes => Ok(()),
+            PushAnswer::Refuses(error) => {
                 let message =
                     format!("{}: that it answers with the right digest does not prove that it has the image", error.bare_message());
                 Err(Error::new(Side::Target, "look for a cache", Kind::Refused, message).remedy(CACHE_REMEDY))
@@ -246,7 +181,7 @@ impl RegistryStore {
         let part = Arc::clone(self.admissions.vouched.lock().get(self.part(repository))?);
         let known = part.lock().await;
         match &*known {
-            Some(Known::Refuses(refused)) => Some(refused.bare_message().to_owned()),
+            Some(PushAnswer::Refuses(refused)) => Some(refused.bare_message().to_owned()),
             _ => {
                 tracing::debug!(%error, "whether it is a cache is not known");
                 None
@@ -254,14 +189,14 @@ impl RegistryStore {
         }
     }
 
-    async fn ask_for_a_cache(&self, repository: &Repository, context: &RequestContext) -> Result<Known> {
+    async fn ask_for_a_cache(&self, repository: &Repository, context: &RequestContext) -> Result<PushAnswer> {
         let refused = match self.admissions.closed.get() {
             Some(error) => error.clone(),
             None => match self.open_upload(repository, context).await {
                 Ok(session) => {
                     self.cancel(session, repository, &Scopes::push(repository.as_str()), context).await;
                     self.took_push(repository);
-                    return Ok(Known::Takes);
+                    return Ok(PushAnswer::Takes);
                 }
                 Err(error) => error,
             },
@@ -270,9 +205,9 @@ impl RegistryStore {
             Some(what) => {
                 let (status, said) = (refused.http_status().unwrap_or_default(), refused.bare_message());
                 let message = format!("{} refuses pushes, as {what} does ({status} {said})", self.name_of(repository));
-                Ok(Known::Refuses(Error::new(Side::Target, "look for a cache", Kind::Refused, message)))
+                Ok(PushAnswer::Refuses(Error::new(Side::Target, "look for a cache", Kind::Refused, message)))
             }
-            None if is_final(&refused) => Ok(Known::Takes),
+            None if is_final(&refused) => Ok(PushAnswer::Takes),
             // It may answer the next time.
             None => Err(refused),
         }
@@ -329,14 +264,6 @@ fn takes_no_pushes(error: &Error) -> bool {
     matches!(error.http_status(), Some(405 | 501)) && matches!(error.registry_code(), None | Some("UNSUPPORTED"))
 }
 
-/// Whether a refused push is in the words of a pull-through cache: Harbor ("can not push artifact to a proxy project"), Azure ("The cache
-/// rule blocks pushes …").
-pub(super) fn is_said_by_a_cache(message: &str) -> bool {
-    const WORDS: [&str; 5] = ["proxy project", "proxy repository", "proxy cache", "cache rule", "pull-through"];
-    let text = message.to_ascii_lowercase();
-    WORDS.iter().any(|words| text.contains(words))
-}
-
 /// What refuses an upload like this, if it is a pull-through cache, or may be one.
 fn refusal_of_a_cache(error: &Error) -> Option<&'static str> {
     if is_said_by_a_cache(error.bare_message()) {
@@ -363,7 +290,7 @@ mod tests {
             (401, Some("UNAUTHORIZED"), "authentication required", false),
             (404, Some("NAME_UNKNOWN"), "repository name not known to registry", false),
         ] {
-            let error = Error::new(Side::Target, START, Kind::Refused, message).status(status);
+            let error = Error::new(Side::Target, Operation::StartUpload.as_str(), Kind::Refused, message).status(status);
             let error = match code {
                 Some(code) => error.code(code),
                 None => error,

@@ -1,5 +1,7 @@
-//! Requests for tokens: the login's own, but sent here like every other, so that they wait, are counted and are tried again
-//! as all requests are. Redirects are not followed: a token server is named, and checked, by its own address.
+//! Logins of requests: the Authorization header, another login after a refusal, and the requests for tokens.
+//!
+//! A token request is sent like any other, so that it waits, is counted and is retried as all requests are. Its redirects are
+//! not followed: a token server is named, and checked, by its own address.
 
 use std::time::Duration;
 
@@ -8,10 +10,13 @@ use bytes::Bytes;
 use reqwest::Method;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 
-use super::{BodyError, ConnectionKind, EMPTY, PermitRequest, RegistryRequest, RequestIdentity, SendOutcome, Transport};
+use super::{BodyError, EMPTY, SendOutcome, Transport};
 use crate::content::RequestContext;
-use crate::registry::auth::{TokenAnswer, TokenRequest, TokenSender};
+use crate::registry::auth::{Scopes, TokenAnswer, TokenRequest, TokenSender};
 use crate::registry::counters::RequestKind;
+use crate::registry::error;
+use crate::registry::error_answer::ErrorAnswer;
+use crate::registry::request::{ConnectionKind, Operation, PermitRequest, RegistryRequest, RequestIdentity};
 use crate::{Kind, Result};
 
 /// A token and what comes with it have a few KiB; group claims of large companies have made 32 KiB of it.
@@ -36,7 +41,7 @@ impl TokenSender for Sender<'_> {
         }
         let call = RegistryRequest {
             kind: RequestKind::Token,
-            operation: "get token",
+            operation: Operation::GetToken,
             method,
             url: request.url,
             repository: None,
@@ -74,5 +79,51 @@ impl TokenSender for Sender<'_> {
             drop(answer);
             self.transport.retry_after_failure(&self.transport.topic(&call), &mut patience, trouble, sent).await?;
         }
+    }
+}
+
+impl Transport {
+    /// The Authorization header of `call`. None for another host than the registry.
+    pub(super) async fn authorization(&self, call: &RegistryRequest<'_>) -> Result<Option<HeaderValue>> {
+        match call.credentials {
+            RequestIdentity::Given(header) => Ok(header.cloned()),
+            RequestIdentity::Of(_) if !self.host.is_registry_origin(&call.url) => Ok(None),
+            RequestIdentity::Of(scopes) => {
+                let sender = Sender { transport: self, context: call.context };
+                let header = self.account.authenticator.authorization(scopes, &sender).await;
+                header.map_err(|error| error.on_side(self.side).subject(&*call.context.image))
+            }
+        }
+    }
+
+    /// A login after a refusal that asked for none of a request that was sent with none, if there is one to be tried.
+    pub(super) async fn log_in_unasked(
+        &self,
+        call: &RegistryRequest<'_>,
+        scopes: &Scopes,
+        sent_with: Option<&HeaderValue>,
+    ) -> Result<Option<HeaderValue>> {
+        if sent_with.is_some() {
+            return Ok(None);
+        }
+        let sender = Sender { transport: self, context: call.context };
+        let header = self.account.authenticator.unasked(scopes, &sender).await;
+        header.map_err(|error| error.on_side(self.side).subject(&*call.context.image))
+    }
+
+    /// Another login after a 401.
+    pub(super) async fn log_in(
+        &self,
+        call: &RegistryRequest<'_>,
+        scopes: &Scopes,
+        refused: Option<&HeaderValue>,
+        refusal: &ErrorAnswer,
+    ) -> Result<HeaderValue> {
+        let sender = Sender { transport: self, context: call.context };
+        let header = self.account.authenticator.challenged(&refusal.challenges, scopes, refused, &sender).await;
+        header.map_err(|error| match error.kind() {
+            Kind::Unauthorized => error::unauthorized(&self.topic(call), refusal, &error),
+            _ => error.on_side(self.side).subject(&*call.context.image),
+        })
     }
 }

@@ -4,8 +4,9 @@ use reqwest::Method;
 
 use super::auth::Scopes;
 use super::counters::RequestKind;
+use super::request::{Operation, RegistryRequest, RequestIdentity};
 use super::store::RegistryStore;
-use super::transport::{RegistryRequest, RequestIdentity, RetryBudget, SendOutcome};
+use super::transport::{RetryBudget, SendOutcome};
 use crate::Result;
 use crate::content::{Repository, RequestContext};
 
@@ -17,7 +18,7 @@ impl RegistryStore {
     pub(crate) async fn knock(&self, anonymous: bool, context: &RequestContext) -> Result<()> {
         let (root, scopes) = (Repository::new(""), Scopes::none());
         let url = self.transport.host.url("");
-        let mut call = RegistryRequest::new((RequestKind::Token, "ask for the API", Method::GET), url, &root, &scopes, context);
+        let mut call = RegistryRequest::new((RequestKind::Token, Operation::CheckApi, Method::GET), url, &root, &scopes, context);
         call.repository = None;
         if anonymous {
             call.credentials = RequestIdentity::Given(None);

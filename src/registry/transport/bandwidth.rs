@@ -18,7 +18,7 @@ impl BandwidthStack {
     /// Draws `bytes` from all of them. When they may pass, if that is not now.
     pub(crate) fn draw(&self, bytes: u64) -> Option<Instant> {
         let now = Instant::now();
-        self.0.iter().map(|pipe| pipe.draw(bytes, now)).max().filter(|at| *at > now)
+        self.0.iter().map(|budget| budget.draw(bytes, now)).max().filter(|at| *at > now)
     }
 
     /// Waits until `bytes` may pass.
