@@ -10,6 +10,8 @@ pub mod content;
 pub mod copy;
 pub mod demo;
 pub mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod folder;
 mod input;
 mod internal;

@@ -59,3 +59,10 @@ pub(crate) use transport::RetryPolicy;
 pub(crate) fn check_proxies() -> crate::Result<()> {
     address::ProxyVariables::of_process().map(drop)
 }
+
+/// The registry's parsers of outside text, for the fuzzer.
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzed {
+    pub(crate) use super::auth::challenge::parse as challenges;
+    pub(crate) use super::link::next as next_link;
+}

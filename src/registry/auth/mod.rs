@@ -5,7 +5,7 @@
 
 mod account;
 mod basic;
-mod challenge;
+pub(crate) mod challenge;
 mod errors;
 mod exchange;
 mod foreign;
