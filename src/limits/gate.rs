@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
-use super::accounts::{AccountId, AccountStatus, Deferred, LimitProbe, PullRequest, WaitMode};
+use super::account::{AccountId, AccountStatus, Deferred, LimitProbe, PullRequest, WaitMode};
 use super::budget::{Budget, PullLimit, PullOutcome, ReserveResult};
 use super::clock::Clock;
 use super::headers::Quota;

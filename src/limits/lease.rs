@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::accounts::{Deferred, PullRequest, WaitMode};
+use super::account::{Deferred, PullRequest, WaitMode};
 use super::budget::PullOutcome;
 use super::gate::Gate;
 use super::headers::Quota;

@@ -18,13 +18,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::accounts::AccountId;
+use super::account::AccountId;
 use super::clock::Moment;
 use super::window::Window;
 
 mod owner;
 use owner::Owner;
 
+use crate::input;
 use crate::mutex::Mutex;
 
 /// The version of the file. A newer one is not touched: a newer larder wrote it.
@@ -44,6 +45,8 @@ const FORGET_AFTER: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// A process reserves ahead at most this part of the pulls that nobody holds. So much of a window is lost to others while it holds them
 /// unused, and until the next HEAD if it is killed. An eighth keeps that small, and makes about ten reservations of a whole window.
 const AHEAD_PART: u64 = 8;
+/// The largest file that is read. An account has 1 KB, with the leases of several processes: 10,000 accounts and more.
+const MAX_LEDGER: u64 = 16 * 1024 * 1024;
 
 /// Wall time, as the file has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -224,7 +227,7 @@ impl Ledger {
         let id = format!("{}-{began}-{}", me.pid, NEXT.fetch_add(1, Ordering::Relaxed));
         let file = state.join("pulls.json");
         // The file is replaced as a whole: reading needs no lock. A damaged one is dealt with by the first transaction.
-        let opened = std::fs::read(&file).ok().and_then(|text| serde_json::from_slice(&text).ok());
+        let opened = read_bounded(&file).ok().and_then(|text| serde_json::from_slice(&text).ok());
         let opened = opened.filter(|book: &LedgerFile| book.version <= VERSION).unwrap_or_else(LedgerFile::empty);
         let lock = state.join("pulls.lock");
         Ledger {
@@ -432,8 +435,9 @@ impl Ledger {
     }
 
     fn read(&self) -> Result<LedgerFile, Failure> {
-        let text = match std::fs::read(&self.file) {
+        let text = match read_bounded(&self.file) {
             Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::InvalidData => return Ok(self.put_aside()),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(LedgerFile::empty()),
             Err(error) => return Err(Failure::io("read", &self.file, &error)),
         };
@@ -587,6 +591,12 @@ impl AccountRow {
             lease.expires = lease.expires.min(soon.plus(LEASE_TERM));
         }
     }
+}
+
+/// # Errors
+/// If it cannot be read; `InvalidData` if it is larger than [`MAX_LEDGER`].
+fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
+    input::read_from(File::open(path)?, MAX_LEDGER)
 }
 
 fn key(account: &AccountId, source: &str) -> String {

@@ -1,11 +1,11 @@
 //! Limits: how much may be asked of a registry, when, and by whom.
 //!
-//! Pure state machines on `tokio::time::Instant`, and thin asynchronous faces over them. Nothing here sends a request or
-//! knows HTTP: the transport asks before it sends and tells what it was answered.
+//! Pure state machines on `tokio::time::Instant`, with thin asynchronous wrappers. Nothing here sends a request or knows
+//! HTTP: the transport asks before it sends, and reports each answer.
 //!
 //! | subject | file | belongs to |
 //! |---|---|---|
-//! | pulls per window | `window`, `budget`, `order`, `gate`, `lease` | an account |
+//! | pulls per window | `account`, `window`, `budget`, `order`, `gate`, `lease` | an account |
 //! | the same, beyond this run and across processes | `ledger` | an account |
 //! | `Retry-After` | `pause` | a host |
 //! | requests per second, as configured | `pace` | a host |
@@ -13,8 +13,9 @@
 //! | requests at once | `adaptive` | a host |
 //! | bytes per second | `bandwidth` | a host, or the program |
 //!
-//! Whoever waits here holds nothing else: no permit, no lock, no leadership of a blob.
+//! A task that waits here holds nothing else: no permit, no lock, no leadership of a blob.
 
+mod account;
 mod accounts;
 mod adaptive;
 mod adaptive_pace;
@@ -33,7 +34,8 @@ mod window;
 #[cfg(test)]
 mod simulation;
 
-pub use accounts::{AccountId, AccountStatus, Accounts, Deferred, LimitProbe, PullRequest, WaitMode};
+pub use account::{AccountId, AccountStatus, Deferred, LimitProbe, PullRequest, WaitMode};
+pub use accounts::Accounts;
 pub use adaptive::{AdaptiveLimit, Permit, RequestClass};
 pub use adaptive_pace::AdaptivePace;
 pub use bandwidth::{Bandwidth, Rate};

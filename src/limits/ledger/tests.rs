@@ -213,6 +213,17 @@ fn damage_is_moved_aside_and_a_newer_file_is_left_alone() {
 }
 
 #[test]
+fn a_file_that_is_too_large_is_not_read_into_memory_but_moved_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = std::fs::File::create(dir.path().join("pulls.json")).unwrap();
+    // Sparse: it takes no room on the disk.
+    file.set_len(1 << 30).unwrap();
+    let mut process = Process::new(Ledger::open(dir.path()));
+    assert_eq!(process.lease(1, view(10), 1), Decision::Granted);
+    assert_eq!(std::fs::metadata(dir.path().join("pulls.json.damaged")).unwrap().len(), 1 << 30);
+}
+
+#[test]
 fn the_file_is_for_people_too() {
     let dir = tempfile::tempdir().unwrap();
     let mut process = Process::number(dir.path(), 7);
