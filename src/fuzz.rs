@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::content::{Descriptor, Digest, Manifest, PlatformFilter, rewrite};
 use crate::lock::Lock;
 use crate::name::ImageName;
-use crate::select::{TagPatterns, Selector};
+use crate::select::{Selector, TagPatterns};
 
 /// The targets by name; each has a folder of inputs in `fuzz/corpus`.
 pub const TARGETS: &[(&str, fn(&[u8]))] = &[
@@ -172,7 +172,6 @@ fn tag_terms(bytes: &[u8]) {
     let _ = Selector::parse(tags, exclude);
     let _ = TagPatterns::parse(&[tags]);
 }
-
 
 #[cfg(test)]
 mod tests {

@@ -10,9 +10,9 @@ pub mod content;
 pub mod copy;
 pub mod demo;
 pub mod error;
+mod folder;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
-mod folder;
 mod input;
 mod internal;
 pub mod layout;

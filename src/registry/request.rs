@@ -101,7 +101,7 @@ pub(crate) struct RegistryRequest<'a> {
     pub(crate) repository: Option<&'a Repository>,
     pub(crate) credentials: RequestIdentity<'a>,
     pub(crate) headers: HeaderMap,
-    /// Small enough to be sent again; see [`Transport::stream`] for the others.
+    /// Small enough to be sent again; see `Transport::stream` for the others.
     pub(crate) body: Bytes,
     /// On whose connections: small requests never wait behind blobs.
     pub(crate) lane: ConnectionKind,

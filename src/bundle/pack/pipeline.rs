@@ -61,7 +61,7 @@ impl PipelineInput {
     /// Puts in bytes.
     ///
     /// # Errors
-    /// If the writing thread has ended; [`write`] then gives the reason.
+    /// If the writing thread has ended; `write` then gives the reason.
     pub(super) fn put(&mut self, mut bytes: &[u8]) -> Result<()> {
         while !bytes.is_empty() {
             let room = self.buffer.get_mut(self.filled..).unwrap_or_default();
