@@ -5,11 +5,9 @@
 //! - `docker.io/library/alpine` is a name at the source, or a target repository of that name.
 //! - `127.0.0.1_5000/app` also means `127.0.0.1:5000/app`: repository names cannot have a colon, so registries use an
 //!   underscore.
-//! - containerd asks a mirror for `library/alpine?ns=docker.io`. That means Docker Hub's image only, not one of the
-//!   same
+//! - containerd asks a mirror for `library/alpine?ns=docker.io`. That means Docker Hub's image only, not one of the same
 //!   path from elsewhere (distribution-spec, "Registry Proxying").
-//!   A name at the target matches if it was copied from that registry: `larder rules export` for containerd and k3s
-//!   puts
+//!   A name at the target matches if it was copied from that registry: `larder rules export` for containerd and k3s puts
 //!   the target's path into the address, so `q/app?ns=quay.io` is the copy of `quay.io/app` at `q/app`.
 //! - An image with a tag and no repository has the name that the server was given for these, and no other.
 //! - A registry that the server was told to stand for (`known_as`) has the names of the target.
