@@ -101,6 +101,10 @@ impl RegistryRepository {
     pub fn parse(text: &str) -> Result<Self, String> {
         let (host, path) = split_host(text);
         let host = normal_host(host.unwrap_or(DOCKER_HUB))?;
+        // Capitals made it a host. In lower case it would be read as a path at Docker Hub, which is another image.
+        if split_host(&format!("{host}/")).0.is_none() {
+            return Err(format!("`{text}`: add the port to the host (`{host}:443`), or write the path in lower case"));
+        }
         let path = normal_path(&host, path);
         check_path(&path).map_err(|why| format!("`{text}`: {why}"))?;
         if host.len() + path.len() >= MAX_NAME {
@@ -238,6 +242,14 @@ mod tests {
 
     fn normal(text: &str) -> String {
         ImageName::parse(text).unwrap().to_string()
+    }
+
+    #[test]
+    fn a_host_in_capitals_without_a_dot_is_not_read_as_a_path_at_docker_hub() {
+        let refused = ImageName::parse("MyHost/app:1").unwrap_err();
+        assert_eq!(refused, "`MyHost/app`: add the port to the host (`myhost:443`), or write the path in lower case");
+        assert_eq!(ImageName::parse("LOCALHOST/app:1").unwrap().to_string(), "localhost/app:1");
+        assert_eq!(ImageName::parse("MyHost:443/app:1").unwrap().to_string(), "myhost:443/app:1");
     }
 
     #[test]
