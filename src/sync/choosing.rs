@@ -62,8 +62,7 @@ impl SyncWorker {
         };
         if self.engines.stop_requested() {
             // Its row stays open: it is told at the end what became of it.
-            let settled = self.claims.settle(&item, Err(&Error::cancelled("list tags")));
-            self.dispatch((settled.released, settled.same));
+            self.settle_claims(&item, Err(&Error::cancelled("list tags")));
             return vec![];
         }
         match internal::caught("select tags", self.chooser().expand(&item)).await.and_then(|expansion| expansion) {
@@ -136,22 +135,24 @@ impl SyncWorker {
         if expanded.wants.is_empty() {
             self.reporter.event(&Event::Empty { upstream, source: &item.entry.source.to_string(), explanation: &expanded.explanation });
         }
-        let Settled { own, released, same } = self.claims.settle(item, Ok(expanded.wants));
+        let own = self.settle_claims(item, Ok(expanded.wants));
         let images = (own.kept.len() + own.waiting.len() + own.refused.len()).saturating_sub(1);
         self.reporter.event(&Event::Wanted { upstream, images });
-        own.kept.iter().chain(&own.waiting).for_each(|want| self.expect(&RunUnit::Want(want.clone())));
         self.refuse(own.refused);
-        self.dispatch((released, same));
         own.kept
     }
 
-    /// Sends images on their way that have waited for an earlier line.
-    fn dispatch(&self, (released, same): (Merged, Vec<ImageRequest>)) {
+    /// Settles the claims of `item`, and sends the images that have waited for it on their way. Gives what became of the item's own.
+    ///
+    /// Both happen under the lock of `late`. Otherwise another line could settle in between, find that nothing waits any more, and
+    /// close the way of an image that was just released.
+    fn settle_claims(&self, item: &RuledEntry, chosen: Result<Vec<ImageRequest>, &Error>) -> Merged {
+        let mut late = self.late.lock();
+        let Settled { own, released, same } = self.claims.settle(item, chosen);
+        own.kept.iter().chain(&own.waiting).for_each(|want| self.expect(&RunUnit::Want(want.clone())));
         for want in same {
             self.pending.lock().remove(&(want.item.order, want.source()));
         }
-        self.refuse(released.refused);
-        let mut late = self.late.lock();
         for want in released.kept {
             if let Some(group) = late.get(&want.item.entry.source.host) {
                 // A group that has ended was interrupted: the image's row is told at the end.
@@ -160,6 +161,9 @@ impl SyncWorker {
         }
         let open = self.claims.open();
         late.retain(|upstream, _| open.contains(upstream));
+        drop(late);
+        self.refuse(released.refused);
+        own
     }
 
     /// Reports images whose names other lines have.
@@ -181,8 +185,7 @@ impl SyncWorker {
 
     /// The item ends without a choice.
     fn close_item(&self, upstream: &str, item: &Arc<RuledEntry>, error: Error) {
-        let settled = self.claims.settle(item, Err(&error));
-        self.dispatch((settled.released, settled.same));
+        self.settle_claims(item, Err(&error));
         let mut row = item.row(&self.target.target);
         self.settle(&(item.order, row.source.clone()), &mut row);
         self.finish(upstream, item.order, self.unfinished(row, error));

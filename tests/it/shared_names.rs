@@ -27,7 +27,6 @@ fn told(run: &Run) -> Vec<(Value, Value, Value, Value)> {
 }
 
 #[test]
-#[ignore = "one run in ten leaves a tag of the second line undelivered: a defect of the program that is being looked for"]
 fn the_first_line_wins_whichever_tag_list_arrives_first() {
     let upstreams = upstreams();
     let [first, second] = &upstreams;
