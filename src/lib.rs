@@ -24,6 +24,7 @@ pub mod name;
 mod registry;
 pub mod report;
 pub mod rules;
+mod run;
 pub mod select;
 pub mod serve;
 pub mod state;

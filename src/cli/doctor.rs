@@ -10,7 +10,7 @@ use super::text::{count, size};
 use super::{checks, state};
 use crate::Error;
 use crate::config::{Config, TargetConfig};
-use crate::sync::{Examined, RuledEntry, UpstreamOptions, Upstreams};
+use crate::sync::{Examined, RuledEntry, UpstreamOptions, Upstreams, examine_target, examine_upstream};
 
 pub(super) async fn run(file: Option<&Path>, given: Option<&Path>, printer: &Printer) -> Result<Exit, UsageError> {
     let Some(config) = checks::load(file, printer)? else { return Ok(Exit::Failed) };
@@ -65,11 +65,11 @@ async fn ask(supply: &Upstreams, config: &Config, items: &[Arc<RuledEntry>]) -> 
             about.insert((host, None), None);
         }
     }
-    let upstreams = about.iter().map(|((host, _), item)| supply.examine_upstream(host, *item));
+    let upstreams = about.iter().map(|((host, _), item)| examine_upstream(supply, host, *item));
     let target = async {
         match target {
             // One image of each rule: a rule's rights are the same for all its images.
-            Some((host, prefix)) => Some(supply.examine_target(host, prefix, &one_of_each_rule(items)).await),
+            Some((host, prefix)) => Some(examine_target(supply, host, prefix, &one_of_each_rule(items)).await),
             None => None,
         }
     };

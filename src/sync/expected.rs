@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
 
-use super::claims::NameClaims;
+use super::name_claims::NameClaims;
 use super::{ImageRequest, RuledEntry, SyncOptions, TargetStore};
 use crate::config::TargetConfig;
 use crate::content::{ChildChoice, Descriptor, Digest, ForeignLayers, IndexMode, PlatformFilter, Policy, Repository, RequestContext};
@@ -60,20 +60,20 @@ impl Children {
 }
 
 impl Expected {
-    fn of(want: &ImageRequest, target: &TargetConfig) -> Self {
-        let policy: &Policy = &want.item.policy;
+    fn of(request: &ImageRequest, target: &TargetConfig) -> Self {
+        let policy: &Policy = &request.line.policy;
         let cut = !policy.platforms.is_empty();
         // A cut index has another digest than the one the list asks for.
-        let digest = match (&want.item.entry.selection, &want.wanted) {
+        let digest = match (&request.line.entry.selection, &request.wanted) {
             (ImageSelection::One { digest: Some(digest), .. }, _) if !cut || policy.index == IndexMode::Sparse => {
                 Some((digest.clone(), "the list"))
             }
             _ => None,
         };
         Expected {
-            name: want.row(target).target,
-            repository: want.item.to.clone(),
-            reference: want.publish.clone(),
+            name: request.row(target).target,
+            repository: request.line.to.clone(),
+            reference: request.publish.clone(),
             digest,
             children: match policy.index {
                 IndexMode::Sparse if cut => Children::Platforms(policy.platforms.clone()),
@@ -92,7 +92,7 @@ pub async fn listed(
     options: &SyncOptions,
     target: &TargetStore,
 ) -> (Vec<Expected>, Vec<ImageOutcome>) {
-    let (mut items, mut failed) = (vec![], vec![]);
+    let (mut lines, mut failed) = (vec![], vec![]);
     for list in lists {
         failed.extend(list.errors.iter().map(|error| {
             let row = ImageOutcome::new(error.text.clone(), "", error.origin.file.to_string(), error.origin.line);
@@ -100,22 +100,22 @@ pub async fn listed(
         }));
         for entry in list.entries {
             match RuledEntry::resolve(from_target(entry, rules, &target.target), 0, rules, options, &target.target) {
-                Ok(item) => items.push(Arc::new(item)),
+                Ok(line) => lines.push(Arc::new(line)),
                 Err(row) => failed.push(*row),
             }
         }
     }
-    let found = stream::iter(&items).map(async |item| (item, wants(item, target).await)).buffered(LISTINGS).collect::<Vec<_>>().await;
+    let found = stream::iter(&lines).map(async |line| (line, requests(line, target).await)).buffered(LISTINGS).collect::<Vec<_>>().await;
     let mut all = vec![];
-    for (item, found) in found {
+    for (line, found) in found {
         match found {
-            Ok(wants) => all.extend(wants),
-            Err(error) => failed.push(item.row(&target.target).failed(error)),
+            Ok(requests) => all.extend(requests),
+            Err(error) => failed.push(line.row(&target.target).failed(error)),
         }
     }
     let merged = NameClaims::default().merge(all);
-    failed.extend(merged.refused.into_iter().map(|(want, error)| want.row(&target.target).failed(error)));
-    (merged.kept.iter().map(|want| Expected::of(want, &target.target)).collect(), failed)
+    failed.extend(merged.refused.into_iter().map(|(request, error)| request.row(&target.target).failed(error)));
+    (merged.kept.iter().map(|request| Expected::of(request, &target.target)).collect(), failed)
 }
 
 /// A line may name an image as the target knows it: that means the one which the rules put there.
@@ -132,10 +132,10 @@ fn from_target(mut entry: ListEntry, rules: &RuleSet, target: &TargetConfig) -> 
 }
 
 /// The images of one line.
-async fn wants(item: &Arc<RuledEntry>, target: &TargetStore) -> Result<Vec<ImageRequest>> {
-    let Some(selector) = item.selector() else { return Ok(item.wants()) };
-    let context = RequestContext::new(target.target.name_of(&item.to));
-    let listed = match target.ends.source.tags(&item.to, &context).await {
+async fn requests(line: &Arc<RuledEntry>, target: &TargetStore) -> Result<Vec<ImageRequest>> {
+    let Some(selector) = line.selector() else { return Ok(line.requests()) };
+    let context = RequestContext::new(target.target.name_of(&line.to));
+    let listed = match target.ends.source.tags(&line.to, &context).await {
         Err(error) if error.kind() == Kind::NotFound => vec![],
         listed => listed?,
     };
@@ -148,9 +148,9 @@ async fn wants(item: &Arc<RuledEntry>, target: &TargetStore) -> Result<Vec<Image
     };
     if tags.is_empty() {
         let message = format!("of the {} tags that {} has, none is selected by `{}`", listed.len(), context.image, selector.tags_column());
-        return Err(Error::new(Side::Target, "select tags", Kind::NotFound, message).subject(item.entry.source.to_string()));
+        return Err(Error::new(Side::Target, "select tags", Kind::NotFound, message).subject(line.entry.source.to_string()));
     }
-    Ok(item.tagged(&tags))
+    Ok(line.requests_for(&tags))
 }
 
 /// What `lock` says that `target` should hold: each image with the children and referrers that were delivered.

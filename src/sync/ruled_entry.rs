@@ -1,4 +1,4 @@
-//! What a list line means once the rules have spoken. Pure.
+//! A list line with the rule that covers it, and the images it asks for. Pure.
 
 use std::sync::Arc;
 
@@ -19,37 +19,37 @@ pub struct RuledEntry {
     pub entry: ListEntry,
     /// Its place among all lines, for reports in list order.
     pub order: usize,
-    /// The rule that decided, unless the line named its target or it is mirrored.
+    /// The rule that covers it, unless the line names its target or it is mirrored.
     pub rule: Option<Arc<CacheRule>>,
     /// The repository at the target, prefix included.
     pub to: Repository,
-    /// What of its images is delivered.
+    /// Which parts of its images are delivered.
     pub policy: Arc<Policy>,
 }
 
-/// One image that is wanted: the end of all selection.
+/// One image that is wanted: what selection ends with.
 #[derive(Debug, Clone)]
 pub struct ImageRequest {
-    /// The item it belongs to.
-    pub item: Arc<RuledEntry>,
+    /// The line that asks for it.
+    pub line: Arc<RuledEntry>,
     /// What the upstream is asked for.
     pub wanted: Reference,
     /// The name it gets at the target.
     pub publish: Reference,
     /// Higher ones go first.
     pub priority: i64,
-    /// What was learnt about it when it was chosen.
+    /// What is known from choosing it.
     pub resolved: Option<Box<Resolved>>,
     /// A remark on how it was chosen.
     pub note: Option<String>,
 }
 
-/// What choosing a tag has taught: its image need not ask again.
+/// What is known of a tag from choosing it, so that its image need not ask again.
 #[derive(Debug, Clone)]
 pub struct Resolved {
-    /// What the upstream says the tag is, if it was asked.
+    /// The manifest that the tag names at the upstream, if it was asked.
     pub descriptor: Option<Descriptor>,
-    /// What choosing has cost, to be paid by this image.
+    /// What choosing has cost, to be shown in this image's row.
     pub tally: Arc<TransferStats>,
 }
 
@@ -57,7 +57,7 @@ impl RuledEntry {
     /// Resolves `entry` through the rules.
     ///
     /// # Errors
-    /// The failed row for the report: no rule covers it, or another rule owns its target.
+    /// The failed row for the report: no rule covers the line, or another rule owns its target.
     pub fn resolve(
         entry: ListEntry,
         order: usize,
@@ -76,7 +76,7 @@ impl RuledEntry {
             _ => path.to_owned(),
         });
         let mut policy = resolution.rule.as_ref().map(|rule| rule.policy.clone()).unwrap_or_default();
-        // The line knows best, then whoever typed the command, then the rule.
+        // The line comes first, then the command line, then the rule.
         if let Some(platforms) = [&entry.platforms, &options.platforms].into_iter().find(|platforms| !platforms.is_empty()) {
             policy.platforms = platforms.clone();
         }
@@ -88,8 +88,8 @@ impl RuledEntry {
         Ok(RuledEntry { entry, order, rule: resolution.rule, to, policy: Arc::new(policy) })
     }
 
-    /// The images that are known without asking anybody.
-    pub fn wants(self: &Arc<Self>) -> Vec<ImageRequest> {
+    /// The images that are known without listing tags.
+    pub fn requests(self: &Arc<Self>) -> Vec<ImageRequest> {
         match &self.entry.selection {
             ImageSelection::One { tag, digest } => {
                 let wanted = match (digest, tag) {
@@ -98,10 +98,10 @@ impl RuledEntry {
                 };
                 let renamed = self.entry.target.as_ref().and_then(|target| target.tag.clone());
                 let publish = renamed.or_else(|| tag.clone()).map_or_else(|| wanted.clone(), Reference::Tag);
-                vec![self.want(wanted, publish)]
+                vec![self.request(wanted, publish)]
             }
             ImageSelection::Terms(selector) if selector.needs_listing() => vec![],
-            ImageSelection::Terms(selector) => self.tagged(selector.exact_tags()),
+            ImageSelection::Terms(selector) => self.requests_for(selector.exact_tags()),
         }
     }
 
@@ -122,7 +122,7 @@ impl RuledEntry {
         }
     }
 
-    /// A reference that the upstream may be asked about without listing its tags.
+    /// A reference to ask the upstream about without listing tags.
     pub fn probe(&self) -> Option<Reference> {
         match &self.entry.selection {
             ImageSelection::One { tag, digest } => match (tag, digest) {
@@ -133,18 +133,18 @@ impl RuledEntry {
         }
     }
 
-    /// One want for each of `tags`.
-    pub fn tagged(self: &Arc<Self>, tags: &[String]) -> Vec<ImageRequest> {
+    /// One request for each of `tags`.
+    pub fn requests_for(self: &Arc<Self>, tags: &[String]) -> Vec<ImageRequest> {
         let renamed = self.entry.target.as_ref().and_then(|target| target.tag.clone());
         let publish = |tag: &String| Reference::Tag(renamed.clone().unwrap_or_else(|| tag.clone()));
-        tags.iter().map(|tag| self.want(Reference::Tag(tag.clone()), publish(tag))).collect()
+        tags.iter().map(|tag| self.request(Reference::Tag(tag.clone()), publish(tag))).collect()
     }
 
-    fn want(self: &Arc<Self>, wanted: Reference, publish: Reference) -> ImageRequest {
-        ImageRequest { item: Arc::clone(self), wanted, publish, priority: self.entry.priority, resolved: None, note: None }
+    fn request(self: &Arc<Self>, wanted: Reference, publish: Reference) -> ImageRequest {
+        ImageRequest { line: Arc::clone(self), wanted, publish, priority: self.entry.priority, resolved: None, note: None }
     }
 
-    /// A row for the item as a whole, for when it is not known which images it means.
+    /// A row for the line as a whole, while it is not known which images it asks for.
     pub fn row(&self, target: &TargetConfig) -> ImageOutcome {
         let selector = self.selector().map(|selector| format!(":{}", selector.tags_column())).unwrap_or_default();
         let mut row = ImageOutcome::new(
@@ -163,7 +163,7 @@ impl RuledEntry {
 impl ImageRequest {
     /// The normalised name of what is wanted (`docker.io/library/alpine:3.20@sha256:…`).
     pub fn source(&self) -> String {
-        let entry = &self.item.entry;
+        let entry = &self.line.entry;
         match (&entry.selection, &self.wanted) {
             (ImageSelection::One { tag: Some(tag), .. }, Reference::Digest(digest)) => format!("{}:{tag}@{digest}", entry.source),
             (_, wanted) => format!("{}{}", entry.source, wanted.suffix()),
@@ -172,21 +172,27 @@ impl ImageRequest {
 
     /// The name it has at the upstream for container runtimes: with its tag if it has one, else with its digest.
     pub fn canonical(&self) -> String {
-        let entry = &self.item.entry;
+        let entry = &self.line.entry;
         match (&entry.selection, &self.wanted) {
             (ImageSelection::One { tag: Some(tag), .. }, _) => format!("{}:{tag}", entry.source),
             (_, wanted) => format!("{}{}", entry.source, wanted.suffix()),
         }
     }
 
+    /// Whether the rule says that its tag never moves.
+    pub(super) fn is_immutable(&self) -> bool {
+        let rule = self.line.rule.as_ref();
+        matches!(&self.publish, Reference::Tag(tag) if rule.is_some_and(|rule| rule.immutable_tags.matches(tag)))
+    }
+
     /// An unfinished row for the report.
     pub fn row(&self, target: &TargetConfig) -> ImageOutcome {
-        let origin = &self.item.entry.origin;
+        let origin = &self.line.entry.origin;
         let mut row =
-            ImageOutcome::new(self.source(), title(target, &self.item.to, Some(&self.publish)), origin.file.to_string(), origin.line);
-        row.rule = self.item.rule.as_ref().map(|rule| rule.name.clone());
-        row.held = Some(TargetContent { repository: self.item.to.clone(), reference: Some(self.publish.clone()), referrers: vec![] });
-        row.again = RepeatEntry { image: self.source(), tags: String::new(), exclude: String::new(), ..again(&self.item.entry) };
+            ImageOutcome::new(self.source(), title(target, &self.line.to, Some(&self.publish)), origin.file.to_string(), origin.line);
+        row.rule = self.line.rule.as_ref().map(|rule| rule.name.clone());
+        row.held = Some(TargetContent { repository: self.line.to.clone(), reference: Some(self.publish.clone()), referrers: vec![] });
+        row.again = RepeatEntry { image: self.source(), tags: String::new(), exclude: String::new(), ..again(&self.line.entry) };
         row
     }
 }

@@ -1,4 +1,4 @@
-//! An item whose choice waits for creation dates that nobody knows yet: each is a pull or two upstream.
+//! A line whose choice of tags waits for creation dates that are not known yet: reading one costs a pull or two.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 
-use super::expand::{Chooser, MatchedTags};
-use super::found::deferred;
+use super::missing_image::deferred;
+use super::tag_context::{MatchedTags, TagContext};
 use super::{ImageRequest, RuledEntry};
 use crate::content::{Descriptor, Digest, RequestContext, TransferStats, is_schema1};
 use crate::copy::{CopyImage, Cost, Engine, unread_pulls};
@@ -17,9 +17,9 @@ use crate::select::Matched;
 use crate::state::CreatedDates;
 use crate::{Error, Kind, Result};
 
-/// An item whose tags match, and of whose images some have no known date.
+/// A line whose tags match, some of them images whose creation date is not known.
 pub(super) struct PendingSelection {
-    pub(super) item: Arc<RuledEntry>,
+    pub(super) line: Arc<RuledEntry>,
     matched: Matched,
     known: MatchedTags,
     unknown: Vec<Undated>,
@@ -51,18 +51,18 @@ struct ResolvedTag {
 }
 
 impl PendingSelection {
-    /// Asks the upstream by HEAD what the matched tags are, and looks for their dates wherever they cost nothing.
+    /// Resolves the matched tags at the upstream by HEAD, and looks for their dates wherever that costs no pull.
     ///
     /// # Errors
     /// If one side cannot be asked.
-    pub(super) async fn look(chooser: &Chooser<'_>, item: Arc<RuledEntry>, matched: Matched) -> Result<Self> {
-        let wants = item.tagged(&matched.tags).into_iter().zip(matched.tags.clone());
-        let looked: Vec<ResolvedTag> =
-            stream::iter(wants).map(|(want, tag)| resolve(chooser, want, tag)).buffer_unordered(chooser.limit).try_collect().await?;
-        let gate = looked.iter().find_map(|looked| looked.gate.clone());
+    pub(super) async fn new(from: &TagContext<'_>, line: Arc<RuledEntry>, matched: Matched) -> Result<Self> {
+        let requests = line.requests_for(&matched.tags).into_iter().zip(matched.tags.clone());
+        let resolving = stream::iter(requests).map(|(request, tag)| resolve(from, request, tag));
+        let resolved: Vec<ResolvedTag> = resolving.buffer_unordered(from.limit).try_collect().await?;
+        let gate = resolved.iter().find_map(|resolved| resolved.gate.clone());
         let mut known = MatchedTags::default();
         let mut groups: BTreeMap<Digest, (Descriptor, Vec<(String, CopyImage)>)> = BTreeMap::new();
-        for ResolvedTag { tag, image, descriptor, .. } in looked {
+        for ResolvedTag { tag, image, descriptor, .. } in resolved {
             // A tag that is listed and not there has no date.
             let Some(descriptor) = descriptor else { continue };
             known.resolved.insert(tag.clone(), descriptor.clone());
@@ -70,8 +70,8 @@ impl PendingSelection {
         }
         let tally = Arc::clone(&known.tally);
         let dated: Vec<Dated> = stream::iter(groups.into_values())
-            .map(|(wanted, images)| date(chooser, wanted, images, &tally))
-            .buffer_unordered(chooser.limit)
+            .map(|(wanted, images)| date(from, wanted, images, &tally))
+            .buffer_unordered(from.limit)
             .try_collect()
             .await?;
         let mut unknown = vec![];
@@ -81,18 +81,18 @@ impl PendingSelection {
                 Err(undated) => unknown.push(undated),
             }
         }
-        Ok(PendingSelection { item, matched, known, unknown, gate, lease: None })
+        Ok(PendingSelection { line, matched, known, unknown, gate, lease: None })
     }
 
-    /// What choosing costs at most; 0: all is known.
+    /// Pulls that choosing costs at most; 0: all dates are known.
     pub(super) fn pulls(&self) -> u64 {
         self.unknown.iter().map(|undated| undated.pulls).sum()
     }
 
-    /// What choosing and then delivering costs, if what the dates that are known would choose costs `settled`: the most that any choice
-    /// costs, and what one costs on average.
+    /// What choosing and then delivering costs: what a choice costs on average, and the most that any choice costs. `settled` is the cost of
+    /// the images that the known dates would choose.
     pub(super) fn cost(&self, settled: &[Cost]) -> Cost {
-        let most = self.item.selector().map_or(0, |selector| selector.most(&self.matched));
+        let most = self.line.selector().map_or(0, |selector| selector.most(&self.matched));
         let images = self.unknown.iter().flat_map(|undated| undated.tags.iter().map(|_| unread_pulls(&undated.wanted)));
         let costs: Vec<(u64, u64)> = images.chain(settled.iter().map(|cost| (cost.pulls, cost.at_most))).collect();
         let (chosen, of) = (most.min(costs.len()) as u64, costs.len().max(1) as u64);
@@ -103,46 +103,45 @@ impl PendingSelection {
         Cost { pulls: self.pulls() + expected, at_most: self.pulls() + at_most, exact: false }
     }
 
-    /// What the dates that are known would choose, if all others were older.
+    /// What the known dates would choose, if all others were older.
     pub(super) fn settled(&self) -> Vec<ImageRequest> {
-        let Some(selector) = self.item.selector() else { return vec![] };
+        let Some(selector) = self.line.selector() else { return vec![] };
         let mut matched = self.matched.clone();
         matched.tags.retain(|tag| !self.unknown.iter().any(|undated| undated.tags.contains(tag)));
         let chosen = selector.cut(matched, &self.known.dates, Timestamp::now()).tags;
-        self.item.tagged(&chosen.into_iter().filter(|tag| self.known.resolved.contains_key(tag)).collect::<Vec<_>>())
+        self.line.requests_for(&chosen.into_iter().filter(|tag| self.known.resolved.contains_key(tag)).collect::<Vec<_>>())
     }
 
-    /// Who would pay.
+    /// The account that would pay.
     pub(super) fn account(&self) -> Option<AccountId> {
         self.gate.as_ref().map(|gate| gate.account().clone())
     }
 
-    /// What has been found out, and what the rest costs, for people.
+    /// What is known, and what the rest costs, for people.
     pub(super) fn explanation(&self) -> String {
         let (tags, pulls) = (self.unknown.iter().map(|undated| undated.tags.len()).sum::<usize>(), self.pulls());
         let dates = if tags == 1 { "1 creation date is".to_owned() } else { format!("{tags} creation dates are") };
         format!("{}; {dates} not known: choosing costs at most {pulls} pulls", self.matched.counts())
     }
 
-    /// Whether what is left of the account's window may not do for this choice, and for images that need `others`.
+    /// Whether the account's remaining pulls may not suffice for this choice and images that need `others`.
     pub(super) fn is_scarce(&self, others: u64) -> bool {
         let left = self.gate.as_ref().and_then(|gate| gate.standing().remaining);
         left.is_some_and(|left| left <= others.saturating_add(self.pulls()))
     }
 
-    /// Who pays for what is read, until it is known which image is chosen.
+    /// The context of what is read before it is known which image is chosen.
     pub(super) fn context(&self) -> RequestContext {
-        RequestContext { tally: Arc::clone(&self.known.tally), ..RequestContext::new(self.item.entry.source.to_string()) }
+        RequestContext { tally: Arc::clone(&self.known.tally), ..RequestContext::new(self.line.entry.source.to_string()) }
     }
 
-    /// Reserves the pulls; in the present window only, as far as they are there: what is read is kept, also if it does not yet do
-    /// for a choice.
+    /// Reserves the pulls, or in the present window as many as are left: what is read is kept, even if it does not yet suffice for a choice.
     ///
     /// # Errors
-    /// Of kind [`Kind::Deferred`] if they are not there, and `mode` does not wait for them.
+    /// Of kind [`Kind::Deferred`] if they are not available, and `mode` does not wait for them.
     pub(super) async fn reserve(&mut self, mode: WaitMode) -> Result<()> {
         let Some(gate) = self.gate.as_ref().filter(|gate| self.lease.is_none() && !gate.standing().unlimited) else { return Ok(()) };
-        let claim = |pulls| PullRequest { pulls, priority: self.item.entry.priority };
+        let claim = |pulls| PullRequest { pulls, priority: self.line.entry.priority };
         let all = self.pulls();
         let lease = match gate.acquire(claim(all), mode).await {
             Ok(lease) => lease,
@@ -156,12 +155,12 @@ impl PendingSelection {
         Ok(())
     }
 
-    /// Reads the dates. Those that were read are kept also if others cannot be.
+    /// Reads the dates with the pulls that were reserved; gives all that is known of the tags. Dates that were read are kept even if others
+    /// cannot be read.
     ///
     /// # Errors
-    /// The first failure; of kind [`Kind::Deferred`] if pulls are not there, and `mode` does not wait for them.
-    pub(super) async fn read(&mut self, chooser: &Chooser<'_>, mode: WaitMode) -> Result<()> {
-        self.reserve(mode).await?;
+    /// The first failure.
+    pub(super) async fn read(&mut self, from: &TagContext<'_>) -> Result<(Matched, MatchedTags)> {
         let (lease, unread, failed) = (self.lease.take(), &AtomicU64::new(self.pulls()), &AtomicBool::new(false));
         let lease = lease.as_ref();
         let mut reading = stream::iter(std::mem::take(&mut self.unknown))
@@ -170,7 +169,7 @@ impl PendingSelection {
                     return (undated.tags, Err(Error::cancelled("read creation date")));
                 }
                 undated.image.context.lease = lease.cloned();
-                let read = read(chooser.engines.push(), &chooser.supply.created, &undated).await;
+                let read = read(from.target.engine(), &from.upstreams.created, &undated).await;
                 let left = unread.fetch_sub(undated.pulls, Ordering::Relaxed).saturating_sub(undated.pulls);
                 if let Some(lease) = lease {
                     // A date may have cost less than it could.
@@ -178,7 +177,7 @@ impl PendingSelection {
                 }
                 (undated.tags, read.inspect_err(|_| failed.store(true, Ordering::Relaxed)))
             })
-            .buffer_unordered(chooser.limit);
+            .buffer_unordered(from.limit);
         let mut first = Ok(());
         while let Some((tags, read)) = reading.next().await {
             match read {
@@ -187,48 +186,48 @@ impl PendingSelection {
                 Err(error) => first = first.and(Err(error)),
             }
         }
-        first
+        first.map(|()| (self.matched.clone(), std::mem::take(&mut self.known)))
     }
 
-    /// What is known now.
-    pub(super) fn known(self) -> (Matched, MatchedTags) {
+    /// What is known, where no date needs reading.
+    pub(super) fn into_known(self) -> (Matched, MatchedTags) {
         (self.matched, self.known)
     }
 }
 
-async fn resolve(chooser: &Chooser<'_>, want: ImageRequest, tag: String) -> Result<ResolvedTag> {
-    if chooser.engines.stop_requested() {
+async fn resolve(from: &TagContext<'_>, request: ImageRequest, tag: String) -> Result<ResolvedTag> {
+    if from.target.stop_requested() {
         return Err(Error::cancelled("resolve tag"));
     }
-    let (image, gate) = chooser.supply.image(&want).await?;
-    let descriptor = chooser.engines.push().resolve(&image).await?;
+    let (image, gate) = from.upstreams.image(&request).await?;
+    let descriptor = from.target.engine().resolve(&image).await?;
     Ok(ResolvedTag { tag, image, gate, descriptor })
 }
 
-/// The date of the image that these tags name, if it is known or can be read for nothing.
-async fn date(chooser: &Chooser<'_>, wanted: Descriptor, images: Vec<(String, CopyImage)>, tally: &Arc<TransferStats>) -> Result<Dated> {
+/// The date of the image that these tags name, if it is known or can be read without a pull.
+async fn date(from: &TagContext<'_>, wanted: Descriptor, images: Vec<(String, CopyImage)>, tally: &Arc<TransferStats>) -> Result<Dated> {
     let (tags, images): (Vec<String>, Vec<CopyImage>) = images.into_iter().unzip();
-    let created = &chooser.supply.created;
-    if let Some(date) = chooser.dates.get(&wanted.digest).map(Some).or_else(|| created.get(&wanted.digest)) {
+    let created = &from.upstreams.created;
+    if let Some(date) = from.dates.get(&wanted.digest).map(Some).or_else(|| created.get(&wanted.digest)) {
         return Ok((tags, Ok(date)));
     }
     for image in &images {
-        if let Some(date) = chooser.engines.push().created_at_target(image, &wanted).await? {
+        if let Some(date) = from.target.engine().created_at_target(image, &wanted).await? {
             created.add(&wanted.digest, date);
             return Ok((tags, Ok(date)));
         }
     }
     let Some(mut image) = images.into_iter().next().filter(|_| !is_schema1(&wanted.media_type)) else { return Ok((tags, Ok(None))) };
     image.context.tally = Arc::clone(tally);
-    let pulls = chooser.engines.push().pulls_for_date(&image, &wanted);
+    let pulls = from.target.engine().pulls_for_date(&image, &wanted);
     let undated = Undated { tags: tags.clone(), image, wanted, pulls };
     Ok(match pulls {
-        0 => (tags, Ok(read(chooser.engines.push(), created, &undated).await?)),
+        0 => (tags, Ok(read(from.target.engine(), created, &undated).await?)),
         _ => (tags, Err(undated)),
     })
 }
 
-/// Reads one date upstream. What is no image, or damaged, has none: it is not worth failing all others for.
+/// Reads one date upstream. A manifest that is damaged or no image has none, which must not fail all others.
 async fn read(engine: &Engine, dates: &CreatedDates, undated: &Undated) -> Result<Option<Timestamp>> {
     match engine.created(&undated.image, &undated.wanted).await {
         Ok(date) => {

@@ -17,7 +17,7 @@ use crate::state::Pushes;
 use crate::{Result, Side};
 
 /// A target registry, each repository as the account that is its own.
-pub(super) struct ByAccount {
+pub(super) struct PerRepositoryAccounts {
     host: String,
     registries: Arc<Registries>,
     credentials: Arc<CredentialStore>,
@@ -28,7 +28,7 @@ pub(super) struct ByAccount {
     known: Mutex<HashMap<Repository, Arc<RegistryStore>>>,
 }
 
-impl ByAccount {
+impl PerRepositoryAccounts {
     pub(super) fn new(
         host: &str,
         registries: &Arc<Registries>,
@@ -37,7 +37,7 @@ impl ByAccount {
         pushes: &Arc<Pushes>,
     ) -> Self {
         let (registries, credentials, pushes) = (Arc::clone(registries), Arc::clone(credentials), Arc::clone(pushes));
-        ByAccount { host: host.to_owned(), registries, credentials, first, pushes, known: Mutex::default() }
+        PerRepositoryAccounts { host: host.to_owned(), registries, credentials, first, pushes, known: Mutex::default() }
     }
 
     /// The registry as the account of `repository` sees it.
@@ -55,7 +55,7 @@ impl ByAccount {
 }
 
 #[async_trait]
-impl Source for ByAccount {
+impl Source for PerRepositoryAccounts {
     async fn ready(&self) {
         self.first.ready().await;
     }
@@ -108,7 +108,7 @@ impl Source for ByAccount {
 }
 
 #[async_trait]
-impl Sink for ByAccount {
+impl Sink for PerRepositoryAccounts {
     async fn published(&self, repository: &Repository, reference: &Reference, context: &RequestContext) -> Result<Option<Descriptor>> {
         self.at(repository).await?.published(repository, reference, context).await
     }

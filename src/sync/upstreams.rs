@@ -3,32 +3,34 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use futures_util::{StreamExt, stream};
+use tokio::time::Instant;
 
-use crate::config::{Config, CredentialStore, Profile, RegistrySettings, TARGET_CONCURRENCY, TargetConfig, UPSTREAM_CONCURRENCY};
+use super::target_accounts::PerRepositoryAccounts;
+use super::{ImageRequest, RuledEntry, TargetStore};
+use crate::config::{Config, CredentialStore, RegistrySettings, TARGET_CONCURRENCY, TargetConfig, UPSTREAM_CONCURRENCY};
 use crate::content::{Digest, Repository, RequestContext, Source};
 use crate::copy::{self, CopyImage};
 use crate::layout::Layout;
-use crate::limits::{AccountId, AccountStatus, Accounts, Bandwidth, Clock, Gate, Ledger, Rate};
-use crate::name::Reference;
-use crate::registry::{Concurrency, HostSettings, HttpSettings, Registries, RegistryStore, RetryPolicy, SharedLimits, check_files};
-use crate::report::RegistryRow;
+use crate::limits::{AccountId, AccountStatus, Accounts, Bandwidth, Clock, Gate, Ledger, Quota, Rate};
+use crate::registry::{
+    Concurrency, HostSettings, HttpSettings, Registries, RegistryStore, RetryPolicy, SharedLimits, check_files, pull_row,
+};
+use crate::report::{RegistryRow, Requests};
+use crate::rules::CacheRule;
 use crate::state::{CreatedDates, Deliveries, Pushes, SavedManifests, WarmedRecords};
-use crate::sync::by_account::ByAccount;
-use crate::sync::{ImageRequest, RuledEntry};
 use crate::warm::WritableCache;
 use crate::{Error, Kind, Result, Side};
 
-/// Repositories that are asked at once whether they take pushes; requests are limited by the registry's own concurrency.
-const PLACES: usize = 16;
+/// The account of a cache whose login larder does not know.
+const CACHES_OWN: &str = "cache";
 
 /// The registries and credentials of a run.
 pub struct Upstreams {
     pub(super) registries: Arc<Registries>,
     pub(super) credentials: Arc<CredentialStore>,
-    /// Where manifests of undelivered images are kept; none when a command delivers nothing.
+    /// Manifests of images that are not delivered yet; none when a command delivers nothing.
     kept: Option<Arc<SavedManifests>>,
-    /// When images were created, as far as anybody has read it.
+    /// Creation dates of images, as far as they were read.
     pub(super) created: CreatedDates,
     /// What was pulled through caches.
     pub(super) warmed: Arc<WarmedRecords>,
@@ -53,63 +55,8 @@ pub struct UpstreamOptions<'a> {
     pub read_only: bool,
 }
 
-/// A target that has been opened.
-#[derive(Clone)]
-pub struct TargetStore {
-    /// Its name, as the user gave it.
-    pub target: TargetConfig,
-    /// Its two ends.
-    pub ends: copy::TargetEnds,
-    /// It, where it is a registry: it may be a cache to be warmed.
-    pub(super) registry: Option<Arc<RegistryStore>>,
-    /// Its profile, if that says that it is a pull-through cache, which takes no pushes.
-    pub(super) cache: Option<&'static Profile>,
-    /// The configuration says that it is a cache which takes pushes.
-    writable: bool,
-    /// The empty layout that stands for one that does not exist yet, removed with this.
-    _stand_in: Option<Arc<tempfile::TempDir>>,
-}
-
-/// A layout that does not exist and is not to be made: an empty one elsewhere answers for it.
-async fn absent(target: &TargetConfig) -> Result<TargetStore> {
-    let folder = tempfile::tempdir().map_err(|error| Error::io("open layout", &std::env::temp_dir(), &error))?;
-    let layout = Arc::new(Layout::open_or_create(folder.path()).await?);
-    let ends = copy::TargetEnds { sink: Arc::clone(&layout) as _, source: layout };
-    Ok(TargetStore { target: target.clone(), ends, registry: None, cache: None, writable: false, _stand_in: Some(Arc::new(folder)) })
-}
-
-impl TargetStore {
-    /// Whether the configuration says that it is a pull-through cache.
-    pub fn is_known_cache(&self) -> bool {
-        self.writable || self.cache.is_some()
-    }
-
-    /// Why answers to HEADs prove nothing there, if the configuration or the answers so far say that it is a pull-through cache. Where they
-    /// only look like it, an upload to each of `places` is opened and cancelled: a cache refuses it.
-    pub async fn cache_among<'a>(&self, places: impl Iterator<Item = &'a Repository>) -> Option<Error> {
-        let registry = self.registry.as_ref()?;
-        let refused = match (self.is_known_cache(), registry.has_passed_on()) {
-            (true, _) => None,
-            (false, true) => Some("it says so (X-Azure-Origin)".to_owned()),
-            (false, false) if !registry.may_be_a_cache() => return None,
-            (false, false) => {
-                let asked = stream::iter(places.cloned()).map(|repository| async move {
-                    let context = RequestContext::new(format!("{}/{repository}", registry.host()));
-                    registry.refuses_as_cache(&repository, &context).await
-                });
-                let refused = asked.buffered(PLACES).filter_map(std::future::ready);
-                Some(std::pin::pin!(refused).next().await?)
-            }
-        };
-        let why = refused.map(|why| format!(": {why}")).unwrap_or_default();
-        let message =
-            format!("{} is a pull-through cache{why}; what it answers to HEAD proves nothing, as it asks its upstream", self.target);
-        Some(Error::new(Side::Target, "verify", Kind::Refused, message).remedy("--deep reads and hashes everything through it"))
-    }
-}
-
 impl Upstreams {
-    /// The supply that `config` describes.
+    /// The upstreams that `config` describes.
     ///
     /// # Errors
     /// If the state folder cannot be used.
@@ -158,7 +105,7 @@ impl Upstreams {
                 if self.is_writable_cache(target) {
                     copy::TargetEnds { sink: WritableCache::new(Arc::clone(&store), Arc::clone(&self.warmed)), source: store }
                 } else if self.credentials.depends_on_path(host).await {
-                    let each = Arc::new(ByAccount::new(host, &self.registries, &self.credentials, store, &self.pushes));
+                    let each = Arc::new(PerRepositoryAccounts::new(host, &self.registries, &self.credentials, store, &self.pushes));
                     copy::TargetEnds { sink: Arc::clone(&each) as _, source: each }
                 } else {
                     copy::TargetEnds { sink: Arc::clone(&store) as _, source: store }
@@ -168,7 +115,7 @@ impl Upstreams {
                 let layout = Arc::new(if create { Layout::open_or_create(path).await? } else { Layout::open(path).await? });
                 copy::TargetEnds { sink: Arc::clone(&layout) as _, source: layout }
             }
-            TargetConfig::Layout { .. } => return absent(target).await,
+            TargetConfig::Layout { .. } => return TargetStore::absent(target).await,
         };
         let cache = self.config.cache_profile(target);
         let writable = self.is_writable_cache(target);
@@ -179,48 +126,59 @@ impl Upstreams {
         self.config.writable_cache && *target == self.config.target
     }
 
-    /// The upstream of `want`, as the account its rule names or the lookup finds.
+    /// The upstream of `line`, with the account that its rule names or that is configured for its repository.
     ///
     /// # Errors
-    /// If its credentials cannot be had.
-    pub(crate) async fn upstream(&self, item: &RuledEntry) -> Result<Arc<RegistryStore>> {
-        let source = &item.entry.source;
-        let set = item.rule.as_ref().and_then(|rule| rule.credentials.as_deref());
+    /// If its credentials cannot be read.
+    pub(crate) async fn upstream(&self, line: &RuledEntry) -> Result<Arc<RegistryStore>> {
+        let source = &line.entry.source;
+        let set = line.rule.as_ref().and_then(|rule| rule.credentials.as_deref());
         let account = self.credentials.account_for(source, set).await?;
         self.registries.store(Side::Upstream, &source.host, Arc::new(account))
     }
 
-    /// The image that `want` asks for, and the gate of the pulls it will spend, where there is one.
+    /// The image that `request` asks for, and the gate of the pulls it will spend, where there is one.
     ///
     /// # Errors
-    /// If its credentials cannot be had.
-    pub async fn image(&self, want: &ImageRequest) -> Result<(CopyImage, Option<Arc<Gate>>)> {
-        let store = self.upstream(&want.item).await?;
+    /// If its credentials cannot be read.
+    pub async fn image(&self, request: &ImageRequest) -> Result<(CopyImage, Option<Arc<Gate>>)> {
+        let store = self.upstream(&request.line).await?;
         let gate = store.gate();
         let upstream: Arc<dyn Source> = match &self.kept {
             Some(kept) => Arc::new(kept.before(store)),
             None => store,
         };
-        let rule = want.item.rule.as_ref();
-        let immutable = matches!(&want.publish, Reference::Tag(tag) if rule.is_some_and(|rule| rule.immutable_tags.matches(tag)));
-        let context = RequestContext::new(want.source());
-        let context = match &want.resolved {
+        let context = RequestContext::new(request.source());
+        let context = match &request.resolved {
             Some(resolved) => RequestContext { tally: Arc::clone(&resolved.tally), ..context },
             None => context,
         };
         let image = CopyImage {
-            name: want.canonical().into(),
+            name: request.canonical().into(),
             upstream,
-            from: Repository::new(want.item.entry.source.path.as_str()),
-            wanted: want.wanted.clone(),
-            resolved: want.resolved.as_ref().and_then(|resolved| resolved.descriptor.clone()),
-            to: want.item.to.clone(),
-            publish: want.publish.clone(),
+            from: Repository::new(request.line.entry.source.path.as_str()),
+            wanted: request.wanted.clone(),
+            resolved: request.resolved.as_ref().and_then(|resolved| resolved.descriptor.clone()),
+            to: request.line.to.clone(),
+            publish: request.publish.clone(),
             context,
-            immutable,
-            policy: Arc::clone(&want.item.policy),
+            immutable: request.is_immutable(),
+            policy: Arc::clone(&request.line.policy),
         };
         Ok((image, gate))
+    }
+
+    /// The gate of the account that a cache pulls with, where that account cannot be asked: the rule's credential set, or one that stands
+    /// for the cache's own login. Only configured limits are known of it.
+    pub(super) fn gate_of_cache(&self, upstream: &str, rule: &CacheRule, cache: &str) -> Arc<Gate> {
+        let account = match &rule.credentials {
+            Some(set) => AccountId { host: upstream.to_owned(), name: set.clone() },
+            None => AccountId { host: format!("{upstream} via {cache}"), name: CACHES_OWN.to_owned() },
+        };
+        let gate = self.accounts.gate(&account, self.config.registry(upstream).pulls, None);
+        // No answer will ever tell its limit: unless one is configured, nothing is counted until a refusal says otherwise.
+        gate.observe(&Quota::default(), Instant::now());
+        gate
     }
 
     /// When which image was first delivered to `target`, where that is kept.
@@ -249,11 +207,11 @@ impl Upstreams {
     /// # Errors
     /// If its credentials cannot be had, or it gives no answer.
     pub async fn look(&self, host: &str, about: Option<&RuledEntry>) -> Result<(AccountId, AccountStatus)> {
-        let path = about.map_or("", |item| item.entry.source.path.as_str());
+        let path = about.map_or("", |line| line.entry.source.path.as_str());
         let account = match about {
-            Some(item) => {
-                let set = item.rule.as_ref().and_then(|rule| rule.credentials.as_deref());
-                self.credentials.account_for(&item.entry.source, set).await?
+            Some(line) => {
+                let set = line.rule.as_ref().and_then(|rule| rule.credentials.as_deref());
+                self.credentials.account_for(&line.entry.source, set).await?
             }
             None => self.credentials.account_for_host(host, path).await?,
         };
@@ -261,8 +219,8 @@ impl Upstreams {
         let gate = store
             .gate()
             .ok_or_else(|| Error::new(Side::Upstream, "ask for limits", Kind::Local, "pulls are not counted here").subject(host))?;
-        let want = about.and_then(RuledEntry::probe);
-        let asked = match want {
+        let request = about.and_then(RuledEntry::probe);
+        let asked = match request {
             Some(reference) => {
                 let context = RequestContext::new(format!("{host}/{path}{}", reference.suffix()));
                 store.resolve(&Repository::new(path), &reference, &context).await?.is_some()
@@ -279,9 +237,29 @@ impl Upstreams {
     /// What was asked of each registry so far.
     pub fn rows(&self) -> Vec<RegistryRow> {
         let mut rows = self.registries.rows();
-        super::warm::add_accounts(&mut rows, &self.standings());
+        add_accounts(&mut rows, &self.standings());
         rows
     }
+}
+
+/// Adds rows for accounts that larder itself sends nothing with: what a cache spends for us.
+fn add_accounts(rows: &mut Vec<RegistryRow>, standings: &[(AccountId, AccountStatus)]) {
+    for (account, standing) in standings {
+        if rows.iter().any(|row| row.host == account.host && row.account == account.name) {
+            continue;
+        }
+        let Some(pulls) = pull_row(standing.clone()) else { continue };
+        rows.push(RegistryRow {
+            host: account.host.clone(),
+            account: account.name.clone(),
+            requests: Requests::default(),
+            throttled: standing.refused,
+            retries: 0,
+            waited_seconds: standing.waited.as_secs_f64(),
+            pulls: Some(pulls),
+        });
+    }
+    rows.sort_by(|a, b| (&a.host, &a.account).cmp(&(&b.host, &b.account)));
 }
 
 fn http_settings(settings: &RegistrySettings) -> HttpSettings {

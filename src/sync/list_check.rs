@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::claims::NameClaims;
+use super::name_claims::NameClaims;
 use super::{RuledEntry, SyncOptions};
 use crate::config::TargetConfig;
 use crate::list::{LineError, ParsedList};
@@ -30,8 +30,8 @@ pub fn check(lists: Vec<ParsedList>, rules: &RuleSet, unmatched: Unmatched, targ
             order += 1;
             let (origin, text) = (entry.origin.clone(), entry.text.clone());
             match RuledEntry::resolve(entry, order, rules, &options, target) {
-                Ok(item) => {
-                    for (_, error) in claims.merge(Arc::new(item).wants()).refused {
+                Ok(line) => {
+                    for (_, error) in claims.merge(Arc::new(line).requests()).refused {
                         let message = error.message();
                         let here = format!("{origin}: ");
                         problems.push(LineError::new(origin.clone(), &text, message.strip_prefix(&here).unwrap_or(&message)));

@@ -40,7 +40,7 @@ struct NameClaim {
 /// A line whose tags must be listed.
 #[derive(Debug)]
 struct Listing {
-    item: Arc<RuledEntry>,
+    line: Arc<RuledEntry>,
     known: Known,
 }
 
@@ -77,7 +77,7 @@ pub(super) struct Settled {
 
 /// What came of claiming a name.
 enum Claimed {
-    /// It is this want's now.
+    /// It is this request's now.
     New,
     /// The same source has it already.
     Again,
@@ -85,51 +85,51 @@ enum Claimed {
 
 impl NameClaims {
     /// Claims of a run over these lines.
-    pub(super) fn new(items: &[Arc<RuledEntry>]) -> Self {
-        let mut lines: HashMap<&Repository, usize> = HashMap::new();
-        items.iter().for_each(|item| *lines.entry(&item.to).or_default() += 1);
+    pub(super) fn new(lines: &[Arc<RuledEntry>]) -> Self {
+        let mut counts: HashMap<&Repository, usize> = HashMap::new();
+        lines.iter().for_each(|line| *counts.entry(&line.to).or_default() += 1);
         let mut state = State::default();
-        for item in items.iter().filter(|item| item.selector().is_some() && lines.get(&item.to).is_some_and(|count| *count > 1)) {
-            state.listings.entry(item.to.clone()).or_default().push(Listing { item: Arc::clone(item), known: Known::NotYet });
+        for line in lines.iter().filter(|line| line.selector().is_some() && counts.get(&line.to).is_some_and(|count| *count > 1)) {
+            state.listings.entry(line.to.clone()).or_default().push(Listing { line: Arc::clone(line), known: Known::NotYet });
         }
-        state.listings.values_mut().for_each(|listings| listings.sort_by_key(|listing| listing.item.order));
+        state.listings.values_mut().for_each(|listings| listings.sort_by_key(|listing| listing.line.order));
         NameClaims(Mutex::new(state))
     }
 
-    /// Claims a name for each of `wants`, in order: duplicates become one want with the highest priority.
-    pub(super) fn merge(&self, wants: Vec<ImageRequest>) -> Merged {
-        self.state().merge(wants, false).0
+    /// Claims a name for each of `requests`, in order: duplicates become one request with the highest priority.
+    pub(super) fn merge(&self, requests: Vec<ImageRequest>) -> Merged {
+        self.state().merge(requests, false).0
     }
 
-    /// It is known what the line of `item` has chosen, or that this will not be known.
-    pub(super) fn settle(&self, item: &RuledEntry, chosen: Result<Vec<ImageRequest>, &Error>) -> Settled {
+    /// It is known what the line of `line` has chosen, or that this will not be known.
+    pub(super) fn settle(&self, line: &RuledEntry, chosen: Result<Vec<ImageRequest>, &Error>) -> Settled {
         let mut state = self.state();
         let known = match &chosen {
             Ok(_) => Known::Chosen,
             Err(error) => Known::Never(matches!(error.kind(), Kind::Cancelled | Kind::Deferred)),
         };
-        for listing in state.listings.get_mut(&item.to).into_iter().flatten().filter(|listing| listing.item.order == item.order) {
+        for listing in state.listings.get_mut(&line.to).into_iter().flatten().filter(|listing| listing.line.order == line.order) {
             listing.known = known;
         }
         let (own, _) = state.merge(chosen.unwrap_or_default(), true);
         let (free, waiting): (Vec<ImageRequest>, Vec<ImageRequest>) =
-            std::mem::take(&mut state.waiting).into_iter().partition(|want| !state.blocked(want));
+            std::mem::take(&mut state.waiting).into_iter().partition(|request| !state.blocked(request));
         state.waiting = waiting;
         let (released, same) = state.claim_all(free);
         Settled { own, released, same }
     }
 
-    /// Whether others may wait for what `item` chooses.
-    pub(super) fn is_awaited(&self, item: &RuledEntry) -> bool {
+    /// Whether others may wait for what `line` chooses.
+    pub(super) fn is_awaited(&self, line: &RuledEntry) -> bool {
         let state = self.state();
-        state.listings.get(&item.to).is_some_and(|all| all.iter().any(|one| one.item.order == item.order && one.known == Known::NotYet))
+        state.listings.get(&line.to).is_some_and(|all| all.iter().any(|one| one.line.order == line.order && one.known == Known::NotYet))
     }
 
     /// The upstreams of which something waits, or may have to.
     pub(super) fn open(&self) -> HashSet<String> {
         let state = self.state();
-        let listings = state.listings.values().flatten().filter(|listing| listing.known == Known::NotYet).map(|listing| &listing.item);
-        listings.chain(state.waiting.iter().map(|want| &want.item)).map(|item| item.entry.source.host.clone()).collect()
+        let listings = state.listings.values().flatten().filter(|listing| listing.known == Known::NotYet).map(|listing| &listing.line);
+        listings.chain(state.waiting.iter().map(|request| &request.line)).map(|line| line.entry.source.host.clone()).collect()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -138,75 +138,75 @@ impl NameClaims {
 }
 
 impl State {
-    /// Claims names, or lets wants wait. Beside it, duplicates.
-    fn merge(&mut self, wants: Vec<ImageRequest>, listed: bool) -> (Merged, Vec<ImageRequest>) {
-        let (mut free, mut waiting) = (Vec::with_capacity(wants.len()), vec![]);
-        for want in wants {
-            if self.waits(&want, listed) {
-                waiting.push(want.clone());
-                self.waiting.push(want);
+    /// Claims names, or lets requests wait. Beside it, duplicates.
+    fn merge(&mut self, requests: Vec<ImageRequest>, listed: bool) -> (Merged, Vec<ImageRequest>) {
+        let (mut free, mut waiting) = (Vec::with_capacity(requests.len()), vec![]);
+        for request in requests {
+            if self.waits(&request, listed) {
+                waiting.push(request.clone());
+                self.waiting.push(request);
             } else {
-                free.push(want);
+                free.push(request);
             }
         }
         // The order among those of one line is theirs.
-        self.waiting.sort_by_key(|want| want.item.order);
+        self.waiting.sort_by_key(|request| request.line.order);
         let (merged, same) = self.claim_all(free);
         (Merged { waiting, ..merged }, same)
     }
 
-    /// Whether a want must wait for an earlier line. A line that needs no listing does not wait for one that could only choose the same
+    /// Whether a request must wait for an earlier line. A line that needs no listing does not wait for one that could only choose the same
     /// image, unless it might lose its name to a third.
-    fn waits(&mut self, want: &ImageRequest, listed: bool) -> bool {
-        let name = (want.item.to.clone(), want.publish.clone());
+    fn waits(&mut self, request: &ImageRequest, listed: bool) -> bool {
+        let name = (request.line.to.clone(), request.publish.clone());
         if listed {
-            return self.blocked(want);
+            return self.blocked(request);
         }
-        let contested = self.held.contains(&name) || self.rivals(want).any(|rival| !is_same(&rival.item, want));
-        if contested && self.blocked(want) {
+        let contested = self.held.contains(&name) || self.rivals(request).any(|rival| !is_same(&rival.line, request));
+        if contested && self.blocked(request) {
             self.held.insert(name);
             return true;
         }
         false
     }
 
-    /// Earlier lines whose terms could choose the want's name.
-    fn rivals<'a>(&'a self, want: &'a ImageRequest) -> impl Iterator<Item = &'a Listing> {
-        let listings = self.listings.get(&want.item.to).into_iter().flatten();
-        listings.take_while(|listing| listing.item.order < want.item.order).filter(|listing| listing.item.may_publish(&want.publish))
+    /// Earlier lines whose terms could choose the request's name.
+    fn rivals<'a>(&'a self, request: &'a ImageRequest) -> impl Iterator<Item = &'a Listing> {
+        let listings = self.listings.get(&request.line.to).into_iter().flatten();
+        listings.take_while(|listing| listing.line.order < request.line.order).filter(|listing| listing.line.may_publish(&request.publish))
     }
 
-    fn blocked(&self, want: &ImageRequest) -> bool {
-        self.rivals(want).any(|rival| rival.known == Known::NotYet)
+    fn blocked(&self, request: &ImageRequest) -> bool {
+        self.rivals(request).any(|rival| rival.known == Known::NotYet)
     }
 
-    fn claim_all(&mut self, wants: Vec<ImageRequest>) -> (Merged, Vec<ImageRequest>) {
+    fn claim_all(&mut self, requests: Vec<ImageRequest>) -> (Merged, Vec<ImageRequest>) {
         let (mut merged, mut same) = (Merged::default(), vec![]);
         let mut index: HashMap<Name, usize> = HashMap::new();
-        for want in wants {
-            let key = (want.item.to.clone(), want.publish.clone());
-            match self.claim(&want) {
+        for request in requests {
+            let key = (request.line.to.clone(), request.publish.clone());
+            match self.claim(&request) {
                 Ok(Claimed::New) => {
                     index.insert(key, merged.kept.len());
-                    merged.kept.push(want);
+                    merged.kept.push(request);
                 }
                 Ok(Claimed::Again) => {
                     if let Some(first) = index.get(&key).and_then(|at| merged.kept.get_mut(*at)) {
-                        first.priority = first.priority.max(want.priority);
+                        first.priority = first.priority.max(request.priority);
                     }
-                    same.push(want);
+                    same.push(request);
                 }
-                Err(error) => merged.refused.push((want, error)),
+                Err(error) => merged.refused.push((request, error)),
             }
         }
         (merged, same)
     }
 
-    /// Claims the want's target name; the error names both lines.
-    fn claim(&mut self, want: &ImageRequest) -> Result<Claimed, Error> {
-        let claim = NameClaim { source: want.source(), origin: want.item.entry.origin.to_string() };
-        let key = (want.item.to.clone(), want.publish.clone());
-        let name = format!("{}{}", want.item.to, want.publish.suffix());
+    /// Claims the request's target name; the error names both lines.
+    fn claim(&mut self, request: &ImageRequest) -> Result<Claimed, Error> {
+        let claim = NameClaim { source: request.source(), origin: request.line.entry.origin.to_string() };
+        let key = (request.line.to.clone(), request.publish.clone());
+        let name = format!("{}{}", request.line.to, request.publish.suffix());
         match self.names.get(&key) {
             None => {}
             Some(first) if first.source == claim.source => return Ok(Claimed::Again),
@@ -216,13 +216,13 @@ impl State {
                 return Err(error.remedy("remove one of the two lines, or give one of them another `target`"));
             }
         }
-        let lost = self.rivals(want).find_map(|rival| match rival.known {
-            Known::Never(passing) if !is_same(&rival.item, want) => Some((Arc::clone(&rival.item), passing)),
+        let lost = self.rivals(request).find_map(|rival| match rival.known {
+            Known::Never(passing) if !is_same(&rival.line, request) => Some((Arc::clone(&rival.line), passing)),
             _ => None,
         });
-        if let Some((item, passing)) = lost {
+        if let Some((line, passing)) = lost {
             // Taking the name now would give it to one line tonight, and to the other tomorrow.
-            let first = format!("{} ({})", item.entry.source, item.entry.origin);
+            let first = format!("{} ({})", line.entry.source, line.entry.origin);
             let message = format!("{}: target name {name} may belong to {first}, whose tags are not known", claim.origin);
             let kind = if passing { Kind::Deferred } else { Kind::Local };
             let error = Error::new(Side::Local, "merge lists", kind, message).subject(claim.source);
@@ -233,10 +233,10 @@ impl State {
     }
 }
 
-/// Whether a line could choose under the want's name only what the want asks for.
-fn is_same(item: &RuledEntry, want: &ImageRequest) -> bool {
-    let renamed = item.entry.target.as_ref().is_some_and(|target| target.tag.is_some());
-    !renamed && item.entry.source == want.item.entry.source && want.wanted == want.publish
+/// Whether a line could choose under the request's name only what the request asks for.
+fn is_same(line: &RuledEntry, request: &ImageRequest) -> bool {
+    let renamed = line.entry.target.as_ref().is_some_and(|target| target.tag.is_some());
+    !renamed && line.entry.source == request.line.entry.source && request.wanted == request.publish
 }
 
 #[cfg(test)]
@@ -251,30 +251,30 @@ mod tests {
         let parsed = crate::list::parse_bytes("list.csv", format!("image,tags,target\n{list}").as_bytes()).unwrap();
         let (rules, options) = (Config::default().rules, SyncOptions::default());
         let target = TargetConfig::Layout { path: "store".into() };
-        let items = parsed.entries.into_iter().map(|entry| {
+        let lines = parsed.entries.into_iter().map(|entry| {
             let order = entry.origin.line;
             Arc::new(RuledEntry::resolve(entry, order, &rules, &options, &target).unwrap())
         });
-        items.collect()
+        lines.collect()
     }
 
-    fn chosen(item: &Arc<RuledEntry>, tags: &[&str]) -> Vec<ImageRequest> {
-        item.tagged(&tags.iter().map(ToString::to_string).collect::<Vec<_>>())
+    fn chosen(line: &Arc<RuledEntry>, tags: &[&str]) -> Vec<ImageRequest> {
+        line.requests_for(&tags.iter().map(ToString::to_string).collect::<Vec<_>>())
     }
 
-    fn names(wants: &[ImageRequest]) -> Vec<String> {
-        wants.iter().map(ImageRequest::source).collect()
+    fn names(requests: &[ImageRequest]) -> Vec<String> {
+        requests.iter().map(ImageRequest::source).collect()
     }
 
     #[test]
     fn the_first_line_wins_whichever_list_arrives_first() {
         for arrival in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
-            let items = lines(&[("a.test/x", "v*"), ("b.test/x", "v1*;w1"), ("c.test/x", "*")]);
-            let claims = NameClaims::new(&items);
+            let lines = lines(&[("a.test/x", "v*"), ("b.test/x", "v1*;w1"), ("c.test/x", "*")]);
+            let claims = NameClaims::new(&lines);
             let (mut kept, mut refused) = (vec![], vec![]);
             let tags = [vec!["v1", "v2"], vec!["v1", "v10", "w1"], vec!["v1", "v3", "w1"]];
             for at in arrival {
-                let Settled { own, released, same } = claims.settle(&items[at], Ok(chosen(&items[at], &tags[at])));
+                let Settled { own, released, same } = claims.settle(&lines[at], Ok(chosen(&lines[at], &tags[at])));
                 assert!(same.is_empty());
                 kept.extend([names(&own.kept), names(&released.kept)].concat());
                 refused.extend(own.refused.into_iter().chain(released.refused).map(|(_, error)| error.message()));
@@ -295,9 +295,9 @@ mod tests {
 
     #[test]
     fn only_names_that_an_earlier_line_could_choose_wait() {
-        let items = lines(&[("a.test/x", "v1*"), ("b.test/x", "*"), ("c.test/x", "v1"), ("c.test/x", "w"), ("a.test/x", "v12")]);
-        let claims = NameClaims::new(&items);
-        let exact = items.iter().flat_map(RuledEntry::wants).collect();
+        let lines = lines(&[("a.test/x", "v1*"), ("b.test/x", "*"), ("c.test/x", "v1"), ("c.test/x", "w"), ("a.test/x", "v12")]);
+        let claims = NameClaims::new(&lines);
+        let exact = lines.iter().flat_map(RuledEntry::requests).collect();
         let merged = claims.merge(exact);
         // `a.test/x:v12` would lose its name to line 3 if line 2 did not choose it: it waits for both.
         assert_eq!(
@@ -305,13 +305,13 @@ mod tests {
             (0, vec!["c.test/x:v1".to_owned(), "c.test/x:w".to_owned(), "a.test/x:v12".to_owned()])
         );
         // What line 2 cannot choose does not wait for it.
-        let settled = claims.settle(&items[1], Ok(chosen(&items[1], &["v1", "w"])));
+        let settled = claims.settle(&lines[1], Ok(chosen(&lines[1], &["v1", "w"])));
         assert_eq!(
             (names(&settled.own.kept), names(&settled.own.waiting)),
             (vec!["b.test/x:w".to_owned()], vec!["b.test/x:v1".to_owned()])
         );
         assert_eq!(settled.released.refused.len(), 1);
-        let settled = claims.settle(&items[0], Ok(chosen(&items[0], &["v12"])));
+        let settled = claims.settle(&lines[0], Ok(chosen(&lines[0], &["v12"])));
         assert_eq!(names(&settled.own.kept), ["a.test/x:v12"]);
         assert_eq!(
             (names(&settled.released.kept), names(&settled.same)),
@@ -324,22 +324,22 @@ mod tests {
     #[test]
     fn a_line_whose_tags_are_not_known_keeps_its_names_from_others() {
         for (error, kind) in [(Error::local("list tags", "gone"), Kind::Local), (Error::cancelled("list tags"), Kind::Deferred)] {
-            let items = lines(&[("a.test/x", "v1*"), ("b.test/x", "*")]);
-            let claims = NameClaims::new(&items);
-            let settled = claims.settle(&items[1], Ok(chosen(&items[1], &["v1", "w"])));
+            let lines = lines(&[("a.test/x", "v1*"), ("b.test/x", "*")]);
+            let claims = NameClaims::new(&lines);
+            let settled = claims.settle(&lines[1], Ok(chosen(&lines[1], &["v1", "w"])));
             assert_eq!(names(&settled.own.kept), ["b.test/x:w"]);
-            let settled = claims.settle(&items[0], Err(&error));
-            let (want, refused) = &settled.released.refused[0];
-            assert_eq!((want.source().as_str(), refused.kind()), ("b.test/x:v1", kind));
+            let settled = claims.settle(&lines[0], Err(&error));
+            let (request, refused) = &settled.released.refused[0];
+            assert_eq!((request.source().as_str(), refused.kind()), ("b.test/x:v1", kind));
             assert!(refused.message().starts_with("list.csv:3: target name app:v1 may belong to a.test/x (list.csv:2)"), "{refused}");
         }
     }
 
     #[test]
     fn where_lines_do_not_meet_nothing_is_remembered() {
-        let items = lines(&[("a.test/x", "v1*")]);
-        let claims = NameClaims::new(&items);
-        assert!(claims.open().is_empty() && !claims.is_awaited(&items[0]));
-        assert_eq!(claims.settle(&items[0], Ok(chosen(&items[0], &["v1"]))).own.kept.len(), 1);
+        let lines = lines(&[("a.test/x", "v1*")]);
+        let claims = NameClaims::new(&lines);
+        assert!(claims.open().is_empty() && !claims.is_awaited(&lines[0]));
+        assert_eq!(claims.settle(&lines[0], Ok(chosen(&lines[0], &["v1"]))).own.kept.len(), 1);
     }
 }

@@ -1,0 +1,19 @@
+//! The one run loop: jobs go in, rows of the report come out. `sync` and `bundle import` both run on it.
+//!
+//! | subject | file |
+//! |---|---|
+//! | what a command says about its jobs | `work` |
+//! | when each step of a job happens, the drain after an interrupt, the second attempt | `run_loop` |
+//! | rows of the report, what each image has cost | `rows` |
+//!
+//! What a job is, what must be asked and what is copied belongs to the command that implements [`Work`], not here.
+
+mod rows;
+mod run_loop;
+#[cfg(test)]
+mod tests;
+mod work;
+
+pub(crate) use rows::{Rows, copied, totals, unfinished};
+pub(crate) use run_loop::{Limits, RunLoop};
+pub(crate) use work::{Group, Rank, Step, Work};

@@ -1,0 +1,145 @@
+//! The run loop with jobs that only wait: under tokio's paused clock.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{Group, Limits, Rows, RunLoop, Step, Work};
+use crate::mutex::Mutex;
+use crate::report::{ImageOutcome, SilentReporter, Status};
+use crate::{Error, Kind, Result, Side};
+
+/// What a job does once it runs.
+#[derive(Clone, Copy)]
+enum Does {
+    Takes(Duration),
+    Panics,
+    FillsTheDisk,
+    FailsOnce,
+}
+
+type Job = (usize, Does);
+
+struct Waiting {
+    stop: CancellationToken,
+    fatal: Mutex<Option<Error>>,
+    attempts: Mutex<Vec<usize>>,
+}
+
+#[async_trait]
+impl Work for Waiting {
+    type Job = Job;
+    const NAME: &'static str = "run";
+    const OPERATION: &'static str = "copy image";
+
+    fn row(&self, (order, _): &Job) -> (usize, ImageOutcome) {
+        (*order, ImageOutcome::new(format!("image-{order}"), "", "list", *order))
+    }
+
+    async fn run(&self, job: &mut Job, _slot: OwnedSemaphorePermit) -> Result<Step<Job>> {
+        self.attempts.lock().push(job.0);
+        match job.1 {
+            Does::Takes(time) => tokio::time::sleep(time).await,
+            Does::Panics => panic!("a fault"),
+            Does::FillsTheDisk => {
+                let error = Error::new(Side::Target, "write blob", Kind::DiskFull, "no space left");
+                *self.fatal.lock() = Some(error.clone());
+                self.stop.cancel();
+                return Err(error);
+            }
+            Does::FailsOnce if self.attempts.lock().iter().filter(|order| **order == job.0).count() == 1 => {
+                return Err(Error::new(Side::Upstream, "get blob", Kind::Unavailable, "reset"));
+            }
+            Does::FailsOnce => {}
+        }
+        Ok(Step::Done(Box::new(ImageOutcome { status: Status::Copied, ..self.row(job).1 })))
+    }
+
+    fn again(&self, job: &Job, error: &Error) -> Option<Job> {
+        (error.kind() == Kind::Unavailable).then_some(*job)
+    }
+
+    fn fatal(&self) -> Option<Error> {
+        self.fatal.lock().clone()
+    }
+}
+
+/// Runs groups of jobs, two at once in each; gives each row's status and reason, and the seconds it took.
+async fn run(groups: Vec<Vec<Job>>, stop: &CancellationToken) -> (Vec<ImageOutcome>, u64) {
+    let work = Waiting { stop: stop.clone(), fatal: Mutex::default(), attempts: Mutex::default() };
+    let limits = Limits { running: 2, waiting: 4, reserve_in_order: false };
+    let reporter = Arc::new(SilentReporter);
+    let rows = Arc::new(Rows::new(Arc::clone(&reporter) as _));
+    let groups = groups.into_iter().enumerate().map(|(n, jobs)| Group { upstream: format!("host-{n}"), jobs, late: None });
+    let started = Instant::now();
+    let rows = RunLoop::new(Arc::new(work), rows, reporter, limits, stop.clone()).run(groups.collect()).await;
+    (rows, started.elapsed().as_secs())
+}
+
+fn takes(seconds: u64) -> Does {
+    Does::Takes(Duration::from_secs(seconds))
+}
+
+fn statuses(rows: &[ImageOutcome]) -> Vec<Status> {
+    rows.iter().map(|row| row.status).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_come_in_list_order_whichever_job_ends_first() {
+    let (rows, seconds) =
+        run(vec![vec![(2, takes(9)), (0, takes(1))], vec![(3, takes(1)), (1, takes(5))]], &CancellationToken::new()).await;
+    assert_eq!(rows.iter().map(|row| row.line).collect::<Vec<_>>(), [0, 1, 2, 3]);
+    assert_eq!((statuses(&rows), seconds), (vec![Status::Copied; 4], 9));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_upstream_does_not_hold_back_another() {
+    let slow = (0..4).map(|order| (order, takes(60))).collect();
+    let fast = (4..8).map(|order| (order, takes(1))).collect();
+    let stop = CancellationToken::new();
+    let stopping = stop.clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        stopping.cancel();
+    });
+    let (rows, _) = run(vec![slow, fast], &stop).await;
+    assert_eq!(statuses(&rows), [vec![Status::Deferred; 4], vec![Status::Copied; 4]].concat());
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_an_interrupt_jobs_under_way_have_ten_seconds() {
+    let stop = CancellationToken::new();
+    let stopping = stop.clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        stopping.cancel();
+    });
+    let (rows, seconds) = run(vec![vec![(0, takes(10)), (1, takes(100)), (2, takes(1))]], &stop).await;
+    assert_eq!((statuses(&rows), seconds), (vec![Status::Copied, Status::Deferred, Status::Deferred], 11));
+    assert!(rows[1..].iter().all(|row| row.reason.as_deref() == Some("interrupted")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_fails_its_row_and_no_other() {
+    let (rows, _) = run(vec![vec![(0, Does::Panics), (1, takes(1))]], &CancellationToken::new()).await;
+    assert_eq!(statuses(&rows), [Status::Failed, Status::Copied]);
+    assert!(rows[0].error.as_ref().is_some_and(|error| error.message().contains("a fault")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_disk_ends_the_run() {
+    let jobs = vec![(0, Does::FillsTheDisk), (1, takes(60)), (2, takes(1)), (3, takes(1))];
+    let (rows, _) = run(vec![jobs], &CancellationToken::new()).await;
+    assert_eq!(statuses(&rows), [Status::Failed, Status::Deferred, Status::Deferred, Status::Deferred]);
+    assert_eq!(rows[2].reason.as_deref(), Some("the run ended early: the disk is full"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_may_pass_is_tried_again_at_the_end() {
+    let (rows, _) = run(vec![vec![(0, Does::FailsOnce), (1, takes(30))]], &CancellationToken::new()).await;
+    assert_eq!(statuses(&rows), [Status::Copied, Status::Copied]);
+}
