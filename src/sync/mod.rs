@@ -16,6 +16,7 @@ mod prepared_lists;
 mod registry_check;
 mod ruled_entry;
 mod run;
+mod run_target;
 mod tag_context;
 mod target_accounts;
 mod target_store;

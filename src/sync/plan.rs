@@ -6,11 +6,12 @@ use futures_util::{StreamExt, stream};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use super::delivery::{ImagePlan, OpenedImage, RunTarget};
+use super::delivery::{ImagePlan, OpenedImage};
 use super::expand_tags::{self, ChosenImages, Expansion};
 use super::name_claims::{Merged, NameClaims, Settled};
 use super::pending_selection::PendingSelection;
 use super::prepared_lists::{PreparedLists, Wanted};
+use super::run_target::RunTarget;
 use super::tag_context::TagContext;
 use super::{ImageRequest, RuledEntry, SyncOptions, TargetStore, Upstreams};
 use crate::Result;

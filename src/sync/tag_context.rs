@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::delivery::RunTarget;
+use super::run_target::RunTarget;
 use super::{KnownDates, Upstreams};
 use crate::content::{Descriptor, TransferStats};
 use crate::select::Dates;

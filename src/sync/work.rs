@@ -8,12 +8,12 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::delivery::RunTarget;
 use super::expand_tags::{self, ChosenImages, Expansion};
 use super::missing_image::MissingImage;
 use super::name_claims::{Merged, NameClaims, Settled};
 use super::pending_selection::PendingSelection;
 use super::prepared_lists::{PreparedLists, Wanted};
+use super::run_target::RunTarget;
 use super::tag_context::TagContext;
 use super::{ImageRequest, Resolved, RuledEntry, SyncOptions, TargetStore, Upstreams};
 use crate::copy::{BlobCounts, NextStep};
