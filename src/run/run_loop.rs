@@ -45,6 +45,9 @@ pub(crate) struct RunLoop<W: Work> {
     stop: CancellationToken,
 }
 
+/// Jobs to be tried again, with why they failed.
+type FailedJobs<W> = Mutex<Vec<(<W as Work>::Job, Error)>>;
+
 /// What the jobs of a group share during one pass.
 struct Pass<W: Work> {
     run: Arc<RunLoop<W>>,
@@ -52,7 +55,7 @@ struct Pass<W: Work> {
     running: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
     /// Jobs to be tried again, with why they failed; `None` during the second attempt.
-    failed: Option<Mutex<Vec<(W::Job, Error)>>>,
+    failed: Option<FailedJobs<W>>,
 }
 
 /// Runs `work` in a task of its own, which is aborted when this is dropped. It catches its own panics, so that the default
@@ -119,7 +122,7 @@ impl<W: Work> RunLoop<W> {
 }
 
 impl<W: Work> Pass<W> {
-    fn new(run: &Arc<RunLoop<W>>, upstream: String, failed: Option<Mutex<Vec<(W::Job, Error)>>>) -> Self {
+    fn new(run: &Arc<RunLoop<W>>, upstream: String, failed: Option<FailedJobs<W>>) -> Self {
         let slots = |count| Arc::new(Semaphore::new(count));
         Pass { upstream, running: slots(run.limits.running), waiting: slots(run.limits.waiting), failed, run: Arc::clone(run) }
     }
@@ -171,7 +174,7 @@ impl<W: Work> Pass<W> {
             Ok(Some(jobs)) => jobs,
             Ok(None) => vec![job],
             Err(error) => {
-                self.fail(job, error);
+                self.fail(&job, error);
                 vec![]
             }
         }
@@ -185,8 +188,8 @@ impl<W: Work> Pass<W> {
         match step {
             Ok(Step::Continue) => return Some(job),
             Ok(Step::Done(row)) => self.finish(&job, *row),
-            Ok(Step::Replaced(_)) => self.fail(job, internal::unknown("compare image")),
-            Err(error) => self.fail(job, error),
+            Ok(Step::Replaced(_)) => self.fail(&job, internal::unknown("compare image")),
+            Err(error) => self.fail(&job, error),
         }
         None
     }
@@ -196,7 +199,7 @@ impl<W: Work> Pass<W> {
         if self.run.limits.reserve_in_order
             && let Err(error) = self.run.work.reserve(&mut job).await
         {
-            return self.fail(job, error);
+            return self.fail(&job, error);
         }
         // Never closed: an error cannot happen, and would only mean not to wait.
         let waiting = Arc::clone(&self.waiting).acquire_owned().await.ok();
@@ -209,8 +212,8 @@ impl<W: Work> Pass<W> {
         match step {
             Ok(Step::Replaced(jobs)) => self.start_all(jobs).await,
             Ok(Step::Done(row)) => self.finish(&job, *row),
-            Ok(Step::Continue) => self.fail(job, internal::unknown(W::OPERATION)),
-            Err(error) => self.fail(job, error),
+            Ok(Step::Continue) => self.fail(&job, internal::unknown(W::OPERATION)),
+            Err(error) => self.fail(&job, error),
         }
     }
 
@@ -245,17 +248,17 @@ impl<W: Work> Pass<W> {
     }
 
     /// Puts a job aside that may succeed later in the run, else finishes its row.
-    fn fail(&self, job: W::Job, error: Error) {
+    fn fail(&self, job: &W::Job, error: Error) {
         if let Some(failed) = self.failed.as_ref().filter(|_| !self.run.stop.is_cancelled())
-            && let Some(again) = self.run.work.again(&job, &error)
+            && let Some(again) = self.run.work.again(job, &error)
         {
-            let (order, row) = self.run.work.row(&job);
+            let (order, row) = self.run.work.row(job);
             tracing::info!(%error, image = row.source, "failed; it is tried again at the end");
             self.run.rows.set_aside(order, &row);
             failed.lock().push((again, error));
             return;
         }
-        self.finish_failed(&job, error);
+        self.finish_failed(job, error);
     }
 
     fn finish_failed(&self, job: &W::Job, error: Error) {
