@@ -144,24 +144,27 @@ impl SyncWork {
         if chosen.requests.is_empty() {
             self.reporter.event(&Event::Empty { upstream, source: &line.entry.source.to_string(), explanation: &chosen.explanation });
         }
-        let Settled { own, released, same } = self.claims.settle(line, Ok(chosen.requests));
+        let own = self.settle(line, Ok(chosen.requests));
         let images = (own.kept.len() + own.waiting.len() + own.refused.len()).saturating_sub(1);
         self.reporter.event(&Event::Wanted { upstream, images });
-        for request in own.kept.iter().chain(&own.waiting) {
-            self.rows.expect(request.line.order, request.row(&self.target.target));
-        }
         self.refuse(own.refused);
-        self.dispatch(released, same);
         own.kept.into_iter().map(|request| Job::Image(Box::new(request))).collect()
     }
 
-    /// Sends images on their way that have waited for an earlier line. `same` are wanted by another line, too.
-    fn dispatch(&self, released: Merged, same: Vec<ImageRequest>) {
+    /// Settles the claims of `line`, and sends the images that have waited for it on their way. Returns what became of the line's own.
+    ///
+    /// Both happen under the lock of `late`. Otherwise another line could settle in between, find that nothing waits any more, and
+    /// close the group of an image that was just released.
+    fn settle(&self, line: &RuledEntry, chosen: Result<Vec<ImageRequest>, &Error>) -> Merged {
+        let mut late = self.late.lock();
+        let Settled { own, released, same } = self.claims.settle(line, chosen);
+        for request in own.kept.iter().chain(&own.waiting) {
+            self.rows.expect(request.line.order, request.row(&self.target.target));
+        }
+        // Another line asks for the same image in the same way, and has the row.
         for request in same {
             self.rows.replace(request.line.order, &request.source());
         }
-        self.refuse(released.refused);
-        let mut late = self.late.lock();
         for request in released.kept {
             if let Some(group) = late.get(&request.line.entry.source.host) {
                 // A group that has ended was interrupted: the image's row is written at the end.
@@ -170,6 +173,9 @@ impl SyncWork {
         }
         let open = self.claims.open();
         late.retain(|upstream, _| open.contains(upstream));
+        drop(late);
+        self.refuse(released.refused);
+        own
     }
 
     /// Finishes the rows of images whose names other lines have.
@@ -298,8 +304,7 @@ impl Work for SyncWork {
             Job::Selection(selection) => &selection.line,
             Job::Image(_) | Job::Missing(_) => return,
         };
-        let settled = self.claims.settle(line, Err(error));
-        self.dispatch(settled.released, settled.same);
+        self.settle(line, Err(error));
     }
 
     fn fatal(&self) -> Option<Error> {

@@ -8,8 +8,8 @@ use regex::Regex;
 
 /// The rooms from the top: a room may import those after it, never one before it. `docs/design.md` says what each is for.
 const ROOMS: &[&str] = &[
-    "fuzz", "cli", "demo", "sync", "serve", "bundle", "warm", "run", "copy", "registry", "layout", "lock", "config", "list", "rules", "select",
-    "state", "limits", "report", "content", "name", "folder", "input", "internal", "error",
+    "fuzz", "cli", "demo", "sync", "serve", "bundle", "warm", "run", "copy", "registry", "layout", "lock", "config", "list", "rules",
+    "select", "state", "limits", "report", "content", "name", "folder", "input", "internal", "error",
 ];
 
 /// A module's path below the crate: `["layout", "index"]`.
