@@ -3,7 +3,7 @@
 use super::exit::{Exit, UsageError};
 use super::inputs::layout_path;
 use super::printer::Printer;
-use super::text::size;
+use super::text::{count, size};
 use crate::internal::blocking;
 use crate::layout;
 
@@ -12,8 +12,12 @@ pub(super) async fn run(text: &str, dry_run: bool, printer: &Printer) -> Result<
     let report = blocking("gc", move || layout::gc(&path, dry_run)).await.map_err(UsageError::failed)?;
     printer.data(&report.removed.iter().map(|digest| format!("{digest}\n")).collect::<String>());
     let verb = if dry_run { "would be removed" } else { "removed" };
+    let damaged = match report.damaged {
+        0 => String::new(),
+        n => format!("; {} {verb}", count(n, "damaged file")),
+    };
     printer.say(&format!(
-        "{} blobs {verb}, {} freed; {} unfinished transfers {verb}",
+        "{} blobs {verb}, {} freed; {} unfinished transfers {verb}{damaged}",
         report.removed.len(),
         size(report.bytes),
         report.partials

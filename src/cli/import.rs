@@ -10,8 +10,9 @@ use clap::Args;
 use clap::builder::{PathBufValueParser, TypedValueParser};
 
 use super::exit::{Exit, UsageError};
-use super::options::report_file;
-use super::outputs::RefusedRun;
+use super::inputs::list_files;
+use super::options::{ImageArgs, report_file};
+use super::outputs::{RefusedRun, overwritten};
 use super::printer::Printer;
 use super::{progress, signals, state, summary};
 use crate::bundle::import::{Import, ImportOptions, ImportSummary, Journal};
@@ -65,7 +66,8 @@ pub(super) struct ImportArgs {
 }
 
 pub(super) async fn run(file: Option<&Path>, args: ImportArgs, printer: &Printer) -> Result<Exit, UsageError> {
-    let on_refusal = RefusedRun::new("import", args.to.as_deref(), &args.report, None);
+    let lists = list_files(file, &ImageArgs::default());
+    let on_refusal = RefusedRun::new("import", args.to.as_deref(), &args.report, None).except(&lists);
     begin(file, &args, printer).await.inspect_err(|refusal| on_refusal.write(refusal, printer))
 }
 
@@ -75,7 +77,7 @@ async fn begin(file: Option<&Path>, args: &ImportArgs, printer: &Printer) -> Res
         Some(to) => TargetConfig::parse(to).map_err(|why| UsageError::usage(Error::local("read --to", why)))?,
         None => config.target.clone(),
     };
-    check_outputs(args)?;
+    check_outputs(args, &list_files(file, &ImageArgs::default()))?;
     let concurrency = args.concurrency.map(usize::from);
     let options = UpstreamOptions { concurrency, bandwidth: args.bandwidth, state: args.state.as_deref(), ..UpstreamOptions::default() };
     let supply = Arc::new(state::supply(&config, options, printer)?);
@@ -224,11 +226,13 @@ fn first_few(images: &[String]) -> String {
 }
 
 /// Refuses an import whose outputs cannot be written, before it starts.
-fn check_outputs(args: &ImportArgs) -> Result<(), UsageError> {
+fn check_outputs(args: &ImportArgs, lists: &[String]) -> Result<(), UsageError> {
     let refused = |path: &PathBuf| {
         let why = report::file::check(path).err()?;
         Some(Error::local("write report", format!("{}: {why}", path.display())))
     };
-    let errors: Vec<Error> = args.report.iter().chain(&args.evidence).filter_map(refused).collect();
+    let written: Vec<&PathBuf> = args.report.iter().chain(&args.evidence).collect();
+    let mut errors: Vec<Error> = written.iter().copied().filter_map(refused).collect();
+    errors.extend(overwritten(&written, lists));
     if errors.is_empty() { Ok(()) } else { Err(errors.into()) }
 }

@@ -47,6 +47,12 @@ impl Inputs {
     }
 }
 
+/// Every file that is a list, on the command line or in the configuration: no output may overwrite it, even if it is not read.
+pub(super) fn list_files(file: Option<&Path>, selection: &ImageArgs) -> Vec<String> {
+    let configured = Config::load(file).map(|config| config.lists).unwrap_or_default();
+    selection.lists.iter().cloned().chain(configured.iter().map(|path| path.display().to_string())).collect()
+}
+
 /// Whether any list is given, on the command line or in the configuration.
 pub(super) fn any_list(config: &Config, selection: &ImageArgs) -> bool {
     !(selection.lists.is_empty() && selection.image.is_empty() && config.lists.is_empty())

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::deadlines::Deadlines;
 use super::exit::{Exit, UsageError};
-use super::inputs::{Inputs, lock_entries};
+use super::inputs::{Inputs, list_files, lock_entries};
 use super::lock_file::{self, LockFile};
 use super::options::{ImageArgs, OutputFormat, report_file};
 use super::outputs::{RefusedRun, overwritten};
@@ -81,8 +81,8 @@ impl SyncArgs {
 }
 
 pub(super) async fn run(file: Option<&Path>, args: SyncArgs, printer: &Printer) -> Result<Exit, UsageError> {
-    let on_refusal =
-        RefusedRun::new("sync", args.selection.to.as_deref(), &args.report, args.metrics.as_deref()).except(&args.selection.lists);
+    let on_refusal = RefusedRun::new("sync", args.selection.to.as_deref(), &args.report, args.metrics.as_deref())
+        .except(&list_files(file, &args.selection));
     begin(file, &args, printer).await.inspect_err(|refusal| on_refusal.write(refusal, printer))
 }
 
@@ -92,7 +92,7 @@ async fn begin(file: Option<&Path>, args: &SyncArgs, printer: &Printer) -> Resul
         Some(lock) if args.frozen => Inputs::with(file, &args.selection, |_| lock_entries(lock.frozen(), &args.selection))?,
         _ => Inputs::read(file, &args.selection)?,
     };
-    check_outputs(args)?;
+    check_outputs(args, &list_files(file, &args.selection))?;
     let report = sync(inputs, args, lock.as_ref(), printer).await?;
     Ok(write_outputs(args, &report, printer))
 }
@@ -174,8 +174,8 @@ pub(super) async fn deliver(
     Ok(report)
 }
 
-/// Refuses a run whose outputs cannot be written, before it starts.
-pub(super) fn check_outputs(args: &SyncArgs) -> Result<(), UsageError> {
+/// Refuses a run whose outputs cannot be written or would overwrite one of `lists`, before it starts.
+pub(super) fn check_outputs(args: &SyncArgs, lists: &[String]) -> Result<(), UsageError> {
     let refused = |path: &std::path::PathBuf| {
         let why = report::file::check(path).err()?;
         Some(Error::local("write report", format!("{}: {why}", path.display())))
@@ -183,7 +183,7 @@ pub(super) fn check_outputs(args: &SyncArgs) -> Result<(), UsageError> {
     let written: Vec<&PathBuf> =
         args.report.iter().chain(&args.failed).chain(&args.metrics).chain(args.lock.iter().filter(|_| !args.frozen)).collect();
     let mut errors: Vec<Error> = written.iter().copied().filter_map(refused).collect();
-    errors.extend(overwritten(&written, &args.selection.lists));
+    errors.extend(overwritten(&written, lists));
     if errors.is_empty() { Ok(()) } else { Err(errors.into()) }
 }
 

@@ -63,9 +63,12 @@ pub(super) fn partials() -> PathBuf {
 pub(super) fn partial(digest: &Digest) -> PathBuf {
     partials().join(format!("{}-{}", digest.algorithm(), digest.encoded()))
 }
-/// Where content that turned out to be wrong is kept.
+/// The folder of files that were set aside because their content was wrong.
+pub(super) fn damaged_files() -> PathBuf {
+    own().join("damaged")
+}
 fn damaged(digest: &Digest) -> PathBuf {
-    own().join("damaged").join(format!("{}-{}", digest.algorithm(), digest.encoded()))
+    damaged_files().join(format!("{}-{}", digest.algorithm(), digest.encoded()))
 }
 
 impl Files {

@@ -26,6 +26,8 @@ pub struct GcReport {
     pub bytes: u64,
     /// Partial files that nobody went on with for eight days.
     pub partials: usize,
+    /// Damaged files that had been set aside.
+    pub damaged: usize,
 }
 
 /// Removes the blobs of the layout at `path` that no entry of `index.json` reaches, and partial files that were given
@@ -58,6 +60,7 @@ pub fn gc(path: &Path, dry_run: bool) -> Result<GcReport> {
         report.removed.push(stored.digest);
     }
     partials(&files, dry_run, &mut report)?;
+    set_aside(&files, dry_run, &mut report)?;
     Ok(report)
 }
 
@@ -122,6 +125,17 @@ fn not_shared(files: &Files) -> Result<()> {
     listed.iter().find(|(_, status)| status.is_link()).map_or(Ok(()), |(name, _)| Err(is_link(name)))
 }
 
+fn set_aside(files: &Files, dry_run: bool, report: &mut GcReport) -> Result<()> {
+    for (name, status) in files.list(&files::damaged_files())?.into_iter().filter(|(_, status)| status.is_file()) {
+        if !dry_run {
+            remove(files, &name)?;
+        }
+        report.bytes += status.len();
+        report.damaged += 1;
+    }
+    Ok(())
+}
+
 fn partials(files: &Files, dry_run: bool, report: &mut GcReport) -> Result<()> {
     let now = SystemTime::now();
     for (name, status) in files.list(&files::partials())? {
@@ -176,7 +190,7 @@ mod tests {
         let mut expected = vec![old.manifest.digest.clone(), Digest::sha256(&old.blobs[0]), Digest::sha256(b"old")];
         expected.sort();
         let bytes = (old.manifest.bytes.len() + old.blobs[0].len() + 3) as u64;
-        let report = GcReport { removed: expected, bytes, partials: 0 };
+        let report = GcReport { removed: expected, bytes, partials: 0, damaged: 0 };
         assert_eq!(gc(dir.path(), true).unwrap(), report);
         assert_eq!(verify(dir.path(), &|_| {}).unwrap().unreferenced, report.removed, "a dry run removes nothing");
         assert_eq!(gc(dir.path(), false).unwrap(), report);
@@ -252,7 +266,7 @@ mod tests {
             fs::write(&path, "12345").unwrap();
             fs::File::options().write(true).open(&path).unwrap().set_modified(SystemTime::now() - age).unwrap();
         }
-        assert_eq!(gc(dir.path(), false).unwrap(), GcReport { removed: vec![], bytes: 5, partials: 1 });
+        assert_eq!(gc(dir.path(), false).unwrap(), GcReport { removed: vec![], bytes: 5, partials: 1, damaged: 0 });
         assert!(dir.path().join(".larder/partial/sha256-fresh").exists());
     }
 

@@ -29,6 +29,7 @@ mod lists;
 mod lock;
 mod manifest_validity;
 mod odd_indexes;
+mod outputs;
 mod pack_steps;
 mod plan;
 mod planted_links;

@@ -11,7 +11,7 @@ use clap::Args;
 use tokio_util::sync::CancellationToken;
 
 use super::exit::{Exit, UsageError};
-use super::inputs::{Inputs, lock_entries};
+use super::inputs::{Inputs, list_files, lock_entries};
 use super::outputs::RefusedRun;
 use super::printer::Printer;
 use super::progress::byte_counter;
@@ -73,8 +73,8 @@ fn volume_size(text: &str) -> std::result::Result<u64, String> {
 
 pub(super) async fn run(file: Option<&Path>, args: ExportArgs, printer: &Printer) -> Result<Exit, UsageError> {
     let sync = &args.sync;
-    let on_refusal =
-        RefusedRun::new("export", sync.selection.to.as_deref(), &sync.report, sync.metrics.as_deref()).except(&args.sync.selection.lists);
+    let on_refusal = RefusedRun::new("export", sync.selection.to.as_deref(), &sync.report, sync.metrics.as_deref())
+        .except(&list_files(file, &args.sync.selection));
     begin(file, args, printer).await.inspect_err(|refusal| on_refusal.write(refusal, printer))
 }
 
@@ -92,7 +92,7 @@ async fn begin(file: Option<&Path>, mut args: ExportArgs, printer: &Printer) -> 
         _ => Inputs::read(file, &args.sync.selection)?,
     };
     inputs.target = TargetConfig::Layout { path: cache.clone() };
-    sync::check_outputs(&args.sync)?;
+    sync::check_outputs(&args.sync, &list_files(file, &args.sync.selection))?;
     // The layout stays open until the volumes are written, so that no gc removes its content.
     let layout = Layout::open_or_create(&cache).await.map_err(UsageError::failed)?;
     let bases = std::sync::Arc::new(bases);

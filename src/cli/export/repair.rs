@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::bundle::format::{Bundle, BundleImage, VolumeMember};
 use crate::bundle::{self, PackOptions};
 use crate::cli::exit::{Exit, UsageError};
-use crate::cli::inputs::Inputs;
+use crate::cli::inputs::{Inputs, list_files};
 use crate::cli::printer::Printer;
 use crate::cli::progress::byte_counter;
 use crate::cli::signals;
@@ -32,7 +32,7 @@ pub(super) async fn run(
     let bytes = crate::input::read(record, crate::bundle::format::MAX_RECORD)
         .map_err(|error| UsageError::usage(Error::io("read bundle", record, &error)))?;
     let bundle = Bundle::parse(&bytes).map_err(|error| UsageError::usage(error.subject(record.display().to_string())))?;
-    sync::check_outputs(args)?;
+    sync::check_outputs(args, &list_files(file, &args.selection))?;
     let layout = Layout::open_or_create(cache).await.map_err(UsageError::failed)?;
     let stop = signals::listen(printer);
     let incomplete = incomplete_images(&layout, &bundle, number);

@@ -420,8 +420,8 @@ impl Transport {
             }
         }
         let status = answered.as_ref().map_or(0, |response| response.status().as_u16());
-        let (host, path) = (url.host_str().unwrap_or(""), url.path());
-        tracing::debug!(%method, host, path, status, account = self.payer(call.context), image = &*call.context.image, "request");
+        let path = url.path();
+        tracing::debug!(%method, host = host_and_port(&url), path, status, account = self.payer(call.context), image = &*call.context.image, "request");
         answered
     }
 
