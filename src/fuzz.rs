@@ -86,8 +86,7 @@ fn index(bytes: &[u8]) {
     let Ok(source) = Manifest::known(bytes, None, digest, Side::Upstream) else { return };
     let Ok(filter) = PlatformFilter::parse("linux/amd64") else { return };
     if let Ok(cut) = rewrite(&source, &[filter]) {
-        assert!(cut.links().is_ok(), "a rewritten index is an index");
-        assert_eq!(cut.digest, Digest::sha256(&cut.bytes));
+        assert_eq!(*cut.digest(), Digest::sha256(cut.bytes()));
     }
 }
 
@@ -141,7 +140,6 @@ fn manifest(bytes: &[u8]) {
     let body = Bytes::copy_from_slice(body);
     let digest = Digest::sha256(&body);
     if let Ok(manifest) = Manifest::known(body, media_type.as_deref(), digest, Side::Upstream) {
-        assert!(manifest.links().is_ok(), "what is accepted as a manifest can be followed");
         let _ = crate::content::created(&manifest);
     }
 }

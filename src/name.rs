@@ -2,9 +2,11 @@
 //!
 //! Normal form: `alpine` is `docker.io/library/alpine`; the hosts `index.docker.io`, `registry-1.docker.io` and `docker.io` are one.
 
+mod digest;
+
 use std::fmt;
 
-use crate::content::Digest;
+pub use digest::{Digest, Hasher};
 
 /// The host that bare names belong to.
 pub const DOCKER_HUB: &str = "docker.io";

@@ -95,10 +95,10 @@ impl ContentSearch<'_> {
 
     /// The platforms of an image: those of an index's children that are there, else the one in the config.
     fn platforms(&self, manifest: &Manifest, own: &[ReachedContent]) -> Result<Vec<String>> {
-        let mut links = manifest.links()?;
+        let links = manifest.links();
         if manifest.kind() == ManifestKind::Index {
-            links.manifests.retain(|child| digests(own).any(|digest| *digest == child.digest));
-            return Ok(platforms_of(&links.manifests));
+            let is_there = |child: &&Descriptor| digests(own).any(|digest| *digest == child.digest);
+            return Ok(platforms_of(&links.manifests.iter().filter(is_there).cloned().collect::<Vec<_>>()));
         }
         let config = links.blobs.iter().find(|blob| blob.is_image_config() && blob.size <= MAX_MANIFEST as u64);
         // A config that is no such JSON has no platform.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use super::manifest::null_as_default;
+use super::descriptor::null_as_default;
 use super::{Descriptor, Manifest, ManifestKind, kind_of};
 use crate::Result;
 
@@ -50,21 +50,21 @@ pub(crate) fn created(manifest: &Manifest) -> Result<Created> {
     if manifest.kind() == ManifestKind::Opaque {
         return Ok(Created::Unsaid);
     }
-    let annotated = serde_json::from_slice::<Annotated>(&manifest.bytes).ok();
+    let annotated = serde_json::from_slice::<Annotated>(manifest.bytes()).ok();
     if let Some(at) = annotated.as_ref().and_then(|annotated| said(&annotated.annotations)) {
         return Ok(Created::At(at));
     }
-    let links = manifest.links()?;
+    let links = manifest.links();
     Ok(match manifest.kind() {
         ManifestKind::Index => links
             .manifests
-            .into_iter()
-            .find(is_real)
-            .map_or(Created::Unsaid, |child| said(&child.annotations).map_or(Created::Child(child), Created::At)),
+            .iter()
+            .find(|child| is_real(child))
+            .map_or(Created::Unsaid, |child| said(&child.annotations).map_or(Created::Child(child.clone()), Created::At)),
         ManifestKind::Image => {
             // Other artifacts' configs have no date.
-            let config = links.blobs.into_iter().next().filter(Descriptor::is_image_config);
-            config.map_or(Created::Unsaid, Created::Config)
+            let config = links.blobs.first().filter(|config| config.is_image_config());
+            config.map_or(Created::Unsaid, |config| Created::Config(config.clone()))
         }
         ManifestKind::Opaque => Created::Unsaid,
     })

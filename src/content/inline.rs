@@ -1,4 +1,4 @@
-//! Content that stands inside a manifest: the `data` of its descriptors (image-spec descriptor.md "Properties").
+//! Content inside a manifest: the `data` of its descriptors (image-spec descriptor.md "Properties").
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -22,7 +22,7 @@ struct InlineView {
 struct Inline {
     digest: Digest,
     size: u64,
-    /// Of any type: a registry that writes something else there means nothing by it.
+    /// Of any JSON type; only a text is used.
     #[serde(default)]
     data: serde_json::Value,
 }
@@ -34,19 +34,17 @@ impl Inline {
     }
 }
 
-impl Manifest {
-    /// What its descriptors bring with them, as far as that is what their digests and sizes say. Anything else is as if it were not
-    /// there: the content itself is asked for then.
-    pub fn inline(&self) -> Vec<(Digest, Bytes)> {
-        // Few manifests have any, and a second reading of the others would be for nothing.
-        let has = self.bytes.windows(6).any(|window| window == b"\"data\"");
-        if !has || self.kind() == ManifestKind::Opaque {
-            return vec![];
-        }
-        let Ok(view) = serde_json::from_slice::<InlineView>(&self.bytes) else { return vec![] };
-        let lists = [view.layers, view.blobs, view.manifests].into_iter().flatten().flatten();
-        view.config.into_iter().chain(lists).filter_map(Inline::content).collect()
+/// The content that stands inside `manifest`, as far as it has the digest and size of its descriptor. Anything else is
+/// ignored; the content itself is requested then.
+pub(crate) fn inline_content(manifest: &Manifest) -> Vec<(Digest, Bytes)> {
+    // Few manifests have any; the others are not parsed a second time.
+    let has = manifest.bytes().windows(6).any(|window| window == b"\"data\"");
+    if !has || manifest.kind() == ManifestKind::Opaque {
+        return vec![];
     }
+    let Ok(view) = serde_json::from_slice::<InlineView>(manifest.bytes()) else { return vec![] };
+    let lists = [view.layers, view.blobs, view.manifests].into_iter().flatten().flatten();
+    view.config.into_iter().chain(lists).filter_map(Inline::content).collect()
 }
 
 #[cfg(test)]
@@ -56,7 +54,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn only_what_is_right_is_taken() {
+    fn only_matching_content_is_taken() {
         let of = |content: &[u8], data: serde_json::Value| json!({"mediaType": "x", "digest": Digest::sha256(content), "size": content.len(), "data": data});
         let config = of(b"{}", "e30=".into());
         for (layers, expected) in [
@@ -70,19 +68,19 @@ mod tests {
             );
             let digest = Digest::sha256(&bytes);
             let manifest = Manifest::known(bytes, None, digest, Side::Upstream).unwrap();
-            let found: Vec<Bytes> = manifest.inline().into_iter().map(|(_, bytes)| bytes).collect();
+            let found: Vec<Bytes> = inline_content(&manifest).into_iter().map(|(_, bytes)| bytes).collect();
             assert_eq!(found, expected);
         }
     }
 
     #[test]
-    fn a_child_of_an_index_may_be_inside_and_an_unknown_type_holds_nothing() {
+    fn a_child_of_an_index_may_be_inline_and_an_unknown_type_has_none() {
         let child =
             json!({"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": Digest::sha256(b"{}"), "size": 2, "data": "e30="});
         for (media_type, expected) in [("application/vnd.oci.image.index.v1+json", 1), ("application/vnd.example+json", 0)] {
             let bytes = Bytes::from(json!({"schemaVersion": 2, "mediaType": media_type, "manifests": [child]}).to_string());
             let digest = Digest::sha256(&bytes);
-            assert_eq!(Manifest::known(bytes, None, digest, Side::Upstream).unwrap().inline().len(), expected);
+            assert_eq!(inline_content(&Manifest::known(bytes, None, digest, Side::Upstream).unwrap()).len(), expected);
         }
     }
 }

@@ -1,33 +1,39 @@
-//! What is copied: digests, descriptors, manifests and the graph they form, and the two traits its ends satisfy.
+//! What is copied: digests, descriptors, manifests and the graph they form, and the two traits `Source` and `Sink`.
 //!
-//! Nothing here knows where content lives; registries and layouts implement [`Source`] and [`Sink`] in their own rooms.
+//! Nothing here knows where content is stored; registries and layouts implement [`Source`] and [`Sink`] in their own rooms.
 
 mod choice;
 mod created;
-mod digest;
+mod descriptor;
 mod inline;
 mod manifest;
+mod media_type;
+mod parse;
 mod platform;
 mod policy;
 mod referrers;
 mod rewrite;
 mod sink;
 mod source;
-mod validity;
 mod verify;
 
+pub use crate::name::{Digest, Hasher};
 pub use choice::{ChildChoice, ChoiceVerdict};
 pub(crate) use created::{Created, created, created_in_config};
-pub use digest::{Digest, Hasher};
-pub(crate) use manifest::{ACCEPT, is_blob_type, is_schema1, kind_of, platforms_of, schema1};
-pub use manifest::{Descriptor, Links, MAX_MANIFEST, Manifest, ManifestKind, Platform};
+pub(crate) use descriptor::{ABSENT, platforms_of};
+pub use descriptor::{Descriptor, Platform, SPARSE};
+pub(crate) use inline::inline_content;
+pub(crate) use manifest::schema1;
+pub use manifest::{MAX_MANIFEST, Manifest};
+pub use media_type::ManifestKind;
+pub(crate) use media_type::{ACCEPT, is_blob_type, is_schema1, kind_of};
+pub use parse::Links;
 pub use platform::PlatformFilter;
 pub use policy::{ForeignLayers, IndexMode, Policy, Recheck, Referrers};
 pub(crate) use referrers::with_referrers;
 pub use referrers::{DigestTags, Referrer, ReferrerList, fallback_tag};
 pub use rewrite::{SOURCE_DIGEST, is_cut_of, rewrite, source_of};
-pub(crate) use sink::{ABSENT, absent_from};
-pub use sink::{Presence, Publication, SPARSE, Sink};
+pub use sink::{Presence, Publication, Sink};
 pub use source::{BlobStream, OpenBlob, Repository, RequestContext, Source, TransferStats};
 pub use verify::Verified;
 pub(crate) use verify::{CHECK_BLOB, checkable, hasher};

@@ -8,10 +8,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use oci_client::manifest::OCI_IMAGE_INDEX_MEDIA_TYPE as OCI_INDEX;
-use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{Descriptor, Digest, Manifest, ManifestKind, Referrers, kind_of};
+use super::{Descriptor, Digest, ManifestKind, Referrers, kind_of};
 
 /// cosign's tags: what stands behind the digest, and the artifact type that cosign gives such content where it stores it with
 /// a `subject` (cosign `pkg/oci/remote`, `ArtifactType`).
@@ -138,42 +137,6 @@ fn is_digest(stem: &str) -> bool {
     })
 }
 
-/// What a manifest says of itself as a referrer.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ReferrerManifest {
-    #[serde(default)]
-    artifact_type: Option<String>,
-    #[serde(default)]
-    config: Option<ReferrerConfig>,
-    #[serde(default)]
-    annotations: Option<BTreeMap<String, String>>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ReferrerConfig {
-    #[serde(default)]
-    media_type: Option<String>,
-}
-
-impl Manifest {
-    /// Its descriptor as a list of referrers has it: with its artifact type, which is its config's media type where it states none,
-    /// and its annotations (distribution-spec "Listing Referrers"). Always from the manifest itself: what lists say of it may lack
-    /// both (cosign#4641).
-    pub fn as_referrer(&self) -> Descriptor {
-        let mut descriptor = self.descriptor();
-        // Of a manifest whose annotations are no texts nothing more is said.
-        if let Ok(about) = serde_json::from_slice::<ReferrerManifest>(&self.bytes) {
-            let stated = about.artifact_type.filter(|stated| !stated.is_empty());
-            let of_config = || about.config.and_then(|config| config.media_type).filter(|_| self.kind() == ManifestKind::Image);
-            descriptor.artifact_type = stated.or_else(of_config);
-            descriptor.annotations = about.annotations.unwrap_or_default();
-        }
-        descriptor
-    }
-}
-
 /// The index of referrers `before`, with `ours` in it: entries of ours are replaced, those of others kept as they are, but for those
 /// that are `gone`; sorted by digest, each once. `None`: there is nothing to change. The error, for a person, says why `before` is no index.
 pub(crate) fn with_referrers(before: Option<&[u8]>, ours: &[Descriptor], gone: &HashSet<Digest>) -> Result<Option<Vec<u8>>, String> {
@@ -211,6 +174,7 @@ pub(crate) fn with_referrers(before: Option<&[u8]>, ours: &[Descriptor], gone: &
 mod tests {
     use super::*;
     use crate::Side;
+    use crate::content::Manifest;
     use bytes::Bytes;
     use proptest::prelude::*;
 
@@ -322,7 +286,7 @@ mod tests {
         }
         let fresh = with_referrers(None, &[entry(1)], &HashSet::new()).unwrap().unwrap();
         let found = Manifest::known(fresh.clone().into(), Some(OCI_INDEX), Digest::sha256(&fresh), Side::Target).unwrap();
-        assert_eq!(found.links().unwrap().manifests, [entry(1)]);
+        assert_eq!(found.links().manifests, [entry(1)]);
     }
 
     proptest! {

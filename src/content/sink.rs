@@ -1,6 +1,5 @@
 //! `Sink`: where content is put.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -20,19 +19,6 @@ pub enum Presence {
     At(Repository),
     /// It is not there.
     Absent,
-}
-
-/// The annotation, on a layout's entry and on what [`Sink::published`] says of it, that names the platforms that are there, separated by
-/// commas: the children of others have been left out of the index on purpose.
-pub const SPARSE: &str = "dev.larder.platforms";
-
-/// The annotation, on a layout's entry, that names what its index lists and its upstream does not have: digests, separated by commas.
-pub(crate) const ABSENT: &str = "dev.larder.absent";
-
-/// What the upstream of an entry did not have, as the entry says.
-pub(crate) fn absent_from(entry: &Descriptor) -> HashSet<Digest> {
-    let text = entry.annotations.get(ABSENT).map(String::as_str).unwrap_or_default();
-    text.split(',').filter_map(|digest| Digest::parse(digest).ok()).collect()
 }
 
 /// A name to be given to a complete image.
@@ -134,6 +120,6 @@ pub trait Sink: Send + Sync {
 
     /// The digest of `manifest` as this store would give it back; identity for every store that keeps bytes.
     fn delivered_digest(&self, manifest: &Manifest) -> Digest {
-        manifest.digest.clone()
+        manifest.digest().clone()
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
 
-use crate::content::{Digest, Manifest};
+use crate::content::{Digest, Manifest, inline_content};
 use crate::mutex::Mutex;
 
 /// So many bytes are kept, the newest ones. Each is needed by the image that is being worked on; configs have a few KiB and what stands
@@ -50,7 +50,7 @@ impl CachedContent {
 
     /// Keeps what stands inside `manifest` (`data` of its descriptors).
     pub(super) fn add_inline(&self, manifest: &Manifest) {
-        for (digest, bytes) in manifest.inline() {
+        for (digest, bytes) in inline_content(manifest) {
             self.add(&digest, bytes);
         }
     }

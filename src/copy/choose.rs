@@ -1,5 +1,7 @@
 //! What of an image is delivered, as its policy has it, and whether the target holds just that already.
 
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, TryStreamExt, stream};
 
@@ -38,7 +40,7 @@ pub(super) struct TargetIndex {
 impl SelectedContent {
     /// All of it.
     pub(super) fn whole(manifest: Manifest) -> Result<Self> {
-        let links = manifest.links()?;
+        let links = Links::clone(manifest.links());
         let platforms = platforms_of(&links.manifests);
         Ok(SelectedContent { manifest, links, platforms, sparse: vec![] })
     }
@@ -97,18 +99,18 @@ impl Engine {
             judge(policy, &choice)?.into_iter().for_each(|note| job.note(note));
             return Ok(SelectedContent { platforms: named(&choice.delivered), ..SelectedContent::whole(manifest)? });
         }
-        let links = manifest.links()?;
+        let links = Arc::clone(manifest.links());
         let mut choice = ChildChoice::of(&links.manifests, &policy.platforms);
         for inner in self.nested(job, &choice).await? {
-            choice.look_inside(&inner.links()?.manifests);
+            choice.look_inside(&inner.links().manifests);
         }
         judge(policy, &choice)?.into_iter().for_each(|note| job.note(note));
         let platforms = named(&choice.delivered);
         if choice.left_out > 0 && policy.index == IndexMode::Sparse {
-            self.presence.add_sparse(&job.image.to, &manifest.digest);
+            self.presence.add_sparse(&job.image.to, manifest.digest());
             return Ok(SelectedContent {
                 manifest,
-                links: Links { manifests: choice.kept, ..links },
+                links: Links { manifests: choice.kept, ..Links::clone(&links) },
                 platforms,
                 sparse: policy.platforms.clone(),
             });
@@ -116,13 +118,13 @@ impl Engine {
         let made = rewrite(&manifest, &policy.platforms)?;
         if choice.left_out > 0 {
             // The target will not have it for another name, or other platforms.
-            self.at_hand.add(&manifest.digest, manifest.bytes.clone());
-            if is_cut_of(&made, &manifest.digest, &policy.platforms)? != Some(true) {
+            self.at_hand.add(manifest.digest(), manifest.bytes().clone());
+            if is_cut_of(&made, manifest.digest(), &policy.platforms)? != Some(true) {
                 // The next run will have to ask it what was left out.
-                job.keep(&manifest.digest);
+                job.keep(manifest.digest());
             }
         }
-        Ok(SelectedContent { links: made.links()?, manifest: made, platforms, sparse: vec![] })
+        Ok(SelectedContent { links: Links::clone(made.links()), manifest: made, platforms, sparse: vec![] })
     }
 
     /// The indexes in the index which may hold what is still missing. They are brought whole, so that reading them is for nothing.
@@ -131,7 +133,7 @@ impl Engine {
         let read = stream::iter(inner).map(|child| async move {
             let held = self.holds_manifest(job, &child).await?;
             let manifest = self.read(job, &child, &held).await?;
-            self.at_hand.add(&manifest.digest, manifest.bytes.clone());
+            self.at_hand.add(manifest.digest(), manifest.bytes().clone());
             Ok(manifest)
         });
         read.buffered(CHILDREN).try_collect().await
@@ -139,10 +141,10 @@ impl Engine {
 
     /// What a single image is for: its config says so. `None`: it is no image to run, or does not say.
     async fn platform_of(&self, image: &CopyImage, manifest: &Manifest) -> Result<Option<Platform>> {
-        let links = manifest.links()?;
+        let links = manifest.links();
         let Some(config) = links.blobs.iter().find(|blob| blob.is_image_config()) else { return Ok(None) };
         self.at_hand.add_inline(manifest);
-        let bytes = self.small_blob(image, &manifest.digest, config).await?;
+        let bytes = self.small_blob(image, manifest.digest(), config).await?;
         // What is no JSON of this shape says nothing.
         Ok(serde_json::from_slice(&bytes).ok())
     }
@@ -215,7 +217,7 @@ impl Engine {
             survey.made_from = Some(survey.wanted.digest.clone());
             let source = self.manifest_at_hand(image, &survey.wanted);
             survey.current = match &source {
-                Some(source) => rewrite(source, &policy.platforms)?.digest == held.digest,
+                Some(source) => *rewrite(source, &policy.platforms)?.digest() == held.digest,
                 None => is_cut_of(&index, &survey.wanted.digest, &policy.platforms)? == Some(true),
             };
             if source.is_some() || survey.current {
@@ -238,13 +240,13 @@ impl Engine {
     /// # Errors
     /// If it is for none of the platforms asked for, or lacks one and may not.
     async fn take_in(&self, image: &CopyImage, index: &Manifest, survey: &mut Comparison) -> Result<ChildChoice> {
-        let mut choice = ChildChoice::of(&index.links()?.manifests, &image.policy.platforms);
+        let mut choice = ChildChoice::of(&index.links().manifests, &image.policy.platforms);
         let inner: Vec<Descriptor> = if choice.missing.is_empty() { vec![] } else { choice.nested().cloned().collect() };
         let read = stream::iter(inner)
             .map(|child| async move { self.target.source.manifest(&image.to, &child.digest, &image.context).await })
             .buffered(CHILDREN);
         for inner in read.try_collect::<Vec<_>>().await?.into_iter().flatten() {
-            choice.look_inside(&inner.links()?.manifests);
+            choice.look_inside(&inner.links().manifests);
         }
         let notes = judge(&image.policy, &choice)?.into_iter().collect();
         *survey.look = TargetIndex { index: None, platforms: named(&choice.delivered), children: choice.kept.clone(), notes };

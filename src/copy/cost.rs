@@ -52,8 +52,8 @@ fn asked_for(policy: &Policy, expected: predict::Expected) -> u64 {
 }
 
 /// How many children of `index` are asked for.
-fn wanted_of(policy: &Policy, index: &Manifest) -> Result<Vec<Descriptor>> {
-    Ok(ChildChoice::of(&index.links()?.manifests, &policy.platforms).kept)
+fn wanted_of(policy: &Policy, index: &Manifest) -> Vec<Descriptor> {
+    ChildChoice::of(&index.links().manifests, &policy.platforms).kept
 }
 
 /// Manifest GETs at the upstream.
@@ -200,14 +200,14 @@ impl Engine {
             let cut = !policy.platforms.is_empty() && policy.index == IndexMode::Rewrite && kind_of(&top.media_type) != ManifestKind::Image;
             return Ok(if cut { vec![] } else { vec![top.digest.clone()] });
         };
-        let whole = policy.index == IndexMode::Sparse || rewrite(&index, &policy.platforms)?.digest == top.digest;
-        let children = wanted_of(policy, &index)?.into_iter().map(|child| child.digest);
+        let whole = policy.index == IndexMode::Sparse || rewrite(&index, &policy.platforms)?.digest() == &top.digest;
+        let children = wanted_of(policy, &index).into_iter().map(|child| child.digest);
         Ok(whole.then(|| top.digest.clone()).into_iter().chain(children).collect())
     }
 
     async fn image_cost(&self, image: &CopyImage, survey: &Comparison) -> Result<Cost> {
         let wanted = &survey.wanted;
-        if let Some(index) = survey.look.index.as_ref().filter(|index| index.digest == wanted.digest) {
+        if let Some(index) = survey.look.index.as_ref().filter(|index| *index.digest() == wanted.digest) {
             return self.cost_of_children(image, index).await;
         }
         if survey.held.as_ref() == Some(&wanted.digest) || self.elsewhere(&image.to, &wanted.digest).is_some() {
@@ -245,14 +245,8 @@ impl Engine {
             None => self.seen.repositories().get(&image.to).and_then(|known| known.read.clone()),
         };
         if let Some(index) = known {
-            let count = |wanted: Result<Vec<Descriptor>>| wanted.map_or(0, |wanted| wanted.len() as u64);
-            let wanted = count(wanted_of(policy, &index));
-            return match index.links() {
-                Ok(links) if policy.platforms.is_empty() => {
-                    predict::alike(Known { size: index.bytes.len() as u64, children: links.manifests.len() as u64 }, size)
-                }
-                _ => wanted,
-            };
+            let wanted = wanted_of(policy, &index).len() as u64;
+            return if policy.platforms.is_empty() { predict::alike(Known { size: index.size(), children: wanted }, size) } else { wanted };
         }
         let sizes: Vec<u64> =
             self.seen.repositories().get(&image.to).map(|known| known.sizes.values().copied().collect()).unwrap_or_default();
@@ -264,12 +258,12 @@ impl Engine {
     pub async fn known_blobs(&self, image: &CopyImage, survey: &Comparison) -> Option<Vec<Descriptor>> {
         let top = self.manifest_at_hand(image, &survey.wanted).or_else(|| {
             let index = survey.look.index.as_ref()?;
-            (index.digest == survey.wanted.digest).then(|| index.clone())
+            (*index.digest() == survey.wanted.digest).then(|| index.clone())
         })?;
-        let mut blobs = top.links().ok()?.blobs;
-        for child in wanted_of(&image.policy, &top).ok()? {
+        let mut blobs = top.links().blobs.clone();
+        for child in wanted_of(&image.policy, &top) {
             match self.manifest_at_hand(image, &child) {
-                Some(manifest) => blobs.extend(manifest.links().ok()?.blobs),
+                Some(manifest) => blobs.extend(manifest.links().blobs.iter().cloned()),
                 // The target has it, with all its blobs.
                 None if self.is_free(image, &child).await.ok()? => {}
                 None => return None,
@@ -293,7 +287,7 @@ impl Engine {
         let read = image.upstream.manifest(&image.from, digest, &image.context).await;
         let index = read.map_err(|error| error.subject(&*image.context.image))?;
         if let Some(index) = &index {
-            self.seen.add(wanted_of(&image.policy, index)?.len() as u64);
+            self.seen.add(wanted_of(&image.policy, index).len() as u64);
             self.seen.learn(&image.to, index);
         }
         Ok(())
@@ -331,7 +325,7 @@ impl Engine {
     async fn cost_of_children(&self, image: &CopyImage, index: &Manifest) -> Result<Cost> {
         self.at_hand.add_inline(index);
         let mut cost = Cost::known(0);
-        for child in wanted_of(&image.policy, index)?.into_iter().filter(|child| !is_blob_type(&child.media_type)) {
+        for child in wanted_of(&image.policy, index).into_iter().filter(|child| !is_blob_type(&child.media_type)) {
             if self.is_free(image, &child).await? {
                 continue;
             }

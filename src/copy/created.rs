@@ -131,7 +131,7 @@ impl Engine {
         let manifest = image.upstream.manifest(&image.from, digest, &image.context).await?;
         if let Some(manifest) = &manifest {
             self.at_hand.add_inline(manifest);
-            self.seen.add(manifest.links()?.manifests.len() as u64);
+            self.seen.add(manifest.links().manifests.len() as u64);
         }
         Ok(manifest)
     }

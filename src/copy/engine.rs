@@ -329,20 +329,20 @@ impl Engine {
         job.referrers = walk.reads(LIKELY_IN_INDEX);
         let mut holding = Some(self.nodes.hold((image.to.clone(), wanted.digest.clone())).await);
         let (portion, moved) = self.root(&job, &wanted).await?;
-        let named = held.as_ref() == Some(&portion.manifest.digest);
+        let named = held.as_ref() == Some(portion.manifest.digest());
         let status = match (self.options.warm, named && !moved) {
             (true, _) => Status::Warmed,
             (false, true) => Status::Current,
             (false, false) => Status::Copied,
         };
-        let mut delivered = CopyOutcome::new(status, portion.manifest.digest.clone(), Some(&portion));
+        let mut delivered = CopyOutcome::new(status, portion.manifest.digest().clone(), Some(&portion));
         delivered.source_digest = Some(wanted.digest);
         let (children, gone) = self.with_referrers(&job, walk, &portion, &mut delivered, named, &mut holding).await?;
         if !named || moved {
             self.publish(&job, &portion).await?;
         }
         if portion.sparse.is_empty() {
-            self.presence.add(&image.to, &portion.manifest.digest);
+            self.presence.add(&image.to, portion.manifest.digest());
         }
         job.release();
         delivered.notes.splice(0..0, job.notes());
@@ -373,7 +373,7 @@ impl Engine {
 
     /// Makes the target hold an image that is complete but for its name.
     pub(super) async fn put_by_digest(self: &Arc<Self>, job: &super::graph::CopyJob<'_>, portion: &SelectedContent) -> Result<()> {
-        let (image, digest) = (job.image, &portion.manifest.digest);
+        let (image, digest) = (job.image, portion.manifest.digest());
         if self.presence.has(&image.to, digest) {
             return Ok(());
         }
@@ -381,7 +381,7 @@ impl Engine {
             Err(error) if !portion.sparse.is_empty() && error.http_status().is_some() => return Err(super::choose::no_sparse(error)),
             Err(error) if error.kind() == Kind::ContentMissing && !job.absent().is_empty() => return Err(no_absent(error)),
             Err(error) if error.kind() == Kind::ContentMissing => {
-                self.refill(job, portion.links.clone()).await?;
+                self.refill(job, &portion.links).await?;
                 self.target.sink.put_manifest(&image.to, &portion.manifest, &image.context).await?;
             }
             done => done?,
@@ -405,7 +405,7 @@ impl Engine {
             Err(error) if !portion.sparse.is_empty() && error.http_status().is_some() => return Err(super::choose::no_sparse(error)),
             Err(error) if error.kind() == Kind::ContentMissing && !job.absent().is_empty() => return Err(no_absent(error)),
             Err(error) if error.kind() == Kind::ContentMissing => {
-                self.refill(job, portion.links.clone()).await?;
+                self.refill(job, &portion.links).await?;
                 self.target.sink.publish(&publication, &image.context).await?;
             }
             done => done?,

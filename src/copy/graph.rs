@@ -142,7 +142,7 @@ impl Engine {
             // Now it is known how many pulls are still needed, at most: the rest is for others.
             lease.trim(children + job.referrers);
         }
-        self.fill(job, portion.links.clone(), 0).await?;
+        self.fill(job, &portion.links, 0).await?;
         let portion = self.without_absent(job, portion)?;
         Ok((portion, job.moved.load(Ordering::Relaxed)))
     }
@@ -166,7 +166,7 @@ impl Engine {
         let there = crate::content::platforms_of(&portion.links.manifests);
         portion.platforms.retain(|platform| there.contains(platform) || !gone.contains(platform));
         let digests: Vec<Digest> = absent.into_iter().map(|child| child.digest).collect();
-        self.target.sink.accept_without(&portion.manifest.digest, &digests);
+        self.target.sink.accept_without(portion.manifest.digest(), &digests);
         job.note(format!("{lacks}: the index is carried as it is"));
         Ok(portion)
     }
@@ -176,7 +176,7 @@ impl Engine {
         async move {
             if is_blob_type(&child.media_type) {
                 job.note("its index lists layers, as a build cache does: they are carried as layers".to_owned());
-                return self.blobs(job, vec![child]).await;
+                return self.blobs(job, &[child]).await;
             }
             let repository = &job.image.to;
             let holding = self.nodes.hold((repository.clone(), child.digest.clone())).await;
@@ -191,7 +191,7 @@ impl Engine {
             let manifest = match self.read(job, &child, &held).await {
                 Err(error) if may_be_a_blob(&child, &error) => {
                     drop(holding);
-                    return self.blobs(job, vec![child]).await;
+                    return self.blobs(job, &[child]).await;
                 }
                 Err(error) if is_gone(&error) && !self.options.warm => {
                     job.absent.lock().push(child);
@@ -200,11 +200,11 @@ impl Engine {
                 read => read?,
             };
             self.at_hand.add_inline(&manifest);
-            self.fill(job, manifest.links()?, depth).await?;
+            self.fill(job, manifest.links(), depth).await?;
             if held != At::Here {
                 self.put(job, &manifest).await?;
             }
-            self.presence.add(repository, &manifest.digest);
+            self.presence.add(repository, manifest.digest());
             Ok(())
         }
         .boxed()
@@ -212,7 +212,7 @@ impl Engine {
 
     /// Brings what a manifest refers to. When a piece fails, those under way are let finish (their pulls are spent, and other
     /// images may be waiting for them), and those not begun are not.
-    pub(super) async fn fill(self: &Arc<Self>, job: &CopyJob<'_>, Links { manifests, blobs, .. }: Links, depth: usize) -> Result<()> {
+    pub(super) async fn fill(self: &Arc<Self>, job: &CopyJob<'_>, Links { manifests, blobs, .. }: &Links, depth: usize) -> Result<()> {
         if depth >= MAX_DEPTH && !manifests.is_empty() {
             return Err(Error::new(
                 Side::Upstream,
@@ -222,7 +222,7 @@ impl Engine {
             ));
         }
         let children = async {
-            let mut children = stream::iter(manifests).map(|child| self.child(job, child, depth + 1)).buffer_unordered(CHILDREN);
+            let mut children = stream::iter(manifests.clone()).map(|child| self.child(job, child, depth + 1)).buffer_unordered(CHILDREN);
             let mut all = Ok(());
             while let Some(done) = children.next().await {
                 if done.is_err() {
@@ -237,19 +237,19 @@ impl Engine {
     }
 
     /// Brings blobs, each in a task of its own so that hashing uses all cores.
-    async fn blobs(self: &Arc<Self>, job: &CopyJob<'_>, blobs: Vec<Descriptor>) -> Result<()> {
-        self.options.room.as_ref().map_or(Ok(()), |room| room.admit(&blobs))?;
+    async fn blobs(self: &Arc<Self>, job: &CopyJob<'_>, blobs: &[Descriptor]) -> Result<()> {
+        self.options.room.as_ref().map_or(Ok(()), |room| room.admit(blobs))?;
         let mut tasks = JoinSet::new();
         let mut seen = std::collections::HashSet::new();
         for blob in blobs {
             if !seen.insert(blob.digest.clone()) {
                 continue;
             }
-            if left_to_its_vendor(job, &blob) {
+            if left_to_its_vendor(job, blob) {
                 job.note(format!("foreign layer {} is not copied: its licence lets only its vendor distribute it", blob.digest.short()));
                 continue;
             }
-            let (engine, image, failed) = (Arc::clone(self), job.image.clone(), Arc::clone(&job.failed));
+            let (engine, image, blob, failed) = (Arc::clone(self), job.image.clone(), blob.clone(), Arc::clone(&job.failed));
             tasks.spawn(async move {
                 if failed.load(Ordering::Relaxed) {
                     return Err(Error::cancelled("copy blob"));
@@ -308,8 +308,8 @@ impl Engine {
                 .status(404)
         })?;
         // A size of 0 says that nobody has told the size (an image asked for by digest).
-        if wanted.size != 0 && wanted.size != manifest.bytes.len() as u64 {
-            let message = format!("manifest {} has {} bytes where {} were announced", wanted.digest, manifest.bytes.len(), wanted.size);
+        if wanted.size != 0 && wanted.size != manifest.size() {
+            let message = format!("manifest {} has {} bytes where {} were announced", wanted.digest, manifest.bytes().len(), wanted.size);
             return Err(Error::new(Side::Upstream, "get manifest", Kind::Damaged, message));
         }
         job.has_read(wanted);
@@ -337,7 +337,7 @@ impl Engine {
         job.moved.store(true, Ordering::Relaxed);
         match self.target.sink.put_manifest(&image.to, manifest, &image.context).await {
             Err(error) if error.kind() == Kind::ContentMissing => {
-                self.refill(job, manifest.links()?).await?;
+                self.refill(job, manifest.links()).await?;
                 self.target.sink.put_manifest(&image.to, manifest, &image.context).await
             }
             done => done,
@@ -349,7 +349,7 @@ impl Engine {
     pub(super) fn refill<'a>(
         self: &'a Arc<Self>,
         job: &'a CopyJob<'_>,
-        Links { manifests, blobs, .. }: Links,
+        Links { manifests, blobs, .. }: &'a Links,
     ) -> BoxFuture<'a, Result<()>> {
         async move {
             for blob in blobs.iter().filter(|blob| !left_to_its_vendor(job, blob)) {
@@ -359,17 +359,17 @@ impl Engine {
             for child in manifests {
                 self.presence.forget(&job.image.to, &child.digest);
                 if is_blob_type(&child.media_type) {
-                    self.transfer(job.image, &child, None).await?;
+                    self.transfer(job.image, child, None).await?;
                     continue;
                 }
-                let manifest = match self.read(job, &child, &At::Absent).await {
-                    Err(error) if may_be_a_blob(&child, &error) => {
-                        self.transfer(job.image, &child, None).await?;
+                let manifest = match self.read(job, child, &At::Absent).await {
+                    Err(error) if may_be_a_blob(child, &error) => {
+                        self.transfer(job.image, child, None).await?;
                         continue;
                     }
                     read => read?,
                 };
-                self.refill(job, manifest.links()?).await?;
+                self.refill(job, manifest.links()).await?;
                 self.target.sink.put_manifest(&job.image.to, &manifest, &job.image.context).await?;
                 self.presence.add(&job.image.to, &child.digest);
             }

@@ -265,8 +265,8 @@ fn wants(image: &CopyImage, referrer: &Referrer) -> bool {
 
 /// What an index of referrers lists; nothing, if it is something else.
 fn entries(index: &Manifest, subject: &Digest) -> Vec<Referrer> {
-    match index.links() {
-        Ok(links) if index.kind() == ManifestKind::Index => about(links.manifests, subject),
+    match index.kind() {
+        ManifestKind::Index => about(index.links().manifests.clone(), subject),
         _ => vec![],
     }
 }

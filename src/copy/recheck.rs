@@ -98,7 +98,7 @@ impl Engine {
             return self.subjects(image, &survey.look.children).await;
         }
         match self.read_cached_or_target(image, held).await? {
-            Some(manifest) => self.subjects(image, &manifest.links()?.manifests).await,
+            Some(manifest) => self.subjects(image, &manifest.links().manifests).await,
             None => Ok(vec![]),
         }
     }

@@ -86,7 +86,7 @@ impl Engine {
                 if kind == ManifestKind::Index
                     && let Some(index) = self.read_cached_or_target(image, &child.digest).await?
                 {
-                    next.extend(index.links()?.manifests);
+                    next.extend(index.links().manifests.iter().cloned());
                 }
                 subjects.push(child.digest);
             }
@@ -122,7 +122,7 @@ impl Engine {
         if image.policy.referrers == Referrers::No {
             return Ok((vec![], vec![]));
         }
-        let digest = &portion.manifest.digest;
+        let digest = portion.manifest.digest();
         let rewritten = delivered.source_digest.as_ref().filter(|source| *source != digest);
         if let Some(source) = rewritten {
             delivered.notes.extend(left_behind(&walk, source));
@@ -263,21 +263,21 @@ impl Engine {
             read => read?,
         };
         if referrer.tag.is_none() {
-            let subject = manifest.links()?.subject;
+            let subject = manifest.links().subject.as_ref();
             if subject.is_none_or(|subject| subject.digest != referrer.subject) {
-                job.keep(&manifest.digest);
+                job.keep(manifest.digest());
                 return Ok(ReferrerRead::Another);
             }
             // Lists may lack the type; the manifest itself has it, or has none.
             let artifact_type = manifest.as_referrer().artifact_type.unwrap_or_default();
             if !job.image.policy.referrers.wants(Some(&artifact_type)) {
-                job.keep(&manifest.digest);
+                job.keep(manifest.digest());
                 return Ok(ReferrerRead::Unwanted);
             }
         }
         if held != At::Here || self.options.recheck {
             self.at_hand.add_inline(&manifest);
-            self.fill(job, manifest.links()?, 0).await?;
+            self.fill(job, manifest.links(), 0).await?;
         }
         Ok(if attached { ReferrerRead::There } else { ReferrerRead::Read(Box::new(manifest), held != At::Here) })
     }
@@ -292,13 +292,13 @@ impl Engine {
         match attached {
             Err(error) if error.kind() == Kind::ContentMissing => {
                 for referrer in referrers {
-                    self.refill(job, referrer.links()?).await?;
+                    self.refill(job, referrer.links()).await?;
                 }
                 self.target.sink.attach(&image.to, subject, referrers, &image.context).await?;
             }
             done => done?,
         }
-        referrers.iter().for_each(|referrer| self.presence.add(&image.to, &referrer.digest));
+        referrers.iter().for_each(|referrer| self.presence.add(&image.to, referrer.digest()));
         Ok(())
     }
 
@@ -313,13 +313,13 @@ impl Engine {
         };
         match self.target.sink.attach_tagged(&publication, subject, &image.context).await {
             Err(error) if error.kind() == Kind::ContentMissing => {
-                self.refill(job, manifest.links()?).await?;
+                self.refill(job, manifest.links()).await?;
                 self.target.sink.attach_tagged(&publication, subject, &image.context).await?;
             }
             done => done?,
         }
         self.target.sink.confirm(&publication, self.options.recheck, &image.context).await?;
-        self.presence.add(&image.to, &manifest.digest);
+        self.presence.add(&image.to, manifest.digest());
         Ok(())
     }
 

@@ -146,9 +146,9 @@ async fn one_failing_blob_fails_its_image_alone_and_names_nothing() {
     let image = house.image("acme/api", "1.4.0");
     let root = house.upstream.resolve(&image.from, &image.wanted, &image.context).await.unwrap().unwrap();
     let index = house.upstream.manifest(&image.from, &root.digest, &image.context).await.unwrap().unwrap();
-    let child = index.links().unwrap().manifests.remove(0);
+    let child = &index.links().manifests[0];
     let manifest = house.upstream.manifest(&image.from, &child.digest, &image.context).await.unwrap().unwrap();
-    *house.upstream.refused.lock() = manifest.links().unwrap().blobs.last().map(|blob| blob.digest.clone());
+    *house.upstream.refused.lock() = manifest.links().blobs.last().map(|blob| blob.digest.clone());
 
     let error = engine.deliver(&image).await.unwrap_err();
     assert_eq!(error.to_string(), "upstream: get blob demo.example/acme/api:1.4.0: out of order");

@@ -187,9 +187,9 @@ mod tests {
         assert!(error.message().contains("another larder is writing"), "{error}");
         drop(layout);
 
-        let mut expected = vec![old.manifest.digest.clone(), Digest::sha256(&old.blobs[0]), Digest::sha256(b"old")];
+        let mut expected = vec![old.manifest.digest().clone(), Digest::sha256(&old.blobs[0]), Digest::sha256(b"old")];
         expected.sort();
-        let bytes = (old.manifest.bytes.len() + old.blobs[0].len() + 3) as u64;
+        let bytes = (old.manifest.bytes().len() + old.blobs[0].len() + 3) as u64;
         let report = GcReport { removed: expected, bytes, partials: 0, damaged: 0 };
         assert_eq!(gc(dir.path(), true).unwrap(), report);
         assert_eq!(verify(dir.path(), &|_| {}).unwrap().unreferenced, report.removed, "a dry run removes nothing");
@@ -231,7 +231,7 @@ mod tests {
             put(&layout, "a:1", &image).await;
             match spoil {
                 "a manifest" => {
-                    let path = path_of(&layout, &image.manifest.digest);
+                    let path = path_of(&layout, image.manifest.digest());
                     fs::remove_file(&path).unwrap();
                     fs::write(&path, "{}").unwrap();
                 }
@@ -300,7 +300,7 @@ mod tests {
             match step {
                 GcStep::Put(name, of) => {
                     put(&Layout::open_or_create(dir.path()).await.unwrap(), &format!("a:{name}"), &image_no(*of)).await;
-                    names.insert(format!("a:{name}"), image_no(*of).manifest.digest);
+                    names.insert(format!("a:{name}"), image_no(*of).manifest.digest().clone());
                 }
                 GcStep::Half(of) => fill(&Layout::open_or_create(dir.path()).await.unwrap(), &image_no(*of)).await,
                 GcStep::Gc => {

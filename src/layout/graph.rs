@@ -7,9 +7,7 @@ use std::io::Read as _;
 use bytes::Bytes;
 
 use super::files::{self, Files};
-use crate::content::{
-    ChildChoice, Descriptor, Digest, Links, MAX_MANIFEST, Manifest, ManifestKind, PlatformFilter, absent_from, is_blob_type, kind_of,
-};
+use crate::content::{ChildChoice, Descriptor, Digest, Links, MAX_MANIFEST, Manifest, ManifestKind, PlatformFilter, is_blob_type, kind_of};
 use crate::{Error, Kind, Result, Side};
 
 /// As what a node of the graph is referred to.
@@ -26,7 +24,7 @@ pub(super) enum NodeRole {
 /// children that have been left out, if `root` is an entry that says so ([`SPARSE`](crate::content::SPARSE)), and what its upstream did
 /// not have.
 pub(super) fn walk(root: &Descriptor, mut visit: impl FnMut(&Descriptor, NodeRole) -> Result<Option<Links>>) -> Result<bool> {
-    let (filters, absent) = (PlatformFilter::of_sparse(root), absent_from(root));
+    let (filters, absent) = (PlatformFilter::of_sparse(root), root.absent());
     let mut visit = |node: &Descriptor, role| {
         let mut links = visit(node, role)?;
         if let Some(links) = links.as_mut().filter(|_| role == NodeRole::Manifest && node.digest == root.digest) {
@@ -81,8 +79,8 @@ fn read_as(files: &Files, node: &Descriptor, known: bool) -> Result<ManifestRead
         return Ok(if known { ManifestRead::Damaged(too_large(len)) } else { ManifestRead::Found(Box::default()) });
     }
     let Some(bytes) = bytes(files, &node.digest)? else { return Ok(ManifestRead::Missing) };
-    Ok(match parse(bytes.clone(), &node.digest, &node.media_type).and_then(|manifest| manifest.links()) {
-        Ok(links) => ManifestRead::Found(Box::new(links)),
+    Ok(match parse(bytes.clone(), &node.digest, &node.media_type) {
+        Ok(manifest) => ManifestRead::Found(Box::new(Links::clone(manifest.links()))),
         Err(_) if !known && node.digest.matches(&bytes) => ManifestRead::Found(Box::default()),
         Err(error) => ManifestRead::Damaged(error.message()),
     })

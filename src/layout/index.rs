@@ -437,21 +437,21 @@ mod tests {
         let (old, new) = (image(&["old"]), image(&["new"]));
         put(&layout, "library/alpine:3.20", &old).await;
         put(&layout, "library/busybox:1", &old).await;
-        let by_digest = format!("library/alpine@{}", old.manifest.digest);
+        let by_digest = format!("library/alpine@{}", old.manifest.digest());
         name(&layout, &by_digest, &old).await.unwrap();
         put(&layout, "library/alpine:3.20", &new).await;
         assert_eq!(names(&layout).await, ["library/alpine:3.20", "library/busybox:1", &by_digest], "replaced in its place");
         assert_eq!(
             file(&layout)["manifests"][0],
             json!({
-                "mediaType": OCI_MANIFEST, "digest": new.manifest.digest.as_str(), "size": new.manifest.bytes.len(),
+                "mediaType": OCI_MANIFEST, "digest": new.manifest.digest().as_str(), "size": new.manifest.bytes().len(),
                 "annotations": {
                     "org.opencontainers.image.ref.name": "library/alpine:3.20",
                     "io.containerd.image.name": "docker.io/library/alpine:3.20",
                 },
             })
         );
-        assert_eq!(file(&layout)["manifests"][1]["digest"], json!(old.manifest.digest.as_str()));
+        assert_eq!(file(&layout)["manifests"][1]["digest"], json!(old.manifest.digest().as_str()));
     }
 
     #[tokio::test]
@@ -473,7 +473,7 @@ mod tests {
         let entries = after["manifests"].as_array_mut().unwrap();
         assert_eq!(entries.len(), 5, "the second of two entries of one name, which nobody reads, is gone with the first");
         assert_eq!([&entries[0], &entries[2], &entries[3]], [&named, &unnamed, &malformed]);
-        assert_eq!(entries[1]["digest"], json!(image.manifest.digest.as_str()));
+        assert_eq!(entries[1]["digest"], json!(image.manifest.digest().as_str()));
         assert_eq!((&after["annotations"], &after["unknown"]), (&before["annotations"], &before["unknown"]));
         assert_eq!(names(&layout).await, ["v1", "a:1", "", "library/alpine:3.20"], "what is no descriptor is passed over");
     }

@@ -58,7 +58,7 @@ impl Layout {
     /// Lists manifests that are there as what refers to `subject`.
     pub(super) async fn list_as_referrers(&self, repository: &Repository, subject: &Digest, referrers: &[Manifest]) -> Result<()> {
         for referrer in referrers {
-            self.must_be_complete(&referrer.descriptor(), &format!("{repository}@{}", referrer.digest)).await?;
+            self.must_be_complete(&referrer.descriptor(), &format!("{repository}@{}", referrer.digest())).await?;
         }
         let referrers = referrers.iter().map(Manifest::as_referrer).collect();
         self.0.index.attach(PendingReferrers { repository: repository.clone(), subject: subject.clone(), referrers }).await
@@ -115,8 +115,8 @@ fn read(files: &Files, entry: &IndexEntry) -> Result<Option<SubjectManifest>> {
         read => read?,
     };
     let Some(manifest) = manifest else { return Ok(None) };
-    let subject = manifest.links().ok().and_then(|links| links.subject);
-    Ok(subject.map(|subject| SubjectManifest { subject: subject.digest, referrer: manifest.as_referrer() }))
+    let subject = manifest.links().subject.as_ref();
+    Ok(subject.map(|subject| SubjectManifest { subject: subject.digest.clone(), referrer: manifest.as_referrer() }))
 }
 
 /// What an entry says that it is about.
@@ -156,7 +156,7 @@ impl PendingReferrers {
             Err(error) if error.kind() == Kind::Damaged => None,
             read => read?.flatten(),
         };
-        let lists = with_referrers(before.as_ref().map(|before| before.bytes.as_ref()), &self.referrers, &HashSet::new());
+        let lists = with_referrers(before.as_ref().map(|before| before.bytes().as_ref()), &self.referrers, &HashSet::new());
         let bytes = match lists {
             Ok(None) => return Ok(None),
             Ok(Some(bytes)) => Bytes::from(bytes),
@@ -166,7 +166,7 @@ impl PendingReferrers {
         };
         let digest = Digest::sha256(&bytes);
         let manifest = Manifest::known(bytes, None, digest, Side::Local)?;
-        files.replace(&files::blob(&manifest.digest), &manifest.bytes)?;
+        files.replace(&files::blob(manifest.digest()), manifest.bytes())?;
         Ok(Some(manifest.descriptor()))
     }
 }
@@ -206,16 +206,16 @@ mod tests {
             fill(layout, referrer).await;
         }
         let manifests: Vec<Manifest> = referrers.iter().map(|referrer| referrer.manifest.clone()).collect();
-        layout.attach(&Repository::new(repository), &subject.digest, &manifests, &context()).await.unwrap();
+        layout.attach(&Repository::new(repository), subject.digest(), &manifests, &context()).await.unwrap();
     }
 
     async fn listed(layout: &Layout, subject: &Manifest) -> Vec<Digest> {
-        let found = layout.referrers(&Repository::new("any"), &subject.digest, &context()).await.unwrap();
+        let found = layout.referrers(&Repository::new("any"), subject.digest(), &context()).await.unwrap();
         found.into_iter().map(|referrer| referrer.digest).collect()
     }
 
     fn sorted(images: &[&Image]) -> Vec<Digest> {
-        let mut digests: Vec<Digest> = images.iter().map(|image| image.manifest.digest.clone()).collect();
+        let mut digests: Vec<Digest> = images.iter().map(|image| image.manifest.digest().clone()).collect();
         digests.sort();
         digests
     }
@@ -229,21 +229,21 @@ mod tests {
         let (one, two) = (about(&signed.manifest, "x/sig", "one"), about(&signed.manifest, "x/sbom", "two"));
         attach(&layout, "a", &signed.manifest, &[&one]).await;
         attach(&layout, "a", &signed.manifest, &[&two, &one]).await;
-        let tag = fallback_tag(&signed.manifest.digest);
+        let tag = fallback_tag(signed.manifest.digest());
         assert_eq!(names(&layout).await, ["a:1", "", &format!("a:{tag}"), ""]);
         let entries = layout.names().await.unwrap();
         let first = &entries[1].descriptor;
-        assert_eq!((first.digest.clone(), first.artifact_type.as_deref()), (one.manifest.digest.clone(), Some("x/sig")));
-        assert_eq!((first.annotations["k"].as_str(), first.annotations[SUBJECT].as_str()), ("one", signed.manifest.digest.as_str()));
+        assert_eq!((first.digest.clone(), first.artifact_type.as_deref()), (one.manifest.digest().clone(), Some("x/sig")));
+        assert_eq!((first.annotations["k"].as_str(), first.annotations[SUBJECT].as_str()), ("one", signed.manifest.digest().as_str()));
 
-        let referrers = layout.referrers(&Repository::new("a"), &signed.manifest.digest, &context()).await.unwrap();
+        let referrers = layout.referrers(&Repository::new("a"), signed.manifest.digest(), &context()).await.unwrap();
         let mut expected = vec![one.manifest.as_referrer(), two.manifest.as_referrer()];
         expected.sort_by(|a, b| a.digest.cmp(&b.digest));
         assert_eq!(referrers, expected);
         let found = layout.resolve(&Repository::new("a"), &Reference::Tag(tag), &context()).await.unwrap().unwrap();
         assert_eq!(found.media_type, OCI_INDEX);
         let fallback = layout.manifest(&Repository::new("a"), &found.digest, &context()).await.unwrap().unwrap();
-        assert_eq!(fallback.links().unwrap().manifests, expected);
+        assert_eq!(fallback.links().manifests, expected);
         assert!(verify(dir.path(), &|_| {}).unwrap().ok());
         // Once more is nothing new.
         let before = std::fs::read(dir.path().join("index.json")).unwrap();
@@ -258,11 +258,11 @@ mod tests {
         let signed = image(&["layer"]);
         put(&layout, "a:1", &signed).await;
         // An image has the name under which referrers would be listed.
-        put(&layout, &format!("a:{}", fallback_tag(&signed.manifest.digest)), &image(&["in the way"])).await;
+        put(&layout, &format!("a:{}", fallback_tag(signed.manifest.digest())), &image(&["in the way"])).await;
         let before = names(&layout).await;
         let attached = PendingReferrers {
             repository: Repository::new("a"),
-            subject: signed.manifest.digest.clone(),
+            subject: signed.manifest.digest().clone(),
             referrers: vec![about(&signed.manifest, "x/sig", "one").manifest.as_referrer()],
         };
         let (index, root) = (&layout.0.index, signed.manifest.descriptor());
@@ -293,7 +293,7 @@ mod tests {
         let signed = image(&["layer"]);
         let lacking = about(&signed.manifest, "x/sig", "one");
         let attached =
-            layout.attach(&Repository::new("a"), &signed.manifest.digest, std::slice::from_ref(&lacking.manifest), &context()).await;
+            layout.attach(&Repository::new("a"), signed.manifest.digest(), std::slice::from_ref(&lacking.manifest), &context()).await;
         assert_eq!(attached.unwrap_err().kind(), Kind::ContentMissing);
         assert!(names(&layout).await.is_empty());
     }
@@ -317,7 +317,7 @@ mod tests {
         let cosign = image(&["signature"]);
         fill(&layout, &cosign).await;
         for subject in [&kept.manifest, &gone.manifest] {
-            let tag = format!("sha256-{}.sig", subject.digest.encoded());
+            let tag = format!("sha256-{}.sig", subject.digest().encoded());
             let publication = Publication {
                 repository: Repository::new("a"),
                 reference: Reference::Tag(tag),
@@ -325,7 +325,7 @@ mod tests {
                 source: "docker.io/library/a:sig".into(),
                 sparse: vec![],
             };
-            layout.attach_tagged(&publication, &subject.digest, &context()).await.unwrap();
+            layout.attach_tagged(&publication, subject.digest(), &context()).await.unwrap();
         }
         put(&layout, "a:moving", &kept).await;
         assert_eq!(listed(&layout, &gone.manifest).await, sorted(&[&of_gone]));
@@ -335,14 +335,14 @@ mod tests {
         let report = gc(dir.path(), false).unwrap();
         assert_eq!(report, promised);
         for image in [&of_gone, &of_gones, &gone] {
-            assert!(report.removed.contains(&image.manifest.digest));
+            assert!(report.removed.contains(image.manifest.digest()));
         }
         let layout = Layout::open(dir.path()).await.unwrap();
         assert_eq!(listed(&layout, &kept.children[0]).await, sorted(&[&of_child]));
         assert_eq!(listed(&layout, &of_child.manifest).await, sorted(&[&of_sbom]));
         assert!(listed(&layout, &gone.manifest).await.is_empty());
         let left: Vec<String> = names(&layout).await.into_iter().filter(|name| !name.is_empty()).collect();
-        let tag = |of: &Manifest, suffix| format!("a:{}{suffix}", fallback_tag(&of.digest));
+        let tag = |of: &Manifest, suffix| format!("a:{}{suffix}", fallback_tag(of.digest()));
         assert_eq!(left, ["a:kept", "a:moving", &tag(&kept.children[0], ""), &tag(&of_child.manifest, ""), &tag(&kept.manifest, ".sig")]);
         let after = verify(dir.path(), &|_| {}).unwrap();
         assert!(after.ok() && after.unreferenced.is_empty(), "{after:?}");
@@ -382,7 +382,7 @@ mod tests {
         attach(&layout, "a", &signed.manifest, &[&one]).await;
         std::fs::remove_file(super::super::testing::path_of(&layout, &Digest::sha256(b"one"))).unwrap();
         let report = verify(dir.path(), &|_| {}).unwrap();
-        let tag = format!("a:{}", fallback_tag(&signed.manifest.digest));
-        assert_eq!(report.missing[0].images, [format!("a referrer of {}", signed.manifest.digest), tag]);
+        let tag = format!("a:{}", fallback_tag(signed.manifest.digest()));
+        assert_eq!(report.missing[0].images, [format!("a referrer of {}", signed.manifest.digest()), tag]);
     }
 }

@@ -135,10 +135,10 @@ mod tests {
         let found = reader.resolve(&repository, &tag, &context()).await.unwrap().unwrap();
         assert_eq!(found, nested.manifest.descriptor());
         for manifest in nested.children.iter().chain([&nested.manifest]) {
-            let read = reader.manifest(&repository, &manifest.digest, &context()).await.unwrap().unwrap();
-            assert_eq!((read.bytes, read.media_type), (manifest.bytes.clone(), manifest.media_type.clone()));
-            let by_digest = reader.resolve(&repository, &Reference::Digest(manifest.digest.clone()), &context()).await.unwrap().unwrap();
-            assert_eq!((by_digest.digest, by_digest.size), (manifest.digest.clone(), manifest.bytes.len() as u64));
+            let read = reader.manifest(&repository, manifest.digest(), &context()).await.unwrap().unwrap();
+            assert_eq!((read.bytes().clone(), read.media_type().to_owned()), (manifest.bytes().clone(), manifest.media_type().to_owned()));
+            let by_digest = reader.resolve(&repository, &Reference::Digest(manifest.digest().clone()), &context()).await.unwrap().unwrap();
+            assert_eq!((by_digest.digest, by_digest.size), (manifest.digest().clone(), manifest.bytes().len() as u64));
         }
         for bytes in &nested.blobs {
             assert_eq!(read_blob(&reader, &blob(bytes), 0).await.unwrap(), *bytes);
@@ -170,10 +170,10 @@ mod tests {
         let layout = Layout::open_or_create(dir.path()).await.unwrap();
         let image = image(&["layer"]);
         put(&layout, "a:1", &image).await;
-        let path = super::super::testing::path_of(&layout, &image.manifest.digest);
+        let path = super::super::testing::path_of(&layout, image.manifest.digest());
         fs::remove_file(&path).unwrap();
         fs::write(&path, "{}").unwrap();
-        let error = layout.manifest(&Repository::new("a"), &image.manifest.digest, &context()).await.unwrap_err();
+        let error = layout.manifest(&Repository::new("a"), image.manifest.digest(), &context()).await.unwrap_err();
         assert_eq!(error.kind(), crate::Kind::Damaged);
     }
 

@@ -228,7 +228,7 @@ impl LayoutCheck<'_> {
             let bytes = Bytes::from(self.files.read(OP, &files::blob(&node.digest), node.size)?.unwrap_or_default());
             let parse = |hint| Manifest::known(bytes.clone(), hint, node.digest.clone(), Side::Local);
             let manifest = parse(Some(node.media_type.as_str())).or_else(|_| parse(None));
-            manifest.and_then(|manifest| manifest.links()).map(Arc::new).map_err(|error| error.message())
+            manifest.map(|manifest| Arc::clone(manifest.links())).map_err(|error| error.message())
         };
         self.links.insert(key, links.clone());
         Ok(links)
@@ -318,7 +318,7 @@ mod tests {
         overwrite(&path_of(&layout, &digest("two")), b"tw");
         overwrite(&path_of(&layout, &digest("left behind")), b"");
         fs::remove_file(path_of(&layout, &digest("one"))).unwrap();
-        fs::remove_file(path_of(&layout, &image(&["three"]).manifest.digest)).unwrap();
+        fs::remove_file(path_of(&layout, image(&["three"]).manifest.digest())).unwrap();
         let report = verify(dir.path(), &|_| {}).unwrap();
         assert!(!report.ok());
         let images = |findings: &[LayoutFinding], of: &Digest| findings.iter().find(|f| f.digest == *of).map(|f| f.images.join(" "));
@@ -328,7 +328,7 @@ mod tests {
         assert_eq!(report.damaged.len(), 3);
         assert!(report.damaged.iter().all(|finding| finding.why.contains("hash to sha256:")));
         assert_eq!(images(&report.missing, &digest("one")).as_deref(), Some("a:1"));
-        assert_eq!(images(&report.missing, &image(&["three"]).manifest.digest).as_deref(), Some("c:1"));
+        assert_eq!(images(&report.missing, image(&["three"]).manifest.digest()).as_deref(), Some("c:1"));
         assert_eq!(report.missing.len(), 2);
         assert!(report.unreferenced.contains(&digest("left behind")) && report.unreferenced.contains(&digest("three")));
         assert!(!report.unreferenced.contains(&digest("shared")));

@@ -29,8 +29,8 @@ pub(super) struct RecordContent {
 pub(super) async fn read(source: &Arc<dyn Source>, held: &TargetContent, digest: &Digest) -> Result<Option<RecordContent>> {
     let context = RequestContext::new(held.repository.as_str());
     let Some(root) = source.manifest(&held.repository, digest, &context).await? else { return Ok(None) };
-    let links = root.links()?;
-    let mut pieces: HashMap<Digest, u64> = HashMap::from([(root.digest.clone(), root.bytes.len() as u64)]);
+    let links = root.links();
+    let mut pieces: HashMap<Digest, u64> = HashMap::from([(root.digest().clone(), root.size())]);
     let add = |pieces: &mut HashMap<Digest, u64>, of: &[Descriptor]| {
         of.iter().filter(|piece| !piece.is_foreign()).for_each(|piece| _ = pieces.insert(piece.digest.clone(), piece.size));
     };
@@ -57,10 +57,10 @@ pub(super) async fn read(source: &Arc<dyn Source>, held: &TargetContent, digest:
                 lacking |= crate::content::kind_of(&child.media_type) != ManifestKind::Opaque;
                 continue;
             };
-            pieces.insert(child.digest.clone(), manifest.bytes.len() as u64);
-            let links = manifest.links()?;
+            pieces.insert(child.digest.clone(), manifest.size());
+            let links = manifest.links();
             add(&mut pieces, &links.blobs);
-            level.extend(links.manifests);
+            level.extend(links.manifests.iter().cloned());
             if top.contains(&child.digest) {
                 children.push(child);
             }
@@ -72,7 +72,14 @@ pub(super) async fn read(source: &Arc<dyn Source>, held: &TargetContent, digest:
         .map(|child| LockedManifest { platform: child.platform.as_ref().map(ToString::to_string), ..piece(child) })
         .collect();
     let made_from = source_of(&root);
-    Ok(Some(RecordContent { media_type: root.media_type.clone(), made_from, size: pieces.values().sum(), platforms, children, lacking }))
+    Ok(Some(RecordContent {
+        media_type: root.media_type().to_owned(),
+        made_from,
+        size: pieces.values().sum(),
+        platforms,
+        children,
+        lacking,
+    }))
 }
 
 /// The referrers of a delivered image, sorted.

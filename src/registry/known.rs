@@ -48,20 +48,20 @@ pub(crate) struct ManifestCache {
 
 impl ManifestCache {
     pub(crate) fn add(&mut self, repository: &Repository, manifest: &Manifest) {
-        if self.get(repository, &manifest.digest).is_some() {
+        if self.get(repository, manifest.digest()).is_some() {
             return;
         }
-        self.bytes += manifest.bytes.len();
+        self.bytes += manifest.bytes().len();
         self.kept.push_back((repository.clone(), manifest.clone()));
         while self.bytes > MOST_BYTES
             && let Some((_, oldest)) = self.kept.pop_front()
         {
-            self.bytes -= oldest.bytes.len();
+            self.bytes -= oldest.bytes().len();
         }
     }
 
     pub(crate) fn get(&self, repository: &Repository, digest: &Digest) -> Option<Manifest> {
-        self.kept.iter().find(|(at, manifest)| at == repository && manifest.digest == *digest).map(|(_, manifest)| manifest.clone())
+        self.kept.iter().find(|(at, manifest)| at == repository && manifest.digest() == digest).map(|(_, manifest)| manifest.clone())
     }
 }
 
@@ -97,8 +97,11 @@ mod tests {
     #[test]
     fn manifests_are_kept_up_to_a_size() {
         let repository = Repository::new("a");
-        let of =
-            |n: u8, size: usize| Manifest { bytes: Bytes::from(vec![n; size]), media_type: String::new(), digest: Digest::sha256(&[n]) };
+        let of = |n: u8, size: usize| {
+            let mut bytes = br#"{"mediaType":"application/vnd.example+json"}"#.to_vec();
+            bytes.resize(size.max(bytes.len()), b' ');
+            Manifest::known(Bytes::from(bytes), None, Digest::sha256(&[n]), crate::Side::Target).unwrap()
+        };
         let mut read = ManifestCache::default();
         read.add(&repository, &of(1, MOST_BYTES / 2));
         read.add(&repository, &of(2, MOST_BYTES / 2));

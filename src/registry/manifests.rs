@@ -217,11 +217,11 @@ impl RegistryStore {
         let mut call =
             RegistryRequest::new((RequestKind::ManifestPut, Operation::PutManifest, Method::PUT), url, repository, &scopes, context);
         let topic = self.transport.topic(&call);
-        let content_type = HeaderValue::from_str(&manifest.media_type)
-            .map_err(|_| topic.error(Kind::Unsupported, format!("`{}` cannot be said in a header", manifest.media_type)))?;
+        let content_type = HeaderValue::from_str(manifest.media_type())
+            .map_err(|_| topic.error(Kind::Unsupported, format!("`{}` cannot be said in a header", manifest.media_type())))?;
         call.headers = headers;
         call.headers.insert(CONTENT_TYPE, content_type);
-        call.body = Bytes::clone(&manifest.bytes);
+        call.body = Bytes::clone(manifest.bytes());
         let answer = match self.transport.send(&call, &mut self.transport.host.patience()).await {
             Ok(answer) => answer,
             Err(error) => {
@@ -230,25 +230,27 @@ impl RegistryStore {
                     return Err(error);
                 }
                 self.manifest_refused(repository, &error);
-                return Err(oci_only(error, &manifest.media_type));
+                return Err(oci_only(error, manifest.media_type()));
             }
         };
-        context.tally.add_written(manifest.bytes.len() as u64);
+        context.tally.add_written(manifest.size());
         let topic = self.transport.topic(&call);
         let said = said_digest(&answer, &topic)?;
         if let Some(stored) = &said
-            && stored.algorithm() == manifest.digest.algorithm()
-            && *stored != manifest.digest
+            && stored.algorithm() == manifest.digest().algorithm()
+            && stored != manifest.digest()
         {
-            return Err(topic.error(Kind::Damaged, format!("the target stored another manifest: {stored} instead of {}", manifest.digest)));
+            return Err(
+                topic.error(Kind::Damaged, format!("the target stored another manifest: {stored} instead of {}", manifest.digest()))
+            );
         }
-        self.held().add(repository, &manifest.digest);
+        self.held().add(repository, manifest.digest());
         self.took_manifest(repository);
         let place_of = |location: &str| location.split('?').next().and_then(|path| path.rsplit('/').next()).map(str::to_owned);
         let location = answer.header(LOCATION).and_then(place_of);
-        let located = location.is_some_and(|last| last == manifest.digest.as_str() || last == reference.as_str());
+        let located = location.is_some_and(|last| last == manifest.digest().as_str() || last == reference.as_str());
         let subject = answer.header(SUBJECT).and_then(|said| Digest::parse(said.trim()).ok());
-        Ok(Stored { subject, proven: located && said.as_ref() == Some(&manifest.digest) })
+        Ok(Stored { subject, proven: located && said.as_ref() == Some(manifest.digest()) })
     }
 
     /// Asks by HEAD for a name that was just put: it must be there, and mean `digest`. A registry that does not answer HEADs of manifests

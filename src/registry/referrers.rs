@@ -55,7 +55,7 @@ impl RegistryStore {
         };
         let Some(tag) = tag else { return Ok(vec![]) };
         match self.fetch_manifest(repository, &Reference::Tag(tag), &Scopes::pull(repository.as_str()), context).await {
-            Ok(Some(index)) if index.kind() == ManifestKind::Index => Ok(index.links()?.manifests),
+            Ok(Some(index)) if index.kind() == ManifestKind::Index => Ok(index.links().manifests.clone()),
             Ok(_) => Ok(vec![]),
             // A target that refuses to say that something is not there.
             Err(error) if self.transport.side == Side::Target && error.kind() == Kind::Refused => Ok(vec![]),
@@ -91,7 +91,7 @@ impl RegistryStore {
         context: &RequestContext,
     ) -> Result<()> {
         let puts = stream::iter(referrers.iter().cloned()).map(|referrer| async move {
-            let reference = Reference::Digest(referrer.digest.clone());
+            let reference = Reference::Digest(referrer.digest().clone());
             let seen = self.put_manifest_if(repository, &reference, &referrer, HeaderMap::new(), context).await?.subject;
             Ok::<_, Error>((referrer.as_referrer(), seen.as_ref() == Some(subject)))
         });

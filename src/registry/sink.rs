@@ -83,12 +83,12 @@ impl Sink for RegistryStore {
     }
 
     async fn put_manifest(&self, repository: &Repository, manifest: &Manifest, context: &RequestContext) -> Result<()> {
-        self.store_manifest(repository, &Reference::Digest(manifest.digest.clone()), manifest, context).await
+        self.store_manifest(repository, &Reference::Digest(manifest.digest().clone()), manifest, context).await
     }
 
     async fn publish(&self, publication: &Publication, context: &RequestContext) -> Result<()> {
         let Publication { repository, reference, manifest, .. } = publication;
-        if matches!(reference, Reference::Digest(_)) && self.held().has(repository, &manifest.digest) {
+        if matches!(reference, Reference::Digest(_)) && self.held().has(repository, manifest.digest()) {
             // The digest is the name, and it is there.
             return Ok(());
         }
@@ -102,7 +102,7 @@ impl Sink for RegistryStore {
     async fn confirm(&self, publication: &Publication, always: bool, context: &RequestContext) -> Result<()> {
         let Publication { repository, reference, manifest, .. } = publication;
         let unproven = self.unproven().remove(&(repository.clone(), reference.clone()));
-        if always || unproven { self.find_name(repository, reference, &manifest.digest, context).await } else { Ok(()) }
+        if always || unproven { self.find_name(repository, reference, manifest.digest(), context).await } else { Ok(()) }
     }
 
     async fn attach(&self, repository: &Repository, subject: &Digest, referrers: &[Manifest], context: &RequestContext) -> Result<()> {

@@ -139,7 +139,7 @@ impl ServeContext {
         // Also read for HEAD: the content may not be a manifest, and a client should learn that before its GET.
         let manifest = self.source.manifest(repository, &found.digest, &context).await.map_err(failed)?.ok_or_else(unknown)?;
         found = manifest.descriptor();
-        let body = if head { Body::empty() } else { manifest.bytes.into() };
+        let body = if head { Body::empty() } else { manifest.bytes().clone().into() };
         let answer = tagged(ok(), &found.digest).header(CONTENT_TYPE, found.media_type).header(CONTENT_LENGTH, found.size);
         send(answer, body)
     }

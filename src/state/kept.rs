@@ -70,14 +70,14 @@ impl SavedManifests {
     fn store(&self, manifest: &Manifest) {
         let write = || -> std::io::Result<()> {
             let mut file = tempfile::NamedTempFile::new_in(&self.folder)?;
-            std::io::Write::write_all(&mut file, manifest.media_type.as_bytes())?;
+            std::io::Write::write_all(&mut file, manifest.media_type().as_bytes())?;
             std::io::Write::write_all(&mut file, b"\n")?;
-            std::io::Write::write_all(&mut file, &manifest.bytes)?;
+            std::io::Write::write_all(&mut file, manifest.bytes())?;
             // Not synced: what a power cut leaves of it is found out by its digest, and costs a pull.
-            file.persist(self.path(&manifest.digest)).map(drop).map_err(|error| error.error)
+            file.persist(self.path(manifest.digest())).map(drop).map_err(|error| error.error)
         };
         if let Err(error) = write() {
-            tracing::debug!(%error, digest = %manifest.digest, "could not keep a manifest");
+            tracing::debug!(%error, digest = %manifest.digest(), "could not keep a manifest");
         }
     }
 }

@@ -259,8 +259,7 @@ impl TargetWalk {
         let read = async || {
             let found = self.source.manifest(repository, &node.digest, context).await.map_err(|error| Fault::of(&error))?;
             let manifest = found.ok_or_else(|| Fault(WrongContent::Missing, "this manifest is not there".to_owned()))?;
-            let links = manifest.links().map_err(|error| Fault::of(&error))?;
-            Ok((Arc::new(links), manifest.bytes.len() as u64))
+            Ok((Arc::clone(manifest.links()), manifest.size()))
         };
         let key = (repository.clone(), node.digest.clone());
         let (links, len) = cell(&self.manifests, key).get_or_init(read).await.clone()?;

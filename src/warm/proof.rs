@@ -100,7 +100,7 @@ impl CachedImage {
             // Its own: reading it costs the upstream nothing.
             let index = self.cache.store.pull(&self.repository, &Reference::Digest(manifest.digest), context).await?;
             let Some(index) = index else { return Ok(false) };
-            let chosen = self.chosen(&index.links()?.manifests);
+            let chosen = self.chosen(&index.links().manifests);
             let has = |child: Descriptor| async move {
                 match self.cache.store.look(&self.repository, &Reference::Digest(child.digest), context).await? {
                     Some(CacheHead { descriptor, own: true }) => self.has_below(descriptor, depth + 1, context).await,

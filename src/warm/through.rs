@@ -269,8 +269,8 @@ impl CachedImage {
     async fn root(&self, wanted: &Digest, context: &RequestContext) -> Result<Manifest> {
         self.read().begun.get_or_insert_with(Timestamp::now);
         let got = self.get(&self.reference, context).await?;
-        let (manifest, root) = if got.digest == *wanted || self.is_unknown(wanted) {
-            let root = (got.digest.clone(), got.digest.clone());
+        let (manifest, root) = if got.digest() == wanted || self.is_unknown(wanted) {
+            let root = (got.digest().clone(), got.digest().clone());
             (got, root)
         } else {
             self.differs(wanted, got, context).await?
@@ -278,14 +278,14 @@ impl CachedImage {
         if self.cache.caching().by_address && matches!(self.reference, Reference::Tag(_)) {
             self.by_all_addresses(&root.1, context).await?;
         }
-        let listed = manifest.links()?.manifests;
-        let chosen = self.chosen(&listed);
+        let listed = &manifest.links().manifests;
+        let chosen = self.chosen(listed);
         if self.cache.caching().lists == CacheLists::Whole {
             for _ in chosen.len()..listed.len() {
                 self.cache.spent_another(context).await;
             }
         }
-        let listed = listed.into_iter().map(|child| child.digest).collect();
+        let listed = listed.iter().map(|child| child.digest.clone()).collect();
         self.read().root = Some(RootManifest { source: root.0, digest: root.1, listed, chosen });
         Ok(manifest)
     }
@@ -313,7 +313,7 @@ impl CachedImage {
         let tag = self.read().tags.get(digest).cloned();
         if let Some(tag) = tag {
             let tagged = self.get(&Reference::Tag(tag), context).await?;
-            if tagged.digest == *digest {
+            if tagged.digest() == digest {
                 return Ok(tagged);
             }
         }
@@ -469,13 +469,16 @@ impl Source for CachedImage {
             }
         };
         if !is_root && self.cache.caching().by_address {
-            self.cache.store.look(&self.repository, &Reference::Digest(manifest.digest.clone()), &context_without_account(context)).await?;
+            self.cache
+                .store
+                .look(&self.repository, &Reference::Digest(manifest.digest().clone()), &context_without_account(context))
+                .await?;
         }
-        let links = manifest.links()?;
-        self.cache.learn(&self.repository, &manifest.digest, &links);
+        let links = manifest.links();
+        self.cache.learn(&self.repository, manifest.digest(), links);
         let mut read = self.read();
-        read.manifests.push(manifest.digest.clone());
-        read.blobs.extend(links.blobs.into_iter().filter(|blob| !blob.is_foreign()));
+        read.manifests.push(manifest.digest().clone());
+        read.blobs.extend(links.blobs.iter().filter(|blob| !blob.is_foreign()).cloned());
         drop(read);
         Ok(Some(manifest))
     }

@@ -165,7 +165,7 @@ impl CachedImage {
         }
         if self.cache.caching().lists == CacheLists::Trimmed
             && let Some(list) = store.pull(repository, &Reference::Digest(answered.clone()), context).await?
-            && is_part(&list, root)?
+            && is_part(&list, root)
         {
             self.note(super::differs::trimmed(self.cache.host(), answered, &root.source));
             if let Some(root) = &mut self.read().root {
@@ -206,9 +206,9 @@ fn unproved(host: &str, azure: bool, reference: &Reference, left: &BTreeMap<Cach
 }
 
 /// Whether a list that the cache answers with is the image's own without some children.
-fn is_part(list: &Manifest, root: &RootManifest) -> Result<bool> {
-    let children = list.links()?.manifests;
-    Ok(!children.is_empty() && children.iter().all(|child| root.listed.contains(&child.digest)))
+fn is_part(list: &Manifest, root: &RootManifest) -> bool {
+    let children = &list.links().manifests;
+    !children.is_empty() && children.iter().all(|child| root.listed.contains(&child.digest))
 }
 
 /// Asks about `pieces` until none is left or [`DEADLINE`] has passed; what is left then.

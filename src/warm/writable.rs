@@ -120,7 +120,7 @@ impl Sink for WritableCache {
 
     async fn put_manifest(&self, repository: &Repository, manifest: &Manifest, context: &RequestContext) -> Result<()> {
         self.store.put_manifest(repository, manifest, context).await?;
-        self.note(repository, &manifest.digest);
+        self.note(repository, manifest.digest());
         Ok(())
     }
 
@@ -128,13 +128,13 @@ impl Sink for WritableCache {
         let Publication { repository, reference, manifest, sparse, .. } = publication;
         let at = Timestamp::now();
         self.store.store_manifest(repository, reference, manifest, context).await?;
-        self.note(repository, &manifest.digest);
+        self.note(repository, manifest.digest());
         let pushed = WarmedRecord {
             cache: self.store.host().to_owned(),
             repository: repository.as_str().to_owned(),
             reference: reference.as_str().to_owned(),
-            source: manifest.digest.clone(),
-            digest: manifest.digest.clone(),
+            source: manifest.digest().clone(),
+            digest: manifest.digest().clone(),
             platforms: sparse.iter().map(PlatformFilter::to_string).collect(),
             depth: super::proof::depth(WarmBlobs::Get),
             manifests: vec![],
@@ -149,7 +149,7 @@ impl Sink for WritableCache {
 
     async fn attach(&self, repository: &Repository, subject: &Digest, referrers: &[Manifest], context: &RequestContext) -> Result<()> {
         self.store.attach(repository, subject, referrers, context).await?;
-        referrers.iter().for_each(|referrer| self.note(repository, &referrer.digest));
+        referrers.iter().for_each(|referrer| self.note(repository, referrer.digest()));
         Ok(())
     }
 }

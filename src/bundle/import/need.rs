@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use crate::bundle::read::{Availability, BundleSource};
-use crate::content::{ChildChoice, Descriptor, Digest, Links, ManifestKind, Presence, Repository, absent_from, kind_of};
+use crate::content::{ChildChoice, Descriptor, Digest, Links, ManifestKind, Presence, Repository, kind_of};
 use crate::copy::{self, CopyImage, Engine};
 use crate::mutex::Mutex;
 use crate::{Kind, Result};
@@ -57,7 +57,7 @@ impl NeedsQuery {
         let mut need = ImageNeeds::default();
         let (mut seen, mut elsewhere): (HashSet<Digest>, Vec<Descriptor>) = (HashSet::new(), vec![]);
         // What the upstream did not have, no volume will bring.
-        seen.extend(absent_from(root));
+        seen.extend(root.absent());
         let mut stack = vec![root.clone()];
         while let Some(node) = stack.pop() {
             if !seen.insert(node.digest.clone()) {
@@ -109,7 +109,7 @@ impl NeedsQuery {
         let read = if is_root { self.shelf.read_root(&node.digest).await } else { self.shelf.read_manifest(&node.digest).await };
         let damaged = match read {
             Ok(Some(manifest)) => {
-                return manifest.links().map(|links| NodeContent::Manifest(Box::new(links)));
+                return Ok(NodeContent::Manifest(Links::clone(manifest.links()).into()));
             }
             Ok(None) => false,
             Err(error) if error.kind() == Kind::Damaged && self.shelf.availability(node) == Availability::Damaged => true,
@@ -129,7 +129,7 @@ impl NeedsQuery {
             Presence::At(repository) => repository,
         };
         match self.target.source.manifest(&repository, &node.digest, &image.context).await? {
-            Some(manifest) => manifest.links().map(|links| NodeContent::Manifest(Box::new(links))),
+            Some(manifest) => Ok(NodeContent::Manifest(Links::clone(manifest.links()).into())),
             None => Ok(NodeContent::Nowhere { damaged }),
         }
     }

@@ -185,7 +185,7 @@ impl Sink for RecordingSink {
 
     async fn put_manifest(&self, repository: &Repository, manifest: &Manifest, context: &RequestContext) -> Result<()> {
         self.inner.put_manifest(repository, manifest, context).await?;
-        self.note(repository, &manifest.digest, ArrivalWay::Written, self.from(&manifest.digest));
+        self.note(repository, manifest.digest(), ArrivalWay::Written, self.from(manifest.digest()));
         Ok(())
     }
 
@@ -195,7 +195,7 @@ impl Sink for RecordingSink {
 
     async fn publish(&self, publication: &Publication, context: &RequestContext) -> Result<()> {
         self.inner.publish(publication, context).await?;
-        let digest = &publication.manifest.digest;
+        let digest = publication.manifest.digest();
         self.note(&publication.repository, digest, ArrivalWay::Written, self.from(digest));
         Ok(())
     }
@@ -207,14 +207,14 @@ impl Sink for RecordingSink {
     async fn attach(&self, repository: &Repository, subject: &Digest, referrers: &[Manifest], context: &RequestContext) -> Result<()> {
         self.inner.attach(repository, subject, referrers, context).await?;
         for referrer in referrers {
-            self.note(repository, &referrer.digest, ArrivalWay::Written, self.from(&referrer.digest));
+            self.note(repository, referrer.digest(), ArrivalWay::Written, self.from(referrer.digest()));
         }
         Ok(())
     }
 
     async fn attach_tagged(&self, publication: &Publication, subject: &Digest, context: &RequestContext) -> Result<()> {
         self.inner.attach_tagged(publication, subject, context).await?;
-        let digest = &publication.manifest.digest;
+        let digest = publication.manifest.digest();
         self.note(&publication.repository, digest, ArrivalWay::Written, self.from(digest));
         Ok(())
     }

@@ -26,8 +26,8 @@ pub(in crate::bundle) fn available_platforms(
     asked: &[PlatformFilter],
 ) -> Option<AvailablePlatforms> {
     let index = source.verified_manifest(&root.digest).filter(|manifest| manifest.kind() == ManifestKind::Index)?;
-    let children = index.links().ok()?.manifests;
-    let chosen = ChildChoice::of(&children, asked).kept;
+    let children = &index.links().manifests;
+    let chosen = ChildChoice::of(children, asked).kept;
     let (there, absent): (Vec<&Descriptor>, Vec<&Descriptor>) = chosen.iter().partition(|child| is_complete(source, child));
     if absent.is_empty() {
         return None;
@@ -43,14 +43,14 @@ pub(in crate::bundle) fn available_platforms(
         [] => "the attestations of its platforms are not in it".to_owned(),
         missing => format!("only {available} is in it, not {}", PlatformFilter::joined(missing).replace(',', ", ")),
     };
-    if !platforms.is_empty() && !can_deliver(&children, &platforms, &absent) {
+    if !platforms.is_empty() && !can_deliver(children, &platforms, &absent) {
         // Attestations of the other platforms may be missing too.
         platforms.push(PlatformFilter::without_attestations());
         if !missing.is_empty() {
             note += "; attestations are left out";
         }
     }
-    let deliverable = !platforms.is_empty() && can_deliver(&children, &platforms, &absent);
+    let deliverable = !platforms.is_empty() && can_deliver(children, &platforms, &absent);
     deliverable.then_some(AvailablePlatforms { platforms, note })
 }
 
@@ -78,7 +78,7 @@ fn is_complete(source: &BundleSource, child: &Descriptor) -> bool {
         if links.blobs.iter().any(|blob| !blob.is_foreign() && source.availability(blob) != Availability::Here) {
             return false;
         }
-        stack.extend(links.manifests);
+        stack.extend(links.manifests.iter().cloned());
     }
     true
 }

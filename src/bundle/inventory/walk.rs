@@ -113,7 +113,7 @@ impl InventoryWalk<'_> {
         let cell = Arc::clone(self.manifests.lock().entry(digest.clone()).or_default());
         // That one repository lacks it says nothing of the next: only what was read is kept.
         let read = async || match self.source.manifest(repository, digest, context).await {
-            Ok(Some(manifest)) => manifest.links().map_err(Some),
+            Ok(Some(manifest)) => Ok(Links::clone(manifest.links())),
             Ok(None) => Err(None),
             Err(error) => Err(Some(error)),
         };

@@ -390,7 +390,7 @@ impl<'a> BundleReader<'a> {
             if !read.insert(digest.clone()) {
                 continue;
             }
-            for child in self.source.verified_links(&digest).map(|links| links.manifests).unwrap_or_default() {
+            for child in self.source.verified_links(&digest).map(|links| links.manifests.clone()).unwrap_or_default() {
                 listed.insert(child.digest.clone());
                 stack.push(child.digest);
             }

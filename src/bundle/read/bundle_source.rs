@@ -144,7 +144,7 @@ impl BundleSource {
     pub(in crate::bundle) fn add_referrer(&mut self, manifest: &Descriptor) {
         let stated = manifest.annotations.get(SUBJECT).and_then(|digest| Digest::parse(digest).ok());
         let read = self.verified_manifest(&manifest.digest);
-        let subject = stated.or_else(|| Some(read.as_ref()?.links().ok()?.subject?.digest));
+        let subject = stated.or_else(|| Some(read.as_ref()?.links().subject.as_ref()?.digest.clone()));
         let Some(subject) = subject else { return };
         let mut referrer = read.map_or_else(|| manifest.clone(), |read| read.as_referrer());
         referrer.annotations.remove(SUBJECT);
@@ -160,7 +160,7 @@ impl BundleSource {
 
     /// Adds a tag that leads to referrers: that of an index of referrers, or one of cosign's. Blocks.
     pub(in crate::bundle) fn add_referrer_tag(&mut self, repository: Repository, tag: String, manifest: Descriptor) {
-        let listed = self.verified_links(&manifest.digest).map(|links| links.manifests).unwrap_or_default();
+        let listed = self.verified_links(&manifest.digest).map(|links| links.manifests.clone()).unwrap_or_default();
         if let Some(subject) = tag.split_once('-').and_then(|(algorithm, hex)| Digest::parse(&format!("{algorithm}:{hex}")).ok()) {
             self.note_media_types(&listed);
             listed.into_iter().for_each(|referrer| self.insert_referrer(subject.clone(), referrer));
@@ -207,8 +207,8 @@ impl BundleSource {
     }
 
     /// The links of [`BundleSource::verified_manifest`]. Blocks.
-    pub(in crate::bundle) fn verified_links(&self, manifest: &Digest) -> Option<Links> {
-        self.verified_manifest(manifest)?.links().ok()
+    pub(in crate::bundle) fn verified_links(&self, manifest: &Digest) -> Option<Arc<Links>> {
+        Some(Arc::clone(self.verified_manifest(manifest)?.links()))
     }
 
     /// Blobs of which some parts are missing.
@@ -331,9 +331,7 @@ impl BundleSource {
         let hint = self.state().types.get(digest).cloned();
         let manifest = Manifest::verify(bytes.clone(), hint.as_deref(), digest, Side::Local)
             .or_else(|_| Manifest::verify(bytes, None, digest, Side::Local))?;
-        if let Ok(Links { manifests, .. }) = manifest.links() {
-            self.note_media_types(&manifests);
-        }
+        self.note_media_types(&manifest.links().manifests);
         Ok(manifest)
     }
 
@@ -381,7 +379,7 @@ impl Source for BundleSource {
     async fn manifest(&self, _repository: &Repository, digest: &Digest, context: &RequestContext) -> Result<Option<Manifest>> {
         let manifest = self.read_manifest(digest).await?;
         if let Some(manifest) = &manifest {
-            context.tally.add_read(manifest.bytes.len() as u64);
+            context.tally.add_read(manifest.bytes().len() as u64);
         }
         Ok(manifest)
     }

@@ -109,7 +109,7 @@ async fn manifests_are_checked_and_their_types_known_from_who_refers_to_them() {
     let docker = "application/vnd.docker.distribution.manifest.v2+json";
     source.note_media_types(&[Descriptor::new(docker, digest.clone(), text.len() as u64)]);
     let manifest = source.read_manifest(&digest).await.unwrap().unwrap();
-    assert_eq!((manifest.media_type.as_str(), &manifest.bytes[..]), (docker, &text[..]));
+    assert_eq!((manifest.media_type(), &manifest.bytes()[..]), (docker, &text[..]));
     assert_eq!(source.damage().len(), 1);
     assert!(source.read_manifest(&Digest::sha256(b"absent")).await.unwrap().is_none());
 }

@@ -87,10 +87,13 @@ impl Walk<'_> {
             }
             match self.source.verified_links(&node.digest) {
                 Some(links) => {
-                    let children =
-                        if node.digest == root.digest { ChildChoice::of(&links.manifests, platforms).kept } else { links.manifests };
+                    let children = if node.digest == root.digest {
+                        ChildChoice::of(&links.manifests, platforms).kept
+                    } else {
+                        links.manifests.clone()
+                    };
                     stack.extend(children.into_iter().map(|child| (child, true)));
-                    stack.extend(links.blobs.into_iter().filter(|blob| !blob.is_foreign()).map(|blob| (blob, false)));
+                    stack.extend(links.blobs.iter().filter(|blob| !blob.is_foreign()).map(|blob| (blob.clone(), false)));
                     self.manifests.insert(node.digest);
                 }
                 None if is_opaque => {

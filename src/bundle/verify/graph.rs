@@ -6,7 +6,7 @@ use super::bundle_files::BundleFiles;
 use super::digest_states::DigestStates;
 use super::report::BundleReport;
 use super::volume::BlobState;
-use crate::content::{ChildChoice, Descriptor, Digest, PlatformFilter, SPARSE, absent_from};
+use crate::content::{ChildChoice, Descriptor, Digest, PlatformFilter, SPARSE};
 use crate::layout::LayoutFinding;
 
 /// The annotation that names an entry of `index.json` (image-spec annotations.md).
@@ -81,7 +81,7 @@ struct CheckedImage<'a> {
 impl CheckedImage<'_> {
     fn walk(&mut self, root: &Descriptor) {
         let filters = root.annotations.get(SPARSE).map(|text| PlatformFilter::split(text)).unwrap_or_default();
-        let absent = absent_from(root);
+        let absent = root.absent();
         let mut stack = vec![root.clone()];
         while let Some(node) = stack.pop() {
             if absent.contains(&node.digest) {

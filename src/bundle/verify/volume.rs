@@ -106,7 +106,7 @@ fn each_chunk_of_part(planned: &PlannedVolume, path: &Path, part: &VolumeMember,
 
 fn parse_links(bytes: Vec<u8>, digest: &Digest) -> ManifestLinks {
     let manifest = Manifest::known(Bytes::from(bytes), None, digest.clone(), Side::Local);
-    manifest.and_then(|manifest| manifest.links()).map_err(|error| error.message())
+    manifest.map(|manifest| Links::clone(manifest.links())).map_err(|error| error.message())
 }
 
 fn unsupported(digest: &Digest) -> BlobState {

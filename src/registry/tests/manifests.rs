@@ -17,7 +17,7 @@ fn digest() -> Digest {
 }
 
 fn manifest() -> Manifest {
-    Manifest { bytes: Bytes::from_static(BODY.as_bytes()), media_type: INDEX.to_owned(), digest: digest() }
+    Manifest::known(Bytes::from_static(BODY.as_bytes()), Some(INDEX), digest(), crate::Side::Target).unwrap()
 }
 
 fn tag() -> Reference {
@@ -35,7 +35,7 @@ async fn a_tag_costs_one_head_and_its_manifest_one_get() {
     let context = context();
     let resolved = store.resolve(&repository(), &tag(), &context).await.unwrap().unwrap();
     let read = store.manifest(&repository(), &resolved.digest, &context).await.unwrap().unwrap();
-    assert_eq!((read.bytes.as_ref(), read.media_type.as_str()), (BODY.as_bytes(), INDEX));
+    assert_eq!((read.bytes().as_ref(), read.media_type()), (BODY.as_bytes(), INDEX));
     assert_eq!(server.lines(), ["HEAD /v2/a/b/manifests/1", &format!("GET /v2/a/b/manifests/{}", digest())]);
     for seen in server.seen() {
         let accept: Vec<_> = seen.header("accept").unwrap().split(", ").collect();
