@@ -187,6 +187,11 @@ impl Error {
         self.0.outage.as_ref()
     }
 
+    /// Whether it was caused by an outage that is not over: the same work would fail again.
+    pub(crate) fn in_ongoing_outage(&self) -> bool {
+        self.outage().is_some_and(|outage| !outage.is_over())
+    }
+
     /// The registry it happened at, where that is known.
     pub fn at_host(&self) -> Option<&str> {
         self.0.host.as_deref()

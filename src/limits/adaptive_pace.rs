@@ -34,8 +34,8 @@ const FREE: f64 = 1000.0;
 /// request; and a slower limiter corrects the guess with one refusal.
 const FIRST_GUESS: f64 = 8.0;
 
-/// The slowest pace: one request in five seconds. Slower limits are windows of minutes, which the host's pause waits for.
-const SLOWEST: f64 = 0.2;
+/// The slowest pace: one request a second. Slower limits are windows of minutes, which the host's pause waits for.
+const SLOWEST: f64 = 1.0;
 
 /// Below this pace a measure must rest on [`MEASURED`] accepted requests: fewer are chance.
 const SLOW: f64 = 2.0;
@@ -43,6 +43,11 @@ const MEASURED: u32 = 3;
 
 /// By how much each accepted request raises a pace that was lowered without a measure: it doubles in 15 requests.
 const GROWTH_UNMEASURED: f64 = 1.05;
+
+/// A limiter accepts what comes below its rate. A refusal of requests that came at no more than this part of the measured rate, after fewer
+/// than [`SOON`] accepted ones, is not about the rate.
+const BELOW: f64 = 0.96;
+const SOON: u32 = 100;
 
 /// When refusals turn out not to be about the rate, the pace is at least this again; twice as much each time, up to so many times.
 const UNRELATED: f64 = 20.0;
@@ -131,8 +136,12 @@ impl Limit {
             self.rate = self.rate.min(SLOW);
             return;
         }
-        let slower_than_proven = self.proven.is_some_and(|proven| measured < 0.8 * proven && sent / seconds <= 1.05 * proven);
-        if slower_than_proven {
+        // Some are accepted at the slowest pace, and others refused: that is chance.
+        let chance = !self.unmeasured && self.rate <= SLOWEST && self.accepted > 0;
+        let too_slow = |proven: f64| measured < 0.8 * proven && sent / seconds <= 1.05 * proven;
+        let too_soon = |proven: f64| sent / seconds <= BELOW * proven && self.accepted < SOON;
+        let unrelated = chance || self.proven.is_some_and(|proven| too_slow(proven) || too_soon(proven));
+        if unrelated {
             self.rate = (4.0 * self.rate).max(UNRELATED * f64::powi(2.0, self.doubts));
             self.doubts = (self.doubts + 1).min(MOST_DOUBTS);
             self.proven = None;
@@ -240,12 +249,6 @@ impl AdaptivePace {
         None
     }
 
-    /// How long a host that answers others may take to accept one of them: at a slow pace, nobody has asked in the last second.
-    pub fn patience(&self) -> Duration {
-        let gap = self.rate().map_or(Duration::ZERO, |rate| Duration::from_secs_f64(4.0 / rate));
-        self.second.max(gap)
-    }
-
     /// Requests a second, if they are limited.
     pub fn rate(&self) -> Option<f64> {
         self.state().limit.as_ref().map(Limit::pace)
@@ -342,28 +345,18 @@ mod tests {
         }
     }
 
-    /// What the host makes of a refusal.
-    fn refusal(pace: &AdaptivePace, sent: Instant, now: Instant, held: &mut Instant, (accepted, pause): &mut (Instant, Duration)) {
-        *held = (*held).max(now + pace.refused(sent, now).unwrap_or_default());
-        if *accepted + pace.patience() < now && sent >= *held {
-            *held = now + *pause;
-            *pause = (2 * *pause).min(30 * SECOND);
-        }
-    }
-
     /// `requests` from 8 workers, each sent again until it is accepted. How many were refused, and how long all took.
     async fn run(limiter: Limiter, requests: u32, latency: Duration) -> (u32, Duration) {
         let pace = Arc::new(AdaptivePace::new(SECOND));
         pace.begin_slowly();
         let limiter = Arc::new(Mutex::new(limiter));
-        // As the host does it: until when nothing is sent, when somebody was accepted last, and how long the next pause is.
+        // As the host does it: until when nothing is sent.
         let held = Arc::new(Mutex::new(Instant::now()));
-        let silent = Arc::new(Mutex::new((Instant::now(), SECOND)));
         let (left, refused) = (Arc::new(Mutex::new(requests)), Arc::new(Mutex::new(0)));
         let began = Instant::now();
         let mut workers = JoinSet::new();
         for _ in 0..8 {
-            let (pace, limiter, held, silent) = (Arc::clone(&pace), Arc::clone(&limiter), Arc::clone(&held), Arc::clone(&silent));
+            let (pace, limiter, held) = (Arc::clone(&pace), Arc::clone(&limiter), Arc::clone(&held));
             let (left, refused) = (Arc::clone(&left), Arc::clone(&refused));
             workers.spawn(async move {
                 while {
@@ -386,11 +379,13 @@ mod tests {
                         let now = Instant::now();
                         if admitted {
                             pace.accepted(sent, now);
-                            *silent.lock() = (now, SECOND);
                             break;
                         }
                         *refused.lock() += 1;
-                        refusal(&pace, sent, now, &mut held.lock(), &mut silent.lock());
+                        if let Some(rest) = pace.refused(sent, now) {
+                            let mut held = held.lock();
+                            *held = (*held).max(now + rest);
+                        }
                         tokio::time::sleep(Duration::from_millis(200)).await;
                     }
                 }
@@ -433,9 +428,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn refusals_that_are_not_about_a_rate_do_not_slow_a_host_down_for_good() {
-        for percent in [3, 10, 30, 60] {
-            let (_, took) = run(Limiter::Random { percent, state: 7 }, 400, Duration::from_millis(5)).await;
-            assert!(took < Duration::from_secs(if percent > 30 { 240 } else { 60 }), "{percent} %: {took:?}");
+        for (percent, most) in [(3, 60), (10, 60), (30, 60), (60, 300)] {
+            for state in 0..20 {
+                let (_, took) = run(Limiter::Random { percent, state }, 400, Duration::from_millis(5)).await;
+                assert!(took < Duration::from_secs(most), "{percent} %, {state}: {took:?}");
+            }
         }
     }
 

@@ -65,15 +65,20 @@ impl ManifestCache {
     }
 }
 
-/// What an upstream has listed, by repository: asked for once a run, however many want to know. Failures are remembered too.
+/// What an upstream has listed, by repository: asked for once a run, however many want to know. Failures are remembered too, until the
+/// list is asked for again.
 #[derive(Default)]
-pub(super) struct TagLists(Mutex<HashMap<Repository, ListedTags>>);
+pub(super) struct TagLists(Mutex<HashMap<Repository, [ListedTags; 2]>>);
 
 type ListedTags = Arc<OnceCell<Result<Arc<[String]>>>>;
 
 impl TagLists {
-    pub(super) fn of(&self, repository: &Repository) -> ListedTags {
-        Arc::clone(self.0.lock().entry(repository.clone()).or_default())
+    /// The list of `repository`. `again`: not one that failed the first time.
+    pub(super) fn of(&self, repository: &Repository, again: bool) -> ListedTags {
+        let mut lists = self.0.lock();
+        let [first, second] = lists.entry(repository.clone()).or_default();
+        let failed = first.get().is_some_and(Result::is_err);
+        Arc::clone(if failed && (again || second.initialized()) { second } else { first })
     }
 }
 

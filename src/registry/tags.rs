@@ -26,7 +26,7 @@ impl RegistryStore {
         }
         // Several images may be told of a failure: it is about the repository.
         let context = RequestContext { image: format!("{}/{repository}", self.transport.host.name).into(), ..context.clone() };
-        let listing = self.listed.of(repository);
+        let listing = self.listed.of(repository, context.fresh);
         let listed = listing.get_or_try_init(|| async {
             match self.list_tags(repository, &context).await {
                 // A pause that was too long for one may be over for the next.

@@ -37,7 +37,7 @@ struct BlobUpload<'a> {
     blob: &'a Descriptor,
     open: &'a dyn OpenBlob,
     context: &'a RequestContext,
-    /// The bytes of a small blob, once they have come: sent again, they are not read again.
+    /// The bytes of a small blob that have come: sent again, they are not read again.
     kept: Kept,
 }
 
@@ -53,6 +53,8 @@ enum UploadTurn {
     Done,
     /// Another may succeed; when the failed one was sent, and whether every byte had left.
     Again(RetryableError, Instant, bool),
+    /// The body was refused for its pace, unread: the session is still open.
+    Refused(RetryableError, Instant, Url),
     /// Another is due at once: the login was renewed.
     LoggedIn,
     /// Another is due at once, by PATCH.
@@ -141,15 +143,21 @@ impl BlobUpload<'_> {
         let mut patience = transport.host.patience();
         let mut logins = 0;
         let mut hold = false;
+        let mut session = None;
         loop {
             let by_patch = transport.host.patches();
-            match self.turn(by_patch, hold).await? {
+            match self.turn(by_patch, hold, session.take()).await? {
                 UploadTurn::Done => return Ok(()),
                 UploadTurn::TooLarge => transport.host.patch_from_now_on(),
                 UploadTurn::LoggedIn if logins < MOST_LOGINS => logins += 1,
                 UploadTurn::LoggedIn => {
                     let topic = transport.topic_of(Operation::UploadBlob, Some(self.repository), self.context);
                     return Err(topic.error(Kind::Unauthorized, "the registry refuses each login as soon as it is used").status(401));
+                }
+                UploadTurn::Refused(trouble, sent, open) => {
+                    let topic = transport.topic_of(Operation::UploadBlob, Some(self.repository), self.context);
+                    transport.retry_after_failure(&topic, &mut patience, trouble, sent).await?;
+                    session = Some(open);
                 }
                 UploadTurn::Again(trouble, sent, all_left) => {
                     // Perhaps it was answered and closed while the body was still on its way (413 of a proxy), and the break
@@ -167,38 +175,46 @@ impl BlobUpload<'_> {
         }
     }
 
-    /// The blob's bytes: from the source, or, if all of a small blob came before, from memory.
+    /// The blob's bytes: those of a small blob that came before from memory, the rest from the source.
     async fn source(&self) -> Result<BlobStream> {
-        let chunks = std::mem::take(&mut *self.kept());
-        if self.blob.size > 0 && chunks.iter().map(|chunk| chunk.len() as u64).sum::<u64>() == self.blob.size {
-            self.kept().clone_from(&chunks);
-            return Ok(stream::iter(chunks.into_iter().map(Ok)).boxed());
+        let chunks = self.kept().clone();
+        let have = chunks.iter().map(|chunk| chunk.len() as u64).sum::<u64>();
+        let first = stream::iter(chunks.into_iter().map(Ok));
+        if have > 0 && have == self.blob.size {
+            return Ok(first.boxed());
         }
-        let source = self.open.open(0).await?;
+        let rest = self.open.open(have).await?;
         if self.blob.size > SMALL {
-            return Ok(source);
+            return Ok(rest);
         }
-        let (kept, mut room) = (Arc::clone(&self.kept), self.blob.size);
-        let keeping = source.inspect(move |item| {
+        let (kept, mut room) = (Arc::clone(&self.kept), self.blob.size - have);
+        let keeping = rest.inspect(move |item| {
             // A source that gives too much is refused by who checks it; here it only must not be kept.
-            if let Ok(chunk) = item
-                && chunk.len() as u64 <= room
-            {
-                room -= chunk.len() as u64;
-                kept.lock().push(chunk.clone());
+            if let Ok(chunk) = item {
+                match room.checked_sub(chunk.len() as u64) {
+                    Some(less) => {
+                        room = less;
+                        kept.lock().push(chunk.clone());
+                    }
+                    None => room = 0,
+                }
             }
         });
-        Ok(keeping.boxed())
+        Ok(first.chain(keeping).boxed())
     }
 
     fn kept(&self) -> MutexGuard<'_, Vec<Bytes>> {
         self.kept.lock()
     }
 
-    /// One session from its POST to its end.
-    async fn turn(&self, by_patch: bool, hold: bool) -> Result<UploadTurn> {
+    /// One session to its end: `open`, or one of its own.
+    async fn turn(&self, by_patch: bool, hold: bool, open: Option<Url>) -> Result<UploadTurn> {
         let transport = &self.store.transport;
-        let session = self.start().await?;
+        let reused = open.is_some();
+        let session = match open {
+            Some(session) => session,
+            None => self.start().await?,
+        };
         if self.blob.size == 0 {
             return self.put_empty(session).await;
         }
@@ -237,10 +253,20 @@ impl BlobUpload<'_> {
             AttemptOutcome::LoggedIn(_) => Ok(UploadTurn::LoggedIn),
             // Uploads spend no pulls; should it happen, the same request is made again.
             AttemptOutcome::NotSent => Ok(UploadTurn::LoggedIn),
+            // A limiter stands before the registry, so the session is used once more. (503 may come from behind it, where the body may have
+            // been read.)
+            AttemptOutcome::Retryable(trouble, sent) if trouble.status() == Some(429) && !by_patch && !reused => {
+                Ok(UploadTurn::Refused(trouble, sent, session))
+            }
             AttemptOutcome::Retryable(trouble, sent) => Ok(UploadTurn::Again(trouble, sent, progress.complete())),
             AttemptOutcome::Refused(refusal, _) if refusal.status == 413 && !by_patch && transport.host.takes_patches() => {
                 self.give_back(session).await;
                 Ok(UploadTurn::TooLarge)
+            }
+            // Perhaps only because a part of the body was read when it was refused before: a new session tells.
+            AttemptOutcome::Refused(refusal, _) if reused => {
+                self.give_back(session).await;
+                Ok(UploadTurn::Again(RetryableError::Answer(refusal), Instant::now(), progress.complete()))
             }
             AttemptOutcome::Refused(refusal, _) => match error::refused(&topic, &refusal) {
                 error if error.kind() == Kind::UploadLost => {

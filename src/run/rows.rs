@@ -101,15 +101,24 @@ impl Rows {
     /// interrupt, only a fault of the program itself leaves a row.
     pub(super) fn close(&self, stopped: Option<&str>, operation: &'static str) -> Vec<ImageOutcome> {
         let mut state = self.state();
+        let mut failed = vec![];
         for (key, mut row) in std::mem::take(&mut state.pending) {
             self.add_cost(&mut state, &key, &mut row);
             let row = match stopped {
                 Some(reason) => row.deferred(reason),
                 None => row.failed(internal::unknown(operation)),
             };
+            if row.error.is_some() {
+                failed.push(row.clone());
+            }
             state.done.insert(key, row);
         }
-        std::mem::take(&mut state.done).into_values().collect()
+        let rows = std::mem::take(&mut state.done).into_values().collect();
+        drop(state);
+        for row in &failed {
+            self.reporter.event(&Event::Finished { upstream: "", outcome: row });
+        }
+        rows
     }
 
     /// Bytes written to the target so far, of rows that have ended.

@@ -108,8 +108,7 @@ impl<W: Work> RunLoop<W> {
         let first = Arc::new(Pass::new(&self, upstream.clone(), Some(Mutex::default())));
         Arc::clone(&first).run(jobs, late).await;
         // While a host is down, its images would fail again.
-        let is_down = |error: &Error| error.outage().is_some_and(|outage| !outage.is_over());
-        let (down, again): (Vec<_>, Vec<_>) = first.take_failed().into_iter().partition(|(_, error)| is_down(error));
+        let (down, again): (Vec<_>, Vec<_>) = first.take_failed().into_iter().partition(|(_, error)| error.in_ongoing_outage());
         for (job, error) in down {
             first.finish_failed(&job, error);
         }

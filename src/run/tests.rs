@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Group, Limits, Rows, RunLoop, Step, Work};
 use crate::mutex::Mutex;
-use crate::report::{ImageOutcome, SilentReporter, Status};
+use crate::report::{Event, ImageOutcome, Reporter, SilentReporter, Status};
 use crate::{Error, Kind, Result, Side};
 
 /// What a job does once it runs.
@@ -142,4 +142,41 @@ async fn a_full_disk_ends_the_run() {
 async fn what_may_pass_is_tried_again_at_the_end() {
     let (rows, _) = run(vec![vec![(0, Does::FailsOnce), (1, takes(30))]], &CancellationToken::new()).await;
     assert_eq!(statuses(&rows), [Status::Copied, Status::Copied]);
+}
+
+/// Collects the rows that are reported as finished.
+#[derive(Default)]
+struct FinishedRows(Mutex<Vec<(String, Status)>>);
+
+impl Reporter for FinishedRows {
+    fn event(&self, event: &Event<'_>) {
+        if let Event::Finished { outcome, .. } = event {
+            self.0.lock().push((outcome.source.clone(), outcome.status));
+        }
+    }
+}
+
+#[test]
+fn a_row_that_an_internal_error_left_is_reported_like_any_other_and_interrupted_rows_are_not() {
+    for (stopped, reported) in [(None, vec![("a".to_owned(), Status::Failed)]), (Some("interrupted"), vec![])] {
+        let reporter = Arc::new(FinishedRows::default());
+        let rows = Rows::new(Arc::clone(&reporter) as _);
+        rows.expect(0, ImageOutcome::new("a", "", "list", 1));
+        let closed = rows.close(stopped, "copy image");
+        assert_eq!((closed.len(), &*reporter.0.lock()), (1, &reported));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_job_that_panics_is_reported_once() {
+    let reporter = Arc::new(FinishedRows::default());
+    let work = Waiting { stop: CancellationToken::new(), fatal: Mutex::default(), attempts: Mutex::default() };
+    let limits = Limits { running: 2, waiting: 4, reserve_in_order: false };
+    let rows = Arc::new(Rows::new(Arc::clone(&reporter) as _));
+    let jobs = (0..3).map(|order| (order, Does::Panics)).collect();
+    let group = Group { upstream: "host".to_owned(), jobs, late: None };
+    RunLoop::new(Arc::new(work), rows, Arc::clone(&reporter) as _, limits, CancellationToken::new()).run(vec![group]).await;
+    let mut reported = reporter.0.lock().clone();
+    reported.sort_by(|a, b| a.0.cmp(&b.0));
+    assert_eq!(reported, (0..3).map(|order| (format!("image-{order}"), Status::Failed)).collect::<Vec<_>>());
 }

@@ -27,16 +27,17 @@ pub(super) enum Expansion {
     Pending(Box<PendingSelection>),
 }
 
-/// Lists the tags of the line's repository and selects among them; spends no pull.
+/// Lists the tags of the line's repository and selects among them; spends no pull. `again`: the list is asked for even if that has failed
+/// before in this run.
 ///
 /// # Errors
 /// If the upstream cannot be asked, or too few tags are selected.
-pub(super) async fn expand(context: &TagContext<'_>, line: &Arc<RuledEntry>) -> Result<Expansion> {
+pub(super) async fn expand(context: &TagContext<'_>, line: &Arc<RuledEntry>, again: bool) -> Result<Expansion> {
     let Some(selector) = line.selector() else {
         return Ok(Expansion::Chosen(ChosenImages { requests: line.requests(), explanation: String::new() }));
     };
     let source = &line.entry.source;
-    let request = RequestContext::new(source.to_string());
+    let request = RequestContext { fresh: again, ..RequestContext::new(source.to_string()) };
     let listed = match context.target.lists_at_cache(line) {
         Some(cache) => cache.tags(&line.to, &request).await?,
         None => context.upstreams.upstream(line).await?.tags(&Repository::new(source.path.as_str()), &request).await?,

@@ -138,7 +138,7 @@ impl Planner<'_> {
     }
 
     async fn line(&self, line: &Arc<RuledEntry>) -> LinePlan {
-        match expand_tags::expand(&self.tags, line).await {
+        match expand_tags::expand(&self.tags, line, false).await {
             Ok(Expansion::Chosen(chosen)) if chosen.requests.is_empty() => {
                 let others = self.settled(self.claims.settle(line, Ok(vec![]))).await;
                 LinePlan::Empty(others, (line.order, line.entry.source.to_string(), chosen.explanation))

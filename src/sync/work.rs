@@ -26,6 +26,8 @@ use crate::{Error, Kind, Result, Side};
 pub(super) enum Job {
     /// A line whose tags must be listed.
     Tags(Arc<RuledEntry>),
+    /// The same line, after its tags could not be listed.
+    TagsAgain(Arc<RuledEntry>),
     /// A line whose choice of tags waits for creation dates.
     Selection(Box<PendingSelection>),
     /// An image that is wanted; nobody has been asked about it.
@@ -132,6 +134,12 @@ impl SyncWork {
         }
     }
 
+    /// The job that lists a line's tags again at the end. Where other lines fill the same repository, their images may wait for this line:
+    /// it is not put off.
+    fn again_at_the_end(&self, line: &Arc<RuledEntry>) -> Option<Job> {
+        (!self.claims.is_awaited(line)).then(|| Job::TagsAgain(Arc::clone(line)))
+    }
+
     /// An image's row, with the remark on how it was chosen.
     fn noted_row(&self, request: &ImageRequest) -> ImageOutcome {
         ImageOutcome { notes: request.note.iter().cloned().collect(), ..request.row(&self.target.target) }
@@ -192,6 +200,11 @@ impl SyncWork {
     }
 }
 
+/// Whether a failure may be over when the job is tried again.
+fn may_pass(error: &Error) -> bool {
+    matches!(error.kind(), Kind::Unavailable | Kind::Limited | Kind::UploadLost)
+}
+
 #[async_trait]
 impl Work for SyncWork {
     type Job = Job;
@@ -201,7 +214,7 @@ impl Work for SyncWork {
     fn row(&self, job: &Job) -> (usize, ImageOutcome) {
         let target = &self.target.target;
         match job {
-            Job::Tags(line) => (line.order, line.row(target)),
+            Job::Tags(line) | Job::TagsAgain(line) => (line.order, line.row(target)),
             Job::Selection(selection) => (selection.line.order, selection.line.row(target)),
             Job::Image(request) => (request.line.order, request.row(target)),
             Job::Missing(missing) => (missing.request.line.order, missing.request.row(target)),
@@ -209,8 +222,21 @@ impl Work for SyncWork {
     }
 
     async fn expand(&self, job: &Job) -> Result<Option<Vec<Job>>> {
-        let Job::Tags(line) = job else { return Ok(None) };
-        Ok(Some(match expand_tags::expand(&self.tag_context(), line).await? {
+        let (line, again) = match job {
+            Job::Tags(line) => (line, false),
+            Job::TagsAgain(line) => (line, true),
+            Job::Selection(_) | Job::Image(_) | Job::Missing(_) => return Ok(None),
+        };
+        let context = self.tag_context();
+        let expansion = match expand_tags::expand(&context, line, again).await {
+            // This line cannot wait until the end of the run.
+            Err(error) if may_pass(&error) && !error.in_ongoing_outage() && self.claims.is_awaited(line) && self.check_time().is_ok() => {
+                tracing::info!(%error, line = %line.entry.origin, "the tags could not be listed; listing them once more");
+                expand_tags::expand(&context, line, true).await
+            }
+            expansion => expansion,
+        };
+        Ok(Some(match expansion? {
             Expansion::Chosen(chosen) => self.take_in(line, chosen),
             Expansion::Pending(selection) => vec![Job::Selection(selection)],
         }))
@@ -232,7 +258,7 @@ impl Work for SyncWork {
                 self.rows.begin(selection.line.order, &row.source, &selection.context(), Instant::now());
                 Ok(Step::Continue)
             }
-            Job::Tags(_) | Job::Missing(_) => Ok(Step::Continue),
+            Job::Tags(_) | Job::TagsAgain(_) | Job::Missing(_) => Ok(Step::Continue),
         }
     }
 
@@ -241,7 +267,7 @@ impl Work for SyncWork {
             Job::Missing(missing) => missing.is_scarce(others),
             // Images of other lines may wait for this choice: it is not put off then.
             Job::Selection(selection) => !self.claims.is_awaited(&selection.line) && selection.is_scarce(others),
-            Job::Tags(_) | Job::Image(_) => false,
+            Job::Tags(_) | Job::TagsAgain(_) | Job::Image(_) => false,
         }
     }
 
@@ -250,7 +276,7 @@ impl Work for SyncWork {
         match job {
             Job::Missing(missing) => (priority(missing.request.priority), missing.expected_pulls(), missing.request.line.order),
             Job::Selection(selection) => (priority(selection.line.entry.priority), Some(selection.pulls()), selection.line.order),
-            Job::Tags(line) => (priority(line.entry.priority), None, line.order),
+            Job::Tags(line) | Job::TagsAgain(line) => (priority(line.entry.priority), None, line.order),
             Job::Image(request) => (priority(request.priority), None, request.line.order),
         }
     }
@@ -262,7 +288,7 @@ impl Work for SyncWork {
                 self.check_time()?;
                 selection.reserve(self.options.wait_mode()).await
             }
-            Job::Tags(_) | Job::Image(_) => Ok(()),
+            Job::Tags(_) | Job::TagsAgain(_) | Job::Image(_) => Ok(()),
         }
     }
 
@@ -278,20 +304,20 @@ impl Work for SyncWork {
                 let chosen = expand_tags::choose(&selection.line, matched, known)?;
                 Ok(Step::Replaced(self.take_in(&selection.line, chosen)))
             }
-            Job::Tags(_) | Job::Image(_) => Ok(Step::Continue),
+            Job::Tags(_) | Job::TagsAgain(_) | Job::Image(_) => Ok(Step::Continue),
         }
     }
 
     fn again(&self, job: &Job, error: &Error) -> Option<Job> {
-        let may_pass = matches!(error.kind(), Kind::Unavailable | Kind::Limited | Kind::UploadLost);
+        if !may_pass(error) || self.check_time().is_err() {
+            return None;
+        }
         let request = match job {
             Job::Missing(missing) => &missing.request,
             Job::Image(request) => request,
-            Job::Tags(_) | Job::Selection(_) => return None,
+            Job::Tags(line) | Job::TagsAgain(line) => return self.again_at_the_end(line),
+            Job::Selection(selection) => return self.again_at_the_end(&selection.line),
         };
-        if !may_pass || self.check_time().is_err() {
-            return None;
-        }
         // What choosing has cost is in the first attempt's row.
         let resolved = request.resolved.as_ref().map(|resolved| Box::new(Resolved { tally: Arc::default(), ..Resolved::clone(resolved) }));
         Some(Job::Image(Box::new(ImageRequest { resolved, ..ImageRequest::clone(request) })))
@@ -300,7 +326,7 @@ impl Work for SyncWork {
     /// A line that ends without a choice may have kept names from others.
     fn ended(&self, job: &Job, error: &Error) {
         let line = match job {
-            Job::Tags(line) => line,
+            Job::Tags(line) | Job::TagsAgain(line) => line,
             Job::Selection(selection) => &selection.line,
             Job::Image(_) | Job::Missing(_) => return,
         };

@@ -199,7 +199,8 @@ def sync_layout(at, commands=1):
         keeps(names, now, "the layout")
         names = now
         if at.random.random() < 0.2:
-            at.run(["verify", "store"], *([0] if os.path.exists(at.path("store", "index.json")) else [0, 1, 2]))
+            # `oci-layout` is written last when a layout is made.
+            at.run(["verify", "store"], *([0] if os.path.exists(at.path("store", "oci-layout")) else [0, 1, 2]))
     at.calm()
     at.run(["sync", "--state", "state-0"], 0)
     now, _ = check.layout(at.path("store"))

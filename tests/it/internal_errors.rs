@@ -1,4 +1,4 @@
-//! A panic in the program is a failure of the image that it happened to, and of nothing else; it is never "interrupted".
+//! A panic fails the image in which it happens, and nothing else. It is never reported as "interrupted".
 
 use std::path::Path;
 use std::sync::Arc;
@@ -6,8 +6,11 @@ use std::sync::Arc;
 use crate::support::corpus::{ImageSpec, image, simple};
 use crate::support::fake::Fake;
 use crate::support::layer::layer;
-use crate::support::program::configuration;
-use larder::config::Config;
+use crate::support::program::{Program, configuration};
+use larder::bundle::import::{Import, ImportOptions};
+use larder::bundle::interchange::NameMapping;
+use larder::bundle::read::BundleReader;
+use larder::config::{Config, TargetConfig};
 use larder::list::parse_bytes;
 use larder::report::{Event, ImageOutcome, Reporter, Status, Totals};
 use larder::sync::{Depth, KnownDates, Sync, SyncOptions, UpstreamOptions, Upstreams, WrongContent, listed, prove};
@@ -86,4 +89,43 @@ async fn an_image_whose_check_panicked_is_not_proven() {
     let proof = prove(Arc::clone(&target.ends.source), expected, Depth::Asked, Arc::new(|_| panic!("the bar is gone"))).await;
     assert_eq!(proof.count(WrongContent::Unchecked), 1);
     assert!(proof.findings[0].why.contains("internal error"), "{}", proof.findings[0].why);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_during_an_import_fails_that_image_alone() {
+    let (upstream, target, program) = (Fake::start(), Fake::start(), Program::new());
+    let large = layer(7, 4321);
+    image(&upstream, "app", Some("bad"), &ImageSpec::new([large.clone()]));
+    simple(&upstream, "app", "good", 1);
+    let images = [upstream.image("app:bad"), upstream.image("app:good")];
+    program.run(&["sync", "--image", &images[0], "--image", &images[1], "--to", "oci:store"]).exits(0);
+    let Ends { config, target: store, .. } = ends(&upstream, &target).await;
+    let naming = NameMapping { rules: &config.rules, registry: true, given: None };
+    let names = |entry: &larder::layout::IndexEntry, stem: &str| naming.name(entry, stem);
+    let mut reader = BundleReader::new(None, &names);
+    reader.add_all(&[program.path("store")]).unwrap();
+    let options = ImportOptions { recheck: false, at_once: 2, evidence: false, platforms: vec![] };
+    let reporter = Arc::new(PanicsAt(large.len() as u64));
+    let mut import = Import::new(reader.finish(), config.target.clone(), None, options, reporter, CancellationToken::new());
+    assert!(import.preflight(&store.ends).await.is_empty());
+    let imported = import.run(store.ends.clone(), None).await;
+    assert_eq!((imported.totals.copied, imported.totals.failed, imported.totals.deferred), (1, 1, 0));
+    let failed = imported.rows.iter().find(|row| row.status == Status::Failed).unwrap();
+    assert!(failed.error.as_ref().unwrap().message().starts_with("internal error"), "{:?}", failed.error);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_while_an_export_fills_its_cache_fails_that_image_alone() {
+    let (upstream, target, program) = (Fake::start(), Fake::start(), Program::new());
+    let large = layer(7, 4321);
+    image(&upstream, "app", Some("bad"), &ImageSpec::new([large.clone()]));
+    simple(&upstream, "app", "good", 1);
+    let Ends { config, supply, .. } = ends(&upstream, &target).await;
+    let cache = TargetConfig::Layout { path: program.path("cache") };
+    let target = supply.target(&cache, true).await.unwrap();
+    let list = format!("image\n{}\n{}\n", upstream.image("app:bad"), upstream.image("app:good"));
+    let reporter = Arc::new(PanicsAt(large.len() as u64));
+    let (rows, totals) = sync(Ends { config, supply, target }, &list, SyncOptions::default(), reporter).await;
+    assert_eq!((totals.copied, totals.failed, totals.deferred), (1, 1, 0));
+    assert!(rows[0].error.as_ref().unwrap().message().starts_with("internal error"), "{:?}", rows[0].error);
 }

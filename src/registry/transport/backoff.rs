@@ -67,7 +67,8 @@ const REFUSALS: u32 = 2;
 /// The longest wait of one request that was refused for its pace while the host answers others: the host's pace is what slows it down.
 const THROTTLED_CAP: Duration = Duration::from_secs(2);
 
-/// How long ago a host may have answered for the first refusal of a request to be about the pace alone.
+/// A host that has answered somebody within this time is alive: its refusals (429, 503) are about the pace alone. One minute is the
+/// longest window that limiters of requests commonly have.
 const RECENTLY: Duration = Duration::from_secs(60);
 
 /// So many refusals for its pace in a row are free for one request while the host answers others. A host that refuses 60 % at random
@@ -160,10 +161,10 @@ impl RetryBudget {
         }
     }
 
-    /// Whether a host that last answered at `answered` has answered others while this work failed.
+    /// Whether a host that last answered at `answered` is alive: it answered others while this work failed, or a short time ago.
     pub(crate) fn sees_alive(&self, answered: Option<Instant>) -> bool {
         let now = Instant::now();
-        answered.is_some_and(|answered| self.first_failure.map_or(answered + RECENTLY >= now, |first| answered >= first))
+        answered.is_some_and(|answered| answered + RECENTLY >= now || self.first_failure.is_some_and(|first| answered >= first))
     }
 
     /// Failed attempts in all.
@@ -192,8 +193,9 @@ pub(crate) struct Backoff {
     epoch: Option<Instant>,
     until: Option<Instant>,
     last_success: Option<Instant>,
-    /// Pauses in a row during which nobody had an answer.
+    /// Pauses in a row during which nobody had an answer, and when the first of them began.
     rounds: u32,
+    rounds_since: Option<Instant>,
     /// A piece of work used up its budget, or as many pauses passed as a budget has attempts, and in all that time nobody
     /// had an answer. (Of many who wait for a pause's end only the first few get to try before one's failure begins the next:
     /// their own budgets would last for as many pauses as there are of them.)
@@ -220,6 +222,7 @@ impl Backoff {
             until: None,
             last_success: None,
             rounds: 0,
+            rounds_since: None,
             failing: false,
             down: None,
         }
@@ -244,7 +247,7 @@ impl Backoff {
     pub(crate) fn succeeded(&mut self, now: Instant) {
         self.last_success = Some(now);
         self.failing = false;
-        self.rounds = 0;
+        (self.rounds, self.rounds_since) = (0, None);
         if let Some(down) = self.down.take() {
             down.outage.end();
         }
@@ -257,13 +260,15 @@ impl Backoff {
     /// A request that was sent at `sent` failed at `now`; `throttled`: it was refused for its pace. Returns by how much that makes the
     /// pause longer.
     pub(crate) fn failed(&mut self, now: Instant, sent: Instant, throttled: bool) -> Duration {
-        let known = self.epoch.is_some_and(|epoch| sent < epoch);
+        let is_news = self.begins_round(now, sent, throttled);
         // Who waits for a host that is down waits for nothing.
-        let own = if known || self.down.is_some() { Duration::ZERO } else { self.next_round(throttled) };
-        if !known {
-            self.epoch = Some(now);
-        }
+        let own = if is_news && self.down.is_none() { self.next_delay(throttled) } else { Duration::ZERO };
         self.hold(own, now)
+    }
+
+    /// A request that was sent at `sent` was refused at `now`, like all others for some time, and the host's pause is known already.
+    pub(crate) fn refused(&mut self, now: Instant, sent: Instant) {
+        self.begins_round(now, sent, true);
     }
 
     /// Nothing is sent for `pause` from `now` on. Returns by how much that makes the pause longer.
@@ -310,9 +315,21 @@ impl Backoff {
         None
     }
 
-    fn next_round(&mut self, throttled: bool) -> Duration {
+    /// Counts a failure, unless it was sent before the present pause was ordered: then it tells nothing new.
+    fn begins_round(&mut self, now: Instant, sent: Instant, throttled: bool) -> bool {
+        if self.epoch.is_some_and(|epoch| sent < epoch) {
+            return false;
+        }
+        self.epoch = Some(now);
         self.rounds = self.rounds.saturating_add(1);
-        self.failing |= self.rounds >= self.policy.attempts * if throttled { REFUSALS } else { 1 };
+        let since = *self.rounds_since.get_or_insert(now);
+        // A host that refuses at random may refuse many requests in a row, where only one at a time is sent.
+        let for_long = !throttled || now.duration_since(since) >= RECENTLY.min(self.policy.cap * 2);
+        self.failing |= for_long && self.rounds >= self.policy.attempts * if throttled { REFUSALS } else { 1 };
+        true
+    }
+
+    fn next_delay(&mut self, throttled: bool) -> Duration {
         let delays = if throttled { &mut self.rests } else { &mut self.delays };
         delays.next().unwrap_or(self.policy.cap)
     }
@@ -471,11 +488,14 @@ mod tests {
         tokio::time::advance(Duration::from_secs(1)).await;
         assert!(patience.sees_alive(Some(Instant::now())));
         // Nobody has been answered since this work failed first.
+        let answered = Some(Instant::now());
+        tokio::time::advance(Duration::from_secs(1)).await;
         let mut patience = RetryBudget::new(policy(), 3);
         for _ in 1..3 * REFUSALS {
             assert!(patience.throttled(false).is_some());
         }
-        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(patience.sees_alive(answered));
+        tokio::time::advance(RECENTLY + Duration::from_secs(1)).await;
         assert!(!patience.sees_alive(answered) && patience.throttled(false).is_none());
         // A single try is a single try.
         assert!(RetryBudget::new(policy(), 1).throttled(true).is_none());

@@ -249,25 +249,24 @@ impl Host {
     /// A request sent at `sent` failed; `throttled`: it was refused for its pace; `asked`: for so long the host wants to be left alone.
     /// By how much that makes the pause longer that everybody waits for.
     ///
-    /// A host that refuses some for their pace, and answers others, is slowed down by its pace and not paused.
+    /// A host that refuses some for their pace, and answers others, is slowed down by its pace. It is paused only for as long as it asks,
+    /// or once it has refused several in a row ([`AdaptivePace::refused`]).
     pub(super) fn troubled(&self, sent: Instant, throttled: bool, asked: Option<Duration>) -> Duration {
         let now = Instant::now();
         let before = self.left(now);
         if let Some(asked) = asked {
             self.pause.hold(asked, now);
         }
-        let unspoken = throttled && asked.is_none();
-        let patience = self.adaptive_pace.patience();
-        let rest = if unspoken { self.adaptive_pace.refused(sent, now) } else { None };
-        {
+        // "Try again after 0 s" says nothing about the pace.
+        let asked = asked.filter(|asked| !asked.is_zero());
+        if !throttled {
+            self.backoff().failed(now, sent, false);
+        } else if asked.is_some() {
+            self.backoff().refused(now, sent);
+        } else if let Some(rest) = self.adaptive_pace.refused(sent, now) {
             let mut backoff = self.backoff();
-            if let Some(rest) = rest {
-                backoff.hold(rest, now);
-            }
-            let answers_others = backoff.last_success().is_some_and(|answered| answered + patience >= now);
-            if !throttled || !answers_others {
-                backoff.failed(now, sent, throttled);
-            }
+            backoff.refused(now, sent);
+            backoff.hold(rest, now);
         }
         self.left(now).saturating_sub(before)
     }
