@@ -12,8 +12,8 @@ use super::listing::UnreadIndex;
 use super::predict::{self, Known};
 use crate::Result;
 use crate::content::{
-    ChildChoice, Descriptor, Digest, IndexMode, Manifest, ManifestKind, PlatformFilter, Policy, Presence as At, Referrer, Repository,
-    is_blob_type, kind_of, rewrite,
+    ChildChoice, Descriptor, Digest, IndexMode, Manifest, ManifestKind, NodeRole, PlatformFilter, Policy, Presence as At, Referrer,
+    Repository, kind_of, rewrite,
 };
 use crate::mutex::{Mutex, MutexGuard};
 
@@ -325,7 +325,7 @@ impl Engine {
     async fn cost_of_children(&self, image: &CopyImage, index: &Manifest) -> Result<Cost> {
         self.at_hand.add_inline(index);
         let mut cost = Cost::known(0);
-        for child in wanted_of(&image.policy, index).into_iter().filter(|child| !is_blob_type(&child.media_type)) {
+        for child in wanted_of(&image.policy, index).into_iter().filter(|child| NodeRole::of_child(&child.media_type) != NodeRole::Blob) {
             if self.is_free(image, &child).await? {
                 continue;
             }

@@ -3,11 +3,8 @@
 use jiff::Timestamp;
 
 use super::engine::{CopyImage, Engine};
-use crate::content::{Created, Descriptor, Digest, Manifest, ManifestKind, created, created_in_config, kind_of, source_of};
+use crate::content::{Created, Descriptor, Digest, MAX_DEPTH, Manifest, ManifestKind, created, created_in_config, kind_of, source_of};
 use crate::{Error, Kind, Result, Side};
-
-/// How far a date is looked for in indexes of indexes: as deep as those are copied.
-const MAX_DEPTH: usize = 8;
 
 /// What a store says of an image's date.
 type Told = Option<Timestamp>;

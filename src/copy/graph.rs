@@ -1,5 +1,6 @@
 //! The graph of an image: manifests are read from where they cost least, and put after everything they refer to.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -9,16 +10,13 @@ use tokio::task::JoinSet;
 
 use super::choose::SelectedContent;
 use super::engine::{CopyImage, Engine};
-use crate::content::{Descriptor, Digest, ForeignLayers, Links, Manifest, ManifestKind, Presence as At, is_blob_type};
+use crate::content::{Descriptor, Digest, ForeignLayers, Links, Manifest, NodeRole, Presence as At, check_depth};
 use crate::mutex::Mutex;
 use crate::{Error, Kind, Result, Side, internal};
 
 /// Children of one index that are worked on at once. Requests are limited by each registry's own concurrency; this bounds
 /// the manifests that one image holds in memory.
 pub(super) const CHILDREN: usize = 8;
-
-/// How deep indexes may nest. Real ones nest once or twice; a hostile chain of indexes must end.
-const MAX_DEPTH: usize = 8;
 
 /// An image being delivered.
 pub(super) struct CopyJob<'a> {
@@ -100,9 +98,9 @@ fn called(child: &Descriptor) -> String {
     }
 }
 
-/// An index may list blobs (BuildKit's cache does): what is no manifest, and of a type that is no manifest's, is looked for there.
+/// Whether a child that was not found as a manifest may be a blob.
 fn may_be_a_blob(child: &Descriptor, error: &Error) -> bool {
-    error.kind() == Kind::NotFound && crate::content::kind_of(&child.media_type) == ManifestKind::Opaque
+    error.kind() == Kind::NotFound && NodeRole::of_child(&child.media_type) == NodeRole::Unknown
 }
 
 /// The upstream does not have a manifest that its own index lists: nothing can bring it.
@@ -136,7 +134,8 @@ impl Engine {
         self.at_hand.add_inline(&manifest);
         self.seen.learn(&image.to, &manifest);
         let portion = self.portion(job, manifest).await?;
-        let children = portion.links.manifests.iter().filter(|child| !is_blob_type(&child.media_type)).count() as u64;
+        let children =
+            portion.links.manifests.iter().filter(|child| NodeRole::of_child(&child.media_type) != NodeRole::Blob).count() as u64;
         self.seen.add(children);
         if let Some(lease) = &image.context.lease {
             // Now it is known how many pulls are still needed, at most: the rest is for others.
@@ -174,7 +173,7 @@ impl Engine {
     /// Brings one child manifest with all it refers to.
     fn child<'a>(self: &'a Arc<Self>, job: &'a CopyJob<'_>, child: Descriptor, depth: usize) -> BoxFuture<'a, Result<()>> {
         async move {
-            if is_blob_type(&child.media_type) {
+            if NodeRole::of_child(&child.media_type) == NodeRole::Blob {
                 job.note("its index lists layers, as a build cache does: they are carried as layers".to_owned());
                 return self.blobs(job, &[child]).await;
             }
@@ -212,17 +211,12 @@ impl Engine {
 
     /// Brings what a manifest refers to. When a piece fails, those under way are let finish (their pulls are spent, and other
     /// images may be waiting for them), and those not begun are not.
-    pub(super) async fn fill(self: &Arc<Self>, job: &CopyJob<'_>, Links { manifests, blobs, .. }: &Links, depth: usize) -> Result<()> {
-        if depth >= MAX_DEPTH && !manifests.is_empty() {
-            return Err(Error::new(
-                Side::Upstream,
-                "read manifest",
-                Kind::Untrusted,
-                format!("indexes are nested more than {MAX_DEPTH} deep"),
-            ));
-        }
+    pub(super) async fn fill(self: &Arc<Self>, job: &CopyJob<'_>, links: &Links, depth: usize) -> Result<()> {
+        check_depth(depth, links, Side::Upstream)?;
+        let mut seen = HashSet::new();
+        let distinct: Vec<Descriptor> = links.manifests.iter().filter(|child| seen.insert(&child.digest)).cloned().collect();
         let children = async {
-            let mut children = stream::iter(manifests.clone()).map(|child| self.child(job, child, depth + 1)).buffer_unordered(CHILDREN);
+            let mut children = stream::iter(distinct).map(|child| self.child(job, child, depth + 1)).buffer_unordered(CHILDREN);
             let mut all = Ok(());
             while let Some(done) = children.next().await {
                 if done.is_err() {
@@ -232,7 +226,7 @@ impl Engine {
             }
             all
         };
-        let (children, blobs) = futures_util::future::join(children, self.blobs(job, blobs)).await;
+        let (children, blobs) = futures_util::future::join(children, self.blobs(job, &links.blobs)).await;
         both(children, blobs)
     }
 
@@ -240,7 +234,7 @@ impl Engine {
     async fn blobs(self: &Arc<Self>, job: &CopyJob<'_>, blobs: &[Descriptor]) -> Result<()> {
         self.options.room.as_ref().map_or(Ok(()), |room| room.admit(blobs))?;
         let mut tasks = JoinSet::new();
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = HashSet::new();
         for blob in blobs {
             if !seen.insert(blob.digest.clone()) {
                 continue;
@@ -358,7 +352,7 @@ impl Engine {
             }
             for child in manifests {
                 self.presence.forget(&job.image.to, &child.digest);
-                if is_blob_type(&child.media_type) {
+                if NodeRole::of_child(&child.media_type) == NodeRole::Blob {
                     self.transfer(job.image, child, None).await?;
                     continue;
                 }

@@ -8,7 +8,7 @@ use tokio::sync::OnceCell;
 
 use super::engine::{CopyImage, Engine};
 use super::presence::KeyedLocks;
-use crate::content::{Descriptor, Digest, DigestTags, Manifest, ManifestKind, Referrer, ReferrerList, Referrers, Repository};
+use crate::content::{Descriptor, Digest, DigestTags, MAX_DEPTH, Manifest, ManifestKind, Referrer, ReferrerList, Referrers, Repository};
 use crate::mutex::Mutex;
 use crate::name::Reference;
 use crate::{Error, Kind, Result, Side};
@@ -16,10 +16,6 @@ use crate::{Error, Kind, Result, Side};
 /// Lists of one image that are asked for at once. Requests are limited by each registry's own concurrency; this bounds the lists that
 /// one image holds in memory.
 const LISTS: usize = 8;
-
-/// How far from the image its referrers' referrers may be. Real ones are a signature of an SBOM, or of that a countersignature; a
-/// hostile chain of them must end.
-const MAX_DEPTH: usize = 8;
 
 /// Referrers that one image may have, all together. Each is a pull, or may be: an image that is signed anew every night for years has as
 /// many, and a registry that lists more spends our pulls on nothing.

@@ -2,13 +2,14 @@
 
 use std::collections::HashSet;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::files::{self, Files, found};
-use super::graph::{self, ManifestRead, NodeRole};
+use super::graph::{self, ManifestRead};
 use super::index::{IndexEntry, IndexFile, LayoutIndex};
 use super::{damaged, lock, referrers};
-use crate::content::{Digest, Links, PlatformFilter};
+use crate::content::{Digest, NodeRole, PlatformFilter};
 use crate::{Error, Result};
 
 const OP: &str = "clean layout";
@@ -92,21 +93,21 @@ fn reach(files: &Files, index: &LayoutIndex) -> Result<HashSet<Digest>> {
 fn reach_one(files: &Files, entry: &IndexEntry, reached: &mut HashSet<Digest>, walked: &mut HashSet<Digest>) -> Result<()> {
     let root = &entry.descriptor;
     let sparse = !PlatformFilter::of_sparse(root).is_empty();
-    graph::walk(root, |node, role| {
-        reached.insert(node.digest.clone());
+    graph::walk(root, NodeRole::of_child(&root.media_type), |node| {
+        let digest = &node.descriptor.digest;
+        reached.insert(digest.clone());
         // What a sparse entry leads to says nothing of what another one of that index does.
-        let whole = !sparse || node.digest != root.digest;
-        if role == NodeRole::Blob || (whole && !walked.insert(node.digest.clone())) {
-            return Ok(Some(Links::default()));
+        let whole = !sparse || *digest != root.digest;
+        if node.role == NodeRole::Blob || (whole && !walked.insert(digest.clone())) {
+            return Ok(Some(Arc::default()));
         }
         match graph::read(files, node)? {
-            ManifestRead::Found(links) => Ok(Some(*links)),
-            ManifestRead::Missing => Ok(Some(Links::default())),
-            ManifestRead::Damaged(why) => Err(damaged(
-                OP,
-                format!("manifest {} of {} is damaged, so what it needs is unknown: {why}", node.digest, entry.display_name()),
-            )
-            .remedy("sync the image again; see `larder verify`")),
+            ManifestRead::Found(links) => Ok(Some(links)),
+            ManifestRead::Blob | ManifestRead::Missing => Ok(Some(Arc::default())),
+            ManifestRead::Damaged(why) => {
+                Err(damaged(OP, format!("manifest {digest} of {} is damaged, so what it needs is unknown: {why}", entry.display_name()))
+                    .remedy("sync the image again; see `larder verify`"))
+            }
         }
     })
     .map(drop)

@@ -2,11 +2,12 @@
 
 use std::fs::File;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::Layout;
 use super::files;
-use super::graph::{self, ManifestRead, NodeRole};
-use crate::content::{Descriptor, Digest, Links, Manifest};
+use super::graph::{self, ManifestRead};
+use crate::content::{Descriptor, Digest, Manifest, NodeRole};
 use crate::{Error, Kind, Result, Side};
 
 const OP: &str = "read layout";
@@ -16,7 +17,7 @@ const OP: &str = "read layout";
 pub struct ReachedContent {
     /// What and how large it is.
     pub descriptor: Descriptor,
-    /// Whether it is a manifest or index. What an index lists that is none (BuildKit's cache lists layers) is not.
+    /// Whether it is a manifest or index. Other content that an index lists is not (BuildKit's cache lists layers).
     pub manifest: bool,
 }
 
@@ -69,37 +70,26 @@ impl Layout {
         graph::manifest(&self.0.files, digest, hint)
     }
 
-    /// Everything that `root` reaches, itself included, each once: manifests checked by their hashes, blobs by their lengths. Foreign layers that
-    /// are not there are left out. Blocks.
+    /// Everything that `root` reaches, itself included, each once: manifests checked by their hashes, blobs by their lengths.
+    /// Foreign layers that are not there are left out. Blocks.
     ///
     /// # Errors
     /// `Kind::ContentMissing` if something is not there, `Kind::Damaged` if something is not what it should be.
     pub fn reach(&self, root: &Descriptor) -> Result<Vec<ReachedContent>> {
         let files = &self.0.files;
         let mut reached = vec![];
-        graph::walk(root, |node, role| {
-            let (links, manifest) = match role {
-                NodeRole::Manifest => match graph::read(files, node)? {
-                    ManifestRead::Found(links) => {
-                        let manifest = graph::is_manifest(&node.media_type) || self.stored_manifest(&node.digest, &node.media_type).is_ok();
-                        (*links, manifest)
-                    }
-                    ManifestRead::Missing => return Err(missing(node)),
-                    ManifestRead::Damaged(why) => {
-                        return Err(Error::new(Side::Local, OP, Kind::Damaged, format!("{}: {why}", node.digest)));
-                    }
-                },
-                NodeRole::Blob => match files.blob_len(&node.digest)? {
-                    Some(len) if len == node.size => (Links::default(), false),
-                    _ if node.is_foreign() => return Ok(Some(Links::default())),
-                    Some(len) => {
-                        let why = graph::size_differs(len, node.size);
-                        return Err(Error::new(Side::Local, OP, Kind::Damaged, format!("{}: {why}", node.digest)));
-                    }
-                    None => return Err(missing(node)),
-                },
+        graph::walk(root, NodeRole::of_child(&root.media_type), |node| {
+            let descriptor = &node.descriptor;
+            let (links, manifest) = match graph::read(files, node)? {
+                ManifestRead::Found(links) => (links, true),
+                ManifestRead::Blob => (Arc::default(), false),
+                ManifestRead::Missing | ManifestRead::Damaged(_) if descriptor.is_foreign() => return Ok(Some(Arc::default())),
+                ManifestRead::Missing => return Err(missing(descriptor)),
+                ManifestRead::Damaged(why) => {
+                    return Err(Error::new(Side::Local, OP, Kind::Damaged, format!("{}: {why}", descriptor.digest)));
+                }
             };
-            reached.push(ReachedContent { descriptor: node.clone(), manifest });
+            reached.push(ReachedContent { descriptor: descriptor.clone(), manifest });
             Ok(Some(links))
         })?;
         Ok(reached)

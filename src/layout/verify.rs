@@ -1,4 +1,4 @@
-//! Checking a layout whole: every file hashed once, on all cores, then every graph walked.
+//! Checks a whole layout: every file hashed once, on all cores, then every graph walked.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
@@ -8,9 +8,9 @@ use bytes::Bytes;
 use rayon::prelude::*;
 
 use super::files::{self, Files, MAX_INDEX, READ, Stored, hash, marker_problem};
-use super::graph::{self, NodeRole};
+use super::graph;
 use super::index::{IndexEntry, LayoutIndex};
-use crate::content::{Descriptor, Digest, Links, MAX_MANIFEST, Manifest};
+use crate::content::{Descriptor, Digest, GraphNode, Links, MAX_MANIFEST, Manifest, NodeRole};
 use crate::{Result, Side};
 
 const OP: &str = "verify";
@@ -167,7 +167,8 @@ struct LayoutCheck<'a> {
     states: &'a HashMap<Digest, FileState>,
     /// What manifests refer to, read once however many images share them; the error says why it is damaged.
     links: HashMap<(Digest, u64), Result<Arc<Links>, String>>,
-    reached: HashSet<(Digest, NodeRole)>,
+    /// Whether it is a manifest.
+    reached: HashSet<(Digest, bool)>,
     damaged: Findings,
     missing: Findings,
 }
@@ -177,43 +178,38 @@ impl LayoutCheck<'_> {
         let image = entry.display_name();
         // What has a name is an image; other files may be listed without one.
         let named = entry.name.is_some() || entry.source.is_some();
-        graph::walk(&entry.descriptor, |node, role| {
-            self.reached.insert((node.digest.clone(), role));
-            let must_be_manifest = graph::is_manifest(&node.media_type) || named && node.digest == entry.descriptor.digest;
-            Ok(Some(self.node(node, role, must_be_manifest, &image)?))
+        let role = if named { NodeRole::Manifest } else { NodeRole::of_child(&entry.descriptor.media_type) };
+        graph::walk(&entry.descriptor, role, |node| {
+            let links = self.node(node, &image)?;
+            self.reached.insert((node.descriptor.digest.clone(), node.role == NodeRole::Manifest || links.is_some()));
+            Ok(Some(links.unwrap_or_default()))
         })?;
         Ok(())
     }
 
-    /// Notes what is wrong with a node, and returns what it refers to as far as that is known.
-    fn node(&mut self, node: &Descriptor, role: NodeRole, must_be_manifest: bool, image: &str) -> Result<Links> {
-        let Some(state) = self.states.get(&node.digest) else {
-            if role == NodeRole::Manifest || !node.is_foreign() {
-                let what = if role == NodeRole::Manifest { "this manifest is not there" } else { "this blob is not there" };
-                note(&mut self.missing, &node.digest, what, image);
+    /// Notes what is wrong with a node, and returns what it refers to, if it is a manifest and undamaged.
+    fn node(&mut self, GraphNode { descriptor, role, .. }: &GraphNode, image: &str) -> Result<Option<Arc<Links>>> {
+        let digest = &descriptor.digest;
+        let Some(state) = self.states.get(digest) else {
+            if !descriptor.is_foreign() {
+                let what = if *role == NodeRole::Blob { "this blob is not there" } else { "this manifest is not there" };
+                note(&mut self.missing, digest, what, image);
             }
-            return Ok(Links::default());
+            return Ok(None);
         };
-        if let FileVerdict::Wrong(why) = &state.verdict {
-            note(&mut self.damaged, &node.digest, why, image);
-            return Ok(Links::default());
+        let damage = match &state.verdict {
+            FileVerdict::Wrong(why) => Some(why.clone()),
+            _ if state.len != descriptor.size => Some(graph::size_differs(state.len, descriptor.size)),
+            _ if *role == NodeRole::Blob => return Ok(None),
+            _ => match self.links_of(descriptor)? {
+                Ok(links) => return Ok(Some(links)),
+                Err(why) => (*role == NodeRole::Manifest).then_some(why),
+            },
+        };
+        if let Some(why) = damage {
+            note(&mut self.damaged, digest, &why, image);
         }
-        if state.len != node.size {
-            note(&mut self.damaged, &node.digest, &graph::size_differs(state.len, node.size), image);
-            return Ok(Links::default());
-        }
-        if role == NodeRole::Blob {
-            return Ok(Links::default());
-        }
-        match self.links_of(node)? {
-            Ok(links) => Ok(Links::clone(&links)),
-            // An index may refer to what is no manifest; that refers to nothing.
-            Err(_) if !must_be_manifest => Ok(Links::default()),
-            Err(why) => {
-                note(&mut self.damaged, &node.digest, &why, image);
-                Ok(Links::default())
-            }
-        }
+        Ok(None)
     }
 
     /// Reads a manifest whose hash is known to be right.
@@ -250,9 +246,8 @@ impl LayoutCheck<'_> {
                 }
             }
         }
-        let count =
-            |wanted: NodeRole| self.reached.iter().filter(|(digest, role)| *role == wanted && self.states.contains_key(digest)).count();
-        (report.manifests, report.blobs) = (count(NodeRole::Manifest), count(NodeRole::Blob));
+        let count = |manifest| self.reached.iter().filter(|(digest, is)| *is == manifest && self.states.contains_key(digest)).count();
+        (report.manifests, report.blobs) = (count(true), count(false));
         report.unreferenced = unreferenced.into_iter().collect();
         report.damaged = findings(self.damaged);
         report.missing = findings(self.missing);

@@ -1,14 +1,16 @@
 //! What an image holds, read at the target: small manifests only, never a blob.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use futures_util::{StreamExt, TryStreamExt, stream};
-
 use super::LockedManifest;
-use crate::Result;
-use crate::content::{Descriptor, Digest, ManifestKind, Referrer, RequestContext, Source, platforms_of, source_of};
+use crate::content::{
+    Descriptor, Digest, GraphNode, GraphWalk, NodeRole, Referrer, RequestContext, Source, check_depth, platforms_of, source_of,
+    walk_concurrently,
+};
+use crate::mutex::Mutex;
 use crate::report::TargetContent;
+use crate::{Error, Result, Side};
 
 /// Children that are read at once.
 const AT_ONCE: usize = 8;
@@ -25,47 +27,41 @@ pub(super) struct RecordContent {
     pub(super) lacking: bool,
 }
 
+/// What a walk of an image found.
+#[derive(Default)]
+struct HeldContent {
+    sizes: HashMap<Digest, u64>,
+    manifests: HashSet<Digest>,
+    lacking: bool,
+}
+
 /// Reads `digest` and its children; `None` if it is not there.
 pub(super) async fn read(source: &Arc<dyn Source>, held: &TargetContent, digest: &Digest) -> Result<Option<RecordContent>> {
     let context = RequestContext::new(held.repository.as_str());
     let Some(root) = source.manifest(&held.repository, digest, &context).await? else { return Ok(None) };
-    let links = root.links();
-    let mut pieces: HashMap<Digest, u64> = HashMap::from([(root.digest().clone(), root.size())]);
-    let add = |pieces: &mut HashMap<Digest, u64>, of: &[Descriptor]| {
-        of.iter().filter(|piece| !piece.is_foreign()).for_each(|piece| _ = pieces.insert(piece.digest.clone(), piece.size));
-    };
-    add(&mut pieces, &links.blobs);
-    let mut children = vec![];
-    // Nested indexes are walked level by level; each manifest once.
-    let mut level = links.manifests.clone();
-    let top: Vec<Digest> = level.iter().map(|child| child.digest.clone()).collect();
-    let mut lacking = false;
-    while !level.is_empty() {
-        let wanted: Vec<Descriptor> = level.drain(..).filter(|child| !pieces.contains_key(&child.digest)).collect();
-        let read: Vec<_> = stream::iter(wanted.into_iter().map(|child| {
-            let context = &context;
-            async move {
-                let manifest = source.manifest(&held.repository, &child.digest, context).await?;
-                Ok::<_, crate::Error>((child, manifest))
-            }
-        }))
-        .buffered(AT_ONCE)
-        .try_collect()
-        .await?;
-        for (child, manifest) in read {
-            let Some(manifest) = manifest else {
-                lacking |= crate::content::kind_of(&child.media_type) != ManifestKind::Opaque;
-                continue;
-            };
-            pieces.insert(child.digest.clone(), manifest.size());
-            let links = manifest.links();
-            add(&mut pieces, &links.blobs);
-            level.extend(links.manifests.iter().cloned());
-            if top.contains(&child.digest) {
-                children.push(child);
-            }
+    let (root_links, content) = (root.links(), Mutex::new(HeldContent::default()));
+    let visit = async |GraphNode { descriptor, role, depth }| {
+        if role == NodeRole::Blob {
+            content.lock().sizes.insert(descriptor.digest, descriptor.size);
+            return Ok(Arc::default());
         }
-    }
+        let manifest = match depth {
+            0 => Some(root.clone()),
+            _ => source.manifest(&held.repository, &descriptor.digest, &context).await?,
+        };
+        let Some(manifest) = manifest else {
+            content.lock().lacking |= role == NodeRole::Manifest;
+            return Ok(Arc::default());
+        };
+        check_depth(depth, manifest.links(), Side::Target)?;
+        let mut content = content.lock();
+        content.sizes.insert(descriptor.digest.clone(), manifest.size());
+        content.manifests.insert(descriptor.digest);
+        Ok::<_, Error>(Arc::clone(manifest.links()))
+    };
+    walk_concurrently(GraphWalk::new(&root.descriptor(), NodeRole::Manifest), AT_ONCE, visit).await?;
+    let mut content = content.into_inner();
+    let children: Vec<Descriptor> = root_links.manifests.iter().filter(|child| content.manifests.remove(&child.digest)).cloned().collect();
     let platforms = platforms_of(&children);
     let children = children
         .iter()
@@ -75,10 +71,10 @@ pub(super) async fn read(source: &Arc<dyn Source>, held: &TargetContent, digest:
     Ok(Some(RecordContent {
         media_type: root.media_type().to_owned(),
         made_from,
-        size: pieces.values().sum(),
+        size: content.sizes.values().sum(),
         platforms,
         children,
-        lacking,
+        lacking: content.lacking,
     }))
 }
 

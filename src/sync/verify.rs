@@ -2,16 +2,18 @@
 //! each repository that needs it; deep, each blob is read and hashed, once.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use futures_util::future::BoxFuture;
-use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::sync::OnceCell;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::expected::Expected;
-use crate::content::{Descriptor, Digest, Links, ManifestKind, Repository, RequestContext, Source, Verified, is_blob_type, kind_of};
+use crate::content::{
+    Descriptor, Digest, GraphNode, GraphWalk, Links, NodeRole, Repository, RequestContext, Source, Verified, check_depth, walk_concurrently,
+};
 use crate::mutex::Mutex;
 use crate::name::Reference;
 use crate::{Error, Kind, Result, Side, internal};
@@ -19,10 +21,8 @@ use crate::{Error, Kind, Result, Side, internal};
 /// Images that are worked on at once. Requests are limited by the registry's own concurrency (16); twice that keeps it busy while
 /// images wait for their manifests.
 const IMAGES: usize = 32;
-/// Children, and blobs, of one manifest that are worked on at once.
+/// Manifests and blobs of one image that are checked at once.
 const PIECES: usize = 16;
-/// As deep as the engine follows indexes in indexes.
-const MAX_DEPTH: usize = 8;
 
 /// What kind of trouble it is; the gravest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -194,7 +194,7 @@ impl TargetWalk {
     async fn image(self: Arc<Self>, image: &Expected) {
         let context = RequestContext::new(&*image.name);
         match self.root(image, &context).await {
-            Ok(root) => self.manifest(image, root, &context, 0).await,
+            Ok(root) => self.graph(image, &root, &context).await,
             Err(Fault(wrong, why)) => self.note(image, wrong, FindingSubject::Name(image.name.clone()), why),
         }
         (self.progress)(0);
@@ -218,40 +218,39 @@ impl TargetWalk {
     }
 
     /// Checks a manifest and everything below it.
-    fn manifest<'a>(
-        self: &'a Arc<Self>,
-        image: &'a Expected,
-        node: Descriptor,
-        context: &'a RequestContext,
-        depth: usize,
-    ) -> BoxFuture<'a, ()> {
-        async move {
-            if depth > 0 && is_blob_type(&node.media_type) {
-                return self.blob(image, node, context).await;
-            }
-            let checked = match self.read(&image.repository, &node, context).await {
-                // An index may list blobs (BuildKit's cache does).
-                Err(Fault(WrongContent::Missing, _)) if depth > 0 && kind_of(&node.media_type) == ManifestKind::Opaque => {
-                    return self.blob(image, node, context).await;
-                }
-                Ok(links) if depth >= MAX_DEPTH && !links.manifests.is_empty() => {
-                    Err(Fault(WrongContent::Unchecked, format!("indexes are nested more than {MAX_DEPTH} deep")))
-                }
-                checked => checked,
-            };
-            let links = match checked {
-                Ok(links) => Links::clone(&links),
-                Err(Fault(wrong, why)) => {
-                    return self.note(image, wrong, FindingSubject::Content(node.digest, image.repository.clone()), why);
-                }
-            };
-            let children = if depth == 0 { image.children.among(&links.manifests) } else { links.manifests };
-            let blobs: Vec<Descriptor> = links.blobs.into_iter().filter(|blob| image.foreign || !blob.is_foreign()).collect();
-            let children = stream::iter(children).map(|child| self.manifest(image, child, context, depth + 1)).buffer_unordered(PIECES);
-            let blobs = stream::iter(blobs).map(|blob| self.blob(image, blob, context)).buffer_unordered(PIECES);
-            futures_util::future::join(children.collect::<()>(), blobs.collect::<()>()).await;
+    async fn graph(self: &Arc<Self>, image: &Expected, root: &Descriptor, context: &RequestContext) {
+        let mut walk = GraphWalk::new(root, NodeRole::Manifest);
+        if image.foreign {
+            walk = walk.with_foreign_layers();
         }
-        .boxed()
+        let visit = |node| async { Ok::<_, Infallible>(self.node(image, node, context).await) };
+        let Ok(()) = walk_concurrently(walk, PIECES, visit).await;
+    }
+
+    /// Checks one node; what it refers to, as far as that is to be checked.
+    async fn node(self: &Arc<Self>, image: &Expected, node: GraphNode, context: &RequestContext) -> Arc<Links> {
+        let GraphNode { descriptor, role, depth } = node;
+        let checked = match role {
+            NodeRole::Blob => Err(None),
+            NodeRole::Manifest | NodeRole::Unknown => self.read(&image.repository, &descriptor, context).await.map_err(Some),
+        };
+        let within_depth =
+            |links: &Arc<Links>| check_depth(depth, links, Side::Target).map_err(|error| Fault(WrongContent::Unchecked, error.message()));
+        let fault = match checked {
+            Ok(links) => match within_depth(&links) {
+                Ok(()) if depth > 0 => return links,
+                Ok(()) => return Arc::new(Links { manifests: image.children.among(&links.manifests), ..Links::clone(&links) }),
+                Err(fault) => fault,
+            },
+            Err(Some(fault)) if role == NodeRole::Manifest || fault.0 != WrongContent::Missing => fault,
+            Err(_) => {
+                self.blob(image, descriptor, context).await;
+                return Arc::default();
+            }
+        };
+        let Fault(wrong, why) = fault;
+        self.note(image, wrong, FindingSubject::Content(descriptor.digest, image.repository.clone()), why);
+        Arc::default()
     }
 
     /// What a manifest refers to, read once in each repository.

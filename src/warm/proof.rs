@@ -1,23 +1,23 @@
 //! Is it warm already? Nothing but a proof of the whole chosen graph counts: a cold cache answers a tag with the right digest, too.
 
-use futures_util::future::BoxFuture;
-use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
+use std::sync::Arc;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 
 use super::CachedImage;
 use super::through::{Belief, context_without_account};
-use crate::content::{Descriptor, Digest, ManifestKind, RequestContext, kind_of};
+use crate::content::{
+    Descriptor, Digest, GraphNode, GraphWalk, Links, ManifestKind, NodeRole, RequestContext, check_depth, kind_of, walk_concurrently,
+};
 use crate::name::Reference;
 use crate::registry::CacheHead;
 use crate::rules::WarmBlobs;
 use crate::state::WarmedRecord;
-use crate::{Error, Result};
+use crate::{Error, Result, Side};
 
 /// Children of one index that are asked about at once, as in the engine.
 const CHILDREN: usize = 8;
-
-/// How deep an index that the cache has is followed, as in the engine.
-const MAX_DEPTH: usize = 8;
 
 /// The cache has the image, all of it that is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +26,19 @@ pub(super) struct WarmProof {
     pub(super) source: Digest,
     /// The cache's: another one only where it trims lists.
     pub(super) digest: Digest,
+}
+
+/// Why a walk of what the cache has ended early.
+enum NotProven {
+    /// Something is missing, or is not the cache's own.
+    Missing,
+    Failed(Error),
+}
+
+impl From<Error> for NotProven {
+    fn from(error: Error) -> Self {
+        NotProven::Failed(error)
+    }
 }
 
 /// How thoroughly blobs are asked for, as [`WarmedRecord::depth`] has it.
@@ -88,29 +101,36 @@ impl CachedImage {
             // Which platform it is for, its config says: that was looked at if it was pulled before.
             return Ok(None);
         }
-        Ok(self.has_below(descriptor, 0, context).await?.then(|| WarmProof { source: digest.clone(), digest }))
+        Ok(self.has_below(&descriptor, context).await?.then(|| WarmProof { source: digest.clone(), digest }))
     }
 
-    /// Whether the cache has what is below a manifest that is its own: for an image it has, because it imports it whole.
-    fn has_below<'a>(&'a self, manifest: Descriptor, depth: usize, context: &'a RequestContext) -> BoxFuture<'a, Result<bool>> {
-        async move {
-            if kind_of(&manifest.media_type) != ManifestKind::Index || depth >= MAX_DEPTH {
-                return Ok(true);
-            }
-            // Its own: reading it costs the upstream nothing.
-            let index = self.cache.store.pull(&self.repository, &Reference::Digest(manifest.digest), context).await?;
-            let Some(index) = index else { return Ok(false) };
-            let chosen = self.chosen(&index.links().manifests);
-            let has = |child: Descriptor| async move {
-                match self.cache.store.look(&self.repository, &Reference::Digest(child.digest), context).await? {
-                    Some(CacheHead { descriptor, own: true }) => self.has_below(descriptor, depth + 1, context).await,
-                    _ => Ok(false),
-                }
-            };
-            let answers = stream::iter(chosen).map(has).buffer_unordered(CHILDREN);
-            answers.try_all(std::future::ready).await
+    /// Whether the cache has what is below a manifest that is its own.
+    async fn has_below(&self, root: &Descriptor, context: &RequestContext) -> Result<bool> {
+        let walk = GraphWalk::new(root, NodeRole::Manifest);
+        match walk_concurrently(walk, CHILDREN, |node| self.own_children(node, context)).await {
+            Ok(()) => Ok(true),
+            Err(NotProven::Missing) => Ok(false),
+            Err(NotProven::Failed(error)) => Err(error),
         }
-        .boxed()
+    }
+
+    /// The chosen children of a manifest, if it is the cache's own. An image has none: the cache imports images whole.
+    async fn own_children(&self, node: GraphNode, context: &RequestContext) -> Result<Arc<Links>, NotProven> {
+        let reference = Reference::Digest(node.descriptor.digest);
+        let media_type = match node.depth {
+            0 => node.descriptor.media_type,
+            _ => match self.cache.store.look(&self.repository, &reference, context).await? {
+                Some(CacheHead { descriptor, own: true }) => descriptor.media_type,
+                _ => return Err(NotProven::Missing),
+            },
+        };
+        if kind_of(&media_type) != ManifestKind::Index {
+            return Ok(Arc::default());
+        }
+        // Its own: reading it costs the upstream nothing.
+        let index = self.cache.store.pull(&self.repository, &reference, context).await?.ok_or(NotProven::Missing)?;
+        check_depth(node.depth, index.links(), Side::Target)?;
+        Ok(Arc::new(Links { manifests: self.chosen(&index.links().manifests), ..Links::default() }))
     }
 
     /// The cache says nothing, but larder has pulled the image through it, not too long ago.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use crate::bundle::read::{Availability, BundleSource};
-use crate::content::{ChildChoice, Descriptor, Digest, Links, ManifestKind, Presence, Repository, kind_of};
+use crate::content::{Descriptor, Digest, GraphNode, GraphWalk, Links, NodeRole, Presence, Repository};
 use crate::copy::{self, CopyImage, Engine};
 use crate::mutex::Mutex;
 use crate::{Kind, Result};
@@ -54,33 +54,26 @@ impl NeedsQuery {
     /// # Errors
     /// If the target cannot be asked, or a manifest is of a kind that is not carried.
     pub(super) async fn need(&self, image: &CopyImage, root: &Descriptor) -> Result<ImageNeeds> {
-        let mut need = ImageNeeds::default();
-        let (mut seen, mut elsewhere): (HashSet<Digest>, Vec<Descriptor>) = (HashSet::new(), vec![]);
-        // What the upstream did not have, no volume will bring.
-        seen.extend(root.absent());
-        let mut stack = vec![root.clone()];
-        while let Some(node) = stack.pop() {
-            if !seen.insert(node.digest.clone()) {
+        let (mut need, mut elsewhere) = (ImageNeeds::default(), vec![]);
+        // No volume brings what the upstream did not have.
+        let mut walk = GraphWalk::new(root, NodeRole::Manifest).only_platforms(&image.policy.platforms);
+        while let Some(node) = walk.next_node() {
+            if node.role == NodeRole::Blob {
+                self.repository(node.descriptor, &mut need, &mut elsewhere);
                 continue;
             }
-            match self.links(image, &node, node.digest == root.digest).await? {
+            match self.links(image, &node, node.descriptor.digest == root.digest).await? {
                 NodeContent::Manifest(links) => {
-                    need.all.push((node.clone(), true));
-                    let is_root = node.digest == root.digest;
-                    let chosen = if is_root { ChildChoice::of(&links.manifests, &image.policy.platforms).kept } else { links.manifests };
-                    stack.extend(chosen);
+                    walk.expand(&node, &links);
                     // Lists may have more than was carried.
-                    stack.extend(
-                        self.shelf.all_referrers(&image.from, &node.digest).into_iter().filter(|referrer| self.is_to_come(referrer)),
-                    );
-                    for blob in links.blobs.into_iter().filter(|blob| !blob.is_foreign()) {
-                        if seen.insert(blob.digest.clone()) {
-                            self.repository(blob, &mut need, &mut elsewhere);
-                        }
-                    }
+                    let referrers = self.shelf.all_referrers(&image.from, &node.descriptor.digest);
+                    referrers.into_iter().filter(|referrer| self.is_to_come(referrer)).for_each(|referrer| walk.add(referrer));
+                    need.all.push((node.descriptor, true));
                 }
-                NodeContent::Blob => self.repository(node, &mut need, &mut elsewhere),
-                NodeContent::Nowhere { damaged } => need.lacks.push(MissingContent { descriptor: node, manifest: true, damaged }),
+                NodeContent::Blob => self.repository(node.descriptor, &mut need, &mut elsewhere),
+                NodeContent::Nowhere { damaged } => {
+                    need.lacks.push(MissingContent { descriptor: node.descriptor, manifest: true, damaged });
+                }
             }
         }
         let asked = stream::iter(elsewhere).map(|blob| self.at_target(image, blob)).buffered(AT_ONCE);
@@ -105,31 +98,26 @@ impl NeedsQuery {
     }
 
     /// What a manifest refers to: read here, else at the target.
-    async fn links(&self, image: &CopyImage, node: &Descriptor, is_root: bool) -> Result<NodeContent> {
+    async fn links(&self, image: &CopyImage, node: &GraphNode, is_root: bool) -> Result<NodeContent> {
+        let GraphNode { descriptor: node, role, .. } = node;
         let read = if is_root { self.shelf.read_root(&node.digest).await } else { self.shelf.read_manifest(&node.digest).await };
         let damaged = match read {
-            Ok(Some(manifest)) => {
-                return Ok(NodeContent::Manifest(Links::clone(manifest.links()).into()));
-            }
+            Ok(Some(manifest)) => return Ok(NodeContent::Manifest(Arc::clone(manifest.links()))),
             Ok(None) => false,
             Err(error) if error.kind() == Kind::Damaged && self.shelf.availability(node) == Availability::Damaged => true,
             Err(error) => return Err(error),
         };
-        // An index may list blobs (BuildKit's cache does).
-        if kind_of(&node.media_type) == ManifestKind::Opaque
-            && !node.media_type.is_empty()
-            && self.shelf.availability(node) == Availability::Here
-        {
+        if *role == NodeRole::Unknown && self.shelf.availability(node) == Availability::Here {
             return Ok(NodeContent::Blob);
         }
         let repository = match self.target.sink.holds_manifest(&image.to, node, &image.context).await? {
-            Presence::Here => return Ok(NodeContent::Manifest(Box::default())),
+            Presence::Here => return Ok(NodeContent::Manifest(Arc::default())),
             Presence::Absent => return Ok(NodeContent::Nowhere { damaged }),
             Presence::Incomplete => image.to.clone(),
             Presence::At(repository) => repository,
         };
         match self.target.source.manifest(&repository, &node.digest, &image.context).await? {
-            Some(manifest) => Ok(NodeContent::Manifest(Links::clone(manifest.links()).into())),
+            Some(manifest) => Ok(NodeContent::Manifest(Arc::clone(manifest.links()))),
             None => Ok(NodeContent::Nowhere { damaged }),
         }
     }
@@ -166,7 +154,7 @@ impl NeedsQuery {
 
 /// What a node of the graph turned out to be.
 enum NodeContent {
-    Manifest(Box<Links>),
+    Manifest(Arc<Links>),
     Blob,
     Nowhere { damaged: bool },
 }

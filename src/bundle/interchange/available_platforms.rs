@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 
 use crate::bundle::read::{Availability, BundleSource};
-use crate::content::{ChildChoice, Descriptor, ManifestKind, PlatformFilter, kind_of};
+use crate::content::{ChildChoice, Descriptor, GraphWalk, ManifestKind, NodeRole, PlatformFilter};
 
 /// The platforms of an incomplete index whose content is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,23 +62,14 @@ fn can_deliver(children: &[Descriptor], platforms: &[PlatformFilter], absent: &[
 
 /// Whether `source` has the child and everything below it. Blocks.
 fn is_complete(source: &BundleSource, child: &Descriptor) -> bool {
-    let mut seen = HashSet::new();
-    let mut stack = vec![child.clone()];
-    while let Some(node) = stack.pop() {
-        if !seen.insert(node.digest.clone()) {
-            continue;
-        }
-        let opaque = !node.media_type.is_empty() && kind_of(&node.media_type) == ManifestKind::Opaque;
-        let links = match source.verified_links(&node.digest) {
-            Some(links) => links,
-            // An index may list blobs (BuildKit's cache does).
-            None if opaque && source.availability(&node) == Availability::Here => continue,
+    let mut walk = GraphWalk::new(child, NodeRole::of_child(&child.media_type));
+    while let Some(node) = walk.next_node() {
+        let links = if node.role == NodeRole::Blob { None } else { source.verified_links(&node.descriptor.digest) };
+        match links {
+            Some(links) => walk.expand(&node, &links),
+            None if node.role != NodeRole::Manifest && source.availability(&node.descriptor) == Availability::Here => {}
             None => return false,
-        };
-        if links.blobs.iter().any(|blob| !blob.is_foreign() && source.availability(blob) != Availability::Here) {
-            return false;
         }
-        stack.extend(links.manifests.iter().cloned());
     }
     true
 }

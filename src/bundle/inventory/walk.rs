@@ -1,24 +1,23 @@
 //! Walking a store: repositories, their names, the manifests these lead to, and what those refer to.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 
-use futures_util::future::BoxFuture;
-use futures_util::{FutureExt, StreamExt, stream};
+use futures_util::{StreamExt, stream};
 use tokio::sync::OnceCell;
 
 use super::Inventory;
-use crate::content::{Descriptor, Digest, Links, Repository, RequestContext, Source};
+use crate::content::{
+    Descriptor, Digest, GraphNode, GraphWalk, Links, NodeRole, Repository, RequestContext, Source, check_depth, walk_concurrently,
+};
 use crate::mutex::Mutex;
 use crate::name::Reference;
-use crate::{Error, Kind, Result};
+use crate::{Error, Kind, Result, Side};
 
 /// Repositories, names of one repository, and children of one index that are worked on at once. Requests are limited by the
 /// registry's own concurrency (16); this only has to keep it busy.
 const AT_ONCE: usize = 16;
-
-/// As deep as the engine follows indexes in indexes.
-const MAX_DEPTH: usize = 8;
 
 /// Where a walk begins.
 #[derive(Debug, Clone)]
@@ -44,7 +43,7 @@ pub async fn walk(
     (walk.found.into_inner(), errors)
 }
 
-type Read = Arc<OnceCell<Links>>;
+type Read = Arc<OnceCell<Arc<Links>>>;
 
 struct InventoryWalk<'a> {
     source: Arc<dyn Source>,
@@ -78,47 +77,47 @@ impl InventoryWalk<'_> {
         };
         // A tag that went since it was listed is no error.
         let Some(descriptor) = descriptor else { return Ok(()) };
-        self.manifest(repository, descriptor, &context, 0).await.map_err(|error| error.subject(&*context.image))
+        self.image(repository, descriptor, &context).await.map_err(|error| error.subject(&*context.image))
     }
 
-    /// Notes a manifest and what it leads to, if it is there.
-    fn manifest<'a>(
-        &'a self,
-        repository: &'a Repository,
-        manifest: Descriptor,
-        context: &'a RequestContext,
-        depth: usize,
-    ) -> BoxFuture<'a, Result<()>> {
-        async move {
-            if self.noted(repository, &manifest.digest) || depth > MAX_DEPTH {
-                return Ok(());
-            }
-            let Some(links) = self.read(repository, &manifest.digest, context).await? else { return Ok(()) };
-            self.note(repository, &manifest.digest);
-            // A foreign layer is at its vendor's.
-            links.blobs.iter().filter(|blob| !blob.is_foreign()).for_each(|blob| self.note(repository, &blob.digest));
-            let mut children =
-                stream::iter(links.manifests).map(|child| self.manifest(repository, child, context, depth + 1)).buffer_unordered(AT_ONCE);
-            let mut all = Ok(());
-            while let Some(done) = children.next().await {
-                all = all.and(done);
-            }
-            all
+    /// Notes a manifest and everything it leads to, as far as that is there; the first error, after the rest is noted.
+    async fn image(&self, repository: &Repository, root: Descriptor, context: &RequestContext) -> Result<()> {
+        let first: Mutex<Option<Error>> = Mutex::default();
+        let visit = |node: GraphNode| async {
+            let links = self.visit(repository, node, context).await;
+            Ok::<_, Infallible>(links.unwrap_or_else(|error| {
+                first.lock().get_or_insert(error);
+                Arc::default()
+            }))
+        };
+        let Ok(()) = walk_concurrently(GraphWalk::new(&root, NodeRole::Manifest), AT_ONCE, visit).await;
+        first.into_inner().map_or(Ok(()), Err)
+    }
+
+    /// Notes one node, if it is there; what it refers to, unless that was noted already.
+    async fn visit(&self, repository: &Repository, node: GraphNode, context: &RequestContext) -> Result<Arc<Links>> {
+        let digest = &node.descriptor.digest;
+        if node.role != NodeRole::Blob && !self.noted(repository, digest) {
+            let Some(links) = self.read(repository, digest, context).await? else { return Ok(Arc::default()) };
+            self.note(repository, digest);
+            check_depth(node.depth, &links, Side::Target)?;
+            return Ok(links);
         }
-        .boxed()
+        self.note(repository, digest);
+        Ok(Arc::default())
     }
 
-    /// What the manifest refers to; read from `repository` by who comes first.
-    async fn read(&self, repository: &Repository, digest: &Digest, context: &RequestContext) -> Result<Option<Links>> {
+    /// What the manifest refers to. The first caller reads it from its `repository`, others wait.
+    async fn read(&self, repository: &Repository, digest: &Digest, context: &RequestContext) -> Result<Option<Arc<Links>>> {
         let cell = Arc::clone(self.manifests.lock().entry(digest.clone()).or_default());
-        // That one repository lacks it says nothing of the next: only what was read is kept.
+        // Another repository may have what this one lacks: only what was read is kept.
         let read = async || match self.source.manifest(repository, digest, context).await {
-            Ok(Some(manifest)) => Ok(Links::clone(manifest.links())),
+            Ok(Some(manifest)) => Ok(Arc::clone(manifest.links())),
             Ok(None) => Err(None),
             Err(error) => Err(Some(error)),
         };
         match cell.get_or_try_init(read).await {
-            Ok(links) => Ok(Some(links.clone())),
+            Ok(links) => Ok(Some(Arc::clone(links))),
             Err(None) => Ok(None),
             Err(Some(error)) => Err(error),
         }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use rayon::prelude::*;
 
 use crate::bundle::read::{Availability, BundleSource, GatheredContent};
-use crate::content::{ChildChoice, Descriptor, Digest, ManifestKind, PlatformFilter, kind_of};
+use crate::content::{Descriptor, Digest, GraphWalk, NodeRole, PlatformFilter};
 use crate::layout::{LayoutFinding, VerifyReport};
 
 /// For each digest, the problem and the images that need it.
@@ -18,7 +18,7 @@ pub fn verify_archives(gathered: &GatheredContent, progress: &(dyn Fn(u64) + Syn
     let content: Vec<(&Digest, u64)> = source.content().collect();
     let wrong: BTreeMap<&Digest, String> =
         content.par_iter().filter_map(|(digest, _)| Some((*digest, source.check(digest, progress)?))).collect();
-    let mut walk = Walk {
+    let mut archive = CheckedArchive {
         source,
         wrong: &wrong,
         manifests: HashSet::new(),
@@ -29,21 +29,21 @@ pub fn verify_archives(gathered: &GatheredContent, progress: &(dyn Fn(u64) + Syn
     for image in &gathered.images {
         let platforms = image.available_platforms.as_ref().map(|available| available.platforms.clone());
         let platforms = platforms.unwrap_or_else(|| PlatformFilter::of_sparse(&image.entry.descriptor));
-        walk.image(&image.entry.descriptor, &platforms, &format!("{}{}", image.repository, image.reference.suffix()));
+        archive.image(&image.entry.descriptor, &platforms, &format!("{}{}", image.repository, image.reference.suffix()));
     }
-    let reached: BTreeSet<&Digest> = walk.manifests.iter().chain(&walk.blobs).collect();
+    let reached: BTreeSet<&Digest> = archive.manifests.iter().chain(&archive.blobs).collect();
     let loose = content.iter().map(|(digest, _)| *digest).filter(|digest| !reached.contains(digest));
     let (unreferenced, loose_damage): (Vec<&Digest>, Vec<&Digest>) = loose.partition(|digest| !wrong.contains_key(*digest));
     for digest in loose_damage {
-        walk.damaged.entry(digest.clone()).or_insert_with(|| (wrong.get(digest).cloned().unwrap_or_default(), vec![]));
+        archive.damaged.entry(digest.clone()).or_insert_with(|| (wrong.get(digest).cloned().unwrap_or_default(), vec![]));
     }
     VerifyReport {
         entries: gathered.images.len(),
-        manifests: walk.manifests.len(),
-        blobs: walk.blobs.len(),
+        manifests: archive.manifests.len(),
+        blobs: archive.blobs.len(),
         bytes: content.iter().map(|(_, size)| size).sum(),
-        damaged: listed(walk.damaged),
-        missing: listed(walk.missing),
+        damaged: listed(archive.damaged),
+        missing: listed(archive.missing),
         unreferenced: unreferenced.into_iter().cloned().collect(),
         problems: gathered.problems.iter().map(crate::Error::message).collect(),
         ..VerifyReport::default()
@@ -54,7 +54,7 @@ fn listed(findings: Findings) -> Vec<LayoutFinding> {
     findings.into_iter().map(|(digest, (why, images))| LayoutFinding { digest, images, why }).collect()
 }
 
-struct Walk<'a> {
+struct CheckedArchive<'a> {
     source: &'a BundleSource,
     wrong: &'a BTreeMap<&'a Digest, String>,
     manifests: HashSet<Digest>,
@@ -63,43 +63,27 @@ struct Walk<'a> {
     missing: Findings,
 }
 
-impl Walk<'_> {
+impl CheckedArchive<'_> {
     fn image(&mut self, root: &Descriptor, platforms: &[PlatformFilter], name: &str) {
-        let mut seen = HashSet::new();
-        let mut stack = vec![(root.clone(), true)];
-        while let Some((node, may_be_manifest)) = stack.pop() {
-            if !seen.insert(node.digest.clone()) {
+        let mut walk = GraphWalk::new(root, NodeRole::Manifest).only_platforms(platforms);
+        while let Some(node) = walk.next_node() {
+            let digest = &node.descriptor.digest;
+            if let Some(why) = self.wrong.get(digest) {
+                note(&mut self.damaged, digest, why, name);
                 continue;
             }
-            if let Some(why) = self.wrong.get(&node.digest) {
-                note(&mut self.damaged, &node.digest, why, name);
+            if self.source.availability(&node.descriptor) != Availability::Here {
+                note(&mut self.missing, digest, "it is not in the archive", name);
                 continue;
             }
-            if self.source.availability(&node) != Availability::Here {
-                note(&mut self.missing, &node.digest, "it is not in the archive", name);
-                continue;
-            }
-            // An index may list blobs (BuildKit's cache does).
-            let is_opaque = !node.media_type.is_empty() && kind_of(&node.media_type) == ManifestKind::Opaque;
-            if !may_be_manifest {
-                self.blobs.insert(node.digest);
-                continue;
-            }
-            match self.source.verified_links(&node.digest) {
+            let links = if node.role == NodeRole::Blob { None } else { self.source.verified_links(digest) };
+            match links {
                 Some(links) => {
-                    let children = if node.digest == root.digest {
-                        ChildChoice::of(&links.manifests, platforms).kept
-                    } else {
-                        links.manifests.clone()
-                    };
-                    stack.extend(children.into_iter().map(|child| (child, true)));
-                    stack.extend(links.blobs.iter().filter(|blob| !blob.is_foreign()).map(|blob| (blob.clone(), false)));
-                    self.manifests.insert(node.digest);
+                    walk.expand(&node, &links);
+                    self.manifests.insert(node.descriptor.digest);
                 }
-                None if is_opaque => {
-                    self.blobs.insert(node.digest);
-                }
-                None => note(&mut self.damaged, &node.digest, "it is not a manifest", name),
+                None if node.role == NodeRole::Manifest => note(&mut self.damaged, digest, "it is not a manifest", name),
+                None => _ = self.blobs.insert(node.descriptor.digest),
             }
         }
     }

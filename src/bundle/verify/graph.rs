@@ -1,12 +1,12 @@
 //! Walks the images of a bundle, and finds content that is damaged or missing.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::bundle_files::BundleFiles;
 use super::digest_states::DigestStates;
 use super::report::BundleReport;
 use super::volume::BlobState;
-use crate::content::{ChildChoice, Descriptor, Digest, PlatformFilter, SPARSE};
+use crate::content::{Descriptor, Digest, GraphWalk, NodeRole};
 use crate::layout::LayoutFinding;
 
 /// The annotation that names an entry of `index.json` (image-spec annotations.md).
@@ -22,7 +22,7 @@ pub(super) fn walk(bundle: &BundleFiles, content: &DigestStates<'_>, report: &mu
     for entry in &bundle.index.manifests {
         report.images += 1;
         let name = entry.annotations.get(REF_NAME).cloned().unwrap_or_else(|| format!("an entry without a name ({})", entry.digest));
-        let mut image = CheckedImage { bundle, content, volumes: BTreeSet::new(), lacking: vec![], seen: HashSet::new() };
+        let mut image = CheckedImage { bundle, content, volumes: BTreeSet::new(), lacking: vec![] };
         image.walk(entry);
         for number in &image.volumes {
             affected.entry(*number).or_default().push(name.clone());
@@ -75,42 +75,27 @@ struct CheckedImage<'a> {
     /// The volumes that hold content of it.
     volumes: BTreeSet<u32>,
     lacking: Vec<(Digest, MissingReason)>,
-    seen: HashSet<Digest>,
 }
 
 impl CheckedImage<'_> {
     fn walk(&mut self, root: &Descriptor) {
-        let filters = root.annotations.get(SPARSE).map(|text| PlatformFilter::split(text)).unwrap_or_default();
-        let absent = root.absent();
-        let mut stack = vec![root.clone()];
-        while let Some(node) = stack.pop() {
-            if absent.contains(&node.digest) {
+        let mut walk = GraphWalk::new(root, NodeRole::Manifest).with_foreign_layers();
+        while let Some(node) = walk.next_node() {
+            let descriptor = &node.descriptor;
+            if descriptor.is_foreign() && !self.content.members.contains_key(&descriptor.digest) {
                 continue;
             }
-            if node.is_foreign() && !self.content.members.contains_key(&node.digest) {
+            if let Some(reason) = self.missing_reason(descriptor) {
+                self.lacking.push((descriptor.digest.clone(), reason));
                 continue;
             }
-            if !self.seen.insert(node.digest.clone()) {
-                continue;
-            }
-            if let Some(reason) = self.missing_reason(&node) {
-                self.lacking.push((node.digest.clone(), reason));
-                continue;
-            }
-            let links = match self.content.links.get(&node.digest) {
+            match self.content.links.get(&descriptor.digest) {
+                Some(Ok(links)) => walk.expand(&node, links),
                 // An image's name must point to a manifest; an index may list other content.
-                Some(Err(why)) if node.digest == root.digest => {
-                    self.lacking.push((node.digest.clone(), MissingReason::Damaged(why.clone())));
-                    None
+                Some(Err(why)) if descriptor.digest == root.digest => {
+                    self.lacking.push((descriptor.digest.clone(), MissingReason::Damaged(why.clone())));
                 }
-                Some(Ok(links)) => Some(links),
-                Some(Err(_)) | None => None,
-            };
-            if let Some(links) = links {
-                // The children that a sparse index leaves out are not missing.
-                let children =
-                    if node.digest == root.digest { ChildChoice::of(&links.manifests, &filters).kept } else { links.manifests.clone() };
-                stack.extend(children.into_iter().chain(links.blobs.iter().cloned()));
+                Some(Err(_)) | None => {}
             }
         }
     }
