@@ -1,5 +1,6 @@
 //! Verified reading: length and digest are checked while bytes pass, and nothing is complete before they are right.
 
+use std::io::{self, Read};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -130,6 +131,26 @@ impl Stream for Verified {
                     });
                 }
             }
+        }
+    }
+}
+
+/// Reads `reader` to its end, as much at once as `buffer` holds; the number of bytes. Blocks.
+///
+/// # Errors
+/// If it cannot be read. An interrupted read is tried again.
+pub(crate) fn each_chunk(reader: &mut dyn Read, buffer: &mut [u8], see: &mut dyn FnMut(&[u8])) -> io::Result<u64> {
+    let mut total = 0;
+    loop {
+        match reader.read(buffer) {
+            Ok(0) => return Ok(total),
+            Ok(read) => {
+                // `read` is never more than the buffer holds.
+                see(buffer.get(..read).unwrap_or_default());
+                total += read as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
 }

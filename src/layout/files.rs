@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::content::{Digest, Hasher};
+use crate::content::{Digest, Hasher, each_chunk};
 use crate::folder::{Folder, Status};
 use crate::{Error, Kind, Result, Side};
 
@@ -267,21 +267,12 @@ pub(super) fn found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     }
 }
 
-/// Hashes the rest of `file` into `hasher`, telling `progress` of the bytes as they pass; how many there were.
+/// Hashes the rest of `file` into `hasher`, and tells `progress` how many bytes were hashed; all of them.
 pub(super) fn hash(file: &mut fs::File, hasher: &mut Hasher, buffer: &mut [u8], progress: &dyn Fn(u64)) -> io::Result<u64> {
-    let mut total = 0;
-    loop {
-        let n = match file.read(buffer) {
-            Ok(0) => return Ok(total),
-            Ok(n) => n,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
-        };
-        // `read` never returns more than the buffer holds.
-        hasher.update(buffer.get(..n).unwrap_or_default());
-        total += n as u64;
-        progress(n as u64);
-    }
+    each_chunk(file, buffer, &mut |bytes| {
+        hasher.update(bytes);
+        progress(bytes.len() as u64);
+    })
 }
 
 /// Runs file work on a thread that may block.

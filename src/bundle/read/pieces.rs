@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 
-use crate::content::{BlobStream, Digest};
+use crate::content::{self, BlobStream, Digest};
 use crate::folder;
 use crate::internal::blocking;
 use crate::{Error, Kind, Result, Side};
@@ -122,18 +122,7 @@ fn tail(bytes: &Bytes, skip: u64) -> Bytes {
 /// Reads `reader`, of about `size` bytes, to its end; the number of bytes. Blocks.
 pub(in crate::bundle) fn each_chunk(reader: &mut dyn Read, size: u64, see: &mut dyn FnMut(&[u8])) -> io::Result<u64> {
     let mut buffer = vec![0; usize::try_from(size.clamp(1, BLOCK)).unwrap_or_default()];
-    let mut total = 0;
-    loop {
-        match reader.read(&mut buffer) {
-            Ok(0) => return Ok(total),
-            Ok(read) => {
-                see(buffer.get(..read).unwrap_or_default());
-                total += read as u64;
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
+    content::each_chunk(reader, &mut buffer, see)
 }
 
 /// The problem with a blob of these pieces, if their bytes do not have the digest. Blocks.

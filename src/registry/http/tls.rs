@@ -8,7 +8,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, RootCertStore};
 
-use super::verify;
+use super::verify::CertificateVerifier;
 use crate::error::{Error, Result};
 
 /// The part of a registry's settings that shapes its connections.
@@ -33,10 +33,10 @@ pub(super) fn config(settings: &HttpSettings) -> Result<ClientConfig> {
         (None, None) => None,
     };
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = match settings.insecure_skip_verify {
-        true => Arc::new(verify::Always { trusted: true, provider: Arc::clone(&provider) }),
-        false => verify::verifier(&authorities, &provider),
-    };
+    let verifier = Arc::new(match settings.insecure_skip_verify {
+        true => CertificateVerifier::trusting_all(Arc::clone(&provider)),
+        false => CertificateVerifier::new(&authorities, Arc::clone(&provider)),
+    });
     let unusable = |error: rustls::Error| Error::local("set up HTTP", error.to_string());
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(unusable)?;
     let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
