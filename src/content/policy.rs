@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{PlatformFilter, Referrer};
+use super::{PlatformFilter, Referrers};
 
 /// What of an image is delivered. Without any of it said: everything, but foreign layers.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -29,20 +29,6 @@ pub enum IndexMode {
     Rewrite,
     /// The index unchanged, children left out; many registries refuse that.
     Sparse,
-}
-
-/// Which referrers (signatures, attestations, SBOMs) travel with an image.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub enum Referrers {
-    /// All.
-    #[default]
-    All,
-    /// None.
-    No,
-    /// Those of these artifact types.
-    Types(Vec<String>),
-    /// These, whatever the upstream lists now: those of a lock.
-    Exactly(Vec<Referrer>),
 }
 
 /// How long after an image was first delivered its referrers are looked at again.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use oci_client::manifest::OCI_IMAGE_INDEX_MEDIA_TYPE as OCI_INDEX;
 use serde_json::{Map, Value, json};
 
-use super::{Descriptor, Digest, ManifestKind, Referrers, kind_of};
+use super::{Descriptor, Digest, ManifestKind, kind_of};
 
 /// cosign's tags: what stands behind the digest, and the artifact type that cosign gives such content where it stores it with
 /// a `subject` (cosign `pkg/oci/remote`, `ArtifactType`).
@@ -39,6 +39,20 @@ pub enum ReferrerList {
     /// It has no such list; an index under a tag may stand for it (distribution-spec "Unavailable Referrers API"). Why, where that is
     /// worth a note.
     Missing(Option<Arc<str>>),
+}
+
+/// Which referrers (signatures, attestations, SBOMs) travel with an image.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub enum Referrers {
+    /// All.
+    #[default]
+    All,
+    /// None.
+    No,
+    /// Those of these artifact types.
+    Types(Vec<String>),
+    /// These, whatever the upstream lists now: those of a lock.
+    Exactly(Vec<Referrer>),
 }
 
 impl Referrers {
