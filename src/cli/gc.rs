@@ -17,10 +17,10 @@ pub(super) async fn run(text: &str, dry_run: bool, printer: &Printer) -> Result<
         n => format!("; {} {verb}", count(n, "damaged file")),
     };
     printer.say(&format!(
-        "{} blobs {verb}, {} freed; {} unfinished transfers {verb}{damaged}",
-        report.removed.len(),
+        "{} {verb}, {} freed; {} {verb}{damaged}",
+        count(report.removed.len(), "blob"),
         size(report.bytes),
-        report.partials
+        count(report.partials, "unfinished transfer")
     ));
     Ok(Exit::Done)
 }

@@ -12,7 +12,7 @@ use clap::Args;
 use super::exit::{Exit, UsageError};
 use super::inputs;
 use super::printer::Printer;
-use super::text::failure;
+use super::text::{count, failure};
 use crate::bundle::inventory::{Inventory, Roots, walk};
 use crate::config::{Config, TargetConfig};
 use crate::content::{Repository, RequestContext};
@@ -83,7 +83,7 @@ async fn leave_out_lost(inventory: &mut Inventory, path: &Path, printer: &Printe
     let layout = Layout::open(path).await.map_err(UsageError::failed)?;
     let lost = inventory.retain(|digest| layout.blob_len(digest).is_ok_and(|len| len.is_some()));
     if lost > 0 {
-        printer.warn(&format!("{} lacks {lost} blobs that its images need; they are left out (see larder verify)", path.display()));
+        printer.warn(&format!("{} lacks {} that its images need; left out (see larder verify)", path.display(), count(lost, "blob")));
     }
     Ok(())
 }

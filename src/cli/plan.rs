@@ -132,8 +132,12 @@ pub(super) async fn run(file: Option<&Path>, args: PlanArgs, printer: &Printer) 
     empty.iter().for_each(|(source, explanation)| printer.say(&text::empty_selection(source, explanation)));
     let undecided = if counts.undecided > 0 { format!(", {} undecided", counts.undecided) } else { String::new() };
     printer.say(&format!(
-        "{} images: {} current, {} missing, {} moved, {} unresolvable{undecided}; no pull was spent",
-        counts.images, counts.current, counts.missing, counts.moved, counts.unresolvable
+        "{}: {} current, {} missing, {} moved, {} unresolvable{undecided}; no pull was spent",
+        count(counts.images, "image"),
+        counts.current,
+        counts.missing,
+        counts.moved,
+        counts.unresolvable
     ));
     accounts
         .iter()
@@ -158,18 +162,23 @@ const WINDOWS_SHOWN: usize = 8;
 fn account_lines(account: &AccountPlan, terminal: bool) -> Vec<String> {
     let name = format!("{} ({})", account.host, account.account);
     let pulls = match (account.pulls, account.pulls_at_most) {
-        (pulls, _) if account.exact => pulls.to_string(),
-        (about, most) if about == most => format!("at most {most}"),
-        (about, most) => format!("about {about} (at most {most})"),
+        (pulls, _) if account.exact => count(pulls, "pull"),
+        (about, most) if about == most => format!("at most {}", count(most, "pull")),
+        (about, most) => format!("about {about} (at most {most}) pulls"),
     };
-    let mut text = format!("{name}: {pulls} pulls for {} images", account.images);
+    let mut text = format!("{name}: {pulls} for {}", count(account.images, "image"));
     match (account.left, account.limit, account.windows) {
         (Some(left), Some(limit), Some(windows)) => {
             text += &format!("; {left} of {limit} left");
             text += &match windows {
                 1 => ", all can be pulled now".to_owned(),
                 n => {
-                    format!(": {n} windows, {}; now {} images, later {}", duration(account.hours * 3600.0), account.tonight, account.later)
+                    format!(
+                        ": {n} windows, {}; now {}, later {}",
+                        duration(account.hours * 3600.0),
+                        count(account.tonight, "image"),
+                        account.later
+                    )
                 }
             };
         }

@@ -146,7 +146,7 @@ pub(super) fn parse(bytes: &[u8], content_type: Option<&str>) -> Result<Parsed, 
         Some(_) => return Err(wrong("its `mediaType` is not a string", true)),
     };
     let media_type = match (&served, stated) {
-        (Some(served), Some(stated)) if *served != stated.to_ascii_lowercase() && !is_generic(served) => {
+        (Some(served), Some(stated)) if !agree(served, &stated.to_ascii_lowercase()) => {
             return Err(Invalid::TwoTypes { served: served.clone(), stated: stated.to_owned() });
         }
         (_, Some(stated)) => stated.to_owned(),
@@ -214,6 +214,12 @@ impl Members<'_> {
 /// A Content-Type without its parameters.
 fn bare(content_type: &str) -> String {
     content_type.split(';').next().unwrap_or("").trim().to_ascii_lowercase()
+}
+
+/// Whether a Content-Type allows what the manifest says that it is. Registries that convert manifests serve Docker's types as OCI's and the
+/// reverse (an image as an image, an index as an index): the bytes, which the digest proves, decide.
+fn agree(served: &str, stated: &str) -> bool {
+    served == stated || is_generic(served) || (kind_of(served) == kind_of(stated) && kind_of(stated) != ManifestKind::Opaque)
 }
 
 /// Types that servers send for content whose type they do not know.

@@ -23,6 +23,11 @@ pub(super) fn media_type(answer: &OpenResponse) -> String {
 
 /// The digest that the answer says, if it says one.
 pub(super) fn said_digest(answer: &OpenResponse, topic: &RequestTopic<'_>) -> Result<Option<Digest>> {
-    let Some(said) = answer.header(CONTENT_DIGEST).map(str::trim).filter(|said| !said.is_empty()) else { return Ok(None) };
-    Digest::parse(said).map(Some).map_err(|why| topic.error(Kind::Damaged, format!("the answer's Docker-Content-Digest: {why}")))
+    // Some write it in quotes, as ETags are, or in capitals.
+    let Some(said) = answer.header(CONTENT_DIGEST).map(|said| said.trim().trim_matches('"')).filter(|said| !said.is_empty()) else {
+        return Ok(None);
+    };
+    Digest::parse(&said.to_ascii_lowercase())
+        .map(Some)
+        .map_err(|why| topic.error(Kind::Damaged, format!("the answer's Docker-Content-Digest: {why}")))
 }

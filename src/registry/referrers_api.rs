@@ -139,6 +139,7 @@ impl RegistryStore {
         context: &RequestContext,
     ) -> Result<Result<(ReferrersPage, Option<Url>), NoList>> {
         let scopes = Scopes::pull(repository.as_str()).to(Purpose::Referrers);
+        let list = url.clone();
         let mut call =
             RegistryRequest::new((RequestKind::Referrers, Operation::ListReferrers, Method::GET), url, repository, &scopes, context);
         // GHCR redirects to a web page elsewhere (docs/registries.md, "GitHub").
@@ -160,11 +161,8 @@ impl RegistryStore {
         };
         let links = link::text(&answer.headers, LINK);
         let astray = |why: String| remedied(topic.error(Kind::Untrusted, format!("the next page of referrers is not asked for: {why}")));
-        let next = link::next(&links).map(|target| self.transport.host.resolve(&answer.url, target)).transpose().map_err(astray)?;
-        match next {
-            Some(next) if !self.transport.host.is_registry_origin(&next) => Err(astray("it is at another host".to_owned())),
-            next => Ok(Ok((page, next))),
-        }
+        let next = link::next(&links).map(|target| self.transport.host.resolve_next_page(&answer.url, &list, target));
+        Ok(Ok((page, next.transpose().map_err(astray)?)))
     }
 }
 

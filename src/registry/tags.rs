@@ -15,7 +15,7 @@ use crate::{Kind, Result, Side};
 #[derive(Deserialize)]
 struct TagPage {
     /// Go writes no tags as `null`.
-    tags: Option<Vec<String>>,
+    tags: Option<Vec<Option<String>>>,
 }
 
 impl RegistryStore {
@@ -49,7 +49,7 @@ impl RegistryStore {
             scopes: Scopes::pull(repository.as_str()).to(Purpose::Tags),
             context,
         };
-        let tags = |page: TagPage| page.tags.unwrap_or_default().into_iter().filter(|tag| check_tag(tag).is_ok()).collect();
+        let tags = |page: TagPage| page.tags.unwrap_or_default().into_iter().flatten().filter(|tag| check_tag(tag).is_ok()).collect();
         self.listed(&listing, tags).await
     }
 }

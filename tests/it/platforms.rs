@@ -394,7 +394,7 @@ fn a_sparse_layout_is_verified_read_and_cleaned_as_what_it_is() {
     assert_eq!(entry()["annotations"]["dev.larder.platforms"], "linux/amd64");
     let verified = program.run(&["verify", "store"]).exits(0);
     assert!(
-        verified.stderr.contains("1 names, 3 manifests,") && verified.stderr.contains("0 damaged, 0 missing, 0 unreferenced"),
+        verified.stderr.contains("1 name, 3 manifests,") && verified.stderr.contains("0 damaged, 0 missing, 0 unreferenced"),
         "{}",
         verified.stderr
     );
@@ -532,7 +532,7 @@ fn a_registry_that_takes_sparse_indexes_is_asked_for_the_children_by_head() {
     let child = cut(&upstream, &["linux/amd64"]).links().manifests[0].clone();
     target.delete_manifest("m/app", &child.digest);
     upstream.reset_log();
-    assert!(program.run(&["plan", "list.txt"]).exits(0).stderr.contains(" 1 pulls for 1 images"));
+    assert!(program.run(&["plan", "list.txt"]).exits(0).stderr.contains(" 1 pull for 1 image;"));
     assert_eq!(row(&program.sync_list().exits(0), "copied")["pulls"], 1);
     assert!(target.manifest("m/app", child.digest.as_str()).is_some());
     at_registry(&program, &target, &upstream, "platforms = [\"linux/amd64\", \"linux/s390x\"]\nindex = \"sparse\"\n");

@@ -177,7 +177,7 @@ fn a_plan_spends_no_pull_and_says_what_choosing_would_cost() {
     undecided | UPSTREAM/app:newest:2 | TARGET/m/app
     ---
     0 images: 0 current, 0 missing, 0 moved, 0 unresolvable, 1 undecided; no pull was spent
-    UPSTREAM (anonymous): about 5 (at most 6) pulls for 1 images; 84 of 100 left, all can be pulled now
+    UPSTREAM (anonymous): about 5 (at most 6) pulls for 1 image; 84 of 100 left, all can be pulled now
     exit 0
     ");
     assert_eq!(upstream.count(Kind::ManifestGet), 0);

@@ -163,7 +163,7 @@ fn selections_are_made_among_the_tags_that_the_target_has() {
     assert_eq!(run.stdout, format!("missing {}: the target has no such image\n", source("twin:8")));
     let none = "list.csv:4: target: select tags ";
     assert!(run.stderr.contains(none) && run.stderr.contains("of the 1 tags that"), "{}", run.stderr);
-    assert!(run.stderr.contains("3 images, 1 manifests, 3 blobs: 0 damaged, 1 missing"), "{}", run.stderr);
+    assert!(run.stderr.contains("3 images, 1 manifest, 3 blobs: 0 damaged, 1 missing"), "{}", run.stderr);
 }
 
 #[test]

@@ -139,7 +139,7 @@ fn compressed_layers(tar: &TarIndex, images: &[SavedImage]) -> Result<HashMap<u6
 }
 
 fn member(tar: &TarIndex, name: &str) -> Result<TarMember> {
-    tar.find(name).ok_or_else(|| damaged(tar.path(), &format!("it has no `{name}`, which `{LIST}` names")))
+    tar.find(name).ok_or_else(|| damaged(tar.path(), &format!("`{LIST}` names `{name}`: {}", tar.lacks(name))))
 }
 
 fn hash(tar: &TarIndex, member: TarMember) -> Result<Option<(u64, CompressedLayer)>> {

@@ -1,6 +1,6 @@
 //! The index of a tar file of any tool: the offset of each file, from the headers alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{Read, Seek as _};
 use std::path::{Path, PathBuf};
@@ -32,6 +32,8 @@ pub(super) struct TarIndex {
     file: Arc<File>,
     files: BTreeMap<String, TarMember>,
     links: BTreeMap<String, String>,
+    /// Files that are stored without their holes (`tar --sparse`): their bytes are not in one piece.
+    sparse: BTreeSet<String>,
 }
 
 impl TarIndex {
@@ -40,17 +42,22 @@ impl TarIndex {
     /// # Errors
     /// If it cannot be read, or is a damaged tar file.
     pub(super) fn scan(path: &Path, file: &Arc<File>) -> Result<Option<Self>> {
-        let mut index = TarIndex { path: path.to_owned(), file: Arc::clone(file), files: BTreeMap::new(), links: BTreeMap::new() };
+        let (files, links, sparse) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        let mut index = TarIndex { path: path.to_owned(), file: Arc::clone(file), files, links, sparse };
         (&**file).rewind().map_err(|error| Error::io(OP, path, &error))?;
         let mut archive = tar::Archive::new(&**file);
         let Ok(entries) = archive.entries_with_seek() else { return Ok(None) };
         for entry in entries {
-            let entry = match entry {
+            let mut entry = match entry {
                 Ok(entry) => entry,
                 // A file whose first header is invalid is no tar file.
                 Err(_) if index.is_empty() => return Ok(None),
                 Err(error) => return Err(damaged(path, &error.to_string())),
             };
+            if let Some(name) = sparse_name(&mut entry) {
+                index.sparse.extend(normal(&name));
+                continue;
+            }
             let Some(name) = std::str::from_utf8(&entry.path_bytes()).ok().and_then(normal) else { continue };
             let kind = entry.header().entry_type();
             if kind.is_file() || kind.is_contiguous() {
@@ -60,7 +67,7 @@ impl TarIndex {
             {
                 index.links.insert(name, target);
             }
-            if index.files.len() + index.links.len() > MOST_MEMBERS {
+            if index.files.len() + index.links.len() + index.sparse.len() > MOST_MEMBERS {
                 return Err(damaged(path, &format!("it has more than {MOST_MEMBERS} members")));
             }
         }
@@ -68,7 +75,7 @@ impl TarIndex {
     }
 
     fn is_empty(&self) -> bool {
-        self.files.is_empty() && self.links.is_empty()
+        self.files.is_empty() && self.links.is_empty() && self.sparse.is_empty()
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -96,9 +103,19 @@ impl TarIndex {
         None
     }
 
+    /// Why [`TarIndex::find`] does not find this file.
+    pub(super) fn lacks(&self, name: &str) -> String {
+        let name = normal(name).unwrap_or_else(|| name.to_owned());
+        match self.links.get(&name) {
+            _ if self.sparse.contains(&name) => format!("`{name}` is stored as a sparse file: pack the archive again without `--sparse`"),
+            Some(target) => format!("`{name}` is a link to `{target}`, which is not in the archive"),
+            None => format!("it has no `{name}`"),
+        }
+    }
+
     /// The bytes of a file of at most `most` bytes.
     pub(super) fn read(&self, name: &str, most: u64) -> Result<Vec<u8>> {
-        let member = self.find(name).ok_or_else(|| damaged(&self.path, &format!("it has no `{name}`")))?;
+        let member = self.find(name).ok_or_else(|| damaged(&self.path, &self.lacks(name)))?;
         if member.len > most {
             return Err(damaged(&self.path, &format!("`{name}` has {} bytes", member.len)));
         }
@@ -125,6 +142,22 @@ impl TarIndex {
         }
         names.join(", ")
     }
+}
+
+/// The name of a file that is stored without its holes: GNU tar's own entry type, or its version for pax archives.
+fn sparse_name(entry: &mut tar::Entry<'_, &File>) -> Option<String> {
+    if entry.header().entry_type().is_gnu_sparse() {
+        return String::from_utf8(entry.path_bytes().into_owned()).ok();
+    }
+    let extensions = entry.pax_extensions().ok()??;
+    let (mut sparse, mut name) = (false, None);
+    for (key, value) in extensions.flatten().filter_map(|extension| Some((extension.key().ok()?, extension.value().ok()?))) {
+        sparse |= key.starts_with("GNU.sparse.");
+        if key == "GNU.sparse.name" {
+            name = Some(value.to_owned());
+        }
+    }
+    if sparse { name.or_else(|| String::from_utf8(entry.path_bytes().into_owned()).ok()) } else { None }
 }
 
 pub(super) fn damaged(path: &Path, why: &str) -> Error {
@@ -197,6 +230,29 @@ mod tests {
         for name in ["loop", "out", "root", "a", "../a/one", ""] {
             assert_eq!(index.find(name), None, "{name}");
         }
+    }
+
+    #[test]
+    fn what_is_not_found_has_a_reason() {
+        let mut members = archive();
+        members.truncate(members.len() - 1024);
+        let mut builder = tar::Builder::new(members);
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::GNUSparse);
+        header.as_gnu_mut().unwrap().set_real_size(0);
+        header.set_size(0);
+        builder.append_data(&mut header, "old.tar", &b""[..]).unwrap();
+        builder.append_pax_extensions([("GNU.sparse.major", &b"1"[..]), ("GNU.sparse.name", b"./new.tar")]).unwrap();
+        let mut header = tar::Header::new_ustar();
+        header.set_size(3);
+        builder.append_data(&mut header, "GNUSparseFile.1/new.tar", &b"map"[..]).unwrap();
+        let index = scan(&builder.into_inner().unwrap()).unwrap().unwrap();
+        for name in ["old.tar", "new.tar"] {
+            assert!(index.find(name).is_none());
+            assert_eq!(index.lacks(name), format!("`{name}` is stored as a sparse file: pack the archive again without `--sparse`"));
+        }
+        assert_eq!(index.lacks("loop"), "`loop` is a link to `loop`, which is not in the archive");
+        assert_eq!(index.lacks("nothing"), "it has no `nothing`");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::bundle::{self, BundleReport, VolumeFinding};
 use crate::cli::exit::{Exit, UsageError};
 use crate::cli::printer::Printer;
 use crate::cli::progress::byte_counter;
-use crate::cli::text::size;
+use crate::cli::text::{count, size};
 use crate::internal::blocking;
 use crate::layout::LayoutFinding;
 
@@ -58,13 +58,13 @@ fn summary(report: &BundleReport) -> String {
         relied => format!(", {relied} more in the base"),
     };
     format!(
-        "bundle {}: {} images, {} of {} volumes present, {} manifests, {} blobs{in_base}, {} hashed: {} damaged, {} missing",
+        "bundle {}: {}, {} of {} present, {}, {}{in_base}, {} hashed: {} damaged, {} missing",
         report.name,
-        report.images,
+        count(report.images, "image"),
         report.present,
-        report.volumes,
-        report.manifests,
-        report.blobs,
+        count(report.volumes, "volume"),
+        count(report.manifests, "manifest"),
+        count(report.blobs, "blob"),
         size(report.bytes),
         report.damaged_volumes.len() + report.damaged.len(),
         report.absent_volumes.len() + report.missing.len()

@@ -8,7 +8,7 @@ use crate::bundle::read::BundleReader;
 use crate::cli::exit::{Exit, UsageError};
 use crate::cli::printer::Printer;
 use crate::cli::progress::byte_counter;
-use crate::cli::text::size;
+use crate::cli::text::{count, size};
 use crate::cli::{import, state};
 use crate::content::Repository;
 use crate::error::printable;
@@ -55,10 +55,10 @@ pub(super) async fn verify_archive(path: PathBuf, printer: &Printer) -> Result<E
 
 fn counts(report: &VerifyReport) -> String {
     format!(
-        "{} names, {} manifests, {} blobs, {} hashed: {} damaged, {} missing, {} unreferenced",
-        report.entries,
-        report.manifests,
-        report.blobs,
+        "{}, {}, {}, {} hashed: {} damaged, {} missing, {} unreferenced",
+        count(report.entries, "name"),
+        count(report.manifests, "manifest"),
+        count(report.blobs, "blob"),
         size(report.bytes),
         report.damaged.len(),
         report.missing.len(),

@@ -130,10 +130,10 @@ fn summary(proof: &VerifySummary, target: &TargetConfig) -> String {
     let hashed = if proof.hashed > 0 { format!(", {} hashed", size(proof.hashed)) } else { String::new() };
     let kinds: Vec<String> = KINDS.iter().map(|kind| format!("{} {}", proof.count(*kind), kind.as_str())).collect();
     format!(
-        "{target}: {}, {} manifests, {} blobs{hashed}: {}",
+        "{target}: {}, {}, {}{hashed}: {}",
         count(proof.images, "image"),
-        proof.manifests,
-        proof.blobs,
+        count(proof.manifests, "manifest"),
+        count(proof.blobs, "blob"),
         kinds.join(", ")
     )
 }

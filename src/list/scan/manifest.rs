@@ -28,6 +28,12 @@ pub(super) fn is_compose(root: &YamlNode) -> bool {
 
 /// Searches for fields `image` at any depth.
 pub(super) fn scan(root: &Rc<YamlNode>, trust: FieldTrust, finder: &mut Finder) {
+    if let (Some("ImageSetConfiguration"), Some(mirror)) = (root.get("kind").and_then(|kind| kind.text()), root.get("mirror")) {
+        let chosen = ["platform", "operators", "helm"].into_iter().filter_map(|key| Some((key, mirror.get(key)?)));
+        for (key, node) in chosen.filter(|(_, node)| !node.is_null()) {
+            finder.note(node.line, &format!("only oc-mirror knows which images `{key}` stands for: they are not in the list"));
+        }
+    }
     ManifestScan { trust, finder, seen: HashSet::new() }.node(root);
 }
 
@@ -47,7 +53,9 @@ impl ManifestScan<'_> {
         for (key, value) in node.entries() {
             match key.as_str() {
                 "image" => self.image(value),
-                "images" => self.kustomized(value),
+                "images" => self.listed(value, false),
+                "additionalImages" => self.listed(value, true),
+                "catalog" => self.unmistakable(value),
                 _ if key.ends_with("Image") || key == "imageName" => self.unmistakable(value),
                 _ => {}
             }
@@ -117,14 +125,23 @@ impl ManifestScan<'_> {
         self.reference(line, &name);
     }
 
-    /// `images` of a kustomization: the replacements of other images.
-    fn kustomized(&mut self, value: &Rc<YamlNode>) {
+    /// `images` of a kustomization (the replacements of other images), of Zarf and of Hauler; `additionalImages` of oc-mirror. An item
+    /// with nothing but a name counts if the name has a tag or digest, or if all of them are `certain` to be images.
+    fn listed(&mut self, value: &Rc<YamlNode>, certain: bool) {
+        let chooses = |name: &str| ImageName::parse(name).is_ok_and(|name| name.tag.is_some() || name.digest.is_some());
         for image in value.items() {
+            if let Some(text) = image.text() {
+                if chooses(text) {
+                    self.reference(image.line, text);
+                }
+                continue;
+            }
             let part = |key: &str| image.get(key).and_then(|node| node.text());
             let Some(name) = part("newName").or(part("name")) else { continue };
             match (part("digest"), part("newTag")) {
                 (Some(digest), _) => self.finder.reference(image.line, &format!("{name}@{digest}")),
                 (None, Some(tag)) => self.finder.reference(image.line, &format!("{name}:{tag}")),
+                (None, None) if certain || chooses(name) => self.reference(image.line, name),
                 (None, None) => {}
             }
         }

@@ -103,7 +103,11 @@ pub fn scan(file: &str, text: &str) -> Scanned {
 }
 
 fn document_of(root: &Rc<YamlNode>, finder: &mut Finder) {
-    if manifest::is_kubernetes(root) {
+    if let Some(first) = root.text().and_then(|text| text.split_whitespace().next())
+        && ImageName::parse(first).is_ok_and(|name| name.tag.is_some() || name.digest.is_some())
+    {
+        finder.problem(root.line, "this is a list of images already: give it to larder as it is");
+    } else if manifest::is_kubernetes(root) {
         manifest::scan(root, manifest::FieldTrust::Certain, finder);
     } else if manifest::is_compose(root) {
         manifest::scan_compose(root, finder);

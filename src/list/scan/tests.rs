@@ -117,6 +117,32 @@ fn kustomizations_name_what_they_put_in() {
 }
 
 #[test]
+fn image_lists_of_air_gap_tools_are_read() {
+    let text = "kind: ImageSetConfiguration\napiVersion: mirror.openshift.io/v1alpha2\nmirror:\n  platform: {channels: [{name: stable-4.14}]}\n  \
+                operators:\n  - catalog: registry.redhat.io/redhat/redhat-operator-index:v4.14\n    packages: [{name: x}]\n  \
+                additionalImages:\n  - name: registry.redhat.io/ubi9/ubi:latest\n  - name: quay.io/org/app\n";
+    assert_snapshot!(shown("isc.yaml", text), @r"
+    6: registry.redhat.io/redhat/redhat-operator-index:v4.14
+    9: registry.redhat.io/ubi9/ubi:latest
+    10: quay.io/org/app:latest
+    note 4: only oc-mirror knows which images `platform` stands for: they are not in the list
+    note 6: only oc-mirror knows which images `operators` stands for: they are not in the list
+    ");
+    let hauler = "apiVersion: content.hauler.cattle.io/v1\nkind: Images\nspec:\n  images:\n  - name: rancher/rke2:v1\n  - name: busybox\n";
+    assert_snapshot!(shown("hauler.yaml", hauler), @"5: docker.io/rancher/rke2:v1");
+    let zarf = "kind: ZarfPackageConfig\ncomponents:\n- name: a\n  images: ['ghcr.io/zarf/agent:v1', 'busybox:2', logo]\n";
+    assert_snapshot!(shown("zarf.yaml", zarf), @r"
+    4: ghcr.io/zarf/agent:v1
+    4: docker.io/library/busybox:2
+    ");
+}
+
+#[test]
+fn a_list_of_images_is_called_one() {
+    assert_snapshot!(shown("images.txt", "# rke2\nrancher/x:v1\n\n  docker.io/y:2\n"), @"problem 2: this is a list of images already: give it to larder as it is");
+}
+
+#[test]
 fn compose_files_name_what_is_not_built() {
     let text = r#"x-base: &base
   image: redis:${REDIS:-7.4}

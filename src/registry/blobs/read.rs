@@ -18,7 +18,7 @@ use crate::registry::error;
 use crate::registry::request::RequestTopic;
 use crate::registry::request::{ConnectionKind, Operation, PermitRequest, RegistryRequest, RequestIdentity};
 use crate::registry::store::RegistryStore;
-use crate::registry::transport::{BlobReadSlot, EMPTY, OpenResponse, RetryBudget, RetryableError, SendOutcome, Transport};
+use crate::registry::transport::{BlobReadSlot, EMPTY, OpenResponse, RetryBudget, RetryableError, SendOutcome, Transport, coding};
 use crate::{Error, Result, Side};
 
 impl RegistryStore {
@@ -222,7 +222,15 @@ impl BlobReader {
             Ok(first) => self.skip = self.at - first,
             Err(_) if answer.content_length() == Some(0) => {}
             Err(_) if part => return Ok(Asked::NoPart),
-            Err(why) => return Err(self.transport.topic(&call).error(Kind::Damaged, format!("{}: {why}", self.blob.digest))),
+            Err(why) => {
+                let compressed = coding(&answer.headers).map_or_else(String::new, |coding| {
+                    format!(
+                        "; it comes compressed (Content-Encoding: {coding}), which larder did not ask for: a proxy on the way may do that"
+                    )
+                });
+                let message = format!("{}: {why}{compressed}", self.blob.digest);
+                return Err(self.transport.topic(&call).error(Kind::Damaged, message));
+            }
         }
         Ok(Asked::Body(answer))
     }

@@ -14,6 +14,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use reqwest::Client;
+use reqwest::header::{ACCEPT_ENCODING, HeaderMap, HeaderValue};
 use rustls::ClientConfig;
 use url::{Host, Url};
 
@@ -86,6 +87,8 @@ pub(crate) fn build(settings: &HttpSettings, policy: &Arc<AddressPolicy>) -> Res
             .apply(Client::builder())
             .tls_backend_preconfigured(tls)
             .user_agent(concat!("larder/", env!("CARGO_PKG_VERSION")))
+            // Digests are of the bytes as they were pushed: proxies may not compress them on the way.
+            .default_headers(HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static("identity"))]))
             .redirect(reqwest::redirect::Policy::none())
             // reqwest would replay requests that HTTP/2 refused; none may leave uncounted.
             .retry(reqwest::retry::never())

@@ -17,6 +17,7 @@ use url::Url;
 use super::bandwidth::BandwidthStack;
 use super::cause;
 use super::classify::RetryableError;
+use super::encoding::decoded;
 use super::min_rate::RateMeter;
 use crate::Error;
 use crate::content::{TransferStats, Verified};
@@ -55,6 +56,8 @@ pub(crate) enum BodyError {
     TooLong,
     /// It broke off.
     Trouble(RetryableError),
+    /// It is compressed in a way that cannot be read; in words.
+    Unreadable(String),
     /// It kept coming, and did not end in time.
     Slow(String),
 }
@@ -92,7 +95,7 @@ impl OpenResponse {
         RetryableError::broken(self.elsewhere.as_deref(), cause)
     }
 
-    /// The whole body, of at most `most` bytes. It has as long in all as silence may last: what has to be read whole is small.
+    /// The whole body, decompressed if need be, of at most `most` bytes. It has as long in all as silence may last: what has to be read whole is small.
     pub(crate) async fn whole(&mut self, most: usize) -> Result<Bytes, BodyError> {
         let mut body = BytesMut::new();
         let mut left = self.idle;
@@ -107,7 +110,7 @@ impl OpenResponse {
                     body.extend_from_slice(&chunk);
                     self.bandwidth.take(chunk.len() as u64).await;
                 }
-                Ok(Ok(None)) => return Ok(body.freeze()),
+                Ok(Ok(None)) => return decoded(&self.headers, body.freeze(), most),
                 Ok(Err(error)) => return Err(BodyError::Trouble(self.broken(cause::words(&error)))),
                 // Nothing came for most of the time: the connection is dead, and another may be better.
                 Err(_) if left > self.idle / 2 => return Err(BodyError::Trouble(self.broken(silence(left)))),

@@ -83,6 +83,14 @@ impl RetryableError {
             | RetryableError::Lost(cause) => RetryableError::Lost(cause),
         }
     }
+    /// What went wrong, in words.
+    pub(crate) fn plain_words(&self) -> String {
+        match self {
+            RetryableError::Answer(refusal) => refusal.plain_words(),
+            RetryableError::BrokenElsewhere(host, cause) => format!("{host}: {cause}"),
+            RetryableError::Broken(cause) | RetryableError::Hopeless(cause) | RetryableError::Lost(cause) => cause.clone(),
+        }
+    }
     /// What the host asked for.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self {

@@ -431,6 +431,21 @@ impl Host {
         self.endpoint.scheme() == "http" && url.scheme() == "https" && url.host() == self.endpoint.host()
     }
 
+    /// Reads the address of a list's next page, relative to `base`, where this page came from. Behind a proxy some registries name a host
+    /// that only they know: what they say of the same list is asked for at `list`, where the first page was asked for.
+    pub(crate) fn resolve_next_page(&self, base: &Url, list: &Url, text: &str) -> Result<Url, String> {
+        let next = self.resolve(base, text)?;
+        if self.is_registry_origin(&next) || next.origin() == base.origin() {
+            return Ok(next);
+        }
+        if !list.path().ends_with(next.path()) || next.path().len() < "/v2/".len() {
+            return Err(format!("it is at {}, another host", next.host_str().unwrap_or_default()));
+        }
+        let mut here = list.clone();
+        here.set_query(next.query());
+        Ok(here)
+    }
+
     /// Reads an address that the registry sent (`Location`, `Link`), relative to `base`. A registry behind a TLS proxy
     /// often believes that it is reached by plain HTTP, and says so; that is put right rather than followed into the clear.
     pub(crate) fn resolve(&self, base: &Url, text: &str) -> Result<Url, String> {

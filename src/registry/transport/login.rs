@@ -72,6 +72,7 @@ impl TokenSender for Sender<'_> {
                     let message = format!("the token server's answer is longer than the {MAX_TOKEN} bytes it may have");
                     return Err(self.transport.topic(&call).error(Kind::Untrusted, message));
                 }
+                Err(BodyError::Unreadable(why)) => return Err(self.transport.topic(&call).error(Kind::Damaged, why)),
                 Err(BodyError::Slow(why)) => return Err(self.transport.topic(&call).error(Kind::Unavailable, why)),
                 Err(BodyError::Trouble(trouble)) => trouble,
             };

@@ -9,6 +9,7 @@ mod bandwidth;
 mod body;
 mod cause;
 mod classify;
+mod encoding;
 mod foreign;
 mod host;
 mod login;
@@ -31,6 +32,7 @@ use url::Url;
 pub(crate) use self::backoff::{RetryBudget, RetryPolicy};
 pub(crate) use self::body::{BodyError, EMPTY, OpenResponse, UploadBody, UploadProgress, commit_time};
 pub(crate) use self::classify::{ResponseClass, RetryableError, classify};
+pub(crate) use self::encoding::coding;
 pub(crate) use self::host::BURST;
 pub(crate) use self::host::Host;
 use self::min_rate::RateMeter;
@@ -126,6 +128,7 @@ impl Transport {
                 Err(BodyError::TooLong) => {
                     return Err(self.topic(call).error(Kind::Untrusted, format!("the answer is longer than the {most} bytes it may have")));
                 }
+                Err(BodyError::Unreadable(why)) => return Err(self.topic(call).error(Kind::Damaged, why)),
                 Err(BodyError::Slow(why)) => return Err(self.topic(call).error(Kind::Unavailable, why)),
                 Err(BodyError::Trouble(trouble)) => {
                     drop(answer);
@@ -341,15 +344,20 @@ impl Transport {
         if throttled {
             self.account.counters.throttled();
         }
-        tracing::debug!(host = topic.host, operation = topic.operation.as_str(), image = topic.image, ?trouble, "attempt failed");
+        tracing::debug!(
+            host = topic.host,
+            operation = topic.operation.as_str(),
+            image = topic.image,
+            trouble = trouble.plain_words(),
+            "attempt failed"
+        );
         let answers_others = patience.sees_alive(self.host.last_answer(elsewhere));
-        let mut asked = None;
+        let (mut asked, mut longer) = (None, Duration::ZERO);
         if let Some(host) = elsewhere {
             self.host.troubled_elsewhere(host, sent, throttled);
             asked = trouble.retry_after();
         } else if hosts {
-            let longer = self.host.troubled(sent, throttled, trouble.retry_after());
-            self.account.counters.waited(longer);
+            longer = self.host.troubled(sent, throttled, trouble.retry_after());
             if longer >= WORTH_SAYING {
                 tracing::info!(host = topic.host, seconds = longer.as_secs(), "the registry asks to be left alone; waiting");
             }
@@ -367,6 +375,8 @@ impl Transport {
                 None => error,
             });
         };
+        // Nobody waits for the pause that follows the last attempt.
+        self.account.counters.waited(longer);
         tokio::time::sleep(delay.max(asked.unwrap_or_default())).await;
         self.account.counters.retried();
         Ok(())

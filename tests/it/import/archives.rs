@@ -111,7 +111,7 @@ fn compressed_archives_are_known_by_their_content_also_on_standard_input() {
             assert_eq!((code, names(&program, "piped")), (0, vec!["team/app:1.0".to_owned()]), "{compressor} {kind}: {said}");
             assert_eq!(entries(&program, "piped")[0]["digest"], entries(&program, "store")[0]["digest"]);
             let run = program.run(&["verify", "image.bin"]).exits(0);
-            assert!(run.stderr.contains("1 names, 1 manifests, 2 blobs"), "{compressor} {kind}: {}", run.stderr);
+            assert!(run.stderr.contains("1 name, 1 manifest, 2 blobs"), "{compressor} {kind}: {}", run.stderr);
             assert_eq!(piped(&program, &["verify", "-"], &file).0, 0);
             program.run(&["verify", "store"]).exits(0);
             // Nothing unpacked is left.

@@ -86,11 +86,18 @@ impl Program {
     }
 
     fn process(&self, arguments: &[&str]) -> std::process::Command {
-        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_larder"));
+        let mut command = self.process_of(env!("CARGO_BIN_EXE_larder"));
+        command.args(arguments);
+        command
+    }
+
+    /// `program`, in the folder, with no variables but those of its runs.
+    fn process_of(&self, program: &str) -> std::process::Command {
+        let mut command = std::process::Command::new(program);
         command.current_dir(self.folder.path()).env_clear();
         command.env("PATH", format!("{}:/usr/bin:/bin", self.path("bin").display()));
         command.env("HOME", self.path("home")).env("XDG_STATE_HOME", self.path("home/state"));
-        command.envs(self.variables.iter().cloned()).args(arguments);
+        command.envs(self.variables.iter().cloned());
         command
     }
 
@@ -104,6 +111,13 @@ impl Program {
     /// Runs `larder` with these arguments.
     pub fn run(&self, arguments: &[&str]) -> Run {
         finish(self.command(arguments), &self.path("report.json"))
+    }
+
+    /// Runs a shell's command line in the folder. `larder` is found if the folder's `bin` has it.
+    pub fn shell(&self, line: &str) -> Run {
+        let mut command = assert_cmd::Command::from_std(self.process_of("sh"));
+        command.args(["-c", line]);
+        finish(command, &self.path("report.json"))
     }
 
     /// The same for output that is no text.
