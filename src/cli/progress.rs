@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressState, ProgressStyle};
 use serde_json::json;
 
 use super::causes;
@@ -159,6 +160,8 @@ struct ProgressBars {
     bars: MultiProgress,
     images: ProgressBar,
     bytes: ProgressBar,
+    /// Whether images wait for the window of an upstream.
+    waits: Arc<AtomicBool>,
     unfinished: Mutex<Unfinished>,
     upstreams: Mutex<HashMap<String, UpstreamBar>>,
 }
@@ -214,8 +217,17 @@ fn style(template: &str) -> ProgressStyle {
 
 impl ProgressBars {
     fn new(printer: Printer, bars: MultiProgress) -> Self {
-        let template = "{prefix:<8} [{bar:20}] {pos}/{len}{msg}  {elapsed}, {eta} left";
-        let images = bars.add(ProgressBar::new(0).with_style(style(template)).with_prefix("images"));
+        let waits: Arc<AtomicBool> = Arc::default();
+        let template = style("{prefix:<8} [{bar:20}] {pos}/{len}{msg}  {elapsed}{left}").with_key("left", {
+            let waits = Arc::clone(&waits);
+            move |state: &ProgressState, text: &mut dyn std::fmt::Write| {
+                // The pace so far says nothing about images that wait for a window.
+                if !waits.load(Ordering::Relaxed) {
+                    let _ = write!(text, ", {:#} left", HumanDuration(state.eta()));
+                }
+            }
+        });
+        let images = bars.add(ProgressBar::new(0).with_style(template).with_prefix("images"));
         let bytes = bars.add(
             ProgressBar::new(0)
                 .with_style(style("{prefix:<8} [{bar:16}] {decimal_bytes}/{decimal_total_bytes}  {decimal_bytes_per_sec}"))
@@ -223,7 +235,7 @@ impl ProgressBars {
         );
         let redraw = std::time::Duration::from_millis(200);
         images.enable_steady_tick(redraw);
-        ProgressBars { printer, bars, images, bytes, unfinished: Mutex::default(), upstreams: Mutex::default() }
+        ProgressBars { printer, bars, images, bytes, waits, unfinished: Mutex::default(), upstreams: Mutex::default() }
     }
 
     fn upstream(&self, host: &str, change: impl FnOnce(&mut UpstreamBar)) {
@@ -257,6 +269,7 @@ impl Reporter for ProgressBars {
                 if let Some(budget) = short_budget(standing, jiff::Timestamp::now()) {
                     let waits = standing.waiting_for_window > 0;
                     self.upstream(host, |upstream| (upstream.budget, upstream.waits) = (Some(budget), waits));
+                    self.waits.store(self.upstreams.lock().values().any(|upstream| upstream.waits), Ordering::Relaxed);
                 }
             }
             Event::Empty { upstream, source, explanation } => {

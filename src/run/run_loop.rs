@@ -217,7 +217,12 @@ impl<W: Work> Pass<W> {
     }
 
     async fn reserve_and_run(&self, job: &mut W::Job) -> Result<Step<W::Job>> {
-        self.run.work.reserve(job).await?;
+        tokio::select! {
+            biased;
+            reserved = self.run.work.reserve(job) => reserved?,
+            // A window may open in hours: what has not begun does not wait for it any longer.
+            () = self.run.stop.cancelled() => return Err(Error::cancelled(W::OPERATION)),
+        }
         let Ok(slot) = Arc::clone(&self.running).acquire_owned().await else { return Err(Error::cancelled(W::OPERATION)) };
         if self.run.stop.is_cancelled() {
             return Err(Error::cancelled(W::OPERATION));

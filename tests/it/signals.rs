@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use crate::support::corpus::{self, ImageSpec, image};
 use crate::support::fake::{FOREVER, Fake, Fault, Gate, Kind, Match, Request};
 use crate::support::layer::layer;
+use crate::support::limited::{LONG, limited, singles};
 use crate::support::room::{PATIENCE, Ran, Report, Room, Running, until};
 
 /// Images `a` to `f`: the content of `c` does not come before the gate opens, and of those after it not even the digest.
@@ -59,6 +60,21 @@ fn check_report(room: &Room, run: &Ran, delivered: &[&str]) {
     assert_eq!((report.total("copied"), report.total("deferred")), (delivered.len() as u64, 6 - delivered.len() as u64));
     assert!(run.stderr.contains("the same command goes on where this one stopped"), "{}", run.stderr);
     room.larder(["verify", "store"]).ended(0);
+}
+
+#[test]
+fn what_waits_for_a_window_is_deferred_at_once() {
+    let (fake, room) = (limited(2, LONG), Room::new());
+    room.configure("layout = \"store\"", &[(fake.addr(), "m")]);
+    room.list(singles(&fake, 4));
+    let run = room.start(["sync", "--max-wait", "5h", "--report", "report.json"]);
+    assert!(until(|| run.stderr().contains("2 images wait")), "{}", run.stderr());
+    let began = Instant::now();
+    run.signal("INT");
+    let ran = run.finish();
+    assert!(began.elapsed() < Duration::from_secs(9), "{}", ran.stderr);
+    let report = Report(room.json("report.json"));
+    assert_eq!((ran.code, report.total("copied"), report.total("deferred")), (3, 2, 2), "{}", ran.stderr);
 }
 
 /// A run that was interrupted while `c` was being copied, if it ended before its time was over.

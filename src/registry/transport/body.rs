@@ -17,7 +17,7 @@ use url::Url;
 use super::bandwidth::BandwidthStack;
 use super::cause;
 use super::classify::RetryableError;
-use super::encoding::decoded;
+use super::encoding::{DecodeError, decoded};
 use super::min_rate::RateMeter;
 use crate::Error;
 use crate::content::{TransferStats, Verified};
@@ -60,6 +60,15 @@ pub(crate) enum BodyError {
     Unreadable(String),
     /// It kept coming, and did not end in time.
     Slow(String),
+}
+
+impl From<DecodeError> for BodyError {
+    fn from(error: DecodeError) -> Self {
+        match error {
+            DecodeError::TooLong => BodyError::TooLong,
+            DecodeError::Unreadable(why) => BodyError::Unreadable(why),
+        }
+    }
 }
 
 impl OpenResponse {
@@ -110,7 +119,7 @@ impl OpenResponse {
                     body.extend_from_slice(&chunk);
                     self.bandwidth.take(chunk.len() as u64).await;
                 }
-                Ok(Ok(None)) => return decoded(&self.headers, body.freeze(), most),
+                Ok(Ok(None)) => return Ok(decoded(&self.headers, body.freeze(), most)?),
                 Ok(Err(error)) => return Err(BodyError::Trouble(self.broken(cause::words(&error)))),
                 // Nothing came for most of the time: the connection is dead, and another may be better.
                 Err(_) if left > self.idle / 2 => return Err(BodyError::Trouble(self.broken(silence(left)))),
