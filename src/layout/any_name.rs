@@ -18,9 +18,9 @@ use futures_util::{StreamExt as _, TryStreamExt as _};
 use tokio_util::io::ReaderStream;
 
 use super::checked::Checked;
-use super::index::{IndexEntry, LayoutIndex, is_bare};
-use super::sink::{bare, full_name};
-use super::source::{CHUNK, media_type, stated, stated_name};
+use super::entry::{IndexEntry, bare, is_bare, name_of};
+use super::index::LayoutIndex;
+use super::source::CHUNK;
 use super::{Layout, graph};
 use crate::content::{BlobStream, Descriptor, Digest, Manifest, Repository, RequestContext, Source};
 use crate::name::{ImageName, Reference, check_tag, split_host};
@@ -42,9 +42,10 @@ impl AnyName {
     }
 
     fn find<'a>(&self, index: &'a LayoutIndex, repository: &Repository, tag: &str) -> Option<&'a IndexEntry> {
-        let name = full_name(repository, &Reference::Tag(tag.to_owned()));
-        let unstated = || index.entries().find(|entry| entry.name.as_deref() == Some(tag) && stated_name(entry).is_none());
-        stated(index, &name)
+        let name = name_of(repository, &Reference::Tag(tag.to_owned()));
+        let unstated = || index.entries().find(|entry| entry.name.as_deref() == Some(tag) && entry.full_name().is_none());
+        index
+            .stating(&name)
             .or_else(|| index.entries().find(|entry| is_copy_of(entry, &name, tag)))
             .or_else(|| if self.unstated.as_ref() == Some(repository) { unstated() } else { None })
     }
@@ -89,13 +90,13 @@ fn tag_in<'n>(name: &'n str, repository: &Repository) -> Option<&'n str> {
 
 #[async_trait]
 impl Source for AnyName {
-    async fn resolve(&self, repository: &Repository, reference: &Reference, _charge: &RequestContext) -> Result<Option<Descriptor>> {
+    async fn resolve(&self, repository: &Repository, reference: &Reference, _context: &RequestContext) -> Result<Option<Descriptor>> {
         let index = self.layout.index().await?;
         match reference {
             Reference::Tag(tag) => Ok(self.find(&index, repository, tag).map(|entry| bare(&entry.descriptor))),
             Reference::Digest(digest) => {
                 let size = self.size(digest).await?;
-                Ok(size.map(|size| Descriptor::new(media_type(&index, digest), digest.clone(), size)))
+                Ok(size.map(|size| Descriptor::new(index.media_type(digest), digest.clone(), size)))
             }
         }
     }
@@ -105,9 +106,9 @@ impl Source for AnyName {
         host: &str,
         repository: &Repository,
         tag: &str,
-        _charge: &RequestContext,
+        _context: &RequestContext,
     ) -> Result<Option<Descriptor>> {
-        let name = full_name(repository, &Reference::Tag(tag.to_owned()));
+        let name = name_of(repository, &Reference::Tag(tag.to_owned()));
         let index = self.layout.index().await?;
         Ok(index.named(&name).filter(|entry| is_from(entry, host)).map(|entry| bare(&entry.descriptor)))
     }
@@ -117,31 +118,37 @@ impl Source for AnyName {
         let index = self.layout.index().await?;
         tags.extend(index.entries().filter_map(|entry| Some(tag_in(&source_name(entry)?, repository)?.to_owned())));
         if self.unstated.as_ref() == Some(repository) {
-            let unstated = index.entries().filter(|entry| stated_name(entry).is_none()).filter_map(|entry| entry.name.clone());
+            let unstated = index.entries().filter(|entry| entry.full_name().is_none()).filter_map(|entry| entry.name.clone());
             tags.extend(unstated.filter(|tag| check_tag(tag).is_ok()));
         }
         Ok(tags)
     }
 
-    async fn tags_copied_from(&self, host: &str, repository: &Repository, _charge: &RequestContext) -> Result<Vec<String>> {
+    async fn tags_copied_from(&self, host: &str, repository: &Repository, _context: &RequestContext) -> Result<Vec<String>> {
         let index = self.layout.index().await?;
         let from_there = index.entries().filter(|entry| is_from(entry, host));
         Ok(from_there.filter_map(|entry| Some(tag_in(entry.name.as_deref()?, repository)?.to_owned())).collect())
     }
 
-    async fn manifest(&self, _place: &Repository, digest: &Digest, _charge: &RequestContext) -> Result<Option<Manifest>> {
-        let hint = media_type(&*self.layout.index().await?, digest);
+    async fn manifest(&self, _repository: &Repository, digest: &Digest, _context: &RequestContext) -> Result<Option<Manifest>> {
+        let hint = self.layout.index().await?.media_type(digest);
         let opened = self.checked.open(&self.layout.0.files, digest).await?;
         let Some((file, len)) = opened else { return Ok(None) };
         let digest = digest.clone();
         super::files::blocking(move || graph::manifest_in(file, len, &digest, &hint)).await
     }
 
-    async fn blob_size(&self, _place: &Repository, digest: &Digest, _charge: &RequestContext) -> Result<Option<u64>> {
+    async fn blob_size(&self, _repository: &Repository, digest: &Digest, _context: &RequestContext) -> Result<Option<u64>> {
         self.size(digest).await
     }
 
-    async fn blob(&self, _place: &Repository, blob: &Descriptor, offset: u64, _charge: &RequestContext) -> Result<Option<BlobStream>> {
+    async fn blob(
+        &self,
+        _repository: &Repository,
+        blob: &Descriptor,
+        offset: u64,
+        _context: &RequestContext,
+    ) -> Result<Option<BlobStream>> {
         let opened = self.checked.open(&self.layout.0.files, &blob.digest).await?;
         let Some((mut file, _)) = opened.filter(|(_, len)| *len == blob.size) else { return Ok(None) };
         let digest = blob.digest.clone();
@@ -158,7 +165,7 @@ impl Source for AnyName {
     async fn repositories(&self, context: &RequestContext) -> Result<Option<Vec<Repository>>> {
         let mut all = self.layout.repositories(context).await?.unwrap_or_default();
         if let Some(unstated) = &self.unstated
-            && self.layout.index().await?.entries().any(|entry| entry.name.is_some() && stated_name(entry).is_none())
+            && self.layout.index().await?.entries().any(|entry| entry.name.is_some() && entry.full_name().is_none())
         {
             all.push(unstated.clone());
         }

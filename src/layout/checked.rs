@@ -9,8 +9,7 @@ use std::io::{self, Read as _, Seek as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 
-use super::damaged;
-use super::files::{Files, READ, blocking};
+use super::files::{Files, READ, blocking, damaged};
 use crate::content::Digest;
 use crate::mutex::Mutex;
 use crate::{Error, Result};

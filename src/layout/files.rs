@@ -10,10 +10,6 @@ use crate::content::{Digest, Hasher, each_chunk};
 use crate::folder::{Folder, Status};
 use crate::{Error, Kind, Result, Side};
 
-/// What `oci-layout` holds in every layout that larder makes (image-spec image-layout.md "oci-layout file").
-const MARKER: &[u8] = b"{\"imageLayoutVersion\":\"1.0.0\"}";
-/// An index without entries.
-const EMPTY_INDEX: &[u8] = b"{\"schemaVersion\":2,\"mediaType\":\"application/vnd.oci.image.index.v1+json\",\"manifests\":[]}";
 /// How much of a file is read at once when files are hashed in bulk: large enough that system calls do not count, small
 /// enough to stay in a second-level cache.
 pub(super) const READ: usize = 1024 * 1024;
@@ -67,7 +63,7 @@ pub(super) fn partial(digest: &Digest) -> PathBuf {
 pub(super) fn damaged_files() -> PathBuf {
     own().join("damaged")
 }
-fn damaged(digest: &Digest) -> PathBuf {
+fn set_aside_name(digest: &Digest) -> PathBuf {
     damaged_files().join(format!("{}-{}", digest.algorithm(), digest.encoded()))
 }
 
@@ -151,33 +147,9 @@ impl Files {
         }
     }
 
-    /// Opens the folder at `path`, and makes an empty layout there unless there is one. `oci-layout` comes last: what was killed half-way
-    /// is gone on with.
-    pub(super) fn create(path: &Path) -> Result<Self> {
-        const OP: &str = "create layout";
-        let folder = Folder::create(path).map_err(|error| Error::io(OP, path, &error))?;
-        let files = Files { folder };
-        let there = |name: &Path| found(files.folder.status(name)).map_err(|error| files.failed(OP, name, &error));
-        if there(marker())?.is_some() {
-            return Ok(files);
-        }
-        // A fresh disk has a `lost+found`.
-        let mut names = files.folder.list(Path::new("")).map_err(|error| Error::io(OP, path, &error))?.into_iter();
-        if names.any(|name| name != "lost+found") && !there(own())?.is_some_and(|own| own.is_folder()) {
-            return Err(Error::local(OP, format!("{} is no OCI layout, and not empty", path.display()))
-                .remedy("name a folder that does not exist yet, or an OCI layout"));
-        }
-        for name in [partials(), blobs().join("sha256")] {
-            files.folder.create_folder(&name).map_err(|error| files.failed(OP, &name, &error))?;
-        }
-        // Under the lock, and only what is missing: another process may be at the same, or done and already publishing.
-        let _lock = super::lock::index(&files)?;
-        for (name, content) in [(index(), EMPTY_INDEX), (marker(), MARKER)] {
-            if there(name)?.is_none() {
-                files.replace(name, content)?;
-            }
-        }
-        Ok(files)
+    /// The files below `folder`.
+    pub(super) fn of(folder: Folder) -> Self {
+        Files { folder }
     }
 
     /// Replaces a file by one rename; the file written. The caller holds the index lock, so that the temporary name is its own.
@@ -188,7 +160,7 @@ impl Files {
     /// Takes a blob's file out of the way, because its bytes are not what its name says. It is kept: where the upstream has lost the
     /// content, somebody may still want what is left of it.
     pub(super) fn set_aside(&self, digest: &Digest) -> Result<PathBuf> {
-        let (from, to) = (blob(digest), damaged(digest));
+        let (from, to) = (blob(digest), set_aside_name(digest));
         let moved = self.folder.create_folder(to.parent().unwrap_or(own())).and_then(|()| self.folder.settle(&from, &to));
         moved.map_err(|error| self.failed("set damaged blob aside", &from, &error))?;
         Ok(self.path(&to))
@@ -285,4 +257,9 @@ pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T>
             Err(_) => Err(Error::cancelled("use layout")),
         },
     }
+}
+
+/// An error of content that is not what it should be.
+pub(super) fn damaged(operation: &'static str, message: impl AsRef<str>) -> Error {
+    Error::new(Side::Local, operation, Kind::Damaged, message)
 }

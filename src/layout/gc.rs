@@ -5,10 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::files::{self, Files, found};
+use super::entry::IndexEntry;
+use super::files::{self, Files, damaged, found};
 use super::graph::{self, ManifestRead};
-use super::index::{IndexEntry, IndexFile, LayoutIndex};
-use super::{damaged, lock, referrers};
+use super::index::LayoutIndex;
+use super::index_file::IndexFile;
+use super::lock;
 use crate::content::{Digest, NodeRole, PlatformFilter};
 use crate::{Error, Result};
 
@@ -67,7 +69,7 @@ pub fn gc(path: &Path, dry_run: bool) -> Result<GcReport> {
 
 /// Whether an entry is an image, or is about something that an image leads to.
 fn stays(entry: &IndexEntry, reached: &HashSet<Digest>) -> bool {
-    referrers::stated(entry).is_none_or(|subject| reached.contains(&subject))
+    entry.subject().is_none_or(|subject| reached.contains(&subject))
 }
 
 /// Everything that an image leads to, and what is about that, and so on.

@@ -11,8 +11,8 @@ use futures_util::{StreamExt as _, stream};
 use tokio::fs::File;
 use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
 
-use super::files::{self, Files, READ, blocking, found, hash};
-use super::{damaged, lock};
+use super::files::{self, Files, READ, blocking, damaged, found, hash};
+use super::lock;
 use crate::content::{BlobStream, Descriptor, Digest, Hasher, OpenBlob, RequestContext, Verified, checkable, hasher};
 use crate::folder::Status;
 use crate::{Error, Kind, Result, Side};

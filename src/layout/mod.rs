@@ -16,10 +16,13 @@
 
 mod any_name;
 mod checked;
+mod create;
+mod entry;
 mod files;
 mod gc;
 mod graph;
 mod index;
+mod index_file;
 mod ingest;
 mod lock;
 mod reach;
@@ -37,23 +40,18 @@ use std::sync::Arc;
 
 use tokio::sync::OnceCell;
 
+use crate::Result;
 use crate::content::Digest;
 use crate::mutex::Mutex;
-use crate::{Error, Kind, Result};
 pub use any_name::AnyName;
+pub use entry::IndexEntry;
 pub(crate) use files::MAX_INDEX;
 use files::{Files, blocking};
 pub use gc::{GcReport, gc};
-pub use index::IndexEntry;
-use index::IndexFile;
 pub(crate) use index::{MOST_ENTRIES, entries};
+use index_file::IndexFile;
 pub use reach::ReachedContent;
 pub use verify::{LayoutFinding, VerifyReport, verify};
-
-/// The annotation that names an entry of `index.json` (image-spec annotations.md).
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
-/// containerd's annotation for the full name of an image (containerd `images/annotations.go`).
-const IMAGE_NAME: &str = "io.containerd.image.name";
 
 /// An OCI image layout on disk. Clones are the same layout.
 #[derive(Clone)]
@@ -99,13 +97,13 @@ impl Layout {
     /// As [`Layout::open`]; also if `path` is a folder that holds something else.
     pub async fn open_or_create(path: &Path) -> Result<Layout> {
         let path = path.to_owned();
-        let layout = blocking(move || Self::of(Files::create(&path)?)).await?;
+        let layout = blocking(move || Self::of(create::create(&path)?)).await?;
         layout.writer().await?;
         Ok(layout)
     }
 
-    /// Whether there is something at `path` to open. Not so: nothing, an empty folder, and one in which making a layout was cut short
-    /// (`oci-layout` comes last). [`Layout::open_or_create`] makes a layout there.
+    /// Whether there is something at `path` to open. An empty folder does not count, nor one in which making a layout was cut short
+    /// (`oci-layout` is written last): [`Layout::open_or_create`] makes a layout there.
     pub fn is_there(path: &Path) -> bool {
         if path.join("oci-layout").symlink_metadata().is_ok() {
             return true;
@@ -121,10 +119,10 @@ impl Layout {
         self.0.files.root()
     }
 
-    /// The entries of `index.json` in their order; entries that are no descriptors are left out ([`verify()`] names them).
+    /// The entries of `index.json` in their order; entries that are not descriptors are left out ([`verify()`] names them).
     ///
     /// # Errors
-    /// If `index.json` cannot be read, or is none.
+    /// If `index.json` cannot be read, or is not an index.
     pub async fn names(&self) -> Result<Vec<IndexEntry>> {
         Ok(self.index().await?.entries().cloned().collect())
     }
@@ -146,14 +144,11 @@ impl std::fmt::Debug for Layout {
     }
 }
 
-fn damaged(operation: &'static str, message: impl AsRef<str>) -> Error {
-    Error::new(crate::Side::Local, operation, Kind::Damaged, message)
-}
-
 #[cfg(test)]
 mod tests {
     use super::testing::folder;
     use super::*;
+    use crate::Kind;
     use std::fs;
 
     #[tokio::test]

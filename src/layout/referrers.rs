@@ -8,18 +8,15 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::files::{self, Files, blocking};
+use super::entry::{IndexEntry, SUBJECT, entry_json};
+use super::files::{self, Files, damaged};
 use super::graph;
-use super::index::{IndexEntry, LayoutIndex};
-use super::{IMAGE_NAME, Layout, REF_NAME, damaged};
-use crate::content::{Descriptor, Digest, Manifest, Publication, Repository, fallback_tag, with_referrers};
+use super::index::LayoutIndex;
+use crate::content::{Descriptor, Digest, Manifest, Repository, fallback_tag, with_referrers};
 use crate::mutex::Mutex;
-use crate::{Error, Kind, Result, Side};
-
-/// containerd's annotation for what a manifest in a layout is about (containerd `core/images/archive`).
-pub(super) const SUBJECT: &str = "io.containerd.manifest.subject";
+use crate::{Kind, Result, Side};
 
 /// What manifests of entries that do not say it themselves are about; read once.
 #[derive(Debug, Default)]
@@ -34,58 +31,26 @@ struct SubjectManifest {
 
 /// Referrers on their way into the index.
 pub(super) struct PendingReferrers {
-    repository: Repository,
-    subject: Digest,
-    referrers: Vec<Descriptor>,
-}
-
-impl Layout {
-    /// All manifests in `index.json` that are about `subject`, by digest.
-    pub(super) async fn referrers_of(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
-        let (inner, index, subject) = (Arc::clone(&self.0), self.index().await?, subject.clone());
-        blocking(move || {
-            let mut found = BTreeMap::new();
-            for entry in index.entries() {
-                if let Some(referrer) = inner.subjects.referrer(&inner.files, entry, &subject)? {
-                    found.insert(referrer.digest.clone(), referrer);
-                }
-            }
-            Ok(found.into_values().collect())
-        })
-        .await
-    }
-
-    /// Lists manifests that are there as what refers to `subject`.
-    pub(super) async fn list_as_referrers(&self, repository: &Repository, subject: &Digest, referrers: &[Manifest]) -> Result<()> {
-        for referrer in referrers {
-            self.must_be_complete(&referrer.descriptor(), &format!("{repository}@{}", referrer.digest())).await?;
-        }
-        let referrers = referrers.iter().map(Manifest::as_referrer).collect();
-        self.0.index.attach(PendingReferrers { repository: repository.clone(), subject: subject.clone(), referrers }).await
-    }
-
-    /// Gives a manifest about `subject` its tag.
-    pub(super) async fn tag_as_referrer(&self, publication: &Publication, subject: &Digest) -> Result<()> {
-        let Publication { repository, reference, manifest, source, .. } = publication;
-        let (root, name) = (manifest.descriptor(), super::sink::full_name(repository, reference));
-        self.must_be_complete(&root, &name).await?;
-        self.0.index.publish_about(name, &root, source, Some(subject)).await
-    }
-
-    async fn must_be_complete(&self, root: &Descriptor, name: &str) -> Result<()> {
-        let (files, root) = (self.0.files.clone(), root.clone());
-        if blocking(move || graph::complete(&files, &root)).await? {
-            return Ok(());
-        }
-        let message = "content of the referrer is not in the layout, so it is not listed there";
-        Err(Error::new(Side::Target, "publish", Kind::ContentMissing, message).subject(name))
-    }
+    pub(super) repository: Repository,
+    pub(super) subject: Digest,
+    pub(super) referrers: Vec<Descriptor>,
 }
 
 impl SubjectIndex {
+    /// All manifests in `index` that are about `subject`, by digest. Blocks.
+    pub(super) fn referrers_of(&self, files: &Files, index: &LayoutIndex, subject: &Digest) -> Result<Vec<Descriptor>> {
+        let mut found = BTreeMap::new();
+        for entry in index.entries() {
+            if let Some(referrer) = self.referrer(files, entry, subject)? {
+                found.insert(referrer.digest.clone(), referrer);
+            }
+        }
+        Ok(found.into_values().collect())
+    }
+
     /// The entry as a referrer of `subject`, if it is one. Blocks.
     fn referrer(&self, files: &Files, entry: &IndexEntry, subject: &Digest) -> Result<Option<Descriptor>> {
-        if let Some(stated) = stated(entry) {
+        if let Some(stated) = entry.subject() {
             let ours = stated == *subject && entry.name.is_none();
             return Ok(ours.then(|| {
                 let mut referrer = entry.descriptor.clone();
@@ -119,11 +84,6 @@ fn read(files: &Files, entry: &IndexEntry) -> Result<Option<SubjectManifest>> {
     Ok(subject.map(|subject| SubjectManifest { subject: subject.digest.clone(), referrer: manifest.as_referrer() }))
 }
 
-/// What an entry says that it is about.
-pub(super) fn stated(entry: &IndexEntry) -> Option<Digest> {
-    Digest::parse(entry.descriptor.annotations.get(SUBJECT)?).ok()
-}
-
 impl PendingReferrers {
     /// Puts them into `index`, and writes the subject's index of referrers; whether anything changed. On an error `index` is as it was. Under
     /// the layout's lock. Blocks.
@@ -133,7 +93,7 @@ impl PendingReferrers {
         let mut changed = false;
         for referrer in &self.referrers {
             let listed = |entry: &IndexEntry| {
-                entry.name.is_none() && entry.descriptor.digest == referrer.digest && stated(entry).as_ref() == Some(&self.subject)
+                entry.name.is_none() && entry.descriptor.digest == referrer.digest && entry.subject().as_ref() == Some(&self.subject)
             };
             if !index.entries().any(listed) {
                 let mut entry = referrer.clone();
@@ -143,7 +103,7 @@ impl PendingReferrers {
             }
         }
         if let Some(list) = list {
-            changed |= index.name(&name, entry(&name, &list, None, Some(&self.subject)));
+            changed |= index.name(&name, entry_json(&name, &list, None, Some(&self.subject)));
         }
         Ok(changed)
     }
@@ -171,23 +131,14 @@ impl PendingReferrers {
     }
 }
 
-/// An entry of `index.json` of this name, with the descriptor's own annotations.
-pub(super) fn entry(name: &str, of: &Descriptor, source: Option<&str>, subject: Option<&Digest>) -> Value {
-    let mut annotations = of.annotations.clone();
-    // Whoever reads it takes it for where the image came from.
-    let source = source.filter(|source| crate::name::is_full_reference(source));
-    let ours = [(REF_NAME, Some(name)), (IMAGE_NAME, source), (SUBJECT, subject.map(Digest::as_str))];
-    annotations.extend(ours.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?.to_owned()))));
-    json!({"mediaType": of.media_type, "digest": of.digest, "size": of.size, "annotations": annotations})
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::testing::{Image, OCI_INDEX, OCI_MANIFEST, blob, context, fill, folder, image, index, names, put};
-    use super::super::{gc, verify};
+    use super::super::{Layout, gc, lock, verify};
     use super::*;
-    use crate::content::{Sink as _, Source as _};
+    use crate::content::{Publication, Sink as _, Source as _};
     use crate::name::Reference;
+    use serde_json::Value;
 
     /// An artifact about `subject`.
     fn about(subject: &Manifest, artifact_type: &str, content: &str) -> Image {
@@ -266,7 +217,7 @@ mod tests {
             referrers: vec![about(&signed.manifest, "x/sig", "one").manifest.as_referrer()],
         };
         let (index, root) = (&layout.0.index, signed.manifest.descriptor());
-        let lock = super::super::lock::index(&layout.0.files).unwrap();
+        let lock = lock::index(&layout.0.files).unwrap();
         // The first has the turn and waits for the lock; all others are written together after it.
         let mut first = Box::pin(index.publish("b:0".to_owned(), &root, "x"));
         assert!(futures_util::poll!(&mut first).is_pending());

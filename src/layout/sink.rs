@@ -2,8 +2,10 @@
 
 use async_trait::async_trait;
 
+use super::entry::{bare, name_of};
 use super::files::{self, blocking};
 use super::ingest::{BytesSource, ingest};
+use super::referrers::PendingReferrers;
 use super::{Layout, graph};
 use crate::content::{
     ABSENT, Descriptor, Digest, Manifest, OpenBlob, PlatformFilter, Presence, Publication, Repository, RequestContext, SPARSE, Sink,
@@ -17,31 +19,34 @@ impl Layout {
         blocking(move || graph::complete(&files, &root)).await
     }
 
+    async fn must_be_complete(&self, root: &Descriptor, name: &str) -> Result<()> {
+        if self.complete(root.clone()).await? {
+            return Ok(());
+        }
+        let message = "content of the referrer is not in the layout, so it is not listed there";
+        Err(Error::new(Side::Target, "publish", Kind::ContentMissing, message).subject(name))
+    }
+
     fn has(&self, blob: &Descriptor) -> Result<bool> {
         Ok(self.0.files.blob_len(&blob.digest)? == Some(blob.size))
     }
 }
 
-/// What `org.opencontainers.image.ref.name` says: `library/alpine:3.20`, `repo@sha256:…`.
-pub(super) fn full_name(repository: &Repository, reference: &Reference) -> String {
-    format!("{repository}{}", reference.suffix())
-}
-
 #[async_trait]
 impl Sink for Layout {
-    async fn published(&self, repository: &Repository, reference: &Reference, _charge: &RequestContext) -> Result<Option<Descriptor>> {
+    async fn published(&self, repository: &Repository, reference: &Reference, _context: &RequestContext) -> Result<Option<Descriptor>> {
         let index = self.index().await?;
         // Only larder's own name counts: an image that another tool put here under a bare tag still needs its entry.
-        let Some(entry) = index.named(&full_name(repository, reference)) else { return Ok(None) };
+        let Some(entry) = index.named(&name_of(repository, reference)) else { return Ok(None) };
         let root = bare(&entry.descriptor);
         Ok(self.complete(root.clone()).await?.then_some(root))
     }
 
-    async fn holds_blob(&self, _place: &Repository, blob: &Descriptor, _charge: &RequestContext) -> Result<Presence> {
+    async fn holds_blob(&self, _repository: &Repository, blob: &Descriptor, _context: &RequestContext) -> Result<Presence> {
         Ok(if self.has(blob)? { Presence::Here } else { Presence::Absent })
     }
 
-    async fn holds_manifest(&self, _place: &Repository, manifest: &Descriptor, _charge: &RequestContext) -> Result<Presence> {
+    async fn holds_manifest(&self, _repository: &Repository, manifest: &Descriptor, _context: &RequestContext) -> Result<Presence> {
         Ok(match self.complete(manifest.clone()).await? {
             true => Presence::Here,
             false if self.0.files.blob_len(&manifest.digest)?.is_some() => Presence::Incomplete,
@@ -49,7 +54,7 @@ impl Sink for Layout {
         })
     }
 
-    async fn link(&self, _from: &Repository, _to: &Repository, blob: &Descriptor, _charge: &RequestContext) -> Result<bool> {
+    async fn link(&self, _from: &Repository, _to: &Repository, blob: &Descriptor, _context: &RequestContext) -> Result<bool> {
         self.has(blob)
     }
 
@@ -57,12 +62,12 @@ impl Sink for Layout {
         true
     }
 
-    async fn write_blob(&self, _place: &Repository, blob: &Descriptor, open: &dyn OpenBlob, context: &RequestContext) -> Result<()> {
+    async fn write_blob(&self, _repository: &Repository, blob: &Descriptor, open: &dyn OpenBlob, context: &RequestContext) -> Result<()> {
         self.writer().await?;
         ingest(&self.0.files, blob, &|| self.has(blob), open, context).await
     }
 
-    async fn put_manifest(&self, _place: &Repository, manifest: &Manifest, context: &RequestContext) -> Result<()> {
+    async fn put_manifest(&self, _repository: &Repository, manifest: &Manifest, context: &RequestContext) -> Result<()> {
         self.writer().await?;
         // Compared, not measured: a manifest with a turned bit has its length still, and is small enough to look at.
         let name = files::blob(manifest.digest());
@@ -92,7 +97,7 @@ impl Sink for Layout {
         if let Some(absent) = self.0.absent.lock().get(&root.digest) {
             root.annotations.insert(ABSENT.to_owned(), absent.clone());
         }
-        let name = full_name(repository, reference);
+        let name = name_of(repository, reference);
         if !self.complete(root.clone()).await? {
             let message = "content of the image is not in the layout, so it gets no name there";
             return Err(Error::new(Side::Target, "publish", Kind::ContentMissing, message).subject(name));
@@ -104,21 +109,20 @@ impl Sink for Layout {
         for referrer in referrers {
             self.put_manifest(repository, referrer, context).await?;
         }
-        self.list_as_referrers(repository, subject, referrers).await
+        for referrer in referrers {
+            self.must_be_complete(&referrer.descriptor(), &format!("{repository}@{}", referrer.digest())).await?;
+        }
+        let referrers = referrers.iter().map(Manifest::as_referrer).collect();
+        self.0.index.attach(PendingReferrers { repository: repository.clone(), subject: subject.clone(), referrers }).await
     }
 
     async fn attach_tagged(&self, publication: &Publication, subject: &Digest, context: &RequestContext) -> Result<()> {
-        self.put_manifest(&publication.repository, &publication.manifest, context).await?;
-        self.tag_as_referrer(publication, subject).await
+        let Publication { repository, reference, manifest, source, .. } = publication;
+        self.put_manifest(repository, manifest, context).await?;
+        let (root, name) = (manifest.descriptor(), name_of(repository, reference));
+        self.must_be_complete(&root, &name).await?;
+        self.0.index.publish_about(name, &root, source, Some(subject)).await
     }
-}
-
-/// A descriptor without what belongs to one entry only, but with what was left out below it.
-pub(super) fn bare(descriptor: &Descriptor) -> Descriptor {
-    let mut bare = Descriptor::new(descriptor.media_type.clone(), descriptor.digest.clone(), descriptor.size);
-    let kept = [SPARSE, ABSENT].into_iter().filter_map(|key| descriptor.annotations.get_key_value(key));
-    bare.annotations.extend(kept.map(|(key, value)| (key.clone(), value.clone())));
-    bare
 }
 
 #[cfg(test)]

@@ -11,14 +11,14 @@
 //! A digest is found if there is a file of it, named or not.
 
 use std::io::{Seek as _, SeekFrom};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use tokio_util::io::ReaderStream;
 
+use super::entry::{bare, name_of};
 use super::files::{self, blocking};
-use super::index::{IndexEntry, LayoutIndex, is_bare};
-use super::sink::{bare, full_name};
 use super::{Layout, graph};
 use crate::content::{BlobStream, Descriptor, Digest, Manifest, Repository, RequestContext, Source};
 use crate::name::Reference;
@@ -30,23 +30,23 @@ pub(super) const CHUNK: usize = 256 * 1024;
 
 #[async_trait]
 impl Source for Layout {
-    async fn resolve(&self, repository: &Repository, reference: &Reference, _charge: &RequestContext) -> Result<Option<Descriptor>> {
+    async fn resolve(&self, repository: &Repository, reference: &Reference, _context: &RequestContext) -> Result<Option<Descriptor>> {
         let index = self.index().await?;
         match reference {
-            Reference::Tag(_) => Ok(stated(&index, &full_name(repository, reference)).map(|entry| bare(&entry.descriptor))),
+            Reference::Tag(_) => Ok(index.stating(&name_of(repository, reference)).map(|entry| bare(&entry.descriptor))),
             Reference::Digest(digest) => {
                 let files = self.0.files.clone();
-                let (wanted, media_type) = (digest.clone(), media_type(&index, digest));
+                let (wanted, media_type) = (digest.clone(), index.media_type(digest));
                 blocking(move || Ok(files.blob_len(&wanted)?.map(|len| Descriptor::new(media_type, wanted, len)))).await
             }
         }
     }
 
-    async fn tags(&self, repository: &Repository, _charge: &RequestContext) -> Result<Vec<String>> {
+    async fn tags(&self, repository: &Repository, _context: &RequestContext) -> Result<Vec<String>> {
         let mut tags: Vec<String> = vec![];
         let mut seen = std::collections::HashSet::new();
         for entry in self.index().await?.entries() {
-            if let Some(tag) = stated_name(entry).and_then(|name| name.strip_prefix(repository.as_str())?.strip_prefix(':'))
+            if let Some(tag) = entry.full_name().and_then(|name| name.strip_prefix(repository.as_str())?.strip_prefix(':'))
                 && crate::name::check_tag(tag).is_ok()
                 && seen.insert(tag.to_owned())
             {
@@ -56,28 +56,35 @@ impl Source for Layout {
         Ok(tags)
     }
 
-    async fn referrers(&self, _place: &Repository, subject: &Digest, _charge: &RequestContext) -> Result<Vec<Descriptor>> {
-        self.referrers_of(subject).await
+    async fn referrers(&self, _repository: &Repository, subject: &Digest, _context: &RequestContext) -> Result<Vec<Descriptor>> {
+        let (inner, index, subject) = (Arc::clone(&self.0), self.index().await?, subject.clone());
+        blocking(move || inner.subjects.referrers_of(&inner.files, &index, &subject)).await
     }
 
-    async fn repositories(&self, _charge: &RequestContext) -> Result<Option<Vec<Repository>>> {
+    async fn repositories(&self, _context: &RequestContext) -> Result<Option<Vec<Repository>>> {
         let index = self.index().await?;
-        let places: std::collections::BTreeSet<Repository> = index.entries().filter_map(|entry| Some(entry.title()?.0)).collect();
-        Ok(Some(places.into_iter().collect()))
+        let repositories: std::collections::BTreeSet<Repository> = index.entries().filter_map(|entry| Some(entry.title()?.0)).collect();
+        Ok(Some(repositories.into_iter().collect()))
     }
 
-    async fn manifest(&self, _place: &Repository, digest: &Digest, _charge: &RequestContext) -> Result<Option<Manifest>> {
-        let hint = media_type(&*self.index().await?, digest);
+    async fn manifest(&self, _repository: &Repository, digest: &Digest, _context: &RequestContext) -> Result<Option<Manifest>> {
+        let hint = self.index().await?.media_type(digest);
         let (files, digest) = (self.0.files.clone(), digest.clone());
         blocking(move || graph::manifest(&files, &digest, &hint)).await
     }
 
-    async fn blob_size(&self, _place: &Repository, digest: &Digest, _charge: &RequestContext) -> Result<Option<u64>> {
+    async fn blob_size(&self, _repository: &Repository, digest: &Digest, _context: &RequestContext) -> Result<Option<u64>> {
         let (files, digest) = (self.0.files.clone(), digest.clone());
         blocking(move || files.blob_len(&digest)).await
     }
 
-    async fn blob(&self, _place: &Repository, blob: &Descriptor, offset: u64, _charge: &RequestContext) -> Result<Option<BlobStream>> {
+    async fn blob(
+        &self,
+        _repository: &Repository,
+        blob: &Descriptor,
+        offset: u64,
+        _context: &RequestContext,
+    ) -> Result<Option<BlobStream>> {
         let path = self.0.files.path(&files::blob(&blob.digest));
         let opened = blocking({
             let (files, path, digest, size) = (self.0.files.clone(), path.clone(), blob.digest.clone(), blob.size);
@@ -98,22 +105,6 @@ impl Source for Layout {
             chunks.map_err(move |error| Error::io("read blob", &path, &error)).boxed()
         }))
     }
-}
-
-/// The full name that an entry states for itself; a tag alone is none, in either annotation.
-pub(super) fn stated_name(entry: &IndexEntry) -> Option<&str> {
-    let full = |name: &&str| !is_bare(name);
-    entry.name.as_deref().filter(full).or_else(|| entry.source.as_deref().filter(full))
-}
-
-/// The entry that says itself that it has this name.
-pub(super) fn stated<'a>(index: &'a LayoutIndex, name: &str) -> Option<&'a IndexEntry> {
-    index.named(name).or_else(|| index.entries().find(|entry| stated_name(entry) == Some(name)))
-}
-
-/// What `index.json` says a manifest is; empty if it does not say.
-pub(super) fn media_type(index: &LayoutIndex, digest: &Digest) -> String {
-    index.entries().find(|entry| entry.descriptor.digest == *digest).map(|entry| entry.descriptor.media_type.clone()).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rayon::prelude::*;
 
+use super::entry::IndexEntry;
 use super::files::{self, Files, MAX_INDEX, READ, Stored, hash, marker_problem};
 use super::graph;
-use super::index::{IndexEntry, LayoutIndex};
+use super::index::LayoutIndex;
 use crate::content::{Descriptor, Digest, GraphNode, Links, MAX_MANIFEST, Manifest, NodeRole};
 use crate::{Result, Side};
 
