@@ -1,18 +1,17 @@
-//! Putting what was carried where it belongs: through the engine, from a [`BundleSource`] into any target.
+//! Importing bundles and archives: copied by the engine, from a [`BundleSource`] into any target.
 //!
-//! An image is looked at before it is brought: what it is made of and is not at hand, the target is asked for. If something is in neither
-//! place, the image is *parked*: what is at hand of it is put at the target, nothing is named, and the report says what is missing
-//! and what would bring it. What turns out to be damaged on its way is read no more; the volume is named, and everything else
-//! goes on.
+//! Before an image is copied, its graph is walked: the target is asked for what the volumes do not have. If something is in neither place,
+//! the image is deferred: what is available is copied, nothing is tagged, and the report says what is missing and which volume would bring
+//! it. Content that turns out to be damaged is not read again; its volume is named, and the other images go on.
 
-mod kept;
+mod import_evidence;
 mod lacks;
 mod need;
 mod run;
-mod told;
+mod volume_keeper;
 mod wanted;
 mod witness;
-mod worker;
+mod work;
 
 #[allow(unused_imports, reason = "named in the text above")]
 use super::read::BundleSource;

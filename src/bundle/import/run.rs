@@ -1,19 +1,18 @@
-//! An import: every image looked at, what is at hand brought, and a row for each.
+//! An import: every image is compared with the target, what is available is copied, and each image gets a row.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::kept;
-use super::lacks::{self, DamagedFile, WaitingImages};
+use super::import_evidence::evidence;
+use super::lacks::{self, DamagedFile, Provider, WaitingImages};
 use super::need::NeedsQuery;
+use super::volume_keeper::{VolumeKeeper, parts};
 use super::wanted::{ImportImage, place_at};
-use super::witness::{Journal, RecordingSink};
-use super::worker::ImportWorker;
+use super::witness::{Earlier, Journal, RecordingSink};
+use super::work::{ImportJob, ImportWork};
 use crate::bundle::evidence::Evidence;
 use crate::bundle::format::Bundle;
 use crate::bundle::preflight;
@@ -21,15 +20,14 @@ use crate::bundle::read::{ArrivedBundle, BundleSource, GatheredContent, StagingA
 use crate::config::TargetConfig;
 use crate::content::{Descriptor, Digest, PlatformFilter, Presence, Repository, RequestContext};
 use crate::copy::{self, CopyOptions, Engine};
+use crate::internal::blocking;
 use crate::mutex::Mutex;
 use crate::report::{Event, ImageOutcome, Reporter, Totals};
+use crate::run::{Group, Limits, Rows, RunLoop, totals};
 use crate::{Error, Result};
 
-/// How long transfers under way may go on after an interrupt: as long as a sync's.
-const DRAIN: Duration = Duration::from_secs(10);
-
 /// Under which name an import's images are shown where a sync shows an upstream's.
-pub(super) const UPSTREAM: &str = "import";
+const UPSTREAM: &str = "import";
 
 /// How an import behaves.
 #[derive(Debug, Clone)]
@@ -137,7 +135,7 @@ impl Import {
             needs.push(preflight::SpaceNeed { what: "the target", folder: path.clone(), bytes });
         }
         if let Some(stage) = &self.stage {
-            let bytes = kept::parts(&self.shelf, &self.bundles)
+            let bytes = parts(&self.shelf, &self.bundles)
                 .filter(|part| !part.is_kept(stage))
                 .fold(0u64, |all, part| all.saturating_add(part.piece.len));
             needs.push(preflight::SpaceNeed { what: "parts of blobs that are not complete yet", folder: stage.folder().to_owned(), bytes });
@@ -154,13 +152,11 @@ impl Import {
         )
     }
 
-    /// Imports everything into the target whose ends these are. When the import is told to stop nothing new is begun, and what is under way has
-    /// 10 seconds.
+    /// Imports everything into the target. After an interrupt nothing new starts, and transfers under way have 10 seconds.
     pub async fn run(mut self, ends: copy::TargetEnds, journal: Option<Journal>) -> ImportSummary {
         // Before anything is added to it.
         let earlier = journal.as_ref().filter(|_| self.options.evidence).map(Journal::read).unwrap_or_default();
         let wanted: Vec<Arc<ImportImage>> = std::mem::take(&mut self.wanted).into_iter().map(Arc::new).collect();
-        self.reporter.event(&Event::Wanted { upstream: UPSTREAM, images: wanted.len() });
         let bundles = Arc::new(std::mem::take(&mut self.bundles));
         let label = {
             let (shelf, bundles) = (Arc::clone(&self.shelf), Arc::clone(&bundles));
@@ -169,38 +165,66 @@ impl Import {
         let witness = Arc::new(RecordingSink::new(Arc::clone(&ends.sink), Arc::clone(&self.shelf), label, journal));
         let watched = copy::TargetEnds { sink: Arc::clone(&witness) as _, source: Arc::clone(&ends.source) };
         let engine = self.engine(watched.clone());
-        let held = held(&bundles, &self.target);
-        let asker = NeedsQuery {
+        let query = Arc::new(NeedsQuery {
             shelf: Arc::clone(&self.shelf),
             target: watched,
             engine,
-            held,
+            held: held(&bundles, &self.target),
             carried: carried(&bundles),
             absent: Mutex::default(),
-        };
-        let worker = ImportWorker::new(
-            asker,
-            bundles,
-            self.target.clone(),
-            self.stage.clone(),
-            Arc::clone(&self.reporter),
-            self.stop.clone(),
-            self.options.at_once,
-        );
-        let mut tasks = JoinSet::new();
-        let all = async {
-            for (order, wanted) in wanted.iter().enumerate() {
-                // A task takes several KB: there are as many as are worked on.
-                while tasks.len() >= self.options.at_once && tasks.join_next().await.is_some() {}
-                tasks.spawn(Arc::clone(&worker).import(order, Arc::clone(wanted)));
-            }
-            while tasks.join_next().await.is_some() {}
-        };
-        tokio::select! {
-            () = all => {}
-            () = async { self.stop.cancelled().await; tokio::time::sleep(DRAIN).await } => tasks.shutdown().await,
+        });
+        let rows = Arc::new(Rows::new(Arc::clone(&self.reporter)));
+        let work = Arc::new(ImportWork::new(&query, &bundles, &rows, &self.stop));
+        let limits = Limits { running: self.options.at_once, waiting: self.options.at_once, reserve_in_order: false };
+        let run = RunLoop::new(Arc::clone(&work), Arc::clone(&rows), Arc::clone(&self.reporter), limits, self.stop.clone());
+        let outcomes = run.run(vec![self.group(&wanted, &rows)]).await;
+        let recorded = self.options.evidence.then_some((&*witness, &earlier));
+        self.close((&query, &work, &bundles), (&wanted, outcomes, rows.bytes_written()), recorded).await
+    }
+
+    /// The images that must be copied. The rows of the others are finished at once.
+    fn group(&self, wanted: &[Arc<ImportImage>], rows: &Rows) -> Group<ImportJob> {
+        let jobs = wanted.iter().enumerate().map(|(order, image)| ImportJob { order, image: Arc::clone(image) });
+        let (jobs, finished): (Vec<_>, Vec<_>) = jobs.partition(|job| job.image.survey.is_some());
+        self.reporter.event(&Event::Wanted { upstream: UPSTREAM, images: finished.len() });
+        for job in finished {
+            rows.finish(UPSTREAM, job.order, job.image.row.clone());
         }
-        worker.close(&wanted, self.options.evidence.then_some((&*witness, &earlier))).await
+        Group { upstream: UPSTREAM.to_owned(), jobs, late: None }
+    }
+
+    /// Keeps what later volumes will need, removes what none will, and sums up.
+    async fn close(
+        &self,
+        (query, work, bundles): (&NeedsQuery, &ImportWork, &Arc<Vec<ArrivedBundle>>),
+        (wanted, rows, written): (&[Arc<ImportImage>], Vec<ImageOutcome>, u64),
+        recorded: Option<(&RecordingSink, &Earlier)>,
+    ) -> ImportSummary {
+        let missing = work.take_missing();
+        let keeper = VolumeKeeper {
+            engine: Arc::clone(&query.engine),
+            sink: Arc::clone(&query.target.sink),
+            shelf: Arc::clone(&self.shelf),
+            bundles: Arc::clone(bundles),
+            target: self.target.clone(),
+            stage: self.stage.clone(),
+        };
+        let loose = keeper.copy_loose(&missing.blind).await;
+        let mut damage = self.shelf.damage();
+        damage.extend(keeper.keep_parts(&missing.digests, &missing.blind).await);
+        keeper.drop_finished(wanted, &rows).await;
+        let evidence = match recorded {
+            Some(recorded) => Some(evidence(query, &self.target, (wanted, &rows), recorded).await),
+            None => None,
+        };
+        let mut totals = totals(&rows, written + loose.bytes_written(), &[query.engine.counts()]);
+        totals.bytes_read += loose.bytes_read();
+        let (shelf, bundles, verdicts) = (Arc::clone(&self.shelf), Arc::clone(bundles), Arc::clone(work.verdicts()));
+        let affected = missing.affected;
+        let damaged =
+            blocking("check volumes", move || Ok(lacks::files(&verdicts, &shelf, &bundles, &damage, &affected))).await.unwrap_or_default();
+        let waiting = missing.waiting.into_iter().map(|(Provider { what, .. }, images)| WaitingImages { what, images }).collect();
+        ImportSummary { rows, totals, damaged, waiting, evidence }
     }
 }
 

@@ -1,4 +1,4 @@
-//! What outlives a volume: kept while images wait for the rest, let go when they are complete.
+//! What is kept of a volume while images wait for other volumes, and removed once they are complete.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -6,20 +6,20 @@ use std::sync::Arc;
 use futures_util::{StreamExt as _, stream};
 
 use super::wanted::{ImportImage, place_at};
-use super::worker::{ImportDone, ImportWorker};
 use crate::bundle::format::{MemberKind, VolumeMember};
 use crate::bundle::read::{ArrivedBundle, Availability, BundleSource, Damage, StagingArea};
-use crate::content::{Descriptor, Digest, Presence, Repository, RequestContext, TransferStats};
-use crate::copy::CopyImage;
+use crate::config::TargetConfig;
+use crate::content::{Descriptor, Digest, Presence, Repository, RequestContext, Sink, TransferStats};
+use crate::copy::{CopyImage, Engine};
 use crate::internal::blocking;
 use crate::name::Reference;
 use crate::report::{ImageOutcome, Status};
 use crate::{Error, Kind};
 
-/// Blobs that are brought at once ahead of their manifests. Requests are limited by the target's own concurrency.
+/// Blobs that are copied at once ahead of their manifests. Requests are limited by the target's own concurrency.
 const LOOSE_AT_ONCE: usize = 16;
 
-/// A part at hand of a blob that is not complete.
+/// A part that is available of a blob that is not complete.
 pub(super) struct StagedPart<'a> {
     digest: &'a Digest,
     /// Its number, where it begins, the blob's size.
@@ -35,7 +35,7 @@ impl StagedPart<'_> {
     }
 }
 
-/// Parts at hand, in volumes or kept, of blobs that are not complete.
+/// The parts that are available, in volumes or kept, of blobs that are not complete.
 pub(super) fn parts<'a>(shelf: &'a BundleSource, bundles: &'a [ArrivedBundle]) -> impl Iterator<Item = StagedPart<'a>> {
     shelf.incomplete().flat_map(move |(digest, parts)| {
         parts.parts.iter().filter_map(move |(number, (offset, piece))| {
@@ -45,18 +45,29 @@ pub(super) fn parts<'a>(shelf: &'a BundleSource, bundles: &'a [ArrivedBundle]) -
     })
 }
 
-impl ImportWorker {
-    /// Puts what is at hand of `blind` bundles, whose manifests have not come yet, into the repositories that their volumes say: the volumes may be gone
-    /// when the manifests come. What was read and written for that.
-    pub(super) async fn carry_loose(&self, blind: &BTreeSet<usize>) -> Arc<TransferStats> {
+/// Keeps what later volumes will need, and removes what none will.
+pub(super) struct VolumeKeeper {
+    pub(super) engine: Arc<Engine>,
+    pub(super) sink: Arc<dyn Sink>,
+    pub(super) shelf: Arc<BundleSource>,
+    pub(super) bundles: Arc<Vec<ArrivedBundle>>,
+    pub(super) target: TargetConfig,
+    /// Where it is kept; `None`: nothing is kept.
+    pub(super) stage: Option<StagingArea>,
+}
+
+impl VolumeKeeper {
+    /// Copies the blobs of `blind` bundles, whose manifests have not arrived, into the repositories that their volumes name: the volumes
+    /// may be gone when the manifests arrive. Returns what was read and written.
+    pub(super) async fn copy_loose(&self, blind: &BTreeSet<usize>) -> Arc<TransferStats> {
         let context = RequestContext::new("blobs whose manifests have not come");
         let bundles = blind.iter().filter_map(|bundle| self.bundles.get(*bundle));
         let members = bundles.flat_map(|bundle| &bundle.members).filter(|member| member.kind == MemberKind::Blob);
         let wanted: BTreeMap<&Digest, &VolumeMember> = members.map(|member| (&member.digest, member)).collect();
         let blobs: Vec<(Descriptor, Vec<Repository>)> =
             wanted.into_values().map(|member| (whole_of(member), self.places(member))).collect();
-        let at_hand = blobs.into_iter().filter(|(blob, _)| self.shelf.availability(blob) == Availability::Here);
-        let carried = stream::iter(at_hand).map(async |(blob, places)| {
+        let available = blobs.into_iter().filter(|(blob, _)| self.shelf.availability(blob) == Availability::Here);
+        let carried = stream::iter(available).map(async |(blob, places)| {
             for place in places {
                 self.engine.carry(&self.loose(&place, &context), &blob).await?;
             }
@@ -69,7 +80,7 @@ impl ImportWorker {
         context.tally
     }
 
-    /// An image that nobody knows yet, in `place`.
+    /// An image without a name, which stands for blobs whose manifests are not known, in `place`.
     fn loose(&self, place: &Repository, context: &RequestContext) -> CopyImage {
         CopyImage {
             name: Arc::clone(&context.image),
@@ -94,7 +105,7 @@ impl ImportWorker {
     async fn has(&self, member: &VolumeMember) -> bool {
         let (blob, context) = (whole_of(member), RequestContext::new("parts of blobs"));
         for place in self.places(member) {
-            if matches!(self.asker.target.sink.holds_blob(&place, &blob, &context).await, Ok(Presence::Here | Presence::At(_))) {
+            if matches!(self.sink.holds_blob(&place, &blob, &context).await, Ok(Presence::Here | Presence::At(_))) {
                 return true;
             }
         }
@@ -102,26 +113,25 @@ impl ImportWorker {
     }
 
     /// Blobs in parts that images may need.
-    async fn wanting(&self, done: &ImportDone) -> BTreeSet<Digest> {
-        let mut wanting = done.lacking.clone();
-        let bundles = done.blind.iter().filter_map(|bundle| self.bundles.get(*bundle));
+    async fn needed(&self, missing: &BTreeSet<Digest>, blind: &BTreeSet<usize>) -> BTreeSet<Digest> {
+        let mut needed = missing.clone();
+        let bundles = blind.iter().filter_map(|bundle| self.bundles.get(*bundle));
         for member in bundles.flat_map(|bundle| &bundle.members).filter(|member| member.part.is_some()) {
-            if !wanting.contains(&member.digest) && !self.has(member).await {
-                wanting.insert(member.digest.clone());
+            if !needed.contains(&member.digest) && !self.has(member).await {
+                needed.insert(member.digest.clone());
             }
         }
-        wanting
+        needed
     }
 
-    /// Keeps the parts at hand of blobs that images lack. Parts have no hash of their own: a volume that is not what its bundle's record says is found
-    /// out here.
-    pub(super) async fn keep_parts(&self, done: &ImportDone) -> Vec<Damage> {
+    /// Keeps the available parts of blobs that images lack. Parts have no hash of their own, so the volume is compared with its bundle's record.
+    pub(super) async fn keep_parts(&self, missing: &BTreeSet<Digest>, blind: &BTreeSet<usize>) -> Vec<Damage> {
         let Some(stage) = self.stage.clone() else { return vec![] };
-        let wanting = self.wanting(done).await;
+        let needed = self.needed(missing, blind).await;
         let (shelf, bundles) = (Arc::clone(&self.shelf), Arc::clone(&self.bundles));
         let kept = blocking("keep parts", move || {
             let (mut damage, mut sound) = (vec![], BTreeMap::new());
-            for part in parts(&shelf, &bundles).filter(|part| wanting.contains(part.digest) && !part.is_kept(&stage)) {
+            for part in parts(&shelf, &bundles).filter(|part| needed.contains(part.digest) && !part.is_kept(&stage)) {
                 let Some(origin) = shelf.file(part.piece.origin) else { continue };
                 let sound = *sound
                     .entry(part.piece.origin)
@@ -141,9 +151,9 @@ impl ImportWorker {
         })
     }
 
-    /// Bundles that have images which are not all there, and those that these build on.
-    fn open(&self, wanted: &[Arc<ImportImage>], rows: &BTreeMap<usize, ImageOutcome>) -> BTreeSet<usize> {
-        let is_open = |order| !rows.get(&order).is_some_and(|row| matches!(row.status, Status::Copied | Status::Current));
+    /// Bundles with images that are not delivered, and the bundles that these are based on.
+    fn open(&self, wanted: &[Arc<ImportImage>], rows: &[ImageOutcome]) -> BTreeSet<usize> {
+        let is_open = |order: usize| !rows.get(order).is_some_and(|row| matches!(row.status, Status::Copied | Status::Current));
         let waiting = wanted.iter().enumerate().filter(|(order, _)| is_open(*order));
         let mut open: BTreeSet<usize> = waiting.flat_map(|(_, wanted)| wanted.bundle.iter().chain(&wanted.also)).copied().collect();
         let mut newly: Vec<usize> = open.iter().copied().collect();
@@ -157,12 +167,12 @@ impl ImportWorker {
         open
     }
 
-    /// Keeps manifests and records of bundles whose images are not all there, and lets go of everything of those that are done.
-    pub(super) async fn let_go(&self, wanted: &[Arc<ImportImage>], rows: &BTreeMap<usize, ImageOutcome>) {
+    /// Keeps manifests and records of bundles whose images are not all delivered, and removes everything of the others.
+    pub(super) async fn drop_finished(&self, wanted: &[Arc<ImportImage>], rows: &[ImageOutcome]) {
         let Some(stage) = self.stage.clone() else { return };
         let open = self.open(wanted, rows);
         let (bundles, engine, shelf) = (Arc::clone(&self.bundles), Arc::clone(&self.engine), Arc::clone(&self.shelf));
-        let done = blocking("let go of volumes", move || {
+        let done = blocking("remove staged content", move || {
             for (number, bundle) in bundles.iter().enumerate() {
                 if !open.contains(&number) {
                     stage.drop_bundle(&bundle.id);
