@@ -13,7 +13,6 @@ use super::account::{AccountId, AccountStatus, Deferred, LimitProbe, PullRequest
 use super::budget::{Budget, PullLimit, PullOutcome, ReserveResult};
 use super::clock::Clock;
 use super::headers::Quota;
-use super::lease::Lease;
 use super::ledger::{Failure, LeaseSettlement, Ledger, WallTime};
 use super::order::{Queue, QueuedPulls};
 use super::pause::Stopwatch;
@@ -197,17 +196,6 @@ impl Gate {
     /// Whose it is.
     pub fn account(&self) -> &AccountId {
         &self.account
-    }
-
-    /// Waits until the budget covers the claim, in the order of `limits::order`. Hold no permit, lock or leadership meanwhile.
-    pub async fn acquire(self: &Arc<Self>, claim: PullRequest, mode: WaitMode) -> Result<Lease, Deferred> {
-        Lease::begin(self, claim, mode, mode).await
-    }
-
-    /// As [`Gate::acquire`], only that the first grant is not waited for beyond the present window; what the lease asks for
-    /// later is, for as long as `mode` says.
-    pub async fn acquire_now(self: &Arc<Self>, claim: PullRequest, mode: WaitMode) -> Result<Lease, Deferred> {
-        Lease::begin(self, claim, WaitMode::Defer, mode).await
     }
 
     /// Takes in the headers of an answer that cost nothing: a HEAD (200) sent at `sent`.

@@ -40,7 +40,24 @@ struct LeasedPulls {
 }
 
 impl Lease {
-    pub(super) async fn begin(gate: &Arc<Gate>, claim: PullRequest, first: WaitMode, mode: WaitMode) -> Result<Lease, Deferred> {
+    /// Waits until the budget of the account covers the pulls, in the order of `limits::order`. Hold no permit, lock or slot meanwhile.
+    ///
+    /// # Errors
+    /// Why the account does not cover them, and until when, if `mode` does not let us wait that long.
+    pub async fn acquire(gate: &Arc<Gate>, pulls: PullRequest, mode: WaitMode) -> Result<Lease, Deferred> {
+        Self::begin(gate, pulls, mode, mode).await
+    }
+
+    /// As [`Lease::acquire`], but does not wait for the first grant beyond the present window. What the lease asks for later is waited for
+    /// as `mode` says.
+    ///
+    /// # Errors
+    /// As [`Lease::acquire`].
+    pub async fn acquire_now(gate: &Arc<Gate>, pulls: PullRequest, mode: WaitMode) -> Result<Lease, Deferred> {
+        Self::begin(gate, pulls, WaitMode::Defer, mode).await
+    }
+
+    async fn begin(gate: &Arc<Gate>, claim: PullRequest, first: WaitMode, mode: WaitMode) -> Result<Lease, Deferred> {
         let inner = LeaseInner {
             gate: Arc::clone(gate),
             priority: claim.priority,

@@ -73,7 +73,7 @@ pub(super) fn quota(headers: &HeaderMap) -> Quota {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limits::{AccountId, Accounts, Clock, PullLimit, PullRequest, WaitMode};
+    use crate::limits::{AccountId, Accounts, Clock, Lease, PullLimit, PullRequest, WaitMode};
     use std::time::Duration;
 
     #[tokio::test(start_paused = true)]
@@ -82,7 +82,7 @@ mod tests {
         let id = AccountId { host: "docker.io".to_owned(), name: "hub".to_owned() };
         let pulls = PullLimit { limit: Some(5), window: Duration::from_secs(60), reserve: 0 };
         let gate = accounts.gate(&id, Some(pulls), None);
-        let lease = gate.acquire(PullRequest { pulls: 2, priority: 0 }, WaitMode::Defer).await.unwrap();
+        let lease = Lease::acquire(&gate, PullRequest { pulls: 2, priority: 0 }, WaitMode::Defer).await.unwrap();
         let pull = MeteredPull::new(lease.spend().await.ok().unwrap());
         assert_eq!((lease.granted(), gate.standing().remaining), (1, Some(4)));
         drop(pull);

@@ -5,7 +5,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::ImageRequest;
 use super::delivery::OpenedImage;
 use crate::copy::{Comparison, CopyOutcome, Cost};
-use crate::limits::{Deferred, PullRequest, WaitMode};
+use crate::limits::{Deferred, Lease, PullRequest, WaitMode};
 use crate::{Error, Kind, Result, Side};
 
 /// Pulls that an image is assumed to need when pulls may be scarce: an index and a few platforms.
@@ -62,19 +62,19 @@ impl MissingImage {
         let priority = self.request.priority;
         let request = |pulls| PullRequest { pulls, priority };
         if !cost.exact && self.opened.image.upstream.keeps_manifests() {
-            if let Ok(lease) = gate.acquire_now(request(cost.pulls), mode).await {
+            if let Ok(lease) = Lease::acquire_now(&gate, request(cost.pulls), mode).await {
                 self.opened.image.context.lease = Some(lease);
                 return Ok(());
             }
             // The remaining pulls may still suffice for the image. One pull tells, and it is not wasted, because the index is saved
             // until its image is delivered.
-            if let Ok(lease) = gate.acquire_now(request(1), mode).await {
+            if let Ok(lease) = Lease::acquire_now(&gate, request(1), mode).await {
                 self.opened.image.context.lease = Some(lease);
                 cost = self.read_index().await?;
             }
         }
         if cost.pulls > 0 {
-            let lease = gate.acquire(request(cost.pulls), mode).await.map_err(deferred)?;
+            let lease = Lease::acquire(&gate, request(cost.pulls), mode).await.map_err(deferred)?;
             self.opened.image.context.lease = Some(lease);
         }
         Ok(())

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use tokio::sync::OnceCell;
 
+use super::empty_source::EmptySource;
 use crate::Result;
 use crate::config::profiles::Caching;
 use crate::content::{Digest, Links, Repository, RequestContext};
 use crate::copy;
-use crate::limits::{PullRequest, WaitMode};
+use crate::limits::{Lease, PullRequest, WaitMode};
 use crate::mutex::{Mutex, MutexGuard};
 use crate::registry::{BlobSeen, RegistryStore};
 use crate::rules::WarmBlobs;
@@ -63,7 +64,7 @@ impl Cache {
 
     /// The two ends that the engine copies between: everything is written to the cache, nothing is read back from it.
     pub(crate) fn ends(self: &Arc<Self>) -> copy::TargetEnds {
-        copy::TargetEnds { sink: Arc::clone(self) as _, source: Arc::new(super::sink::EmptySource) }
+        copy::TargetEnds { sink: Arc::clone(self) as _, source: Arc::new(EmptySource) }
     }
 
     /// The registry that it is.
@@ -172,7 +173,7 @@ impl Cache {
         context.tally.add_pull();
         let lease = match &context.lease {
             Some(lease) => Ok(lease.clone()),
-            None => gate.acquire(PullRequest { pulls: 1, priority: 0 }, WaitMode::Defer).await,
+            None => Lease::acquire(&gate, PullRequest { pulls: 1, priority: 0 }, WaitMode::Defer).await,
         };
         // It is spent whether or not the budget still has it. A flight that is dropped may have been counted, says the budget.
         if let Ok(lease) = lease {

@@ -4,11 +4,9 @@ use std::collections::HashSet;
 
 use jiff::Timestamp;
 
-use super::CachedImage;
-use crate::config::profiles::{CacheLists, CacheRefresh};
-use crate::content::{Digest, Manifest, ManifestKind, RequestContext, Source};
-use crate::name::Reference;
-use crate::{Error, Kind, Result, Side};
+use crate::config::profiles::CacheRefresh;
+use crate::content::{Digest, Manifest, ManifestKind};
+use crate::{Error, Kind, Side};
 
 /// What is said of a trimmed list, whenever one is met.
 pub(super) fn trimmed(host: &str, digest: &Digest, source: &Digest) -> String {
@@ -20,7 +18,7 @@ pub(super) fn trimmed(host: &str, digest: &Digest, source: &Digest) -> String {
 }
 
 /// Whether `list` is `whole` without some of its children.
-fn is_trimmed(list: &Manifest, whole: &Manifest) -> bool {
+pub(super) fn is_trimmed(list: &Manifest, whole: &Manifest) -> bool {
     let children =
         |manifest: &Manifest| -> HashSet<Digest> { manifest.links().manifests.iter().map(|child| child.digest.clone()).collect() };
     if list.kind() != ManifestKind::Index || whole.kind() != ManifestKind::Index {
@@ -30,44 +28,18 @@ fn is_trimmed(list: &Manifest, whole: &Manifest) -> bool {
     !some.is_empty() && some.is_subset(&all)
 }
 
-impl CachedImage {
-    /// The upstream has `wanted`, the cache answered `got`: what is to be pulled, and the digests of upstream and cache.
-    ///
-    /// # Errors
-    /// The cache is stale: of kind [`Kind::Deferred`] where it will look again by itself.
-    pub(super) async fn differs(&self, wanted: &Digest, got: Manifest, context: &RequestContext) -> Result<(Manifest, (Digest, Digest))> {
-        // The tag may have moved between the two questions.
-        let now = match self.resolve(&self.repository, &self.reference, context).await {
-            Ok(Some(now)) if matches!(self.reference, Reference::Tag(_)) => now.digest,
-            _ => wanted.clone(),
-        };
-        if *got.digest() == now {
-            return Ok((got, (now.clone(), now)));
+/// The cache at `host` answers `cache` where the upstream has `upstream`.
+pub(super) fn stale(host: &str, refresh: &CacheRefresh, upstream: &Digest, cache: &Digest) -> Error {
+    let what = format!("{host} still answers {} where the upstream has {}", cache.short(), upstream.short());
+    let error = |kind, why: &str| Error::new(Side::Target, "get manifest", kind, format!("{what}: {why}"));
+    match *refresh {
+        CacheRefresh::Within(time) => {
+            let until = Timestamp::now().checked_add(time).ok();
+            error(Kind::Deferred, &format!("it asks again within {}", in_words(time))).waiting_until(until)
         }
-        if self.cache.caching().lists == CacheLists::Trimmed
-            && let Some(whole) = self.cache.store.pull(&self.repository, &Reference::Digest(now.clone()), context).await?
-            && is_trimmed(&got, &whole)
-        {
-            self.note(trimmed(self.cache.host(), got.digest(), &now));
-            return Ok((whole, (now, got.digest().clone())));
-        }
-        // The pull may have made it look.
-        let again = self.get(&self.reference, context).await?;
-        if *again.digest() == now { Ok((again, (now.clone(), now))) } else { Err(self.stale(&now, again.digest())) }
-    }
-
-    fn stale(&self, upstream: &Digest, cache: &Digest) -> Error {
-        let host = self.cache.host();
-        let what = format!("{host} still answers {} where the upstream has {}", cache.short(), upstream.short());
-        let error = |kind, why: &str| Error::new(Side::Target, "get manifest", kind, format!("{what}: {why}"));
-        match self.cache.caching().refresh {
-            CacheRefresh::Within(time) => {
-                let until = Timestamp::now().checked_add(time).ok();
-                error(Kind::Deferred, &format!("it asks again within {}", in_words(time))).waiting_until(until)
-            }
-            CacheRefresh::Unknown => error(Kind::Deferred, "when it asks again is not known"),
-            CacheRefresh::Always => error(Kind::Unavailable, "it seems that it cannot ask its upstream")
-                .remedy("see what the cache's own log says of its upstream"),
+        CacheRefresh::Unknown => error(Kind::Deferred, "when it asks again is not known"),
+        CacheRefresh::Always => {
+            error(Kind::Unavailable, "it seems that it cannot ask its upstream").remedy("see what the cache's own log says of its upstream")
         }
     }
 }

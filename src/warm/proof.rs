@@ -5,19 +5,30 @@ use std::sync::Arc;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 
-use super::CachedImage;
-use super::through::{Belief, context_without_account};
+use super::Cache;
 use crate::content::{
-    Descriptor, Digest, GraphNode, GraphWalk, Links, ManifestKind, NodeRole, RequestContext, check_depth, kind_of, walk_concurrently,
+    ChildChoice, Descriptor, Digest, GraphNode, GraphWalk, Links, ManifestKind, NodeRole, Policy, Repository, RequestContext, check_depth,
+    kind_of, walk_concurrently,
 };
 use crate::name::Reference;
 use crate::registry::CacheHead;
-use crate::rules::WarmBlobs;
+use crate::rules::{WarmBlobs, WarmSettings};
 use crate::state::WarmedRecord;
 use crate::{Error, Result, Side};
 
 /// Children of one index that are asked about at once, as in the engine.
 const CHILDREN: usize = 8;
+
+/// Which proof that the cache has an image counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Belief {
+    /// The cache's own word, or what larder remembers.
+    Memory,
+    /// What the cache says when it is asked about each piece.
+    Answers,
+    /// None: the image is pulled.
+    Nothing,
+}
 
 /// The cache has the image, all of it that is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +52,11 @@ impl From<Error> for NotProven {
     }
 }
 
+/// The same image, for requests that cost no pull.
+pub(super) fn context_without_account(context: &RequestContext) -> RequestContext {
+    RequestContext { account: None, lease: None, ..context.clone() }
+}
+
 /// How thoroughly blobs are asked for, as [`WarmedRecord::depth`] has it.
 pub(super) fn depth(blobs: WarmBlobs) -> u8 {
     match blobs {
@@ -50,7 +66,17 @@ pub(super) fn depth(blobs: WarmBlobs) -> u8 {
     }
 }
 
-impl CachedImage {
+/// One image, and the cache that may have it.
+pub(super) struct ProofQuery<'a> {
+    pub(super) cache: &'a Cache,
+    /// Its repository at the cache.
+    pub(super) repository: &'a Repository,
+    pub(super) reference: &'a Reference,
+    pub(super) policy: &'a Policy,
+    pub(super) warm: &'a WarmSettings,
+}
+
+impl ProofQuery<'_> {
     /// What proves that the cache has the image now, if anything does. Spends no pull.
     pub(super) async fn proof(&self, belief: Belief, context: &RequestContext) -> Result<Option<WarmProof>> {
         let context = context_without_account(context);
@@ -71,14 +97,14 @@ impl CachedImage {
             // Pulled by a version that did not write down what.
             return Ok(None);
         }
-        let (store, repository) = (&self.cache.store, &self.repository);
+        let (store, repository) = (&self.cache.store, self.repository);
         if self.warm.blobs != WarmBlobs::None {
             let asked = stream::iter(pulled.blobs).map(|blob| async move { self.cache.confirms(repository, &blob, context).await });
             if !asked.buffer_unordered(CHILDREN).try_all(std::future::ready).await? {
                 return Ok(None);
             }
         }
-        let named = store.look(repository, &self.reference, context).await?;
+        let named = store.look(repository, self.reference, context).await?;
         if named.is_none_or(|named| named.descriptor.digest != pulled.digest) {
             return Ok(None);
         }
@@ -92,7 +118,7 @@ impl CachedImage {
 
     /// The cache says where its answers come from: the name, and each child that is wanted, must be its own.
     async fn said_by_cache(&self, context: &RequestContext) -> Result<Option<WarmProof>> {
-        let Some(CacheHead { descriptor, own: true }) = self.cache.store.look(&self.repository, &self.reference, context).await? else {
+        let Some(CacheHead { descriptor, own: true }) = self.cache.store.look(self.repository, self.reference, context).await? else {
             return Ok(None);
         };
         let digest = descriptor.digest.clone();
@@ -119,7 +145,7 @@ impl CachedImage {
         let reference = Reference::Digest(node.descriptor.digest);
         let media_type = match node.depth {
             0 => node.descriptor.media_type,
-            _ => match self.cache.store.look(&self.repository, &reference, context).await? {
+            _ => match self.cache.store.look(self.repository, &reference, context).await? {
                 Some(CacheHead { descriptor, own: true }) => descriptor.media_type,
                 _ => return Err(NotProven::Missing),
             },
@@ -128,9 +154,9 @@ impl CachedImage {
             return Ok(Arc::default());
         }
         // Its own: reading it costs the upstream nothing.
-        let index = self.cache.store.pull(&self.repository, &reference, context).await?.ok_or(NotProven::Missing)?;
+        let index = self.cache.store.pull(self.repository, &reference, context).await?.ok_or(NotProven::Missing)?;
         check_depth(node.depth, index.links(), Side::Target)?;
-        Ok(Arc::new(Links { manifests: self.chosen(&index.links().manifests), ..Links::default() }))
+        Ok(Arc::new(Links { manifests: ChildChoice::of(&index.links().manifests, &self.policy.platforms).kept, ..Links::default() }))
     }
 
     /// The cache says nothing, but larder has pulled the image through it, not too long ago.

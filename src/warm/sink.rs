@@ -4,10 +4,7 @@ use async_trait::async_trait;
 use futures_util::TryStreamExt;
 
 use super::Cache;
-use crate::content::{
-    BlobStream, Descriptor, Digest, Manifest, OpenBlob, Presence, Publication, Repository, RequestContext, Sink, Source, Verified,
-    checkable,
-};
+use crate::content::{Descriptor, Manifest, OpenBlob, Presence, Publication, Repository, RequestContext, Sink, Verified, checkable};
 use crate::name::Reference;
 use crate::registry::BlobSeen;
 use crate::rules::WarmBlobs;
@@ -57,24 +54,5 @@ impl Sink for Cache {
 
     async fn publish(&self, _: &Publication, _: &RequestContext) -> Result<()> {
         Ok(())
-    }
-}
-
-/// What can be read back of what was dropped.
-pub(super) struct EmptySource;
-
-#[async_trait]
-impl Source for EmptySource {
-    async fn resolve(&self, _: &Repository, _: &Reference, _: &RequestContext) -> Result<Option<Descriptor>> {
-        Ok(None)
-    }
-    async fn tags(&self, _: &Repository, _: &RequestContext) -> Result<Vec<String>> {
-        Ok(vec![])
-    }
-    async fn manifest(&self, _: &Repository, _: &Digest, _: &RequestContext) -> Result<Option<Manifest>> {
-        Ok(None)
-    }
-    async fn blob(&self, _: &Repository, _: &Descriptor, _: u64, _: &RequestContext) -> Result<Option<BlobStream>> {
-        Ok(None)
     }
 }

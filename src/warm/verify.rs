@@ -9,7 +9,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::CachedImage;
 use super::cache::{SETTLED, SETTLES};
-use super::through::{RootManifest, context_without_account};
+use super::proof::context_without_account;
+use super::read_content::RootManifest;
 use crate::config::profiles::CacheLists;
 use crate::content::{Descriptor, Digest, Manifest, RequestContext};
 use crate::name::Reference;

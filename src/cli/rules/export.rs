@@ -14,7 +14,7 @@ use crate::rules::export::{ExportContext, Exported, Format, export};
 const OPERATION: &str = "export rules";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(in crate::cli) enum ExportFormat {
+pub(crate) enum ExportFormat {
     Az,
     Ecr,
     Containerd,

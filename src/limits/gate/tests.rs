@@ -41,10 +41,10 @@ async fn without_a_deadline_what_does_not_fit_is_deferred_and_the_rest_is_done()
 async fn whoever_could_still_get_what_another_gives_back_is_not_deferred() {
     let gate = gate(None, None);
     gate.observe(&quota_of(100, 5, WINDOW), Instant::now());
-    let first = gate.acquire(claim(4), WaitMode::Defer).await.unwrap();
+    let first = Lease::acquire(&gate, claim(4), WaitMode::Defer).await.unwrap();
     let second = {
         let gate = Arc::clone(&gate);
-        tokio::spawn(async move { gate.acquire(claim(3), WaitMode::Defer).await.map(|lease| lease.granted()) })
+        tokio::spawn(async move { Lease::acquire(&gate, claim(3), WaitMode::Defer).await.map(|lease| lease.granted()) })
     };
     tokio::time::sleep(SECOND).await;
     assert_eq!(gate.standing().waiting, 1);
@@ -61,13 +61,13 @@ async fn a_deadline_is_kept() {
     let start = Instant::now();
     let deadline = start + 3600 * SECOND;
     // The end of the window is only a bound: it may open earlier, so it is waited for.
-    let deferred = gate.acquire(claim(1), WaitMode::WaitUntil(deadline)).await.err().unwrap();
+    let deferred = Lease::acquire(&gate, claim(1), WaitMode::WaitUntil(deadline)).await.err().unwrap();
     assert_eq!(deferred.reason, "docker.io (hub): the time to wait for pulls is over");
     assert_eq!(start.elapsed(), 3600 * SECOND);
     // And nothing starts after it, even if it could.
     gate.observe(&quota_of(100, 100, WINDOW), Instant::now());
-    assert!(gate.acquire(claim(1), WaitMode::WaitUntil(Instant::now())).await.is_err());
-    assert!(gate.acquire(claim(1), WaitMode::Defer).await.is_ok());
+    assert!(Lease::acquire(&gate, claim(1), WaitMode::WaitUntil(Instant::now())).await.is_err());
+    assert!(Lease::acquire(&gate, claim(1), WaitMode::Defer).await.is_ok());
 }
 
 #[tokio::test(start_paused = true)]
@@ -76,7 +76,7 @@ async fn an_end_that_is_known_to_be_too_late_is_not_waited_for() {
     let gate = gate(None, None);
     pull_image(&gate, &hub, 1, WaitMode::Defer).await.unwrap();
     let before = Instant::now();
-    assert!(gate.acquire(claim(1), WaitMode::WaitUntil(before + 3600 * SECOND)).await.is_err());
+    assert!(Lease::acquire(&gate, claim(1), WaitMode::WaitUntil(before + 3600 * SECOND)).await.is_err());
     assert_eq!(before.elapsed(), Duration::ZERO);
 }
 
@@ -107,7 +107,7 @@ async fn an_unknown_account_is_looked_at_before_the_first_pull() {
 /// Eight images at once, without any HEAD but the gate's own; how many were pulled.
 async fn pull_eight(gate: &Arc<Gate>, hub: &Hub) -> usize {
     let got = futures_util::future::join_all((0..8).map(|_| async {
-        let flight = gate.acquire(claim(1), WaitMode::Defer).await?.spend().await?;
+        let flight = Lease::acquire(&gate, claim(1), WaitMode::Defer).await?.spend().await?;
         match hub.get().await {
             Some(quota) => flight.answered(&quota),
             None => flight.refused(None),
@@ -137,7 +137,7 @@ async fn a_look_that_fails_does_not_stop_anybody() {
     }
     let deaf = Arc::new(Deaf(AtomicU64::new(0)));
     let gate = gate(None, Some(deaf.clone()));
-    let lease = gate.acquire(claim(5), WaitMode::Defer).await.unwrap();
+    let lease = Lease::acquire(&gate, claim(5), WaitMode::Defer).await.unwrap();
     assert_eq!((lease.granted(), deaf.0.load(Ordering::Relaxed)), (1, 1));
     lease.spend().await.unwrap().answered(&quota_of(100, 50, WINDOW));
     for left in (46..50).rev() {
@@ -155,7 +155,7 @@ async fn priority_and_then_fewer_pulls() {
     let all = [("three", 3, 0), ("two", 2, 0), ("one", 1, 0), ("urgent", 4, 7)].map(|(name, pulls, priority)| {
         let (gate, hub) = (Arc::clone(&gate), Arc::clone(&hub));
         tokio::spawn(async move {
-            let lease = gate.acquire(PullRequest { pulls, priority }, mode).await.unwrap();
+            let lease = Lease::acquire(&gate, PullRequest { pulls, priority }, mode).await.unwrap();
             let begun = Instant::now();
             for _ in 0..pulls {
                 let flight = lease.spend().await.unwrap();
@@ -176,18 +176,18 @@ async fn priority_and_then_fewer_pulls() {
 async fn whoever_goes_away_leaves_no_pull_behind() {
     let gate = gate(None, None);
     gate.observe(&quota_of(10, 2, WINDOW), Instant::now());
-    let held = gate.acquire(claim(2), WaitMode::Defer).await.unwrap();
+    let held = Lease::acquire(&gate, claim(2), WaitMode::Defer).await.unwrap();
     for round in 0..3 {
         let gate = Arc::clone(&gate);
-        let waiting = tokio::spawn(async move { gate.acquire(claim(2), far()).await.map(|_| ()) });
+        let waiting = tokio::spawn(async move { Lease::acquire(&gate, claim(2), far()).await.map(|_| ()) });
         tokio::time::sleep(SECOND).await;
         waiting.abort();
         assert!(waiting.await.is_err(), "{round}");
     }
     drop(held);
-    assert_eq!(gate.acquire(claim(2), WaitMode::Defer).await.unwrap().granted(), 2);
+    assert_eq!(Lease::acquire(&gate, claim(2), WaitMode::Defer).await.unwrap().granted(), 2);
     // A flight that is dropped may have been counted.
-    drop(gate.acquire(claim(1), WaitMode::Defer).await.unwrap().spend().await.unwrap());
+    drop(Lease::acquire(&gate, claim(1), WaitMode::Defer).await.unwrap().spend().await.unwrap());
     assert_eq!(gate.standing().remaining, Some(1));
     assert_eq!(gate.lock().budget.outstanding(), 0);
 }
@@ -197,11 +197,13 @@ async fn a_refused_pull_is_asked_for_again_in_the_next_window_and_first() {
     let gate = gate(None, None);
     gate.observe(&quota_of(10, 5, WINDOW), Instant::now());
     tokio::time::advance(SECOND).await;
-    let begun = gate.acquire(claim(2), far()).await.unwrap();
+    let begun = Lease::acquire(&gate, claim(2), far()).await.unwrap();
     begun.spend().await.unwrap().refused(None);
     let fresh = {
         let gate = Arc::clone(&gate);
-        tokio::spawn(async move { gate.acquire(PullRequest { pulls: 10, priority: 9 }, far()).await.map(|lease| (Instant::now(), lease)) })
+        tokio::spawn(async move {
+            Lease::acquire(&gate, PullRequest { pulls: 10, priority: 9 }, far()).await.map(|lease| (Instant::now(), lease))
+        })
     };
     tokio::time::sleep(SECOND).await;
     for left in [9, 8] {
@@ -217,7 +219,7 @@ async fn a_refused_pull_is_asked_for_again_in_the_next_window_and_first() {
 #[tokio::test(start_paused = true)]
 async fn a_reserve_that_leaves_nothing_is_said_at_once() {
     let gate = gate(Some(PullLimit { limit: Some(10), window: WINDOW, reserve: 10 }), None);
-    let deferred = gate.acquire(claim(1), far()).await.err().unwrap();
+    let deferred = Lease::acquire(&gate, claim(1), far()).await.err().unwrap();
     assert_eq!((deferred.reason.as_str(), deferred.until), ("docker.io (hub): `pulls.reserve` (10) leaves nothing of a window", None));
 }
 
@@ -225,10 +227,10 @@ async fn a_reserve_that_leaves_nothing_is_said_at_once() {
 async fn a_pull_that_a_cache_answered_itself_is_anybodys_again() {
     let gate = gate(None, None);
     gate.observe(&quota_of(100, 2, WINDOW), Instant::now());
-    let first = gate.acquire(claim(2), WaitMode::Defer).await.unwrap();
+    let first = Lease::acquire(&gate, claim(2), WaitMode::Defer).await.unwrap();
     let second = {
         let gate = Arc::clone(&gate);
-        tokio::spawn(async move { gate.acquire(claim(1), WaitMode::Defer).await.map(|lease| lease.granted()) })
+        tokio::spawn(async move { Lease::acquire(&gate, claim(1), WaitMode::Defer).await.map(|lease| lease.granted()) })
     };
     tokio::time::sleep(SECOND).await;
     assert_eq!(gate.standing().waiting, 1);
@@ -240,7 +242,7 @@ async fn a_pull_that_a_cache_answered_itself_is_anybodys_again() {
 #[tokio::test(start_paused = true)]
 async fn while_nothing_is_known_a_pull_that_was_free_lets_the_next_one_go() {
     let gate = gate(None, None);
-    let lease = gate.acquire(claim(3), WaitMode::Defer).await.unwrap();
+    let lease = Lease::acquire(&gate, claim(3), WaitMode::Defer).await.unwrap();
     let flight = lease.spend().await.unwrap();
     let next = tokio::spawn({
         let lease = lease.clone();

@@ -566,7 +566,7 @@ async fn killed_in_mid_window_no_pull_is_spent_twice() {
     let run = |ledger| Accounts::new(clock, Some(ledger)).gate(&account(), None, None);
     let first = run(killed(dir.path()));
     first.observe(&quota_of(10, 10, WINDOW), tokio::time::Instant::now());
-    let lease = first.acquire(PullRequest { pulls: 6, priority: 0 }, WaitMode::Defer).await.unwrap();
+    let lease = Lease::acquire(&first, PullRequest { pulls: 6, priority: 0 }, WaitMode::Defer).await.unwrap();
     tokio::time::advance(Duration::from_secs(1)).await;
     lease.spend().await.unwrap().answered(&quota_of(10, 9, WINDOW));
     // Killed: nothing is dropped.
@@ -581,7 +581,7 @@ async fn killed_in_mid_window_no_pull_is_spent_twice() {
     second.observe(&quota_of(10, 9, WINDOW), tokio::time::Instant::now());
     assert_eq!(second.standing().remaining, Some(9));
     if !Owner::this_process().place.is_empty() {
-        assert!(second.acquire(PullRequest { pulls: 9, priority: 0 }, WaitMode::Defer).await.is_ok());
+        assert!(Lease::acquire(&second, PullRequest { pulls: 9, priority: 0 }, WaitMode::Defer).await.is_ok());
     }
 }
 

@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 
 use crate::config::profiles;
 use crate::content::{Digest, RequestContext, Sink, Source};
-use crate::limits::{Bandwidth, PullLimit, PullRequest, WaitMode};
+use crate::limits::{Bandwidth, Lease, PullLimit, PullRequest, WaitMode};
 use crate::name::Reference;
 use crate::registry::testing::{AtHand, Nobody, Seen, Server, answer, bytes, context, descriptor, limits, read, refuse, repository};
 use crate::registry::{Concurrency, HostSettings, Registries, RegistryStore, RetryPolicy, SharedLimits};
@@ -229,7 +229,7 @@ async fn an_image_spends_what_was_reserved_for_it() {
     let (_, store) = open(&server, HostSettings::default());
     resolve(&store).await.unwrap();
     let gate = store.gate().unwrap();
-    let lease = gate.acquire(PullRequest { pulls: 4, priority: 0 }, WaitMode::Defer).await.unwrap();
+    let lease = Lease::acquire(&gate, PullRequest { pulls: 4, priority: 0 }, WaitMode::Defer).await.unwrap();
     let image = RequestContext { lease: Some(lease.clone()), ..context() };
     // One is left for all others.
     pull(&store, 0).await.unwrap();
@@ -250,7 +250,7 @@ async fn a_refused_pull_waits_for_the_next_window_without_end_of_patience_but_no
         .await;
         let (registries, store) = open(&server, HostSettings::default());
         let mode = WaitMode::WaitUntil(tokio::time::Instant::now() + Duration::from_secs(60));
-        let lease = store.gate().unwrap().acquire(PullRequest { pulls: 1, priority: 0 }, mode).await.unwrap();
+        let lease = Lease::acquire(&store.gate().unwrap(), PullRequest { pulls: 1, priority: 0 }, mode).await.unwrap();
         let pulled = pull_as(&store, 0, &RequestContext { lease: Some(lease), ..context() }).await;
         assert_eq!((pulled.is_ok(), gets(&server)), (arrives, sent), "{pulled:?}");
         assert!(pulled.err().is_none_or(|error| error.kind() == Kind::Deferred));

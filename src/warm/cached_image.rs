@@ -1,13 +1,14 @@
 //! One image on its way through the cache: who is asked what it is, under which name it is pulled, and what was read of it.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
 
 use super::Cache;
-use super::proof::WarmProof;
+use super::differs;
+use super::proof::{Belief, ProofQuery, WarmProof, context_without_account, depth};
+use super::read_content::{ReadContent, RootManifest};
 use crate::config::profiles::{CacheLists, CacheNaming, HeadCost};
 use crate::content::{
     BlobStream, ChildChoice, Descriptor, Digest, DigestTags, Manifest, Policy, ReferrerList, Repository, RequestContext, Source,
@@ -45,48 +46,6 @@ pub(crate) struct CachedImage {
     pub(super) policy: Arc<Policy>,
     pub(super) warm: WarmSettings,
     pub(super) read: Mutex<ReadContent>,
-}
-
-/// Which proof that the cache has an image counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Belief {
-    /// The cache's own word, or what larder remembers.
-    Memory,
-    /// What the cache says when it is asked about each piece.
-    Answers,
-    /// None: the image is pulled.
-    Nothing,
-}
-
-/// What was read of the image, and said about it.
-#[derive(Default)]
-pub(super) struct ReadContent {
-    pub(super) notes: Vec<String>,
-    /// The upstream has said what the name means.
-    pub(super) asked: bool,
-    /// How many bytes the manifest has, as a HEAD said; 0: none has.
-    size: u64,
-    /// The tags by which manifests beside the image were found.
-    pub(super) tags: HashMap<Digest, String>,
-    /// When the first manifest was asked for.
-    pub(super) begun: Option<Timestamp>,
-    /// What the cache answered under the image's name, and what its upstream has there.
-    pub(super) root: Option<RootManifest>,
-    /// The manifests that were read.
-    pub(super) manifests: Vec<Digest>,
-    /// Every blob of these manifests.
-    pub(super) blobs: Vec<Descriptor>,
-}
-
-/// The image's own manifest.
-#[derive(Debug, Clone)]
-pub(super) struct RootManifest {
-    pub(super) source: Digest,
-    pub(super) digest: Digest,
-    /// All children it lists at the upstream.
-    pub(super) listed: HashSet<Digest>,
-    /// Those that are wanted.
-    pub(super) chosen: Vec<Descriptor>,
 }
 
 impl CachedImage {
@@ -151,9 +110,15 @@ impl CachedImage {
         }
     }
 
+    /// What proves that the cache has the image now, if anything does. Spends no pull.
+    async fn proof(&self, belief: Belief, context: &RequestContext) -> Result<Option<WarmProof>> {
+        let CachedImage { cache, repository, reference, policy, warm, .. } = self;
+        ProofQuery { cache, repository, reference, policy, warm }.proof(belief, context).await
+    }
+
     fn current(&self, proof: WarmProof) -> CopyOutcome {
         if proof.source != proof.digest {
-            self.note(super::differs::trimmed(self.cache.host(), &proof.digest, &proof.source));
+            self.note(differs::trimmed(self.cache.host(), &proof.digest, &proof.source));
         }
         let mut read = self.read();
         CopyOutcome {
@@ -255,7 +220,7 @@ impl CachedImage {
             source: root.source.clone(),
             digest: root.digest.clone(),
             platforms: self.policy.platforms.iter().map(ToString::to_string).collect(),
-            depth: super::proof::depth(self.warm.blobs),
+            depth: depth(self.warm.blobs),
             manifests,
             blobs,
             at,
@@ -288,6 +253,35 @@ impl CachedImage {
         let listed = listed.iter().map(|child| child.digest.clone()).collect();
         self.read().root = Some(RootManifest { source: root.0, digest: root.1, listed, chosen });
         Ok(manifest)
+    }
+
+    /// The upstream has `wanted`, the cache answered `got`: what is to be pulled, and the digests of upstream and cache.
+    ///
+    /// # Errors
+    /// The cache is stale: of kind [`Kind::Deferred`] where it will look again by itself.
+    async fn differs(&self, wanted: &Digest, got: Manifest, context: &RequestContext) -> Result<(Manifest, (Digest, Digest))> {
+        // The tag may have moved between the two questions.
+        let now = match self.resolve(&self.repository, &self.reference, context).await {
+            Ok(Some(now)) if matches!(self.reference, Reference::Tag(_)) => now.digest,
+            _ => wanted.clone(),
+        };
+        if *got.digest() == now {
+            return Ok((got, (now.clone(), now)));
+        }
+        if self.cache.caching().lists == CacheLists::Trimmed
+            && let Some(whole) = self.cache.store.pull(&self.repository, &Reference::Digest(now.clone()), context).await?
+            && differs::is_trimmed(&got, &whole)
+        {
+            self.note(differs::trimmed(self.cache.host(), got.digest(), &now));
+            return Ok((whole, (now, got.digest().clone())));
+        }
+        // The pull may have made it look.
+        let again = self.get(&self.reference, context).await?;
+        if *again.digest() == now {
+            Ok((again, (now.clone(), now)))
+        } else {
+            Err(differs::stale(self.cache.host(), &self.cache.caching().refresh, &now, again.digest()))
+        }
     }
 
     /// Asks a cache that keeps answers by their address for the image as its clients will: containerd and docker ask what the tag means by
@@ -366,11 +360,6 @@ impl CachedImage {
 /// Whether a registry does not let us ask.
 fn is_refused(error: &Error) -> bool {
     error.kind() == Kind::Unauthorized || error.http_status() == Some(403)
-}
-
-/// The same image, for requests that cost no pull.
-pub(super) fn context_without_account(context: &RequestContext) -> RequestContext {
-    RequestContext { account: None, lease: None, ..context.clone() }
 }
 
 /// The engine asks for the image by the digest that the survey found; it is pulled by its name all the same.
