@@ -146,7 +146,7 @@ pub(super) async fn pull_image(gate: &Arc<Gate>, hub: &Arc<Hub>, pulls: u64, mod
 }
 
 async fn pull_resolved(gate: &Arc<Gate>, hub: &Arc<Hub>, pulls: u64, mode: WaitMode) -> Result<(), Deferred> {
-    let lease = Lease::acquire(&gate, PullRequest { pulls, priority: 0 }, mode).await?;
+    let lease = Lease::acquire(gate, PullRequest { pulls, priority: 0 }, mode).await?;
     pull_manifest(&lease, hub).await?;
     let mut children = JoinSet::new();
     for _ in 1..pulls {

@@ -143,11 +143,11 @@ impl PendingSelection {
         let Some(gate) = self.gate.as_ref().filter(|gate| self.lease.is_none() && !gate.standing().unlimited) else { return Ok(()) };
         let claim = |pulls| PullRequest { pulls, priority: self.line.entry.priority };
         let all = self.pulls();
-        let lease = match Lease::acquire(&gate, claim(all), mode).await {
+        let lease = match Lease::acquire(gate, claim(all), mode).await {
             Ok(lease) => lease,
             Err(refused) => {
                 let left = gate.standing().remaining.unwrap_or(0).min(all);
-                let part = if left > 0 { Lease::acquire(&gate, claim(left), mode).await } else { Err(refused) };
+                let part = if left > 0 { Lease::acquire(gate, claim(left), mode).await } else { Err(refused) };
                 part.map_err(deferred)?
             }
         };

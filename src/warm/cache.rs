@@ -173,7 +173,7 @@ impl Cache {
         context.tally.add_pull();
         let lease = match &context.lease {
             Some(lease) => Ok(lease.clone()),
-            None => Lease::acquire(&gate, PullRequest { pulls: 1, priority: 0 }, WaitMode::Defer).await,
+            None => Lease::acquire(gate, PullRequest { pulls: 1, priority: 0 }, WaitMode::Defer).await,
         };
         // It is spent whether or not the budget still has it. A flight that is dropped may have been counted, says the budget.
         if let Ok(lease) = lease {

@@ -107,7 +107,7 @@ async fn an_unknown_account_is_looked_at_before_the_first_pull() {
 /// Eight images at once, without any HEAD but the gate's own; how many were pulled.
 async fn pull_eight(gate: &Arc<Gate>, hub: &Hub) -> usize {
     let got = futures_util::future::join_all((0..8).map(|_| async {
-        let flight = Lease::acquire(&gate, claim(1), WaitMode::Defer).await?.spend().await?;
+        let flight = Lease::acquire(gate, claim(1), WaitMode::Defer).await?.spend().await?;
         match hub.get().await {
             Some(quota) => flight.answered(&quota),
             None => flight.refused(None),

@@ -47,7 +47,7 @@ impl Transport {
         self.host.clear().await.map_err(|pause| error::told_to_wait(&topic, pause))?;
         let flight = match &call.context.lease {
             Some(lease) => lease.spend().await,
-            None => match Lease::acquire(&gate, PullRequest { pulls: 1, priority: 0 }, WaitMode::Defer).await {
+            None => match Lease::acquire(gate, PullRequest { pulls: 1, priority: 0 }, WaitMode::Defer).await {
                 Ok(lease) => lease.spend().await,
                 Err(deferred) => Err(deferred),
             },
