@@ -41,7 +41,7 @@ pub struct Publication {
 #[async_trait]
 pub trait Sink: Send + Sync {
     /// What `reference` names at the target now, if the target has it complete. A layout looks whether every file of
-    /// the graph is there (of a sparse index: of the platforms that [`SPARSE`] names, which is said); a registry is trusted to have
+    /// the graph is there (of a sparse index: of the platforms that [`super::SPARSE`] names, which is said); a registry is trusted to have
     /// what it lists.
     async fn published(&self, repository: &Repository, reference: &Reference, context: &RequestContext) -> Result<Option<Descriptor>>;
 
