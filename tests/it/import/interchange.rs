@@ -128,7 +128,7 @@ fn an_archive_whose_layers_are_not_what_its_config_says_is_named() {
     for (layers, word) in [
         (&["layer.tar", "layer.tar"][..], "has 1 layers, `manifest.json` has 2"),
         (&["../../etc/passwd"], "it has no"),
-        (&["loop"], "it has no"),
+        (&["loop"], "`loop` is a link to `loop`, which is not in the archive"),
     ] {
         let mut saved = Saved::new();
         saved.file("config.json", &config(&[&noise(1, 3000)]));
