@@ -1,6 +1,6 @@
 //! From list lines to a filled target: lines meet rules, lines become image requests, and images stream through the engine, each
-//! upstream on its own. Here is what a run means; when each step happens is decided by [`crate::run`], and what one registry is asked by
-//! [`crate::registry`].
+//! upstream on its own. Here is what a run means; when each step happens is decided by `crate::run`, and what one registry is asked by
+//! `crate::registry`.
 
 mod delivery;
 mod expand_tags;
