@@ -1,4 +1,4 @@
-//! One blob into one repository: found there, linked, or moved; read from the upstream at most once a run.
+//! Copies one blob: it is found at the target, mounted, or transferred. A run reads it from an upstream at most once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,122 +7,129 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 
-use super::engine::{CopyImage, Engine};
+use super::image::CopyImage;
+use super::reader::blob_not_found;
+use super::target::TargetState;
 use crate::content::{self, BlobStream, Descriptor, OpenBlob, Presence as At, Repository, RequestContext, Source};
 use crate::report::{Event, Reporter};
 use crate::{Error, Kind, Result, Side};
 
-impl Engine {
-    /// Makes the image's repository hold `blob`; says whether the target had to be written to.
-    pub(super) async fn blob(&self, image: &CopyImage, blob: &Descriptor) -> Result<bool> {
-        let to = &image.to;
-        let _held = self.nodes.hold((to.clone(), blob.digest.clone())).await;
-        if self.presence.has(to, &blob.digest) {
-            return Ok(self.present());
-        }
-        let mut elsewhere = self.elsewhere(to, &blob.digest);
-        if elsewhere.is_none() {
-            image.upstream.ready().await;
-            let _leading = self.leaders.hold(blob.digest.clone()).await;
-            elsewhere = self.elsewhere(to, &blob.digest);
-            if elsewhere.is_none() {
-                return self.bring(image, blob).await;
-            }
-        }
-        match elsewhere {
-            Some(from) => self.link(image, blob, &from).await,
-            None => Ok(false),
-        }
+/// How often a blob is read until one with wrong bytes fails. A proxy or a bad line damages some transfers; bytes that are wrong three
+/// times, on three connections, are wrong at the upstream.
+const MAX_READS: u32 = 3;
+
+/// Copies blobs into the target.
+#[derive(Clone)]
+pub(super) struct BlobCopy {
+    target: Arc<TargetState>,
+    reporter: Arc<dyn Reporter>,
+}
+
+impl BlobCopy {
+    pub(super) fn new(target: Arc<TargetState>, reporter: Arc<dyn Reporter>) -> Self {
+        BlobCopy { target, reporter }
     }
 
-    /// No repository of the target is known to have it: ask, else move it from the upstream.
-    async fn bring(&self, image: &CopyImage, blob: &Descriptor) -> Result<bool> {
-        let known = match self.target.sink.holds_blob(&image.to, blob, &image.context).await? {
+    /// Makes the image's repository hold `blob`. Returns whether the target had to be written to.
+    ///
+    /// # Errors
+    /// If the blob cannot be read or written.
+    pub(super) async fn copy(&self, image: &CopyImage, blob: &Descriptor) -> Result<bool> {
+        let (to, digest) = (&image.to, &blob.digest);
+        let _writing = self.target.lock_write(to, digest).await;
+        if self.target.presence().has(to, digest) {
+            return Ok(self.count_present());
+        }
+        if let Some(from) = self.target.repository_with(to, digest) {
+            return self.mount(image, blob, &from).await;
+        }
+        // Wait for any rate-limit pause before taking the lock, so that it is not held while waiting.
+        image.upstream.ready().await;
+        let reading = self.target.lock_read(digest).await;
+        if let Some(from) = self.target.repository_with(to, digest) {
+            drop(reading);
+            return self.mount(image, blob, &from).await;
+        }
+        match self.target.sink().holds_blob(to, blob, &image.context).await? {
             At::Here => {
-                self.presence.add(&image.to, &blob.digest);
-                return Ok(self.present());
+                self.target.presence().add(to, digest);
+                Ok(self.count_present())
             }
-            At::At(from) => Some(from),
-            At::Absent | At::Incomplete => None,
-        };
-        if let Some(from) = known {
-            return self.link(image, blob, &from).await;
+            At::At(from) => self.mount(image, blob, &from).await,
+            At::Absent | At::Incomplete => self.transfer(image, blob, None).await.map(|()| true),
         }
-        self.transfer(image, blob, None).await?;
-        Ok(true)
     }
 
-    /// Another repository of the target has it: mount it, or, where that is refused, fill it from there.
-    async fn link(&self, image: &CopyImage, blob: &Descriptor, from: &Repository) -> Result<bool> {
-        if self.target.sink.link(from, &image.to, blob, &image.context).await? {
-            self.presence.add(&image.to, &blob.digest);
-            if self.target.sink.shares_blobs() {
-                return Ok(self.present());
+    /// Mounts the blob from repository `from` of the target. If the target refuses, copies the bytes from there.
+    async fn mount(&self, image: &CopyImage, blob: &Descriptor, from: &Repository) -> Result<bool> {
+        let sink = self.target.sink();
+        if sink.link(from, &image.to, blob, &image.context).await? {
+            self.target.presence().add(&image.to, &blob.digest);
+            if sink.shares_blobs() {
+                return Ok(self.count_present());
             }
-            self.counts.mounted.fetch_add(1, Ordering::Relaxed);
+            self.target.counts().add_mounted();
             return Ok(true);
         }
-        if self.target.sink.holds_blob(&image.to, blob, &image.context).await? == At::Here {
-            self.presence.add(&image.to, &blob.digest);
-            return Ok(self.present());
+        if sink.holds_blob(&image.to, blob, &image.context).await? == At::Here {
+            self.target.presence().add(&image.to, &blob.digest);
+            return Ok(self.count_present());
         }
         self.transfer(image, blob, Some(from)).await?;
         Ok(true)
     }
 
-    fn present(&self) -> bool {
-        self.counts.present.fetch_add(1, Ordering::Relaxed);
+    fn count_present(&self) -> bool {
+        self.target.counts().add_present();
         false
     }
 
-    /// Moves the bytes: from repository `other` of the target if it is given and has them, else from the upstream.
+    /// Transfers the bytes: from repository `other` of the target if it has them, else from the upstream.
+    ///
+    /// # Errors
+    /// If the blob cannot be read or written.
     pub(super) async fn transfer(&self, image: &CopyImage, blob: &Descriptor, other: Option<&Repository>) -> Result<()> {
-        if self.stop.is_cancelled() {
-            return Err(Error::cancelled("copy blob"));
-        }
+        self.target.check_running("copy blob")?;
         let mut sources: Vec<(Arc<dyn Source>, Repository)> = Vec::with_capacity(2);
-        sources.extend(other.map(|repository| (Arc::clone(&self.target.source), repository.clone())));
+        sources.extend(other.map(|repository| (Arc::clone(self.target.source()), repository.clone())));
         sources.push((Arc::clone(&image.upstream), image.from.clone()));
         let mut opener = Opener {
             sources,
             blob: blob.clone(),
-            inline: self.at_hand.get(&blob.digest),
+            cached: self.target.cached().get(&blob.digest),
             context: image.context.clone(),
             reporter: Arc::clone(&self.reporter),
             announced: AtomicBool::new(false),
         };
         let mut damaged = 0;
-        while let Err(error) = self.target.sink.write_blob(&image.to, blob, &opener, &image.context).await {
+        while let Err(error) = self.target.sink().write_blob(&image.to, blob, &opener, &image.context).await {
             damaged += 1;
-            if damaged >= MOST_DAMAGED || !was_damaged_on_its_way(&error) || !image.upstream.is_remote() {
+            if damaged >= MAX_READS || !was_damaged_on_its_way(&error) || !image.upstream.is_remote() {
                 return Err(error);
             }
             tracing::warn!(%error, "a blob was damaged on its way; reading it again on another connection");
             opener.context.fresh = true;
         }
-        self.counts.copied.fetch_add(1, Ordering::Relaxed);
-        self.presence.add(&image.to, &blob.digest);
+        self.target.counts().add_copied();
+        self.target.presence().add(&image.to, &blob.digest);
         Ok(())
     }
 }
 
-/// A proxy or a line damages now this and now that; bytes that are wrong three times, on three connections, are wrong at the upstream.
-const MOST_DAMAGED: u32 = 3;
-
-/// Whether the bytes that came are not the ones that the upstream should have.
+/// Whether the upstream sent bytes with another digest.
 fn was_damaged_on_its_way(error: &Error) -> bool {
     error.kind() == Kind::Damaged && error.side() == Side::Upstream && error.operation() == content::CHECK_BLOB
 }
 
-/// Opens a blob at the first of several sources that has it.
+/// Opens a blob at the first source that has it.
 struct Opener {
     sources: Vec<(Arc<dyn Source>, Repository)>,
     blob: Descriptor,
-    /// The bytes, where nobody need be asked for them.
-    inline: Option<Bytes>,
+    /// The bytes, if they are in memory.
+    cached: Option<Bytes>,
     context: RequestContext,
     reporter: Arc<dyn Reporter>,
-    /// Whether it is known how many bytes are to come; what an earlier run has left is not.
+    /// Whether the size has been reported. Bytes that an earlier run has left at the target are not part of it.
     announced: AtomicBool,
 }
 
@@ -132,26 +139,21 @@ impl OpenBlob for Opener {
         if !self.announced.swap(true, Ordering::Relaxed) {
             self.reporter.event(&Event::Expected { bytes: self.blob.size.saturating_sub(offset) });
         }
-        if let Some(bytes) = &self.inline {
+        if let Some(bytes) = &self.cached {
             let start = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
             return Ok(stream::iter([Ok(bytes.slice(start..))]).boxed());
         }
         for (source, repository) in &self.sources {
             if let Some(stream) = source.blob(repository, &self.blob, offset, &self.context).await? {
                 let reporter = Arc::clone(&self.reporter);
-                let told = stream.inspect(move |item| {
+                let reported = stream.inspect(move |item| {
                     if let Ok(chunk) = item {
                         reporter.event(&Event::Moved { bytes: chunk.len() as u64 });
                     }
                 });
-                return Ok(told.boxed());
+                return Ok(reported.boxed());
             }
         }
-        Err(not_there(&self.blob))
+        Err(blob_not_found(&self.blob))
     }
-}
-
-/// The upstream names a blob that it does not have.
-pub(super) fn not_there(blob: &Descriptor) -> Error {
-    Error::new(Side::Upstream, "get blob", Kind::NotFound, format!("the upstream does not have blob {}", blob.digest)).status(404)
 }

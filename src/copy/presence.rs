@@ -1,24 +1,20 @@
-//! What is known of the target within a run, and who is working on what.
+//! Which repositories of the target hold which digests.
 
 use std::collections::{HashMap, HashSet};
-use std::hash::Hash;
-use std::sync::Arc;
-
-use tokio::sync::OwnedMutexGuard;
 
 use crate::content::{Digest, Repository};
 use crate::mutex::{Mutex, MutexGuard};
 
-/// Which repositories of the target hold which digests, as far as this run has seen or made it so.
+/// Which repositories of the target hold which digests: what this run has found there or written.
 #[derive(Debug, Default)]
 pub(super) struct PresenceMap {
     held: Mutex<HashMap<Digest, HashSet<Repository>>>,
-    /// Indexes that were put without all of their children.
+    /// Indexes that were written without all of their children.
     sparse: Mutex<HashSet<(Repository, Digest)>>,
 }
 
 impl PresenceMap {
-    /// The index is to be at `repository` without all of its children: having it does not mean having what it refers to.
+    /// Notes that `repository` gets `index` without all of its children: that it has the index does not prove that it has them.
     pub(super) fn add_sparse(&self, repository: &Repository, index: &Digest) {
         self.sparse.lock().insert((repository.clone(), index.clone()));
     }
@@ -32,18 +28,18 @@ impl PresenceMap {
     }
 
     pub(super) fn has(&self, repository: &Repository, digest: &Digest) -> bool {
-        self.lock().get(digest).is_some_and(|places| places.contains(repository))
+        self.lock().get(digest).is_some_and(|repositories| repositories.contains(repository))
     }
 
-    /// Some repository that holds `digest`; the first by name, so that runs are alike.
+    /// A repository that holds `digest`: the first by name, so that runs are deterministic.
     pub(super) fn anywhere(&self, digest: &Digest) -> Option<Repository> {
-        self.lock().get(digest).and_then(|places| places.iter().min().cloned())
+        self.lock().get(digest).and_then(|repositories| repositories.iter().min().cloned())
     }
 
-    /// What was believed of `digest` at `repository` has turned out to be wrong.
+    /// Notes that `repository` does not hold `digest` after all.
     pub(super) fn forget(&self, repository: &Repository, digest: &Digest) {
-        if let Some(places) = self.lock().get_mut(digest) {
-            places.remove(repository);
+        if let Some(repositories) = self.lock().get_mut(digest) {
+            repositories.remove(repository);
         }
     }
 
@@ -52,71 +48,18 @@ impl PresenceMap {
     }
 }
 
-type Keys<K> = Arc<Mutex<HashMap<K, Arc<tokio::sync::Mutex<()>>>>>;
-
-/// Mutual exclusion by key: whoever comes second waits, then looks again at what the first one achieved. Failures are
-/// not remembered, and a holder that is dropped midway (an aborted task) simply lets the next one in.
-#[derive(Debug)]
-pub(super) struct KeyedLocks<K: Eq + Hash + Clone>(Keys<K>);
-
-impl<K: Eq + Hash + Clone> Default for KeyedLocks<K> {
-    fn default() -> Self {
-        KeyedLocks(Arc::default())
-    }
-}
-
-/// Holds a key until dropped.
-#[derive(Debug)]
-pub(super) struct KeyGuard<K: Eq + Hash + Clone> {
-    keys: Keys<K>,
-    key: K,
-    guard: Option<OwnedMutexGuard<()>>,
-}
-
-impl<K: Eq + Hash + Clone> KeyedLocks<K> {
-    pub(super) async fn hold(&self, key: K) -> KeyGuard<K> {
-        let lock = Arc::clone(self.0.lock().entry(key.clone()).or_default());
-        // Built before waiting: a waiter that is dropped must clean up as well.
-        let mut held = KeyGuard { keys: Arc::clone(&self.0), key, guard: None };
-        held.guard = Some(lock.lock_owned().await);
-        held
-    }
-}
-
-impl<K: Eq + Hash + Clone> Drop for KeyGuard<K> {
-    fn drop(&mut self) {
-        self.guard = None;
-        let mut keys = self.keys.lock();
-        // Only the map refers to it: nobody holds it or waits for it.
-        if keys.get(&self.key).is_some_and(|lock| Arc::strong_count(lock) == 1) {
-            keys.remove(&self.key);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn one_at_a_time_by_key_and_nothing_is_left_behind() {
-        let locks: Arc<KeyedLocks<u8>> = Arc::default();
-        let first = locks.hold(1).await;
-        let _other = locks.hold(2).await;
-        let waiting = tokio::spawn({
-            let locks = Arc::clone(&locks);
-            async move { drop(locks.hold(1).await) }
-        });
-        let abandoned = tokio::spawn({
-            let locks = Arc::clone(&locks);
-            async move { drop(locks.hold(1).await) }
-        });
-        tokio::task::yield_now().await;
-        assert!(!waiting.is_finished());
-        abandoned.abort();
-        drop(first);
-        waiting.await.unwrap();
-        let _ = abandoned.await;
-        assert_eq!(locks.0.lock().len(), 1);
+    #[test]
+    fn a_digest_is_found_in_the_first_repository_by_name_until_it_is_forgotten() {
+        let (presence, digest) = (PresenceMap::default(), Digest::sha256(b"layer"));
+        let (a, b) = (Repository::new("a"), Repository::new("b"));
+        presence.add(&b, &digest);
+        presence.add(&a, &digest);
+        assert_eq!(presence.anywhere(&digest), Some(a.clone()));
+        presence.forget(&a, &digest);
+        assert_eq!((presence.has(&a, &digest), presence.anywhere(&digest)), (false, Some(b)));
     }
 }

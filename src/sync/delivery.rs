@@ -22,7 +22,7 @@ pub(super) trait ImageDelivery: Send + Sync {
     /// Compares both sides, spending no pull, and says what is to be done.
     ///
     /// # Errors
-    /// As [`Engine::survey`].
+    /// As [`Engine::next_step`].
     async fn next_step(&self, image: &CopyImage) -> Result<NextStep>;
 
     /// Compares both sides for a plan, spending no pull and preparing nothing.
@@ -34,7 +34,7 @@ pub(super) trait ImageDelivery: Send + Sync {
     /// Makes the target hold the image. `slot` is given back once the copy is done; what follows may wait for minutes.
     ///
     /// # Errors
-    /// As [`Engine::bring_image`], or if the target refuses pushes.
+    /// As [`Engine::copy_image`], or if the target refuses pushes.
     async fn bring(&self, image: &mut CopyImage, comparison: Comparison, slot: OwnedSemaphorePermit) -> Result<CopyOutcome>;
 }
 
@@ -60,10 +60,10 @@ impl ImageDelivery for PushDelivery {
 
     /// A target that answers for its upstream, or takes no pushes, is found out before a pull is spent.
     async fn next_step(&self, image: &CopyImage) -> Result<NextStep> {
-        let next = self.engine.survey(image).await?;
+        let next = self.engine.next_step(image).await?;
         let asked = match &next {
             NextStep::Nothing(_) => self.sink.vouches(&image.to, &image.context).await,
-            NextStep::Bring(_) => self.sink.prepare_any(&image.to, &image.context).await,
+            NextStep::Copy(_) => self.sink.prepare_any(&image.to, &image.context).await,
         };
         asked.map_err(|error| error.subject(&*image.context.image))?;
         Ok(next)
@@ -78,6 +78,6 @@ impl ImageDelivery for PushDelivery {
         // A push refused to an earlier image is known by now.
         let prepared = self.sink.prepare(&image.to, &image.context).await;
         prepared.map_err(|error| error.subject(&*image.context.image))?;
-        self.engine.bring_image(image, comparison).await
+        self.engine.copy_image(image, comparison).await
     }
 }

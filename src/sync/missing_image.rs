@@ -45,7 +45,7 @@ impl MissingImage {
         let counted = self.opened.gate.as_ref().is_some_and(|gate| !gate.standing().unlimited);
         let cost = match self.cost {
             Some(known) => known,
-            None if counted => self.opened.delivery.engine().cost(&self.opened.image, &self.comparison).await?,
+            None if counted => self.opened.delivery.engine().costs().of(&self.opened.image, &self.comparison).await?,
             None => return Ok(Cost::NOTHING),
         };
         self.cost = Some(cost);
@@ -82,7 +82,7 @@ impl MissingImage {
 
     /// Reads the index, with the pull that was reserved for it. The image's cost is exact then.
     async fn read_index(&mut self) -> Result<Cost> {
-        let read = self.opened.delivery.engine().read_ahead(&self.opened.image, &self.comparison).await;
+        let read = self.opened.delivery.engine().costs().read_ahead(&self.opened.image, &self.comparison).await;
         self.opened.image.context.lease = None;
         self.cost = None;
         read?;

@@ -212,14 +212,14 @@ async fn date(from: &TagContext<'_>, wanted: Descriptor, images: Vec<(String, Co
         return Ok((tags, Ok(date)));
     }
     for image in &images {
-        if let Some(date) = from.target.engine().created_at_target(image, &wanted).await? {
+        if let Some(date) = from.target.engine().dates().at_target(image, &wanted).await? {
             created.add(&wanted.digest, date);
             return Ok((tags, Ok(date)));
         }
     }
     let Some(mut image) = images.into_iter().next().filter(|_| !is_schema1(&wanted.media_type)) else { return Ok((tags, Ok(None))) };
     image.context.tally = Arc::clone(tally);
-    let pulls = from.target.engine().pulls_for_date(&image, &wanted);
+    let pulls = from.target.engine().dates().pulls(&image, &wanted);
     let undated = Undated { tags: tags.clone(), image, wanted, pulls };
     Ok(match pulls {
         0 => (tags, Ok(read(from.target.engine(), created, &undated).await?)),
@@ -229,7 +229,7 @@ async fn date(from: &TagContext<'_>, wanted: Descriptor, images: Vec<(String, Co
 
 /// Reads one date upstream. A manifest that is damaged or no image has none, which must not fail all others.
 async fn read(engine: &Engine, dates: &CreatedDates, undated: &Undated) -> Result<Option<Timestamp>> {
-    match engine.created(&undated.image, &undated.wanted).await {
+    match engine.dates().at_upstream(&undated.image, &undated.wanted).await {
         Ok(date) => {
             dates.add(&undated.wanted.digest, date);
             Ok(date)

@@ -224,9 +224,9 @@ impl Planner<'_> {
     /// What an image costs, in pulls and bytes.
     async fn price(&self, Compared { planned, unpriced }: Compared) -> Planned {
         let Some((opened, comparison)) = unpriced.map(|unpriced| *unpriced) else { return planned };
-        let engine = opened.delivery.engine();
-        match engine.estimate(&opened.image, &comparison).await {
-            Ok(cost) => Planned { cost: Some(cost), blobs: engine.known_blobs(&opened.image, &comparison).await, ..planned },
+        let costs = opened.delivery.engine().costs();
+        match costs.of_planned(&opened.image, &comparison).await {
+            Ok(cost) => Planned { cost: Some(cost), blobs: costs.known_blobs(&opened.image, &comparison).await, ..planned },
             Err(error) => unresolvable(planned.order, planned.row.failed(error)),
         }
     }

@@ -118,7 +118,7 @@ impl ImageDelivery for WarmDelivery {
     async fn compare(&self, image: &CopyImage) -> Result<ImagePlan> {
         Ok(match self.cached.survey(image.immutable, Belief::Memory, &image.context).await? {
             NextStep::Nothing(current) => (ImageState::Current(current.digest), current.source_digest, None),
-            NextStep::Bring(comparison) => {
+            NextStep::Copy(comparison) => {
                 let to = comparison.wanted.digest.clone();
                 // A plan does not know what only a pull through a cold cache would tell.
                 let at_upstream = Some(to.clone()).filter(|digest| !self.cached.is_unknown(digest));
@@ -133,7 +133,7 @@ impl ImageDelivery for WarmDelivery {
 
     /// Pulls the image through, proves that the cache holds it if that was asked for, and notes that it was pulled.
     async fn bring(&self, image: &mut CopyImage, comparison: Comparison, slot: OwnedSemaphorePermit) -> Result<CopyOutcome> {
-        let mut outcome = self.engine.bring_image(image, comparison).await?;
+        let mut outcome = self.engine.copy_image(image, comparison).await?;
         drop(slot);
         image.context.lease = None;
         if self.verify {

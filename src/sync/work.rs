@@ -127,7 +127,7 @@ impl SyncWork {
         self.check_time()?;
         match opened.delivery.next_step(&opened.image).await? {
             NextStep::Nothing(outcome) => Ok(Step::Done(Box::new(copied(self.noted_row(request), outcome)))),
-            NextStep::Bring(comparison) => {
+            NextStep::Copy(comparison) => {
                 let missing = MissingImage::new(request.clone(), opened, *comparison).await;
                 Ok(Step::Replaced(vec![Job::Missing(Box::new(missing))]))
             }

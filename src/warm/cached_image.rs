@@ -105,7 +105,7 @@ impl CachedImage {
                 let size = self.read().size;
                 let mut survey = Comparison::of(wanted, proof.map(|proof| proof.digest));
                 survey.size = size;
-                Ok(NextStep::Bring(Box::new(survey)))
+                Ok(NextStep::Copy(Box::new(survey)))
             }
         }
     }

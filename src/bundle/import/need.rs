@@ -92,7 +92,7 @@ impl NeedsQuery {
         need.all.push((blob.clone(), false));
         match self.shelf.availability(&blob) {
             Availability::Here => need.blobs.push(blob),
-            Availability::Damaged | Availability::Absent if self.engine.knows(&blob.digest) => {}
+            Availability::Damaged | Availability::Absent if self.engine.knows_blob(&blob.digest) => {}
             Availability::Damaged | Availability::Absent => elsewhere.push(blob),
         }
     }
@@ -132,11 +132,11 @@ impl NeedsQuery {
             }
             match self.target.sink.holds_blob(repository, &blob, &image.context).await {
                 Ok(Presence::Here) => {
-                    self.engine.note(repository, &blob.digest);
+                    self.engine.add_known_blob(repository, &blob.digest);
                     return Ok(None);
                 }
                 Ok(Presence::At(other)) => {
-                    self.engine.note(&other, &blob.digest);
+                    self.engine.add_known_blob(&other, &blob.digest);
                     return Ok(None);
                 }
                 Ok(Presence::Absent | Presence::Incomplete) => {

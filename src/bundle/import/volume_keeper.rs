@@ -69,7 +69,7 @@ impl VolumeKeeper {
         let available = blobs.into_iter().filter(|(blob, _)| self.shelf.availability(blob) == Availability::Here);
         let carried = stream::iter(available).map(async |(blob, places)| {
             for place in places {
-                self.engine.carry(&self.loose(&place, &context), &blob).await?;
+                self.engine.copy_blob(&self.loose(&place, &context), &blob).await?;
             }
             Ok::<(), Error>(())
         });
@@ -185,7 +185,7 @@ impl VolumeKeeper {
                     stage.keep_manifest(&bundle.id, &member.digest, || shelf.verified_bytes(&member.digest))?;
                 }
                 // Joined, and at the target by now.
-                shelf.joined().filter(|digest| engine.knows(digest)).for_each(|digest| stage.drop_parts(&bundle.id, digest));
+                shelf.joined().filter(|digest| engine.knows_blob(digest)).for_each(|digest| stage.drop_parts(&bundle.id, digest));
             }
             Ok(())
         });

@@ -106,9 +106,9 @@ impl ImportImage {
         if self.row.status == Status::Failed {
             return Ok(());
         }
-        match engine.survey(&self.image).await? {
+        match engine.next_step(&self.image).await? {
             NextStep::Nothing(delivered) => self.row = delivered_row(&self.row, delivered),
-            NextStep::Bring(survey) => match self.part.take() {
+            NextStep::Copy(survey) => match self.part.take() {
                 None => self.survey = Some(*survey),
                 Some((policy, note)) => {
                     self.image.policy = Arc::new(policy);

@@ -108,7 +108,7 @@ impl ImportWork {
                 }
                 return Ok(ImportEnd::Lacking(need.lacks));
             }
-            match self.engine.bring_image(image, survey.clone()).await {
+            match self.engine.copy_image(image, survey.clone()).await {
                 Err(error) if error.kind() == Kind::Damaged && self.shelf.damage().len() > damage => {}
                 Ok(delivered) => return Ok(ImportEnd::Delivered(delivered)),
                 Err(error) => return Err(error),
@@ -119,7 +119,7 @@ impl ImportWork {
     /// Copies the available blobs of an incomplete image. Damage is met again when the image's content is determined the next time.
     async fn copy_available(&self, wanted: &ImportImage, need: &ImageNeeds) -> Result<()> {
         let copied = stream::iter(need.blobs.clone())
-            .map(async |blob| self.engine.carry(&wanted.image, &blob).await)
+            .map(async |blob| self.engine.copy_blob(&wanted.image, &blob).await)
             .buffer_unordered(COPIED_AT_ONCE);
         let failures: Vec<Error> = copied.filter_map(|copied| async { copied.err() }).collect().await;
         if let Some(full) = failures.iter().find(|error| error.kind() == Kind::DiskFull) {
