@@ -14,8 +14,8 @@ use crate::content::{self, BlobStream, Descriptor, OpenBlob, Presence as At, Rep
 use crate::report::{Event, Reporter};
 use crate::{Error, Kind, Result, Side};
 
-/// How often a blob is read until one with wrong bytes fails. A proxy or a bad line damages some transfers; bytes that are wrong three
-/// times, on three connections, are wrong at the upstream.
+/// How often a blob is read until one with wrong bytes fails. A proxy or a bad line damages some transfers; bytes that
+/// are wrong three times, on three connections, are wrong at the upstream.
 const MAX_READS: u32 = 3;
 
 /// Copies blobs into the target.

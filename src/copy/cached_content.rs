@@ -7,8 +7,8 @@ use bytes::Bytes;
 use crate::content::{Digest, Manifest, inline_content};
 use crate::mutex::Mutex;
 
-/// The size of the cache in bytes; the oldest content is dropped first. Content is needed only while its image is being copied. A config
-/// has a few KiB, and inline content is smaller, so this is enough for thousands of images at once.
+/// The size of the cache in bytes; the oldest content is dropped first. Content is needed only while its image is being
+/// copied. A config has a few KiB, and inline content is smaller, so this is enough for thousands of images at once.
 const MAX_BYTES: usize = 16 * 1024 * 1024;
 
 /// Content by digest. Callers have checked the digest.
@@ -26,7 +26,8 @@ struct Entries {
 }
 
 impl CachedContent {
-    /// An empty cache. If it is not `enabled`, it stays empty: warming a pull-through cache needs every request to reach it.
+    /// An empty cache. If it is not `enabled`, it stays empty: warming a pull-through cache needs every request to
+    /// reach it.
     pub(super) fn new(enabled: bool) -> Self {
         CachedContent { entries: Mutex::default(), enabled }
     }

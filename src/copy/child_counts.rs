@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::content::{Descriptor, Digest, Manifest, ManifestKind, Repository, kind_of};
 use crate::mutex::{Mutex, MutexGuard};
 
-/// Children that we assume for the first index of a run if its size is unknown: two platforms with their attestations, as most people
-/// build. Later indexes are estimated from those that the run has read. A smaller image gives its unused pulls back; a larger one
-/// continues before others begin, and what was read of it is cached.
+/// Children that we assume for the first index of a run if its size is unknown: two platforms with their attestations,
+/// as most people build. Later indexes are estimated from those that the run has read. A smaller image gives its unused
+/// pulls back; a larger one continues before others begin, and what was read of it is cached.
 pub(super) const LIKELY_CHILDREN: u64 = 4;
 
 /// What a run has seen of indexes.
@@ -31,7 +31,7 @@ struct RepositoryCounts {
 }
 
 impl ChildCounts {
-    /// Counts an index with so many children.
+    /// Counts an index with this many children.
     pub(super) fn add(&self, children: u64) {
         if children > 0 {
             self.indexes.fetch_add(1, Ordering::Relaxed);

@@ -62,7 +62,8 @@ impl ImageComparer {
         self.compare_content(image, wanted, held).await
     }
 
-    /// Whether the target holds what the policy makes of `wanted`. If the policy names platforms, the target's index is read for that.
+    /// Whether the target holds what the policy makes of `wanted`. If the policy names platforms, the target's index is
+    /// read for that.
     async fn compare_content(&self, image: &CopyImage, wanted: Descriptor, held: Option<Descriptor>) -> Result<Comparison> {
         let held = held.filter(|held| fits(&image.policy, held));
         self.target.child_counts().note(&image.to, &wanted, held.as_ref());
@@ -133,7 +134,8 @@ impl ImageComparer {
     }
 }
 
-/// Whether the target's manifest is one that `policy` would deliver: complete, or a sparse index with the same platforms.
+/// Whether the target's manifest is one that `policy` would deliver: complete, or a sparse index with the same
+/// platforms.
 fn fits(policy: &Policy, held: &Descriptor) -> bool {
     let platforms = held.annotations.get(SPARSE);
     platforms.is_none_or(|platforms| policy.index == IndexMode::Sparse && *platforms == PlatformFilter::joined(&policy.platforms))

@@ -18,7 +18,8 @@ pub struct Comparison {
     pub held: Option<Digest>,
     /// Whether that is what the image's policy makes of what the upstream names.
     pub current: bool,
-    /// The upstream digest that the target's image was made from, if known: its own, or that of the index that was cut to some platforms.
+    /// The upstream digest that the target's image was made from, if known: its own, or that of the index that was cut
+    /// to some platforms.
     pub(super) made_from: Option<Digest>,
     /// The target's index, if it was read.
     pub(super) target_index: Box<TargetIndex>,

@@ -1,5 +1,5 @@
-//! Estimates the pulls that an image costs before one is spent: exact if its index is in memory or at the target, else an estimate and an
-//! upper bound from the index's size in a HEAD.
+//! Estimates the pulls that an image costs before one is spent: exact if its index is in memory or at the target, else
+//! an estimate and an upper bound from the index's size in a HEAD.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use super::child_counts::LIKELY_CHILDREN;
 use super::comparison::Comparison;
 use super::image::CopyImage;
 use super::listing::ReferrerLister;
-use super::predict::{self, Known};
+use super::predict::{self, ReadIndex};
 use super::reader::{CONCURRENT_CHILDREN, ContentReader};
 use super::referrer_walk::{LIKELY_IN_INDEX, UnreadIndex};
 use super::target::TargetState;
@@ -19,11 +19,11 @@ use crate::content::{
     kind_of, rewrite,
 };
 
-/// The most manifests that we assume in an unread index of referrers whose size is unknown: a signature, an SBOM, a provenance, and
-/// signatures of both.
+/// The most manifests that we assume in an unread index of referrers whose size is unknown: a signature, an SBOM, a
+/// provenance, and signatures of both.
 const MAX_IN_INDEX: u64 = 5;
-/// The most children of one requested platform: the platform and its attestation. For arm without a variant, or Windows without a version,
-/// up to four platforms (v5 to v8; a multi-version Windows image has two to four) with theirs.
+/// The most children of one requested platform: the platform and its attestation. For arm without a variant, or Windows
+/// without a version, up to four platforms (v5 to v8; a multi-version Windows image has two to four) with theirs.
 const MAX_PER_NARROW_FILTER: u64 = 2;
 const MAX_PER_WIDE_FILTER: u64 = 8;
 
@@ -38,7 +38,7 @@ fn most_selected(policy: &Policy, size: u64) -> u64 {
 }
 
 /// The expected children of an unread index that `policy` selects.
-fn expected_selected(policy: &Policy, expected: predict::Expected) -> u64 {
+fn expected_selected(policy: &Policy, expected: predict::ChildEstimate) -> u64 {
     if policy.platforms.is_empty() {
         return expected.children;
     }
@@ -55,8 +55,8 @@ fn selected_children(policy: &Policy, index: &Manifest) -> Vec<Descriptor> {
 /// Manifest GETs at the upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cost {
-    /// The expected number, which is reserved before an image begins. Reserving the most would leave the end of each rate-limit window
-    /// unused by images that would fit.
+    /// The expected number, which is reserved before an image begins. Reserving the most would leave the end of each
+    /// rate-limit window unused by images that would fit.
     pub pulls: u64,
     /// The most.
     pub at_most: u64,
@@ -184,8 +184,8 @@ impl CostEstimate {
         Ok(Cost { pulls: 1 + children, at_most: 1 + at_most, exact: false })
     }
 
-    /// The expected number of selected children of an unread index: as many as the target's present image of that name; else as another
-    /// index of the repository; else from its size; else the average of the run.
+    /// The expected number of selected children of an unread index: as many as the target's present image of that name;
+    /// else as another index of the repository; else from its size; else the average of the run.
     async fn expected_children(&self, image: &CopyImage, comparison: &Comparison) -> u64 {
         let (policy, size) = (&image.policy, comparison.size);
         let known = match self.present_index(image, comparison).await {
@@ -194,7 +194,11 @@ impl CostEstimate {
         };
         if let Some(index) = known {
             let wanted = selected_children(policy, &index).len() as u64;
-            return if policy.platforms.is_empty() { predict::alike(Known { size: index.size(), children: wanted }, size) } else { wanted };
+            return if policy.platforms.is_empty() {
+                predict::alike(ReadIndex { size: index.size(), children: wanted }, size)
+            } else {
+                wanted
+            };
         }
         let sizes = self.target.child_counts().unread_sizes(&image.to);
         let expected = if size > 0 { predict::expected(&comparison.wanted.media_type, size, &sizes) } else { None };
@@ -250,8 +254,8 @@ impl CostEstimate {
         (index.kind() == ManifestKind::Index).then_some(index)
     }
 
-    /// As [`CostEstimate::of`], for a plan: if the target has another index of the repository, reads it first, once per repository. A run
-    /// does not spend that request.
+    /// As [`CostEstimate::of`], for a plan: if the target has another index of the repository, reads it first, once per
+    /// repository. A run does not spend that request.
     ///
     /// # Errors
     /// If the target cannot be asked.
@@ -267,8 +271,8 @@ impl CostEstimate {
         self.of(image, comparison).await
     }
 
-    /// The cost of an index that was read: its selected children that are neither cached nor at the target. For nested indexes only a
-    /// bound is known.
+    /// The cost of an index that was read: its selected children that are neither cached nor at the target. For nested
+    /// indexes only a bound is known.
     async fn cost_of_children(&self, image: &CopyImage, index: &Manifest) -> Result<Cost> {
         self.target.cached().add_inline(index);
         let mut cost = Cost::known(0);

@@ -33,8 +33,8 @@ impl CreationDates {
         CreationDates { reader: ContentReader::new(Arc::clone(&target)), target }
     }
 
-    /// When `wanted` was created, if the target has it under the image's name. The inner `None` means that it has no date. Asks the target
-    /// only.
+    /// When `wanted` was created, if the target has it under the image's name. The inner `None` means that it has no
+    /// date. Asks the target only.
     ///
     /// # Errors
     /// If the target cannot be asked.
@@ -70,7 +70,8 @@ impl CreationDates {
         }
     }
 
-    /// When `wanted` was created, read at the upstream; `None` if it has no date. The source caches the manifests that it reads.
+    /// When `wanted` was created, read at the upstream; `None` if it has no date. The source caches the manifests that
+    /// it reads.
     ///
     /// # Errors
     /// If the upstream cannot be asked, or has an invalid image.

@@ -22,7 +22,8 @@ use crate::mutex::Mutex;
 use crate::report::{Reporter, Status};
 use crate::{Error, Kind, Result};
 
-/// Copies images into one target. All images of a run share it, so that content that one of them copied is not copied again.
+/// Copies images into one target. All images of a run share it, so that content that one of them copied is not copied
+/// again.
 pub struct Engine {
     target: Arc<TargetState>,
     comparer: ImageComparer,
@@ -179,8 +180,8 @@ impl Engine {
     /// Copies an image that the target lacks, or whose name has moved.
     ///
     /// # Errors
-    /// The first failure; the image gets no name then. A full disk fails the first image that meets it and stops the run (see
-    /// [`Engine::fatal`]); the others are cancelled.
+    /// The first failure; the image gets no name then. A full disk fails the first image that meets it and stops the
+    /// run (see [`Engine::fatal`]); the others are cancelled.
     pub async fn copy_image(&self, image: &CopyImage, comparison: Comparison) -> Result<CopyOutcome> {
         let outcome = self.try_copy(image, comparison).await;
         if let Err(error) = &outcome

@@ -39,8 +39,9 @@ impl GraphCopy {
         self.blobs.copy(image, blob).await.map(drop)
     }
 
-    /// Copies what the image's policy selects below its top manifest. Returns the selection, and whether anything had to be written.
-    /// The caller holds the write lock of the digest until the name is given, so that another tag of it finds it there.
+    /// Copies what the image's policy selects below its top manifest. Returns the selection, and whether anything had
+    /// to be written. The caller holds the write lock of the digest until the name is given, so that another tag of it
+    /// finds it there.
     ///
     /// # Errors
     /// The first failure.
@@ -77,8 +78,8 @@ impl GraphCopy {
         Ok((selected, job.wrote()))
     }
 
-    /// Copies what a manifest refers to. If a part fails, those under way finish (their pulls are spent, and other images may be waiting
-    /// for them), and no other part begins.
+    /// Copies what a manifest refers to. If a part fails, those under way finish (their pulls are spent, and other
+    /// images may be waiting for them), and no other part begins.
     ///
     /// # Errors
     /// The first failure.
@@ -179,7 +180,7 @@ impl GraphCopy {
 
     async fn put(&self, job: &CopyJob<'_>, manifest: &Manifest) -> Result<()> {
         let put = || self.target.sink().put_manifest(&job.image.to, manifest, &job.image.context);
-        self.write_complete(job, &[manifest.links()], put).await
+        self.write_or_refill(job, &[manifest.links()], put).await
     }
 
     /// Writes by digest an image whose content is complete.
@@ -217,7 +218,7 @@ impl GraphCopy {
         sink.confirm(&publication, self.target.options().recheck, &image.context).await
     }
 
-    /// As [`GraphCopy::write_complete`], for an image of which the target may not have all children.
+    /// As [`GraphCopy::write_or_refill`], for an image of which the target may not have all children.
     async fn write_selected<'f, W>(&self, job: &CopyJob<'_>, selected: &SelectedContent, write: W) -> Result<()>
     where
         W: Fn() -> BoxFuture<'f, Result<()>> + Send + Sync,
@@ -233,12 +234,12 @@ impl GraphCopy {
         }
     }
 
-    /// Calls `write`. If the target refuses because content is missing that it said to have, or that a mount should have brought, copies
+    /// Calls `write`. If the target refuses because content is missing that it, or a mount, reported as present, copies
     /// what `links` refer to again, and calls it once more.
     ///
     /// # Errors
     /// If the target refuses again, or the copy fails.
-    pub(super) async fn write_complete<'f, W>(&self, job: &CopyJob<'_>, links: &[&Links], write: W) -> Result<()>
+    pub(super) async fn write_or_refill<'f, W>(&self, job: &CopyJob<'_>, links: &[&Links], write: W) -> Result<()>
     where
         W: Fn() -> BoxFuture<'f, Result<()>> + Send + Sync,
     {

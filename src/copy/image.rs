@@ -102,7 +102,7 @@ pub struct CopyOptions {
     pub recheck: bool,
     /// When images were first delivered. Without it, every image counts as delivered now.
     pub deliveries: Option<Arc<Deliveries>>,
-    /// The target is a cache that is filled by reading from it (`crate::warm`): each repository is filled on its own, an image is
-    /// always read by its name, and a finished image has the status `warmed`.
+    /// The target is a cache that is filled by reading from it (`crate::warm`): each repository is filled on its own,
+    /// an image is always read by its name, and a finished image has the status `warmed`.
     pub warm: bool,
 }

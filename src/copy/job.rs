@@ -89,7 +89,8 @@ impl<'a> CopyJob<'a> {
         self.read.lock().push(manifest.digest.clone());
     }
 
-    /// Leaves `manifest` in the source's cache after the image is delivered, so that a later run that needs it again spends no pull.
+    /// Leaves `manifest` in the source's cache after the image is delivered, so that a later run that needs it again
+    /// spends no pull.
     pub(super) fn keep(&self, manifest: &Digest) {
         self.read.lock().retain(|digest| digest != manifest);
     }

@@ -10,8 +10,8 @@ use crate::mutex::Mutex;
 
 type Keys<K> = Arc<Mutex<HashMap<K, Arc<tokio::sync::Mutex<()>>>>>;
 
-/// Mutual exclusion by key: the second task waits, then checks what the first one has done. Failures are not remembered. A guard that is
-/// dropped early (its task was aborted) lets the next task in.
+/// Mutual exclusion by key: the second task waits, then checks what the first one has done. Failures are not
+/// remembered. A guard that is dropped early (its task was aborted) lets the next task in.
 #[derive(Debug)]
 pub(super) struct KeyedLocks<K: Eq + Hash + Clone>(Keys<K>);
 

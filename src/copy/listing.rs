@@ -16,8 +16,8 @@ use crate::content::{
 use crate::name::Reference;
 use crate::{Kind, Result};
 
-/// Lists of one image that are requested at once. Each registry's own concurrency limits requests; this bounds the lists that one image
-/// holds in memory.
+/// Lists of one image that are requested at once. Each registry's own concurrency limits requests; this bounds the
+/// lists that one image holds in memory.
 const CONCURRENT_LISTS: usize = 8;
 
 /// The upstream's host, its repository, the subject, and the wanted types.
@@ -172,7 +172,8 @@ impl ReferrerLister {
     }
 }
 
-/// Resolves a tag that belongs to a digest. If the upstream neither lists tags nor gives access to this one, that is a remark.
+/// Resolves a tag that belongs to a digest. If the upstream neither lists tags nor gives access to this one, that is a
+/// remark.
 async fn resolve_tag(image: &CopyImage, tags: &DigestTags, tag: &str, notes: &mut Vec<String>) -> Result<Option<Descriptor>> {
     let (upstream, from, context) = (&image.upstream, &image.from, &image.context);
     if !tags.are_unlisted() {

@@ -1,5 +1,6 @@
-//! The engine: copies the graph of an image from a [`Source`] into a [`Sink`]. Children come before what lists them, the name comes last,
-//! and each manifest and blob is read from the upstream once. Nothing here knows registries, layouts or lists.
+//! The engine: copies the graph of an image from a [`Source`] into a [`Sink`]. Children come before what lists them,
+//! the name comes last, and each manifest and blob is read from the upstream once. Nothing here knows registries,
+//! layouts or lists.
 
 mod attached;
 mod blob;

@@ -14,7 +14,8 @@ pub(super) struct PresenceMap {
 }
 
 impl PresenceMap {
-    /// Notes that `repository` gets `index` without all of its children: that it has the index does not prove that it has them.
+    /// Notes that `repository` gets `index` without all of its children: that it has the index does not prove that it
+    /// has them.
     pub(super) fn add_sparse(&self, repository: &Repository, index: &Digest) {
         self.sparse.lock().insert((repository.clone(), index.clone()));
     }

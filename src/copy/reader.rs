@@ -11,8 +11,8 @@ use super::target::TargetState;
 use crate::content::{Descriptor, Digest, MAX_MANIFEST, Manifest, Presence as At, Repository, RequestContext, Source, Verified};
 use crate::{Error, Kind, Result, Side};
 
-/// Child manifests of one image that are worked on at once. Each registry's own concurrency limits requests; this bounds the manifests
-/// that one image holds in memory.
+/// Child manifests of one image that are worked on at once. Each registry's own concurrency limits requests; this
+/// bounds the manifests that one image holds in memory.
 pub(super) const CONCURRENT_CHILDREN: usize = 8;
 
 pub(super) const CHOOSE_PLATFORMS: &str = "choose platforms";
@@ -46,7 +46,8 @@ impl ContentReader {
         }
     }
 
-    /// A manifest as `repository` of the target has it; `None` if it has none, or a damaged one, which a copy will repair.
+    /// A manifest as `repository` of the target has it; `None` if it has none, or a damaged one, which a copy will
+    /// repair.
     ///
     /// # Errors
     /// If the target cannot be asked.

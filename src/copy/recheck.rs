@@ -46,8 +46,8 @@ impl ReferrerRecheck {
         Ok(NextStep::Nothing(outcome))
     }
 
-    /// Lists the referrers of an image that the target has, and finds those that the target lacks. `None` if the policy does not look for
-    /// them (any more).
+    /// Lists the referrers of an image that the target has, and finds those that the target lacks. `None` if the policy
+    /// does not look for them (any more).
     ///
     /// # Errors
     /// If one side cannot be asked.

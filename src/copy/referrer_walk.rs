@@ -10,8 +10,8 @@ pub(super) const LIST_REFERRERS: &str = "list referrers";
 /// Manifests that an unread index of referrers usually lists: a signature.
 pub(super) const LIKELY_IN_INDEX: u64 = 1;
 
-/// The most referrers that one image may have. Each may cost a pull. An image that is signed again every night for years has about this
-/// many; beyond it we assume a registry that wastes our pulls.
+/// The most referrers that one image may have. Each may cost a pull. An image that is signed again every night for
+/// years has about this many; beyond it we assume a registry that wastes our pulls.
 const MAX_REFERRERS: usize = 1000;
 
 /// The referrers of one image, as far as they have been listed.

@@ -1,4 +1,5 @@
-//! Copies referrers (signatures, attestations, SBOMs): after the image is at the target by its digest, before it gets its name.
+//! Copies referrers (signatures, attestations, SBOMs): after the image is at the target by its digest, before it gets
+//! its name.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -21,13 +22,13 @@ use crate::name::Reference;
 use crate::report::Status;
 use crate::{Error, Kind, Result};
 
-/// Subjects whose referrers are copied at once, and referrers of one subject that are read at once. Each registry's own concurrency limits
-/// requests; these bound the manifests that one image holds in memory.
+/// Subjects whose referrers are copied at once, and referrers of one subject that are read at once. Each registry's own
+/// concurrency limits requests; these bound the manifests that one image holds in memory.
 const CONCURRENT_SUBJECTS: usize = 8;
 const CONCURRENT_READS: usize = 4;
 
-/// Referrers of one subject that are attached together, and held in memory until then. A registry without the referrers API needs its
-/// index of referrers written once for each such group.
+/// Referrers of one subject that are attached together, and held in memory until then. A registry without the referrers
+/// API needs its index of referrers written once for each such group.
 const GROUP_SIZE: usize = 16;
 
 /// The referrers of an image that were copied.
@@ -78,8 +79,8 @@ pub(super) struct ReferrerCopy {
     graph: GraphCopy,
     lister: Arc<ReferrerLister>,
     attached: Arc<AttachedReferrers>,
-    /// Only one task at a time copies the referrers of a digest. Never lock it while holding a write lock: a referrer may itself be
-    /// another image of the run.
+    /// Only one task at a time copies the referrers of a digest. Never lock it while holding a write lock: a referrer
+    /// may itself be another image of the run.
     copying: KeyedLocks<(Repository, Digest)>,
 }
 
@@ -88,9 +89,10 @@ impl ReferrerCopy {
         ReferrerCopy { reader: ContentReader::new(Arc::clone(&target)), target, graph, lister, attached, copying: KeyedLocks::default() }
     }
 
-    /// Copies the referrers of an image, and of its children, that has been copied but has no name yet. If there are any, the image is
-    /// written by its digest first, and `writing`, the lock of that digest, is released. Returns the child manifests whose referrers were
-    /// listed, and the referrers that are listed but that the upstream does not have.
+    /// Copies the referrers of an image, and of its children, that has been copied but has no name yet. If there are
+    /// any, the image is written by its digest first, and `writing`, the lock of that digest, is released. Returns the
+    /// child manifests whose referrers were listed, and the referrers that are listed but that the upstream does not
+    /// have.
     ///
     /// # Errors
     /// The first failure.
@@ -133,8 +135,8 @@ impl ReferrerCopy {
         Ok((children, copied.gone))
     }
 
-    /// Copies all referrers in `walk`, each after its subject. If the target had the image before, it is asked which of them it has; of a
-    /// new image it has none.
+    /// Copies all referrers in `walk`, each after its subject. If the target had the image before, it is asked which of
+    /// them it has; of a new image it has none.
     ///
     /// # Errors
     /// The first failure: an image is not delivered without its referrers.
@@ -271,7 +273,7 @@ impl ReferrerCopy {
         let image = job.image;
         let links: Vec<&Links> = referrers.iter().map(|referrer| &**referrer.links()).collect();
         let attach = || self.target.sink().attach(&image.to, subject, referrers, &image.context);
-        self.graph.write_complete(job, &links, attach).await?;
+        self.graph.write_or_refill(job, &links, attach).await?;
         referrers.iter().for_each(|referrer| self.target.presence().add(&image.to, referrer.digest()));
         Ok(())
     }
@@ -286,7 +288,7 @@ impl ReferrerCopy {
             sparse: vec![],
         };
         let attach = || self.target.sink().attach_tagged(&publication, subject, &image.context);
-        self.graph.write_complete(job, &[manifest.links()], attach).await?;
+        self.graph.write_or_refill(job, &[manifest.links()], attach).await?;
         self.target.sink().confirm(&publication, self.target.options().recheck, &image.context).await?;
         self.target.presence().add(&image.to, manifest.digest());
         Ok(())

@@ -76,7 +76,8 @@ impl SelectedContent {
         Ok(SelectedContent { links: Links::clone(made.links()), manifest: made, platforms, sparse: vec![] })
     }
 
-    /// Drops the children that the upstream turned out not to have. The manifest still lists them. Returns their digests.
+    /// Drops the children that the upstream turned out not to have. The manifest still lists them. Returns their
+    /// digests.
     ///
     /// # Errors
     /// If no child remains, or the policy requires its platforms.
@@ -126,7 +127,8 @@ fn child_name(child: &Descriptor) -> String {
     }
 }
 
-/// Reads the nested indexes that may contain the missing platforms. They are copied whole, so these reads cost no additional pull.
+/// Reads the nested indexes that may contain the missing platforms. They are copied whole, so these reads cost no
+/// additional pull.
 async fn nested_indexes(target: &TargetState, reader: &ContentReader, job: &CopyJob<'_>, choice: &ChildChoice) -> Result<Vec<Manifest>> {
     let nested: Vec<Descriptor> = if choice.missing.is_empty() { vec![] } else { choice.nested().cloned().collect() };
     let read = stream::iter(nested).map(|child| async move {

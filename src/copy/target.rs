@@ -14,7 +14,7 @@ use super::presence::PresenceMap;
 use crate::content::{Descriptor, Digest, Presence as At, Recheck, Referrers, Repository, Sink, Source};
 use crate::{Error, Result};
 
-/// What a run knows about its target. What one image brought there, the others find.
+/// What a run knows about its target. All images share it, so that content that one of them copied is not copied again.
 pub(super) struct TargetState {
     ends: TargetEnds,
     options: CopyOptions,
@@ -78,8 +78,8 @@ impl TargetState {
         self.writes.lock((repository.clone(), digest.clone())).await
     }
 
-    /// Waits until no other task reads `digest` from an upstream. What that task has read is then found at the target or in the source's
-    /// cache.
+    /// Waits until no other task reads `digest` from an upstream. What that task has read is then found at the target
+    /// or in the source's cache.
     pub(super) async fn lock_read(&self, digest: &Digest) -> KeyGuard<Digest> {
         self.reads.lock(digest.clone()).await
     }
@@ -101,7 +101,8 @@ impl TargetState {
         if self.stop_requested() { Err(Error::cancelled(operation)) } else { Ok(()) }
     }
 
-    /// A repository that is known to hold `digest` and from which `to` can get it: any, or only `to` itself for a cache.
+    /// A repository that is known to hold `digest` and from which `to` can get it: any, or only `to` itself for a
+    /// cache.
     pub(super) fn repository_with(&self, to: &Repository, digest: &Digest) -> Option<Repository> {
         if self.options.warm { self.presence.has(to, digest).then(|| to.clone()) } else { self.presence.anywhere(digest) }
     }
@@ -125,8 +126,8 @@ impl TargetState {
         Ok(held)
     }
 
-    /// Records that the target has an image, and when that was first so. `gone`: referrers that are listed, and that the upstream does
-    /// not have.
+    /// Records that the target has an image, and when that was first so. `gone`: referrers that are listed, and that
+    /// the upstream does not have.
     pub(super) fn record_delivery(&self, image: &CopyImage, digest: &Digest, children: Vec<Digest>, gone: Vec<Digest>) {
         let looked_for = image.policy.referrers != Referrers::No && image.policy.referrers_recheck != Recheck::Never;
         if let Some(deliveries) = self.options.deliveries.as_ref().filter(|_| looked_for) {

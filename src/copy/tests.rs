@@ -1,4 +1,5 @@
-//! The engine and its parts between real stores: the demo's registry in memory as the upstream (its calls counted), a layout as the target.
+//! The engine and its parts between real stores: the demo's registry in memory as the upstream (its calls counted), a
+//! layout as the target.
 
 use std::collections::HashMap;
 use std::sync::Arc;

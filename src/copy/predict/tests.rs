@@ -1,4 +1,4 @@
-//! Indexes as people write them: what their size says.
+//! Estimates for indexes in the formats that common tools write.
 
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
@@ -7,7 +7,7 @@ use super::*;
 
 const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
-/// How an index is written.
+/// The format of an index.
 #[derive(Debug, Clone, Copy)]
 struct Written {
     docker: bool,
@@ -16,7 +16,7 @@ struct Written {
     indent: usize,
 }
 
-/// Architectures with their variants, as official images have them.
+/// Architectures with their variants, as in official images.
 const PLATFORMS: [(&str, &str); 10] = [
     ("amd64", ""),
     ("arm64", "v8"),
@@ -90,7 +90,8 @@ proptest! {
         prop_assert!(children <= most_children(size), "{children} in {size} bytes");
     }
 
-    /// The tags of one repository are written in one way. All of them together tell which, and are estimated within a tenth.
+    /// The tags of one repository are written in one way. All of them together tell which, and are estimated within a
+    /// tenth.
     #[test]
     fn the_indexes_of_a_repository_are_estimated_within_a_tenth(
         written in ways(),
@@ -116,7 +117,7 @@ proptest! {
     ) {
         let (size, _, children) = index(written, &before);
         let (next_size, _, next_children) = index(written, &next);
-        let estimate = alike(Known { size, children }, next_size);
+        let estimate = alike(ReadIndex { size, children }, next_size);
         let per = if written.attested { 2 } else { 1 };
         prop_assert!(estimate.abs_diff(next_children) <= per + next_children / 8, "{estimate} for {next_children}");
     }
@@ -124,7 +125,7 @@ proptest! {
     #[test]
     fn any_size_is_survived(size in any::<u64>(), sizes in prop::collection::vec(any::<u64>(), 0..5), children in any::<u64>()) {
         let _ = expected(OCI_INDEX, size, &sizes);
-        let _ = alike(Known { size, children }, size / 2);
+        let _ = alike(ReadIndex { size, children }, size / 2);
         prop_assert!(most_children(size) <= u64::MAX / SHORTEST_DESCRIPTOR);
     }
 }
