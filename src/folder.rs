@@ -28,11 +28,11 @@ pub(crate) struct Folder {
 
 /// What is at a name; of a link, the link itself.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Status(Stat);
+pub(crate) struct FileStatus(Stat);
 
-impl Status {
+impl FileStatus {
     pub(crate) fn of(file: &File) -> io::Result<Self> {
-        Ok(Status(rustix::fs::fstat(file)?))
+        Ok(FileStatus(rustix::fs::fstat(file)?))
     }
 
     pub(crate) fn is_file(&self) -> bool {
@@ -61,13 +61,13 @@ impl Status {
     }
 
     /// Whether both are one file.
-    pub(crate) fn is_same(&self, other: &Status) -> bool {
+    pub(crate) fn is_same(&self, other: &FileStatus) -> bool {
         self.0.st_dev == other.0.st_dev && self.0.st_ino == other.0.st_ino
     }
 
     /// Whether both are one file in one state: another process's replacement differs in the inode, a tool's writing in place in the
     /// length or the time.
-    pub(crate) fn is_unchanged(&self, other: &Status) -> bool {
+    pub(crate) fn is_unchanged(&self, other: &FileStatus) -> bool {
         let times = self.0.st_mtime == other.0.st_mtime && self.0.st_mtime_nsec == other.0.st_mtime_nsec;
         self.is_same(other) && times && self.0.st_size == other.0.st_size
     }
@@ -118,9 +118,9 @@ impl Folder {
     }
 
     /// What is at `name`.
-    pub(crate) fn status(&self, name: &Path) -> io::Result<Status> {
+    pub(crate) fn status(&self, name: &Path) -> io::Result<FileStatus> {
         let (parent, last) = self.parent(name)?;
-        Ok(Status(rustix::fs::statat(self.or(parent.as_ref()), last, AtFlags::SYMLINK_NOFOLLOW)?))
+        Ok(FileStatus(rustix::fs::statat(self.or(parent.as_ref()), last, AtFlags::SYMLINK_NOFOLLOW)?))
     }
 
     /// The names in a folder, in no order.
@@ -261,7 +261,7 @@ fn open_folder(parent: BorrowedFd<'_>, name: &OsStr) -> io::Result<OwnedFd> {
     rustix::fs::openat(parent, name, flags, Mode::empty()).map_err(|error| {
         // Linux says "not a directory" of a link, too.
         let status = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW);
-        if status.is_ok_and(|status| Status(status).is_link()) { link() } else { error.into() }
+        if status.is_ok_and(|status| FileStatus(status).is_link()) { link() } else { error.into() }
     })
 }
 
@@ -368,7 +368,7 @@ mod tests {
         file.write_all(b"one").unwrap();
         assert_eq!(folder.create_new(name).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         let status = folder.status(name).unwrap();
-        assert!(status.is_unchanged(&Status::of(&file).unwrap()) && status.len() == 3 && !status.has_other_names());
+        assert!(status.is_unchanged(&FileStatus::of(&file).unwrap()) && status.len() == 3 && !status.has_other_names());
         fs::hard_link(folder.path().join(name), folder.path().join(other)).unwrap();
         assert!(folder.status(name).unwrap().has_other_names());
         folder.replace(other, Path::new("new"), b"three").unwrap();

@@ -185,10 +185,10 @@ fn account_lines(account: &AccountPlan, terminal: bool) -> Vec<String> {
         _ => text += "; no pull limit known",
     }
     text += &match (account.bytes, account.bytes_unknown) {
-        // No size is known.
-        (0, _) => String::new(),
+        (0, 0) => String::new(),
+        (0, unknown) => format!("; {} of unknown size", count(unknown, "image")),
         (bytes, 0) => format!("; {}", size(bytes)),
-        (bytes, unknown) => format!("; {} known, and {} more", size(bytes), count(unknown, "image")),
+        (bytes, unknown) => format!("; {}, and {} of unknown size", size(bytes), count(unknown, "image")),
     };
     let mut lines = vec![text];
     if account.windows.is_some_and(|windows| windows > 1) {

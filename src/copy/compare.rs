@@ -53,7 +53,7 @@ impl ImageComparer {
                     image.upstream.resolve(&image.from, &image.wanted, &image.context).await?.ok_or_else(|| not_found(image))?
                 }
             };
-            // Known from the HEAD, before a pull is spent on it.
+            // ReadIndex from the HEAD, before a pull is spent on it.
             if is_schema1(&wanted.media_type) { Err(schema1(Side::Upstream)) } else { Ok(wanted) }
         };
         let target = self.target.sink().published(&image.to, &image.publish, &image.context);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::content::{Digest, Hasher, each_chunk};
-use crate::folder::{Folder, Status};
+use crate::folder::{FileStatus, Folder};
 use crate::{Error, Kind, Result, Side};
 
 /// How much of a file is read at once when files are hashed in bulk: large enough that system calls do not count, small
@@ -29,7 +29,7 @@ pub(super) struct Files {
 
 /// A file under `blobs/` whose name is a digest.
 #[derive(Debug)]
-pub(super) struct Stored {
+pub(super) struct StoredBlob {
     pub(super) digest: Digest,
     pub(super) len: u64,
     /// It is not a regular file.
@@ -102,14 +102,14 @@ impl Files {
     pub(super) fn blob_len(&self, digest: &Digest) -> Result<Option<u64>> {
         let name = blob(digest);
         let status = found(self.folder.status(&name)).map_err(|error| self.failed("look for blob", &name, &error))?;
-        Ok(status.filter(Status::is_file).map(|status| status.len()))
+        Ok(status.filter(FileStatus::is_file).map(|status| status.len()))
     }
 
     /// How much of a blob was begun.
     pub(super) fn partial_len(&self, digest: &Digest) -> Result<u64> {
         let name = partial(digest);
         let status = found(self.folder.status(&name)).map_err(|error| self.failed("look for blob", &name, &error))?;
-        Ok(status.filter(Status::is_file).map_or(0, |status| status.len()))
+        Ok(status.filter(FileStatus::is_file).map_or(0, |status| status.len()))
     }
 
     /// Opens a blob's file, if it is there.
@@ -178,7 +178,7 @@ impl Files {
     }
 
     /// What a folder holds; nothing if it does not exist. What goes while we look was somebody's `gc`.
-    pub(super) fn list(&self, name: &Path) -> Result<Vec<(PathBuf, Status)>> {
+    pub(super) fn list(&self, name: &Path) -> Result<Vec<(PathBuf, FileStatus)>> {
         let io = |error: io::Error| self.failed("list layout", name, &error);
         let Some(names) = found(self.folder.list(name)).map_err(io)? else { return Ok(vec![]) };
         let mut listed = Vec::with_capacity(names.len());
@@ -192,7 +192,7 @@ impl Files {
     }
 
     /// All files under `blobs/` whose names are digests, in the order of their digests, and the names of everything else there.
-    pub(super) fn stored(&self) -> Result<(Vec<Stored>, Vec<PathBuf>)> {
+    pub(super) fn stored(&self) -> Result<(Vec<StoredBlob>, Vec<PathBuf>)> {
         let (mut stored, mut strays) = (vec![], vec![]);
         for (folder, status) in self.list(blobs())? {
             if !status.is_folder() {
@@ -205,7 +205,7 @@ impl Files {
                     _ => None,
                 };
                 match digest {
-                    Some(digest) => stored.push(Stored { digest, len: status.len(), irregular: !status.is_file() }),
+                    Some(digest) => stored.push(StoredBlob { digest, len: status.len(), irregular: !status.is_file() }),
                     None => strays.push(name),
                 }
             }

@@ -11,7 +11,7 @@ use super::index::{LayoutIndex, RawEntry};
 use super::lock;
 use super::referrers::PendingReferrers;
 use crate::content::{Descriptor, Digest};
-use crate::folder::Status;
+use crate::folder::FileStatus;
 use crate::mutex::Mutex;
 use crate::{Error, Kind, Result, Side, input};
 
@@ -50,7 +50,7 @@ pub(super) struct IndexFile {
 struct CachedIndex {
     /// Kept open so that its inode number is not given to a successor, which would then look like the same file.
     _file: File,
-    status: Status,
+    status: FileStatus,
     index: Arc<LayoutIndex>,
 }
 
@@ -73,7 +73,7 @@ impl IndexFile {
             return Ok(cached.index.clone());
         }
         let file = found(self.files.folder().read(files::index())).map_err(io)?.ok_or_else(missing)?;
-        let status = Status::of(&file).map_err(io)?;
+        let status = FileStatus::of(&file).map_err(io)?;
         let bytes = input::read_from(&file, MAX_INDEX).map_err(io)?;
         let wrong = |why: String| damaged(OP, format!("{}: {why}", self.files.root().display()));
         let index = Arc::new(LayoutIndex::parse(&bytes).map_err(wrong)?);
@@ -165,7 +165,7 @@ impl IndexFile {
         }
         self.files.sync_blob_names()?;
         let file = self.files.replace(files::index(), text.as_bytes())?;
-        let status = Status::of(&file).map_err(|error| self.files.failed(OP, files::index(), &error))?;
+        let status = FileStatus::of(&file).map_err(|error| self.files.failed(OP, files::index(), &error))?;
         *self.cache.lock() = Some(CachedIndex { _file: file, status, index: Arc::new(index) });
         Ok(())
     }

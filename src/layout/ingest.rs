@@ -14,7 +14,7 @@ use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
 use super::files::{self, Files, READ, blocking, damaged, found, hash};
 use super::lock;
 use crate::content::{BlobStream, Descriptor, Digest, Hasher, OpenBlob, RequestContext, Verified, checkable, hasher};
-use crate::folder::Status;
+use crate::folder::FileStatus;
 use crate::{Error, Kind, Result, Side};
 
 const OP: &str = "write blob";
@@ -106,7 +106,7 @@ fn try_hold(files: &Files, name: &Path) -> Result<Option<PartialFile>> {
     if !lock::tried(file.try_lock(), &files.path(name))? {
         return Ok(None);
     }
-    let held = Status::of(&file).map_err(io)?;
+    let held = FileStatus::of(&file).map_err(io)?;
     // Its holder may have renamed it to its place, or `gc` removed it, after it was opened here: then the lock is on
     // a file that is no partial any more.
     if !found(files.folder().status(name)).map_err(io)?.is_some_and(|now| now.is_same(&held)) {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use rayon::prelude::*;
 
 use super::entry::IndexEntry;
-use super::files::{self, Files, MAX_INDEX, READ, Stored, hash, marker_problem};
+use super::files::{self, Files, MAX_INDEX, READ, StoredBlob, hash, marker_problem};
 use super::graph;
 use super::index::LayoutIndex;
 use crate::content::{Descriptor, Digest, GraphNode, Links, MAX_MANIFEST, Manifest, NodeRole};
@@ -125,7 +125,7 @@ enum FileVerdict {
     Unchecked,
 }
 
-fn hash_all(files: &Files, mut stored: Vec<Stored>, progress: &(dyn Fn(u64) + Sync)) -> Result<HashMap<Digest, FileState>> {
+fn hash_all(files: &Files, mut stored: Vec<StoredBlob>, progress: &(dyn Fn(u64) + Sync)) -> Result<HashMap<Digest, FileState>> {
     // The largest first, and taken one by one, so that no core is left alone with a large one at the end.
     stored.sort_by_key(|stored| std::cmp::Reverse(stored.len));
     let states = stored
@@ -140,7 +140,7 @@ fn hash_all(files: &Files, mut stored: Vec<Stored>, progress: &(dyn Fn(u64) + Sy
 }
 
 /// `None`: it went away meanwhile, as what `gc` removes does; if it was needed, it will be missed.
-fn hash_one(files: &Files, stored: &Stored, buffer: &mut [u8], progress: &(dyn Fn(u64) + Sync)) -> Result<Option<FileState>> {
+fn hash_one(files: &Files, stored: &StoredBlob, buffer: &mut [u8], progress: &(dyn Fn(u64) + Sync)) -> Result<Option<FileState>> {
     if stored.irregular {
         let verdict = FileVerdict::Wrong("it is not a regular file; links are not followed".to_owned());
         return Ok(Some(FileState { len: stored.len, verdict }));

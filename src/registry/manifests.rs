@@ -28,7 +28,7 @@ const MOST_DAMAGED: u32 = 3;
 const SUBJECT: &str = "oci-subject";
 
 /// What the answer to a PUT of a manifest says.
-pub(super) struct Stored {
+pub(super) struct PutManifest {
     /// The subject that the registry says to have seen: it lists the manifest as its referrer (distribution-spec "Pushing Manifests with
     /// Subject").
     pub(super) subject: Option<Digest>,
@@ -211,7 +211,7 @@ impl RegistryStore {
         manifest: &Manifest,
         headers: HeaderMap,
         context: &RequestContext,
-    ) -> Result<Stored> {
+    ) -> Result<PutManifest> {
         let url = self.manifest_url(repository, reference.as_str());
         let scopes = Scopes::push(repository.as_str());
         let mut call =
@@ -250,7 +250,7 @@ impl RegistryStore {
         let location = answer.header(LOCATION).and_then(place_of);
         let located = location.is_some_and(|last| last == manifest.digest().as_str() || last == reference.as_str());
         let subject = answer.header(SUBJECT).and_then(|said| Digest::parse(said.trim()).ok());
-        Ok(Stored { subject, proven: located && said.as_ref() == Some(manifest.digest()) })
+        Ok(PutManifest { subject, proven: located && said.as_ref() == Some(manifest.digest()) })
     }
 
     /// Asks by HEAD for a name that was just put: it must be there, and mean `digest`. A registry that does not answer HEADs of manifests

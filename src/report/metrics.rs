@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use super::openmetrics::{Exposition, Kind, value_of};
+use super::openmetrics::{Exposition, MetricKind, value_of};
 use super::{RegistryRow, RunReport, Status};
 use crate::{Error, Result};
 
@@ -37,17 +37,22 @@ impl RunReport {
             Status::Failed => self.totals.failed,
         };
         let images = STATUSES.map(|status| (vec![("status", status.as_str())], count(status)));
-        text.family("images", Kind::Gauge, "Images of the last run, by what became of them.", images);
-        text.single("exit_status", Kind::Gauge, "Exit status of the last run: 0 done, 1 failed, 2 not begun, 3 unfinished.", self.exit);
+        text.family("images", MetricKind::Gauge, "Images of the last run, by what became of them.", images);
+        text.single(
+            "exit_status",
+            MetricKind::Gauge,
+            "Exit status of the last run: 0 done, 1 failed, 2 not begun, 3 unfinished.",
+            self.exit,
+        );
         if let (Some(started), Some(finished)) = (started, finished) {
             let duration = ((finished - started) * 1000.0).round() / 1000.0;
-            text.single("duration_seconds", Kind::Gauge, "How long the last run took.", duration);
-            text.single("last_run_timestamp_seconds", Kind::Gauge, "When the last run ended, in Unix time.", finished);
+            text.single("duration_seconds", MetricKind::Gauge, "How long the last run took.", duration);
+            text.single("last_run_timestamp_seconds", MetricKind::Gauge, "When the last run ended, in Unix time.", finished);
         }
         let success = if self.exit == 0 { finished } else { before };
         // None so far: a number would be a lie.
         if let Some(success) = success {
-            text.single(LAST_SUCCESS, Kind::Gauge, "When a run last ended with everything at the target, in Unix time.", success);
+            text.single(LAST_SUCCESS, MetricKind::Gauge, "When a run last ended with everything at the target, in Unix time.", success);
         }
         self.work(&mut text);
         self.accounts(&mut text);
@@ -56,11 +61,11 @@ impl RunReport {
 
     /// What was moved.
     fn work(&self, text: &mut Exposition) {
-        text.single("read_bytes", Kind::Gauge, "Bytes read from upstreams by the last run.", self.totals.bytes_read);
-        text.single("written_bytes", Kind::Gauge, "Bytes written to the target by the last run.", self.totals.bytes_written);
+        text.single("read_bytes", MetricKind::Gauge, "Bytes read from upstreams by the last run.", self.totals.bytes_read);
+        text.single("written_bytes", MetricKind::Gauge, "Bytes written to the target by the last run.", self.totals.bytes_written);
         let blobs = [("copied", self.totals.blobs_copied), ("mounted", self.totals.blobs_mounted), ("present", self.totals.blobs_present)];
         let blobs = blobs.map(|(how, count)| (vec![("how", how)], count));
-        text.family("blobs", Kind::Gauge, "Blobs of the last run, by how the target came to have them.", blobs);
+        text.family("blobs", MetricKind::Gauge, "Blobs of the last run, by how the target came to have them.", blobs);
     }
 
     /// What each registry was asked as each account, and what it says is left.
@@ -71,7 +76,7 @@ impl RunReport {
             let samples = rows
                 .iter()
                 .filter_map(|([host, account], row)| Some((vec![("registry", host.as_str()), ("account", account.as_str())], value(row)?)));
-            text.family(name, Kind::Gauge, help, samples);
+            text.family(name, MetricKind::Gauge, help, samples);
         };
         each("pulls_spent", "Pulls that the last run spent, where they are counted.", &|row| Some(row.pulls.as_ref()?.spent as f64));
         each("pulls_left", "Pulls left in the account's window.", &|row| Some(row.pulls.as_ref()?.remaining as f64));

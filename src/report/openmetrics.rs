@@ -13,7 +13,7 @@ pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0
 
 /// What a metric's values mean over time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum MetricKind {
     /// May go up and down.
     Gauge,
     /// Only grows while the program runs; its samples end in `_total`.
@@ -29,13 +29,13 @@ impl Exposition {
     pub(crate) fn family<'v, V: Display>(
         &mut self,
         name: &str,
-        kind: Kind,
+        kind: MetricKind,
         help: &str,
         samples: impl IntoIterator<Item = (Vec<(&'v str, &'v str)>, V)>,
     ) {
         let (word, suffix) = match kind {
-            Kind::Gauge => ("gauge", ""),
-            Kind::Counter => ("counter", "_total"),
+            MetricKind::Gauge => ("gauge", ""),
+            MetricKind::Counter => ("counter", "_total"),
         };
         let mut samples = samples.into_iter().peekable();
         if samples.peek().is_none() {
@@ -51,7 +51,7 @@ impl Exposition {
     }
 
     /// A family of one sample without labels.
-    pub(crate) fn single(&mut self, name: &str, kind: Kind, help: &str, value: impl Display) {
+    pub(crate) fn single(&mut self, name: &str, kind: MetricKind, help: &str, value: impl Display) {
         self.family(name, kind, help, [(vec![], value)]);
     }
 
@@ -226,10 +226,10 @@ mod tests {
     #[test]
     fn families_are_written_and_read_back() {
         let mut text = Exposition::default();
-        text.family("images", Kind::Gauge, "Images.", [(vec![("status", "copied")], 3), (vec![("status", "failed")], 0)]);
-        text.family("nothing", Kind::Gauge, "Left out.", Vec::<(Vec<(&str, &str)>, u64)>::new());
-        text.single("requests", Kind::Counter, "Requests.", 7);
-        text.single("time_seconds", Kind::Gauge, "Seconds.", 1.5);
+        text.family("images", MetricKind::Gauge, "Images.", [(vec![("status", "copied")], 3), (vec![("status", "failed")], 0)]);
+        text.family("nothing", MetricKind::Gauge, "Left out.", Vec::<(Vec<(&str, &str)>, u64)>::new());
+        text.single("requests", MetricKind::Counter, "Requests.", 7);
+        text.single("time_seconds", MetricKind::Gauge, "Seconds.", 1.5);
         let text = text.finish();
         insta::assert_snapshot!(text, @r#"
         # TYPE larder_images gauge
@@ -252,7 +252,7 @@ mod tests {
         #[test]
         fn whatever_stands_in_a_label_the_text_stays_valid(label in "\\PC{0,20}|[\\x00-\\x1f\"\\\\]{0,10}", value in any::<u64>()) {
             let mut text = Exposition::default();
-            text.family("a", Kind::Gauge, &label, [(vec![("b", label.as_str())], value)]);
+            text.family("a", MetricKind::Gauge, &label, [(vec![("b", label.as_str())], value)]);
             prop_assert_eq!(strict::parse(&text.finish()).map(|samples| samples.len()), Ok(1));
         }
 

@@ -1,7 +1,7 @@
 //! `/metrics`: the counters of a server, for Prometheus.
 
 use super::traffic::ByteMeter;
-use crate::report::openmetrics::{Exposition, Kind};
+use crate::report::openmetrics::{Exposition, MetricKind};
 
 /// The values of `meter` in OpenMetrics.
 pub(super) fn text(meter: &ByteMeter) -> String {
@@ -9,11 +9,11 @@ pub(super) fn text(meter: &ByteMeter) -> String {
     let requests = meter.requests();
     let statuses: Vec<(&str, String, u64)> = requests.iter().map(|((route, status), n)| (*route, status.to_string(), *n)).collect();
     let samples = statuses.iter().map(|(route, status, n)| (vec![("route", *route), ("status", status.as_str())], *n));
-    text.family("serve_requests", Kind::Counter, "Requests answered, by what was asked for and the status.", samples);
-    text.single("serve_blob_bytes", Kind::Counter, "Bytes of blobs handed to the network.", meter.read().blob_bytes);
-    text.single("serve_connections", Kind::Gauge, "Connections open now.", meter.open());
+    text.family("serve_requests", MetricKind::Counter, "Requests answered, by what was asked for and the status.", samples);
+    text.single("serve_blob_bytes", MetricKind::Counter, "Bytes of blobs handed to the network.", meter.read().blob_bytes);
+    text.single("serve_connections", MetricKind::Gauge, "Connections open now.", meter.open());
     let refused = meter.turned_away();
-    text.single("serve_refused_connections", Kind::Counter, "Connections for which there was no place.", refused);
+    text.single("serve_refused_connections", MetricKind::Counter, "Connections for which there was no place.", refused);
     text.finish()
 }
 

@@ -18,7 +18,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::folder::{Folder, Status};
+use crate::folder::{FileStatus, Folder};
 
 /// The largest part of a journal that is read, its end: a few hundred thousand lines. Who writes more than that forgets the oldest.
 const MOST_READ: u64 = 64 * 1024 * 1024;
@@ -127,7 +127,7 @@ impl<T: Serialize + DeserializeOwned> JsonLines<T> {
                 }
                 Err(TryLockError::Error(error)) => return Err(error),
             }
-            let held = Status::of(&file)?;
+            let held = FileStatus::of(&file)?;
             match folder.status(&self.name) {
                 Ok(now) if now.is_same(&held) => return Ok(file),
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

@@ -354,6 +354,23 @@ fn a_name_that_another_bundle_has_is_not_taken() {
     room.larder(["verify", "out"]).ended(0);
 }
 
+#[test]
+fn a_dry_run_shows_the_plan_of_the_cache_and_writes_nothing() {
+    let fake = Fake::start();
+    let room = room(&fake);
+    corpus::simple(&fake, "app", "v1", 2);
+    corpus::multi(&fake, "many", "v1", 3, &["linux/amd64", "linux/arm64"]);
+    room.list(["app:v1", "many:v1"].map(|name| fake.image(name)));
+    let planned = export(&room, &["--to", "out", "--dry-run"]).ended(0);
+    assert_eq!(planned.stdout.lines().filter(|line| line.starts_with("missing ")).count(), 2, "{}", planned.stdout);
+    assert!(planned.stderr.contains("pulls for 2 images; no pull limit known; 2 images of unknown size"), "{}", planned.stderr);
+    assert_eq!(fake.count(Kind::ManifestGet), 0, "a plan spends no pull");
+    assert!(!room.path("out").exists() && !room.path("cache").exists());
+    export(&room, &["--to", "out"]).ended(0);
+    let again = export(&room, &["--to", "out", "--dry-run"]).ended(0);
+    assert_eq!(again.stdout.lines().filter(|line| line.starts_with("current ")).count(), 2, "{}", again.stdout);
+}
+
 /// Makes a bundle of several volumes, one blob of it cut.
 fn several(fake: &Fake) -> Room {
     let room = room(fake);

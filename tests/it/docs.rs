@@ -85,3 +85,17 @@ fn every_configuration_in_readme_and_docs_is_read() {
     }
     assert!(seen >= 5, "{seen}");
 }
+
+#[test]
+fn every_source_file_that_a_document_names_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let path = regex::Regex::new(r"\b(?:src|tests)/[\w./-]*\.rs").unwrap();
+    let docs = std::fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    let mut gone = vec![];
+    for document in docs.chain(["README.md", "CONTRIBUTING.md"].map(|name| root.join(name))) {
+        let text = std::fs::read_to_string(&document).unwrap();
+        let missing = path.find_iter(&text).map(|named| named.as_str()).filter(|named| !root.join(named).exists());
+        gone.extend(missing.map(|named| format!("{}: {named}", document.display())));
+    }
+    assert!(gone.is_empty(), "these files do not exist: {gone:#?}");
+}

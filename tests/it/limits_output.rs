@@ -42,7 +42,7 @@ fn a_plan_tells_pulls_windows_and_hours_and_spends_none() {
         ");
         insta::assert_snapshot!(plan.stderr, @r"
         6 images: 1 current, 5 missing, 0 moved, 0 unresolvable; no pull was spent
-        [registry] (anonymous): about 11 (at most 13) pulls for 5 images; 9 of 10 left: 2 windows, [hours] h; now 4 images, later 1
+        [registry] (anonymous): about 11 (at most 13) pulls for 5 images; 9 of 10 left: 2 windows, [hours] h; now 4 images, later 1; 5 images of unknown size
         [registry] (anonymous): now 4 images, [opens] 1
         ");
     });

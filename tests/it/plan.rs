@@ -49,7 +49,7 @@ fn the_table_says_how_each_image_stands() {
     error: list.csv:6: local: resolve quay.io/x/y:1: no cache rule covers quay.io/x/y; the nearest is "u0" (UPSTREAM/* to m/*) (add a rule to larder.toml, or use --unmatched mirror)
     error: list.csv:7: `Not OK`: repository names are lower case
     6 images: 1 current, 1 missing, 1 moved, 3 unresolvable; no pull was spent
-    UPSTREAM (anonymous): 2 pulls for 2 images; no pull limit known
+    UPSTREAM (anonymous): 2 pulls for 2 images; no pull limit known; 2 images of unknown size
     exit 1
     "#);
     for registry in [&upstream, &target] {
@@ -102,7 +102,7 @@ fn globs_are_listed_and_explained_without_a_pull() {
     missing      UPSTREAM/app:1.2  TARGET/m/app:1.2  43b9044e39aa
     ---
     2 images: 0 current, 2 missing, 0 moved, 0 unresolvable; no pull was spent
-    UPSTREAM (anonymous): 2 pulls for 2 images; no pull limit known
+    UPSTREAM (anonymous): 2 pulls for 2 images; no pull limit known; 2 images of unknown size
     exit 0
     ");
     assert_eq!((upstream.count(Kind::Tags), upstream.count(Kind::ManifestGet)), (1, 0));

@@ -156,7 +156,7 @@ fn a_plan_spends_no_pull_and_says_what_choosing_would_cost() {
     ---
     error: list.csv:2: upstream: resolve tag UPSTREAM/app:1.99: 404 MANIFEST_UNKNOWN the upstream has no such tag or repository (check the name and tag in the list)
     2 images: 0 current, 1 missing, 0 moved, 1 unresolvable, 1 undecided; no pull was spent
-    UPSTREAM (anonymous): about 23 (at most 27) pulls for 2 images; 100 of 100 left, all can be pulled now
+    UPSTREAM (anonymous): about 23 (at most 27) pulls for 2 images; 100 of 100 left, all can be pulled now; 2 images of unknown size
     exit 1
     ");
     assert_eq!((upstream.count(Kind::ManifestGet), upstream.count(Kind::BlobGet)), (0, 0));
@@ -177,7 +177,7 @@ fn a_plan_spends_no_pull_and_says_what_choosing_would_cost() {
     undecided | UPSTREAM/app:newest:2 | TARGET/m/app
     ---
     0 images: 0 current, 0 missing, 0 moved, 0 unresolvable, 1 undecided; no pull was spent
-    UPSTREAM (anonymous): about 5 (at most 6) pulls for 1 image; 84 of 100 left, all can be pulled now
+    UPSTREAM (anonymous): about 5 (at most 6) pulls for 1 image; 84 of 100 left, all can be pulled now; 1 image of unknown size
     exit 0
     ");
     assert_eq!(upstream.count(Kind::ManifestGet), 0);

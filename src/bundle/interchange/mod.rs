@@ -19,7 +19,7 @@ use std::sync::Arc;
 use super::format::{INDEX_PATH, RECORD_PATH};
 use super::read::{BundleSource, ContentFile, FileSlice, Piece, PieceLocation};
 use crate::content::Digest;
-use crate::folder::{Folder, Status};
+use crate::folder::{FileStatus, Folder};
 use crate::layout::{IndexEntry, MAX_INDEX};
 use crate::{Error, Result};
 pub use available_platforms::AvailablePlatforms;
@@ -55,7 +55,7 @@ pub(super) fn layout(source: &mut BundleSource, path: &Path) -> Result<Vec<Index
             let file = algorithm.join(file);
             let Some(digest) = blob(&file.to_string_lossy()) else { continue };
             // Links are not followed.
-            let Some(status) = folder.status(&file).ok().filter(Status::is_file) else { continue };
+            let Some(status) = folder.status(&file).ok().filter(FileStatus::is_file) else { continue };
             let location = PieceLocation::File { path: path.join(&file).into(), offset: 0 };
             source.add(digest, Piece { origin, location, len: status.len() });
         }

@@ -7,7 +7,7 @@ use super::options::OP;
 use crate::bundle::format::{Bundle, MAX_RECORD, parse_volume_file};
 use crate::bundle::preflight::{self, SpaceNeed};
 use crate::content::Digest;
-use crate::folder::{Folder, Status};
+use crate::folder::{FileStatus, Folder};
 use crate::{Error, Kind, Result, Side};
 
 /// The end of the name of a file that is not finished.
@@ -44,7 +44,7 @@ pub(super) fn refuse_another(folder: &Folder, name: &Path, id: &Digest) -> Resul
 /// Checks that the volumes fit. A volume that is there already needs no space, an unfinished one only the rest. A damaged
 /// one needs space for a new one, because it is replaced only when that is finished.
 pub(super) fn check_space(folder: &Folder, volumes: impl Iterator<Item = (PathBuf, u64)>) -> Result<()> {
-    let there = |name: &Path| folder.status(name).ok().filter(Status::is_file).map_or(0, |status| status.len());
+    let there = |name: &Path| folder.status(name).ok().filter(FileStatus::is_file).map_or(0, |status| status.len());
     let rest = |(name, size): (PathBuf, u64)| if there(&name) == size { 0 } else { size.saturating_sub(there(&partial(&name))) };
     let bytes = volumes.map(rest).fold(0, u64::saturating_add);
     let lacking = preflight::lacking(&[SpaceNeed { what: "the rest of the bundle", folder: folder.path().to_owned(), bytes }])?;

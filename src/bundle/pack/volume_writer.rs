@@ -13,7 +13,7 @@ use crate::bundle::format::VolumeMember;
 use crate::bundle::plan::PlannedVolume;
 use crate::bundle::tar;
 use crate::content::Hasher;
-use crate::folder::{Folder, Status};
+use crate::folder::{FileStatus, Folder};
 use crate::{Error, Kind, Result, Side};
 
 /// A finished volume.
@@ -124,7 +124,7 @@ impl<'a> VolumeWriter<'a> {
             return Err(busy());
         }
         // Another process may have renamed it to the volume between opening and lock: then it must not be truncated.
-        let status = Status::of(&file).map_err(io)?;
+        let status = FileStatus::of(&file).map_err(io)?;
         if !if_exists(self.folder.status(temporary)).map_err(io)?.is_some_and(|now| now.is_same(&status)) {
             return Err(busy());
         }

@@ -17,7 +17,7 @@ use super::printer::Printer;
 use super::progress::byte_counter;
 use super::sync::{self, SyncArgs};
 use super::text::{count, size};
-use super::{lock_file, signals, state};
+use super::{lock_file, plan, signals, state};
 use crate::bundle::preflight::ExportRoom;
 use crate::bundle::{self, BundlePlan, CombinedBase, DeliveredImage, PackOptions, PackSummary, format};
 use crate::config::TargetConfig;
@@ -44,6 +44,9 @@ pub(super) struct ExportArgs {
     /// Name of the bundle's files. Default: bundle- and the first 12 digits of its digest
     #[arg(long, value_name = "NAME")]
     pub(super) name: Option<String>,
+    /// Only show the plan: what would be copied into the cache, its pulls and, where known, its bytes. Nothing is written
+    #[arg(long, conflicts_with = "repair")]
+    pub(super) dry_run: bool,
     /// Write one volume of this bundle again, with the same bytes, instead of a new bundle
     #[arg(
         long,
@@ -84,6 +87,10 @@ async fn begin(file: Option<&Path>, mut args: ExportArgs, printer: &Printer) -> 
     let cache = cache(&args)?;
     if let (Some(record), Some(number)) = (&args.repair, args.volume) {
         return repair::run(file, &args.sync, (record, number), &cache, &to, printer).await;
+    }
+    if args.dry_run {
+        args.sync.selection.to = Some(format!("oci:{}", cache.display()));
+        return plan::run(file, args.sync.into_plan(), printer).await;
     }
     let bases = prepare(&args, &to)?;
     let lock = args.sync.lock.as_deref().map(|path| lock_file::open(path, args.sync.frozen)).transpose()?;

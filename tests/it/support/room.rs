@@ -88,9 +88,11 @@ impl Room {
     pub fn larder<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Ran {
         Running::start(self.command(arguments)).finish()
     }
-    /// Starts it.
+    /// Starts it. It obeys SIGHUP and SIGINT even if the tests themselves run under `nohup` or in the background.
     pub fn start<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Running {
-        Running::start(self.command(arguments))
+        let mut command = Command::new("env");
+        command.args(["--default-signal=HUP,INT", env!("CARGO_BIN_EXE_larder")]);
+        Running::start(self.wrapped(command, arguments))
     }
     /// `larder sync` with a report; what came of it.
     pub fn sync(&self, more: &[&str]) -> (Ran, Report) {
