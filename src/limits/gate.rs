@@ -13,142 +13,19 @@ use super::account::{AccountId, AccountStatus, Deferred, LimitProbe, PullRequest
 use super::budget::{Budget, PullLimit, PullOutcome, ReserveResult};
 use super::clock::Clock;
 use super::headers::Quota;
-use super::ledger::{Failure, LeaseSettlement, Ledger, WallTime};
+use super::ledger::{LeaseSettlement, Ledger, WallTime};
 use super::order::{Queue, QueuedPulls};
 use super::pause::Stopwatch;
 use super::window::Window;
 
 mod shared;
+mod state;
 
-use shared::Entering;
+pub use state::Gate;
+pub(super) use state::GrantedPulls;
+use state::{GateState, LedgerRefusal, Waiter};
 
 use crate::mutex::{Mutex, MutexGuard};
-
-impl std::fmt::Debug for Gate {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Gate").field("account", &self.account).finish_non_exhaustive()
-    }
-}
-
-/// The gate of one account.
-pub struct Gate {
-    me: Weak<Gate>,
-    account: AccountId,
-    clock: Clock,
-    probe: Option<Arc<dyn LimitProbe>>,
-    ledger: Option<Arc<Ledger>>,
-    state: Mutex<GateState>,
-    /// Whoever holds it keeps the time for all who wait.
-    timekeeper: tokio::sync::Mutex<()>,
-    /// The next event has come nearer.
-    changed: Notify,
-}
-
-struct GateState {
-    budget: Budget,
-    queue: Queue<Waiter>,
-    /// The ledger said no.
-    refusal: Option<LedgerRefusal>,
-    /// The earliest deadline of those who wait.
-    deadline: Option<Instant>,
-    /// What the timekeeper sleeps for.
-    next: Option<Instant>,
-    /// A look is under way.
-    looking: bool,
-    /// Granted, and not written into the ledger yet.
-    unconfirmed: u64,
-    /// Those on their way there, and those that are being decided about.
-    entering: Vec<Entering>,
-    deciding: Vec<Entering>,
-    /// Pulls that are over, and of which the ledger does not know yet.
-    unreported: LeaseSettlement,
-    /// The window was found to be spent, which the ledger does not know yet.
-    news: bool,
-    /// The pulls that the ledger takes us to hold.
-    written: u64,
-    /// Pulls reserved in the ledger for images to come; counted in `written`.
-    ahead: u64,
-    /// Some of them were used since the ledger was last written.
-    ahead_used: bool,
-    /// When the ledger will be told.
-    tell_at: Option<Instant>,
-    /// That time has come.
-    tell_due: bool,
-    waited: Stopwatch,
-}
-
-struct Waiter {
-    mode: WaitMode,
-    tell: oneshot::Sender<Result<GrantedPulls, Deferred>>,
-}
-
-impl Waiter {
-    fn is_late(&self, now: Instant) -> bool {
-        matches!(self.mode, WaitMode::WaitUntil(deadline) if deadline <= now)
-    }
-}
-
-impl GateState {
-    /// Granted, written into the ledger, and not over.
-    fn held(&self) -> u64 {
-        self.budget.outstanding().saturating_sub(self.unconfirmed)
-    }
-
-    /// Everything that was granted may still be given back before the ledger knew of it.
-    fn give_back(&mut self, hold: &mut GrantedPulls) {
-        self.budget.refund(hold.pulls);
-        if !hold.confirmed {
-            self.unconfirmed = self.unconfirmed.saturating_sub(hold.pulls);
-        }
-        hold.gate = None;
-    }
-}
-
-/// Other processes have what is left, or the ledger cannot be used. When the time has come to ask it again, one waiter asks for all.
-struct LedgerRefusal {
-    /// When the ledger is worth asking again.
-    again: Instant,
-    /// It may come back before the window ends.
-    in_use: bool,
-    closes: Option<Instant>,
-    /// Somebody is asking.
-    asking: bool,
-    /// The ledger cannot be used.
-    failure: Option<Failure>,
-}
-
-impl LedgerRefusal {
-    /// Waiting is of no use.
-    fn is_final(&self) -> bool {
-        self.failure.as_ref().is_some_and(|failure| failure.permanent)
-    }
-}
-
-/// Pulls granted; given back when dropped, unless kept.
-pub(super) struct GrantedPulls {
-    gate: Option<Arc<Gate>>,
-    pulls: u64,
-    /// The ledger knows of them.
-    confirmed: bool,
-}
-
-impl GrantedPulls {
-    /// They are somebody else's to give back now.
-    pub(super) fn keep(mut self) -> u64 {
-        self.gate = None;
-        self.pulls
-    }
-}
-
-impl Drop for GrantedPulls {
-    fn drop(&mut self) {
-        if let Some(gate) = self.gate.take() {
-            let mut state = gate.lock();
-            state.give_back(self);
-            gate.returned(state);
-        }
-    }
-}
 
 impl Gate {
     pub(super) fn open(

@@ -148,7 +148,7 @@ pub enum Throttle {
         /// Passed through a cache: the limit is the upstream's, met by this rule of the cache.
         cache_rule: Option<String>,
     },
-    /// Too many requests at a time, whatever they asked for: the host is to be left alone for a while.
+    /// Too many requests at a time, of any kind: the host needs a pause.
     Abuse,
     /// Any other 429: requests per second or minute. The host is paused as well.
     Other,

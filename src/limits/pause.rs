@@ -1,4 +1,4 @@
-//! `Retry-After`: a host that asked to be left alone is left alone, by every request, for as long as it asked.
+//! `Retry-After`: no request is sent to a host for as long as it asked.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ pub enum PauseVerdict {
     Go,
     /// Wait until then, and ask again: the pause may have grown.
     Wait(Instant),
-    /// Do not wait: the host wants to be left alone until then.
+    /// Do not wait: the host asked for a pause until then.
     Defer(Instant),
 }
 

@@ -58,13 +58,19 @@ pub(crate) fn exhausted(topic: &RequestTopic<'_>, patience: &RetryBudget, troubl
     }
 }
 
-/// The error of work that the host has asked to be left alone for longer than anybody waits.
+/// The error where the host names a longer Retry-After than this run waits.
 pub(crate) fn told_to_wait(topic: &RequestTopic<'_>, pause: Duration) -> Error {
     let seconds = pause.as_secs();
     let (hours, minutes) = (seconds / 3600, seconds % 3600 / 60);
-    let length = if hours > 0 { format!("{hours} h {minutes} min") } else { format!("{minutes} min {} s", seconds % 60) };
+    let length = match (hours, minutes, seconds % 60) {
+        (0, 0, seconds) => format!("{seconds} s"),
+        (0, minutes, 0) => format!("{minutes} min"),
+        (0, minutes, seconds) => format!("{minutes} min {seconds} s"),
+        (hours, 0, _) => format!("{hours} h"),
+        (hours, minutes, _) => format!("{hours} h {minutes} min"),
+    };
     let until = Timestamp::now().checked_add(pause).ok();
-    deferred(topic, &Deferred { reason: format!("{} asks to be left alone for another {length}", topic.host), until })
+    deferred(topic, &Deferred { reason: format!("{} is rate limiting us: Retry-After {length}", topic.host), until })
 }
 
 /// The error of work that waits for more than this run does.

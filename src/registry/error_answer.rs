@@ -24,7 +24,7 @@ pub(crate) struct ErrorAnswer {
     pub(crate) codes: Vec<String>,
     /// One line for a person, possibly empty.
     pub(crate) message: String,
-    /// How long the host asks to be left alone.
+    /// The pause that the host asks for.
     pub(crate) retry_after: Option<Duration>,
     /// It is the account's pull window that is spent: no haste of ours.
     pub(crate) pulls_spent: bool,

@@ -603,7 +603,7 @@ fn foreign_layers_are_fetched_where_the_rule_says_so() {
     vendor.delete_blob("base", &digest);
     std::fs::remove_file(&path).unwrap();
     let error = program.sync(&["list.txt", "--recheck"]).exits(1).error()["message"].as_str().unwrap().to_owned();
-    assert!(error.contains("is to be had nowhere") && error.contains(&url), "{error}");
+    assert!(error.contains("could not download foreign layer") && error.contains(&url), "{error}");
 }
 
 #[test]

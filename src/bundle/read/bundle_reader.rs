@@ -91,7 +91,7 @@ impl<'a> BundleReader<'a> {
     /// archive, which may be compressed; `-` is an archive from standard input. Blocks.
     ///
     /// # Errors
-    /// If it is none of these.
+    /// If it is not one of these.
     pub fn add(&mut self, path: &Path) -> Result<()> {
         let io = |error: std::io::Error| Error::io(OP, path, &error);
         if path == Path::new("-") {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::{Gate, GateState, GrantedPulls, LedgerRefusal};
+use super::state::{Entering, Gate, GateState, GrantedPulls, LedgerRefusal};
 use crate::limits::ledger::{Answer, Decision, Failure, LeaseRequest, LeaseSettlement, Party};
 use crate::mutex::MutexGuard;
 
@@ -22,12 +22,6 @@ const TELL_AFTER: Duration = Duration::from_millis(100);
 const TELL_LATER: Duration = Duration::from_secs(1);
 /// Of a short window it is this part: what is told when the next window has begun is counted there.
 const TELL_PART: u32 = 60;
-
-/// A grant on its way into the ledger.
-pub(super) struct Entering {
-    hold: GrantedPulls,
-    tell: oneshot::Sender<Option<GrantedPulls>>,
-}
 
 impl Gate {
     /// Writes granted pulls into the ledger, before any of them is sent. `None`: other processes have them, or they could not be

@@ -53,7 +53,7 @@ impl Authenticator {
         let said = exchange::said(&answer.body, &held.login);
         Err(match answer.status {
             401 | 403 => self.login_error("the registry does not accept", &said, answer.status),
-            429 => self.error(Kind::Limited, format!("the registry asks for patience{said}")).status(429),
+            429 => self.error(Kind::Limited, format!("the registry is rate limiting us{said}")).status(429),
             status @ 500.. => self.error(Kind::Unavailable, format!("the registry fails{said}")).status(status),
             _ => self.deny("the registry does not let us into", scopes, "", 401),
         })

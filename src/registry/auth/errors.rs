@@ -23,7 +23,7 @@ impl Authenticator {
     /// A token server's answer that neither grants nor refuses.
     pub(super) fn unexpected(&self, verdict: TokenVerdict, status: u16, bearer: &Bearer, said: &str) -> Error {
         let (kind, what) = match verdict {
-            TokenVerdict::Limited => (Kind::Limited, "asks for patience"),
+            TokenVerdict::Limited => (Kind::Limited, "is rate limiting us"),
             TokenVerdict::Broken => (Kind::Unavailable, "fails"),
             _ => (Kind::Refused, "gives no token"),
         };

@@ -95,7 +95,7 @@ impl ForeignFetch {
     /// Notes why the present place is left.
     ///
     /// # Errors
-    /// What ends it everywhere: the registry itself must be left alone for too long.
+    /// An error that ends it everywhere: the registry itself pauses for too long.
     fn gave_up(&mut self, error: &Error) -> Result<()> {
         if matches!(error.kind(), Kind::Deferred | Kind::Cancelled) {
             return Err(error.clone());
@@ -106,7 +106,7 @@ impl ForeignFetch {
 
     fn nowhere(&self) -> Error {
         let digest = &self.reading.blob.digest;
-        let message = format!("foreign layer {} is to be had nowhere: {}", digest.short(), self.failed.join("; "));
+        let message = format!("could not download foreign layer {} from any of its URLs: {}", digest.short(), self.failed.join("; "));
         Error::new(Side::Upstream, "get foreign layer", Kind::NotFound, message).subject(&*self.reading.context.image)
     }
 }

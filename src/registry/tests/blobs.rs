@@ -278,7 +278,7 @@ async fn a_foreign_layer_that_is_nowhere_says_where_it_was_looked_for() {
     let error = at.blob(&repository(), &foreign(&all, &urls), 0, &context()).await.err().unwrap();
     let message = error.message().replace(&host, "VENDOR").replace(&server.host, "REGISTRY");
     for part in [
-        "is to be had nowhere",
+        "could not download foreign layer",
         "`no address` is no address",
         "user name or password",
         "169.254.169.254 (link-local)",

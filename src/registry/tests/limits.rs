@@ -199,7 +199,7 @@ async fn ghcr_says_in_its_message_how_long_to_wait() {
     pull(&store, 0).await.unwrap();
     let error = pull(&store, 0).await.unwrap_err();
     assert_eq!((error.kind(), gets(&server)), (Kind::Deferred, 3));
-    assert!(error.message().contains("asks to be left alone for another 1 h 0 min"), "{error}");
+    assert!(error.message().contains("is rate limiting us: Retry-After 1 h"), "{error}");
 }
 
 #[tokio::test]

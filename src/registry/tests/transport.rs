@@ -86,8 +86,8 @@ async fn retry_after_zero_costs_only_the_attempts_own_wait_and_a_long_one_ends_t
     assert_eq!((error.kind(), error.http_status()), (Kind::Deferred, Some(429)));
     let hours = error.until().unwrap().duration_since(jiff::Timestamp::now()).as_secs_f64() / 3600.0;
     assert!((1.9..=2.0).contains(&hours), "{hours}");
-    assert!(error.message().contains("asks to be left alone for another 2 h 0 min"), "{error}");
-    // The whole host is left alone: nothing is sent, not even by others.
+    assert!(error.message().contains("is rate limiting us: Retry-After 2 h"), "{error}");
+    // The whole host pauses: no other request is sent either.
     let before = server.seen().len();
     let error = store.resolve(&repository(), &tag(), &context()).await.unwrap_err();
     assert_eq!((error.kind(), server.seen().len()), (Kind::Deferred, before));

@@ -228,7 +228,7 @@ impl Backoff {
         }
     }
 
-    /// How long the host is still to be left alone.
+    /// How long the host still pauses.
     pub(crate) fn pause(&self, now: Instant) -> Option<Duration> {
         self.until.and_then(|until| until.checked_duration_since(now)).filter(|pause| !pause.is_zero())
     }

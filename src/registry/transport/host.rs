@@ -62,9 +62,9 @@ pub(crate) struct Host {
     pub(super) min_rate: MinRate,
     pub(super) clients: Clients,
     permits: Permits,
-    /// How long it asked to be left alone.
+    /// The pause that it asked for.
     pause: Pause,
-    /// How long it is left alone because it fails.
+    /// The pause because it fails.
     backoff: Mutex<Backoff>,
     /// The same of the hosts that it sends us to, by host and port.
     elsewhere: Mutex<HashMap<String, Backoff>>,
@@ -246,7 +246,7 @@ impl Host {
         }
     }
 
-    /// A request sent at `sent` failed; `throttled`: it was refused for its pace; `asked`: for so long the host wants to be left alone.
+    /// A request sent at `sent` failed; `throttled`: it was refused for its pace; `asked`: the pause that the host asked for.
     /// By how much that makes the pause longer that everybody waits for.
     ///
     /// A host that refuses some for their pace, and answers others, is slowed down by its pace. It is paused only for as long as it asks,

@@ -207,7 +207,7 @@ impl Transport {
     /// The body is gone then: another attempt needs a new one, whatever this one came to.
     ///
     /// # Errors
-    /// What no further attempt can mend: the host must be left alone for too long, or no login can be had.
+    /// An error that no further attempt can fix: the host pauses for too long, or the login fails.
     pub(crate) async fn stream(
         &self,
         call: &RegistryRequest<'_>,
@@ -359,7 +359,7 @@ impl Transport {
         } else if hosts {
             longer = self.host.troubled(sent, throttled, trouble.retry_after());
             if longer >= WORTH_SAYING {
-                tracing::info!(host = topic.host, seconds = longer.as_secs(), "the registry asks to be left alone; waiting");
+                tracing::info!(host = topic.host, seconds = longer.as_secs(), "the registry is rate limiting us; waiting");
             }
         }
         if let Some(pause) = trouble.retry_after().filter(|pause| *pause > self.host.retry.longest_pause) {

@@ -146,7 +146,7 @@ async fn a_login_that_nobody_asked_for_is_tried_if_the_root_asks() {
 #[tokio::test(start_paused = true)]
 async fn other_answers_of_a_token_server() {
     for (status, body, kind, part) in [
-        (429, r#"{"message":"slow down"}"#, Kind::Limited, "asks for patience: slow down"),
+        (429, r#"{"message":"slow down"}"#, Kind::Limited, "is rate limiting us: slow down"),
         (500, "", Kind::Unavailable, "fails"),
         (404, "", Kind::Refused, "gives no token"),
         (302, "", Kind::Refused, "gives no token"),
