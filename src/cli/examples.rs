@@ -13,7 +13,7 @@ const EXAMPLES: &[(&[&str], &str)] = &[
     ),
     (
         &["export"],
-        "  larder export lists/base.csv --to /media/disk --dry-run\n  larder export lists/base.csv --to /media/disk --volume-size 4GB\n  larder export --to /media/disk --base far.zst\n  \
+        "  larder export lists/base.csv --to /media/disk --volume-size 4GB\n  larder export --to /media/disk --base far.zst --dry-run\n  \
          larder export --repair january.bundle.json --volume 7 --to /media/disk",
     ),
     (
