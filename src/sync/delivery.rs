@@ -19,6 +19,9 @@ pub(super) trait ImageDelivery: Send + Sync {
     /// The engine that copies.
     fn engine(&self) -> &Arc<Engine>;
 
+    /// Whether manifests of one digest are read once for all images.
+    fn shares_manifests(&self) -> bool;
+
     /// Compares both sides, spending no pull, and says what is to be done.
     ///
     /// # Errors
@@ -56,6 +59,10 @@ pub(super) struct PushDelivery {
 impl ImageDelivery for PushDelivery {
     fn engine(&self) -> &Arc<Engine> {
         &self.engine
+    }
+
+    fn shares_manifests(&self) -> bool {
+        true
     }
 
     /// A target that answers for its upstream, or takes no pushes, is found out before a pull is spent.

@@ -215,6 +215,7 @@ mod tests {
             blobs: None,
             account: Some(account()),
             priority,
+            shares_manifests: true,
         }
     }
 

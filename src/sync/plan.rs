@@ -1,5 +1,6 @@
 //! What a run would do, found out by HEAD requests alone.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
@@ -68,6 +69,8 @@ pub struct Planned {
     pub account: Option<AccountId>,
     /// Its priority.
     pub priority: i64,
+    /// Whether a run reads manifests of one digest once for all images: a cache is asked for each name.
+    pub(super) shares_manifests: bool,
 }
 
 /// What a run would do.
@@ -133,6 +136,7 @@ impl Planner<'_> {
         let priced = stream::iter(unpriced).map(|compared| planner.price(compared)).buffer_unordered(limit);
         images.extend(priced.collect::<Vec<_>>().await);
         images.sort_by(|a, b| (a.order, &a.row.source).cmp(&(b.order, &b.row.source)));
+        share_manifests(&mut images);
         empty.sort();
         SyncPlan { images, empty: empty.into_iter().map(|(_, source, explanation)| (source, explanation)).collect() }
     }
@@ -226,7 +230,10 @@ impl Planner<'_> {
         let Some((opened, comparison)) = unpriced.map(|unpriced| *unpriced) else { return planned };
         let costs = opened.delivery.engine().costs();
         match costs.of_planned(&opened.image, &comparison).await {
-            Ok(cost) => Planned { cost: Some(cost), blobs: costs.known_blobs(&opened.image, &comparison).await, ..planned },
+            Ok(cost) => {
+                let blobs = costs.known_blobs(&opened.image, &comparison).await;
+                Planned { cost: Some(cost), blobs, shares_manifests: opened.delivery.shares_manifests(), ..planned }
+            }
             Err(error) => unresolvable(planned.order, planned.row.failed(error)),
         }
     }
@@ -244,6 +251,19 @@ impl From<Planned> for Compared {
     }
 }
 
+/// Of images with one digest at one account, a run pulls one: the others find its content at the target. The bound stays, because they may
+/// want other platforms, and because the first may fail.
+fn share_manifests(images: &mut [Planned]) {
+    let mut seen = HashSet::new();
+    for image in images.iter_mut().filter(|image| image.shares_manifests) {
+        let (Some(cost), Some(digest)) = (&mut image.cost, &image.row.source_digest) else { continue };
+        if cost.pulls > 0 && !seen.insert((image.account.clone(), digest.clone())) {
+            *cost = Cost { pulls: 0, exact: false, ..*cost };
+            image.blobs = Some(vec![]);
+        }
+    }
+}
+
 fn at_target(state: ImageState) -> (PlannedState, Option<Digest>) {
     match state {
         ImageState::Current(digest) => (PlannedState::Current, Some(digest)),
@@ -253,5 +273,15 @@ fn at_target(state: ImageState) -> (PlannedState, Option<Digest>) {
 }
 
 fn unresolvable(order: usize, row: ImageOutcome) -> Planned {
-    Planned { order, row, state: PlannedState::Unresolvable, selection: None, cost: None, blobs: None, account: None, priority: 0 }
+    Planned {
+        order,
+        row,
+        state: PlannedState::Unresolvable,
+        selection: None,
+        cost: None,
+        blobs: None,
+        account: None,
+        priority: 0,
+        shares_manifests: false,
+    }
 }

@@ -103,6 +103,11 @@ impl ImageDelivery for WarmDelivery {
         &self.engine
     }
 
+    /// A cache learns a name only by being asked for it.
+    fn shares_manifests(&self) -> bool {
+        false
+    }
+
     async fn next_step(&self, image: &CopyImage) -> Result<NextStep> {
         if self.stop.is_cancelled() {
             return Err(Error::cancelled("resolve tag"));

@@ -27,6 +27,20 @@ fn states() -> (Fake, Fake, Program) {
 }
 
 #[test]
+fn tags_of_one_digest_are_planned_and_pulled_once() {
+    let (upstream, target, program) = (Fake::start(), Fake::start(), Program::new());
+    program.configure(&target, &[&upstream]);
+    for (repository, tag) in [("app", "v1"), ("app", "v2"), ("other", "v1")] {
+        simple(&upstream, repository, tag, 2);
+    }
+    program.list(["app:v1", "app:v2", "other:v1"].map(|name| upstream.image(name)));
+    let plan = program.run(&["plan", "list.txt"]).exits(0);
+    assert!(plan.stderr.contains(": about 1 (at most 3) pulls for 1 image;"), "{}", plan.stderr);
+    program.run(&["sync", "list.txt"]).exits(0);
+    assert_eq!(upstream.count(Kind::ManifestGet), 1);
+}
+
+#[test]
 fn the_table_says_how_each_image_stands() {
     let (upstream, target, program) = states();
     let run = program.run(&["plan", "list.csv"]);
