@@ -98,7 +98,7 @@ impl GraphWalk {
         walk
     }
 
-    /// Only follows the root's children for these platforms; all of them, if there are none.
+    /// Follows only the root's children for these platforms. An empty list means all children.
     pub(crate) fn only_platforms(mut self, platforms: &[PlatformFilter]) -> Self {
         self.platforms = platforms.to_vec();
         self

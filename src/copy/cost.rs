@@ -140,7 +140,7 @@ impl CostEstimate {
         })
     }
 
-    /// The manifests of an image whose referrers will be copied, as far as they are known without reading it.
+    /// The manifests of an image whose referrers will be copied, if they are known without reading the image.
     fn known_subjects(&self, image: &CopyImage, comparison: &Comparison) -> Result<Vec<Digest>> {
         let (top, policy) = (&comparison.wanted, &image.policy);
         let Some(index) = image.upstream.cached(&top.digest) else {

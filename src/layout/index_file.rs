@@ -81,9 +81,9 @@ impl IndexFile {
         Ok(index)
     }
 
-    /// Gives `manifest` the name `name` beside its own annotations, and says where it came from. Names that are given at the same time are written
-    /// together: whoever has the turn writes all that wait, so that thousands of them do not cost thousands of
-    /// rewritings of a file that grows with each. The caller has seen that what it names is complete.
+    /// Adds the entry `name` for `manifest`, with its own annotations and its source. Entries that are added at the same time are written
+    /// together, so that thousands of them do not rewrite the growing file thousands of times. The caller has checked that the
+    /// content is complete.
     pub(super) async fn publish(self: &Arc<Self>, name: String, manifest: &Descriptor, source: &str) -> Result<()> {
         self.publish_about(name, manifest, source, None).await
     }

@@ -60,7 +60,7 @@ impl VolumeKeeper {
     /// Copies the blobs of `blind` bundles, whose manifests have not arrived, into the repositories that their volumes name: the volumes
     /// may be gone when the manifests arrive. Returns what was read and written.
     pub(super) async fn copy_loose(&self, blind: &BTreeSet<usize>) -> Arc<TransferStats> {
-        let context = RequestContext::new("blobs whose manifests have not come");
+        let context = RequestContext::new("blobs whose manifests have not arrived");
         let bundles = blind.iter().filter_map(|bundle| self.bundles.get(*bundle));
         let members = bundles.flat_map(|bundle| &bundle.members).filter(|member| member.kind == MemberKind::Blob);
         let wanted: BTreeMap<&Digest, &VolumeMember> = members.map(|member| (&member.digest, member)).collect();
@@ -75,7 +75,7 @@ impl VolumeKeeper {
         });
         let failed = carried.buffer_unordered(LOOSE_AT_ONCE).filter_map(async |carried| carried.err()).collect::<Vec<_>>().await;
         if let Some(error) = failed.iter().find(|error| !matches!(error.kind(), Kind::Damaged | Kind::Cancelled)) {
-            tracing::warn!(%error, "{} blobs could not be brought ahead of their manifests: their volumes are needed again", failed.len());
+            tracing::warn!(%error, "{} blobs could not be copied ahead of their manifests: their volumes are needed again", failed.len());
         }
         context.tally
     }

@@ -27,7 +27,7 @@ pub struct Gate {
     pub(super) probe: Option<Arc<dyn LimitProbe>>,
     pub(super) ledger: Option<Arc<Ledger>>,
     pub(super) state: Mutex<GateState>,
-    /// Whoever holds it keeps the time for all who wait.
+    /// Its holder keeps the time for all waiters.
     pub(super) timekeeper: tokio::sync::Mutex<()>,
     /// The next event has come nearer.
     pub(super) changed: Notify,
