@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Rows;
+use super::expansion::{Unexpanded, in_order_unless_slow};
 use super::rows::unfinished;
 use super::work::{Group, Step, Work};
 use crate::mutex::Mutex;
@@ -20,9 +21,6 @@ use crate::{Error, Kind, Result, internal};
 /// How long transfers under way may go on after an interrupt. Kubernetes kills 30 s after SIGTERM, and the report must be
 /// written before that.
 pub(super) const DRAIN: Duration = Duration::from_secs(10);
-
-/// Jobs of one group that are expanded at once: as many as an upstream answers at once by default.
-const EXPANDED_AT_ONCE: usize = 8;
 
 /// How many jobs of one group are worked on.
 #[derive(Debug, Clone, Copy)]
@@ -54,6 +52,7 @@ struct Pass<W: Work> {
     upstream: String,
     running: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
+    unexpanded: Unexpanded,
     /// Jobs to be tried again, with why they failed; `None` during the second attempt.
     failed: Option<FailedJobs<W>>,
 }
@@ -123,17 +122,26 @@ impl<W: Work> RunLoop<W> {
 impl<W: Work> Pass<W> {
     fn new(run: &Arc<RunLoop<W>>, upstream: String, failed: Option<FailedJobs<W>>) -> Self {
         let slots = |count| Arc::new(Semaphore::new(count));
-        Pass { upstream, running: slots(run.limits.running), waiting: slots(run.limits.waiting), failed, run: Arc::clone(run) }
+        Pass {
+            upstream,
+            running: slots(run.limits.running),
+            waiting: slots(run.limits.waiting),
+            unexpanded: Unexpanded::default(),
+            failed,
+            run: Arc::clone(run),
+        }
     }
 
     /// Expands and prepares as many jobs at once as keep the upstream busy. A job starts as soon as it is prepared; where pulls are
-    /// scarce, all are prepared first, and start by rank.
+    /// scarce, all are prepared first, and start by rank. A job that is slow to expand holds back those that need the same scarce pulls and
+    /// have a lower priority, and no others.
     async fn run(self: Arc<Self>, jobs: Vec<W::Job>, late: Option<mpsc::UnboundedReceiver<W::Job>>) {
         let mut unprepared = jobs.len() as u64;
         let late = stream::iter(late).flat_map(|late| stream::unfold(late, async |mut late| late.recv().await.map(|job| (job, late))));
         // Each in a task of its own: the stream is not polled while a job is started, and what is under way would keep its permit.
-        let expanded =
-            stream::iter(jobs).map(|job| in_own_task(Arc::clone(&self).expand(job))).buffered(EXPANDED_AT_ONCE).flat_map(stream::iter);
+        jobs.iter().for_each(|job| self.unexpanded.add(self.run.work.rank(job)));
+        let expansions = jobs.into_iter().map(|job| in_own_task(Arc::clone(&self).expand(job)).boxed());
+        let expanded = in_order_unless_slow(expansions).flat_map(stream::iter);
         let mut prepared = std::pin::pin!(
             stream::select(expanded, late).map(|job| in_own_task(Arc::clone(&self).prepare(job))).buffer_unordered(self.run.limits.running)
         );
@@ -141,7 +149,9 @@ impl<W: Work> Pass<W> {
         while let Some(job) = prepared.next().await {
             unprepared = unprepared.saturating_sub(1);
             let Some(job) = job else { continue };
-            let others = unprepared + scarce.len() as u64;
+            // What jobs of a higher priority need goes first, and may be all that is left.
+            let more_important = self.unexpanded.has_higher(self.run.work.rank(&job));
+            let others = if more_important { u64::MAX } else { unprepared + scarce.len() as u64 };
             if scarce.len() < self.run.limits.waiting && self.run.work.is_scarce(&job, others) {
                 scarce.push(job);
             } else {
@@ -166,9 +176,11 @@ impl<W: Work> Pass<W> {
 
     async fn expand(self: Arc<Self>, job: W::Job) -> Vec<W::Job> {
         if self.is_stopped(&job, "select tags") {
+            self.unexpanded.remove(self.run.work.rank(&job));
             return vec![];
         }
         let expanded = internal::caught("select tags", self.run.work.expand(&job)).await.and_then(|expanded| expanded);
+        self.unexpanded.remove(self.run.work.rank(&job));
         match expanded {
             Ok(Some(jobs)) => jobs,
             Ok(None) => vec![job],

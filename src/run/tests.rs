@@ -8,7 +8,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Group, Limits, Rows, RunLoop, Step, Work};
+use super::{Group, Limits, Rank, Rows, RunLoop, Step, Work};
 use crate::mutex::Mutex;
 use crate::report::{Event, ImageOutcome, Reporter, SilentReporter, Status};
 use crate::{Error, Kind, Result, Side};
@@ -20,6 +20,12 @@ enum Does {
     Panics,
     FillsTheDisk,
     FailsOnce,
+    /// Expands into a job that takes no time, after so long.
+    Expands(Duration),
+    /// The same with a higher priority, and then needs pulls.
+    ExpandsFirst(Duration),
+    /// Needs a pull, of which there are not enough for everybody.
+    NeedsPull,
 }
 
 type Job = (usize, Does);
@@ -40,10 +46,33 @@ impl Work for Waiting {
         (*order, ImageOutcome::new(format!("image-{order}"), "", "list", *order))
     }
 
+    async fn expand(&self, (order, does): &Job) -> Result<Option<Vec<Job>>> {
+        match does {
+            Does::Expands(time) => {
+                tokio::time::sleep(*time).await;
+                Ok(Some(vec![(*order, Does::Takes(Duration::ZERO))]))
+            }
+            Does::ExpandsFirst(time) => {
+                tokio::time::sleep(*time).await;
+                Ok(Some(vec![(*order, Does::NeedsPull)]))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn is_scarce(&self, job: &Job, others: u64) -> bool {
+        matches!(job.1, Does::NeedsPull) && others > 10
+    }
+
+    fn rank(&self, job: &Job) -> Rank {
+        (std::cmp::Reverse(i64::from(matches!(job.1, Does::ExpandsFirst(_)))), None, job.0)
+    }
+
     async fn run(&self, job: &mut Job, _slot: OwnedSemaphorePermit) -> Result<Step<Job>> {
         self.attempts.lock().push(job.0);
         match job.1 {
             Does::Takes(time) => tokio::time::sleep(time).await,
+            Does::Expands(_) | Does::ExpandsFirst(_) | Does::NeedsPull => {}
             Does::Panics => panic!("a fault"),
             Does::FillsTheDisk => {
                 let error = Error::new(Side::Target, "write blob", Kind::DiskFull, "no space left");
@@ -142,6 +171,55 @@ async fn a_full_disk_ends_the_run() {
 async fn what_may_pass_is_tried_again_at_the_end() {
     let (rows, _) = run(vec![vec![(0, Does::FailsOnce), (1, takes(30))]], &CancellationToken::new()).await;
     assert_eq!(statuses(&rows), [Status::Copied, Status::Copied]);
+}
+
+/// The sources in the order in which their jobs end, and the seconds after which each does.
+#[derive(Default)]
+struct Ends(Mutex<Vec<(String, u64)>>, Mutex<Option<Instant>>);
+
+impl Reporter for Ends {
+    fn event(&self, event: &Event<'_>) {
+        if let Event::Finished { outcome, .. } = event {
+            let started = *self.1.lock().get_or_insert_with(Instant::now);
+            self.0.lock().push((outcome.source.clone(), started.elapsed().as_secs()));
+        }
+    }
+}
+
+async fn ends(jobs: Vec<Job>) -> Vec<(String, u64)> {
+    let reporter = Arc::new(Ends(Mutex::default(), Mutex::new(Some(Instant::now()))));
+    let work = Waiting { stop: CancellationToken::new(), fatal: Mutex::default(), attempts: Mutex::default() };
+    let limits = Limits { running: 2, waiting: 4, reserve_in_order: false };
+    let rows = Arc::new(Rows::new(Arc::clone(&reporter) as _));
+    let group = Group { upstream: "host".to_owned(), jobs, late: None };
+    RunLoop::new(Arc::new(work), rows, Arc::clone(&reporter) as _, limits, CancellationToken::new()).run(vec![group]).await;
+    reporter.0.lock().clone()
+}
+
+fn expands(seconds: u64) -> Does {
+    Does::Expands(Duration::from_secs(seconds))
+}
+
+#[tokio::test(start_paused = true)]
+async fn images_of_other_lines_do_not_wait_for_a_tag_list_that_keeps_failing() {
+    // Nine, which is one more than are expanded at once: the last is overtaken three seconds after the others.
+    let failing = (0..9).map(|order| (order, expands(15)));
+    let mut ended = ends(failing.chain([(9, takes(0)), (10, expands(1))]).collect()).await;
+    ended[..2].sort();
+    assert_eq!(ended[..2], [("image-10".to_owned(), 6), ("image-9".to_owned(), 6)]);
+    assert!(ended.len() == 11 && ended[2..].iter().all(|(_, seconds)| (15..=18).contains(seconds)), "{ended:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tag_list_that_takes_a_second_keeps_its_place() {
+    let ended = ends(vec![(0, expands(1)), (1, takes(0))]).await;
+    assert_eq!(ended.iter().map(|(image, _)| image.as_str()).collect::<Vec<_>>(), ["image-0", "image-1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn scarce_pulls_wait_for_the_line_of_a_higher_priority() {
+    let ended = ends(vec![(0, Does::ExpandsFirst(Duration::from_secs(15))), (1, Does::NeedsPull), (2, takes(0))]).await;
+    assert_eq!(ended, [("image-2".to_owned(), 3), ("image-0".to_owned(), 15), ("image-1".to_owned(), 15)]);
 }
 
 /// Collects the rows that are reported as finished.
