@@ -3,7 +3,8 @@
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -18,31 +19,43 @@ use crate::{Error, Result, Side};
 /// How long a manifest is kept for an image that is never delivered.
 const KEEP: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
+/// The most bytes that are kept. A manifest has a few kilobytes, so this is enough for ten thousand images that could not be delivered.
+/// A hostile upstream may send new manifests of 8 MiB every night.
+const MAX_SAVED: u64 = 256 * 1024 * 1024;
+
 /// A folder of manifests, one file each, named by digest. The media type, which the bytes need not tell, is the file's
 /// first line.
 #[derive(Debug)]
 pub struct SavedManifests {
     folder: PathBuf,
+    /// The bytes that were kept when the folder was opened, and what this process has added since.
+    bytes: AtomicU64,
 }
 
 impl SavedManifests {
-    /// Opens (and makes) `folder`; what is older than 30 days is removed.
+    /// Opens (and makes) `folder`. Removes manifests older than 30 days, and the oldest while all have more than 256 MiB.
     ///
     /// # Errors
     /// If the folder cannot be made.
     pub fn open(folder: &Path) -> Result<Self> {
-        std::fs::create_dir_all(folder).map_err(|error| Error::io("open state", folder, &error))?;
-        let old = |entry: &std::fs::DirEntry| {
-            // Only what this program has made.
-            let name = entry.file_name();
-            let digest = name.to_str().and_then(|name| name.split_once('-')).map(|(algorithm, encoded)| format!("{algorithm}:{encoded}"));
-            let ours = digest.is_some_and(|digest| Digest::parse(&digest).is_ok());
-            ours && entry.metadata().and_then(|metadata| metadata.modified()).is_ok_and(|at| at.elapsed().is_ok_and(|age| age > KEEP))
-        };
-        for entry in std::fs::read_dir(folder).map_err(|error| Error::io("open state", folder, &error))?.flatten().filter(old) {
-            let _ = std::fs::remove_file(entry.path());
+        Self::open_bounded(folder, MAX_SAVED)
+    }
+
+    fn open_bounded(folder: &Path, most: u64) -> Result<Self> {
+        let io = |error: std::io::Error| Error::io("open state", folder, &error);
+        std::fs::create_dir_all(folder).map_err(io)?;
+        let mut files: Vec<SavedFile> =
+            std::fs::read_dir(folder).map_err(io)?.flatten().filter_map(|entry| SavedFile::of(&entry)).collect();
+        files.sort_by_key(|file| std::cmp::Reverse(file.written));
+        let mut bytes = 0;
+        for file in files {
+            let is_old = file.written.elapsed().is_ok_and(|age| age > KEEP);
+            if (is_old || bytes + file.len > most) && std::fs::remove_file(&file.path).is_ok() {
+                continue;
+            }
+            bytes += file.len;
         }
-        Ok(SavedManifests { folder: folder.to_owned() })
+        Ok(SavedManifests { folder: folder.to_owned(), bytes: AtomicU64::new(bytes) })
     }
 
     /// `source`, with what is kept before it.
@@ -66,8 +79,18 @@ impl SavedManifests {
         Manifest::verify(bytes.slice(end + 1..), Some(&media_type), digest, Side::Local).ok()
     }
 
-    /// Keeps `manifest`. A failure only costs another pull later.
+    /// Keeps `manifest`, unless there are too many. A failure only costs another pull later.
     fn store(&self, manifest: &Manifest) {
+        self.store_bounded(manifest, MAX_SAVED);
+    }
+
+    fn store_bounded(&self, manifest: &Manifest, most: u64) {
+        let len = (manifest.media_type().len() + 1 + manifest.bytes().len()) as u64;
+        let reserved = self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |bytes| Some(bytes + len).filter(|sum| *sum <= most));
+        if reserved.is_err() {
+            tracing::debug!(digest = %manifest.digest(), "a manifest is not kept: too many are kept already");
+            return;
+        }
         let write = || -> std::io::Result<()> {
             let mut file = tempfile::NamedTempFile::new_in(&self.folder)?;
             std::io::Write::write_all(&mut file, manifest.media_type().as_bytes())?;
@@ -77,8 +100,36 @@ impl SavedManifests {
             file.persist(self.path(manifest.digest())).map(drop).map_err(|error| error.error)
         };
         if let Err(error) = write() {
+            self.bytes.fetch_sub(len, Ordering::Relaxed);
             tracing::debug!(%error, digest = %manifest.digest(), "could not keep a manifest");
         }
+    }
+
+    fn remove(&self, digest: &Digest) {
+        let path = self.path(digest);
+        let len = path.symlink_metadata().map_or(0, |metadata| metadata.len());
+        if std::fs::remove_file(path).is_ok() {
+            let subtract = |bytes: u64| Some(bytes.saturating_sub(len));
+            let _ = self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, subtract);
+        }
+    }
+}
+
+/// A file that this program has made.
+struct SavedFile {
+    path: PathBuf,
+    len: u64,
+    written: SystemTime,
+}
+
+impl SavedFile {
+    /// None for a file whose name is not a digest: it is not ours.
+    fn of(entry: &std::fs::DirEntry) -> Option<Self> {
+        let name = entry.file_name();
+        let (algorithm, encoded) = name.to_str()?.split_once('-')?;
+        Digest::parse(&format!("{algorithm}:{encoded}")).ok()?;
+        let metadata = entry.metadata().ok()?;
+        Some(SavedFile { path: entry.path(), len: metadata.len(), written: metadata.modified().ok()? })
     }
 }
 
@@ -153,6 +204,62 @@ impl<S: Source> Source for SavingSource<S> {
     }
 
     fn release(&self, manifest: &Digest) {
-        let _ = std::fs::remove_file(self.kept.path(manifest));
+        self.kept.remove(manifest);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An artifact manifest of so many bytes.
+    fn manifest(number: u64, len: usize) -> Manifest {
+        let empty = r#"{"mediaType":"application/vnd.oci.empty.v1+json","digest":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","size":2}"#;
+        let head = format!(
+            r#"{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","artifactType":"a/b","config":{empty},"layers":[{empty}],"annotations":{{"n":"{number:0>4}"#
+        );
+        let bytes = format!("{head}{}\"}}}}", "x".repeat(len - head.len() - 3));
+        let digest = Digest::sha256(bytes.as_bytes());
+        Manifest::verify(Bytes::from(bytes), Some("application/vnd.oci.image.manifest.v1+json"), &digest, Side::Upstream).unwrap()
+    }
+
+    fn count(folder: &Path) -> usize {
+        std::fs::read_dir(folder).unwrap().count()
+    }
+
+    #[test]
+    fn saved_manifests_have_a_bound() {
+        let dir = tempfile::tempdir().unwrap();
+        let saved = SavedManifests::open(dir.path()).unwrap();
+        let manifests: Vec<Manifest> = (0..5).map(|number| manifest(number, 1000)).collect();
+        let line = manifests[0].media_type().len() + 1;
+        let most = 3 * (1000 + line as u64);
+        manifests.iter().for_each(|manifest| saved.store_bounded(manifest, most));
+        assert_eq!(count(dir.path()), 3);
+        assert!(saved.load(manifests[2].digest()).is_some() && saved.load(manifests[3].digest()).is_none());
+        // What is delivered makes room.
+        saved.remove(manifests[0].digest());
+        saved.remove(manifests[0].digest());
+        manifests[3..].iter().for_each(|manifest| saved.store_bounded(manifest, most));
+        assert_eq!(count(dir.path()), 3);
+        assert!(saved.load(manifests[3].digest()).is_some());
+    }
+
+    #[test]
+    fn the_oldest_manifests_go_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let saved = SavedManifests::open(dir.path()).unwrap();
+        let manifests: Vec<Manifest> = (0..3).map(|number| manifest(number, 1000)).collect();
+        for (manifest, days) in manifests.iter().zip([31_u64, 2, 1]) {
+            saved.store(manifest);
+            let written = SystemTime::now() - Duration::from_secs(days * 24 * 60 * 60);
+            std::fs::File::options().write(true).open(saved.path(manifest.digest())).unwrap().set_modified(written).unwrap();
+        }
+        std::fs::write(dir.path().join("notes.txt"), [0; 5000]).unwrap();
+        let saved = SavedManifests::open(dir.path()).unwrap();
+        assert_eq!(count(dir.path()), 3, "the oldest is gone, and what is not ours stays");
+        assert!(saved.load(manifests[1].digest()).is_some());
+        let saved = SavedManifests::open_bounded(dir.path(), 1500).unwrap();
+        assert!(saved.load(manifests[1].digest()).is_none() && saved.load(manifests[2].digest()).is_some());
     }
 }
