@@ -19,6 +19,18 @@ use rustix::io::Errno;
 const FILE_MODE: u32 = 0o666;
 const FOLDER_MODE: u32 = 0o777;
 
+#[cfg(test)]
+thread_local! {
+    /// The calls of this thread that make a new name last, in order.
+    static LASTING: std::cell::RefCell<Vec<&'static str>> = const { std::cell::RefCell::new(vec![]) };
+}
+
+/// Notes a call for the tests, which cannot cut the power.
+fn note(_call: &'static str) {
+    #[cfg(test)]
+    LASTING.with(|calls| calls.borrow_mut().push(_call));
+}
+
 /// An opened folder. Names below it are relative paths of plain components.
 #[derive(Debug, Clone)]
 pub(crate) struct Folder {
@@ -153,6 +165,7 @@ impl Folder {
 
     /// Renames a file; what has the new name is replaced, and a link there is not followed. Not lasting before [`Folder::sync`].
     pub(crate) fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        note("rename");
         let ((from_parent, from), (to_parent, to)) = (self.parent(from)?, self.parent(to)?);
         Ok(rustix::fs::renameat(self.or(from_parent.as_ref()), from, self.or(to_parent.as_ref()), to)?)
     }
@@ -165,6 +178,7 @@ impl Folder {
 
     /// Makes the names in a folder lasting.
     pub(crate) fn sync(&self, name: &Path) -> io::Result<()> {
+        note("sync folder");
         let folder = self.folder(name)?;
         match rustix::fs::fsync(self.or(folder.as_ref())) {
             // Some network file systems know no sync of a folder, and some of those need none.
@@ -187,7 +201,7 @@ impl Folder {
             _ => {}
         }
         let mut file = self.create_new(temporary)?;
-        let written = file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| self.settle(temporary, name));
+        let written = file.write_all(bytes).and_then(|()| sync_file(&file)).and_then(|()| self.settle(temporary, name));
         if let Err(error) = written {
             // Of this call, and of no use: on a full disk it would only take up room.
             let _ = self.remove(temporary);
@@ -241,6 +255,11 @@ pub(crate) fn is_file(path: &Path) -> bool {
 /// Makes a file's new name in `folder` lasting.
 pub(crate) fn sync(folder: &Path) -> io::Result<()> {
     Folder::open(folder)?.sync(Path::new(""))
+}
+
+fn sync_file(file: &File) -> io::Result<()> {
+    note("sync file");
+    file.sync_all()
 }
 
 fn open_file(parent: BorrowedFd<'_>, name: &OsStr, flags: OFlags) -> io::Result<File> {
@@ -348,6 +367,21 @@ mod tests {
             assert!(!folder.status(name).unwrap().is_file() && !is_file(&folder.path().join(name)));
         }
         assert!(read_found(Path::new("/dev/zero")).unwrap_err().to_string().contains("not a regular file"));
+    }
+
+    #[test]
+    fn after_a_rename_the_folder_is_synced_and_before_it_the_file() {
+        let (_dir, folder, _) = attacked();
+        let calls = || LASTING.with(|calls| std::mem::take(&mut *calls.borrow_mut()));
+        folder.create_folder(Path::new("a")).unwrap();
+        calls();
+        folder.replace(Path::new("a/file"), Path::new("new"), b"bytes").unwrap();
+        assert_eq!(calls(), ["sync file", "rename", "sync folder"]);
+        folder.settle(Path::new("a/file"), Path::new("a/other")).unwrap();
+        assert_eq!(calls(), ["rename", "sync folder"]);
+        // The other way to replace a file is in `report::file`, which ends with this.
+        sync(folder.path()).unwrap();
+        assert_eq!(calls(), ["sync folder"]);
     }
 
     #[test]

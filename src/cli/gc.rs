@@ -5,11 +5,20 @@ use super::inputs::layout_path;
 use super::printer::Printer;
 use super::text::{count, size};
 use crate::internal::blocking;
-use crate::layout;
+use crate::layout::{self, GcReport};
 
 pub(super) async fn run(text: &str, dry_run: bool, printer: &Printer) -> Result<Exit, UsageError> {
     let path = layout_path(text, "gc")?;
-    let report = blocking("gc", move || layout::gc(&path, dry_run)).await.map_err(UsageError::failed)?;
+    report(move || layout::gc(&path, dry_run), dry_run, printer).await
+}
+
+/// Prints what `clean` has removed.
+pub(super) async fn report(
+    clean: impl FnOnce() -> crate::Result<GcReport> + Send + 'static,
+    dry_run: bool,
+    printer: &Printer,
+) -> Result<Exit, UsageError> {
+    let report = blocking("gc", clean).await.map_err(UsageError::failed)?;
     printer.data(&report.removed.iter().map(|digest| format!("{digest}\n")).collect::<String>());
     let verb = if dry_run { "would be removed" } else { "removed" };
     let damaged = match report.damaged {

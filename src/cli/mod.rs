@@ -64,8 +64,7 @@ pub fn main() -> ExitCode {
         let printer = printer.clone();
         move |what| printer.fail(what, &serde_json::json!({}))
     });
-    let done = runtime.block_on(crate::internal::caught("run", dispatch(cli, &printer)));
-    let done = done.unwrap_or_else(|error| Err(UsageError::failed(error)));
+    let done = runtime.block_on(without_panic(dispatch(cli, &printer)));
     // Do not wait for blocking calls of transfers that were told to stop.
     runtime.shutdown_background();
     let exit = done.unwrap_or_else(|refusal| {
@@ -73,6 +72,11 @@ pub fn main() -> ExitCode {
         refusal.exit
     });
     ExitCode::from(exit as u8)
+}
+
+/// Runs a command. A panic in any of them is an internal error with exit status 1.
+async fn without_panic(command: impl Future<Output = Result<Exit, UsageError>>) -> Result<Exit, UsageError> {
+    crate::internal::caught("run", command).await.unwrap_or_else(|error| Err(UsageError::failed(error)))
 }
 
 /// Parses the arguments. Arguments that are wrong or that only later versions know are refused with exit status 2.
@@ -118,5 +122,34 @@ async fn dispatch(cli: Cli, printer: &Printer) -> Result<Exit, UsageError> {
         CliCommand::Demo { dir } => demo::run(&dir, printer).await,
         CliCommand::Completions { shell } => shell::completions(shell, printer),
         CliCommand::Man => shell::man(printer),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::internal::blocking;
+
+    fn assert_internal_error(done: Result<Exit, UsageError>, operation: &str) {
+        let refusal = done.unwrap_err();
+        assert_eq!((refusal.exit, refusal.errors.len()), (Exit::Failed, 1));
+        let error = &refusal.errors[0];
+        assert_eq!(error.operation(), operation);
+        assert!(error.message().starts_with("internal error") && error.message().contains("no such blob"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_a_command_is_an_internal_error_with_exit_status_1() {
+        assert_internal_error(without_panic(async { panic!("no such blob") }).await, "run");
+        assert_eq!(without_panic(async { Ok(Exit::Unfinished) }).await.unwrap(), Exit::Unfinished);
+    }
+
+    #[tokio::test]
+    async fn a_panic_while_a_layout_is_cleaned_is_an_internal_error_with_exit_status_1() {
+        let printer = Printer::new(&parse(["larder", "gc", "store"].map(Into::into).into_iter()).unwrap().global);
+        assert_internal_error(without_panic(gc::report(|| panic!("no such blob"), false, &printer)).await, "gc");
+        // The checks of bundles and layouts end in the same way.
+        let checked = async { blocking("verify", || panic!("no such blob")).await.map(|()| Exit::Done).map_err(UsageError::failed) };
+        assert_internal_error(without_panic(checked).await, "verify");
     }
 }

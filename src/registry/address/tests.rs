@@ -207,6 +207,21 @@ async fn a_registrys_own_name_that_turns_private_is_refused() {
 }
 
 #[tokio::test]
+async fn a_registrys_own_name_that_turns_private_is_refused_at_another_port_too() {
+    for endpoint in ["https://rebinds.example", "http://rebinds.example", "http://rebinds.example:5000"] {
+        let url = Url::parse(endpoint).unwrap();
+        let rebinding = Arc::new(AddressPolicy::with(&url, false, no_proxy(), Box::new(Rebinding::default())));
+        // The first lookup is public.
+        assert!(!rebinding.registry_is_private().await);
+        for other in ["https://rebinds.example:8443/token", "https://rebinds.example/token"] {
+            let refused = verdict(&rebinding, other).await.unwrap_err();
+            assert!(refused.contains("is at 10.0.0.5 (private), where a public registry may not send us"), "{endpoint}: {refused}");
+            assert_eq!(rebinding.direct_addresses(&Url::parse(other).unwrap()).await, [], "{endpoint}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn schemes_users_and_downgrades_are_refused() {
     let secure = policy("https://registry.example", false, no_proxy());
     let plain = policy("http://registry.example", false, no_proxy());

@@ -220,8 +220,20 @@ async fn passwords_go_to_the_registrys_own_token_server_only() {
     }
     let auth = authenticator("r.example.com", "https://r.example.com/", &purse(vec![password("pw")]));
     let error = challenged(&auth, &bearer("https://auth.attacker.net/t?q=1"), &one(0), None, &Server::generous()).await.unwrap_err();
-    let elsewhere = authenticator("r.example.com", "https://r.example.com/", &purse(vec![password("pw")]));
-    let other_port = challenged(&elsewhere, &bearer("https://r.example.com:9/t"), &one(0), None, &Server::generous()).await.unwrap_err();
-    insta::assert_snapshot!(other_port, @r#"upstream: log in to r.example.com: the registry asks for the password of r.example.com at https://r.example.com:9/t, another port of its host; not sent (if its token server is there, name it in the configuration: [registry."r.example.com:9"])"#);
     insta::assert_snapshot!(error, @"upstream: log in to r.example.com: the registry asks for the password of r.example.com at https://auth.attacker.net/t, which is not part of it; not sent (if the images come from `auth.attacker.net`, name that host in the list; without credentials for r.example.com it is asked anonymously)");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_password_goes_to_another_port_of_its_host_only_if_the_configuration_names_it() {
+    // The fixture's configuration names named.example.com:5001.
+    let bearer = |realm: &str| format!(r#"Bearer realm="{realm}",service="s""#);
+    for (port, is_sent) in [(5001, true), (5002, false)] {
+        let auth = authenticator("named.example.com", "https://named.example.com/", &purse(vec![password("pw")]));
+        let server = Server::generous();
+        let result = challenged(&auth, &bearer(&format!("https://named.example.com:{port}/token")), &one(0), None, &server).await;
+        assert_eq!((result.is_ok(), server.count()), (is_sent, usize::from(is_sent)), "{port}");
+    }
+    let auth = authenticator("r.example.com", "https://r.example.com/", &purse(vec![password("pw")]));
+    let other_port = challenged(&auth, &bearer("https://r.example.com:9/t"), &one(0), None, &Server::generous()).await.unwrap_err();
+    insta::assert_snapshot!(other_port, @r#"upstream: log in to r.example.com: the registry asks for the password of r.example.com at https://r.example.com:9/t, another port of its host; not sent (if its token server is there, name it in the configuration: [registry."r.example.com:9"])"#);
 }
