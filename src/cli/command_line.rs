@@ -26,9 +26,8 @@ use super::verify::VerifyArgs;
     name = "larder",
     version,
     about = "Stocks a container registry before anyone asks",
-    long_about = "Reads lists of images, resolves them through cache rules, and makes a target hold all of them. The target is a \
-                  registry or an OCI image layout. Every digest is checked, no byte moves twice, and larder can be killed at any \
-                  moment with nothing lost.",
+    long_about = "Copies the images of lists, through cache rules, into a target: a registry or an OCI image layout. Every digest \
+                  is checked, and what images share is copied once. A run that was killed continues where it stopped.",
     after_help = "Exit status:\n  0  the target holds everything asked for\n  1  something failed; the rest was delivered\n  \
                   2  usage or configuration; nothing was attempted\n  3  nothing failed, but unfinished: run it again\n  \
                   130  stopped by a second interrupt"
@@ -44,7 +43,7 @@ pub(super) struct Cli {
 pub(super) enum CliCommand {
     /// Show what sync would do and cost, spending no pull
     Plan(PlanArgs),
-    /// Make the target hold the lists
+    /// Copy the images of the lists to the target
     Sync(SyncCommand),
     /// Write a bundle that can be carried across an air gap
     Export(ExportArgs),
@@ -65,7 +64,7 @@ pub(super) enum CliCommand {
     },
     /// Serve a layout as a read-only registry
     Serve(ServeArgs),
-    /// Show what is left of each upstream's pull limit, spending no pull
+    /// Show the pulls that each upstream has left, spending none
     Limits(LimitsArgs),
     /// Check cache rules, show how an image resolves, read and write other systems' rules
     #[command(subcommand)]

@@ -59,7 +59,7 @@ pub(super) struct ImportArgs {
     /// Bytes per second at most, to a registry (20MB/s; MB = 10^6, MiB = 2^20)
     #[arg(long, value_name = "RATE")]
     pub(super) bandwidth: Option<crate::limits::Rate>,
-    /// Folder for what outlives a run: parts of blobs, and manifests of images that wait for other volumes. Default:
+    /// Folder for what is kept between runs: parts of blobs, and manifests of images that wait for other volumes. Default:
     /// $XDG_STATE_HOME/larder, else ~/.local/state/larder; `none` keeps nothing
     #[arg(long, value_name = "DIR")]
     pub(super) state: Option<PathBuf>,

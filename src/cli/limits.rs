@@ -1,4 +1,4 @@
-//! `larder limits`: what is left of each upstream's pull limit, and for which account.
+//! `larder limits`: the pulls that each upstream has left, and for which account.
 
 // These texts are the program's help, where `[...]` and `<...>` are not links and tags.
 #![allow(rustdoc::broken_intra_doc_links, rustdoc::invalid_html_tags)]
@@ -28,7 +28,7 @@ pub(super) struct LimitsArgs {
     /// Format of the answer
     #[arg(long, value_enum, default_value_t = OutputFormat::Table)]
     pub(super) format: OutputFormat,
-    /// Folder for what outlives a run. Default: $XDG_STATE_HOME/larder, else ~/.local/state/larder; `none` keeps nothing
+    /// Folder for what is kept between runs. Default: $XDG_STATE_HOME/larder, else ~/.local/state/larder; `none` keeps nothing
     #[arg(long, value_name = "DIR")]
     pub(super) state: Option<PathBuf>,
 }

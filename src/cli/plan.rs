@@ -35,7 +35,7 @@ pub(super) struct PlanArgs {
     /// Print how many tags each step of a selection left
     #[arg(long)]
     pub(super) explain: bool,
-    /// Folder for what outlives a run: saved manifests and pulls spent make the plan exact. Default: $XDG_STATE_HOME/larder,
+    /// Folder for what is kept between runs: saved manifests and pulls spent make the plan exact. Default: $XDG_STATE_HOME/larder,
     /// else ~/.local/state/larder; `none` keeps nothing
     #[arg(long, value_name = "DIR")]
     pub(super) state: Option<PathBuf>,

@@ -58,7 +58,7 @@ pub(super) struct SyncArgs {
     /// Ask the target for every piece of every image, and deliver what it has lost
     #[arg(long)]
     pub(super) recheck: bool,
-    /// Folder for what outlives a run. Default: $XDG_STATE_HOME/larder, else ~/.local/state/larder; `none` keeps nothing
+    /// Folder for what is kept between runs. Default: $XDG_STATE_HOME/larder, else ~/.local/state/larder; `none` keeps nothing
     #[arg(long, value_name = "DIR")]
     pub(super) state: Option<PathBuf>,
     /// Wait for pull windows until this time, and start no image after it: a local time (06:00, its next occurrence) or RFC 3339

@@ -225,22 +225,22 @@ fn every_command_has_help() {
     // Blank lines of clap's long help hold spaces.
     let help: Vec<String> = program.run(&["--help"]).stdout.lines().map(|line| line.trim_end().to_owned()).collect();
     assert_snapshot!(help.join("\n"), @"
-    Reads lists of images, resolves them through cache rules, and makes a target hold all of them. The
-    target is a registry or an OCI image layout. Every digest is checked, no byte moves twice, and
-    larder can be killed at any moment with nothing lost.
+    Copies the images of lists, through cache rules, into a target: a registry or an OCI image layout.
+    Every digest is checked, and what images share is copied once. A run that was killed continues
+    where it stopped.
 
     Usage: larder [OPTIONS] <COMMAND>
 
     Commands:
       plan         Show what sync would do and cost, spending no pull
-      sync         Make the target hold the lists
+      sync         Copy the images of the lists to the target
       export       Write a bundle that can be carried across an air gap
       import       Put a bundle, or an OCI layout or archive, into a target
       inventory    Print the digests that a target holds, as export's --base takes them
       verify       Check a layout, bundle, archive or registry, and name what is damaged or missing
       gc           Remove the content of a layout that no name reaches
       serve        Serve a layout as a read-only registry
-      limits       Show what is left of each upstream's pull limit, spending no pull
+      limits       Show the pulls that each upstream has left, spending none
       rules        Check cache rules, show how an image resolves, read and write other systems' rules
       list         Find image references in other tools' files, or check lists
       config       Check the configuration, or show what is in effect
