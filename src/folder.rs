@@ -6,7 +6,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, Write as _};
+use std::io::{self, BufWriter, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
@@ -30,6 +30,12 @@ fn note(_call: &'static str) {
     #[cfg(test)]
     LASTING.with(|calls| calls.borrow_mut().push(_call));
 }
+
+/// Bytes that go to a file at once.
+const WRITE_BUFFER: usize = 128 * 1024;
+
+/// Writes the content of a file.
+pub(crate) type WriteContent<'a> = &'a mut dyn FnMut(&mut dyn Write) -> io::Result<()>;
 
 /// An opened folder. Names below it are relative paths of plain components.
 #[derive(Debug, Clone)]
@@ -187,6 +193,17 @@ impl Folder {
         }
     }
 
+    /// Makes everything lasting that was written to the file system of this folder. `false`: on this system, that would not tell of a write
+    /// that failed, or not reach the disk, and each file must be synced.
+    pub(crate) fn sync_file_system(&self) -> io::Result<bool> {
+        #[cfg(target_os = "linux")]
+        if reports_failed_syncs() && SYNCED_TOGETHER.contains(&rustix::fs::fstatfs(&self.handle)?.f_type) {
+            rustix::fs::syncfs(&self.handle)?;
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
     /// Gives a synced file another name, for good.
     pub(crate) fn settle(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.rename(from, to)?;
@@ -196,12 +213,21 @@ impl Folder {
     /// Replaces the file `name` in one step, by way of `temporary`, which nobody else uses; the file written. Whatever is at `temporary` is
     /// what a killed run has left.
     pub(crate) fn replace(&self, name: &Path, temporary: &Path, bytes: &[u8]) -> io::Result<File> {
+        self.replace_with(name, temporary, &mut |file| file.write_all(bytes))
+    }
+
+    /// As [`Folder::replace`], by what `write` writes, so that a long file is never in memory as a whole.
+    pub(crate) fn replace_with(&self, name: &Path, temporary: &Path, write: WriteContent<'_>) -> io::Result<File> {
         match self.remove(temporary) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let mut file = self.create_new(temporary)?;
-        let written = file.write_all(bytes).and_then(|()| sync_file(&file)).and_then(|()| self.settle(temporary, name));
+        let file = self.create_new(temporary)?;
+        let mut buffered = BufWriter::with_capacity(WRITE_BUFFER, &file);
+        let written = write(&mut buffered).and_then(|()| buffered.flush());
+        // What could not be written is not tried again.
+        drop(buffered.into_parts());
+        let written = written.and_then(|()| sync_file(&file)).and_then(|()| self.settle(temporary, name));
         if let Err(error) = written {
             // Of this call, and of no use: on a full disk it would only take up room.
             let _ = self.remove(temporary);
@@ -233,6 +259,22 @@ impl Folder {
     fn or<'f>(&'f self, other: Option<&'f OwnedFd>) -> BorrowedFd<'f> {
         other.map_or(self.handle.as_fd(), AsFd::as_fd)
     }
+}
+
+/// File systems on local disks: ext2 to ext4, XFS, Btrfs, F2FS (`linux/magic.h`). A file system of another machine or in user space need
+/// not pass `syncfs` on.
+#[cfg(target_os = "linux")]
+const SYNCED_TOGETHER: [rustix::fs::FsWord; 4] = [0xEF53, 0x5846_5342, 0x9123_683E, 0xF2F5_2010];
+
+/// Whether `syncfs` reports writes that failed: Linux does since 5.8 (syncfs(2), "VERSIONS").
+#[cfg(target_os = "linux")]
+fn reports_failed_syncs() -> bool {
+    static REPORTS: std::sync::LazyLock<bool> = std::sync::LazyLock::new(|| {
+        let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|number| number.parse::<u32>().ok());
+        (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default()) >= (5, 8)
+    });
+    *REPORTS
 }
 
 /// Opens a regular file that was found in a folder, rather than named by the user: if its name is a link, that is not followed.

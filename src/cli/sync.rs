@@ -100,7 +100,11 @@ async fn begin(file: Option<&Path>, args: &SyncArgs, printer: &Printer) -> Resul
 /// Writes report, list of failures and metrics. Returns the run's exit status, or 1 if a file cannot be written.
 pub(super) fn write_outputs(args: &SyncArgs, report: &RunReport, printer: &Printer) -> Exit {
     let mut exit = Exit::of(report.exit);
-    let written = args.report.iter().map(|path| report.write(path)).chain(args.failed.iter().map(|path| write_failed(path, report)));
+    let written = args
+        .report
+        .iter()
+        .map(|path| report.write(path))
+        .chain(args.failed.iter().map(|path| report::write_failed_list(&report.images, path)));
     for error in written.chain(args.metrics.iter().map(|path| report.write_metrics(path))).filter_map(Result::err) {
         printer.error(&error);
         exit = Exit::Failed;
@@ -185,10 +189,4 @@ pub(super) fn check_outputs(args: &SyncArgs, lists: &[String]) -> Result<(), Usa
     let mut errors: Vec<Error> = written.iter().copied().filter_map(refused).collect();
     errors.extend(overwritten(&written, lists));
     if errors.is_empty() { Ok(()) } else { Err(errors.into()) }
-}
-
-fn write_failed(path: &Path, report: &RunReport) -> Result<()> {
-    let bytes =
-        report::failed_list(&report.images).map_err(|error| Error::local("write failed list", format!("{}: {error}", path.display())))?;
-    report::file::replace(path, &bytes).map_err(|error| Error::io("write failed list", path, &error))
 }

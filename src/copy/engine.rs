@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
 use super::attached::AttachedReferrers;
@@ -173,17 +174,23 @@ impl Engine {
     pub async fn deliver(&self, image: &CopyImage) -> Result<CopyOutcome> {
         match self.next_step(image).await? {
             NextStep::Nothing(outcome) => Ok(outcome),
-            NextStep::Copy(comparison) => self.copy_image(image, *comparison).await,
+            NextStep::Copy(comparison) => self.copy_image(image, *comparison, &mut None).await,
         }
     }
 
-    /// Copies an image that the target lacks, or whose name has moved.
+    /// Copies an image that the target lacks, or whose name has moved. `slot` is dropped when only its name is missing: a layout gives
+    /// names in batches, and meanwhile the next image can start.
     ///
     /// # Errors
     /// The first failure; the image gets no name then. A full disk fails the first image that meets it and stops the
     /// run (see [`Engine::fatal`]); the others are cancelled.
-    pub async fn copy_image(&self, image: &CopyImage, comparison: Comparison) -> Result<CopyOutcome> {
-        let outcome = self.try_copy(image, comparison).await;
+    pub async fn copy_image(
+        &self,
+        image: &CopyImage,
+        comparison: Comparison,
+        slot: &mut Option<OwnedSemaphorePermit>,
+    ) -> Result<CopyOutcome> {
+        let outcome = self.try_copy(image, comparison, slot).await;
         if let Err(error) = &outcome
             && error.kind() == Kind::DiskFull
         {
@@ -198,7 +205,7 @@ impl Engine {
         outcome.map_err(|error| error.subject(&*image.context.image))
     }
 
-    async fn try_copy(&self, image: &CopyImage, comparison: Comparison) -> Result<CopyOutcome> {
+    async fn try_copy(&self, image: &CopyImage, comparison: Comparison, slot: &mut Option<OwnedSemaphorePermit>) -> Result<CopyOutcome> {
         if let Some(rechecked) = &comparison.rechecked {
             return self.referrers.copy_missing(image, &comparison, rechecked).await;
         }
@@ -224,6 +231,12 @@ impl Engine {
         };
         let (children, gone) = self.referrers.copy(&job, walk, &selected, &mut outcome, named, &mut writing).await?;
         if !named || wrote {
+            if self.target.sink().shares_blobs() {
+                // Once the manifest is there, other tags of this digest need not wait for this one's name.
+                self.graph.put_selected(&job, &selected).await?;
+                drop(writing.take());
+            }
+            *slot = None;
             self.graph.publish(&job, &selected).await?;
         }
         if selected.sparse.is_empty() {

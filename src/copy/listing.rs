@@ -27,7 +27,8 @@ type ListKey = (String, Repository, Digest, Referrers);
 #[derive(Debug, Default)]
 struct ListedReferrers {
     referrers: Vec<Referrer>,
-    index: Option<Descriptor>,
+    /// A tag's index that is not read yet. Most subjects have none, and a list of each is kept.
+    index: Option<Box<Descriptor>>,
     notes: Vec<String>,
 }
 
@@ -122,7 +123,7 @@ impl ReferrerLister {
             for ((subject, depth), listed) in level.into_iter().zip(lists) {
                 walk.notes.extend(listed.notes.iter().cloned());
                 next.extend(walk.add(listed.referrers.iter().cloned(), depth)?);
-                walk.unread.extend(listed.index.clone().map(|index| UnreadIndex { subject, index, depth }));
+                walk.unread.extend(listed.index.as_deref().cloned().map(|index| UnreadIndex { subject, index, depth }));
             }
             level = next;
         }
@@ -147,7 +148,7 @@ impl ReferrerLister {
         if listed.is_none() || wanted.wants_tags() {
             let tags = upstream.digest_tags(from, context).await?;
             if let Some(tag) = tags.fallback(subject).filter(|_| listed.is_none()) {
-                result.index = resolve_tag(image, &tags, &tag, &mut result.notes).await?;
+                result.index = resolve_tag(image, &tags, &tag, &mut result.notes).await?.map(Box::new);
             }
             for (tag, artifact_type) in tags.cosign(subject).into_iter().filter(|(_, of)| wanted.wants(Some(of))) {
                 // A tag may have been deleted since the tags were listed.

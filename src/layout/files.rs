@@ -3,11 +3,13 @@
 use std::fs;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Deserialize;
 
 use crate::content::{Digest, Hasher, each_chunk};
-use crate::folder::{FileStatus, Folder};
+use crate::folder::{FileStatus, Folder, WriteContent};
 use crate::{Error, Kind, Result, Side};
 
 /// How much of a file is read at once when files are hashed in bulk: large enough that system calls do not count, small
@@ -25,6 +27,8 @@ const MAX_MARKER: u64 = 64 * 1024;
 #[derive(Debug, Clone)]
 pub(super) struct Files {
     folder: Folder,
+    /// How often the disk was made to write. Syncs are what a layout of small images waits for, so tests count them.
+    syncs: Arc<AtomicU64>,
 }
 
 /// A file under `blobs/` whose name is a digest.
@@ -77,7 +81,7 @@ impl Files {
             Error::new(Side::Local, OP, Kind::NotFound, format!("{} {why}", path.display()))
         };
         let folder = opened.ok_or_else(missing)?;
-        Ok(Files { folder })
+        Ok(Self::of(folder))
     }
 
     pub(super) fn root(&self) -> &Path {
@@ -149,12 +153,20 @@ impl Files {
 
     /// The files below `folder`.
     pub(super) fn of(folder: Folder) -> Self {
-        Files { folder }
+        Files { folder, syncs: Arc::default() }
     }
 
     /// Replaces a file by one rename; the file written. The caller holds the index lock, so that the temporary name is its own.
     pub(super) fn replace(&self, name: &Path, content: &[u8]) -> Result<fs::File> {
-        self.folder.replace(name, &own().join("new"), content).map_err(|error| self.failed("write layout", name, &error))
+        self.replace_with(name, &mut |file| file.write_all(content))
+    }
+
+    /// As [`Files::replace`], by what `write` writes.
+    pub(super) fn replace_with(&self, name: &Path, write: WriteContent<'_>) -> Result<fs::File> {
+        // The file, and its folder.
+        self.count_sync();
+        self.count_sync();
+        self.folder.replace_with(name, &own().join("new"), write).map_err(|error| self.failed("write layout", name, &error))
     }
 
     /// Takes a blob's file out of the way, because its bytes are not what its name says. It is kept: where the upstream has lost the
@@ -171,10 +183,44 @@ impl Files {
     pub(super) fn sync_blob_names(&self) -> Result<()> {
         for (name, status) in self.list(blobs())? {
             if status.is_folder() {
+                self.count_sync();
                 self.folder.sync(&name).map_err(|error| self.failed("write layout", &name, &error))?;
             }
         }
         Ok(())
+    }
+
+    /// Syncs everything on the layout's file system; `false` if that cannot be relied on there.
+    pub(super) fn sync_all(&self) -> io::Result<bool> {
+        self.count_sync();
+        self.folder.sync_file_system()
+    }
+
+    /// Syncs the content of a file.
+    pub(super) fn sync_file(&self, file: &fs::File) -> io::Result<()> {
+        self.count_sync();
+        file.sync_data()
+    }
+
+    fn count_sync(&self) {
+        self.syncs.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often the disk was made to write.
+    #[cfg(test)]
+    pub(super) fn syncs(&self) -> u64 {
+        self.syncs.load(Ordering::Relaxed)
+    }
+
+    /// Does what needs the folder of `name`. The folder is made if that fails because there is none.
+    pub(super) fn in_folder<T>(&self, name: &Path, work: impl Fn() -> io::Result<T>) -> io::Result<T> {
+        match work() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.folder.create_folder(name.parent().unwrap_or(own()))?;
+                work()
+            }
+            done => done,
+        }
     }
 
     /// What a folder holds; nothing if it does not exist. What goes while we look was somebody's `gc`.

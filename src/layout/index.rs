@@ -1,13 +1,16 @@
 //! The contents of `index.json`: entries by name and in order. Entries that larder does not know are kept as they are.
 
 use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher as _;
+use std::io;
 use std::sync::Arc;
 
 use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::entry::IndexEntry;
+use super::entry::{IMAGE_NAME, IndexEntry, REF_NAME};
 use crate::content::Digest;
 
 /// It has no more entries than this: shorter ones than descriptors can be would fill the memory with entries that are none.
@@ -42,12 +45,20 @@ pub(crate) fn entries<'de, D: Deserializer<'de>, T: Deserialize<'de>>(json: D) -
 pub(super) struct RawEntry {
     /// As text, ready to be written again. Equal values have equal texts: keys are sorted.
     json: Box<str>,
+    /// Without the annotations that name it, if it has a name.
     parsed: Result<IndexEntry, String>,
 }
 
 impl From<Value> for RawEntry {
     fn from(value: Value) -> Self {
-        RawEntry { parsed: IndexEntry::parse(&value), json: value.to_string().into() }
+        let mut parsed = IndexEntry::parse(&value);
+        if let Ok(entry) = &mut parsed
+            && entry.name.is_some()
+        {
+            // They are fields of the entry, too. Of thousands of entries, most have no other annotations, and a map with one takes half a KiB.
+            entry.descriptor.annotations.retain(|key, _| key != REF_NAME && key != IMAGE_NAME);
+        }
+        RawEntry { parsed, json: value.to_string().into() }
     }
 }
 
@@ -57,8 +68,38 @@ pub(super) struct LayoutIndex {
     /// Everything but `manifests`.
     rest: Map<String, Value>,
     raw: Vec<Arc<RawEntry>>,
-    /// Where the first entry of each ref.name is: of two entries with one name, tools take the first.
-    by_name: HashMap<String, usize>,
+    /// Of two entries with one name, tools take the first.
+    by_name: FirstEntries,
+    by_digest: FirstEntries,
+}
+
+/// Where the first entry with each key is. Only hashes of the keys are kept: the keys are in the entries.
+#[derive(Clone, Default)]
+struct FirstEntries {
+    hasher: RandomState,
+    first: HashMap<u64, usize>,
+    /// Whether a key was added twice.
+    repeats: bool,
+}
+
+impl FirstEntries {
+    fn add(&mut self, key: &str, at: usize) {
+        let first = *self.first.entry(self.hasher.hash_one(key)).or_insert(at);
+        self.repeats |= first != at;
+    }
+
+    fn clear(&mut self) {
+        self.first.clear();
+        self.repeats = false;
+    }
+
+    /// The first of `entries` for which `has_key` is true, which says whether an entry has this key.
+    fn find(&self, entries: &[Arc<RawEntry>], key: &str, has_key: impl Fn(&IndexEntry) -> bool) -> Option<usize> {
+        let has_key = |raw: &Arc<RawEntry>| raw.parsed.as_ref().is_ok_and(&has_key);
+        let at = *self.first.get(&self.hasher.hash_one(key))?;
+        // Another key may have the same hash.
+        if entries.get(at).is_some_and(has_key) { Some(at) } else { entries.iter().position(has_key) }
+    }
 }
 
 impl LayoutIndex {
@@ -74,21 +115,40 @@ impl LayoutIndex {
         let raw = manifests.into_iter().map(entry).collect::<Result<_, _>>().map_err(wrong)?;
         let member = |(key, json): (String, &RawValue)| Ok((key, serde_json::from_str::<Value>(json.get())?));
         let rest = members.into_iter().map(member).collect::<Result<_, _>>().map_err(wrong)?;
-        let mut index = LayoutIndex { rest, raw, by_name: HashMap::new() };
-        index.find_names();
+        let mut index = LayoutIndex { rest, raw, by_name: FirstEntries::default(), by_digest: FirstEntries::default() };
+        index.find_keys();
         Ok(index)
     }
 
-    fn find_names(&mut self) {
+    fn find_keys(&mut self) {
         self.by_name.clear();
-        for (at, raw) in self.raw.iter().enumerate() {
-            if let Ok(IndexEntry { name: Some(name), .. }) = &raw.parsed {
-                self.by_name.entry(name.clone()).or_insert(at);
+        self.by_digest.clear();
+        for at in 0..self.raw.len() {
+            self.find_keys_of(at);
+        }
+    }
+
+    fn find_keys_of(&mut self, at: usize) {
+        if let Some(Ok(entry)) = self.raw.get(at).map(|raw| &raw.parsed) {
+            self.by_digest.add(entry.descriptor.digest.as_str(), at);
+            if let Some(name) = &entry.name {
+                self.by_name.add(name, at);
             }
         }
     }
 
-    /// The entries that are descriptors, in order.
+    /// Where the first entry of this name is.
+    fn position(&self, name: &str) -> Option<usize> {
+        self.by_name.find(&self.raw, name, |entry| entry.name.as_deref() == Some(name))
+    }
+
+    /// The entries that are descriptors, with all their annotations, in order.
+    pub(super) fn whole_entries(&self) -> impl Iterator<Item = IndexEntry> {
+        let whole = |raw: &Arc<RawEntry>| serde_json::from_str::<Value>(&raw.json).ok().and_then(|value| IndexEntry::parse(&value).ok());
+        self.raw.iter().filter(|raw| raw.parsed.is_ok()).filter_map(whole)
+    }
+
+    /// The entries that are descriptors, in order. The annotations that name them are in their fields only.
     pub(super) fn entries(&self) -> impl Iterator<Item = &IndexEntry> {
         self.raw.iter().filter_map(|raw| raw.parsed.as_ref().ok())
     }
@@ -103,7 +163,7 @@ impl LayoutIndex {
 
     /// The entry of exactly this name.
     pub(super) fn named(&self, name: &str) -> Option<&IndexEntry> {
-        self.raw.get(*self.by_name.get(name)?)?.parsed.as_ref().ok()
+        self.raw.get(self.position(name)?)?.parsed.as_ref().ok()
     }
 
     /// The entry that says itself that it has this name.
@@ -113,7 +173,8 @@ impl LayoutIndex {
 
     /// What the index says a manifest is; empty if it does not say.
     pub(super) fn media_type(&self, digest: &Digest) -> String {
-        let entry = self.entries().find(|entry| entry.descriptor.digest == *digest);
+        let at = self.by_digest.find(&self.raw, digest.as_str(), |entry| entry.descriptor.digest == *digest);
+        let entry = at.and_then(|at| self.raw.get(at)?.parsed.as_ref().ok());
         entry.map(|entry| entry.descriptor.media_type.clone()).unwrap_or_default()
     }
 
@@ -124,51 +185,58 @@ impl LayoutIndex {
 
     /// Puts an entry without a name at the end.
     pub(super) fn add(&mut self, entry: Value) {
-        self.raw.push(Arc::new(RawEntry::from(entry)));
+        self.push(Arc::new(RawEntry::from(entry)));
+    }
+
+    fn push(&mut self, raw: Arc<RawEntry>) {
+        self.raw.push(raw);
+        self.find_keys_of(self.raw.len() - 1);
     }
 
     /// Drops the entries that `keep` does not want; those that are no descriptors stay. Whether there were any.
     pub(super) fn retain(&mut self, keep: impl Fn(&IndexEntry) -> bool) -> bool {
         let before = self.raw.len();
         self.raw.retain(|raw| raw.parsed.as_ref().map_or(true, &keep));
-        self.find_names();
+        self.find_keys();
         self.raw.len() != before
     }
 
     /// Puts an entry in the place of the one with its name, or at the end. Whether anything changed.
     pub(super) fn set(&mut self, name: &str, raw: &Arc<RawEntry>) -> bool {
-        let Some(slot) = self.by_name.get(name).and_then(|at| self.raw.get_mut(*at)) else {
-            self.by_name.insert(name.to_owned(), self.raw.len());
-            self.raw.push(raw.clone());
+        let Some(at) = self.position(name) else {
+            self.push(raw.clone());
             return true;
         };
-        if slot.json == raw.json {
-            return false;
+        match self.raw.get_mut(at) {
+            Some(slot) if slot.json != raw.json => *slot = raw.clone(),
+            _ => return false,
         }
-        *slot = raw.clone();
+        self.find_keys_of(at);
         // One entry per name: a later one of this name, which nobody reads, would outlive the content it points to.
-        let kept = slot.clone();
-        let before = self.raw.len();
-        self.raw.retain(|other| Arc::ptr_eq(other, &kept) || !matches!(&other.parsed, Ok(entry) if entry.name.as_deref() == Some(name)));
-        if self.raw.len() != before {
-            self.find_names();
+        if self.by_name.repeats {
+            self.raw.retain(|other| Arc::ptr_eq(other, raw) || !matches!(&other.parsed, Ok(entry) if entry.name.as_deref() == Some(name)));
+            self.find_keys();
         }
         true
     }
 
-    /// The bytes of the file. The entries' texts are joined: of thousands, each writing changes a few.
-    pub(super) fn to_json(&self) -> serde_json::Result<String> {
-        let mut text = serde_json::to_string(&self.rest)?;
-        text.reserve(self.raw.iter().map(|raw| raw.json.len() + 1).sum::<usize>() + 16);
+    /// Writes the bytes of the file. The entries' texts are joined: of thousands, each writing changes a few.
+    pub(super) fn write_json(&self, file: &mut dyn io::Write) -> io::Result<()> {
+        let mut rest = serde_json::to_string(&self.rest)?;
         // Where the object ended, its last member follows.
-        text.pop();
-        text += if self.rest.is_empty() { "\"manifests\":[" } else { ",\"manifests\":[" };
+        rest.pop();
+        file.write_all(rest.as_bytes())?;
+        file.write_all(if self.rest.is_empty() { b"\"manifests\":[" } else { b",\"manifests\":[" })?;
         for (at, raw) in self.raw.iter().enumerate() {
-            text += if at == 0 { "" } else { "," };
-            text += &raw.json;
+            file.write_all(if at == 0 { b"" } else { b"," })?;
+            file.write_all(raw.json.as_bytes())?;
         }
-        text += "]}";
-        Ok(text)
+        file.write_all(b"]}")
+    }
+
+    /// At least how many bytes the file has.
+    pub(super) fn min_len(&self) -> u64 {
+        self.raw.iter().map(|raw| raw.json.len() as u64 + 1).sum()
     }
 }
 

@@ -2,7 +2,6 @@
 //! interrupted attempt left is hashed again and gone on with.
 
 use std::fs;
-use std::io::SeekFrom;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
@@ -11,6 +10,7 @@ use futures_util::{StreamExt as _, stream};
 use tokio::fs::File;
 use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
 
+use super::blob_commit::{BlobCommit, VerifiedBlob};
 use super::files::{self, Files, READ, blocking, damaged, found, hash};
 use super::lock;
 use crate::content::{BlobStream, Descriptor, Digest, Hasher, OpenBlob, RequestContext, Verified, checkable, hasher};
@@ -40,19 +40,27 @@ struct PartialFile {
     len: u64,
 }
 
+/// The rest of a blob of at most this size is written in one step with those of other blobs, so that it costs no further hop to another
+/// thread. Larger ones go to the file as they come, and what has come survives a kill.
+const SMALL: u64 = 32 * 1024;
+
+/// A blob of this size is synced by itself, so that smaller ones need not wait for it.
+const LARGE: u64 = 1024 * 1024;
+
 /// Brings `blob` into the layout, unless `present` finds it there. Bytes written are added to the charge.
 ///
 /// # Errors
 /// `Kind::Damaged` if the source's bytes are wrong: nothing is left of them. After other errors the right bytes that came
 /// so far stay for the next attempt.
 pub(super) async fn ingest(
-    files: &Files,
+    blobs: &BlobCommit,
     blob: &Descriptor,
     present: &(dyn Fn() -> Result<bool> + Sync),
     open: &dyn OpenBlob,
     context: &RequestContext,
 ) -> Result<()> {
     checkable(blob, Side::Upstream)?;
+    let files = blobs.files();
     let fresh = hasher(blob, Side::Upstream)?;
     let Some(mut partial) = hold(files, &blob.digest, present).await? else { return Ok(()) };
     if partial.len > blob.size {
@@ -63,28 +71,36 @@ pub(super) async fn ingest(
     let (partial, hasher) = rehash(partial, fresh.clone()).await?;
     let (name, path) = (partial.name, partial.path);
     let mut file = File::from_std(partial.file);
+    // The file stands at the end of what was kept.
     let mut result = fill(&mut file, &path, blob, kept, hasher, open, context).await;
     if kept > 0 && matches!(&result, Err(error) if error.kind() == Kind::Damaged) {
         // What was kept may be what is wrong: a power cut leaves holes. The source is blamed only for a whole reading.
-        file.set_len(0).await.map_err(|error| Error::io(OP, &path, &error))?;
+        let emptied = async {
+            file.set_len(0).await?;
+            file.rewind().await
+        };
+        emptied.await.map_err(|error| Error::io(OP, &path, &error))?;
         result = fill(&mut file, &path, blob, 0, fresh, open, context).await;
     }
-    if let Err(error) = result {
-        // Wrong bytes are not kept, and neither is a file without any.
-        if error.kind() == Kind::Damaged || file.metadata().await.is_ok_and(|meta| meta.len() == 0) {
-            files.folder().remove(&name).map_err(|error| Error::io(OP, &path, &error))?;
+    let rest = match result {
+        Ok(rest) => rest,
+        Err(error) => {
+            // Wrong bytes are not kept, and neither is a file without any.
+            if error.kind() == Kind::Damaged || file.metadata().await.is_ok_and(|meta| meta.len() == 0) {
+                files.folder().remove(&name).map_err(|error| Error::io(OP, &path, &error))?;
+            }
+            return Err(error);
         }
-        return Err(error);
+    };
+    if blob.size >= LARGE {
+        file.sync_data().await.map_err(|error| Error::io(OP, &path, &error))?;
     }
-    settle(files, file, (name, path), &blob.digest).await
+    blobs.commit(VerifiedBlob { file: file.into_std().await, name, digest: blob.digest.clone(), rest }).await
 }
 
 /// Waits until nobody else writes this blob. `None`: it is there by then.
 async fn hold(files: &Files, digest: &Digest, present: &(dyn Fn() -> Result<bool> + Sync)) -> Result<Option<PartialFile>> {
     let name = files::partial(digest);
-    for folder in [name.parent(), files::blob(digest).parent()].into_iter().flatten() {
-        files.folder().create_folder(folder).map_err(|error| files.failed(OP, folder, &error))?;
-    }
     // The calls below are a few microseconds on a local file; a thread hop costs more.
     while !present()? {
         if let Some(partial) = try_hold(files, &name)? {
@@ -102,7 +118,7 @@ async fn hold(files: &Files, digest: &Digest, present: &(dyn Fn() -> Result<bool
 
 fn try_hold(files: &Files, name: &Path) -> Result<Option<PartialFile>> {
     let io = |error| files.failed(OP, name, &error);
-    let file = files.folder().open_or_create(name).map_err(io)?;
+    let file = files.in_folder(name, || files.folder().open_or_create(name)).map_err(io)?;
     if !lock::tried(file.try_lock(), &files.path(name))? {
         return Ok(None);
     }
@@ -137,7 +153,7 @@ async fn rehash(mut partial: PartialFile, mut hasher: Hasher) -> Result<(Partial
     .await
 }
 
-/// Writes the blob's bytes from `start` on; `hasher` has taken in those before.
+/// Writes the blob's bytes from `start` on, where `file` stands; `hasher` has taken in those before. Returns what is still to be written.
 async fn fill(
     file: &mut File,
     path: &Path,
@@ -146,48 +162,40 @@ async fn fill(
     hasher: Hasher,
     open: &dyn OpenBlob,
     context: &RequestContext,
-) -> Result<()> {
+) -> Result<Vec<u8>> {
     if start == blob.size {
         // Nothing is missing, so nothing is asked for.
         let found = hasher.finish();
-        return if found == blob.digest { Ok(()) } else { Err(damaged(OP, format!("the bytes hash to {found}, not to {}", blob.digest))) };
+        let right = found == blob.digest;
+        return if right { Ok(vec![]) } else { Err(damaged(OP, format!("the bytes hash to {found}, not to {}", blob.digest))) };
     }
     let io = |error| Error::io(OP, path, &error);
-    file.seek(SeekFrom::Start(start)).await.map_err(io)?;
+    let is_small = blob.size.saturating_sub(start) <= SMALL;
+    let mut rest = vec![];
     let mut stream = Verified::resume(open.open(start).await?, blob, hasher, start, Side::Upstream);
     while let Some(chunk) = stream.next().await {
         match chunk {
             Ok(chunk) => {
-                // Straight to the file: tokio's File hands up to 2 MiB to its thread as it is, a BufWriter above it halves
-                // the speed (measured, 600 against 300 MB/s).
-                file.write_all(&chunk).await.map_err(io)?;
                 context.tally.add_written(chunk.len() as u64);
+                if is_small {
+                    rest.extend_from_slice(&chunk);
+                } else {
+                    // Straight to the file: tokio's File hands up to 2 MiB to its thread as it is, a BufWriter above it halves
+                    // the speed (measured, 600 against 300 MB/s).
+                    file.write_all(&chunk).await.map_err(io)?;
+                }
             }
             Err(error) => {
-                // What is on its way to the file is worth keeping; if it does not arrive, the next attempt starts earlier.
+                // What has come is worth keeping; if it does not reach the file, the next attempt starts earlier.
+                let _ = file.write_all(&rest).await;
                 let _ = file.flush().await;
                 return Err(error);
             }
         }
     }
-    // `sync_data` alone would not report that the last write failed.
-    file.flush().await.map_err(io)
-}
-
-/// Gives a verified file its name.
-async fn settle(files: &Files, file: File, (name, path): (PathBuf, PathBuf), digest: &Digest) -> Result<()> {
-    let io = |error| Error::io(OP, &path, &error);
-    // Before the rename: a power cut must not leave the name without the bytes.
-    file.sync_data().await.map_err(io)?;
-    files.folder().rename(&name, &files::blob(digest)).map_err(io)?;
-    // Content never changes again. After the rename, because a partial file that cannot be written to could not be gone
-    // on with. File systems that know no such thing (FAT) may refuse; it is a courtesy.
-    if let Ok(meta) = file.metadata().await {
-        let mut permissions = meta.permissions();
-        permissions.set_readonly(true);
-        let _ = file.set_permissions(permissions).await;
-    }
-    Ok(())
+    // A sync alone would not report that the last write failed.
+    file.flush().await.map_err(io)?;
+    Ok(rest)
 }
 
 #[cfg(test)]

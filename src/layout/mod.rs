@@ -15,12 +15,14 @@
 //! inodes after locking settles the race with the rename).
 
 mod any_name;
+mod blob_commit;
 mod checked;
 mod create;
 mod entry;
 mod files;
 mod gc;
 mod graph;
+mod group_commit;
 mod index;
 mod index_file;
 mod ingest;
@@ -44,6 +46,7 @@ use crate::Result;
 use crate::content::Digest;
 use crate::mutex::Mutex;
 pub use any_name::AnyName;
+use blob_commit::BlobCommit;
 pub use entry::IndexEntry;
 pub(crate) use files::MAX_INDEX;
 use files::{Files, blocking};
@@ -60,6 +63,7 @@ pub struct Layout(Arc<LayoutInner>);
 struct LayoutInner {
     files: Files,
     index: Arc<IndexFile>,
+    blobs: BlobCommit,
     subjects: referrers::SubjectIndex,
     /// What the upstreams of images do not have, which those list: by the image, as its entry will say it.
     absent: Mutex<HashMap<Digest, String>>,
@@ -82,6 +86,7 @@ impl Layout {
         let index = IndexFile::new(files.clone());
         index.read()?;
         Ok(Layout(Arc::new(LayoutInner {
+            blobs: BlobCommit::new(files.clone()),
             files,
             index: Arc::new(index),
             subjects: referrers::SubjectIndex::default(),
@@ -124,7 +129,7 @@ impl Layout {
     /// # Errors
     /// If `index.json` cannot be read, or is not an index.
     pub async fn names(&self) -> Result<Vec<IndexEntry>> {
-        Ok(self.index().await?.entries().cloned().collect())
+        Ok(self.index().await?.whole_entries().collect())
     }
 
     async fn index(&self) -> Result<Arc<index::LayoutIndex>> {

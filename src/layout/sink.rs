@@ -64,7 +64,7 @@ impl Sink for Layout {
 
     async fn write_blob(&self, _repository: &Repository, blob: &Descriptor, open: &dyn OpenBlob, context: &RequestContext) -> Result<()> {
         self.writer().await?;
-        ingest(&self.0.files, blob, &|| self.has(blob), open, context).await
+        ingest(&self.0.blobs, blob, &|| self.has(blob), open, context).await
     }
 
     async fn put_manifest(&self, _repository: &Repository, manifest: &Manifest, context: &RequestContext) -> Result<()> {
@@ -79,7 +79,7 @@ impl Sink for Layout {
             let bytes = self.0.files.read("put manifest", &name, manifest.size())?;
             Ok(bytes.is_some_and(|bytes| bytes == *manifest.bytes()))
         };
-        ingest(&self.0.files, &manifest.descriptor(), &present, &BytesSource(manifest.bytes().clone()), context).await
+        ingest(&self.0.blobs, &manifest.descriptor(), &present, &BytesSource(manifest.bytes().clone()), context).await
     }
 
     fn accept_without(&self, root: &Digest, absent: &[Digest]) {

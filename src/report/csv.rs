@@ -1,6 +1,10 @@
 //! The report as CSV: a row an image, nested values as columns of their own, lists joined by `;`.
 
+use std::io;
+use std::path::Path;
+
 use super::{ImageOutcome, Status};
+use crate::{Error, Result};
 
 const COLUMNS: [&str; 21] = [
     "source",
@@ -26,12 +30,14 @@ const COLUMNS: [&str; 21] = [
     "error_message",
 ];
 
-/// The whole file.
-pub(super) fn rows(images: &[ImageOutcome]) -> Result<Vec<u8>, String> {
-    let mut writer = csv::Writer::from_writer(vec![]);
-    let written = writer.write_record(COLUMNS).and_then(|()| images.iter().try_for_each(|image| writer.write_record(row(image))));
-    written.map_err(|error| error.to_string())?;
-    writer.into_inner().map_err(|error| error.to_string())
+/// Writes the whole file.
+pub(super) fn write_rows(images: &[ImageOutcome], file: &mut dyn io::Write) -> io::Result<()> {
+    let mut writer = csv::Writer::from_writer(file);
+    writer.write_record(COLUMNS)?;
+    for image in images {
+        writer.write_record(row(image))?;
+    }
+    writer.flush()
 }
 
 fn row(image: &ImageOutcome) -> [String; 21] {
@@ -63,24 +69,26 @@ fn row(image: &ImageOutcome) -> [String; 21] {
     ]
 }
 
-/// The columns of [`failed_list`].
+/// The columns of [`write_failed_list`].
 const FAILED_COLUMNS: [&str; 6] = ["image", "tags", "exclude", "platforms", "target", "priority"];
 
-/// Whether a list is what [`failed_list`] writes when nothing failed.
+/// Whether a list is what [`write_failed_list`] writes when nothing failed.
 pub(crate) fn is_empty_failed_list(list: &[u8]) -> bool {
     list.trim_ascii() == FAILED_COLUMNS.join(",").as_bytes()
 }
 
-/// What was not delivered, as a CSV image list that can be given back.
+/// Writes what was not delivered to `path`, as a CSV image list that can be given back.
 ///
 /// # Errors
-/// Never in practice: writing to memory.
-pub fn failed_list(images: &[ImageOutcome]) -> Result<Vec<u8>, String> {
-    let mut writer = csv::WriterBuilder::new().has_headers(false).from_writer(vec![]);
-    let undelivered = images.iter().filter(|image| matches!(image.status, Status::Failed | Status::Deferred));
-    let written = writer
-        .write_record(FAILED_COLUMNS)
-        .and_then(|()| undelivered.map(|image| &image.again).try_for_each(|again| writer.serialize(again)));
-    written.map_err(|error| error.to_string())?;
-    writer.into_inner().map_err(|error| error.to_string())
+/// A local error that names the file.
+pub fn write_failed_list(images: &[ImageOutcome], path: &Path) -> Result<()> {
+    let written = super::file::replace_with(path, |file| {
+        let mut writer = csv::WriterBuilder::new().has_headers(false).from_writer(file);
+        writer.write_record(FAILED_COLUMNS)?;
+        for image in images.iter().filter(|image| matches!(image.status, Status::Failed | Status::Deferred)) {
+            writer.serialize(&image.again)?;
+        }
+        writer.flush()
+    });
+    written.map_err(|error| Error::io("write failed list", path, &error))
 }

@@ -1,6 +1,6 @@
 //! The files that a run leaves behind, replaced in one step so that a reader never sees half of one.
 
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
 fn folder(path: &Path) -> &Path {
@@ -20,12 +20,22 @@ fn suitable(path: &Path) -> io::Result<()> {
 
 /// Replaces the file `path` by `bytes`.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    replace_with(path, |file| file.write_all(bytes))
+}
+
+/// As [`replace`], by what `write` writes, so that a long file is never in memory as a whole.
+pub(crate) fn replace_with(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
     suitable(path)?;
     if in_place(path) {
-        return std::fs::write(path, bytes);
+        let mut file = BufWriter::new(std::fs::File::create(path)?);
+        write(&mut file)?;
+        return file.flush();
     }
     let mut file = tempfile::Builder::new().permissions(permissions()).tempfile_in(folder(path))?;
-    file.write_all(bytes)?;
+    let mut writer = BufWriter::new(file.as_file_mut());
+    write(&mut writer)?;
+    writer.flush()?;
+    drop(writer);
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
     crate::folder::sync(folder(path))

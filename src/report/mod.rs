@@ -8,8 +8,8 @@ pub(crate) mod openmetrics;
 mod outcome;
 mod run;
 
-pub use self::csv::failed_list;
 pub(crate) use self::csv::is_empty_failed_list;
+pub use self::csv::write_failed_list;
 pub use outcome::{ImageOutcome, RepeatEntry, Status, TargetContent};
 pub(crate) use run::is_csv;
 pub use run::{PullRow, RegistryRow, Requests, RunReport, Totals};

@@ -145,13 +145,14 @@ impl RunReport {
     /// # Errors
     /// A local error that names the file.
     pub fn write(&self, path: &Path) -> Result<()> {
-        let csv = is_csv(path);
-        let bytes = if csv { super::csv::rows(&self.images) } else { serde_json::to_vec_pretty(self).map_err(|error| error.to_string()) };
-        let mut bytes = bytes.map_err(|error| Error::local("write report", format!("{}: {error}", path.display())))?;
-        if !csv {
-            bytes.push(b'\n');
-        }
-        super::file::replace(path, &bytes).map_err(|error| Error::io("write report", path, &error))
+        let written = super::file::replace_with(path, |file| {
+            if is_csv(path) {
+                return super::csv::write_rows(&self.images, file);
+            }
+            serde_json::to_writer_pretty(&mut *file, self)?;
+            file.write_all(b"\n")
+        });
+        written.map_err(|error| Error::io("write report", path, &error))
     }
 }
 

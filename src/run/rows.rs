@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::time::Instant;
 
+use super::row_table::RowTable;
 use crate::content::{RequestContext, TransferStats};
 use crate::copy::{BlobCounts, CopyOutcome};
 use crate::mutex::{Mutex, MutexGuard};
@@ -24,9 +25,7 @@ pub(crate) struct Rows {
 
 #[derive(Default)]
 struct State {
-    done: BTreeMap<Key, ImageOutcome>,
-    /// What is wanted and not done: it remains when a run is cut short.
-    pending: BTreeMap<Key, ImageOutcome>,
+    table: RowTable,
     /// What jobs under way have read and written, and since when: a job that is cut off has cost it too.
     under_way: BTreeMap<Key, (Arc<TransferStats>, Instant)>,
     /// What the first attempt has cost, of jobs that are to be tried again.
@@ -45,14 +44,14 @@ impl Rows {
 
     /// `row` is wanted.
     pub(crate) fn expect(&self, order: usize, row: ImageOutcome) {
-        self.state().pending.insert((order, row.source.clone()), row);
+        self.state().table.expect(order, row);
     }
 
     /// Other rows take the place of this one, and pay for what it has cost.
     pub(crate) fn replace(&self, order: usize, source: &str) {
-        let (key, mut state) = ((order, source.to_owned()), self.state());
-        state.pending.remove(&key);
-        state.under_way.remove(&key);
+        let mut state = self.state();
+        state.table.replace(order, source);
+        state.under_way.remove(&(order, source.to_owned()));
     }
 
     /// Work on a row began at `started`; `context` counts what it costs.
@@ -73,14 +72,7 @@ impl Rows {
         let key = (order, row.source.clone());
         self.add_cost(&mut self.state(), &key, &mut row);
         self.reporter.event(&Event::Finished { upstream, outcome: &row });
-        let mut state = self.state();
-        state.pending.remove(&key);
-        // Two lines may fail with the same text at the same place of two lists: each keeps its row.
-        let free = |key: &Key| !state.done.contains_key(key);
-        let key = (0..).map(|n| if n == 0 { key.clone() } else { (key.0, format!("{}#{n}", key.1)) }).find(free);
-        if let Some(key) = key {
-            state.done.insert(key, row);
-        }
+        self.state().table.finish(order, row);
     }
 
     fn add_cost(&self, state: &mut State, key: &Key, row: &mut ImageOutcome) {
@@ -101,24 +93,21 @@ impl Rows {
     /// interrupt, only a fault of the program itself leaves a row.
     pub(super) fn close(&self, stopped: Option<&str>, operation: &'static str) -> Vec<ImageOutcome> {
         let mut state = self.state();
-        let mut failed = vec![];
-        for (key, mut row) in std::mem::take(&mut state.pending) {
-            self.add_cost(&mut state, &key, &mut row);
-            let row = match stopped {
-                Some(reason) => row.deferred(reason),
-                None => row.failed(internal::unknown(operation)),
+        let (mut table, mut failed) = (std::mem::take(&mut state.table), vec![]);
+        table.end(|order, row| {
+            self.add_cost(&mut state, &(order, row.source.clone()), row);
+            let pending = row.clone();
+            *row = match stopped {
+                Some(reason) => pending.deferred(reason),
+                None => pending.failed(internal::unknown(operation)),
             };
-            if row.error.is_some() {
-                failed.push(row.clone());
-            }
-            state.done.insert(key, row);
-        }
-        let rows = std::mem::take(&mut state.done).into_values().collect();
+            failed.extend(Some(&*row).filter(|row| row.error.is_some()).cloned());
+        });
         drop(state);
         for row in &failed {
             self.reporter.event(&Event::Finished { upstream: "", outcome: row });
         }
-        rows
+        table.into_rows()
     }
 
     /// Bytes written to the target so far, of rows that have ended.

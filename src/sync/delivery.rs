@@ -81,10 +81,10 @@ impl ImageDelivery for PushDelivery {
         Ok((state, Some(comparison.wanted.digest.clone()), Some(comparison)))
     }
 
-    async fn bring(&self, image: &mut CopyImage, comparison: Comparison, _slot: OwnedSemaphorePermit) -> Result<CopyOutcome> {
+    async fn bring(&self, image: &mut CopyImage, comparison: Comparison, slot: OwnedSemaphorePermit) -> Result<CopyOutcome> {
         // A push refused to an earlier image is known by now.
         let prepared = self.sink.prepare(&image.to, &image.context).await;
         prepared.map_err(|error| error.subject(&*image.context.image))?;
-        self.engine.copy_image(image, comparison).await
+        self.engine.copy_image(image, comparison, &mut Some(slot)).await
     }
 }

@@ -138,7 +138,7 @@ impl ImageDelivery for WarmDelivery {
 
     /// Pulls the image through, proves that the cache holds it if that was asked for, and notes that it was pulled.
     async fn bring(&self, image: &mut CopyImage, comparison: Comparison, slot: OwnedSemaphorePermit) -> Result<CopyOutcome> {
-        let mut outcome = self.engine.copy_image(image, comparison).await?;
+        let mut outcome = self.engine.copy_image(image, comparison, &mut None).await?;
         drop(slot);
         image.context.lease = None;
         if self.verify {

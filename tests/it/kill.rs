@@ -140,6 +140,52 @@ fn a_layout_survives_fifty_kills_and_loses_no_byte() {
     assert_eq!(blobs(&layout), blobs(&undisturbed.path("store")));
 }
 
+/// Small images: their blobs are synced and their names written in batches, and each kill meets some of both.
+#[test]
+fn small_images_that_are_written_in_batches_survive_kills() {
+    const IMAGES: u64 = 240;
+    const MOMENTS: usize = 8;
+    let (fake, gate) = (Fake::with(Options { latency: Some(Duration::from_millis(1)), ..Options::default() }), Gate::closed());
+    let room = Room::new();
+    room.configure("layout = \"store\"", &[(fake.addr(), "m")]);
+    let mut names: Vec<String> = (0..IMAGES).map(|number| format!("small/{}:v{number}", number % 7)).collect();
+    for (number, name) in (1000..).zip(&names) {
+        let (repository, tag) = name.rsplit_once(':').unwrap();
+        corpus::simple(&fake, repository, tag, number);
+    }
+    corpus::simple(&fake, "gated", "v1", 8);
+    names.push("gated:v1".to_owned());
+    room.list(names.iter().map(|name| fake.image(name)));
+    hold(&fake, &gate);
+
+    let layout = room.path("store");
+    let mut named = BTreeSet::new();
+    for moment in 1..=MOMENTS {
+        let (whole, begun) = (blobs(&layout), partials(&layout));
+        fake.reset_log();
+        let run = room.start(["sync"]);
+        // At least two blobs an image: its manifest, and what no other image has.
+        let enough = 2 * usize::try_from(IMAGES).unwrap() * moment / MOMENTS;
+        assert!(until(|| blobs(&layout).len() >= enough), "{}", run.stderr());
+        assert!(run.kill(), "it was not killed, it had ended");
+        check_requests(&fake, &whole, &begun);
+        room.larder(["verify", "store"]).ended(0);
+        let now: BTreeSet<String> = entries(&layout).into_keys().collect();
+        assert!(now.is_superset(&named), "a name is gone");
+        named = now;
+    }
+    gate.open();
+    let (whole, begun) = (blobs(&layout), partials(&layout));
+    fake.clear_faults();
+    fake.reset_log();
+    room.sync(&[]).0.ended(0);
+    check_requests(&fake, &whole, &begun);
+    assert_eq!(entries(&layout).len(), names.len());
+    room.larder(["verify", "store"]).ended(0);
+    assert_eq!(room.larder(["gc", "store"]).ended(0).stdout, "");
+    assert_eq!(partials(&layout), BTreeMap::new());
+}
+
 #[test]
 fn a_registry_survives_kills_and_no_blob_that_it_has_is_read_again() {
     let (from, to, gate) = (Fake::start(), Fake::start(), Gate::closed());

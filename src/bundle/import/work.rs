@@ -95,7 +95,7 @@ impl ImportWork {
     }
 
     /// Copies an image. Starts again if something turns out to be damaged and there is another copy of it.
-    async fn copy(&self, wanted: &ImportImage, survey: Comparison) -> Result<ImportEnd> {
+    async fn copy(&self, wanted: &ImportImage, survey: Comparison, slot: &mut Option<OwnedSemaphorePermit>) -> Result<ImportEnd> {
         let image = &wanted.image;
         loop {
             let damage = self.shelf.damage().len();
@@ -108,7 +108,7 @@ impl ImportWork {
                 }
                 return Ok(ImportEnd::Lacking(need.lacks));
             }
-            match self.engine.copy_image(image, survey.clone()).await {
+            match self.engine.copy_image(image, survey.clone(), slot).await {
                 Err(error) if error.kind() == Kind::Damaged && self.shelf.damage().len() > damage => {}
                 Ok(delivered) => return Ok(ImportEnd::Delivered(delivered)),
                 Err(error) => return Err(error),
@@ -177,11 +177,11 @@ impl Work for ImportWork {
         (job.order, job.image.row.clone())
     }
 
-    async fn run(&self, job: &mut ImportJob, _slot: OwnedSemaphorePermit) -> Result<Step<ImportJob>> {
+    async fn run(&self, job: &mut ImportJob, slot: OwnedSemaphorePermit) -> Result<Step<ImportJob>> {
         let (image, row) = (&job.image, job.image.row.clone());
         let Some(survey) = image.survey.clone() else { return Ok(Step::Done(Box::new(row))) };
         self.rows.begin(job.order, &row.source, &image.image.context, Instant::now());
-        let row = match self.copy(image, survey).await? {
+        let row = match self.copy(image, survey, &mut Some(slot)).await? {
             ImportEnd::Delivered(delivered) => delivered_row(&row, delivered),
             ImportEnd::Lacking(lacks) => self.lacking(image, row, lacks).await,
         };
