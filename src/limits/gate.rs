@@ -6,6 +6,7 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
@@ -13,7 +14,7 @@ use super::account::{AccountId, AccountStatus, Deferred, LimitProbe, PullRequest
 use super::budget::{Budget, PullLimit, PullOutcome, ReserveResult};
 use super::clock::Clock;
 use super::headers::Quota;
-use super::ledger::{LeaseSettlement, Ledger, WallTime};
+use super::ledger::{LeaseSettlement, Ledger};
 use super::order::{Queue, QueuedPulls};
 use super::pause::Stopwatch;
 use super::window::Window;
@@ -37,7 +38,7 @@ impl Gate {
     ) -> Arc<Self> {
         let mut budget = Budget::new(configured);
         if let Some(window) = ledger.as_ref().and_then(|ledger| ledger.recall(&account, clock.now())) {
-            budget.recall(window.map(|at| clock.steady(at.0)), Instant::now());
+            budget.recall(window.map(|at| clock.steady(at)), Instant::now());
         }
         let state = GateState {
             budget,
@@ -142,7 +143,7 @@ impl Gate {
     /// How often its ledger was written.
     #[cfg(test)]
     pub(super) fn ledger_writes(&self) -> u64 {
-        self.ledger.as_ref().map_or(0, |ledger| ledger.written.load(std::sync::atomic::Ordering::Relaxed))
+        self.ledger.as_ref().map_or(0, |ledger| ledger.writes())
     }
 
     fn lock(&self) -> MutexGuard<'_, GateState> {
@@ -407,8 +408,8 @@ impl Gate {
     }
 
     /// The window, on the ledger's clock.
-    fn window(&self, state: &GateState) -> Option<Window<WallTime>> {
-        state.budget.window().map(|window| window.map(|at| WallTime(self.clock.wall(at))))
+    fn window(&self, state: &GateState) -> Option<Window<Timestamp>> {
+        state.budget.window().map(|window| window.map(|at| self.clock.wall(at)))
     }
 }
 

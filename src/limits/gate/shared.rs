@@ -145,7 +145,7 @@ impl Gate {
     /// What the ledger has decided: the grants that it wrote down are told to those who asked, the others are given back.
     fn decided(&self, mut state: MutexGuard<'_, GateState>, answer: &Answer) {
         let now = Instant::now();
-        let (window, closes) = (answer.window.map(|at| self.clock.steady(at.0)), answer.window.closes);
+        let (window, closes) = (answer.window.map(|at| self.clock.steady(at)), answer.window.closes);
         let untold = state.unreported.unconfirmed;
         state.budget.learn(&window, untold, now);
         let entered = std::mem::take(&mut state.deciding);
@@ -154,7 +154,7 @@ impl Gate {
             .into_iter()
             .zip(&answer.decisions)
             .map(|(mut entering, decision)| {
-                let closes = closes.map(|at| self.clock.steady(at.0));
+                let closes = closes.map(|at| self.clock.steady(at));
                 let again = now + if *decision == Decision::InUse { IN_USE_AGAIN } else { SPENT_AGAIN };
                 let again = closes.map_or(again, |closes| again.min(closes.max(now + Duration::from_millis(1))));
                 match decision {
