@@ -20,11 +20,51 @@ impl<T> Mutex<T> {
 
     /// Blocks until the lock is held.
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+        #[cfg(test)]
+        if let Some(guard) = model::lock(&self.0) {
+            return guard;
+        }
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The guarded value.
     pub(crate) fn into_inner(self) -> T {
         self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Model checks: the same code under shuttle, which tries many orders of tasks.
+#[cfg(test)]
+pub(crate) mod model {
+    use std::cell::Cell;
+    use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+
+    thread_local! {
+        /// A model check runs in this thread; all its tasks do.
+        static RUNNING: Cell<bool> = const { Cell::new(false) };
+    }
+
+    /// Runs `check` in `orders` random orders of its tasks, and as often in orders that delay a few of them much. The next task is chosen
+    /// wherever one waits and wherever one takes a lock. Tasks that wait for each other fail the check.
+    pub(crate) fn explore(orders: usize, check: impl Fn() + Send + Sync + Clone + 'static) {
+        RUNNING.set(true);
+        shuttle::check_random(check.clone(), orders);
+        shuttle::check_pct(check, orders, 3);
+        RUNNING.set(false);
+    }
+
+    /// Takes a lock in a model check. There only one task runs at a time, and a task that waits lets others run.
+    pub(super) fn lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+        if !RUNNING.get() {
+            return None;
+        }
+        loop {
+            shuttle::thread::yield_now();
+            match mutex.try_lock() {
+                Ok(guard) => return Some(guard),
+                Err(TryLockError::Poisoned(poisoned)) => return Some(PoisonError::into_inner(poisoned)),
+                Err(TryLockError::WouldBlock) => {}
+            }
+        }
     }
 }

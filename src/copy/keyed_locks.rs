@@ -37,6 +37,12 @@ impl<K: Eq + Hash + Clone> KeyedLocks<K> {
         guard.guard = Some(lock.lock_owned().await);
         guard
     }
+
+    /// No task holds a key or waits for one.
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.lock().is_empty()
+    }
 }
 
 impl<K: Eq + Hash + Clone> Drop for KeyGuard<K> {

@@ -16,6 +16,8 @@ mod graph;
 mod image;
 mod job;
 mod keyed_locks;
+#[cfg(test)]
+mod keyed_locks_model;
 mod listing;
 mod once;
 mod predict;

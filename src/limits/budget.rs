@@ -7,17 +7,14 @@ use tokio::time::Instant;
 use super::headers::Quota;
 use super::window::{Window, WindowAnswer, WindowReading};
 
-/// Docker Hub's window (docs/registries.md, "Docker Hub"), taken where an upstream refuses without ever having said how long its window is.
+mod looks;
+mod room;
+
+use looks::LookTimes;
+pub use room::BudgetRoom;
+
+/// Docker Hub's window (docs/registries.md, "Docker Hub"), assumed where an upstream refuses without having named the length of its window.
 const USUAL_WINDOW: Duration = Duration::from_secs(6 * 60 * 60);
-/// While a spent window is waited for, it is looked at so many times, by HEAD: 15 minutes apart for six hours. An
-/// opening that was not seen is found on average half a window before its latest moment.
-const LOOKS_PER_WINDOW: u32 = 24;
-/// Looking more often than this is no longer rare; shorter windows end by themselves soon enough.
-const LOOK_AT_MOST_EVERY: Duration = Duration::from_secs(10);
-
-/// A request that is sent so much after a moment was not sent before it.
-const JUST_AFTER: Duration = Duration::from_millis(1);
-
 /// `pulls = { limit = 200, window = "6h", reserve = 20 }` of a `[registry]` table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PullLimit {
@@ -31,14 +28,14 @@ pub struct PullLimit {
 
 #[derive(Debug, Clone)]
 enum BudgetState {
-    /// Nothing was heard, nothing is configured.
+    /// Nothing was answered, nothing is configured.
     Unknown,
     /// The upstream answers without counting.
     Unlimited,
     Counted(Window<Instant>),
 }
 
-/// The budget.
+/// The pulls of one account, as this process knows them.
 #[derive(Debug, Clone)]
 pub struct Budget {
     configured: Option<PullLimit>,
@@ -47,29 +44,27 @@ pub struct Budget {
     reserved: u64,
     /// Sent and not answered.
     in_flight: u64,
-    /// We have sent pulls in this window.
+    /// Pulls were sent in this window.
     touched: bool,
     spent: u64,
     refused: u64,
     window_seen: Option<Duration>,
-    /// The window is an earlier run's, and no answer of this run has confirmed it.
+    /// The window is known from an earlier run, and no answer of this run has confirmed it.
     recalled: bool,
-    looked: Option<Instant>,
-    /// `Retry-After` of a refusal: worth a look then.
-    look_at: Option<Instant>,
-    /// When the last refusal for a spent window arrived.
+    looks: LookTimes,
+    /// When the latest refusal for a spent window arrived.
     closed_at: Option<Instant>,
 }
 
 /// The answer to [`Budget::reserve`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReserveResult {
-    /// So many pulls may be sent: all that was asked for, or less for a graph larger than a window (the rest is asked for
-    /// when these are spent).
+    /// This many pulls may be sent: all that were asked for, or fewer for a graph larger than a window (the rest is asked for when these
+    /// are spent).
     Granted(u64),
-    /// Not now; when at the latest, if that is known.
+    /// Not now.
     Wait {
-        /// When the window opens at the latest.
+        /// When the next window opens at the latest, if that is known.
         until: Option<Instant>,
         /// Why.
         reason: WaitReason,
@@ -81,7 +76,7 @@ pub enum ReserveResult {
 pub enum WaitReason {
     /// What is left is reserved or in flight; some of it may come back.
     InUse,
-    /// The window does not hold as many any more.
+    /// The window has fewer left.
     Spent,
     /// More than any window holds: it starts when a window is fresh.
     WouldExceedWindow,
@@ -94,36 +89,14 @@ pub enum WaitReason {
 pub enum PullOutcome<'a> {
     /// Answered with 200 by the registry, and with these headers.
     Answered(&'a Quota),
-    /// Ended in any other way: it may have been counted or not.
+    /// Ended in any other way: it may or may not have been counted.
     Unheard,
     /// Refused because the window is spent: not counted.
     Refused(Option<Duration>),
 }
 
-/// How much room there is now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BudgetRoom {
-    /// Pulls that may be reserved.
-    pub left: u64,
-    /// Pulls that a whole window has for us.
-    pub per_window: u64,
-    /// Nothing of this window was spent by us, and at least half of it is there: a graph larger than a window may start.
-    /// (Half, not all: where others spend too, a window that nobody has touched may never be seen.)
-    pub fresh: bool,
-}
-
-impl BudgetRoom {
-    /// No limit.
-    pub const UNLIMITED: BudgetRoom = BudgetRoom { left: u64::MAX, per_window: u64::MAX, fresh: true };
-
-    /// How many of `pulls` may be granted now: all, a whole window's worth of a graph larger than that, or none.
-    pub fn grant(self, pulls: u64) -> Option<u64> {
-        if pulls <= self.left { Some(pulls) } else { (pulls > self.per_window && self.fresh && self.left > 0).then_some(self.left) }
-    }
-}
-
 impl Budget {
-    /// A budget of which nothing has been heard yet.
+    /// A budget that is known from the configuration alone.
     pub fn new(configured: Option<PullLimit>) -> Self {
         let state = match configured {
             Some(PullLimit { limit: Some(limit), window, .. }) => BudgetState::Counted(Window::fresh(limit, window, None)),
@@ -139,8 +112,7 @@ impl Budget {
             refused: 0,
             window_seen: None,
             recalled: false,
-            looked: None,
-            look_at: None,
+            looks: LookTimes::default(),
             closed_at: None,
         }
     }
@@ -171,8 +143,8 @@ impl Budget {
         }
     }
 
-    /// Takes in what all processes together know about the account. Of pulls of which nobody has said that they were counted, `untold`
-    /// are ours and not among theirs.
+    /// Merges what all processes together know about the account. `untold` pulls of this process, whose answers did not say whether they
+    /// were counted, are not known to the others yet.
     pub(super) fn learn(&mut self, window: &Window<Instant>, untold: u64, now: Instant) {
         match &mut self.state {
             BudgetState::Counted(known) => {
@@ -181,7 +153,7 @@ impl Budget {
                     known.unheard_at = known.unheard_at.max(window.unheard_at);
                 }
             }
-            // Another process has asked first.
+            // Another process asked first.
             BudgetState::Unknown if window.limit < u64::MAX || window.heard.is_some() => self.state = BudgetState::Counted(window.clone()),
             BudgetState::Unknown | BudgetState::Unlimited => {}
         }
@@ -207,7 +179,7 @@ impl Budget {
         ReserveResult::Wait { until: self.closes(), reason }
     }
 
-    /// While nothing is known, one pull at a time: its answer tells.
+    /// While nothing is known, one pull at a time: its answer says how many there are.
     fn grant(&self, room: BudgetRoom, pulls: u64) -> Option<u64> {
         match self.state {
             BudgetState::Unknown => (pulls == 0 || room.left > 0).then_some(pulls.min(1)),
@@ -220,12 +192,11 @@ impl Budget {
         self.reserved = self.reserved.saturating_sub(pulls);
     }
 
-    /// Turns one reserved pull into one in flight. False: others have spent what was granted; nothing may be sent, and the
+    /// Turns one reserved pull into one in flight. False: others have spent the granted pulls. Nothing may be sent then, and the
     /// reservation should be given back.
     ///
-    /// What is in flight is not subtracted here, as it is from the room for new reservations: it was, when these were made. An
-    /// answer that came early may already count all of it, and must not take away what an image that has begun still needs.
-    /// That less is left than is reserved, though, is proof that others were at it.
+    /// Pulls in flight are not subtracted here: they were, when these were reserved. An early answer may count all of them already, and must
+    /// not take away pulls that an image still needs. But if fewer are left than are reserved, others have spent some.
     pub fn send(&mut self, now: Instant) -> bool {
         self.roll(now);
         let may = match &self.state {
@@ -255,7 +226,7 @@ impl Budget {
         self.reserved = self.reserved.saturating_add(1);
     }
 
-    /// A pull in flight, sent at `sent`, is over. True: `remaining` counts it; false: nobody has said so.
+    /// A pull in flight, sent at `sent`, is over. True: `remaining` counts it. False: that is not known.
     pub fn settle(&mut self, outcome: PullOutcome<'_>, sent: Instant, now: Instant) -> bool {
         self.in_flight = self.in_flight.saturating_sub(1);
         match outcome {
@@ -284,8 +255,8 @@ impl Budget {
         false
     }
 
-    /// Takes in the headers of an answer (200, to HEAD or GET of a manifest) whose request was sent at `sent`. True if
-    /// they told what is left of this window.
+    /// Reads the headers of an answer (200, to HEAD or GET of a manifest) whose request was sent at `sent`. True if they say how many
+    /// pulls are left of this window.
     pub fn observe(&mut self, quota: &Quota, sent: Instant, now: Instant) -> bool {
         self.roll(now);
         self.window_seen = quota.window.or(self.window_seen);
@@ -325,14 +296,14 @@ impl Budget {
     pub fn closed(&mut self, sent: Instant, now: Instant, retry_after: Option<Duration>) {
         self.roll(now);
         if !matches!(self.state, BudgetState::Counted(_)) {
-            // The limit is not known: that it is reached is all there is to know until an answer says more.
+            // The limit is not known, only that it is reached.
             self.state = BudgetState::Counted(Window::fresh(u64::MAX, self.window_seen.unwrap_or_else(|| self.usual_window()), None));
         }
         if let BudgetState::Counted(window) = &mut self.state
             && window.close(sent, now, retry_after)
         {
             self.closed_at = Some(now);
-            self.look_at = retry_after.map(|wait| now + wait);
+            self.looks.suggest(retry_after.map(|wait| now + wait));
         }
     }
 
@@ -346,7 +317,7 @@ impl Budget {
             && window.roll(now)
         {
             self.touched = false;
-            self.look_at = None;
+            self.looks.suggest(None);
         }
     }
 
@@ -359,7 +330,7 @@ impl Budget {
         self.configured.map_or(0, |pulls| pulls.reserve)
     }
 
-    /// What is left for us if nothing were reserved or in flight. A configured limit below the upstream's cuts off the top.
+    /// Pulls left if none were reserved or in flight. A configured limit below the upstream's reduces them by the difference.
     fn usable(&self, window: &Window<Instant>) -> u64 {
         self.usable_of(window, window.left())
     }
@@ -383,12 +354,12 @@ impl Budget {
         }
     }
 
-    /// The room there is. Call [`Self::reserve`] or any other method with a time before, so that it is this moment's.
+    /// The room at the time of the latest call of a method that takes a time.
     pub fn room(&self) -> BudgetRoom {
         self.room_with(self.outstanding())
     }
 
-    /// The room to choose the next job in: while nothing is known, any job may be the one that finds out.
+    /// The room by which the next job is chosen. While nothing is known, any job may be the one whose answer says how much there is.
     pub(super) fn room_to_choose(&self) -> BudgetRoom {
         match self.state {
             BudgetState::Unknown if self.outstanding() == 0 => BudgetRoom::UNLIMITED,
@@ -397,12 +368,12 @@ impl Budget {
         }
     }
 
-    /// The room there would be if everything outstanding came back unspent: who does not fit even then has to wait for a window.
+    /// The room if all outstanding pulls came back unspent. A job that does not fit even then has to wait for a window.
     pub(super) fn room_if_all_came_back(&self) -> BudgetRoom {
         self.room_with(0)
     }
 
-    /// The same, if no pull of which nobody has said so was counted either.
+    /// The same, if no pull was counted whose answer did not say so.
     pub(super) fn room_if_nothing_unheard_was_counted(&self) -> BudgetRoom {
         match &self.state {
             BudgetState::Counted(window) => {
@@ -413,32 +384,23 @@ impl Budget {
         }
     }
 
-    /// When a look tells whether pulls were counted of which nobody has said so. `None`: there are none, or it was looked at since.
-    pub(super) fn unheard_look(&self) -> Option<Instant> {
-        let window = self.window().filter(|window| window.unconfirmed > 0 && window.heard.is_some())?;
-        let after = window.unheard_at? + JUST_AFTER;
-        self.looked.is_none_or(|looked| looked < after).then_some(after)
-    }
-
-    /// When to look at a spent window again, by HEAD: now, if nothing is known of the account at all. `None` where looking
-    /// tells nothing.
+    /// When to look at a spent window again, by HEAD: now, if nothing is known of the account at all. `None` where a look tells nothing.
     pub fn look_due(&self, now: Instant) -> Option<Instant> {
         match &self.state {
-            BudgetState::Unknown => self.looked.is_none().then_some(now),
+            BudgetState::Unknown => self.looks.is_first().then_some(now),
             BudgetState::Unlimited => None,
-            BudgetState::Counted(window) => {
-                let heard = window.heard.as_ref()?;
-                let every = (window.length / LOOKS_PER_WINDOW).max(LOOK_AT_MOST_EVERY);
-                let due = self.looked.map_or(heard.arrived, |looked| looked.max(heard.arrived)) + every;
-                let asked = self.look_at.filter(|at| self.looked.is_none_or(|looked| looked < *at));
-                [Some(due), asked, self.unheard_look()].into_iter().flatten().min()
-            }
+            BudgetState::Counted(window) => self.looks.due(window),
         }
+    }
+
+    /// When a look tells whether pulls were counted whose answers did not say so. `None`: there are none, or a look has told since.
+    pub(super) fn unheard_look(&self) -> Option<Instant> {
+        self.looks.unheard_due(self.window()?)
     }
 
     /// A look was taken.
     pub fn looked(&mut self, now: Instant) {
-        self.looked = Some(now);
+        self.looks.taken(now);
     }
 
     /// When the current window ends at the latest. `None`: unknown, unlimited, or not opened yet.
@@ -463,7 +425,7 @@ impl Budget {
     pub fn remaining(&self) -> Option<u64> {
         self.window().map(|window| window.left().saturating_sub(window.limit - self.effective(window)).saturating_sub(self.in_flight))
     }
-    /// What the upstream itself said is left, whatever may have been spent since. `None`: it has said nothing in this run.
+    /// Pulls left, as the upstream's latest answer says. `None`: it has said nothing in this run.
     pub fn told(&self) -> Option<u64> {
         let window = self.window().filter(|window| window.heard.is_some() && !self.recalled)?;
         Some(window.left.saturating_sub(window.limit - self.effective(window)))
@@ -476,11 +438,11 @@ impl Budget {
     pub fn window_length(&self) -> Option<Duration> {
         self.window().map(|window| window.length)
     }
-    /// Whom the upstream counts.
+    /// The address or account that the upstream counts.
     pub fn source(&self) -> Option<&str> {
         self.window()?.source.as_deref()
     }
-    /// The upstream counts nothing.
+    /// The upstream does not count.
     pub fn is_unlimited(&self) -> bool {
         matches!(self.state, BudgetState::Unlimited)
     }

@@ -32,6 +32,8 @@ mod pause;
 mod window;
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod simulation;
 
 pub use account::{AccountId, AccountStatus, Deferred, LimitProbe, PullRequest, WaitMode};

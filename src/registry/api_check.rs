@@ -17,7 +17,7 @@ impl RegistryStore {
     /// Asks for the root of the API. `anonymous`: any answer will do, since a registry may well want a login there.
     pub(crate) async fn knock(&self, anonymous: bool, context: &RequestContext) -> Result<()> {
         let (root, scopes) = (Repository::new(""), Scopes::none());
-        let url = self.transport.host.url("");
+        let url = self.transport.host.endpoint.url("");
         let mut call = RegistryRequest::new((RequestKind::Token, Operation::CheckApi, Method::GET), url, &root, &scopes, context);
         call.repository = None;
         if anonymous {

@@ -31,7 +31,7 @@ impl RegistryStore {
             operation: Operation::ListRepositories,
             things: "repositories",
             called: "catalogue",
-            url: self.transport.host.url("_catalog"),
+            url: self.transport.host.endpoint.url("_catalog"),
             page: PAGE,
             repository: None,
             scopes: Scopes::none(),

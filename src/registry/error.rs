@@ -3,15 +3,18 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use reqwest::header::{HeaderMap, LOCATION};
+use url::Url;
 
 use super::error_answer::ErrorAnswer;
+use super::link;
 use super::remedy;
 use super::request::{Operation, RequestTopic};
-use super::transport::{RetryBudget, RetryableError};
+use super::transport::{Endpoint, RetryBudget, RetryableError};
 use crate::limits::Deferred;
 use crate::{Error, Kind};
 
-/// The error that a final refusal is.
+/// The error of a final refusal.
 pub(crate) fn refused(topic: &RequestTopic<'_>, refusal: &ErrorAnswer) -> Error {
     detailed(topic, refusal, refusal.words())
 }
@@ -28,7 +31,7 @@ fn detailed(topic: &RequestTopic<'_>, refusal: &ErrorAnswer, message: String) ->
     }
 }
 
-/// The error of a 401 that no login helps against: what the registry said, and what the login said.
+/// The error of a 401 that remains after a login: the words of the registry, and of the login.
 pub(crate) fn unauthorized(topic: &RequestTopic<'_>, refusal: &ErrorAnswer, login: &Error) -> Error {
     let message = format!("{}; {}", refusal.words(), login.message());
     let error = topic.error(Kind::Unauthorized, message).status(refusal.status).with_cause(login.cause());
@@ -42,7 +45,28 @@ pub(crate) fn unauthorized(topic: &RequestTopic<'_>, refusal: &ErrorAnswer, logi
     }
 }
 
-/// The error that is left when patience is at its end.
+/// The error of a redirect that is not followed: of a request that writes, or without an address.
+pub(crate) fn misdirected(topic: &RequestTopic<'_>, endpoint: &Endpoint, headers: &HeaderMap) -> Error {
+    let to = headers.get(LOCATION).and_then(|value| Url::parse(&link::address(value)).ok());
+    if let Some(url) = to.as_ref().filter(|url| endpoint.is_upgrade(url)) {
+        return upgraded(topic, url);
+    }
+    let to = to.and_then(|url| url.host_str().map(str::to_owned)).map_or("nowhere".to_owned(), |host| format!("to {host}"));
+    topic
+        .error(Kind::Refused, format!("{} redirects this request {to}", topic.host))
+        .remedy("if the registry has moved, name its address as `endpoint` in [registry]")
+}
+
+/// The error of a registry that redirects plain HTTP to https, where its login is not sent.
+pub(crate) fn upgraded(topic: &RequestTopic<'_>, to: &Url) -> Error {
+    topic.error(Kind::Refused, format!("{} redirects plain HTTP to https", topic.host)).remedy(format!(
+        "set endpoint = \"{}\" in [registry.\"{}\"]",
+        to.origin().ascii_serialization(),
+        topic.host
+    ))
+}
+
+/// The error of a request that has no attempt left.
 pub(crate) fn exhausted(topic: &RequestTopic<'_>, patience: &RetryBudget, trouble: &RetryableError) -> Error {
     let attempts = patience.attempts();
     let after =

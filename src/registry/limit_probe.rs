@@ -23,7 +23,7 @@ pub(super) fn meter(accounts: &Accounts, host: &Arc<Host>, account: &Arc<Transpo
     let seen = Arc::new(SeenManifest::default());
     let usual = match host.profile.pulls {
         PullCounting::ManifestGet { probe: (repository, tag) } => {
-            Some((Repository::new(repository), host.url(&format!("{repository}/manifests/{tag}"))))
+            Some((Repository::new(repository), host.endpoint.url(&format!("{repository}/manifests/{tag}"))))
         }
         PullCounting::NothingKnown => None,
     };

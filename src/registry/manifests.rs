@@ -38,7 +38,7 @@ pub(super) struct PutManifest {
 
 impl RegistryStore {
     pub(super) fn manifest_url(&self, repository: &Repository, reference: &str) -> url::Url {
-        self.transport.host.url(&format!("{repository}/manifests/{reference}"))
+        self.transport.host.endpoint.url(&format!("{repository}/manifests/{reference}"))
     }
 
     /// What `reference` names now, by HEAD. A registry that does not say the digest, or refuses HEADs, is asked by GET, which counts as
@@ -51,7 +51,7 @@ impl RegistryStore {
         scopes: &Scopes,
         context: &RequestContext,
     ) -> Result<Option<Descriptor>> {
-        if self.transport.host.refuses_heads() {
+        if self.transport.host.behaviour.refuses_heads() {
             return self.read_to_resolve(repository, reference, scopes, context).await;
         }
         let url = self.manifest_url(repository, reference.as_str());
@@ -64,7 +64,7 @@ impl RegistryStore {
                 // Should it be refused too, its answer has a body that says why.
                 let found = self.read_to_resolve(repository, reference, scopes, context).await?;
                 if found.is_some() {
-                    self.transport.host.refused_head();
+                    self.transport.host.behaviour.refused_head();
                 }
                 return Ok(found);
             }

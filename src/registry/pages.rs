@@ -86,7 +86,7 @@ impl RegistryStore {
             topic.error(Kind::Damaged, format!("what was served as a {called} is none: {what}"))
         })?;
         let links = link::text(&answer.headers, LINK);
-        let next = link::next(&links).map(|target| self.transport.host.resolve_next_page(&answer.url, list, target)).transpose();
+        let next = link::next(&links).map(|target| self.transport.host.endpoint.resolve_next_page(&answer.url, list, target)).transpose();
         let refuse = |topic: &RequestTopic<'_>, why: String| {
             topic.error(Kind::Untrusted, format!("the next page of {things} is not asked for: {why}"))
         };

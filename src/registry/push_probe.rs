@@ -83,7 +83,7 @@ impl RegistryStore {
     /// Opens an upload. That the registry takes none anywhere is remembered.
     async fn open_upload(&self, repository: &Repository, context: &RequestContext) -> Result<Url> {
         let scopes = Scopes::push(repository.as_str());
-        let url = self.transport.host.url(&format!("{repository}/blobs/uploads/"));
+        let url = self.transport.host.endpoint.url(&format!("{repository}/blobs/uploads/"));
         let call = RegistryRequest::new((RequestKind::BlobPut, Operation::StartUpload, Method::POST), url, repository, &scopes, context);
         let opened = async {
             let answer = self.transport.send(&call, &mut self.transport.host.patience()).await?;

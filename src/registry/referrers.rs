@@ -138,7 +138,7 @@ impl RegistryStore {
         context: &RequestContext,
     ) -> Result<(Option<Bytes>, Option<HeaderValue>)> {
         let scopes = Scopes::push(repository.as_str());
-        let url = self.transport.host.url(&format!("{repository}/manifests/{tag}"));
+        let url = self.transport.host.endpoint.url(&format!("{repository}/manifests/{tag}"));
         let mut call =
             RegistryRequest::new((RequestKind::ManifestGet, Operation::GetManifest, Method::GET), url, repository, &scopes, context);
         call.headers = super::headers::accept();

@@ -53,7 +53,7 @@ impl RegistryStore {
         let beside = api.beside(repository);
         let known = || beside.answer.get().or(api.everywhere.answer.get()).cloned();
         // A cache has another answer for each of its upstreams.
-        let asked = if self.transport.host.is_cache() { &beside } else { &api.everywhere };
+        let asked = if self.transport.host.behaviour.is_cache() { &beside } else { &api.everywhere };
         let mut first = None;
         if known().is_none() {
             first = Some(asked.asking.lock().await);
@@ -103,7 +103,7 @@ impl RegistryStore {
         is_known: bool,
         context: &RequestContext,
     ) -> Result<Result<Vec<Descriptor>, NoList>> {
-        let mut url = self.transport.host.url(&format!("{repository}/referrers/{subject}"));
+        let mut url = self.transport.host.endpoint.url(&format!("{repository}/referrers/{subject}"));
         if let Some(wanted) = artifact_type {
             url.query_pairs_mut().append_pair("artifactType", wanted);
         }
@@ -161,7 +161,7 @@ impl RegistryStore {
         };
         let links = link::text(&answer.headers, LINK);
         let astray = |why: String| remedied(topic.error(Kind::Untrusted, format!("the next page of referrers is not asked for: {why}")));
-        let next = link::next(&links).map(|target| self.transport.host.resolve_next_page(&answer.url, &list, target));
+        let next = link::next(&links).map(|target| self.transport.host.endpoint.resolve_next_page(&answer.url, &list, target));
         Ok(Ok((page, next.transpose().map_err(astray)?)))
     }
 }

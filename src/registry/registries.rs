@@ -88,7 +88,7 @@ impl Registries {
         let shared = self.host(&mut known, side, host, &settings)?;
         let account = known.accounts.entry((host.to_owned(), name.clone())).or_insert_with(|| {
             let policy = Arc::clone(&shared.policy);
-            let authenticator = Authenticator::new(host, shared.endpoint.clone(), side, account, policy, settings.named.clone());
+            let authenticator = Authenticator::new(host, shared.endpoint.root().clone(), side, account, policy, settings.named.clone());
             let usual =
                 || shared.profile.requests_per_second(name == ANONYMOUS).and_then(|rate| RequestPacer::new(rate, BURST)).map(Arc::new);
             let pace = shared.pace.clone().or_else(usual);

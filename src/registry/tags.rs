@@ -43,7 +43,7 @@ impl RegistryStore {
             operation: Operation::ListTags,
             things: "tags",
             called: "tag list",
-            url: self.transport.host.url(&format!("{repository}/tags/list")),
+            url: self.transport.host.endpoint.url(&format!("{repository}/tags/list")),
             page: self.transport.host.profile.tag_page,
             repository: Some(repository),
             scopes: Scopes::pull(repository.as_str()).to(Purpose::Tags),

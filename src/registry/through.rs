@@ -43,17 +43,17 @@ impl RegistryStore {
 
     /// How it behaves as a cache.
     pub(crate) fn caching(&self) -> &'static Caching {
-        self.transport.host.caching()
+        self.transport.host.behaviour.caching()
     }
 
     /// Whether an answer has said that it came from the upstream of a cache.
     pub(crate) fn has_passed_on(&self) -> bool {
-        self.transport.host.has_passed_on()
+        self.transport.host.behaviour.has_passed_on()
     }
 
     /// Whether it may be a cache, by its kind or its answers.
     pub(crate) fn may_be_a_cache(&self) -> bool {
-        self.transport.host.may_be_a_cache()
+        self.transport.host.behaviour.may_be_a_cache()
     }
 
     /// Whether it is of a kind that has the referrers API.
@@ -81,13 +81,13 @@ impl RegistryStore {
 
     /// Whether an answer is the cache's own, as its kind says that.
     fn is_own(&self, answer: &OpenResponse) -> bool {
-        !self.transport.host.passed_on(&answer.headers) && self.caching().says_origin
+        !self.transport.host.behaviour.passed_on(&answer.headers) && self.caching().says_origin
     }
 
     /// Whether a target answers for its upstream, by a cache rule that owns the repository: it does not have that itself, and what is
     /// put there would be refused.
     pub(super) fn is_passed_on(&self, answer: &OpenResponse) -> bool {
-        self.transport.side == Side::Target && self.transport.host.passed_on(&answer.headers)
+        self.transport.side == Side::Target && self.transport.host.behaviour.passed_on(&answer.headers)
     }
 
     /// Reads the manifest that `reference` names, by GET: a pull, if `context` has an account for it.
@@ -98,7 +98,7 @@ impl RegistryStore {
     /// Asks for `/v2/`, as clients do before anything else: a cache that keeps answers by their address has it for them then.
     pub(crate) async fn ping(&self, repository: &Repository, context: &RequestContext) {
         let scopes = Scopes::pull(repository.as_str());
-        let url = self.transport.host.url("");
+        let url = self.transport.host.endpoint.url("");
         let call = RegistryRequest::new((RequestKind::Token, Operation::Ping, Method::GET), url, repository, &scopes, context);
         if let Err(error) = self.transport.send(&call, &mut RetryBudget::new(self.transport.host.retry, 1)).await {
             tracing::debug!(%error, "the cache does not answer /v2/");

@@ -80,11 +80,11 @@ impl RegistryStore {
     /// Asks for a blob of `from` to be had in `to` too. `false`: not so; it has to be copied.
     pub(super) async fn mount(&self, from: &Repository, to: &Repository, digest: &Digest, context: &RequestContext) -> Result<bool> {
         let host = &self.transport.host;
-        if !host.mounts() {
+        if !host.behaviour.mounts() {
             return Ok(false);
         }
         let scopes = Scopes::mount(to.as_str(), from.as_str());
-        let mut url = host.url(&format!("{to}/blobs/uploads/"));
+        let mut url = host.endpoint.url(&format!("{to}/blobs/uploads/"));
         url.query_pairs_mut().append_pair("mount", digest.as_str()).append_pair("from", from.as_str());
         let call = RegistryRequest::new((RequestKind::Mount, Operation::MountBlob, Method::POST), url, to, &scopes, context);
         let done = match self.transport.send(&call, &mut host.patience()).await {
@@ -108,7 +108,7 @@ impl RegistryStore {
             }
             Err(error) => return Err(error),
         };
-        host.mounted(done);
+        host.behaviour.mounted(done);
         Ok(done)
     }
 
@@ -118,7 +118,7 @@ impl RegistryStore {
         let location = answer.headers.get(LOCATION).map(link::address);
         let location = location.ok_or_else(|| topic.error(Kind::Refused, "the registry opened an upload, but said no Location"))?;
         let refuse = |why: String| topic.error(Kind::Untrusted, format!("the registry's upload Location is not followed: {why}"));
-        let url = self.transport.host.resolve(&answer.url, &location).map_err(refuse)?;
+        let url = self.transport.host.endpoint.resolve(&answer.url, &location).map_err(refuse)?;
         self.transport.allowed(&url).await.map_err(refuse)?;
         Ok(url)
     }
@@ -145,10 +145,10 @@ impl BlobUpload<'_> {
         let mut hold = false;
         let mut session = None;
         loop {
-            let by_patch = transport.host.patches();
+            let by_patch = transport.host.behaviour.patches();
             match self.turn(by_patch, hold, session.take()).await? {
                 UploadTurn::Done => return Ok(()),
-                UploadTurn::TooLarge => transport.host.patch_from_now_on(),
+                UploadTurn::TooLarge => transport.host.behaviour.patch_from_now_on(),
                 UploadTurn::LoggedIn if logins < MOST_LOGINS => logins += 1,
                 UploadTurn::LoggedIn => {
                     let topic = transport.topic_of(Operation::UploadBlob, Some(self.repository), self.context);
@@ -259,7 +259,7 @@ impl BlobUpload<'_> {
                 Ok(UploadTurn::Refused(trouble, sent, session))
             }
             AttemptOutcome::Retryable(trouble, sent) => Ok(UploadTurn::Again(trouble, sent, progress.complete())),
-            AttemptOutcome::Refused(refusal, _) if refusal.status == 413 && !by_patch && transport.host.takes_patches() => {
+            AttemptOutcome::Refused(refusal, _) if refusal.status == 413 && !by_patch && transport.host.behaviour.takes_patches() => {
                 self.give_back(session).await;
                 Ok(UploadTurn::TooLarge)
             }
@@ -305,7 +305,8 @@ impl BlobUpload<'_> {
             return Ok(session);
         }
         let transport = &self.store.transport;
-        let call = self.call(Operation::StartUpload, Method::POST, transport.host.url(&format!("{}/blobs/uploads/", self.repository)));
+        let call =
+            self.call(Operation::StartUpload, Method::POST, transport.host.endpoint.url(&format!("{}/blobs/uploads/", self.repository)));
         let mut patience = transport.host.patience();
         loop {
             let answer = transport.send(&call, &mut patience).await?;

@@ -115,6 +115,6 @@ impl ForeignFetch {
 async fn external_url(transport: &Transport, text: &str) -> Result<Url, String> {
     // Not relative to anything: a url of a descriptor is whole.
     let whole = Url::parse(text).map_err(|_| format!("`{text}` is no address"))?;
-    let url = transport.host.resolve(&whole, text)?;
+    let url = transport.host.endpoint.resolve(&whole, text)?;
     transport.allowed(&url).await.map(|()| url)
 }

@@ -22,7 +22,7 @@ use crate::{Kind, Result};
 
 impl RegistryStore {
     pub(super) fn blob_url(&self, repository: &Repository, digest: &Digest) -> url::Url {
-        self.transport.host.url(&format!("{repository}/blobs/{digest}"))
+        self.transport.host.endpoint.url(&format!("{repository}/blobs/{digest}"))
     }
 
     /// Whether `repository` has the blob, by HEAD, for who would put it there: a target that refuses the HEAD may take the blob, and the
@@ -68,7 +68,7 @@ impl RegistryStore {
         let call = RegistryRequest::new((RequestKind::BlobHead, Operation::HeadBlob, Method::HEAD), url, repository, scopes, context);
         match self.transport.deliver(&call, &mut self.transport.host.patience()).await? {
             SendOutcome::Answer(answer) => {
-                self.transport.host.note_etag(&answer.headers);
+                self.transport.host.behaviour.note_etag(&answer.headers);
                 Ok(BlobHead::Here(answer.content_length(), answer.headers))
             }
             SendOutcome::Refused(refusal, _) if refusal.foreign.is_some() && matches!(refusal.status, 400 | 401 | 403 | 405) => {

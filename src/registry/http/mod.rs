@@ -33,6 +33,19 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// seldom written into a connection that the other side is closing.
 const IDLE: Duration = Duration::from_secs(30);
 
+/// A silent connection is probed after this time, and again each time it passes. 15 s: the mappings of NATs and load balancers outlive it (the
+/// shortest commonly met is 60 s), so that an upload is not cut off while the registry hashes what it got. Three probes without an answer
+/// end the connection after 60 s, as the transport's own silence does.
+const TCP_KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// An HTTP/2 connection with requests under way is asked for a PING after this time of silence. All small requests share it, and new ones
+/// join it: without the PING, a connection that the network dropped fails each of them after 60 s; with it, they get a new one after 30 s.
+/// Unused ones are not asked: they are closed after [`IDLE`].
+const HTTP2_PING: Duration = Duration::from_secs(20);
+
+/// An HTTP/2 PING is answered within this time by every server that is still there.
+const HTTP2_PING_ANSWER: Duration = Duration::from_secs(10);
+
 /// Idle connections kept to one host for bodies: as many as transfers usually run at once (16 at a target, by default), twice.
 const IDLE_BULK: usize = 32;
 
@@ -95,6 +108,11 @@ pub(crate) fn build(settings: &HttpSettings, policy: &Arc<AddressPolicy>) -> Res
             .connect_timeout(CONNECT)
             .pool_idle_timeout(IDLE)
             .tcp_nodelay(true)
+            .tcp_keepalive(TCP_KEEP_ALIVE)
+            .tcp_keepalive_interval(TCP_KEEP_ALIVE)
+            .tcp_keepalive_retries(3)
+            .http2_keep_alive_interval(HTTP2_PING)
+            .http2_keep_alive_timeout(HTTP2_PING_ANSWER)
             .dns_resolver(AddressGuard::new(Arc::clone(&policy)))
     };
     let unusable = |error: reqwest::Error| Error::local("set up HTTP", causes(&error));

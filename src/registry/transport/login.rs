@@ -88,7 +88,7 @@ impl Transport {
     pub(super) async fn authorization(&self, call: &RegistryRequest<'_>) -> Result<Option<HeaderValue>> {
         match call.credentials {
             RequestIdentity::Given(header) => Ok(header.cloned()),
-            RequestIdentity::Of(_) if !self.host.is_registry_origin(&call.url) => Ok(None),
+            RequestIdentity::Of(_) if !self.host.endpoint.is_origin_of(&call.url) => Ok(None),
             RequestIdentity::Of(scopes) => {
                 let sender = Sender { transport: self, context: call.context };
                 let header = self.account.authenticator.authorization(scopes, &sender).await;

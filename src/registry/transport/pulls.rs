@@ -73,7 +73,7 @@ impl Transport {
 
     /// Whether a cache has this answer of its own, as far as its kind says that.
     fn answered_itself(&self, answer: &OpenResponse) -> bool {
-        !self.host.passed_on(&answer.headers) && self.host.caching().says_origin
+        !self.host.behaviour.passed_on(&answer.headers) && self.host.behaviour.caching().says_origin
     }
 
     /// An answer to `call`, sent at `sent`, says that the window is spent. Call this before its permit goes to the next request, which

@@ -36,7 +36,7 @@ impl Transport {
                 request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(call.body.len()));
                 *request.body_mut() = Some(call.body.clone().into());
             }
-            let elsewhere = self.host.elsewhere(&url);
+            let elsewhere = self.host.endpoint.elsewhere(&url);
             if !at_registry {
                 self.reachable(call, elsewhere.as_deref(), true).map_err(SendError::Fatal)?;
             }
@@ -51,7 +51,7 @@ impl Transport {
             let Some(next) = self.next(call, &url, &response).await? else {
                 if !at_registry
                     && !call.external_url
-                    && !self.host.is_upgrade(&url)
+                    && !self.host.endpoint.is_upgrade(&url)
                     && token.is_none()
                     && let Some(given) = self.foreign_token(call, &url, &response).await.map_err(SendError::Fatal)?
                 {
@@ -81,8 +81,8 @@ impl Transport {
             let message = format!("the registry's redirect is not followed: {why}");
             SendError::Fatal(self.topic(call).error(Kind::Untrusted, message))
         };
-        let next = self.host.resolve(from, &link::address(location)).map_err(refuse)?;
-        if !call.follow_cross_host && !self.host.is_registry_origin(&next) {
+        let next = self.host.endpoint.resolve(from, &link::address(location)).map_err(refuse)?;
+        if !call.follow_cross_host && !self.host.endpoint.is_origin_of(&next) {
             return Ok(None);
         }
         self.allowed(&next).await.map_err(refuse)?;
@@ -91,7 +91,7 @@ impl Transport {
 
     /// Whether the registry may send us to `url`; why not, if it may not. It may always send us to itself.
     pub(crate) async fn allowed(&self, url: &Url) -> Result<(), String> {
-        if self.host.is_registry_origin(url) { Ok(()) } else { self.host.policy.check(url).await }
+        if self.host.endpoint.is_origin_of(url) { Ok(()) } else { self.host.policy.check(url).await }
     }
 }
 
