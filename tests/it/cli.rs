@@ -226,8 +226,8 @@ fn every_command_has_help() {
     let help: Vec<String> = program.run(&["--help"]).stdout.lines().map(|line| line.trim_end().to_owned()).collect();
     assert_snapshot!(help.join("\n"), @"
     Copies the images of lists, through cache rules, into a target: a registry or an OCI image layout.
-    Every digest is checked, and what images share is copied once. A run that was killed continues
-    where it stopped.
+    Every digest is checked, and what images share is copied once. A run that was killed continues where
+    it stopped.
 
     Usage: larder [OPTIONS] <COMMAND>
 
