@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, PanicHookInfo};
 use futures_util::FutureExt;
 use tokio::task::JoinError;
 
-use crate::Error;
+use crate::{Error, Operation};
 
 const REMEDY: &str = "this is a bug in larder; the log says where";
 
@@ -30,7 +30,7 @@ pub(crate) fn watch(log: impl Fn(&str) + Send + Sync + 'static) {
 ///
 /// # Errors
 /// If it panicked.
-pub(crate) async fn caught<T>(operation: &'static str, work: impl Future<Output = T>) -> Result<T, Error> {
+pub(crate) async fn caught<T>(operation: Operation, work: impl Future<Output = T>) -> Result<T, Error> {
     // Shared state is behind `crate::mutex`, which has no poison.
     AssertUnwindSafe(work).catch_unwind().await.map_err(|panic| {
         // The hook ran on this thread, unless the panic was passed on from another one.
@@ -44,7 +44,7 @@ pub(crate) async fn caught<T>(operation: &'static str, work: impl Future<Output 
 /// # Errors
 /// As `work`, and if it panicked.
 pub(crate) async fn blocking<T: Send + 'static>(
-    operation: &'static str,
+    operation: Operation,
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
     let done = tokio::task::spawn_blocking(work).await;
@@ -52,7 +52,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
 }
 
 /// The error of a task that did not complete: it panicked, or was aborted.
-pub(crate) fn lost(operation: &'static str, why: JoinError) -> Error {
+pub(crate) fn lost(operation: Operation, why: JoinError) -> Error {
     match why.try_into_panic() {
         Ok(panic) => error(operation, &format!("internal error: {}", message_of(&*panic))),
         Err(_) => Error::cancelled(operation),
@@ -60,11 +60,11 @@ pub(crate) fn lost(operation: &'static str, why: JoinError) -> Error {
 }
 
 /// The error of work that ended without a result, for a reason that is not known.
-pub(crate) fn unknown(operation: &'static str) -> Error {
+pub(crate) fn unknown(operation: Operation) -> Error {
     error(operation, "internal error: it was started and did not complete")
 }
 
-fn error(operation: &'static str, message: &str) -> Error {
+fn error(operation: Operation, message: &str) -> Error {
     Error::local(operation, message).remedy(REMEDY)
 }
 
@@ -80,19 +80,19 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_becomes_an_error_with_its_message() {
-        let error = caught("copy image", async { panic!("index {} is out of bounds", 7) }).await.map(|(): ()| ()).unwrap_err();
-        assert_eq!((error.side(), error.kind(), error.operation()), (Side::Local, Kind::Local, "copy image"));
+        let error = caught(Operation::CopyImage, async { panic!("index {} is out of bounds", 7) }).await.map(|(): ()| ()).unwrap_err();
+        assert_eq!((error.side(), error.kind(), error.operation()), (Side::Local, Kind::Local, Operation::CopyImage));
         assert!(error.message().starts_with("internal error"), "{error}");
         assert!(error.message().contains("index 7 is out of bounds"), "{error}");
-        assert_eq!(caught("copy image", async { 5 }).await.unwrap(), 5);
+        assert_eq!(caught(Operation::CopyImage, async { 5 }).await.unwrap(), 5);
     }
 
     #[tokio::test]
     async fn a_lost_task_has_panicked_or_was_aborted() {
         let panicked = tokio::spawn(async { panic!("no such piece") }).await.map(|(): ()| ()).unwrap_err();
-        assert!(lost("verify", panicked).message().contains("internal error: no such piece"));
+        assert!(lost(Operation::Verify, panicked).message().contains("internal error: no such piece"));
         let task = tokio::spawn(std::future::pending::<()>());
         task.abort();
-        assert_eq!(lost("verify", task.await.unwrap_err()).kind(), Kind::Cancelled);
+        assert_eq!(lost(Operation::Verify, task.await.unwrap_err()).kind(), Kind::Cancelled);
     }
 }

@@ -31,4 +31,4 @@ pub mod state;
 pub mod sync;
 mod warm;
 
-pub use error::{Error, Kind, Result, Side};
+pub use error::{Error, Kind, Operation, Result, Side};

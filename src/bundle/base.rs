@@ -8,9 +8,9 @@ use super::inventory::Inventory;
 use super::plan::PlannedBlob;
 use crate::content::Digest;
 use crate::input;
-use crate::{Error, Result};
+use crate::{Error, Operation, Result};
 
-const OP: &str = "read base";
+const OP: Operation = Operation::ReadBase;
 
 /// The number of repositories that are recorded for a blob at the target. One is enough to mount it from; a few more are for
 /// those that are removed in the meantime.

@@ -9,7 +9,7 @@ use super::plan::PlannedBlob;
 use crate::content::{Descriptor, Digest, MAX_MANIFEST, Manifest, ManifestKind, Platform, Repository, fallback_tag, platforms_of};
 use crate::layout::{IndexEntry, Layout, ReachedContent};
 use crate::name::Reference;
-use crate::{Error, Result};
+use crate::{Error, Operation, Result};
 
 /// The annotation that names an entry of `index.json` (image-spec annotations.md).
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -113,7 +113,7 @@ impl ContentSearch<'_> {
 
     fn manifest(&self, digest: &Digest, hint: &str) -> Result<Manifest> {
         self.layout.stored_manifest(digest, hint)?.ok_or_else(|| {
-            let error = Error::local("pack image", format!("the cache does not have {digest} any more"));
+            let error = Error::local(Operation::PackImage, format!("the cache does not have {digest} any more"));
             error.remedy("run the same command again")
         })
     }

@@ -10,7 +10,7 @@ use super::format::{Bundle, BundleBase, BundleImage, BundleVolume, IndexMember, 
 use super::format::{INDEX_PATH, MARKER, MARKER_PATH, RECORD_PATH, to_json, volume_file};
 use super::tar;
 use crate::content::Digest;
-use crate::{Error, Result};
+use crate::{Error, Operation, Result};
 
 /// The rest of a volume is filled with a part of a blob only if that is at least this fraction (1/16) of what a volume can
 /// hold: small parts cost members and seeks.
@@ -277,7 +277,7 @@ impl VolumeDivider {
 
     fn too_small(&self) -> Error {
         let message = format!("volumes of {} bytes have no room for content: the head of each takes {}", self.max_size, self.fixed);
-        Error::local("plan volumes", message).remedy("give a larger --volume-size")
+        Error::local(Operation::PlanVolumes, message).remedy("give a larger --volume-size")
     }
 }
 

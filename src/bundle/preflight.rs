@@ -8,9 +8,9 @@ use crate::content::{Descriptor, Digest};
 use crate::copy::Room;
 use crate::layout::Layout;
 use crate::mutex::Mutex;
-use crate::{Error, Kind, Result, Side};
+use crate::{Error, Kind, Operation, Result, Side};
 
-const OP: &str = "check space";
+const OP: Operation = Operation::CheckSpace;
 
 /// Something that is about to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]

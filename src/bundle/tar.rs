@@ -3,7 +3,7 @@
 //! `--volume-size`, and its content, so that two exports of the same images are equal. For a length that does not fit, the
 //! crate only knows GNU's binary form.
 
-use crate::{Error, Kind, Result, Side};
+use crate::{Error, Kind, Operation, Result, Side};
 
 /// The length of a tar block in bytes. A tar file consists of whole blocks.
 pub const BLOCK: u64 = 512;
@@ -100,7 +100,7 @@ pub fn expect(block: &[u8; 512], path: &str) -> Result<u64> {
     if *block == ustar(path, size, b'0') {
         return Ok(size);
     }
-    Err(Error::new(Side::Local, "read volume", Kind::Damaged, format!("the header of `{path}` is not as larder writes it")))
+    Err(Error::new(Side::Local, Operation::ReadVolume, Kind::Damaged, format!("the header of `{path}` is not as larder writes it")))
 }
 
 #[cfg(test)]

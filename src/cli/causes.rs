@@ -8,13 +8,13 @@ use serde_json::json;
 use super::printer::Printer;
 use super::text::failure;
 use crate::report::ImageOutcome;
-use crate::{Error, Kind, Side};
+use crate::{Error, Kind, Operation, Side};
 
 /// Whether other images may fail with the same cause, so that it is printed at the end.
 pub(super) fn is_shared(error: &Error) -> bool {
     let refused_push =
         error.side() == Side::Target && error.kind() == Kind::Refused && matches!(error.http_status(), Some(401 | 403 | 405));
-    let no_secret = error.kind() == Kind::Local && error.operation() == crate::config::READ_CREDENTIALS;
+    let no_secret = error.kind() == Kind::Local && error.operation() == Operation::LookUpCredentials;
     error.outage().is_some() || error.kind() == Kind::Unauthorized || refused_push || no_secret
 }
 
@@ -36,9 +36,10 @@ pub(super) fn print(rows: &[ImageOutcome], printer: &Printer) {
             "images": group.len(), "side": error.side(), "operation": error.operation(),
             "status": error.http_status(), "code": error.registry_code(), "host": error.at_host(),
         });
-        match group.len() {
-            1 => printer.fail(&failure(row, error), &facts),
-            many => printer.fail(&format!("{many} images failed: {}", error.without_subject()), &facts),
-        }
+        let text = match group.len() {
+            1 => failure(row, error),
+            many => format!("{many} images failed: {}", error.without_subject()),
+        };
+        printer.failure(error, &text, facts);
     }
 }

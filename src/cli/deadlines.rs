@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp, ToSpan, Zoned};
 use tokio::time::Instant;
 
 use super::exit::UsageError;
-use crate::Error;
+use crate::{Error, Operation};
 
 /// The deadlines of a run.
 #[derive(Debug, Clone, Copy, Default)]
@@ -21,7 +21,8 @@ pub(super) struct Deadlines {
 impl Deadlines {
     /// Reads the values of the two options, of which at most one is given.
     pub(super) fn parse(until: Option<&str>, max_wait: Option<&str>) -> Result<Self, UsageError> {
-        let refuse = |option: &'static str, why: String| UsageError::usage(Error::local("read options", format!("{option}: {why}")));
+        let refuse =
+            |option: &'static str, why: String| UsageError::usage(Error::local(Operation::ReadOptions, format!("{option}: {why}")));
         if let Some(text) = until {
             let end = instant(text, &Zoned::now()).map_err(|why| refuse("--until", why))?;
             let end = Instant::now() + Duration::try_from(end.duration_since(Timestamp::now())).unwrap_or_default();

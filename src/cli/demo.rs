@@ -10,10 +10,10 @@ use super::inputs::Inputs;
 use super::printer::{Paint, Printer};
 use super::sync::{self, SyncArgs};
 use super::text::size;
-use crate::Error;
 use crate::demo::{self, MemoryRegistry};
 use crate::report::RunReport;
 use crate::serve::{ByteMeter, ServeOptions, Server, Traffic};
+use crate::{Error, Operation};
 
 /// The first line of the demo's larder.toml. Only a folder with it is cleaned up.
 const HEADER: &str = "# Written by `larder demo`; the next demo replaces it.\n";
@@ -72,13 +72,13 @@ fn prepare(dir: &Path, upstream: &str) -> Result<std::path::PathBuf, Error> {
     let config = dir.join("larder.toml");
     let io = |path: &Path| {
         let path = path.to_owned();
-        move |error: std::io::Error| Error::io("prepare demo", &path, &error)
+        move |error: std::io::Error| Error::io(Operation::PrepareDemo, &path, &error)
     };
     if dir.exists() {
         let known = std::fs::read_to_string(&config).is_ok_and(|text| text.starts_with(HEADER));
         let empty = std::fs::read_dir(dir).map_err(io(dir))?.next().is_none();
         if !known && !empty {
-            let error = Error::local("prepare demo", format!("{} exists and was not made by larder demo", dir.display()));
+            let error = Error::local(Operation::PrepareDemo, format!("{} exists and was not made by larder demo", dir.display()));
             return Err(error.remedy("give another folder with --dir"));
         }
         for left in ["store", "state"].map(|name| dir.join(name)).iter().filter(|left| left.exists()) {

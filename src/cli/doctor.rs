@@ -8,9 +8,9 @@ use super::exit::{Exit, UsageError};
 use super::printer::Printer;
 use super::text::{count, size};
 use super::{checks, state};
-use crate::Error;
 use crate::config::{Config, TargetConfig};
 use crate::sync::{Examined, RuledEntry, UpstreamOptions, Upstreams, examine_target, examine_upstream};
+use crate::{Error, Operation};
 
 pub(super) async fn run(file: Option<&Path>, given: Option<&Path>, printer: &Printer) -> Result<Exit, UsageError> {
     let Some(config) = checks::load(file, printer)? else { return Ok(Exit::Failed) };
@@ -110,7 +110,7 @@ fn folders(config: &Config, given: Option<&Path>) -> Vec<String> {
     for (what, folder, remedy) in folders {
         match checks::free_space(&folder) {
             Err(why) => {
-                let error = Error::local("check folders", format!("{what} {}: {why}", folder.display())).remedy(remedy);
+                let error = Error::local(Operation::CheckFolders, format!("{what} {}: {why}", folder.display())).remedy(remedy);
                 found.push(format!("error: {error}"));
             }
             Ok(free) if free < LOW_SPACE => {

@@ -4,11 +4,12 @@ use super::exit::{Exit, UsageError};
 use super::inputs::layout_path;
 use super::printer::Printer;
 use super::text::{count, size};
+use crate::Operation;
 use crate::internal::blocking;
 use crate::layout::{self, GcReport};
 
 pub(super) async fn run(text: &str, dry_run: bool, printer: &Printer) -> Result<Exit, UsageError> {
-    let path = layout_path(text, "gc")?;
+    let path = layout_path(text, Operation::Gc)?;
     report(move || layout::gc(&path, dry_run), dry_run, printer).await
 }
 
@@ -18,7 +19,7 @@ pub(super) async fn report(
     dry_run: bool,
     printer: &Printer,
 ) -> Result<Exit, UsageError> {
-    let report = blocking("gc", clean).await.map_err(UsageError::failed)?;
+    let report = blocking(Operation::Gc, clean).await.map_err(UsageError::failed)?;
     printer.data(&report.removed.iter().map(|digest| format!("{digest}\n")).collect::<String>());
     let verb = if dry_run { "would be removed" } else { "removed" };
     let damaged = match report.damaged {

@@ -22,7 +22,7 @@ use crate::config::{Config, TARGET_CONCURRENCY, TargetConfig};
 use crate::content::PlatformFilter;
 use crate::report::{self, RunReport};
 use crate::sync::{UpstreamOptions, Upstreams};
-use crate::{Error, Result, internal};
+use crate::{Error, Operation, Result, internal};
 
 /// Images of a damaged or missing file that are printed, so that the line stays readable. The report has all.
 const IMAGES_SHOWN: usize = 5;
@@ -74,7 +74,7 @@ pub(super) async fn run(file: Option<&Path>, args: ImportArgs, printer: &Printer
 async fn begin(file: Option<&Path>, args: &ImportArgs, printer: &Printer) -> Result<Exit, UsageError> {
     let config = Config::load(file)?;
     let target = match &args.to {
-        Some(to) => TargetConfig::parse(to).map_err(|why| UsageError::usage(Error::local("read --to", why)))?,
+        Some(to) => TargetConfig::parse(to).map_err(|why| UsageError::usage(Error::local(Operation::ReadTo, why)))?,
         None => config.target.clone(),
     };
     check_outputs(args, &list_files(file, &ImageArgs::default()))?;
@@ -84,14 +84,14 @@ async fn begin(file: Option<&Path>, args: &ImportArgs, printer: &Printer) -> Res
     let folder = state::folder(args.state.as_deref());
     let stage = folder.as_deref().map(StagingArea::new);
     let given = args.name.as_deref().map(GivenName::parse).transpose();
-    let given = given.map_err(|why| UsageError::usage(Error::local("read --name", why)))?;
+    let given = given.map_err(|why| UsageError::usage(Error::local(Operation::ReadName, why)))?;
     let input = Input { paths: args.bundles.clone(), given, platforms: args.platforms.clone(), unpack: unpack_folder(folder.as_deref()) };
     let gathered = read_bundles(input, config, &target, stage.clone()).await?;
     gathered.notes.iter().for_each(|note| printer.warn(note));
     gathered.problems.iter().for_each(|trouble| printer.error(trouble));
     let troubled = !gathered.problems.is_empty();
     if gathered.images.is_empty() && !troubled {
-        return Err(UsageError::usage(Error::local("import", "the files contain no image")));
+        return Err(UsageError::usage(Error::local(Operation::Import, "the files contain no image")));
     }
     let destination = ImportTarget { supply, target, stage, state: folder };
     let (report, imported) = import(gathered, destination, args, printer).await?;
@@ -138,12 +138,12 @@ async fn read_bundles(
         gathering.add_all(&input.paths)?;
         let gathered = gathering.finish();
         if let Some(given) = &naming.given {
-            given.check().map_err(|why| Error::local("read --name", why))?;
+            given.check().map_err(|why| Error::local(Operation::ReadName, why))?;
         }
         Ok(gathered)
     };
     let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|lost| UsageError::failed(internal::lost("read bundle", lost)))?.map_err(UsageError::usage)
+    done.map_err(|lost| UsageError::failed(internal::lost(Operation::ReadBundle, lost)))?.map_err(UsageError::usage)
 }
 
 /// The target, and the folders that outlive the import.
@@ -229,7 +229,7 @@ fn first_few(images: &[String]) -> String {
 fn check_outputs(args: &ImportArgs, lists: &[String]) -> Result<(), UsageError> {
     let refused = |path: &PathBuf| {
         let why = report::file::check(path).err()?;
-        Some(Error::local("write report", format!("{}: {why}", path.display())))
+        Some(Error::local(Operation::WriteReport, format!("{}: {why}", path.display())))
     };
     let written: Vec<&PathBuf> = args.report.iter().chain(&args.evidence).collect();
     let mut errors: Vec<Error> = written.iter().copied().filter_map(refused).collect();

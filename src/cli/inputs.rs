@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 
 use super::exit::UsageError;
 use super::options::{ImageArgs, UnmatchedArg};
-use crate::Error;
 use crate::config::{Config, TargetConfig};
 use crate::input;
 use crate::list::{self, ParsedList};
 use crate::rules::Unmatched;
+use crate::{Error, Operation};
 
 /// Everything that is known before the first request.
 pub(super) struct Inputs {
@@ -34,7 +34,7 @@ impl Inputs {
     ) -> Result<Self, UsageError> {
         let config = Config::load(file)?;
         let target = match &selection.to {
-            Some(to) => TargetConfig::parse(to).map_err(|why| UsageError::usage(Error::local("read --to", why)))?,
+            Some(to) => TargetConfig::parse(to).map_err(|why| UsageError::usage(Error::local(Operation::ReadTo, why)))?,
             None => config.target.clone(),
         };
         let unmatched = match selection.unmatched {
@@ -65,8 +65,8 @@ pub(super) fn lists(config: &Config, selection: &ImageArgs) -> Result<Vec<Parsed
         files = config.lists.iter().map(|path| path.display().to_string()).collect();
     }
     if files.is_empty() && selection.image.is_empty() && !selection.allow_empty {
-        let error =
-            Error::local("read lists", "no image list is given").remedy("name a list, use --image REF, or set `lists` in larder.toml");
+        let error = Error::local(Operation::ReadLists, "no image list is given")
+            .remedy("name a list, use --image REF, or set `lists` in larder.toml");
         return Err(UsageError::usage(error));
     }
     let (mut parsed, nothing_failed) = read_all(&files)?;
@@ -92,7 +92,7 @@ pub(super) fn check_entries(lists: &[ParsedList], files: &[String], allow_empty:
         [file] => format!("{file} lists no image"),
         files => format!("no image is listed in {}", files.join(", ")),
     };
-    Err(UsageError::usage(Error::local("read lists", message).remedy("if this is intended: --allow-empty")))
+    Err(UsageError::usage(Error::local(Operation::ReadLists, message).remedy("if this is intended: --allow-empty")))
 }
 
 /// Reads these lists. The error names all that cannot be read.
@@ -125,11 +125,11 @@ pub(super) fn configured(config: &Config) -> Result<Vec<ParsedList>, UsageError>
 }
 
 fn read(file: &str) -> Result<Vec<u8>, Error> {
-    read_for("read list", file, input::MAX_LIST)
+    read_for(Operation::ReadList, file, input::MAX_LIST)
 }
 
 /// Reads a file, or standard input (`-`), of at most `most` bytes. `operation` is for the error.
-pub(super) fn read_for(operation: &'static str, file: &str, most: u64) -> Result<Vec<u8>, Error> {
+pub(super) fn read_for(operation: Operation, file: &str, most: u64) -> Result<Vec<u8>, Error> {
     if file == "-" {
         let read = input::read_from(std::io::stdin().lock(), most);
         return read.map_err(|error| Error::local(operation, format!("standard input: {error}")));
@@ -138,12 +138,12 @@ pub(super) fn read_for(operation: &'static str, file: &str, most: u64) -> Result
 }
 
 /// The layout that `text` names: an existing path, else as `--to` takes it.
-pub(super) fn layout_path(text: &str, command: &'static str) -> Result<PathBuf, UsageError> {
+pub(super) fn layout_path(text: &str, operation: Operation) -> Result<PathBuf, UsageError> {
     if Path::new(text).exists() {
         return Ok(PathBuf::from(text));
     }
     match TargetConfig::parse(text) {
         Ok(TargetConfig::Layout { path }) if path.exists() => Ok(path),
-        _ => Err(UsageError::usage(Error::local(command, format!("`{text}`: no such folder")))),
+        _ => Err(UsageError::usage(Error::local(operation, format!("`{text}`: no such folder")))),
     }
 }

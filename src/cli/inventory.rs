@@ -20,7 +20,7 @@ use crate::layout::Layout;
 use crate::lock::Lock;
 use crate::name::Reference;
 use crate::sync::{self, RuledEntry, SyncOptions, TargetStore, UpstreamOptions, Upstreams};
-use crate::{Error, Kind, Side};
+use crate::{Error, Kind, Operation, Side};
 
 #[derive(Debug, Args)]
 pub(super) struct InventoryArgs {
@@ -44,11 +44,11 @@ pub(super) struct InventoryArgs {
 pub(super) async fn run(file: Option<&Path>, args: InventoryArgs, printer: &Printer) -> Result<Exit, UsageError> {
     let config = Config::load(file)?;
     let target = match &args.of {
-        Some(text) => target_at(text).map_err(|why| UsageError::usage(Error::local("read --of", why)))?,
+        Some(text) => target_at(text).map_err(|why| UsageError::usage(Error::local(Operation::ReadOf, why)))?,
         None => config.target.clone(),
     };
     if args.compressed && std::io::stdout().is_terminal() {
-        let error = Error::local("inventory", "compressed data cannot be printed on a terminal");
+        let error = Error::local(Operation::Inventory, "compressed data cannot be printed on a terminal");
         return Err(UsageError::usage(error.remedy("send it to a file: larder inventory -z > far.zst")));
     }
     let options = UpstreamOptions { concurrency: args.concurrency.map(usize::from), ..UpstreamOptions::default() };
@@ -57,7 +57,7 @@ pub(super) async fn run(file: Option<&Path>, args: InventoryArgs, printer: &Prin
     let roots = roots(&config, &target, &store, &args, printer).await?;
     if roots.is_empty() && (!args.lists.is_empty() || args.lock.is_some()) {
         let sources: Vec<String> = args.lists.iter().cloned().chain(args.lock.iter().map(|path| path.display().to_string())).collect();
-        let error = Error::local("inventory", format!("nothing in {} maps to a repository of {target}", sources.join(", ")));
+        let error = Error::local(Operation::Inventory, format!("nothing in {} maps to a repository of {target}", sources.join(", ")));
         return Err(UsageError::failed(error.remedy("see how an image maps: larder rules explain IMAGE")));
     }
     let (mut inventory, errors) = walk(Arc::clone(&store.ends.source), roots, |repository| below(&target, repository)).await;
@@ -116,7 +116,7 @@ async fn roots(
     let repositories = store.ends.source.repositories(&context).await.map_err(UsageError::failed)?;
     let Some(mut repositories) = repositories else {
         let message = "it does not list its repositories (no `_catalog`, or not for this account)";
-        let error = Error::new(Side::Target, "list repositories", Kind::Refused, message).subject(target.to_string());
+        let error = Error::new(Side::Target, Operation::ListRepositories, Kind::Refused, message).subject(target.to_string());
         return Err(UsageError::failed(error.remedy("name them: --list FILE, an image list as sync takes it, or --lock FILE")));
     };
     repositories.retain(|repository| is_below(target, repository));

@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::limits::{AccountId, AccountStatus};
 use crate::name;
 use crate::sync::{RuledEntry, SyncOptions, UpstreamOptions};
-use crate::{Error, Result};
+use crate::{Error, Operation, Result};
 
 #[derive(Debug, Args)]
 pub(super) struct LimitsArgs {
@@ -84,7 +84,7 @@ fn images(config: &Config) -> Result<BTreeMap<String, RuledEntry>, UsageError> {
 
 /// The registries of the command line, else those of rules and lists.
 fn hosts(args: &LimitsArgs, config: &Config, known: &BTreeMap<String, RuledEntry>) -> Result<Vec<String>, UsageError> {
-    let wrong = |why: String| UsageError::usage(Error::local("read registry", why));
+    let wrong = |why: String| UsageError::usage(Error::local(Operation::ReadRegistry, why));
     let mut hosts: Vec<String> = if args.registries.is_empty() {
         let rules = config.rules.rules().iter().map(|rule| rule.source.host.clone());
         rules.chain(known.keys().cloned()).collect()

@@ -12,13 +12,13 @@ use super::inputs::{self, Inputs};
 use super::options::{ImageArgs, UnmatchedArg};
 use super::printer::Printer;
 use super::text::count;
-use crate::Error;
 use crate::error::printable;
 use crate::list::scan::{DistinctReferences, FoundReference, Scanned, is_scanned_by_name, scan};
 use crate::list::utf8;
+use crate::{Error, Operation};
 
 /// The operation that errors of `list scan` name.
-const OPERATION: &str = "scan";
+const OPERATION: Operation = Operation::Scan;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ListCommand {

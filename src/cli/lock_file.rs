@@ -10,7 +10,7 @@ use crate::list::ParsedList;
 use crate::lock::{self, Drift, Lock};
 use crate::report::{ImageOutcome, Status};
 use crate::sync::{KnownDates, Planned, Upstreams};
-use crate::{Error, Kind, Result, Side};
+use crate::{Error, Kind, Operation, Result, Side};
 
 /// A lock file, as the command found it.
 pub(super) struct LockFile {
@@ -44,7 +44,7 @@ impl LockFile {
                 && locked.digest != *digest
             {
                 let message = format!("{}: the lock says {}, but {digest} was delivered", self.path.display(), locked.digest);
-                let error = Error::new(Side::Target, "compare with lock", Kind::Local, message).subject(&row.source);
+                let error = Error::new(Side::Target, Operation::CompareWithLock, Kind::Local, message).subject(&row.source);
                 *row = row
                     .clone()
                     .failed(error.remedy("the lock was edited, or written by another version of larder: write it again with --lock"));

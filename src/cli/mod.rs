@@ -35,6 +35,7 @@ mod text;
 mod unsupported;
 mod verify;
 
+use crate::Operation;
 use std::process::ExitCode;
 
 use clap::FromArgMatches as _;
@@ -56,7 +57,7 @@ pub fn main() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            printer.error(&crate::Error::local("start", format!("the runtime cannot be started: {error}")));
+            printer.error(&crate::Error::local(Operation::Start, format!("the runtime cannot be started: {error}")));
             return ExitCode::from(Exit::Failed as u8);
         }
     };
@@ -76,7 +77,7 @@ pub fn main() -> ExitCode {
 
 /// Runs a command. A panic in any of them is an internal error with exit status 1.
 async fn without_panic(command: impl Future<Output = Result<Exit, UsageError>>) -> Result<Exit, UsageError> {
-    crate::internal::caught("run", command).await.unwrap_or_else(|error| Err(UsageError::failed(error)))
+    crate::internal::caught(Operation::Run, command).await.unwrap_or_else(|error| Err(UsageError::failed(error)))
 }
 
 /// Parses the arguments. Arguments that are wrong or that only later versions know are refused with exit status 2.
@@ -134,7 +135,7 @@ mod tests {
         let refusal = done.unwrap_err();
         assert_eq!((refusal.exit, refusal.errors.len()), (Exit::Failed, 1));
         let error = &refusal.errors[0];
-        assert_eq!(error.operation(), operation);
+        assert_eq!(error.operation().as_str(), operation);
         assert!(error.message().starts_with("internal error") && error.message().contains("no such blob"), "{error}");
     }
 
@@ -149,7 +150,8 @@ mod tests {
         let printer = Printer::new(&parse(["larder", "gc", "store"].map(Into::into).into_iter()).unwrap().global);
         assert_internal_error(without_panic(gc::report(|| panic!("no such blob"), false, &printer)).await, "gc");
         // The checks of bundles and layouts end in the same way.
-        let checked = async { blocking("verify", || panic!("no such blob")).await.map(|()| Exit::Done).map_err(UsageError::failed) };
+        let checked =
+            async { blocking(Operation::Verify, || panic!("no such blob")).await.map(|()| Exit::Done).map_err(UsageError::failed) };
         assert_internal_error(without_panic(checked).await, "verify");
     }
 }

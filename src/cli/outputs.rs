@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use super::exit::UsageError;
 use super::printer::Printer;
-use crate::Error;
 use crate::report::{self, RunReport, Totals};
+use crate::{Error, Operation};
 
 /// The path without links, or absolute if the file does not exist.
 fn resolved(path: &Path) -> PathBuf {
@@ -19,7 +19,8 @@ fn resolved(path: &Path) -> PathBuf {
 pub(super) fn overwritten(written: &[&PathBuf], lists: &[String]) -> Vec<Error> {
     let lists: Vec<PathBuf> = lists.iter().map(|list| resolved(Path::new(list))).collect();
     let mut seen = BTreeSet::new();
-    let error = |path: &Path, why: &str| Error::local("write report", format!("{}: {why}", path.display())).remedy("name another file");
+    let error =
+        |path: &Path, why: &str| Error::local(Operation::WriteReport, format!("{}: {why}", path.display())).remedy("name another file");
     // A device or pipe can take several outputs.
     let files = written.iter().filter(|path| path.metadata().map_or(true, |meta| meta.is_file()));
     let wrong = files.filter_map(|path| match resolved(path) {
@@ -79,7 +80,9 @@ impl RefusedRun {
         // A file that cannot be written is one of the errors already.
         let writable = |path: &&PathBuf| report::file::check(path).is_ok();
         let written = self.reports.iter().filter(writable).map(|path| match &json {
-            Ok(json) if !report::is_csv(path) => report::file::replace(path, json).map_err(|error| Error::io("write report", path, &error)),
+            Ok(json) if !report::is_csv(path) => {
+                report::file::replace(path, json).map_err(|error| Error::io(Operation::WriteReport, path, &error))
+            }
             _ => report.write(path),
         });
         let metrics = self.metrics.iter().filter(writable).map(|path| report.write_metrics(path));

@@ -126,7 +126,7 @@ pub(super) async fn run(file: Option<&Path>, args: PlanArgs, printer: &Printer) 
     }
     for row in planned.iter().map(|planned| &planned.row) {
         if let Some(error) = &row.error {
-            printer.fail(&failure(row, error), &serde_json::json!({}));
+            printer.failure(error, &failure(row, error), serde_json::json!({}));
         }
     }
     empty.iter().for_each(|(source, explanation)| printer.say(&text::empty_selection(source, explanation)));

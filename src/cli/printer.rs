@@ -143,7 +143,23 @@ impl Printer {
 
     /// Prints an error, with `-q` too.
     pub(crate) fn error(&self, error: &crate::Error) {
-        self.fail(&error.to_string(), &json!({"side": error.side(), "operation": error.operation(), "code": error.registry_code()}));
+        let facts = json!({"side": error.side(), "operation": error.operation(), "code": error.registry_code()});
+        self.failure(error, &error.to_string(), facts);
+    }
+
+    /// Prints an error in the words `text`. With `-v`, the errors that led to it follow.
+    pub(super) fn failure(&self, error: &crate::Error, text: &str, mut facts: serde_json::Value) {
+        let causes = if self.0.verbose > 0 { error.source_chain() } else { vec![] };
+        match facts.as_object_mut() {
+            Some(facts) if self.0.json && !causes.is_empty() => {
+                facts.insert("caused_by".to_owned(), json!(causes));
+                self.fail(text, &json!(facts));
+            }
+            _ => {
+                let below: String = causes.iter().map(|cause| format!("\n  caused by: {cause}")).collect();
+                self.fail(&format!("{text}{below}"), &facts);
+            }
+        }
     }
 
     /// As [`Printer::error`], for an error that is only text.

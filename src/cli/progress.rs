@@ -29,7 +29,7 @@ fn line(printer: &Printer, outcome: &ImageOutcome) {
     let arrow = if outcome.target.is_empty() { String::new() } else { format!(" -> {}", outcome.target) };
     match (&outcome.error, outcome.status) {
         (Some(error), _) if causes::is_shared(error) => {}
-        (Some(error), _) => printer.fail(&failure(outcome, error), &facts),
+        (Some(error), _) => printer.failure(error, &failure(outcome, error), facts),
         (None, status) => {
             let (paint, detail) = match status {
                 Status::Copied | Status::Warmed => (Paint::Good, format!(" ({})", size(outcome.bytes))),

@@ -16,7 +16,7 @@ use super::{inputs, signals};
 use crate::content::Repository;
 use crate::layout::{AnyName, Layout};
 use crate::serve::{ServeBounds, ServeOptions, Server, Tls};
-use crate::{Error, Result, name};
+use crate::{Error, Operation, Result, name};
 
 #[derive(Debug, Args)]
 pub(super) struct ServeArgs {
@@ -52,7 +52,7 @@ fn connections(text: &str) -> std::result::Result<usize, String> {
 }
 
 pub(super) async fn run(args: &ServeArgs, printer: &Printer) -> Result<Exit, UsageError> {
-    let path = inputs::layout_path(&args.layout, "serve")?;
+    let path = inputs::layout_path(&args.layout, Operation::Serve)?;
     let layout = Layout::open(&path).await.map_err(UsageError::usage)?;
     let default_repository = args.name.as_deref().map(repository).transpose().map_err(UsageError::usage)?;
     let entries = layout.names().await.map_err(UsageError::usage)?;
@@ -76,7 +76,8 @@ pub(super) async fn run(args: &ServeArgs, printer: &Printer) -> Result<Exit, Usa
 
 /// The repository that `--name` gives.
 fn repository(text: &str) -> Result<Repository> {
-    let wrong = |why: String| Error::local("read --name", format!("`{text}`: {why}")).remedy("write a repository, like library/redis");
+    let wrong =
+        |why: String| Error::local(Operation::ReadName, format!("`{text}`: {why}")).remedy("write a repository, like library/redis");
     match name::split_host(text) {
         (Some(host), path) => {
             let host = name::normal_host(host).map_err(wrong)?;
@@ -102,14 +103,15 @@ fn options(args: &ServeArgs) -> Result<ServeOptions> {
         // Each option requires the other.
         _ => None,
     };
-    let known_as = args.known_as.iter().map(|host| name::normal_host(host).map_err(|why| Error::local("read --as", why)));
+    let known_as = args.known_as.iter().map(|host| name::normal_host(host).map_err(|why| Error::local(Operation::ReadAs, why)));
     let bounds = ServeBounds { connections: args.max_connections, ..ServeBounds::default() };
     Ok(ServeOptions { tls, known_as: known_as.collect::<Result<_>>()?, bounds, ..ServeOptions::default() })
 }
 
 /// The address that `--listen` names.
 async fn address(listen: &str) -> Result<SocketAddr> {
-    let wrong = |why: &str| Error::local("read --listen", format!("`{listen}`: {why}")).remedy("write it like 127.0.0.1:5000 or [::]:5000");
+    let wrong =
+        |why: &str| Error::local(Operation::ReadListen, format!("`{listen}`: {why}")).remedy("write it like 127.0.0.1:5000 or [::]:5000");
     let mut found = tokio::net::lookup_host(listen).await.map_err(|error| wrong(&error.to_string()))?;
     found.next().ok_or_else(|| wrong("no such address"))
 }

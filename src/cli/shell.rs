@@ -3,6 +3,7 @@
 use super::command_line::command;
 use super::exit::{Exit, UsageError};
 use super::printer::Printer;
+use crate::Operation;
 
 pub(super) fn completions(shell: clap_complete::Shell, printer: &Printer) -> Result<Exit, UsageError> {
     let mut script = vec![];
@@ -19,7 +20,7 @@ pub(super) fn man(printer: &Printer) -> Result<Exit, UsageError> {
     let render = |command: &clap::Command, page: &mut Vec<u8>| {
         clap_mangen::Man::new(command.clone())
             .render(page)
-            .map_err(|error| UsageError::failed(crate::Error::local("print man page", error.to_string())))
+            .map_err(|error| UsageError::failed(crate::Error::local(Operation::PrintManPage, error.to_string())))
     };
     render(&program, &mut page)?;
     for sub in program.get_subcommands().filter(|sub| sub.get_name() != "help") {

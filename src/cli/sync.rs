@@ -21,7 +21,7 @@ use super::printer::Printer;
 use super::{progress, signals, state, summary};
 use crate::report::{self, RunReport};
 use crate::sync::{Sync, SyncOptions, UpstreamOptions};
-use crate::{Error, Result};
+use crate::{Error, Operation, Result};
 
 #[derive(Debug, Args)]
 pub(super) struct SyncCommand {
@@ -182,7 +182,7 @@ pub(super) async fn deliver(
 pub(super) fn check_outputs(args: &SyncArgs, lists: &[String]) -> Result<(), UsageError> {
     let refused = |path: &std::path::PathBuf| {
         let why = report::file::check(path).err()?;
-        Some(Error::local("write report", format!("{}: {why}", path.display())))
+        Some(Error::local(Operation::WriteReport, format!("{}: {why}", path.display())))
     };
     let written: Vec<&PathBuf> =
         args.report.iter().chain(&args.failed).chain(&args.metrics).chain(args.lock.iter().filter(|_| !args.frozen)).collect();

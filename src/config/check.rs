@@ -14,10 +14,10 @@ use super::{Config, CredentialSet, DEFAULT_LAYOUT, PullLimit, RegistrySettings, 
 use crate::name::normal_host;
 use crate::rules::{CacheRule, Delivery, Overlap, Pattern, RuleFinding, RuleSet, SourcePattern, check_name};
 use crate::select::TagPatterns;
-use crate::{Error, Result};
+use crate::{Error, Operation, Result};
 
 /// How errors of the file name what was being done.
-pub(super) const OPERATION: &str = "read configuration";
+pub(super) const OPERATION: Operation = Operation::ReadConfiguration;
 
 /// The only version of the file's format.
 const VERSION: i64 = 1;

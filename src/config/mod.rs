@@ -19,8 +19,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub(crate) use credentials::TOKEN_USER;
 pub use credentials::{CredentialSet, CredentialStore, Environment, Login, LoginAccount};
-pub(crate) use credentials::{READ_CREDENTIALS, TOKEN_USER};
 pub use profiles::Profile;
 pub use settings::{PullLimit, Rate, RegistrySettings, TARGET_CONCURRENCY, UPSTREAM_CONCURRENCY};
 pub(crate) use target::not_a_path;

@@ -14,7 +14,7 @@ use super::media_type::{ManifestKind, is_blob_type, kind_of};
 use super::parse::Links;
 use super::platform::PlatformFilter;
 use crate::name::Digest;
-use crate::{Error, Kind, Result, Side};
+use crate::{Error, Kind, Operation, Result, Side};
 
 /// How many levels of indexes a registry may make us read below an image, and how many levels of referrers' referrers.
 /// Real indexes nest once or twice, and a real referrer is a signature, or the signature of an SBOM, or its
@@ -30,7 +30,7 @@ pub(crate) fn check_depth(depth: usize, links: &Links, side: Side) -> Result<()>
     if depth < MAX_DEPTH || links.manifests.is_empty() {
         return Ok(());
     }
-    Err(Error::new(side, "read manifest", Kind::Untrusted, format!("indexes are nested more than {MAX_DEPTH} deep")))
+    Err(Error::new(side, Operation::ReadManifest, Kind::Untrusted, format!("indexes are nested more than {MAX_DEPTH} deep")))
 }
 
 /// What a node must turn out to be.

@@ -11,13 +11,13 @@ use super::descriptor::Descriptor;
 use super::media_type::{ManifestKind, kind_of};
 use super::parse::{Invalid, Links, NotAManifest, parse};
 use crate::name::Digest;
-use crate::{Error, Kind, Result, Side};
+use crate::{Error, Kind, Operation, Result, Side};
 
 /// The largest manifest that is read, in bytes. Registries must accept 4 MiB (distribution-spec "Pushing Manifests"); the
 /// rest is for those that accept more. An endless body ends here.
 pub const MAX_MANIFEST: usize = 8 * 1024 * 1024;
 
-const CHECK: &str = "check manifest";
+const CHECK: Operation = Operation::CheckManifest;
 
 /// A manifest: its exact bytes, which have its digest, parsed once. Clones are cheap.
 #[derive(Debug, Clone)]

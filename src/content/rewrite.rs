@@ -10,7 +10,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::{ChildChoice, Digest, Manifest, ManifestKind, PlatformFilter};
-use crate::{Error, Kind, Result, Side};
+use crate::{Error, Kind, Operation, Result, Side};
 
 /// The annotation of a rewritten index that names the index it was made from.
 pub const SOURCE_DIGEST: &str = "dev.larder.source.digest";
@@ -30,7 +30,7 @@ pub fn rewrite(source: &Manifest, filters: &[PlatformFilter]) -> Result<Manifest
         return Ok(source.clone());
     }
     let bytes = cut(source, &choice.positions)
-        .map_err(|error| Error::new(Side::Local, "rewrite index", Kind::Damaged, format!("{}: {error}", source.digest())))?;
+        .map_err(|error| Error::new(Side::Local, Operation::RewriteIndex, Kind::Damaged, format!("{}: {error}", source.digest())))?;
     let digest = Digest::sha256(&bytes);
     Manifest::known(bytes, Some(source.media_type()), digest, Side::Local)
 }

@@ -8,10 +8,7 @@ use bytes::Bytes;
 use futures_util::Stream;
 
 use super::{BlobStream, Descriptor, Hasher};
-use crate::{Error, Kind, Result, Side};
-
-/// The operation that errors of [`Verified`] name.
-pub(crate) const CHECK_BLOB: &str = "check blob";
+use crate::{Error, Kind, Operation, Result, Side};
 
 /// A blob's stream, hashed on the way. It holds back the last chunk until the digest is known to be right, so that who
 /// reads it never has all the bytes of a wrong blob: an upload of it stays short of its Content-Length and is dropped by
@@ -50,7 +47,7 @@ impl Verified {
 /// `Kind::Unsupported` if larder cannot compute the blob's digest algorithm.
 pub(crate) fn hasher(blob: &Descriptor, side: Side) -> Result<Hasher> {
     blob.digest.hasher().ok_or_else(|| {
-        Error::new(side, CHECK_BLOB, Kind::Unsupported, format!("larder cannot compute {} digests", blob.digest.algorithm()))
+        Error::new(side, Operation::CheckBlob, Kind::Unsupported, format!("larder cannot compute {} digests", blob.digest.algorithm()))
     })
 }
 
@@ -62,7 +59,7 @@ pub(crate) fn checkable(blob: &Descriptor, side: Side) -> Result<()> {
     hasher(blob, side)?;
     if blob.size == 0 && !blob.digest.matches(b"") {
         let message = format!("{} is said to be empty, and is not the digest of nothing", blob.digest);
-        return Err(Error::new(side, CHECK_BLOB, Kind::Damaged, message));
+        return Err(Error::new(side, Operation::CheckBlob, Kind::Damaged, message));
     }
     Ok(())
 }
@@ -73,7 +70,7 @@ impl VerifyState {
         if self.seen > self.blob.size {
             return Err(Error::new(
                 side,
-                CHECK_BLOB,
+                Operation::CheckBlob,
                 Kind::Damaged,
                 format!("{} is longer than the {} bytes its descriptor says", self.blob.digest, self.blob.size),
             ));
@@ -86,7 +83,7 @@ impl VerifyState {
         if self.seen != self.blob.size {
             return Err(Error::new(
                 side,
-                CHECK_BLOB,
+                Operation::CheckBlob,
                 Kind::Damaged,
                 format!("{} ended after {} of {} bytes", self.blob.digest, self.seen, self.blob.size),
             ));
@@ -95,7 +92,12 @@ impl VerifyState {
         if found == self.blob.digest {
             Ok(())
         } else {
-            Err(Error::new(side, CHECK_BLOB, Kind::Damaged, format!("the bytes received hash to {found}, not to {}", self.blob.digest)))
+            Err(Error::new(
+                side,
+                Operation::CheckBlob,
+                Kind::Damaged,
+                format!("the bytes received hash to {found}, not to {}", self.blob.digest),
+            ))
         }
     }
 }

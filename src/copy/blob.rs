@@ -10,9 +10,9 @@ use futures_util::{StreamExt, stream};
 use super::image::CopyImage;
 use super::reader::blob_not_found;
 use super::target::TargetState;
-use crate::content::{self, BlobStream, Descriptor, OpenBlob, Presence as At, Repository, RequestContext, Source};
+use crate::content::{BlobStream, Descriptor, OpenBlob, Presence as At, Repository, RequestContext, Source};
 use crate::report::{Event, Reporter};
-use crate::{Error, Kind, Result, Side};
+use crate::{Error, Kind, Operation, Result, Side};
 
 /// How often a blob is read until one with wrong bytes fails. A proxy or a bad line damages some transfers; bytes that
 /// are wrong three times, on three connections, are wrong at the upstream.
@@ -89,7 +89,7 @@ impl BlobCopy {
     /// # Errors
     /// If the blob cannot be read or written.
     pub(super) async fn transfer(&self, image: &CopyImage, blob: &Descriptor, other: Option<&Repository>) -> Result<()> {
-        self.target.check_running("copy blob")?;
+        self.target.check_running(Operation::CopyBlob)?;
         let mut sources: Vec<(Arc<dyn Source>, Repository)> = Vec::with_capacity(2);
         sources.extend(other.map(|repository| (Arc::clone(self.target.source()), repository.clone())));
         sources.push((Arc::clone(&image.upstream), image.from.clone()));
@@ -118,7 +118,7 @@ impl BlobCopy {
 
 /// Whether the upstream sent bytes with another digest.
 fn was_damaged_on_its_way(error: &Error) -> bool {
-    error.kind() == Kind::Damaged && error.side() == Side::Upstream && error.operation() == content::CHECK_BLOB
+    error.kind() == Kind::Damaged && error.side() == Side::Upstream && error.operation() == Operation::CheckBlob
 }
 
 /// Opens a blob at the first source that has it.

@@ -14,7 +14,7 @@ use crate::content::{
     is_schema1, kind_of, rewrite, schema1, source_of,
 };
 use crate::name::Reference;
-use crate::{Error, Kind, Result, Side};
+use crate::{Error, Kind, Operation, Result, Side};
 
 /// Compares what the upstream names with what the target has.
 pub(super) struct ImageComparer {
@@ -44,7 +44,7 @@ impl ImageComparer {
     /// # Errors
     /// If one of them cannot be asked, or the upstream does not have the image.
     pub(super) async fn compare(&self, image: &CopyImage) -> Result<Comparison> {
-        self.target.check_running("resolve tag")?;
+        self.target.check_running(Operation::ResolveTag)?;
         let upstream = async {
             let wanted = match (&image.wanted, &image.resolved) {
                 (Reference::Digest(digest), _) => Descriptor::new("", digest.clone(), 0),
@@ -142,7 +142,7 @@ fn fits(policy: &Policy, held: &Descriptor) -> bool {
 }
 
 fn not_found(image: &CopyImage) -> Error {
-    Error::new(Side::Upstream, "resolve tag", Kind::NotFound, "the upstream has no such tag or repository")
+    Error::new(Side::Upstream, Operation::ResolveTag, Kind::NotFound, "the upstream has no such tag or repository")
         .status(404)
         .code("MANIFEST_UNKNOWN")
         .subject(&image.name)

@@ -8,7 +8,7 @@ use super::image::CopyImage;
 use super::reader::ContentReader;
 use super::target::TargetState;
 use crate::content::{Created, Descriptor, Digest, MAX_DEPTH, Manifest, ManifestKind, created, created_in_config, kind_of, source_of};
-use crate::{Error, Kind, Result, Side};
+use crate::{Error, Kind, Operation, Result, Side};
 
 /// The date in an image; `None` if it has none.
 type Date = Option<Timestamp>;
@@ -76,11 +76,11 @@ impl CreationDates {
     /// # Errors
     /// If the upstream cannot be asked, or has an invalid image.
     pub async fn at_upstream(&self, image: &CopyImage, wanted: &Descriptor) -> Result<Date> {
-        self.target.check_running("read creation date")?;
+        self.target.check_running(Operation::ReadCreationDate)?;
         let date = self.date_of(image, &wanted.digest, DateSide::Upstream).await;
         let missing = || {
             let message = format!("the upstream does not have all of {}", wanted.digest);
-            Error::new(Side::Upstream, "read creation date", Kind::NotFound, message)
+            Error::new(Side::Upstream, Operation::ReadCreationDate, Kind::NotFound, message)
         };
         date.and_then(|date| date.ok_or_else(missing)).map_err(|error| error.subject(&*image.context.image))
     }

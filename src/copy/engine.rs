@@ -21,7 +21,7 @@ use super::target::TargetState;
 use crate::content::{Descriptor, Digest, Repository};
 use crate::mutex::Mutex;
 use crate::report::{Reporter, Status};
-use crate::{Error, Kind, Result};
+use crate::{Error, Kind, Operation, Result};
 
 /// Copies images into one target. All images of a run share it, so that content that one of them copied is not copied
 /// again.
@@ -198,7 +198,7 @@ impl Engine {
             self.target.stop();
             if fatal.is_some() {
                 // A full disk is reported once.
-                return Err(Error::cancelled("copy image"));
+                return Err(Error::cancelled(Operation::CopyImage));
             }
             *fatal = Some(error.clone());
         }

@@ -15,7 +15,7 @@ use super::selection::SelectedContent;
 use super::target::TargetState;
 use crate::content::{Descriptor, Links, Manifest, NodeRole, Presence as At, Publication, check_depth};
 use crate::report::Reporter;
-use crate::{Error, Kind, Result, Side, internal};
+use crate::{Error, Kind, Operation, Result, Side, internal};
 
 /// Copies manifests with everything they refer to into the target.
 #[derive(Clone)]
@@ -112,7 +112,7 @@ impl GraphCopy {
             let (image, options) = (job.image, self.target.options());
             let writing = self.target.lock_write(&image.to, &child.digest).await;
             if job.failed().is_set() {
-                return Err(Error::cancelled("copy manifest"));
+                return Err(Error::cancelled(Operation::CopyManifest));
             }
             let held = self.target.holds_manifest(image, &child).await?;
             if held == At::Here && !options.recheck {
@@ -158,9 +158,9 @@ impl GraphCopy {
             let (blobs, image, blob, failed) = (self.blobs.clone(), job.image.clone(), blob.clone(), job.failed().clone());
             tasks.spawn(async move {
                 if failed.is_set() {
-                    return Err(Error::cancelled("copy blob"));
+                    return Err(Error::cancelled(Operation::CopyBlob));
                 }
-                let done = internal::caught("copy blob", blobs.copy(&image, &blob)).await.and_then(|done| done);
+                let done = internal::caught(Operation::CopyBlob, blobs.copy(&image, &blob)).await.and_then(|done| done);
                 if done.is_err() {
                     failed.set();
                 }
@@ -169,7 +169,7 @@ impl GraphCopy {
         }
         let mut all = Ok(());
         while let Some(done) = tasks.join_next().await {
-            let done = done.unwrap_or_else(|lost| Err(internal::lost("copy blob", lost)));
+            let done = done.unwrap_or_else(|lost| Err(internal::lost(Operation::CopyBlob, lost)));
             if let Ok(true) = done {
                 job.set_wrote();
             }
@@ -319,5 +319,5 @@ fn explain_sparse(error: Error) -> Error {
 
 /// Adds what to do if a registry refuses an index with children that the upstream does not have.
 fn explain_absent(error: Error) -> Error {
-    error.rather("the upstream lacks some of what its own index lists, and the target takes no such index: deliver the platforms that are there (`platforms` of the rule)")
+    error.replace_remedy("the upstream lacks some of what its own index lists, and the target takes no such index: deliver the platforms that are there (`platforms` of the rule)")
 }

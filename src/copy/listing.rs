@@ -8,13 +8,13 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use super::image::CopyImage;
 use super::once::OnceMap;
 use super::reader::ContentReader;
-use super::referrer_walk::{LIST_REFERRERS, ReferrerWalk, UnreadIndex, untrusted};
+use super::referrer_walk::{ReferrerWalk, UnreadIndex, untrusted};
 use super::target::TargetState;
 use crate::content::{
     Descriptor, Digest, DigestTags, MAX_DEPTH, Manifest, ManifestKind, Referrer, ReferrerList, Referrers, Repository, kind_of,
 };
 use crate::name::Reference;
-use crate::{Kind, Result};
+use crate::{Kind, Operation, Result};
 
 /// Lists of one image that are requested at once. Each registry's own concurrency limits requests; this bounds the
 /// lists that one image holds in memory.
@@ -93,7 +93,7 @@ impl ReferrerLister {
     pub(super) async fn read_indexes(&self, image: &CopyImage, walk: &mut ReferrerWalk) -> Result<()> {
         while let Some(unread) = walk.unread.pop() {
             let reading = self.target.lock_read(&unread.index.digest).await;
-            self.target.check_running(LIST_REFERRERS)?;
+            self.target.check_running(Operation::ListReferrers)?;
             // Not released when the image is delivered: while its source has it cached, a recheck costs no pull.
             let index = image.upstream.manifest(&image.from, &unread.index.digest, &image.context).await?;
             drop(reading);
@@ -135,7 +135,7 @@ impl ReferrerLister {
     }
 
     async fn request_list(&self, image: &CopyImage, subject: &Digest) -> Result<ListedReferrers> {
-        self.target.check_running(LIST_REFERRERS)?;
+        self.target.check_running(Operation::ListReferrers)?;
         let (upstream, from, context, wanted) = (&image.upstream, &image.from, &image.context, &image.policy.referrers);
         let mut result = ListedReferrers::default();
         let listed = match upstream.listed_referrers(from, subject, wanted.only_type(), context).await? {

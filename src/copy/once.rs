@@ -35,12 +35,12 @@ impl<K: Eq + Hash, V> OnceMap<K, V> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Error;
+    use crate::{Error, Operation};
 
     #[tokio::test]
     async fn a_value_is_requested_once_and_an_error_is_not_remembered() {
         let map: OnceMap<u8, u8> = OnceMap::default();
-        assert!(map.get_or_try_init(1, async { Err(Error::cancelled("test")) }).await.is_err());
+        assert!(map.get_or_try_init(1, async { Err(Error::cancelled(Operation::CopyImage)) }).await.is_err());
         assert_eq!(*map.get_or_try_init(1, async { Ok(7) }).await.unwrap(), 7);
         assert_eq!(*map.get_or_try_init(1, async { Ok(8) }).await.unwrap(), 7);
     }

@@ -9,13 +9,11 @@ use super::image::CopyImage;
 use super::job::CopyJob;
 use super::target::TargetState;
 use crate::content::{Descriptor, Digest, MAX_MANIFEST, Manifest, Presence as At, Repository, RequestContext, Source, Verified};
-use crate::{Error, Kind, Result, Side};
+use crate::{Error, Kind, Operation, Result, Side};
 
 /// Child manifests of one image that are worked on at once. Each registry's own concurrency limits requests; this
 /// bounds the manifests that one image holds in memory.
 pub(super) const CONCURRENT_CHILDREN: usize = 8;
-
-pub(super) const CHOOSE_PLATFORMS: &str = "choose platforms";
 
 /// Reads content from where it costs least.
 #[derive(Clone)]
@@ -90,15 +88,20 @@ impl ContentReader {
             return Ok(manifest);
         }
         // Spend no pull on an image that will not be finished.
-        self.target.check_running("get manifest")?;
+        self.target.check_running(Operation::GetManifest)?;
         let manifest = image.upstream.manifest(&image.from, &wanted.digest, &image.context).await?.ok_or_else(|| {
-            Error::new(Side::Upstream, "get manifest", Kind::NotFound, format!("the upstream does not have manifest {}", wanted.digest))
-                .status(404)
+            Error::new(
+                Side::Upstream,
+                Operation::GetManifest,
+                Kind::NotFound,
+                format!("the upstream does not have manifest {}", wanted.digest),
+            )
+            .status(404)
         })?;
         // 0 means that the size is unknown, as for an image named by digest.
         if wanted.size != 0 && wanted.size != manifest.size() {
             let message = format!("manifest {} has {} bytes where {} were announced", wanted.digest, manifest.bytes().len(), wanted.size);
-            return Err(Error::new(Side::Upstream, "get manifest", Kind::Damaged, message));
+            return Err(Error::new(Side::Upstream, Operation::GetManifest, Kind::Damaged, message));
         }
         job.add_read(wanted);
         Ok(manifest)
@@ -111,7 +114,7 @@ impl ContentReader {
     pub(super) async fn small_blob(&self, image: &CopyImage, manifest: &Digest, blob: &Descriptor) -> Result<Bytes> {
         if blob.size > MAX_MANIFEST as u64 {
             let message = format!("the config has {} bytes, too many to look into", blob.size);
-            return Err(Error::new(Side::Upstream, CHOOSE_PLATFORMS, Kind::Unsupported, message));
+            return Err(Error::new(Side::Upstream, Operation::ChoosePlatforms, Kind::Unsupported, message));
         }
         let (cached, presence) = (self.target.cached(), self.target.presence());
         let at_target = || {
@@ -161,5 +164,5 @@ async fn read_whole(
 
 /// The upstream does not have a blob that one of its manifests refers to.
 pub(super) fn blob_not_found(blob: &Descriptor) -> Error {
-    Error::new(Side::Upstream, "get blob", Kind::NotFound, format!("the upstream does not have blob {}", blob.digest)).status(404)
+    Error::new(Side::Upstream, Operation::GetBlob, Kind::NotFound, format!("the upstream does not have blob {}", blob.digest)).status(404)
 }

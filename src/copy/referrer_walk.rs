@@ -3,9 +3,7 @@
 use std::collections::{BTreeSet, HashSet};
 
 use crate::content::{Descriptor, Digest, Referrer};
-use crate::{Error, Kind, Result, Side};
-
-pub(super) const LIST_REFERRERS: &str = "list referrers";
+use crate::{Error, Kind, Operation, Result, Side};
 
 /// Manifests that an unread index of referrers usually lists: a signature.
 pub(super) const LIKELY_IN_INDEX: u64 = 1;
@@ -78,7 +76,7 @@ impl ReferrerWalk {
 
 /// A registry lists more than an image can have.
 pub(super) fn untrusted(message: String) -> Error {
-    let error = Error::new(Side::Upstream, LIST_REFERRERS, Kind::Untrusted, message);
+    let error = Error::new(Side::Upstream, Operation::ListReferrers, Kind::Untrusted, message);
     error.remedy("name the artifact types that you need as `referrers` in the rule")
 }
 

@@ -20,7 +20,7 @@ use super::target::TargetState;
 use crate::content::{Descriptor, Digest, Links, Manifest, Presence as At, Publication, Referrer, Referrers, Repository};
 use crate::name::Reference;
 use crate::report::Status;
-use crate::{Error, Kind, Result};
+use crate::{Error, Kind, Operation, Result};
 
 /// Subjects whose referrers are copied at once, and referrers of one subject that are read at once. Each registry's own
 /// concurrency limits requests; these bound the manifests that one image holds in memory.
@@ -231,7 +231,7 @@ impl ReferrerCopy {
     /// Reads one referrer, and copies what it refers to if it is what its list says.
     async fn read_one(&self, job: &CopyJob<'_>, referrer: &Referrer, was_there: bool) -> Result<ReferrerRead> {
         if job.failed().is_set() {
-            return Err(Error::cancelled("copy referrer"));
+            return Err(Error::cancelled(Operation::CopyReferrer));
         }
         let known = self.attached.knows(job.image, referrer);
         let attached = known || (was_there && self.attached.contains(job.image, referrer).await?);

@@ -6,13 +6,13 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::image::CopyImage;
 use super::job::CopyJob;
-use super::reader::{CHOOSE_PLATFORMS, CONCURRENT_CHILDREN, ContentReader};
+use super::reader::{CONCURRENT_CHILDREN, ContentReader};
 use super::target::TargetState;
 use crate::content::{
     ChildChoice, ChoiceVerdict, Descriptor, Digest, IndexMode, Links, Manifest, ManifestKind, Platform, PlatformFilter, Policy, is_cut_of,
     platforms_of, rewrite,
 };
-use crate::{Error, Kind, Result, Side};
+use crate::{Error, Kind, Operation, Result, Side};
 
 /// The parts of an image that are delivered.
 pub(super) struct SelectedContent {
@@ -92,7 +92,7 @@ impl SelectedContent {
         let lacks = format!("the upstream does not have {}, which its own index lists", words.join(", "));
         let policy = &job.image.policy;
         if self.links.manifests.is_empty() && listed > 0 || policy.platforms_required && !policy.platforms.is_empty() {
-            return Err(Error::new(Side::Upstream, "get manifest", Kind::NotFound, lacks).status(404));
+            return Err(Error::new(Side::Upstream, Operation::GetManifest, Kind::NotFound, lacks).status(404));
         }
         let (gone, remaining) = (platforms_of(&absent), platforms_of(&self.links.manifests));
         self.platforms.retain(|platform| remaining.contains(platform) || !gone.contains(platform));
@@ -106,7 +106,7 @@ impl SelectedContent {
 /// # Errors
 /// If the image cannot be delivered.
 pub(super) fn check(policy: &Policy, choice: &ChildChoice) -> Result<Option<String>> {
-    let failed = |words: String| Error::new(Side::Upstream, CHOOSE_PLATFORMS, Kind::NotFound, words);
+    let failed = |words: String| Error::new(Side::Upstream, Operation::ChoosePlatforms, Kind::NotFound, words);
     match choice.verdict() {
         ChoiceVerdict::Good => Ok(None),
         ChoiceVerdict::Lacking(words) if policy.platforms_required => Err(failed(words).remedy("`platforms_required` is set for its rule")),

@@ -12,7 +12,7 @@ use super::image::{CopyImage, CopyOptions, TargetEnds};
 use super::keyed_locks::{KeyGuard, KeyedLocks};
 use super::presence::PresenceMap;
 use crate::content::{Descriptor, Digest, Presence as At, Recheck, Referrers, Repository, Sink, Source};
-use crate::{Error, Result};
+use crate::{Error, Operation, Result};
 
 /// What a run knows about its target. All images share it, so that content that one of them copied is not copied again.
 pub(super) struct TargetState {
@@ -97,7 +97,7 @@ impl TargetState {
     ///
     /// # Errors
     /// `Kind::Cancelled` if the run is to end.
-    pub(super) fn check_running(&self, operation: &'static str) -> Result<()> {
+    pub(super) fn check_running(&self, operation: Operation) -> Result<()> {
         if self.stop_requested() { Err(Error::cancelled(operation)) } else { Ok(()) }
     }
 

@@ -18,7 +18,7 @@ use crate::layout::Layout;
 use crate::mutex::Mutex;
 use crate::name::Reference;
 use crate::report::{SilentReporter, Status};
-use crate::{Error, Kind, Result, Side};
+use crate::{Error, Kind, Operation, Result, Side};
 
 /// A registry in memory that counts its reads by what was read, and can refuse a digest.
 #[derive(Default)]
@@ -52,7 +52,7 @@ impl Source for Counted {
     }
     async fn blob(&self, repository: &Repository, blob: &Descriptor, offset: u64, context: &RequestContext) -> Result<Option<BlobStream>> {
         if self.refused.lock().as_ref() == Some(&blob.digest) {
-            return Err(Error::new(Side::Upstream, "get blob", Kind::Unavailable, "out of order"));
+            return Err(Error::new(Side::Upstream, Operation::GetBlob, Kind::Unavailable, "out of order"));
         }
         self.count(format!("blob {}", blob.digest));
         self.registry.blob(repository, blob, offset, context).await
@@ -221,9 +221,9 @@ async fn a_cache_gets_content_only_from_its_own_repository() {
 #[tokio::test]
 async fn a_stopped_target_lets_no_work_begin() {
     let target = Stores::new().await.target(CopyOptions::default());
-    assert!(target.check_running("copy blob").is_ok());
+    assert!(target.check_running(Operation::CopyBlob).is_ok());
     target.stop();
-    assert_eq!(target.check_running("copy blob").unwrap_err().kind(), Kind::Cancelled);
+    assert_eq!(target.check_running(Operation::CopyBlob).unwrap_err().kind(), Kind::Cancelled);
 }
 
 #[tokio::test]

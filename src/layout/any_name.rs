@@ -24,7 +24,7 @@ use super::source::CHUNK;
 use super::{Layout, graph};
 use crate::content::{BlobStream, Descriptor, Digest, Manifest, Repository, RequestContext, Source};
 use crate::name::{ImageName, Reference, check_tag, split_host};
-use crate::{Error, Result};
+use crate::{Error, Operation, Result};
 
 /// A layout to be read by the names of either side.
 #[derive(Debug, Clone)]
@@ -152,7 +152,7 @@ impl Source for AnyName {
         let opened = self.checked.open(&self.layout.0.files, &blob.digest).await?;
         let Some((mut file, _)) = opened.filter(|(_, len)| *len == blob.size) else { return Ok(None) };
         let digest = blob.digest.clone();
-        let failed = move |error: std::io::Error| Error::local("read blob", format!("{digest}: {error}"));
+        let failed = move |error: std::io::Error| Error::local(Operation::ReadBlob, format!("{digest}: {error}"));
         std::io::Seek::seek(&mut file, std::io::SeekFrom::Start(offset)).map_err(&failed)?;
         let chunks = ReaderStream::with_capacity(tokio::fs::File::from_std(file), CHUNK);
         Ok(Some(chunks.map_err(failed).boxed()))

@@ -9,13 +9,13 @@ use std::sync::Arc;
 use super::files::{self, Files};
 use super::group_commit::{GroupCommit, PendingChange};
 use crate::content::Digest;
-use crate::{Error, Result};
+use crate::{Error, Operation, Result};
 
 /// From this number of blobs on, one sync of the file system is cheaper than one of each file. Measured on ext4: a sync of a file takes
 /// 4 ms, one of the file system with 200 new files 36 ms.
 const SYNC_TOGETHER: usize = 3;
 
-const OP: &str = "write blob";
+const OP: Operation = Operation::WriteBlob;
 
 /// A partial file whose content was verified. Its lock is held until it has its name.
 pub(super) struct VerifiedBlob {

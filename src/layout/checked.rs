@@ -12,9 +12,9 @@ use std::sync::Arc;
 use super::files::{Files, READ, blocking, damaged};
 use crate::content::Digest;
 use crate::mutex::Mutex;
-use crate::{Error, Result};
+use crate::{Error, Operation, Result};
 
-const OP: &str = "read blob";
+const OP: Operation = Operation::ReadBlob;
 
 /// What is known of the files of a layout.
 #[derive(Debug, Default)]

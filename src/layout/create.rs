@@ -5,7 +5,7 @@ use std::path::Path;
 use super::files::{self, Files, found};
 use super::lock;
 use crate::folder::Folder;
-use crate::{Error, Result};
+use crate::{Error, Operation, Result};
 
 /// What `oci-layout` holds in every layout that larder makes (image-spec image-layout.md "oci-layout file").
 const MARKER: &[u8] = b"{\"imageLayoutVersion\":\"1.0.0\"}";
@@ -14,7 +14,7 @@ const EMPTY_INDEX: &[u8] = b"{\"schemaVersion\":2,\"mediaType\":\"application/vn
 /// Opens the folder at `path`, and makes an empty layout there unless there is one. `oci-layout` is written last, so that a run that was
 /// killed half-way can be continued.
 pub(super) fn create(path: &Path) -> Result<Files> {
-    const OP: &str = "create layout";
+    const OP: Operation = Operation::CreateLayout;
     let folder = Folder::create(path).map_err(|error| Error::io(OP, path, &error))?;
     let files = Files::of(folder);
     let there = |name: &Path| found(files.folder().status(name)).map_err(|error| files.failed(OP, name, &error));

@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use crate::content::{Digest, Hasher, each_chunk};
 use crate::folder::{FileStatus, Folder, WriteContent};
-use crate::{Error, Kind, Result, Side};
+use crate::{Error, Kind, Operation, Result, Side};
 
 /// How much of a file is read at once when files are hashed in bulk: large enough that system calls do not count, small
 /// enough to stay in a second-level cache.
@@ -74,7 +74,7 @@ fn set_aside_name(digest: &Digest) -> PathBuf {
 impl Files {
     /// The folder at `path`, whatever it holds.
     pub(super) fn open(path: &Path) -> Result<Self> {
-        const OP: &str = "open layout";
+        const OP: Operation = Operation::OpenLayout;
         let opened = found(Folder::open(path)).map_err(|error| Error::io(OP, path, &error))?;
         let missing = || {
             let why = if path.exists() { "is no OCI layout: it is not a folder" } else { "does not exist" };
@@ -98,26 +98,26 @@ impl Files {
     }
 
     /// The error of an operation on `name`.
-    pub(super) fn failed(&self, operation: &'static str, name: &Path, error: &io::Error) -> Error {
+    pub(super) fn failed(&self, operation: Operation, name: &Path, error: &io::Error) -> Error {
         Error::io(operation, &self.path(name), error)
     }
 
     /// The length of a blob's file, if it is there and a regular file.
     pub(super) fn blob_len(&self, digest: &Digest) -> Result<Option<u64>> {
         let name = blob(digest);
-        let status = found(self.folder.status(&name)).map_err(|error| self.failed("look for blob", &name, &error))?;
+        let status = found(self.folder.status(&name)).map_err(|error| self.failed(Operation::LookForBlob, &name, &error))?;
         Ok(status.filter(FileStatus::is_file).map(|status| status.len()))
     }
 
     /// How much of a blob was begun.
     pub(super) fn partial_len(&self, digest: &Digest) -> Result<u64> {
         let name = partial(digest);
-        let status = found(self.folder.status(&name)).map_err(|error| self.failed("look for blob", &name, &error))?;
+        let status = found(self.folder.status(&name)).map_err(|error| self.failed(Operation::LookForBlob, &name, &error))?;
         Ok(status.filter(FileStatus::is_file).map_or(0, |status| status.len()))
     }
 
     /// Opens a blob's file, if it is there.
-    pub(super) fn open_blob(&self, operation: &'static str, digest: &Digest) -> Result<Option<fs::File>> {
+    pub(super) fn open_blob(&self, operation: Operation, digest: &Digest) -> Result<Option<fs::File>> {
         let name = blob(digest);
         found(self.folder.read(&name)).map_err(|error| self.failed(operation, &name, &error))
     }
@@ -126,7 +126,7 @@ impl Files {
     ///
     /// # Errors
     /// `Kind::Damaged` if it has more than `most`.
-    pub(super) fn read(&self, operation: &'static str, name: &Path, most: u64) -> Result<Option<Vec<u8>>> {
+    pub(super) fn read(&self, operation: Operation, name: &Path, most: u64) -> Result<Option<Vec<u8>>> {
         let io = |error: io::Error| self.failed(operation, name, &error);
         let Some(file) = found(self.folder.read(name)).map_err(io)? else { return Ok(None) };
         let mut bytes = vec![];
@@ -140,7 +140,7 @@ impl Files {
 
     /// Sees that this is a layout of version 1.
     pub(super) fn check(&self) -> Result<()> {
-        const OP: &str = "open layout";
+        const OP: Operation = Operation::OpenLayout;
         let Some(bytes) = self.read(OP, marker(), MAX_MARKER)? else {
             let message = format!("{} is no OCI layout: it has no `oci-layout` file", self.root().display());
             return Err(Error::new(Side::Local, OP, Kind::NotFound, message));
@@ -166,7 +166,7 @@ impl Files {
         // The file, and its folder.
         self.count_sync();
         self.count_sync();
-        self.folder.replace_with(name, &own().join("new"), write).map_err(|error| self.failed("write layout", name, &error))
+        self.folder.replace_with(name, &own().join("new"), write).map_err(|error| self.failed(Operation::WriteLayout, name, &error))
     }
 
     /// Takes a blob's file out of the way, because its bytes are not what its name says. It is kept: where the upstream has lost the
@@ -174,7 +174,7 @@ impl Files {
     pub(super) fn set_aside(&self, digest: &Digest) -> Result<PathBuf> {
         let (from, to) = (blob(digest), set_aside_name(digest));
         let moved = self.folder.create_folder(to.parent().unwrap_or(own())).and_then(|()| self.folder.settle(&from, &to));
-        moved.map_err(|error| self.failed("set damaged blob aside", &from, &error))?;
+        moved.map_err(|error| self.failed(Operation::SetDamagedBlobAside, &from, &error))?;
         Ok(self.path(&to))
     }
 
@@ -184,7 +184,7 @@ impl Files {
         for (name, status) in self.list(blobs())? {
             if status.is_folder() {
                 self.count_sync();
-                self.folder.sync(&name).map_err(|error| self.failed("write layout", &name, &error))?;
+                self.folder.sync(&name).map_err(|error| self.failed(Operation::WriteLayout, &name, &error))?;
             }
         }
         Ok(())
@@ -225,7 +225,7 @@ impl Files {
 
     /// What a folder holds; nothing if it does not exist. What goes while we look was somebody's `gc`.
     pub(super) fn list(&self, name: &Path) -> Result<Vec<(PathBuf, FileStatus)>> {
-        let io = |error: io::Error| self.failed("list layout", name, &error);
+        let io = |error: io::Error| self.failed(Operation::ListLayout, name, &error);
         let Some(names) = found(self.folder.list(name)).map_err(io)? else { return Ok(vec![]) };
         let mut listed = Vec::with_capacity(names.len());
         for entry in names {
@@ -300,12 +300,12 @@ pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T>
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
             // Only a runtime that shuts down cancels blocking work.
-            Err(_) => Err(Error::cancelled("use layout")),
+            Err(_) => Err(Error::cancelled(Operation::UseLayout)),
         },
     }
 }
 
 /// An error of content that is not what it should be.
-pub(super) fn damaged(operation: &'static str, message: impl AsRef<str>) -> Error {
+pub(super) fn damaged(operation: Operation, message: impl AsRef<str>) -> Error {
     Error::new(Side::Local, operation, Kind::Damaged, message)
 }

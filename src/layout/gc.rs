@@ -12,9 +12,9 @@ use super::index::LayoutIndex;
 use super::index_file::IndexFile;
 use super::lock;
 use crate::content::{Digest, NodeRole, PlatformFilter};
-use crate::{Error, Result};
+use crate::{Error, Operation, Result};
 
-const OP: &str = "clean layout";
+const OP: Operation = Operation::CleanLayout;
 
 /// Partial files older than this are removed. A run that was interrupted is gone on with the next night, or the next
 /// week where runs are weekly; what is older has been given up.

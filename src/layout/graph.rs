@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::files::{self, Files};
 use crate::content::{Descriptor, Digest, GraphNode, GraphWalk, Links, MAX_MANIFEST, Manifest, NodeRole};
-use crate::{Error, Kind, Result, Side};
+use crate::{Error, Kind, Operation, Result, Side};
 
 /// Visits everything that `root` reaches ([`GraphWalk`]), foreign layers too. The visitor returns what a node refers to, or
 /// `None` to end the walk; whether it came to its end.
@@ -74,7 +74,9 @@ pub(super) fn manifest(files: &Files, digest: &Digest, hint: &str) -> Result<Opt
         None => return Ok(None),
         // A layer, of which nobody has said that it is a manifest.
         Some(len) if len > MAX_MANIFEST as u64 && hint.is_empty() => return Ok(None),
-        Some(len) if len > MAX_MANIFEST as u64 => return Err(Error::new(Side::Local, "read manifest", Kind::Damaged, too_large(len))),
+        Some(len) if len > MAX_MANIFEST as u64 => {
+            return Err(Error::new(Side::Local, Operation::ReadManifest, Kind::Damaged, too_large(len)));
+        }
         Some(_) => {}
     }
     let Some(bytes) = bytes(files, digest)? else { return Ok(None) };
@@ -87,10 +89,14 @@ pub(super) fn manifest(files: &Files, digest: &Digest, hint: &str) -> Result<Opt
 /// The same from a file of `len` bytes that was opened and hashed already.
 pub(super) fn manifest_in(file: fs::File, len: u64, digest: &Digest, hint: &str) -> Result<Option<Manifest>> {
     if len > MAX_MANIFEST as u64 {
-        return if hint.is_empty() { Ok(None) } else { Err(Error::new(Side::Local, "read manifest", Kind::Damaged, too_large(len))) };
+        return if hint.is_empty() {
+            Ok(None)
+        } else {
+            Err(Error::new(Side::Local, Operation::ReadManifest, Kind::Damaged, too_large(len)))
+        };
     }
     let mut bytes = vec![];
-    file.take(len).read_to_end(&mut bytes).map_err(|error| Error::local("read manifest", format!("{digest}: {error}")))?;
+    file.take(len).read_to_end(&mut bytes).map_err(|error| Error::local(Operation::ReadManifest, format!("{digest}: {error}")))?;
     match parse(bytes.into(), digest, hint) {
         Err(_) if hint.is_empty() => Ok(None),
         parsed => parsed.map(Some),
@@ -103,7 +109,7 @@ fn parse(bytes: Bytes, digest: &Digest, hint: &str) -> Result<Manifest> {
 }
 
 fn bytes(files: &Files, digest: &Digest) -> Result<Option<Bytes>> {
-    Ok(files.read("read manifest", &files::blob(digest), MAX_MANIFEST as u64)?.map(Bytes::from))
+    Ok(files.read(Operation::ReadManifest, &files::blob(digest), MAX_MANIFEST as u64)?.map(Bytes::from))
 }
 
 pub(super) fn size_differs(found: u64, said: u64) -> String {

@@ -12,9 +12,9 @@ use super::referrers::PendingReferrers;
 use crate::content::{Descriptor, Digest};
 use crate::folder::FileStatus;
 use crate::mutex::Mutex;
-use crate::{Error, Kind, Result, Side, input};
+use crate::{Error, Kind, Operation, Result, Side, input};
 
-const OP: &str = "read layout";
+const OP: Operation = Operation::ReadLayout;
 
 /// After a write of the file, the next one waits this many times as long as the write took. Names that come meanwhile join it, so that
 /// writing takes at most a quarter of the time, however long the file is.
@@ -132,7 +132,7 @@ impl IndexFile {
     fn replace(&self, index: LayoutIndex) -> Result<()> {
         let too_long = || {
             let message = format!("index.json would have more than {MAX_INDEX} bytes, which is more than larder reads");
-            Error::local("write layout", message).remedy("use another layout for some of the images")
+            Error::local(Operation::WriteLayout, message).remedy("use another layout for some of the images")
         };
         if index.min_len() > MAX_INDEX {
             return Err(too_long());

@@ -15,9 +15,9 @@ use super::files::{self, Files, READ, blocking, damaged, found, hash};
 use super::lock;
 use crate::content::{BlobStream, Descriptor, Digest, Hasher, OpenBlob, RequestContext, Verified, checkable, hasher};
 use crate::folder::FileStatus;
-use crate::{Error, Kind, Result, Side};
+use crate::{Error, Kind, Operation, Result, Side};
 
-const OP: &str = "write blob";
+const OP: Operation = Operation::WriteBlob;
 
 /// Bytes in memory as something to ingest.
 pub(super) struct BytesSource(pub(super) Bytes);

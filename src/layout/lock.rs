@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::files::{Files, own};
-use crate::{Error, Result};
+use crate::{Error, Operation, Result};
 
 /// How often a lock that somebody else holds is tried again. A tenth of a second is not felt by a person and costs
 /// ten system calls a second.
@@ -17,7 +17,7 @@ pub(super) const POLL: Duration = Duration::from_millis(100);
 /// more is free after this many tries.
 const TRIES: u32 = 5;
 
-const OP: &str = "lock layout";
+const OP: Operation = Operation::LockLayout;
 
 fn open(files: &Files, name: &str) -> Result<(File, std::path::PathBuf)> {
     let name = own().join(name);

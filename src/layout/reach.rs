@@ -8,9 +8,9 @@ use super::Layout;
 use super::files;
 use super::graph::{self, ManifestRead};
 use crate::content::{Descriptor, Digest, Manifest, NodeRole};
-use crate::{Error, Kind, Result, Side};
+use crate::{Error, Kind, Operation, Result, Side};
 
-const OP: &str = "read layout";
+const OP: Operation = Operation::ReadLayout;
 
 /// Something that an image is made of.
 #[derive(Debug, Clone)]

@@ -16,7 +16,7 @@ use super::graph;
 use super::index::LayoutIndex;
 use crate::content::{Descriptor, Digest, Manifest, Repository, fallback_tag, with_referrers};
 use crate::mutex::Mutex;
-use crate::{Kind, Result, Side};
+use crate::{Kind, Operation, Result, Side};
 
 /// What manifests of entries that do not say it themselves are about; read once.
 #[derive(Debug, Default)]
@@ -121,7 +121,7 @@ impl PendingReferrers {
             Ok(None) => return Ok(None),
             Ok(Some(bytes)) => Bytes::from(bytes),
             Err(why) => {
-                return Err(damaged("write layout", format!("{name}, where referrers are listed, cannot be used: {why}")));
+                return Err(damaged(Operation::WriteLayout, format!("{name}, where referrers are listed, cannot be used: {why}")));
             }
         };
         let digest = Digest::sha256(&bytes);

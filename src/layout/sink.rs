@@ -11,7 +11,7 @@ use crate::content::{
     ABSENT, Descriptor, Digest, Manifest, OpenBlob, PlatformFilter, Presence, Publication, Repository, RequestContext, SPARSE, Sink,
 };
 use crate::name::Reference;
-use crate::{Error, Kind, Result, Side};
+use crate::{Error, Kind, Operation, Result, Side};
 
 impl Layout {
     async fn complete(&self, root: Descriptor) -> Result<bool> {
@@ -24,7 +24,7 @@ impl Layout {
             return Ok(());
         }
         let message = "content of the referrer is not in the layout, so it is not listed there";
-        Err(Error::new(Side::Target, "publish", Kind::ContentMissing, message).subject(name))
+        Err(Error::new(Side::Target, Operation::Publish, Kind::ContentMissing, message).subject(name))
     }
 
     fn has(&self, blob: &Descriptor) -> Result<bool> {
@@ -76,7 +76,7 @@ impl Sink for Layout {
             if self.0.files.blob_len(manifest.digest())? != Some(manifest.size()) {
                 return Ok(false);
             }
-            let bytes = self.0.files.read("put manifest", &name, manifest.size())?;
+            let bytes = self.0.files.read(Operation::PutManifest, &name, manifest.size())?;
             Ok(bytes.is_some_and(|bytes| bytes == *manifest.bytes()))
         };
         ingest(&self.0.blobs, &manifest.descriptor(), &present, &BytesSource(manifest.bytes().clone()), context).await
@@ -100,7 +100,7 @@ impl Sink for Layout {
         let name = name_of(repository, reference);
         if !self.complete(root.clone()).await? {
             let message = "content of the image is not in the layout, so it gets no name there";
-            return Err(Error::new(Side::Target, "publish", Kind::ContentMissing, message).subject(name));
+            return Err(Error::new(Side::Target, Operation::Publish, Kind::ContentMissing, message).subject(name));
         }
         self.0.index.publish(name, &root, source).await
     }

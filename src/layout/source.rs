@@ -22,7 +22,7 @@ use super::files::{self, blocking};
 use super::{Layout, graph};
 use crate::content::{BlobStream, Descriptor, Digest, Manifest, Repository, RequestContext, Source};
 use crate::name::Reference;
-use crate::{Error, Result};
+use crate::{Error, Operation, Result};
 
 /// How much of a blob is read at a time: each read is a hop to another thread, and a quarter of a MiB in flight per blob
 /// is still nothing.
@@ -89,8 +89,8 @@ impl Source for Layout {
         let opened = blocking({
             let (files, path, digest, size) = (self.0.files.clone(), path.clone(), blob.digest.clone(), blob.size);
             move || {
-                let io = |error| Error::io("read blob", &path, &error);
-                let Some(mut file) = files.open_blob("read blob", &digest)? else { return Ok(None) };
+                let io = |error| Error::io(Operation::ReadBlob, &path, &error);
+                let Some(mut file) = files.open_blob(Operation::ReadBlob, &digest)? else { return Ok(None) };
                 // A file of another length is not this blob.
                 if file.metadata().map_err(io)?.len() != size {
                     return Ok(None);
@@ -102,7 +102,7 @@ impl Source for Layout {
         .await?;
         Ok(opened.map(|file| {
             let chunks = ReaderStream::with_capacity(tokio::fs::File::from_std(file), CHUNK);
-            chunks.map_err(move |error| Error::io("read blob", &path, &error)).boxed()
+            chunks.map_err(move |error| Error::io(Operation::ReadBlob, &path, &error)).boxed()
         }))
     }
 }

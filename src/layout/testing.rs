@@ -8,7 +8,7 @@ use super::Layout;
 use crate::content::{BlobStream, Descriptor, Digest, Manifest, OpenBlob, Publication, Repository, RequestContext, Sink as _, Source as _};
 use crate::mutex::Mutex;
 use crate::name::Reference;
-use crate::{Error, Kind, Result, Side};
+use crate::{Error, Kind, Operation, Result, Side};
 
 pub(super) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub(super) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -44,7 +44,7 @@ impl OpenBlob for Upstream {
         let end = self.breaks_at.unwrap_or(self.bytes.len());
         let body = self.bytes.slice(usize::try_from(offset).unwrap()..end);
         let chunks: Vec<Result<Bytes>> = body.chunks(1000).map(|chunk| Ok(Bytes::copy_from_slice(chunk))).collect();
-        let broken = self.breaks_at.map(|_| Err(Error::new(Side::Upstream, "get blob", Kind::Unavailable, "connection lost")));
+        let broken = self.breaks_at.map(|_| Err(Error::new(Side::Upstream, Operation::GetBlob, Kind::Unavailable, "connection lost")));
         Ok(stream::iter(chunks.into_iter().chain(broken)).boxed())
     }
 }

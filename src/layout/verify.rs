@@ -1,5 +1,6 @@
 //! Checks a whole layout: every file hashed once, on all cores, then every graph walked.
 
+use crate::Operation;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use super::index::LayoutIndex;
 use crate::content::{Descriptor, Digest, GraphNode, Links, MAX_MANIFEST, Manifest, NodeRole};
 use crate::{Result, Side};
 
-const OP: &str = "verify";
+const OP: Operation = Operation::Verify;
 
 /// What is wrong with one digest.
 #[derive(Debug, Clone, PartialEq, Eq)]

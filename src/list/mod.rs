@@ -10,6 +10,7 @@ mod records;
 pub mod scan;
 mod text;
 
+use crate::Operation;
 use std::fmt;
 use std::sync::Arc;
 
@@ -141,7 +142,7 @@ impl ParsedList {
 }
 
 /// The operation in the errors of lists.
-const OPERATION: &str = "read list";
+const OPERATION: Operation = Operation::ReadList;
 
 /// The longest line that is parsed, in bytes. A line names one repository: even with 1,000 exact tags of 60 characters
 /// it is shorter.

@@ -21,12 +21,12 @@ pub use update::update;
 use crate::content::{Descriptor, Digest, IndexMode, PlatformFilter, Policy, Referrer, Referrers};
 use crate::list::{ImageSelection, LineOrigin, ListEntry, ParsedList, TargetName};
 use crate::name::ImageName;
-use crate::{Error, Result};
+use crate::{Error, Operation, Result};
 
 /// The only version of the file's format.
 const VERSION: u32 = 1;
 
-const OPERATION: &str = "read lock";
+const OPERATION: Operation = Operation::ReadLock;
 
 /// A lock file's content: records by the name that each image has at the target.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -168,7 +168,7 @@ impl Lock {
     /// # Errors
     /// A local error that names the file.
     pub fn write(&self, path: &Path) -> Result<()> {
-        crate::report::file::replace(path, self.to_text().as_bytes()).map_err(|error| Error::io("write lock", path, &error))
+        crate::report::file::replace(path, self.to_text().as_bytes()).map_err(|error| Error::io(Operation::WriteLock, path, &error))
     }
 
     /// The records, by name at the target.

@@ -7,7 +7,7 @@ use futures_util::{StreamExt, stream};
 use super::{IndexCut, Lock, LockRecord, record};
 use crate::content::Source;
 use crate::report::{ImageOutcome, Status, TargetContent};
-use crate::{Error, Result};
+use crate::{Error, Operation, Result};
 
 /// Images whose content is read at the target at once: each is a few small requests, and the target's own concurrency limits them.
 const AT_ONCE: usize = 16;
@@ -65,7 +65,8 @@ async fn one(old: &Lock, row: &ImageOutcome, held: &TargetContent, target: &Arc<
     }
     let content = record::read(target, held, digest).await.map_err(|error| error.subject(&row.source))?;
     let content = content.ok_or_else(|| {
-        Error::local("write lock", format!("the target does not give back {digest}, which it was just seen to hold")).subject(&row.source)
+        Error::local(Operation::WriteLock, format!("the target does not give back {digest}, which it was just seen to hold"))
+            .subject(&row.source)
     })?;
     let source_digest = known.or_else(|| content.made_from.clone()).unwrap_or(source_digest);
     let index = match (*digest == source_digest, content.lacking) {

@@ -4,11 +4,11 @@ use reqwest::Method;
 
 use super::auth::Scopes;
 use super::counters::RequestKind;
-use super::request::{Operation, RegistryRequest, RequestIdentity};
+use super::request::{RegistryRequest, RequestIdentity};
 use super::store::RegistryStore;
 use super::transport::{RetryBudget, SendOutcome};
-use crate::Result;
 use crate::content::{Repository, RequestContext};
+use crate::{Operation, Result};
 
 /// How often it is tried. A person waits for the answer.
 const ATTEMPTS: u32 = 2;

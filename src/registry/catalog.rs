@@ -5,11 +5,10 @@ use serde::Deserialize;
 
 use super::auth::Scopes;
 use super::pages::Listing;
-use super::request::Operation;
 use super::store::RegistryStore;
 use crate::content::{Repository, RequestContext};
 use crate::name::check_path;
-use crate::{Kind, Result};
+use crate::{Kind, Operation, Result};
 
 /// The most that distribution gives in a page (its `catalog.maxentries`).
 const PAGE: usize = 1000;

@@ -9,10 +9,10 @@ use url::Url;
 use super::error_answer::ErrorAnswer;
 use super::link;
 use super::remedy;
-use super::request::{Operation, RequestTopic};
+use super::request::RequestTopic;
 use super::transport::{Endpoint, RetryBudget, RetryableError};
 use crate::limits::Deferred;
-use crate::{Error, Kind};
+use crate::{Error, Kind, Operation};
 
 /// The error of a final refusal.
 pub(crate) fn refused(topic: &RequestTopic<'_>, refusal: &ErrorAnswer) -> Error {
@@ -34,7 +34,7 @@ fn detailed(topic: &RequestTopic<'_>, refusal: &ErrorAnswer, message: String) ->
 /// The error of a 401 that remains after a login: the words of the registry, and of the login.
 pub(crate) fn unauthorized(topic: &RequestTopic<'_>, refusal: &ErrorAnswer, login: &Error) -> Error {
     let message = format!("{}; {}", refusal.words(), login.message());
-    let error = topic.error(Kind::Unauthorized, message).status(refusal.status).with_cause(login.cause());
+    let error = topic.error(Kind::Unauthorized, message).status(refusal.status).with_shared_cause(login.shared_cause());
     let error = match refusal.code.as_deref().or(login.registry_code()) {
         Some(code) => error.code(code),
         None => error,
@@ -71,15 +71,16 @@ pub(crate) fn exhausted(topic: &RequestTopic<'_>, patience: &RetryBudget, troubl
     let attempts = patience.attempts();
     let after =
         format!("{attempts} attempt{} in {:.1} s", if attempts == 1 { "" } else { "s" }, patience.started().elapsed().as_secs_f64());
-    match trouble {
+    let error = match trouble {
         RetryableError::Broken(cause) => topic.error(Kind::Unavailable, format!("no answer after {after}: {cause}")),
         RetryableError::BrokenElsewhere(host, cause) => {
             topic.error(Kind::Unavailable, format!("no answer from {host} after {after}: {cause}"))
         }
-        RetryableError::Hopeless(cause) => topic.error(Kind::Unavailable, cause),
+        RetryableError::Hopeless(cause) => topic.error(Kind::Unavailable, cause.to_string()),
         RetryableError::Lost(cause) => topic.error(Kind::Unavailable, format!("still so after {after}: {cause}")),
         RetryableError::Answer(refusal) => detailed(topic, refusal, format!("still so after {after}: {}", refusal.words())),
-    }
+    };
+    error.with_source(trouble.source())
 }
 
 /// The error where the host names a longer Retry-After than this run waits.

@@ -10,12 +10,12 @@ use super::auth::Scopes;
 use super::counters::RequestKind;
 use super::headers::accept;
 use super::pull_meter::{PullMeter, SeenManifest};
-use super::request::{Operation, RegistryRequest};
+use super::request::RegistryRequest;
 use super::transport::{Host, RetryBudget, Transport, TransportAccount};
-use crate::Side;
 use crate::config::profiles::PullCounting;
 use crate::content::{Repository, RequestContext};
 use crate::limits::{AccountId, Accounts, LimitProbe, PullLimit, Quota};
+use crate::{Operation, Side};
 
 /// The meter of `account` at `host`; `configured` is what the configuration says of its limit.
 pub(super) fn meter(accounts: &Accounts, host: &Arc<Host>, account: &Arc<TransportAccount>, configured: Option<PullLimit>) -> PullMeter {

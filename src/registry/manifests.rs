@@ -10,12 +10,12 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
 use super::auth::Scopes;
 use super::counters::RequestKind;
 use super::headers::{accept, media_type, said_digest};
+use super::request::RegistryRequest;
 use super::request::RequestTopic;
-use super::request::{Operation, RegistryRequest};
 use super::store::RegistryStore;
 use crate::content::{Descriptor, Digest, MAX_MANIFEST, Manifest, Repository, RequestContext};
 use crate::name::Reference;
-use crate::{Error, Kind, Result};
+use crate::{Error, Kind, Operation, Result};
 
 /// How long a name that was just put, and is not there, is waited for before it is asked for again: registries that answer from a replica
 /// need a moment.
@@ -303,9 +303,9 @@ impl RegistryStore {
 fn oci_only(error: Error, media_type: &str) -> Error {
     let docker = media_type.starts_with("application/vnd.docker.");
     match error.http_status() {
-        Some(415) if docker => error.rather(format!("the manifest is of type {media_type}: this registry takes OCI types only")),
+        Some(415) if docker => error.replace_remedy(format!("the manifest is of type {media_type}: this registry takes OCI types only")),
         Some(400) if docker => {
-            error.rather(format!("the manifest is of type {media_type}: it may be that this registry takes OCI types only"))
+            error.replace_remedy(format!("the manifest is of type {media_type}: it may be that this registry takes OCI types only"))
         }
         _ => error,
     }

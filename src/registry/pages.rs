@@ -11,10 +11,10 @@ use super::auth::Scopes;
 use super::counters::RequestKind;
 use super::link;
 use super::request::RegistryRequest;
-use super::request::{Operation, RequestTopic};
+use super::request::RequestTopic;
 use super::store::RegistryStore;
 use crate::content::{Repository, RequestContext};
-use crate::{Error, Kind, Result};
+use crate::{Error, Kind, Operation, Result};
 
 /// A page of 1,000 tags of 128 characters has 131 KiB, one of 1,000 repositories up to 260; some registries ignore the page
 /// size and send all at once.

@@ -15,13 +15,12 @@ use super::admissions::{ManifestPuts, PushAnswer};
 use super::auth::Scopes;
 use super::counters::RequestKind;
 use super::remedy::is_said_by_a_cache;
-use super::request::Operation;
 use super::request::RegistryRequest;
 use super::store::RegistryStore;
 use crate::config::profiles::{CACHE_REMEDY, Creation};
 use crate::content::{Repository, RequestContext};
 use crate::state::Pushes;
-use crate::{Error, Kind, Result, Side};
+use crate::{Error, Kind, Operation, Result, Side};
 
 impl RegistryStore {
     /// Pushes that are taken are written down in `pushes`, and those that were are believed.
@@ -170,7 +169,7 @@ impl RegistryStore {
             PushAnswer::Refuses(error) => {
                 let message =
                     format!("{}: that it answers with the right digest does not prove that it has the image", error.bare_message());
-                Err(Error::new(Side::Target, "look for a cache", Kind::Refused, message).remedy(CACHE_REMEDY))
+                Err(Error::new(Side::Target, Operation::LookForCache, Kind::Refused, message).remedy(CACHE_REMEDY))
             }
         }
     }
@@ -205,7 +204,7 @@ impl RegistryStore {
             Some(what) => {
                 let (status, said) = (refused.http_status().unwrap_or_default(), refused.bare_message());
                 let message = format!("{} refuses pushes, as {what} does ({status} {said})", self.name_of(repository));
-                Ok(PushAnswer::Refuses(Error::new(Side::Target, "look for a cache", Kind::Refused, message)))
+                Ok(PushAnswer::Refuses(Error::new(Side::Target, Operation::LookForCache, Kind::Refused, message)))
             }
             None if is_final(&refused) => Ok(PushAnswer::Takes),
             // It may answer the next time.
@@ -243,7 +242,7 @@ fn is_final(error: &Error) -> bool {
 
 /// A refusal that is kept for other images names none.
 fn anonymous(error: &Error) -> Error {
-    let mut kept = Error::new(error.side(), error.operation().to_owned(), error.kind(), error.bare_message());
+    let mut kept = Error::new(error.side(), error.operation(), error.kind(), error.bare_message());
     if let Some(host) = error.at_host() {
         kept = kept.host(host);
     }
@@ -290,7 +289,7 @@ mod tests {
             (401, Some("UNAUTHORIZED"), "authentication required", false),
             (404, Some("NAME_UNKNOWN"), "repository name not known to registry", false),
         ] {
-            let error = Error::new(Side::Target, Operation::StartUpload.as_str(), Kind::Refused, message).status(status);
+            let error = Error::new(Side::Target, Operation::StartUpload, Kind::Refused, message).status(status);
             let error = match code {
                 Some(code) => error.code(code),
                 None => error,

@@ -12,13 +12,13 @@ use serde::Deserialize;
 
 use super::auth::Scopes;
 use super::counters::RequestKind;
-use super::request::{Operation, RegistryRequest};
+use super::request::RegistryRequest;
 use super::store::RegistryStore;
 use crate::content::{
     self, Descriptor, Digest, DigestTags, MAX_MANIFEST, Manifest, ManifestKind, ReferrerList, Repository, RequestContext, fallback_tag,
 };
 use crate::name::Reference;
-use crate::{Error, Kind, Result, Side};
+use crate::{Error, Kind, Operation, Result, Side};
 
 /// An image that is signed anew every night for ten years has 3,650 signatures. More than this are a registry that invents them.
 pub(super) const MOST_REFERRERS: usize = 10_000;
@@ -201,7 +201,7 @@ fn is_unlistable(error: &Error) -> bool {
 pub(super) fn remedied(error: Error) -> Error {
     match error.kind() {
         Kind::Refused | Kind::Unauthorized | Kind::Damaged | Kind::Untrusted => {
-            error.rather("`referrers = false` in the rule copies its images without signatures and the like")
+            error.replace_remedy("`referrers = false` in the rule copies its images without signatures and the like")
         }
         _ => error,
     }

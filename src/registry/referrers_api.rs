@@ -19,11 +19,11 @@ use super::headers::media_type;
 use super::link;
 use super::referrers::{MOST_REFERRERS, ReferrersPage, remedied};
 use super::referrers_support::Api;
-use super::request::{Operation, RegistryRequest};
+use super::request::RegistryRequest;
 use super::store::RegistryStore;
 use crate::config::profiles::Support;
 use crate::content::{Descriptor, Digest, MAX_MANIFEST, ReferrerList, Repository, RequestContext};
-use crate::{Error, Kind, Result};
+use crate::{Error, Kind, Operation, Result};
 
 /// Registries give 100 and more in a page; where each page has one, this still is [`MOST_REFERRERS`].
 const MOST_PAGES: usize = MOST_REFERRERS;

@@ -1,12 +1,45 @@
 //! What the reader of a refusal can do about it: the registries' ways of saying it, and the command that helps.
 
 use super::error_answer::{ErrorAnswer, Hint};
-use super::request::{Operation, RequestTopic};
+use super::request::RequestTopic;
+use crate::Operation;
 use crate::config::profiles::{CACHE_REMEDY, Creation};
 use crate::name::DOCKER_HUB;
 
+/// What helps against a refusal.
+enum Remedy {
+    /// Another login.
+    LogIn,
+    /// Something else, in words.
+    Other(String),
+}
+
 /// The remedy for a final refusal, where there is one to name.
 pub(crate) fn of(topic: &RequestTopic<'_>, refusal: &ErrorAnswer) -> Option<String> {
+    match find(topic, refusal)? {
+        Remedy::LogIn if topic.host == DOCKER_HUB => Some(format!("{}; {HUB_401}", log_in(topic))),
+        Remedy::LogIn => Some(log_in(topic)),
+        Remedy::Other(text) => Some(text),
+    }
+}
+
+/// As [`of`], for a 401 of which the login's own error already says what to do: only what it cannot know.
+pub(crate) fn beyond_login(topic: &RequestTopic<'_>, refusal: &ErrorAnswer) -> Option<String> {
+    match find(topic, refusal)? {
+        Remedy::LogIn => (topic.host == DOCKER_HUB).then(|| HUB_401.to_owned()),
+        Remedy::Other(text) => Some(text),
+    }
+}
+
+fn find(topic: &RequestTopic<'_>, refusal: &ErrorAnswer) -> Option<Remedy> {
+    match other_than_login(topic, refusal) {
+        None if refusal.status == 401 && refusal.foreign.is_none() => Some(Remedy::LogIn),
+        remedy => remedy.map(Remedy::Other),
+    }
+}
+
+/// The remedy of a refusal that is about more than the login.
+fn other_than_login(topic: &RequestTopic<'_>, refusal: &ErrorAnswer) -> Option<String> {
     if refusal.foreign.is_some() {
         // A store behind the registry: nothing here is about our login or our repository.
         return None;
@@ -40,8 +73,6 @@ pub(crate) fn of(topic: &RequestTopic<'_>, refusal: &ErrorAnswer) -> Option<Stri
             Some(format!("the registry takes no pushes; if it is a pull-through cache, {CACHE_REMEDY}"))
         }
         424 => Some(CACHE_UPSTREAM.to_owned()),
-        401 if topic.host == DOCKER_HUB => Some(format!("{}; {HUB_401}", log_in(topic))),
-        401 => Some(log_in(topic)),
         403 if push => {
             Some(format!("may `{}` push there? A cache rule that owns the repository, or a quota, refuses pushes too", topic.account))
         }
@@ -56,24 +87,17 @@ pub(crate) fn of(topic: &RequestTopic<'_>, refusal: &ErrorAnswer) -> Option<Stri
     }
 }
 
-/// As [`of`], for a 401 of which the login's own error already says what to do: only what it cannot know.
-pub(crate) fn beyond_login(topic: &RequestTopic<'_>, refusal: &ErrorAnswer) -> Option<String> {
-    match of(topic, refusal) {
-        Some(remedy) if remedy.ends_with(HUB_401) => Some(HUB_401.to_owned()),
-        Some(remedy) if remedy.starts_with(LOG_IN) => None,
-        remedy => remedy,
-    }
-}
-
 /// docs/registries.md, "Errors": Docker Hub says 401 for a repository that does not exist.
 const HUB_401: &str = "or the repository does not exist: Docker Hub answers both alike";
 const CACHE_LOGIN: &str = "it is the cache that its upstream refuses: see the credential set of the cache rule there (`az acr credential-set show`), not larder's";
 const CACHE_RIGHT: &str = "the cache may not pull that: see that the credential set or managed identity of its cache rule may read the source (`az acr cache show`), and that the source exists";
 const CACHE_UPSTREAM: &str = "the cache's upstream did not answer it: run the same command later; if it stays so, see the health of the cache rule's credentials (`az acr credential-set show`)";
-const LOG_IN: &str = "check what larder logs in with";
 
 fn log_in(topic: &RequestTopic<'_>) -> String {
-    format!("{LOG_IN} at {} (now: {}), in [[credentials]] or by `docker login {}`", topic.host, topic.account, topic.host)
+    format!(
+        "check what larder logs in with at {} (now: {}), in [[credentials]] or by `docker login {}`",
+        topic.host, topic.account, topic.host
+    )
 }
 
 /// How a repository comes to be at a registry that does not make one by itself on a push.

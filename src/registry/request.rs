@@ -13,64 +13,7 @@ use super::auth::Scopes;
 use super::counters::RequestKind;
 use crate::config::profiles::Profile;
 use crate::content::{Repository, RequestContext};
-use crate::{Error, Kind, Side};
-
-/// What a request is for. Code decides by the variant; its text is the verb phrase of messages and reports.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Operation {
-    GetManifest,
-    HeadManifest,
-    ResolveTag,
-    CheckTag,
-    PutManifest,
-    HeadBlob,
-    GetBlob,
-    StartUpload,
-    UploadBlob,
-    MountBlob,
-    ListTags,
-    ListRepositories,
-    ListReferrers,
-    GetToken,
-    CheckApi,
-    Ping,
-    ReadLimits,
-}
-
-impl Operation {
-    /// The verb phrase that errors and reports show.
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Operation::GetManifest => "get manifest",
-            Operation::HeadManifest => "head manifest",
-            Operation::ResolveTag => "resolve tag",
-            Operation::CheckTag => "check tag",
-            Operation::PutManifest => "put manifest",
-            Operation::HeadBlob => "head blob",
-            Operation::GetBlob => "get blob",
-            Operation::StartUpload => "start upload",
-            Operation::UploadBlob => "upload blob",
-            Operation::MountBlob => "mount blob",
-            Operation::ListTags => "list tags",
-            Operation::ListRepositories => "list repositories",
-            Operation::ListReferrers => "list referrers",
-            Operation::GetToken => "get token",
-            Operation::CheckApi => "ask for the API",
-            Operation::Ping => "ask for /v2/",
-            Operation::ReadLimits => "look at the limits",
-        }
-    }
-
-    /// Whether it writes: a missing repository is not missing content then.
-    pub(crate) fn is_push(self) -> bool {
-        self.is_upload() || matches!(self, Operation::MountBlob | Operation::PutManifest)
-    }
-
-    /// Whether it is a request of a blob upload.
-    pub(crate) fn is_upload(self) -> bool {
-        matches!(self, Operation::StartUpload | Operation::UploadBlob)
-    }
-}
+use crate::{Error, Kind, Operation, Side};
 
 /// Who a request says we are.
 #[derive(Clone, Copy)]
@@ -178,6 +121,6 @@ pub(crate) struct RequestTopic<'a> {
 impl RequestTopic<'_> {
     /// An error about this.
     pub(crate) fn error(&self, kind: Kind, message: impl AsRef<str>) -> Error {
-        Error::new(self.side, self.operation.as_str(), kind, message).subject(self.image).host(self.host)
+        Error::new(self.side, self.operation, kind, message).subject(self.image).host(self.host)
     }
 }

@@ -5,11 +5,10 @@ use reqwest::header::HeaderMap;
 
 use super::auth::Scopes;
 use super::manifests::unless_refused;
-use super::request::Operation;
 use super::store::RegistryStore;
-use crate::Result;
 use crate::content::{Descriptor, Digest, Manifest, OpenBlob, Presence, Publication, Repository, RequestContext, Sink};
 use crate::name::Reference;
+use crate::{Operation, Result};
 
 /// A registry keeps what it lists: whoever put a manifest there had to put its content first. So a manifest found is
 /// `Here` with all it refers to; where that is wrong, a later PUT is answered `MANIFEST_BLOB_UNKNOWN` and the copy heals.

@@ -5,11 +5,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::auth::Scopes;
-use super::request::Operation;
 use super::store::RegistryStore;
-use crate::Result;
 use crate::content::{BlobStream, Descriptor, Digest, DigestTags, Manifest, ReferrerList, Repository, RequestContext, Source};
 use crate::name::Reference;
+use crate::{Operation, Result};
 
 #[async_trait]
 impl Source for RegistryStore {

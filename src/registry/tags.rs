@@ -6,11 +6,10 @@ use serde::Deserialize;
 
 use super::auth::{Purpose, Scopes};
 use super::pages::Listing;
-use super::request::Operation;
 use super::store::RegistryStore;
 use crate::content::{Repository, RequestContext};
 use crate::name::check_tag;
-use crate::{Kind, Result, Side};
+use crate::{Kind, Operation, Result, Side};
 
 #[derive(Deserialize)]
 struct TagPage {

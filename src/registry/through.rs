@@ -7,13 +7,13 @@ use super::auth::Scopes;
 use super::blobs::BlobHead;
 use super::counters::RequestKind;
 use super::headers::{accept, media_type, said_digest};
-use super::request::{Operation, RegistryRequest};
+use super::request::RegistryRequest;
 use super::store::RegistryStore;
 use super::transport::{OpenResponse, RetryBudget};
 use crate::config::profiles::{BlobOrigin, Caching, Support};
 use crate::content::{BlobStream, Descriptor, Digest, Manifest, Repository, RequestContext};
 use crate::name::Reference;
-use crate::{Kind, Result, Side};
+use crate::{Kind, Operation, Result, Side};
 
 /// What a cache answered to a HEAD of a manifest.
 #[derive(Debug, Clone)]

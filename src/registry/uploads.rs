@@ -18,12 +18,12 @@ use super::blobs::named;
 use super::counters::RequestKind;
 use super::error;
 use super::link;
-use super::request::{ConnectionKind, Operation, PermitRequest, RegistryRequest};
+use super::request::{ConnectionKind, PermitRequest, RegistryRequest};
 use super::store::RegistryStore;
 use super::transport::{AttemptOutcome, EMPTY, OpenResponse, RetryBudget, RetryableError, UploadBody, UploadProgress, commit_time};
 use crate::content::{self, BlobStream, Descriptor, Digest, OpenBlob, Repository, RequestContext, Verified};
 use crate::mutex::{Mutex, MutexGuard};
-use crate::{Kind, Result, Side};
+use crate::{Kind, Operation, Result, Side};
 
 /// So many times a login may run out under one upload before that is an error: tokens live minutes, an upload's turn that
 /// began with a fresh one is not told twice in a row that it has none.
@@ -342,7 +342,7 @@ impl BlobUpload<'_> {
 }
 
 fn lost(how: &str) -> RetryableError {
-    RetryableError::Lost(how.to_owned())
+    RetryableError::Lost(how.into())
 }
 
 /// The session's address with the digest that ends it; what its query says already stays as it is.

@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 
 use super::{ImageOutcome, Status};
-use crate::{Error, Result};
+use crate::{Error, Operation, Result};
 
 const COLUMNS: [&str; 21] = [
     "source",
@@ -62,7 +62,7 @@ fn row(image: &ImageOutcome) -> [String; 21] {
         text(&image.reason),
         text(&image.until),
         error.map(|error| error.side().to_string()).unwrap_or_default(),
-        error.map(|error| error.operation().to_owned()).unwrap_or_default(),
+        error.map(|error| error.operation().to_string()).unwrap_or_default(),
         error.and_then(crate::Error::http_status).map(|status| status.to_string()).unwrap_or_default(),
         error.and_then(|error| error.registry_code().map(str::to_owned)).unwrap_or_default(),
         error.map(crate::Error::message).unwrap_or_default(),
@@ -90,5 +90,5 @@ pub fn write_failed_list(images: &[ImageOutcome], path: &Path) -> Result<()> {
         }
         writer.flush()
     });
-    written.map_err(|error| Error::io("write failed list", path, &error))
+    written.map_err(|error| Error::io(Operation::WriteFailedList, path, &error))
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::openmetrics::{Exposition, MetricKind, value_of};
 use super::{RegistryRow, RunReport, Status};
-use crate::{Error, Result};
+use crate::{Error, Operation, Result};
 
 const LAST_SUCCESS: &str = "last_success_timestamp_seconds";
 
@@ -22,7 +22,7 @@ impl RunReport {
     pub fn write_metrics(&self, path: &Path) -> Result<()> {
         // Whatever cannot be read says nothing of earlier runs.
         let before = std::fs::read_to_string(path).ok().and_then(|text| value_of(&text, LAST_SUCCESS));
-        super::file::replace(path, self.metrics(before).as_bytes()).map_err(|error| Error::io("write metrics", path, &error))
+        super::file::replace(path, self.metrics(before).as_bytes()).map_err(|error| Error::io(Operation::WriteMetrics, path, &error))
     }
 
     /// The text, where the last success before this run was at `before` (seconds of Unix time).

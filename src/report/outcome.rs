@@ -164,7 +164,7 @@ fn error_row<S: Serializer>(error: &Option<Error>, serializer: S) -> Result<S::O
     let Some(error) = error else { return serializer.serialize_none() };
     let mut row = serializer.serialize_struct("error", 5)?;
     row.serialize_field("side", &error.side())?;
-    row.serialize_field("operation", error.operation())?;
+    row.serialize_field("operation", &error.operation())?;
     row.serialize_field("status", &error.http_status())?;
     row.serialize_field("code", &error.registry_code())?;
     row.serialize_field("message", &error.message())?;

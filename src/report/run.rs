@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::{ImageOutcome, Status};
-use crate::{Error, Result};
+use crate::{Error, Operation, Result};
 
 /// What a run did. Serialises to the contract's report, version 1.
 #[derive(Debug, Clone, Serialize)]
@@ -152,7 +152,7 @@ impl RunReport {
             serde_json::to_writer_pretty(&mut *file, self)?;
             file.write_all(b"\n")
         });
-        written.map_err(|error| Error::io("write report", path, &error))
+        written.map_err(|error| Error::io(Operation::WriteReport, path, &error))
     }
 }
 
@@ -167,7 +167,7 @@ mod tests {
 
     fn report() -> RunReport {
         let failed = ImageOutcome::new("docker.io/library/a:1", "r.io/library/a:1", "l.txt", 1).failed(
-            Error::new(crate::Side::Upstream, "get manifest", crate::Kind::NotFound, "gone, \"really\"")
+            Error::new(crate::Side::Upstream, Operation::GetManifest, crate::Kind::NotFound, "gone, \"really\"")
                 .status(404)
                 .code("MANIFEST_UNKNOWN"),
         );

@@ -14,6 +14,7 @@ mod set;
 mod tests;
 mod upstreams;
 
+use crate::Operation;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -191,7 +192,7 @@ impl std::error::Error for Unresolved {}
 
 impl From<Unresolved> for crate::Error {
     fn from(unresolved: Unresolved) -> Self {
-        let error = crate::Error::local("resolve", unresolved.to_string());
+        let error = crate::Error::local(Operation::Resolve, unresolved.to_string());
         match unresolved {
             Unresolved::NoRule { .. } => error.remedy("add a rule to larder.toml, or use --unmatched mirror"),
             Unresolved::Shadowed { .. } => error.remedy("give one of the two another target"),

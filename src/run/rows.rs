@@ -11,7 +11,7 @@ use crate::content::{RequestContext, TransferStats};
 use crate::copy::{BlobCounts, CopyOutcome};
 use crate::mutex::{Mutex, MutexGuard};
 use crate::report::{Event, ImageOutcome, Reporter, Totals};
-use crate::{Error, Kind, internal};
+use crate::{Error, Kind, Operation, internal};
 
 /// A row's place in the lists, and its source: one line may want several images.
 type Key = (usize, String);
@@ -91,7 +91,7 @@ impl Rows {
 
     /// Ends the run: all rows in list order. Rows that are still pending are deferred because of `stopped`, or failed: without an
     /// interrupt, only a fault of the program itself leaves a row.
-    pub(super) fn close(&self, stopped: Option<&str>, operation: &'static str) -> Vec<ImageOutcome> {
+    pub(super) fn close(&self, stopped: Option<&str>, operation: Operation) -> Vec<ImageOutcome> {
         let mut state = self.state();
         let (mut table, mut failed) = (std::mem::take(&mut state.table), vec![]);
         table.end(|order, row| {

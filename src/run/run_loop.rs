@@ -16,7 +16,7 @@ use super::rows::unfinished;
 use super::work::{Group, Step, Work};
 use crate::mutex::Mutex;
 use crate::report::{Event, ImageOutcome, Reporter};
-use crate::{Error, Kind, Result, internal};
+use crate::{Error, Kind, Operation, Result, internal};
 
 /// How long transfers under way may go on after an interrupt. Kubernetes kills 30 s after SIGTERM, and the report must be
 /// written before that.
@@ -166,7 +166,7 @@ impl<W: Work> Pass<W> {
     }
 
     /// Whether nothing new is to start. The row of such a job is written at the end of the run.
-    fn is_stopped(&self, job: &W::Job, operation: &'static str) -> bool {
+    fn is_stopped(&self, job: &W::Job, operation: Operation) -> bool {
         let stopped = self.run.stop.is_cancelled();
         if stopped {
             self.run.work.ended(job, &Error::cancelled(operation));
@@ -175,11 +175,11 @@ impl<W: Work> Pass<W> {
     }
 
     async fn expand(self: Arc<Self>, job: W::Job) -> Vec<W::Job> {
-        if self.is_stopped(&job, "select tags") {
+        if self.is_stopped(&job, Operation::SelectTags) {
             self.unexpanded.remove(self.run.work.rank(&job));
             return vec![];
         }
-        let expanded = internal::caught("select tags", self.run.work.expand(&job)).await.and_then(|expanded| expanded);
+        let expanded = internal::caught(Operation::SelectTags, self.run.work.expand(&job)).await.and_then(|expanded| expanded);
         self.unexpanded.remove(self.run.work.rank(&job));
         match expanded {
             Ok(Some(jobs)) => jobs,
@@ -192,14 +192,14 @@ impl<W: Work> Pass<W> {
     }
 
     async fn prepare(self: Arc<Self>, mut job: W::Job) -> Option<W::Job> {
-        if self.is_stopped(&job, "compare image") {
+        if self.is_stopped(&job, Operation::CompareImage) {
             return None;
         }
-        let step = internal::caught("compare image", self.run.work.prepare(&mut job)).await.and_then(|step| step);
+        let step = internal::caught(Operation::CompareImage, self.run.work.prepare(&mut job)).await.and_then(|step| step);
         match step {
             Ok(Step::Continue) => return Some(job),
             Ok(Step::Done(row)) => self.finish(&job, *row),
-            Ok(Step::Replaced(_)) => self.fail(&job, internal::unknown("compare image")),
+            Ok(Step::Replaced(_)) => self.fail(&job, internal::unknown(Operation::CompareImage)),
             Err(error) => self.fail(&job, error),
         }
         None

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Group, Limits, Rank, Rows, RunLoop, Step, Work};
 use crate::mutex::Mutex;
 use crate::report::{Event, ImageOutcome, Reporter, SilentReporter, Status};
-use crate::{Error, Kind, Result, Side};
+use crate::{Error, Kind, Operation, Result, Side};
 
 /// What a job does once it runs.
 #[derive(Clone, Copy)]
@@ -40,7 +40,7 @@ struct Waiting {
 impl Work for Waiting {
     type Job = Job;
     const NAME: &'static str = "run";
-    const OPERATION: &'static str = "copy image";
+    const OPERATION: Operation = Operation::CopyImage;
 
     fn row(&self, (order, _): &Job) -> (usize, ImageOutcome) {
         (*order, ImageOutcome::new(format!("image-{order}"), "", "list", *order))
@@ -75,13 +75,13 @@ impl Work for Waiting {
             Does::Expands(_) | Does::ExpandsFirst(_) | Does::NeedsPull => {}
             Does::Panics => panic!("a fault"),
             Does::FillsTheDisk => {
-                let error = Error::new(Side::Target, "write blob", Kind::DiskFull, "no space left");
+                let error = Error::new(Side::Target, Operation::WriteBlob, Kind::DiskFull, "no space left");
                 *self.fatal.lock() = Some(error.clone());
                 self.stop.cancel();
                 return Err(error);
             }
             Does::FailsOnce if self.attempts.lock().iter().filter(|order| **order == job.0).count() == 1 => {
-                return Err(Error::new(Side::Upstream, "get blob", Kind::Unavailable, "reset"));
+                return Err(Error::new(Side::Upstream, Operation::GetBlob, Kind::Unavailable, "reset"));
             }
             Does::FailsOnce => {}
         }
@@ -240,7 +240,7 @@ fn a_row_that_an_internal_error_left_is_reported_like_any_other_and_interrupted_
         let reporter = Arc::new(FinishedRows::default());
         let rows = Rows::new(Arc::clone(&reporter) as _);
         rows.expect(0, ImageOutcome::new("a", "", "list", 1));
-        let closed = rows.close(stopped, "copy image");
+        let closed = rows.close(stopped, Operation::CopyImage);
         assert_eq!((closed.len(), &*reporter.0.lock()), (1, &reported));
     }
 }

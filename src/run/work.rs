@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use crate::report::ImageOutcome;
-use crate::{Error, Result};
+use crate::{Error, Operation, Result};
 
 /// What a job has led to.
 pub(crate) enum Step<J> {
@@ -38,7 +38,7 @@ pub(crate) trait Work: Send + Sync + 'static {
     /// What the whole is called in messages: `run`, `import`.
     const NAME: &'static str;
     /// What an image's failure is reported as, where the program itself is at fault: `copy image`.
-    const OPERATION: &'static str;
+    const OPERATION: Operation;
 
     /// The job's place in the lists, and its row while nothing is known.
     fn row(&self, job: &Self::Job) -> (usize, ImageOutcome);

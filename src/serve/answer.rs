@@ -19,7 +19,7 @@ use super::traffic::ByteMeter;
 use super::{ServeContext, ServeOptions, metrics, names, referrers};
 use crate::content::{BlobStream, Descriptor, Digest, Repository, RequestContext};
 use crate::name::Reference;
-use crate::{Error, Kind, Side};
+use crate::{Error, Kind, Operation, Side};
 
 /// The header with the digest of the content (distribution-spec, "Pulling manifests").
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
@@ -320,7 +320,7 @@ fn exactly(bytes: BlobStream, length: u64) -> BlobStream {
             return Ok(None);
         }
         let Some(mut chunk) = bytes.try_next().await? else {
-            return Err(Error::new(Side::Local, "read blob", Kind::Damaged, format!("the blob ended {left} bytes early")));
+            return Err(Error::new(Side::Local, Operation::ReadBlob, Kind::Damaged, format!("the blob ended {left} bytes early")));
         };
         chunk.truncate(usize::try_from(left).unwrap_or(usize::MAX));
         let left = left - chunk.len() as u64;

@@ -127,7 +127,7 @@ impl IntoResponse for ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Side;
+    use crate::{Operation, Side};
 
     #[test]
     fn what_the_source_says_about_this_machine_stays_here() {
@@ -138,7 +138,7 @@ mod tests {
             (Kind::Local, "UNKNOWN", 500),
             (Kind::Damaged, "UNKNOWN", 500),
         ] {
-            let refusal = ApiError::source(&Error::new(Side::Local, "read", kind, "/srv/secret/store: denied"), Code::NameUnknown);
+            let refusal = ApiError::source(&Error::new(Side::Local, Operation::Read, kind, "/srv/secret/store: denied"), Code::NameUnknown);
             assert_eq!((refusal.code.as_str(), refusal.status.as_u16()), (code, status), "{kind:?}");
             assert!(!refusal.message.contains("secret"), "{}", refusal.message);
         }

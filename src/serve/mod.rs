@@ -34,7 +34,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 
 use crate::content::Source;
-use crate::{Error, Result};
+use crate::{Error, Operation, Result};
 pub use tls::Tls;
 pub use traffic::{ByteMeter, Traffic};
 
@@ -102,7 +102,7 @@ impl Server {
     /// If the address cannot be bound.
     pub async fn bind(addr: SocketAddr, source: Arc<dyn Source>, options: ServeOptions) -> Result<Server> {
         let refused = |error: std::io::Error| {
-            let made = Error::local("listen", format!("{addr}: {error}"));
+            let made = Error::local(Operation::Listen, format!("{addr}: {error}"));
             if error.kind() == std::io::ErrorKind::AddrInUse {
                 made.remedy("another program listens there: choose another port")
             } else {

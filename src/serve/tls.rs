@@ -9,7 +9,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 
-use crate::{Error, Result};
+use crate::{Error, Operation, Result};
 
 /// A certificate with its chain and key.
 #[derive(Clone)]
@@ -21,9 +21,10 @@ impl Tls {
     /// # Errors
     /// A local error that names the file and the problem.
     pub fn read(cert: &Path, key: &Path) -> Result<Self> {
-        let load =
-            |path: &Path| crate::input::read(path, crate::input::MAX_PEM).map_err(|error| Error::io("read certificate", path, &error));
-        let bad = |path: &Path, what: &str| Error::local("read certificate", format!("{}: {what}", path.display()));
+        let load = |path: &Path| {
+            crate::input::read(path, crate::input::MAX_PEM).map_err(|error| Error::io(Operation::ReadCertificate, path, &error))
+        };
+        let bad = |path: &Path, what: &str| Error::local(Operation::ReadCertificate, format!("{}: {what}", path.display()));
         let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&load(cert)?)
             .collect::<Result<_, _>>()
             .map_err(|error| bad(cert, &format!("it is not valid PEM: {error}")))?;

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::JsonLines;
 use crate::content::{Digest, Repository};
 use crate::mutex::{Mutex, MutexGuard};
-use crate::{Error, Result};
+use crate::{Error, Operation, Result};
 
 /// The file's name in the state directory.
 const NAME: &str = "delivered.jsonl";
@@ -64,7 +64,7 @@ impl Deliveries {
     /// # Errors
     /// If the folder cannot be made.
     pub fn open(state: &Path, target: &str) -> Result<Self> {
-        std::fs::create_dir_all(state).map_err(|error| Error::io("open state", state, &error))?;
+        std::fs::create_dir_all(state).map_err(|error| Error::io(Operation::OpenState, state, &error))?;
         Ok(Deliveries { journal: JsonLines::new(state, NAME), target: target.to_owned(), known: Mutex::default() })
     }
 

@@ -14,7 +14,7 @@ use crate::content::{
 };
 use crate::folder;
 use crate::name::Reference;
-use crate::{Error, Result, Side};
+use crate::{Error, Operation, Result, Side};
 
 /// How long a manifest is kept for an image that is never delivered.
 const KEEP: Duration = Duration::from_secs(30 * 24 * 60 * 60);
@@ -42,7 +42,7 @@ impl SavedManifests {
     }
 
     fn open_bounded(folder: &Path, most: u64) -> Result<Self> {
-        let io = |error: std::io::Error| Error::io("open state", folder, &error);
+        let io = |error: std::io::Error| Error::io(Operation::OpenState, folder, &error);
         std::fs::create_dir_all(folder).map_err(io)?;
         let mut files: Vec<SavedFile> =
             std::fs::read_dir(folder).map_err(io)?.flatten().filter_map(|entry| SavedFile::of(&entry)).collect();

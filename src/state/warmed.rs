@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 use super::JsonLines;
 use crate::content::Digest;
 use crate::mutex::{Mutex, MutexGuard};
-use crate::{Error, Result};
+use crate::{Error, Operation, Result};
 
 /// The operation that errors name.
-const OPERATION: &str = "read what was warmed";
+const OPERATION: Operation = Operation::ReadWarmed;
 
 /// Lines that later ones have made worthless, before the file is written anew; so that a night's few changes rewrite nothing.
 const WORTHLESS: usize = 1000;
@@ -98,7 +98,7 @@ impl WarmedRecords {
                 kept.sort_by(|(a, _), (b, _)| a.cmp(b));
                 kept.into_iter().map(|(_, pulled)| pulled).collect()
             });
-            rewritten.map_err(|error| Error::io("keep what was warmed", &path, &error))?;
+            rewritten.map_err(|error| Error::io(Operation::SaveWarmed, &path, &error))?;
         }
         Ok(WarmedRecords { journal: Some(journal), known: Mutex::new(known) })
     }
@@ -115,7 +115,7 @@ impl WarmedRecords {
     /// If the file cannot be written: the image is pulled again by the next run.
     pub fn add(&self, pulled: WarmedRecord) -> Result<()> {
         let append = |journal: &JsonLines<WarmedRecord>| {
-            journal.append(&pulled).map_err(|error| Error::io("keep what was warmed", &journal.path(), &error))
+            journal.append(&pulled).map_err(|error| Error::io(Operation::SaveWarmed, &journal.path(), &error))
         };
         let written = self.journal.as_ref().map_or(Ok(()), append);
         self.known().insert(pulled.key(), pulled);

@@ -9,7 +9,7 @@ use super::tag_context::{MatchedTags, TagContext};
 use super::{ImageRequest, Resolved, RuledEntry};
 use crate::content::{Repository, RequestContext, Source};
 use crate::select::{Matched, Selector};
-use crate::{Error, Kind, Result, Side};
+use crate::{Error, Kind, Operation, Result, Side};
 
 /// A line's images.
 pub(super) struct ChosenImages {
@@ -98,5 +98,5 @@ fn check_count(line: &RuledEntry, selector: &Selector, selected: usize, listed: 
         message += &format!(", and rule \"{}\" asks for {least} (min_tags)", rule.name);
         remedy = "check `tags` and `exclude`, and whether the upstream has lost tags; nothing was changed";
     }
-    Err(Error::new(Side::Upstream, "select tags", Kind::NotFound, message).subject(line.entry.source.to_string()).remedy(remedy))
+    Err(Error::new(Side::Upstream, Operation::SelectTags, Kind::NotFound, message).subject(line.entry.source.to_string()).remedy(remedy))
 }

@@ -15,7 +15,7 @@ use crate::name::Reference;
 use crate::report::ImageOutcome;
 use crate::rules::RuleSet;
 use crate::select::Dates;
-use crate::{Error, Kind, Result, Side};
+use crate::{Error, Kind, Operation, Result, Side};
 
 /// Repositories whose tags are listed at once; requests are limited by the registry's own concurrency.
 const LISTINGS: usize = 16;
@@ -148,7 +148,7 @@ async fn requests(line: &Arc<RuledEntry>, target: &TargetStore) -> Result<Vec<Im
     };
     if tags.is_empty() {
         let message = format!("of the {} tags that {} has, none is selected by `{}`", listed.len(), context.image, selector.tags_column());
-        return Err(Error::new(Side::Target, "select tags", Kind::NotFound, message).subject(line.entry.source.to_string()));
+        return Err(Error::new(Side::Target, Operation::SelectTags, Kind::NotFound, message).subject(line.entry.source.to_string()));
     }
     Ok(line.requests_for(&tags))
 }

@@ -6,7 +6,7 @@ use super::ImageRequest;
 use super::delivery::OpenedImage;
 use crate::copy::{Comparison, CopyOutcome, Cost};
 use crate::limits::{Deferred, Lease, PullRequest, WaitMode};
-use crate::{Error, Kind, Result, Side};
+use crate::{Error, Kind, Operation, Result, Side};
 
 /// Pulls that an image is assumed to need when pulls may be scarce: an index and a few platforms.
 const SCARCE: u64 = 4;
@@ -103,5 +103,5 @@ impl MissingImage {
 
 /// The pulls are not available, and the run does not wait for them.
 pub(super) fn deferred(Deferred { reason, until }: Deferred) -> Error {
-    Error::new(Side::Upstream, "reserve pulls", Kind::Deferred, reason).waiting_until(until)
+    Error::new(Side::Upstream, Operation::ReservePulls, Kind::Deferred, reason).waiting_until(until)
 }

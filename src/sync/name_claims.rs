@@ -11,7 +11,7 @@ use super::{ImageRequest, RuledEntry};
 use crate::content::Repository;
 use crate::mutex::{Mutex, MutexGuard};
 use crate::name::Reference;
-use crate::{Error, Kind, Side};
+use crate::{Error, Kind, Operation, Side};
 
 /// A name at the target.
 type Name = (Repository, Reference);
@@ -212,7 +212,7 @@ impl State {
             Some(first) if first.source == claim.source => return Ok(Claimed::Again),
             Some(first) => {
                 let message = format!("{}: target name {name} is already filled from {} ({})", claim.origin, first.source, first.origin);
-                let error = Error::new(Side::Local, "merge lists", Kind::Local, message).subject(claim.source);
+                let error = Error::new(Side::Local, Operation::MergeLists, Kind::Local, message).subject(claim.source);
                 return Err(error.remedy("remove one of the two lines, or give one of them another `target`"));
             }
         }
@@ -225,7 +225,7 @@ impl State {
             let first = format!("{} ({})", line.entry.source, line.entry.origin);
             let message = format!("{}: target name {name} may belong to {first}, whose tags are not known", claim.origin);
             let kind = if passing { Kind::Deferred } else { Kind::Local };
-            let error = Error::new(Side::Local, "merge lists", kind, message).subject(claim.source);
+            let error = Error::new(Side::Local, Operation::MergeLists, kind, message).subject(claim.source);
             return Err(error.remedy("give one of the two lines another `target`, so that neither needs the other"));
         }
         self.names.insert(key, claim);
@@ -323,7 +323,9 @@ mod tests {
 
     #[test]
     fn a_line_whose_tags_are_not_known_keeps_its_names_from_others() {
-        for (error, kind) in [(Error::local("list tags", "gone"), Kind::Local), (Error::cancelled("list tags"), Kind::Deferred)] {
+        for (error, kind) in
+            [(Error::local(Operation::ListTags, "gone"), Kind::Local), (Error::cancelled(Operation::ListTags), Kind::Deferred)]
+        {
             let lines = lines(&[("a.test/x", "v1*"), ("b.test/x", "*")]);
             let claims = NameClaims::new(&lines);
             let settled = claims.settle(&lines[1], Ok(chosen(&lines[1], &["v1", "w"])));

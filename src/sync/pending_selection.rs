@@ -15,7 +15,7 @@ use crate::copy::{CopyImage, Cost, Engine, unread_pulls};
 use crate::limits::{AccountId, Gate, Lease, PullRequest, WaitMode};
 use crate::select::Matched;
 use crate::state::CreatedDates;
-use crate::{Error, Kind, Result};
+use crate::{Error, Kind, Operation, Result};
 
 /// A line whose tags match, some of them images whose creation date is not known.
 pub(super) struct PendingSelection {
@@ -166,7 +166,7 @@ impl PendingSelection {
         let mut reading = stream::iter(std::mem::take(&mut self.unknown))
             .map(|mut undated| async move {
                 if failed.load(Ordering::Relaxed) {
-                    return (undated.tags, Err(Error::cancelled("read creation date")));
+                    return (undated.tags, Err(Error::cancelled(Operation::ReadCreationDate)));
                 }
                 undated.image.context.lease = lease.cloned();
                 let read = read(from.target.engine(), &from.upstreams.created, &undated).await;
@@ -197,7 +197,7 @@ impl PendingSelection {
 
 async fn resolve(from: &TagContext<'_>, request: ImageRequest, tag: String) -> Result<ResolvedTag> {
     if from.target.stop_requested() {
-        return Err(Error::cancelled("resolve tag"));
+        return Err(Error::cancelled(Operation::ResolveTag));
     }
     let (image, gate) = from.upstreams.image(&request).await?;
     let descriptor = from.target.engine().resolve(&image).await?;

@@ -10,13 +10,13 @@ use crate::limits::AccountStatus;
 use crate::name::Reference;
 use crate::registry::RegistryStore;
 use crate::rules::Delivery;
-use crate::{Error, Kind, Result, Side};
+use crate::{Error, Kind, Operation, Result, Side};
 
 /// A difference of this many seconds between the clocks is a finding: signed links and tokens are refused for less than 15 minutes, and the
 /// `Date` of an answer is exact to a second.
 const CLOCK_SKEW: i64 = 120;
 
-const OP: &str = "examine";
+const OP: Operation = Operation::Examine;
 
 /// What was found out about one registry as one account.
 #[derive(Debug)]
@@ -57,7 +57,7 @@ impl Examined {
         }
         let (length, way) = (jiff::SignedDuration::from_secs(seconds.abs()), if seconds < 0 { "behind" } else { "ahead of" });
         let message = format!("this machine's clock is {length:#} {way} the clock of {}", self.host);
-        let error = Error::new(side, "compare clocks", Kind::Refused, message).subject(&self.host);
+        let error = Error::new(side, Operation::CompareClocks, Kind::Refused, message).subject(&self.host);
         self.findings.push(error.remedy("set the clock (NTP): tokens and signed links are refused otherwise"));
     }
 
@@ -66,7 +66,7 @@ impl Examined {
         self.good.push(format!("{remaining} of {limit} pulls left"));
         if remaining == 0 {
             let until = standing.closes.map(|at| format!(" until {at} at the latest")).unwrap_or_default();
-            let error = Error::new(Side::Upstream, "ask for limits", Kind::Limited, format!("the pull window is spent{until}"));
+            let error = Error::new(Side::Upstream, Operation::AskForLimits, Kind::Limited, format!("the pull window is spent{until}"));
             self.findings.push(error.subject(&self.host).remedy("wait, or let sync wait: --max-wait 6h"));
         }
     }

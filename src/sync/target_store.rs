@@ -9,7 +9,7 @@ use crate::content::{Repository, RequestContext};
 use crate::copy;
 use crate::layout::Layout;
 use crate::registry::RegistryStore;
-use crate::{Error, Kind, Result, Side};
+use crate::{Error, Kind, Operation, Result, Side};
 
 /// Repositories that are asked at once whether they take pushes; requests are limited by the registry's own concurrency.
 const PROBED_AT_ONCE: usize = 16;
@@ -34,7 +34,7 @@ pub struct TargetStore {
 impl TargetStore {
     /// Stands for a layout that does not exist and is not to be created.
     pub(super) async fn absent(target: &TargetConfig) -> Result<Self> {
-        let folder = tempfile::tempdir().map_err(|error| Error::io("open layout", &std::env::temp_dir(), &error))?;
+        let folder = tempfile::tempdir().map_err(|error| Error::io(Operation::OpenLayout, &std::env::temp_dir(), &error))?;
         let layout = Arc::new(Layout::open_or_create(folder.path()).await?);
         let ends = copy::TargetEnds { sink: Arc::clone(&layout) as _, source: layout };
         Ok(TargetStore { target: target.clone(), ends, registry: None, cache: None, writable: false, _stand_in: Some(Arc::new(folder)) })
@@ -65,6 +65,6 @@ impl TargetStore {
         let why = refused.map(|why| format!(": {why}")).unwrap_or_default();
         let message =
             format!("{} is a pull-through cache{why}; what it answers to HEAD proves nothing, as it asks its upstream", self.target);
-        Some(Error::new(Side::Target, "verify", Kind::Refused, message).remedy("--deep reads and hashes everything through it"))
+        Some(Error::new(Side::Target, Operation::Verify, Kind::Refused, message).remedy("--deep reads and hashes everything through it"))
     }
 }

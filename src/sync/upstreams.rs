@@ -19,7 +19,7 @@ use crate::report::{RegistryRow, Requests};
 use crate::rules::CacheRule;
 use crate::state::{CreatedDates, Deliveries, Pushes, SavedManifests, WarmedRecords};
 use crate::warm::WritableCache;
-use crate::{Error, Kind, Result, Side};
+use crate::{Error, Kind, Operation, Result, Side};
 
 /// The account of a cache whose login larder does not know.
 const CACHES_OWN: &str = "cache";
@@ -218,7 +218,7 @@ impl Upstreams {
         let store = self.registries.store(Side::Upstream, host, Arc::new(account))?;
         let gate = store
             .gate()
-            .ok_or_else(|| Error::new(Side::Upstream, "ask for limits", Kind::Local, "pulls are not counted here").subject(host))?;
+            .ok_or_else(|| Error::new(Side::Upstream, Operation::AskForLimits, Kind::Local, "pulls are not counted here").subject(host))?;
         let request = about.and_then(RuledEntry::probe);
         let asked = match request {
             Some(reference) => {
@@ -228,7 +228,7 @@ impl Upstreams {
             None => gate.look().await,
         };
         if !asked {
-            let error = Error::new(Side::Upstream, "ask for limits", Kind::NotFound, "there is no image to ask about").subject(host);
+            let error = Error::new(Side::Upstream, Operation::AskForLimits, Kind::NotFound, "there is no image to ask about").subject(host);
             return Err(error.remedy("set `lists` in larder.toml, so that larder knows an image there"));
         }
         Ok((gate.account().clone(), gate.standing()))

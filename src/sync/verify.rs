@@ -16,7 +16,7 @@ use crate::content::{
 };
 use crate::mutex::Mutex;
 use crate::name::Reference;
-use crate::{Error, Kind, Result, Side, internal};
+use crate::{Error, Kind, Operation, Result, Side, internal};
 
 /// Images that are worked on at once. Requests are limited by the registry's own concurrency (16); twice that keeps it busy while
 /// images wait for their manifests.
@@ -119,7 +119,7 @@ pub async fn prove(
         .map(|image| {
             let walk = Arc::clone(&walk);
             let checked = async move {
-                let checked = internal::caught("verify", Arc::clone(&walk).image(&image)).await;
+                let checked = internal::caught(Operation::Verify, Arc::clone(&walk).image(&image)).await;
                 // What was not looked at to its end is not known to be right.
                 checked.unwrap_or_else(|error| {
                     walk.note(&image, WrongContent::Unchecked, FindingSubject::Name(image.name.clone()), error.to_string());
@@ -286,7 +286,7 @@ impl TargetWalk {
                 let hashed = AbortOnDropHandle::new(tokio::spawn(async move { walk.hash(&at, &blob, &context).await })).await;
                 (
                     repository.clone(),
-                    hashed.unwrap_or_else(|why| Err(Fault(WrongContent::Unchecked, internal::lost("verify", why).to_string()))),
+                    hashed.unwrap_or_else(|why| Err(Fault(WrongContent::Unchecked, internal::lost(Operation::Verify, why).to_string()))),
                 )
             };
             let key = (blob.digest.clone(), blob.size);

@@ -15,7 +15,7 @@ use crate::name::Reference;
 use crate::registry::RegistryStore;
 use crate::rules::CacheRule;
 use crate::warm::{Belief, Cache, CacheUpstream, CachedImage};
-use crate::{Error, Kind, Result, Side};
+use crate::{Error, Kind, Operation, Result, Side};
 
 /// The cache that a run warms. It has an engine of its own: what holds for a registry that takes pushes does not hold for a cache.
 pub(super) struct WarmTarget {
@@ -110,7 +110,7 @@ impl ImageDelivery for WarmDelivery {
 
     async fn next_step(&self, image: &CopyImage) -> Result<NextStep> {
         if self.stop.is_cancelled() {
-            return Err(Error::cancelled("resolve tag"));
+            return Err(Error::cancelled(Operation::ResolveTag));
         }
         let belief = match (self.recheck, self.verify) {
             (true, _) => Belief::Nothing,
@@ -163,7 +163,7 @@ pub(super) fn refuse_push_into_cache(target: &TargetStore) -> Error {
          has the image",
         target.target
     );
-    Error::new(Side::Target, "look for a cache", Kind::Refused, message).remedy(CACHE_REMEDY)
+    Error::new(Side::Target, Operation::LookForCache, Kind::Refused, message).remedy(CACHE_REMEDY)
 }
 
 /// What the cache is asked for: it serves an image only under its upstream's name.
@@ -171,7 +171,7 @@ fn name_at_cache(request: &ImageRequest) -> Result<Reference> {
     match (&request.wanted, &request.publish) {
         (Reference::Tag(tag), Reference::Tag(renamed)) if tag != renamed => {
             let message = format!("a cache serves {} as `{tag}`, as its upstream names it, not as `{renamed}`", request.line.to);
-            Err(Error::local("resolve", message).subject(request.source()).remedy("leave the tag out of the line's `target`"))
+            Err(Error::local(Operation::Resolve, message).subject(request.source()).remedy("leave the tag out of the line's `target`"))
         }
         (wanted, _) => Ok(wanted.clone()),
     }

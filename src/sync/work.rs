@@ -20,7 +20,7 @@ use crate::copy::{BlobCounts, NextStep};
 use crate::mutex::Mutex;
 use crate::report::{Event, ImageOutcome, Reporter};
 use crate::run::{Group, Rank, Rows, Step, Work, copied, unfinished};
-use crate::{Error, Kind, Result, Side};
+use crate::{Error, Kind, Operation, Result, Side};
 
 /// An image on its way, or a line that leads to images. Each state has what is known by then.
 pub(super) enum Job {
@@ -113,7 +113,7 @@ impl SyncWork {
     fn check_time(&self) -> Result<()> {
         match self.options.start_until {
             Some(end) if end <= Instant::now() => {
-                Err(Error::new(Side::Local, "start image", Kind::Deferred, "the time given by --until is over"))
+                Err(Error::new(Side::Local, Operation::StartImage, Kind::Deferred, "the time given by --until is over"))
             }
             _ => Ok(()),
         }
@@ -209,7 +209,7 @@ fn may_pass(error: &Error) -> bool {
 impl Work for SyncWork {
     type Job = Job;
     const NAME: &'static str = "run";
-    const OPERATION: &'static str = "copy image";
+    const OPERATION: Operation = Operation::CopyImage;
 
     fn row(&self, job: &Job) -> (usize, ImageOutcome) {
         let target = &self.target.target;

@@ -21,7 +21,7 @@ use crate::registry::RegistryStore;
 use crate::report::Status;
 use crate::rules::WarmSettings;
 use crate::state::WarmedRecord;
-use crate::{Error, Kind, Result, Side};
+use crate::{Error, Kind, Operation, Result, Side};
 
 /// The registry behind the cache.
 pub(crate) struct CacheUpstream {
@@ -171,10 +171,12 @@ impl CachedImage {
                 (read.asked, read.size) = (true, named.size);
                 Ok(Some(Descriptor { size: 0, ..named }))
             }
-            Ok(None) => Err(Error::new(Side::Upstream, "resolve tag", Kind::NotFound, "the upstream has no such tag or repository")
-                .status(404)
-                .code("MANIFEST_UNKNOWN")
-                .remedy("check the name and tag in the list")),
+            Ok(None) => {
+                Err(Error::new(Side::Upstream, Operation::ResolveTag, Kind::NotFound, "the upstream has no such tag or repository")
+                    .status(404)
+                    .code("MANIFEST_UNKNOWN")
+                    .remedy("check the name and tag in the list"))
+            }
             Err(error) if is_refused(&error) => {
                 let host = &self.upstream.host;
                 self.note(format!("{host} does not let larder ask whether the cache is stale: {}", error.message()));
@@ -337,10 +339,10 @@ impl CachedImage {
     /// Reads a manifest through the cache; that it is not there is an error with advice.
     pub(super) async fn get(&self, reference: &Reference, context: &RequestContext) -> Result<Manifest> {
         let found = self.cache.store.pull(&self.repository, reference, context).await?;
-        found.ok_or_else(|| self.not_served("get manifest", &reference.suffix()))
+        found.ok_or_else(|| self.not_served(Operation::GetManifest, &reference.suffix()))
     }
 
-    fn not_served(&self, operation: &'static str, what: &str) -> Error {
+    fn not_served(&self, operation: Operation, what: &str) -> Error {
         let (host, repository, upstream) = (self.cache.host(), &self.repository, &self.upstream);
         let message = format!("{host} does not serve {repository}{what} through its cache");
         let (served, path) = (format!("{}/{}", upstream.host, upstream.repository), upstream.repository.as_str());
@@ -474,7 +476,7 @@ impl Source for CachedImage {
 
     async fn blob(&self, _: &Repository, blob: &Descriptor, _: u64, context: &RequestContext) -> Result<Option<BlobStream>> {
         let pulled = self.cache.store.pull_blob(&self.repository, blob, context).await?;
-        let (seen, stream) = pulled.ok_or_else(|| self.not_served("get blob", &format!("@{}", blob.digest)))?;
+        let (seen, stream) = pulled.ok_or_else(|| self.not_served(Operation::GetBlob, &format!("@{}", blob.digest)))?;
         self.cache.seen(&blob.digest, &self.repository, seen);
         Ok(Some(stream))
     }

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use crate::config::profiles::CacheRefresh;
 use crate::content::{Digest, Manifest, ManifestKind};
-use crate::{Error, Kind, Side};
+use crate::{Error, Kind, Operation, Side};
 
 /// What is said of a trimmed list, whenever one is met.
 pub(super) fn trimmed(host: &str, digest: &Digest, source: &Digest) -> String {
@@ -31,7 +31,7 @@ pub(super) fn is_trimmed(list: &Manifest, whole: &Manifest) -> bool {
 /// The cache at `host` answers `cache` where the upstream has `upstream`.
 pub(super) fn stale(host: &str, refresh: &CacheRefresh, upstream: &Digest, cache: &Digest) -> Error {
     let what = format!("{host} still answers {} where the upstream has {}", cache.short(), upstream.short());
-    let error = |kind, why: &str| Error::new(Side::Target, "get manifest", kind, format!("{what}: {why}"));
+    let error = |kind, why: &str| Error::new(Side::Target, Operation::GetManifest, kind, format!("{what}: {why}"));
     match *refresh {
         CacheRefresh::Within(time) => {
             let until = Timestamp::now().checked_add(time).ok();

@@ -16,7 +16,7 @@ use crate::content::{Descriptor, Digest, Manifest, RequestContext};
 use crate::name::Reference;
 use crate::registry::BlobSeen;
 use crate::rules::WarmBlobs;
-use crate::{Error, Kind, Result, Side};
+use crate::{Error, Kind, Operation, Result, Side};
 
 /// How long a cache may take to import what was pulled through it. ACR imports in the background and says that it is at most 5 minutes
 /// behind (docs/registries.md, "Azure: what a pull does"); twice that, because large images take their time.
@@ -61,7 +61,7 @@ impl CachedImage {
         let left = repeated(pieces, settled, |pieces| self.missing(pieces, &root, &context));
         let left = tokio::select! {
             left = left => left?,
-            () = stop.cancelled() => return Err(Error::cancelled("verify warm")),
+            () = stop.cancelled() => return Err(Error::cancelled(Operation::VerifyWarm)),
         };
         if left.is_empty() { Ok(()) } else { Err(unproved(self.cache.host(), settled, &self.reference, &left)) }
     }
@@ -199,7 +199,7 @@ fn unproved(host: &str, azure: bool, reference: &Reference, left: &BTreeMap<Cach
     }
     let minutes = DEADLINE.as_secs() / 60;
     let message = format!("{host} has not imported it in {minutes} min: {}", seen.join("; "));
-    Error::new(Side::Target, "verify warm", Kind::Unavailable, message).remedy(if azure {
+    Error::new(Side::Target, Operation::VerifyWarm, Kind::Unavailable, message).remedy(if azure {
         TRUSTED_SERVICES
     } else {
         "see whether the cache may write to its storage, and run the same command again"

@@ -12,10 +12,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::content::Digest;
 use crate::report::file;
-use crate::{Error, Kind, Result, Side};
+use crate::{Error, Kind, Operation, Result, Side};
 pub use check::{Difference, check};
 
-const OP: &str = "read evidence";
+const OP: Operation = Operation::ReadEvidence;
 
 /// The version of the format.
 const VERSION: u32 = 1;
@@ -100,7 +100,7 @@ impl Evidence {
 
     /// The rows as CSV, with their header.
     fn csv(&self) -> Result<Vec<u8>> {
-        let wrong = |error: String| Error::local("write evidence", error);
+        let wrong = |error: String| Error::local(Operation::WriteEvidence, error);
         let mut writer = csv::Writer::from_writer(vec![]);
         self.rows.iter().try_for_each(|row| writer.serialize(row)).map_err(|error| wrong(error.to_string()))?;
         if self.rows.is_empty() {
@@ -122,11 +122,11 @@ impl Evidence {
             bytes
         } else {
             let file = EvidenceFile { version: VERSION, rows: self.rows.clone(), digest: self.digest()? };
-            let mut bytes = serde_json::to_vec_pretty(&file).map_err(|error| Error::local("write evidence", error.to_string()))?;
+            let mut bytes = serde_json::to_vec_pretty(&file).map_err(|error| Error::local(Operation::WriteEvidence, error.to_string()))?;
             bytes.push(b'\n');
             bytes
         };
-        file::replace(path, &bytes).map_err(|error| Error::io("write evidence", path, &error))
+        file::replace(path, &bytes).map_err(|error| Error::io(Operation::WriteEvidence, path, &error))
     }
 
     /// Reads what [`Evidence::write`] wrote.

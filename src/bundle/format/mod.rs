@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, HashMap};
 use serde::{Deserialize, Serialize};
 
 use crate::content::{Descriptor, Digest};
-use crate::{Error, Kind, Result, Side};
+use crate::{Error, Kind, Operation, Result, Side};
 pub use names::{BUNDLE_SUFFIX, bundle_file, check_name, default_name, volume_file};
 use names::{check_image_name, check_repository};
 pub(super) use names::{is_bundle_file, parse_volume_file};
@@ -229,7 +229,7 @@ impl Bundle {
     /// # Errors
     /// `Kind::Damaged` if it is invalid; `Kind::Unsupported` for a version that this program does not know.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
-        const OP: &str = "read bundle";
+        const OP: Operation = Operation::ReadBundle;
         check_version(bytes, OP)?;
         let bundle: Bundle = serde_json::from_slice(bytes).map_err(|error| damaged(OP, &error.to_string()))?;
         bundle.check().map_err(|why| damaged(OP, &why))?;
@@ -292,7 +292,7 @@ impl VolumeRecord {
     /// # Errors
     /// As [`Bundle::parse`].
     pub fn parse(bytes: &[u8]) -> Result<Self> {
-        const OP: &str = "read volume";
+        const OP: Operation = Operation::ReadVolume;
         check_version(bytes, OP)?;
         let record: VolumeRecord = serde_json::from_slice(bytes).map_err(|error| damaged(OP, &error.to_string()))?;
         if record.volume == 0 || record.volume > record.volumes {
@@ -336,7 +336,7 @@ fn check_parts<'a>(members: impl Iterator<Item = &'a VolumeMember>) -> Result<()
 }
 
 /// Tells an unknown version from a damaged record.
-fn check_version(bytes: &[u8], operation: &'static str) -> Result<()> {
+fn check_version(bytes: &[u8], operation: Operation) -> Result<()> {
     #[derive(Deserialize)]
     struct FormatHead {
         version: u32,
@@ -350,7 +350,7 @@ fn check_version(bytes: &[u8], operation: &'static str) -> Result<()> {
     Err(Error::new(Side::Local, operation, Kind::Unsupported, message))
 }
 
-fn damaged(operation: &'static str, message: &str) -> Error {
+fn damaged(operation: Operation, message: &str) -> Error {
     Error::new(Side::Local, operation, Kind::Damaged, message)
 }
 

@@ -7,7 +7,7 @@ use crate::bundle::format::{Bundle, VolumeMember, volume_file};
 use crate::bundle::read::{ArrivedBundle, Availability, BundleSource, Damage, repair_command};
 use crate::content::{Descriptor, Digest};
 use crate::mutex::Mutex;
-use crate::{Error, Kind, Side};
+use crate::{Error, Kind, Operation, Side};
 
 /// As many digests are named in a reason; the first of them are enough to look for, and the volumes are named all.
 const MOST_NAMED: usize = 100;
@@ -151,7 +151,7 @@ impl<'a> Providers<'a> {
         };
         if by.keys().any(|bringer| bringer.nothing) {
             let parts: Vec<String> = by.iter().filter(|(bringer, _)| bringer.nothing).map(part).collect();
-            let error = Error::new(Side::Local, "import", Kind::ContentMissing, parts.join("; "));
+            let error = Error::new(Side::Local, Operation::Import, Kind::ContentMissing, parts.join("; "));
             return Reason::Never(error.remedy("make or carry it again, whole"));
         }
         let parts: Vec<String> = by.iter().map(part).collect();
@@ -248,8 +248,12 @@ pub(super) fn failure(verdicts: &Verdicts, shelf: &BundleSource, bundles: &[Arri
     let digests: Vec<String> = found.iter().take(MOST_NAMED).map(|damage| damage.digest.to_string()).collect();
     let verb = if files.len() == 1 { "is damaged" } else { "are damaged, or one of them is" };
     let why = found.first().map(|damage| format!(" ({})", damage.why)).unwrap_or_default();
-    let error =
-        Error::new(Side::Local, "read volume", Kind::Damaged, format!("{} {verb}: {}{why}", named.join(" and "), digests.join(", ")));
+    let error = Error::new(
+        Side::Local,
+        Operation::ReadVolume,
+        Kind::Damaged,
+        format!("{} {verb}: {}{why}", named.join(" and "), digests.join(", ")),
+    );
     match files.iter().find_map(|origin| remedy(shelf, bundles, *origin)) {
         Some(remedy) => error.remedy(remedy),
         None => error.remedy("make or carry it again"),

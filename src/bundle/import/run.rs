@@ -24,7 +24,7 @@ use crate::internal::blocking;
 use crate::mutex::Mutex;
 use crate::report::{Event, ImageOutcome, Reporter, Totals};
 use crate::run::{Group, Limits, Rows, RunLoop, totals};
-use crate::{Error, Result};
+use crate::{Error, Operation, Result};
 
 /// Under which name an import's images are shown where a sync shows an upstream's.
 const UPSTREAM: &str = "import";
@@ -221,8 +221,9 @@ impl Import {
         totals.bytes_read += loose.bytes_read();
         let (shelf, bundles, verdicts) = (Arc::clone(&self.shelf), Arc::clone(bundles), Arc::clone(work.verdicts()));
         let affected = missing.affected;
-        let damaged =
-            blocking("check volumes", move || Ok(lacks::files(&verdicts, &shelf, &bundles, &damage, &affected))).await.unwrap_or_default();
+        let damaged = blocking(Operation::CheckVolumes, move || Ok(lacks::files(&verdicts, &shelf, &bundles, &damage, &affected)))
+            .await
+            .unwrap_or_default();
         let waiting = missing.waiting.into_iter().map(|(Provider { what, .. }, images)| WaitingImages { what, images }).collect();
         ImportSummary { rows, totals, damaged, waiting, evidence }
     }

@@ -14,7 +14,7 @@ use crate::copy::{CopyImage, Engine};
 use crate::internal::blocking;
 use crate::name::Reference;
 use crate::report::{ImageOutcome, Status};
-use crate::{Error, Kind};
+use crate::{Error, Kind, Operation};
 
 /// Blobs that are copied at once ahead of their manifests. Requests are limited by the target's own concurrency.
 const LOOSE_AT_ONCE: usize = 16;
@@ -129,7 +129,7 @@ impl VolumeKeeper {
         let Some(stage) = self.stage.clone() else { return vec![] };
         let needed = self.needed(missing, blind).await;
         let (shelf, bundles) = (Arc::clone(&self.shelf), Arc::clone(&self.bundles));
-        let kept = blocking("keep parts", move || {
+        let kept = blocking(Operation::KeepParts, move || {
             let (mut damage, mut sound) = (vec![], BTreeMap::new());
             for part in parts(&shelf, &bundles).filter(|part| needed.contains(part.digest) && !part.is_kept(&stage)) {
                 let Some(origin) = shelf.file(part.piece.origin) else { continue };
@@ -172,7 +172,7 @@ impl VolumeKeeper {
         let Some(stage) = self.stage.clone() else { return };
         let open = self.open(wanted, rows);
         let (bundles, engine, shelf) = (Arc::clone(&self.bundles), Arc::clone(&self.engine), Arc::clone(&self.shelf));
-        let done = blocking("remove staged content", move || {
+        let done = blocking(Operation::RemoveStagedContent, move || {
             for (number, bundle) in bundles.iter().enumerate() {
                 if !open.contains(&number) {
                     stage.drop_bundle(&bundle.id);

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use crate::Error;
 use crate::Result;
 use crate::bundle::read::{BundleSource, NamedImage};
 use crate::config::TargetConfig;
@@ -12,6 +11,7 @@ use crate::content::{
 use crate::copy::{Comparison, CopyImage, CopyOutcome, Engine, NextStep};
 use crate::name::{Reference, check_path, check_repository};
 use crate::report::{ImageOutcome, Status};
+use crate::{Error, Operation};
 
 /// An image to be imported.
 pub(super) struct ImportImage {
@@ -68,7 +68,7 @@ impl ImportImage {
         row.notes.extend(entry.note.clone());
         let named = repository.and_then(|_| is_of(&entry.reference, &entry.entry.descriptor.digest));
         if let Err(why) = named {
-            row = row.failed(Error::local("name image", why).subject(&source));
+            row = row.failed(Error::local(Operation::NameImage, why).subject(&source));
         }
         let mut root = entry.entry.descriptor;
         root.annotations.retain(|key, _| [SPARSE, ABSENT].contains(&key.as_str()));

@@ -13,7 +13,7 @@ use crate::content::{Descriptor, Digest, Manifest, OpenBlob, Presence, Publicati
 use crate::mutex::{Mutex, MutexGuard};
 use crate::name::Reference;
 use crate::state::JsonLines;
-use crate::{Error, Kind, Result, Side};
+use crate::{Error, Kind, Operation, Result, Side};
 
 /// How content came to be where it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,9 +70,9 @@ impl Journal {
     /// If it cannot be written to.
     pub fn open(state: &Path, target: String) -> Result<Self> {
         let folder = state.join("import");
-        std::fs::create_dir_all(&folder).map_err(|error| Error::io("open state", &folder, &error))?;
+        std::fs::create_dir_all(&folder).map_err(|error| Error::io(Operation::OpenState, &folder, &error))?;
         let lines = JsonLines::new(&folder, "journal.jsonl");
-        let failed = |error: std::io::Error| Error::io("open state", &lines.path(), &error);
+        let failed = |error: std::io::Error| Error::io(Operation::OpenState, &lines.path(), &error);
         if lines.read().map_err(failed)?.bytes > MOST_BYTES {
             lines.rewrite(|mut all: Vec<EvidenceJournalLine>| all.split_off(all.len() / 2)).map_err(failed)?;
         }

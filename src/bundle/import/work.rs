@@ -19,7 +19,7 @@ use crate::internal::blocking;
 use crate::mutex::{Mutex, MutexGuard};
 use crate::report::ImageOutcome;
 use crate::run::{Rows, Step, Work};
-use crate::{Error, Kind, Result, Side};
+use crate::{Error, Kind, Operation, Result, Side};
 
 /// Blobs of one incomplete image that are copied at once. Requests are limited by the target's own concurrency.
 const COPIED_AT_ONCE: usize = 8;
@@ -133,14 +133,14 @@ impl ImportWork {
     async fn lacking(&self, wanted: &ImportImage, row: ImageOutcome, lacks: Vec<MissingContent>) -> ImageOutcome {
         if self.note_lacks(wanted, &lacks) {
             let (verdicts, shelf, bundles) = (Arc::clone(&self.verdicts), Arc::clone(&self.shelf), Arc::clone(&self.bundles));
-            let failure = blocking("read volume", move || Ok(lacks::failure(&verdicts, &shelf, &bundles, &lacks))).await;
+            let failure = blocking(Operation::ReadVolume, move || Ok(lacks::failure(&verdicts, &shelf, &bundles, &lacks))).await;
             return row.failed(failure.unwrap_or_else(|error| error).subject(&*wanted.image.context.image));
         }
         match Providers::new(&self.bundles).reason(&lacks, wanted.bundle) {
             Reason::Never(error) => {
                 // What saves images can leave out whole platforms.
                 let is_part = wanted.bundle.is_none() && lacks.iter().any(|lack| lack.manifest);
-                let error = if is_part { error.rather(SAVE_AGAIN) } else { error };
+                let error = if is_part { error.replace_remedy(SAVE_AGAIN) } else { error };
                 row.failed(error.subject(&*wanted.image.context.image))
             }
             Reason::Waits(reason, bringers) => {
@@ -171,7 +171,7 @@ impl ImportWork {
 impl Work for ImportWork {
     type Job = ImportJob;
     const NAME: &'static str = "import";
-    const OPERATION: &'static str = "import image";
+    const OPERATION: Operation = Operation::ImportImage;
 
     fn row(&self, job: &ImportJob) -> (usize, ImageOutcome) {
         (job.order, job.image.row.clone())

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::bundle::read::{FileSlice, Piece, PieceLocation};
-use crate::{Error, Kind, Result, Side};
+use crate::{Error, Kind, Operation, Result, Side};
 
 /// The operation in errors about archives.
-pub(super) const OP: &str = "read archive";
+pub(super) const OP: Operation = Operation::ReadArchive;
 
 /// The largest number of members that is accepted. The largest `docker save` archives have a few thousand.
 const MOST_MEMBERS: usize = 4_000_000;

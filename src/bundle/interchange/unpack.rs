@@ -14,7 +14,7 @@ use ruzstd::decoding::StreamingDecoder;
 
 use super::tar_index::damaged;
 use crate::bundle::preflight::free;
-use crate::{Error, Kind, Result, Side};
+use crate::{Error, Kind, Operation, Result, Side};
 
 /// The length in bytes of the longest magic number, xz's.
 const FIRST: u64 = 6;
@@ -73,7 +73,7 @@ pub(super) fn peek<R: Read>(mut stream: R) -> io::Result<(Vec<u8>, impl Read)> {
 /// # Errors
 /// `Kind::DiskFull` if there is no space; `Kind::Damaged` if the stream is damaged.
 pub(super) fn unpack(stream: impl Read, compression: Option<Compression>, from: &Path, folder: &Path) -> Result<File> {
-    let io = |error: io::Error| more_space(Error::io("unpack archive", folder, &error));
+    let io = |error: io::Error| more_space(Error::io(Operation::UnpackArchive, folder, &error));
     std::fs::create_dir_all(folder).map_err(io)?;
     let mut file = tempfile::tempfile_in(folder).map_err(io)?;
     let stream = BufReader::with_capacity(1024 * 1024, stream);
@@ -99,7 +99,7 @@ pub(super) fn unpack(stream: impl Read, compression: Option<Compression>, from: 
         if until_check < read as u64 {
             if free(folder)? < RESERVE {
                 let message = format!("no space left in {}, where {} is unpacked", folder.display(), from.display());
-                return Err(more_space(Error::new(Side::Local, "unpack archive", Kind::DiskFull, message)));
+                return Err(more_space(Error::new(Side::Local, Operation::UnpackArchive, Kind::DiskFull, message)));
             }
             until_check = STEP;
         }
@@ -109,7 +109,7 @@ pub(super) fn unpack(stream: impl Read, compression: Option<Compression>, from: 
 }
 
 fn more_space(error: Error) -> Error {
-    error.rather("name a folder with more space in the environment variable TMPDIR, or unpack it yourself and name what it holds")
+    error.replace_remedy("name a folder with more space in the environment variable TMPDIR, or unpack it yourself and name what it holds")
 }
 
 /// All frames of a zstd file, one after the other; skippable frames are skipped (RFC 8878, 3.1.2).

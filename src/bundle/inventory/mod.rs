@@ -13,10 +13,10 @@ use ruzstd::decoding::StreamingDecoder;
 use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 
 use crate::content::{Digest, Repository};
-use crate::{Error, Result, input};
+use crate::{Error, Operation, Result, input};
 pub use walk::{Roots, walk};
 
-const OP: &str = "read inventory";
+const OP: Operation = Operation::ReadInventory;
 
 /// The magic number of a zstd frame (RFC 8878, 3.1.1).
 const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];

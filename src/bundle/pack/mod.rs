@@ -22,7 +22,7 @@ use std::path::PathBuf;
 use super::format::{Bundle, bundle_file, check_name, default_name, volume_file};
 use super::plan::{BundlePlan, PlannedVolume};
 use crate::folder::Folder;
-use crate::{Error, Result};
+use crate::{Error, Operation, Result};
 use files::{check_space, refuse_another, replace, set_leftovers_aside};
 use options::OP;
 pub use options::PackOptions;
@@ -92,7 +92,7 @@ fn folder(packing: &PackOptions<'_>) -> Result<Folder> {
 pub fn repair(packing: &PackOptions<'_>, bundle: &Bundle, number: u32) -> Result<Repaired> {
     let (Some(record), Some(recorded)) = (bundle.record(number), bundle.volumes.iter().find(|volume| volume.number == number)) else {
         let message = format!("bundle {} has no volume {number}: it has {}", bundle.name, bundle.volumes.len());
-        return Err(Error::local("repair volume", message));
+        return Err(Error::local(Operation::RepairVolume, message));
     };
     let volume = PlannedVolume::new(&bundle.index, record);
     let folder = folder(packing)?;

@@ -1,11 +1,12 @@
 //! Options of packing.
 
+use crate::Operation;
 use std::path::Path;
 
 use crate::layout::Layout;
 
 /// The operation in errors.
-pub(super) const OP: &str = "pack volumes";
+pub(super) const OP: Operation = Operation::PackVolumes;
 
 /// Where packing reads and writes, and its callbacks.
 pub struct PackOptions<'a> {

@@ -17,9 +17,9 @@ use crate::content::{Descriptor, Digest, PlatformFilter, Repository, SPARSE};
 use crate::folder;
 use crate::layout::IndexEntry;
 use crate::name::Reference;
-use crate::{Error, Kind, Result, Side};
+use crate::{Error, Kind, Operation, Result, Side};
 
-const OP: &str = "read bundle";
+const OP: Operation = Operation::ReadBundle;
 
 /// Collects what is at the paths that are added.
 pub struct BundleReader<'a> {

@@ -10,10 +10,10 @@ use futures_util::{StreamExt as _, stream};
 use crate::content::{self, BlobStream, Digest};
 use crate::folder;
 use crate::internal::blocking;
-use crate::{Error, Kind, Result, Side};
+use crate::{Error, Kind, Operation, Result, Side};
 
 /// The operation in errors about content that cannot be read.
-pub(super) const OP: &str = "read volume";
+pub(super) const OP: Operation = Operation::ReadVolume;
 
 /// Bytes in a chunk of a stream: as a layout reads, one hop to a blocking thread each.
 const CHUNK: usize = 256 * 1024;

@@ -17,9 +17,9 @@ use super::volume_head::read_checked_record;
 use crate::bundle::format::Bundle;
 use crate::content::Digest;
 use crate::folder::{self, Folder};
-use crate::{Error, Result};
+use crate::{Error, Operation, Result};
 
-const OP: &str = "stage content of volume";
+const OP: Operation = Operation::StageVolume;
 
 /// How long staged content is kept. Deltas are monthly: what six of them did not complete is given up.
 const KEEP: Duration = Duration::from_secs(180 * 24 * 60 * 60);

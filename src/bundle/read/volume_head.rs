@@ -11,9 +11,9 @@ use crate::bundle::plan::{BundlePlan, PlannedVolume, member_offsets};
 use crate::bundle::tar;
 use crate::folder;
 use crate::layout::MAX_INDEX;
-use crate::{Error, Kind, Result, Side};
+use crate::{Error, Kind, Operation, Result, Side};
 
-const OP: &str = "read volume";
+const OP: Operation = Operation::ReadVolume;
 
 /// The head of a volume.
 #[derive(Debug)]
@@ -90,7 +90,7 @@ fn damaged(message: &str) -> Error {
 ///
 /// # Errors
 /// `Kind::Damaged` if it is invalid.
-pub(in crate::bundle) fn read_record(operation: &'static str, path: &Path) -> Result<Bundle> {
+pub(in crate::bundle) fn read_record(operation: Operation, path: &Path) -> Result<Bundle> {
     let read = folder::read_found(path).and_then(|file| crate::input::read_from(file, MAX_RECORD));
     let bytes = read.map_err(|error| Error::io(operation, path, &error))?;
     Bundle::parse(&bytes).map_err(|error| error.subject(path.display().to_string()))
@@ -102,7 +102,7 @@ pub(in crate::bundle) fn read_record(operation: &'static str, path: &Path) -> Re
 /// # Errors
 /// `Kind::Damaged` if it is invalid or has been changed.
 pub(super) fn read_checked_record(path: &Path) -> Result<Bundle> {
-    const OP: &str = "read bundle";
+    const OP: Operation = Operation::ReadBundle;
     let bundle = read_record(OP, path)?;
     if identity(&bundle) == bundle.id {
         return Ok(bundle);

@@ -9,10 +9,10 @@ use crate::bundle::plan::PlannedVolume;
 use crate::bundle::read::{VolumeHead, read_record};
 use crate::content::Digest;
 use crate::folder;
-use crate::{Error, Kind, Result, Side};
+use crate::{Error, Kind, Operation, Result, Side};
 
 /// The operation in errors.
-pub(super) const OP: &str = "verify bundle";
+pub(super) const OP: Operation = Operation::VerifyBundle;
 
 /// One bundle.
 pub(super) struct BundleFiles {

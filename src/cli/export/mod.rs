@@ -24,7 +24,7 @@ use crate::config::TargetConfig;
 use crate::internal::blocking;
 use crate::layout::Layout;
 use crate::report::{ImageOutcome, RunReport, Status};
-use crate::{Error, Kind, Result};
+use crate::{Error, Kind, Operation, Result};
 
 #[derive(Debug, Args)]
 #[command(mut_arg("to", |to| to.value_name("DIR").required(true).help("Folder for the bundle")))]
@@ -124,7 +124,7 @@ async fn begin(file: Option<&Path>, mut args: ExportArgs, printer: &Printer) -> 
 fn cache(args: &ExportArgs) -> Result<PathBuf, UsageError> {
     let default = state::folder(args.sync.state.as_deref()).map(|state| state.join("cache"));
     args.cache.clone().or(default).ok_or_else(|| {
-        let error = Error::local("open cache", "there is no state folder to keep it in");
+        let error = Error::local(Operation::OpenCache, "there is no state folder to keep it in");
         UsageError::usage(error.remedy("give a folder with --cache DIR"))
     })
 }
@@ -133,7 +133,7 @@ fn cache(args: &ExportArgs) -> Result<PathBuf, UsageError> {
 fn room(layout: &Layout, to: &Path, name: Option<&str>, bases: &std::sync::Arc<CombinedBase>) -> Result<ExportRoom> {
     let prefix = name.map_or("bundle-".to_owned(), |name| format!("{name}-"));
     let is_volume = |name: &str| name.starts_with(&prefix) && (name.ends_with(".tar") || name.ends_with(".tar.partial"));
-    let entries = std::fs::read_dir(to).map_err(|error| Error::io("check space", to, &error))?;
+    let entries = std::fs::read_dir(to).map_err(|error| Error::io(Operation::CheckSpace, to, &error))?;
     let volumes = entries.flatten().filter(|entry| entry.file_name().to_str().is_some_and(is_volume));
     let written = volumes.filter_map(|entry| Some(entry.metadata().ok()?.len())).sum();
     let bases = std::sync::Arc::clone(bases);
@@ -143,10 +143,10 @@ fn room(layout: &Layout, to: &Path, name: Option<&str>, bases: &std::sync::Arc<C
 /// Reads `--name` and `--base`, and creates the folder, before the first request.
 fn prepare(args: &ExportArgs, to: &Path) -> Result<CombinedBase, UsageError> {
     if let Some(name) = &args.name {
-        format::check_name(name).map_err(|why| UsageError::usage(Error::local("read --name", why)))?;
+        format::check_name(name).map_err(|why| UsageError::usage(Error::local(Operation::ReadName, why)))?;
     }
     let bases = CombinedBase::read(&args.base).map_err(UsageError::usage)?;
-    std::fs::create_dir_all(to).map_err(|error| UsageError::usage(Error::io("read --to", to, &error)))?;
+    std::fs::create_dir_all(to).map_err(|error| UsageError::usage(Error::io(Operation::ReadTo, to, &error)))?;
     Ok(bases)
 }
 
@@ -162,7 +162,7 @@ async fn pack(
 ) -> Result<Option<PackSummary>> {
     let entries = layout.names().await?;
     let delivered = report.images.iter().filter_map(delivered).collect();
-    let gathered = blocking("pack volumes", {
+    let gathered = blocking(Operation::PackVolumes, {
         let layout = layout.clone();
         move || Ok(bundle::collect(&layout, &entries, delivered))
     });
@@ -179,7 +179,7 @@ async fn pack(
     let plan = BundlePlan::new(content.index, content.images, base, content.blobs, args.volume_size)?;
     let (to, name) = (to.to_owned(), args.name.clone());
     let bar = byte_counter(printer, "packed");
-    let packing = blocking("pack volumes", {
+    let packing = blocking(Operation::PackVolumes, {
         let bar = bar.clone();
         move || {
             let progress = |bytes| bar.iter().for_each(|bar| bar.inc(bytes));

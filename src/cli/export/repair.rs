@@ -17,7 +17,7 @@ use crate::internal::blocking;
 use crate::layout::Layout;
 use crate::list::{self, ParsedList};
 use crate::name::ImageName;
-use crate::{Error, Kind};
+use crate::{Error, Kind, Operation};
 
 /// Writes volume `number` of the bundle with the record file `record` into `to`. Content that the cache has lost is downloaded again,
 /// by digest, from the images' sources in the record.
@@ -30,7 +30,7 @@ pub(super) async fn run(
     printer: &Printer,
 ) -> Result<Exit, UsageError> {
     let bytes = crate::input::read(record, crate::bundle::format::MAX_RECORD)
-        .map_err(|error| UsageError::usage(Error::io("read bundle", record, &error)))?;
+        .map_err(|error| UsageError::usage(Error::io(Operation::ReadBundle, record, &error)))?;
     let bundle = Bundle::parse(&bytes).map_err(|error| UsageError::usage(error.subject(record.display().to_string())))?;
     sync::check_outputs(args, &list_files(file, &args.selection))?;
     let layout = Layout::open_or_create(cache).await.map_err(UsageError::failed)?;
@@ -46,7 +46,7 @@ pub(super) async fn run(
         exit = sync::write_outputs(args, &report, printer);
     }
     let bar = byte_counter(printer, "packed");
-    let packed = blocking("pack volumes", {
+    let packed = blocking(Operation::PackVolumes, {
         let (bar, to) = (bar.clone(), to.to_owned());
         move || {
             let progress = |bytes| bar.iter().for_each(|bar| bar.inc(bytes));
@@ -97,7 +97,7 @@ fn repository(image: &BundleImage) -> &str {
 fn list_of(bundle: &Bundle, images: &[&BundleImage], record: &Path) -> Result<ParsedList, Error> {
     let mut lines = "image,target\n".to_owned();
     for image in images {
-        let source = ImageName::parse(&image.source).map_err(|why| Error::local("repair volume", why).subject(&image.name))?;
+        let source = ImageName::parse(&image.source).map_err(|why| Error::local(Operation::RepairVolume, why).subject(&image.name))?;
         lines += &format!("{}@{},{}\n", source.repository, image.digest, repository(image));
     }
     let mut list = list::parse_bytes(&record.display().to_string(), lines.as_bytes())?;

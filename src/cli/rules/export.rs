@@ -4,14 +4,14 @@ use std::path::Path;
 
 use clap::ValueEnum;
 
-use crate::Error;
 use crate::cli::exit::{Exit, UsageError};
 use crate::cli::printer::Printer;
 use crate::config::{Config, RegistrySettings, TargetConfig};
 use crate::rules::export::{ExportContext, Exported, Format, export};
+use crate::{Error, Operation};
 
 /// The operation that errors name.
-const OPERATION: &str = "export rules";
+const OPERATION: Operation = Operation::ExportRules;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ExportFormat {

@@ -1,6 +1,5 @@
 //! `larder rules import`.
 
-use crate::Error;
 use crate::cli::exit::{Exit, UsageError};
 use crate::cli::inputs;
 use crate::cli::printer::Printer;
@@ -8,11 +7,12 @@ use crate::cli::text::count;
 use crate::config::TargetConfig;
 use crate::list::utf8;
 use crate::rules::import::import;
+use crate::{Error, Operation};
 
 pub(super) fn run(files: &[String], to: Option<&str>, printer: &Printer) -> Result<Exit, UsageError> {
     let target = to.map(registry).transpose()?;
     let read = |file: &String| {
-        let bytes = inputs::read_for("import rules", file, crate::input::MAX_FOREIGN)?;
+        let bytes = inputs::read_for(Operation::ImportRules, file, crate::input::MAX_FOREIGN)?;
         Ok((file.clone(), utf8(file, &bytes)?.to_owned()))
     };
     let texts: Vec<_> = files.iter().map(read).collect::<Result<_, Error>>().map_err(UsageError::usage)?;
@@ -30,7 +30,7 @@ pub(super) fn run(files: &[String], to: Option<&str>, printer: &Printer) -> Resu
 }
 
 fn registry(to: &str) -> Result<(String, String), UsageError> {
-    let wrong = |why: String| UsageError::usage(Error::local("read --to", why));
+    let wrong = |why: String| UsageError::usage(Error::local(Operation::ReadTo, why));
     match TargetConfig::parse(to).map_err(wrong)? {
         TargetConfig::Registry { host, prefix } => Ok((host, prefix)),
         TargetConfig::Layout { .. } => Err(wrong(format!("`{to}`: a cache is a registry: HOST[:PORT][/PREFIX]"))),

@@ -13,9 +13,9 @@ use clap::Subcommand;
 
 use super::exit::{Exit, UsageError};
 use super::printer::Printer;
-use crate::Error;
 use crate::config::Config;
 use crate::name::ImageName;
+use crate::{Error, Operation};
 use export::ExportFormat;
 
 #[derive(Debug, Subcommand)]
@@ -67,7 +67,7 @@ pub(super) async fn run(file: Option<&Path>, command: RulesCommand, printer: &Pr
 
 fn explain(file: Option<&Path>, image: &str, printer: &Printer) -> Result<Exit, UsageError> {
     let config = Config::load(file)?;
-    let name = ImageName::parse(image).map_err(|why| UsageError::usage(Error::local("read image", why)))?;
+    let name = ImageName::parse(image).map_err(|why| UsageError::usage(Error::local(Operation::ReadImage, why)))?;
     let explanation = config.explain(&name, config.default_unmatched());
     printer.data(&explanation.to_string());
     match explanation.problem() {

@@ -1,5 +1,6 @@
 //! `larder verify` of bundles.
 
+use crate::Operation;
 use std::path::PathBuf;
 
 use super::layout::images;
@@ -14,7 +15,7 @@ use crate::layout::LayoutFinding;
 /// Hashes the present volumes of the bundles at `paths`.
 pub(super) async fn verify(paths: Vec<PathBuf>, printer: &Printer) -> Result<Exit, UsageError> {
     let bar = byte_counter(printer, "verified");
-    let reports = blocking("verify", {
+    let reports = blocking(Operation::Verify, {
         let bar = bar.clone();
         move || bundle::verify(&paths, &|bytes| bar.iter().for_each(|bar| bar.inc(bytes)))
     })

@@ -10,7 +10,7 @@ use crate::config::{Config, TargetConfig};
 use crate::content::Repository;
 use crate::internal::blocking;
 use crate::sync::{UpstreamOptions, Upstreams};
-use crate::{Error, Kind};
+use crate::{Error, Kind, Operation};
 
 /// Checks the digest of the evidence, and that the target (`target`, else the one that the evidence names) holds every row.
 pub(super) async fn verify(
@@ -22,7 +22,7 @@ pub(super) async fn verify(
 ) -> Result<Exit, UsageError> {
     let config = Config::load(file)?;
     let path = evidence.to_owned();
-    let evidence = blocking("read evidence", move || Evidence::read(&path)).await;
+    let evidence = blocking(Operation::ReadEvidence, move || Evidence::read(&path)).await;
     let evidence =
         evidence.map_err(|error| if error.kind() == Kind::Damaged { UsageError::failed(error) } else { UsageError::usage(error) })?;
     let digest = evidence.digest().map_err(UsageError::failed)?;
@@ -30,7 +30,7 @@ pub(super) async fn verify(
         printer.say(&format!("the evidence is intact ({digest}), and has no rows"));
         return Ok(Exit::Done);
     };
-    let target = target_at(name).map_err(|why| UsageError::usage(Error::local("read target", why)))?;
+    let target = target_at(name).map_err(|why| UsageError::usage(Error::local(Operation::ReadTarget, why)))?;
     let supply = Upstreams::new(&config, &UpstreamOptions { concurrency, ..UpstreamOptions::default() }).map_err(UsageError::failed)?;
     let store = supply.target(&target, false).await.map_err(UsageError::failed)?;
     let repository = |repository: &str| match &target {

@@ -1,5 +1,6 @@
 //! `larder verify` of layouts and archives.
 
+use crate::Operation;
 use std::path::PathBuf;
 
 use crate::bundle;
@@ -19,7 +20,7 @@ use crate::name::Reference;
 /// Verifies an archive as it would be imported.
 pub(super) async fn verify_archive(path: PathBuf, printer: &Printer) -> Result<Exit, UsageError> {
     let unpack = import::unpack_folder(state::folder(None).as_deref());
-    let gathered = blocking("verify", {
+    let gathered = blocking(Operation::Verify, {
         let path = path.clone();
         move || {
             let rules = crate::rules::RuleSet::default();
@@ -41,7 +42,7 @@ pub(super) async fn verify_archive(path: PathBuf, printer: &Printer) -> Result<E
         entry.available_platforms.iter().for_each(|present| printer.say(&format!("{:<8} {}: {}", "note", entry.source(), present.note)));
     }
     let bar = byte_counter(printer, "verified");
-    let report = blocking("verify", {
+    let report = blocking(Operation::Verify, {
         let bar = bar.clone();
         move || Ok(bundle::verify_archives(&gathered, &|bytes| bar.iter().for_each(|bar| bar.inc(bytes))))
     })
@@ -68,7 +69,7 @@ fn counts(report: &VerifyReport) -> String {
 
 pub(super) async fn verify_layout(path: PathBuf, text: &str, printer: &Printer) -> Result<Exit, UsageError> {
     let bar = byte_counter(printer, "verified");
-    let report = blocking("verify", {
+    let report = blocking(Operation::Verify, {
         let bar = bar.clone();
         move || layout::verify(&path, &|bytes| bar.iter().for_each(|bar| bar.inc(bytes)))
     })

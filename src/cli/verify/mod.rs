@@ -15,9 +15,9 @@ use clap::Args;
 use super::exit::{Exit, UsageError};
 use super::inputs::layout_path;
 use super::printer::Printer;
-use crate::Error;
 use crate::bundle::{contains_bundle, is_archive};
 use crate::config::{Config, TargetConfig};
+use crate::{Error, Operation};
 
 #[derive(Debug, Args)]
 pub(super) struct VerifyArgs {
@@ -69,7 +69,7 @@ pub(super) async fn run(file: Option<&Path>, args: VerifyArgs, printer: &Printer
     };
     let has_expectation = !(args.lists.is_empty() && args.image.is_empty() && args.lock.is_none());
     if has_expectation && target.is_none() {
-        let error = Error::local("verify", "a bundle states its own content");
+        let error = Error::local(Operation::Verify, "a bundle states its own content");
         return Err(UsageError::usage(error.remedy("--list, --image and --lock are for registries and layouts")));
     }
     let stored = match &target {
@@ -100,14 +100,14 @@ fn target_of(text: &str) -> Result<Option<TargetConfig>, UsageError> {
         Ok(target) => Ok(Some(target)),
         Err(why) => Err(format!("`{text}`: no such path, and not a target: {why}")),
     }
-    .map_err(|why| UsageError::usage(Error::local("verify", why)))
+    .map_err(|why| UsageError::usage(Error::local(Operation::Verify, why)))
 }
 
 /// Verifies layouts, bundles and archives. The content of a path says which one it is.
 async fn on_disk(targets: &[String], printer: &Printer) -> Result<Exit, UsageError> {
     let (mut layouts, mut archives, mut bundles) = (vec![], vec![], vec![]);
     for text in targets {
-        let path = if text == "-" { PathBuf::from(text) } else { layout_path(text, "verify")? };
+        let path = if text == "-" { PathBuf::from(text) } else { layout_path(text, Operation::Verify)? };
         if is_archive(&path).map_err(UsageError::usage)? {
             archives.push(path);
         } else if path.is_dir() && !contains_bundle(&path) {

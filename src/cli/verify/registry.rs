@@ -5,7 +5,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::VerifyArgs;
-use crate::Error;
 use crate::cli::exit::{Exit, UsageError};
 use crate::cli::inputs;
 use crate::cli::printer::Printer;
@@ -19,6 +18,7 @@ use crate::report::ImageOutcome;
 use crate::sync::{
     self, Depth, Expected, SyncOptions, TargetFinding, TargetStore, UpstreamOptions, Upstreams, VerifySummary, WrongContent,
 };
+use crate::{Error, Operation};
 
 /// Checks that the registry or layout `target` holds what lists or lock say.
 pub(super) async fn verify(file: Option<&Path>, args: &VerifyArgs, target: &TargetConfig, printer: &Printer) -> Result<Exit, UsageError> {
@@ -32,7 +32,7 @@ pub(super) async fn verify(file: Option<&Path>, args: &VerifyArgs, target: &Targ
     let store = supply.target(target, false).await.map_err(UsageError::failed)?;
     let (expected, failed) = expected.resolve(&config, &store).await;
     for row in &failed {
-        row.error.iter().for_each(|error| printer.fail(&failure(row, error), &serde_json::json!({})));
+        row.error.iter().for_each(|error| printer.failure(error, &failure(row, error), serde_json::json!({})));
     }
     let (bar, tick) = progress_bar(printer);
     let source = &store.ends.source;
@@ -87,7 +87,7 @@ fn lists(config: &Config, args: &VerifyArgs) -> Result<Vec<ParsedList>, UsageErr
     };
     parsed.extend(args.image.iter().map(|image| list::from_flag(image)));
     if parsed.is_empty() && !args.allow_empty {
-        let error = Error::local("verify", "no list or lock says which images the registry should hold");
+        let error = Error::local(Operation::Verify, "no list or lock says which images the registry should hold");
         return Err(UsageError::usage(
             error.remedy("name a list with --list, a lock with --lock or an image with --image, or set `lists` in larder.toml"),
         ));

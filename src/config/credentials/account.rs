@@ -7,10 +7,10 @@ use std::sync::Arc;
 use secrecy::ExposeSecret;
 use tokio::sync::Mutex;
 
-use super::login::{Login, READ_CREDENTIALS};
+use super::login::Login;
 use super::set::CredentialSet;
 use super::{Environment, helper};
-use crate::{Error, Result};
+use crate::{Error, Operation, Result};
 
 /// Whom a registry sees: one credential, or nobody. Cheap to clone; clones are equal, and share one login.
 #[derive(Clone)]
@@ -131,7 +131,7 @@ impl LoginAccount {
     }
 
     fn error(&self, message: &str) -> Error {
-        Error::local(READ_CREDENTIALS, message)
+        Error::local(Operation::LookUpCredentials, message)
     }
 }
 

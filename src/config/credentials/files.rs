@@ -9,9 +9,9 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::Environment;
-use super::login::{Login, READ_CREDENTIALS, TOKEN_NAME};
+use super::login::{Login, TOKEN_NAME};
 use crate::name::{DOCKER_HUB, normal_host};
-use crate::{Error, Result};
+use crate::{Error, Operation, Result};
 
 /// The key under which `docker login` keeps Docker Hub (docker/cli, `registry.IndexServer`), and what helpers know it by.
 const HUB_KEY: &str = "https://index.docker.io/v1/";
@@ -65,13 +65,13 @@ impl AuthFile {
             Ok(text) => text,
             Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => return Ok(None),
             Err(error) => {
-                return Err(Error::io(READ_CREDENTIALS, path, &error)
+                return Err(Error::io(Operation::LookUpCredentials, path, &error)
                     .remedy("make the file readable, or set DOCKER_CONFIG or REGISTRY_AUTH_FILE to another"));
             }
         };
         let document: Document = serde_json::from_slice(&text).map_err(|error| {
             let at = format!("line {}, column {}", error.line(), error.column());
-            Error::local(READ_CREDENTIALS, format!("{}: not a credentials file that can be read ({at})", path.display()))
+            Error::local(Operation::LookUpCredentials, format!("{}: not a credentials file that can be read ({at})", path.display()))
                 .remedy("mend the file, or set DOCKER_CONFIG or REGISTRY_AUTH_FILE to another")
         })?;
         Ok(Some(AuthFile {
@@ -112,8 +112,11 @@ impl AuthFile {
         let decode = |document: String| docker_credential::get_credential_from_reader(document.as_bytes(), "entry");
         // Its errors carry nothing of the entry in the variants that an entry without a helper can cause.
         let credential = decode(entry_alone(entry)).map_err(|error| {
-            Error::local(READ_CREDENTIALS, format!("{}: the entry for {key}: {}", self.path.display(), error.to_string().to_lowercase()))
-                .remedy(format!("log in again: docker login {key}"))
+            Error::local(
+                Operation::LookUpCredentials,
+                format!("{}: the entry for {key}: {}", self.path.display(), error.to_string().to_lowercase()),
+            )
+            .remedy(format!("log in again: docker login {key}"))
         })?;
         Ok(match credential {
             DockerCredential::UsernamePassword(username, password) => {

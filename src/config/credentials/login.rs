@@ -4,9 +4,6 @@ use std::fmt;
 
 use secrecy::{ExposeSecret, SecretString};
 
-/// The operation that errors about credentials name.
-pub(crate) const READ_CREDENTIALS: &str = "look up credentials";
-
 /// The user name under which docker and its helpers store an identity token as if it were a password (docker/cli,
 /// `tokenUsername`).
 pub(crate) const TOKEN_USER: &str = "<token>";

@@ -25,7 +25,7 @@ mod tests;
 pub use account::LoginAccount;
 pub use environment::Environment;
 pub use login::Login;
-pub(crate) use login::{READ_CREDENTIALS, TOKEN_USER};
+pub(crate) use login::TOKEN_USER;
 pub use set::CredentialSet;
 pub(super) use set::ValueSource;
 pub use store::CredentialStore;

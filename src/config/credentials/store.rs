@@ -11,12 +11,12 @@ use serde_json::Value;
 use tokio::sync::OnceCell;
 
 use super::files::{self, AuthFile, AuthFileStep};
-use super::login::READ_CREDENTIALS;
+
 use super::{Environment, Login, LoginAccount, helper};
 use crate::config::Config;
 use crate::mutex::Mutex;
 use crate::name::RegistryRepository;
-use crate::{Error, Result};
+use crate::{Error, Operation, Result};
 
 /// Finds accounts, in this order: the rule's credential set; any set for that login server; docker's `config.json`;
 /// podman's `auth.json`; anonymous. The same credential is always the same [`LoginAccount`].
@@ -104,11 +104,11 @@ impl CredentialStore {
     /// A set is used only towards its login server, also where a list's `target` column bypasses the rule's own check.
     fn rule_set(&self, name: &str, host: &str) -> Result<LoginAccount> {
         let (Some(set), Some(account)) = (self.config.credential_set(name), self.sets.get(name)) else {
-            return Err(Error::local(READ_CREDENTIALS, format!("there is no credential set \"{name}\"")));
+            return Err(Error::local(Operation::LookUpCredentials, format!("there is no credential set \"{name}\"")));
         };
         if !self.config.same_registry(&set.login_server, host) {
             let message = format!("credential set \"{name}\" is for {}, not for {host}", set.login_server);
-            return Err(Error::local(READ_CREDENTIALS, message));
+            return Err(Error::local(Operation::LookUpCredentials, message));
         }
         Ok(account.clone())
     }
@@ -144,7 +144,7 @@ impl CredentialStore {
         let ask = || async {
             let answer = helper::ask(name, server, &self.environment).await.map_err(|why| {
                 let message = format!("{}: {why}", file.path.display());
-                Error::local(READ_CREDENTIALS, message)
+                Error::local(Operation::LookUpCredentials, message)
                     .remedy("mend or remove the helper in that file, or give larder.toml a credential set")
             })?;
             let account = answer.map(|(user, login)| LoginAccount::of_helper(&user, login, name, server, Arc::clone(&self.environment)));

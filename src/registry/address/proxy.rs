@@ -7,7 +7,7 @@ use hyper_util::client::proxy::matcher::Matcher;
 use reqwest::{ClientBuilder, NoProxy, Proxy};
 use url::Url;
 
-use crate::{Error, Result};
+use crate::{Error, Operation, Result};
 
 /// This machine: no proxy can lead there, and a proxy that was asked would lead to its own.
 const LOOPBACK: &str = "localhost,127.0.0.0/8,::1";
@@ -38,7 +38,7 @@ impl Variables {
             let Some((name, value)) = set else { return Ok(None) };
             // The value is not repeated: it may hold a password.
             let malformed = || {
-                let error = Error::local("read the proxy's address", format!("environment variable {name} is not an address"));
+                let error = Error::local(Operation::ReadProxyAddress, format!("environment variable {name} is not an address"));
                 error.remedy("write it as http://HOST:PORT")
             };
             let value = value.into_string().map_err(|_| malformed())?;

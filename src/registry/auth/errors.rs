@@ -4,10 +4,11 @@ use super::Authenticator;
 use super::challenge::{Challenge, Scheme};
 use super::exchange::{Bearer, TokenVerdict, at};
 use super::scope::Scopes;
+use crate::Operation;
 use crate::error::{Error, Kind};
 
 /// The operation that errors name; the registry follows.
-const OPERATION: &str = "log in to";
+const OPERATION: Operation = Operation::LogIn;
 
 impl Authenticator {
     /// A 401 whose challenges are of no use.
@@ -55,7 +56,7 @@ impl Authenticator {
         let name = self.account.name();
         let error = self.error(Kind::Unauthorized, format!("{what} the credentials `{name}`{said}")).status(status);
         let cause = Some(format!("the credentials {name} at {}", self.host));
-        let error = error.remedy(format!("check the credential set `{name}`")).with_cause(cause);
+        let error = error.remedy(format!("check the credential set `{name}`")).with_shared_cause(cause);
         self.state().refused = Some(error.clone());
         error
     }

@@ -15,7 +15,7 @@ use crate::registry::address::shown;
 use crate::registry::request::PermitRequest;
 use crate::registry::store::RegistryStore;
 use crate::registry::transport::Transport;
-use crate::{Error, Kind, Result, Side};
+use crate::{Error, Kind, Operation, Result, Side};
 
 /// So many urls are tried: real descriptors have one or two, and a hostile one may not keep larder busy for a night.
 const MOST_URLS: usize = 8;
@@ -107,7 +107,7 @@ impl ForeignFetch {
     fn nowhere(&self) -> Error {
         let digest = &self.reading.blob.digest;
         let message = format!("could not download foreign layer {} from any of its URLs: {}", digest.short(), self.failed.join("; "));
-        Error::new(Side::Upstream, "get foreign layer", Kind::NotFound, message).subject(&*self.reading.context.image)
+        Error::new(Side::Upstream, Operation::GetForeignLayer, Kind::NotFound, message).subject(&*self.reading.context.image)
     }
 }
 

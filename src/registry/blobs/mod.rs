@@ -17,8 +17,7 @@ use super::request::RegistryRequest;
 use super::store::RegistryStore;
 use super::transport::SendOutcome;
 use crate::content::{Digest, Repository, RequestContext};
-use crate::registry::request::Operation;
-use crate::{Kind, Result};
+use crate::{Kind, Operation, Result};
 
 impl RegistryStore {
     pub(super) fn blob_url(&self, repository: &Repository, digest: &Digest) -> url::Url {

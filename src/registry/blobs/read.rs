@@ -16,10 +16,10 @@ use crate::registry::auth::Scopes;
 use crate::registry::counters::RequestKind;
 use crate::registry::error;
 use crate::registry::request::RequestTopic;
-use crate::registry::request::{ConnectionKind, Operation, PermitRequest, RegistryRequest, RequestIdentity};
+use crate::registry::request::{ConnectionKind, PermitRequest, RegistryRequest, RequestIdentity};
 use crate::registry::store::RegistryStore;
 use crate::registry::transport::{BlobReadSlot, EMPTY, OpenResponse, RetryBudget, RetryableError, SendOutcome, Transport, coding};
-use crate::{Error, Result, Side};
+use crate::{Error, Operation, Result, Side};
 
 impl RegistryStore {
     /// The blob's bytes from `offset` on; `None` if `repository` does not have it.

@@ -9,6 +9,7 @@ mod tls;
 mod validity;
 mod verify;
 
+use crate::Operation;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -115,7 +116,7 @@ pub(crate) fn build(settings: &HttpSettings, policy: &Arc<AddressPolicy>) -> Res
             .http2_keep_alive_timeout(HTTP2_PING_ANSWER)
             .dns_resolver(AddressGuard::new(Arc::clone(&policy)))
     };
-    let unusable = |error: reqwest::Error| Error::local("set up HTTP", causes(&error));
+    let unusable = |error: reqwest::Error| Error::local(Operation::SetUpHttp, causes(&error));
     Ok(Clients {
         api: common(&[b"h2", b"http/1.1"]).pool_max_idle_per_host(IDLE_API).build().map_err(unusable)?,
         bulk: common(&[b"http/1.1"]).http1_only().pool_max_idle_per_host(IDLE_BULK).build().map_err(unusable)?,
@@ -164,10 +165,10 @@ pub(crate) fn endpoint(host: &str, configured: Option<&str>, plain_http: Option<
     let given = configured.or_else(|| profiles::recognised(host)?.endpoint).unwrap_or(host);
     if given.contains('@') {
         // Not repeated: it holds a secret.
-        let error = Error::local("read the endpoint of", "it holds a user name or password");
+        let error = Error::local(Operation::ReadEndpoint, "it holds a user name or password");
         return Err(error.subject(host).remedy("put them under [[credentials]]"));
     }
-    let wrong = |what: &str| Error::local("read the endpoint of", format!("`{given}` {what}")).subject(host);
+    let wrong = |what: &str| Error::local(Operation::ReadEndpoint, format!("`{given}` {what}")).subject(host);
     let parse = |scheme: &str, rest: &str| Url::parse(&format!("{scheme}://{rest}")).map_err(|error| wrong(&format!("is no URL: {error}")));
     // The scheme is settled before the URL is read, so that `localhost:443` in plain http keeps its port.
     let mut url = match (given.split_once("://"), plain_http) {

@@ -1,5 +1,6 @@
 //! Certificates and keys from files, checked one by one so that an error names the file and what is wrong with it.
 
+use crate::Operation;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -29,7 +30,7 @@ pub(super) fn config(settings: &HttpSettings) -> Result<ClientConfig> {
     let authorities = settings.ca.as_deref().map_or(Ok(Vec::new()), authorities)?;
     let identity = match (&settings.client_cert, &settings.client_key) {
         (Some(cert), key) => Some(identity(cert, key.as_deref().unwrap_or(cert))?),
-        (None, Some(key)) => return Err(bad("read client_key", key, "there is no client_cert to go with it")),
+        (None, Some(key)) => return Err(bad(Operation::ReadClientKey, key, "there is no client_cert to go with it")),
         (None, None) => None,
     };
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -37,7 +38,7 @@ pub(super) fn config(settings: &HttpSettings) -> Result<ClientConfig> {
         true => CertificateVerifier::trusting_all(Arc::clone(&provider)),
         false => CertificateVerifier::new(&authorities, Arc::clone(&provider)),
     });
-    let unusable = |error: rustls::Error| Error::local("set up HTTP", error.to_string());
+    let unusable = |error: rustls::Error| Error::local(Operation::SetUpHttp, error.to_string());
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(unusable)?;
     let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
     match identity {
@@ -47,7 +48,7 @@ pub(super) fn config(settings: &HttpSettings) -> Result<ClientConfig> {
 }
 
 fn authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
-    const OPERATION: &str = "read ca";
+    const OPERATION: Operation = Operation::ReadCa;
     let ders = certificates(OPERATION, path, &load(OPERATION, path)?)?;
     let mut store = RootCertStore::empty();
     ders.into_iter()
@@ -61,17 +62,17 @@ fn authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
 }
 
 fn identity(cert: &Path, key: &Path) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
-    let cert_pem = load("read client_cert", cert)?;
-    let key_pem = load("read client_key", key)?;
-    let chain = certificates("read client_cert", cert, &cert_pem)?;
+    let cert_pem = load(Operation::ReadClientCert, cert)?;
+    let key_pem = load(Operation::ReadClientKey, key)?;
+    let chain = certificates(Operation::ReadClientCert, cert, &cert_pem)?;
     let private = PrivateKeyDer::from_pem_slice(&key_pem)
-        .map_err(|_| bad("read client_key", key, "it holds no unencrypted private key in PEM (`-----BEGIN PRIVATE KEY-----`)"))?;
+        .map_err(|_| bad(Operation::ReadClientKey, key, "it holds no unencrypted private key in PEM (`-----BEGIN PRIVATE KEY-----`)"))?;
     CertifiedKey::from_der(chain.clone(), private.clone_key(), &rustls::crypto::ring::default_provider())
-        .map_err(|_| bad("read client_cert", cert, &format!("it does not go with the key in {}", key.display())))?;
+        .map_err(|_| bad(Operation::ReadClientCert, cert, &format!("it does not go with the key in {}", key.display())))?;
     Ok((chain, private))
 }
 
-fn certificates(operation: &'static str, path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>> {
+fn certificates(operation: Operation, path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>> {
     let ders = CertificateDer::pem_slice_iter(pem)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| bad(operation, path, &format!("it is not valid PEM: {error}")))?;
@@ -81,10 +82,10 @@ fn certificates(operation: &'static str, path: &Path, pem: &[u8]) -> Result<Vec<
     Ok(ders)
 }
 
-fn load(operation: &'static str, path: &Path) -> Result<Vec<u8>> {
+fn load(operation: Operation, path: &Path) -> Result<Vec<u8>> {
     crate::input::read(path, crate::input::MAX_PEM).map_err(|error| Error::io(operation, path, &error))
 }
 
-fn bad(operation: &'static str, path: &Path, what: &str) -> Error {
+fn bad(operation: Operation, path: &Path, what: &str) -> Error {
     Error::local(operation, format!("{}: {what}", path.display()))
 }

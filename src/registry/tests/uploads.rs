@@ -8,7 +8,7 @@ use futures_util::{StreamExt, stream};
 use crate::content::{BlobStream, Descriptor, Digest, OpenBlob, Presence, Repository, Sink, Source};
 use crate::registry::testing::{AtHand, Nobody, Server, answer, bytes, context, descriptor, limits, pieces, refuse, repository, store};
 use crate::registry::{Concurrency, HostSettings, Registries, RetryPolicy};
-use crate::{Error, Kind, Result, Side};
+use crate::{Error, Kind, Operation, Result, Side};
 
 const START: &str = "POST /v2/a/b/blobs/uploads/";
 
@@ -115,7 +115,7 @@ async fn an_answer_before_the_body_has_left_is_heard() {
     }
     let blob = Descriptor::new("x", Digest::sha256(b"x"), 10_000_000);
     let error = store.write_blob(&repository(), &blob, &Stalls(all), &context()).await.unwrap_err();
-    assert_eq!((error.http_status(), error.registry_code(), error.operation()), (Some(403), Some("DENIED"), "upload blob"));
+    assert_eq!((error.http_status(), error.registry_code(), error.operation()), (Some(403), Some("DENIED"), Operation::UploadBlob));
 }
 
 #[tokio::test]
@@ -225,7 +225,7 @@ async fn an_upload_of_which_only_the_answer_was_lost_is_not_repeated() {
 #[tokio::test]
 async fn a_source_that_fails_is_the_cause_and_the_session_is_given_back() {
     let all = bytes(100_000);
-    let cause = Error::new(Side::Upstream, "get blob", Kind::Unavailable, "the upstream broke");
+    let cause = Error::new(Side::Upstream, Operation::GetBlob, Kind::Unavailable, "the upstream broke");
     let mut broken = pieces(&all);
     broken.truncate(3);
     broken.push(Err(cause));

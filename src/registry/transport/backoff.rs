@@ -172,6 +172,7 @@ impl Backoff {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Operation;
 
     fn policy() -> RetryPolicy {
         RetryPolicy::default()
@@ -261,7 +262,7 @@ mod tests {
         }
         host.gave_up(began);
         assert_eq!(host.attempts(), 1);
-        let outage = host.goes_down(&Error::local("get manifest", "no answer"), Instant::now());
+        let outage = host.goes_down(&Error::local(Operation::GetManifest, "no answer"), Instant::now());
         for _ in 0..3 {
             for _ in 0..30 {
                 assert_eq!(host.refuses(Instant::now(), true).unwrap().0.message(), "no answer");

@@ -15,7 +15,7 @@ use tokio::time::{Instant, Sleep};
 use url::Url;
 
 use super::bandwidth::BandwidthStack;
-use super::cause;
+use super::cause::Cause;
 use super::classify::RetryableError;
 use super::encoding::{DecodeError, decoded};
 use super::min_rate::RateMeter;
@@ -89,18 +89,18 @@ impl OpenResponse {
         match tokio::time::timeout(self.idle, self.response.chunk()).await {
             Ok(Ok(Some(chunk))) => {
                 // It is about this connection alone: the host answers others.
-                self.meter.came(chunk.len() as u64, asked.elapsed()).map_err(RetryableError::Lost)?;
+                self.meter.came(chunk.len() as u64, asked.elapsed()).map_err(|why| RetryableError::Lost(why.into()))?;
                 self.bandwidth.take(chunk.len() as u64).await;
                 Ok(Some(chunk))
             }
             Ok(Ok(None)) => Ok(None),
-            Ok(Err(error)) => Err(self.broken(cause::words(&error))),
+            Ok(Err(error)) => Err(self.broken(error)),
             Err(_) => Err(self.broken(silence(self.idle))),
         }
     }
 
     /// The failure of this answer's body.
-    pub(crate) fn broken(&self, cause: impl Into<String>) -> RetryableError {
+    pub(crate) fn broken(&self, cause: impl Into<Cause>) -> RetryableError {
         RetryableError::broken(self.elsewhere.as_deref(), cause)
     }
 
@@ -120,7 +120,7 @@ impl OpenResponse {
                     self.bandwidth.take(chunk.len() as u64).await;
                 }
                 Ok(Ok(None)) => return Ok(decoded(&self.headers, body.freeze(), most)?),
-                Ok(Err(error)) => return Err(BodyError::Trouble(self.broken(cause::words(&error)))),
+                Ok(Err(error)) => return Err(BodyError::Trouble(self.broken(error))),
                 // Nothing came for most of the time: the connection is dead, and another may be better.
                 Err(_) if left > self.idle / 2 => return Err(BodyError::Trouble(self.broken(silence(left)))),
                 Err(_) => {
@@ -262,6 +262,7 @@ mod tests {
     use super::super::min_rate::MinRate;
     use super::super::permit::Permits;
     use super::*;
+    use crate::Operation;
     use crate::content::{Descriptor, Digest};
     use crate::registry::request::{ConnectionKind, PermitRequest};
     use crate::{Kind, Side};
@@ -316,7 +317,7 @@ mod tests {
         };
         assert_eq!(began.elapsed().as_secs(), 60);
         let RetryableError::Lost(why) = trouble else { panic!("{trouble:?}") };
-        assert_eq!(why, "only 6 bytes came in 60 s, which is slower than min_rate (1.0 KiB/s)");
+        assert_eq!(why.to_string(), "only 6 bytes came in 60 s, which is slower than min_rate (1.0 KiB/s)");
     }
 
     fn feed(progress: &Arc<UploadProgress>, chunks: Vec<crate::Result<Bytes>>) -> UploadBody {
@@ -350,7 +351,7 @@ mod tests {
     #[tokio::test]
     async fn the_sources_own_error_is_kept() {
         let progress = UploadProgress::new(4);
-        let broken = Error::new(Side::Upstream, "get blob", Kind::Unavailable, "it broke");
+        let broken = Error::new(Side::Upstream, Operation::GetBlob, Kind::Unavailable, "it broke");
         let mut feed = feed(&progress, vec![Ok(Bytes::from_static(b"ab")), Err(broken)]);
         while feed.next().await.is_some_and(|item| item.is_ok()) {}
         assert_eq!(progress.take_failure().unwrap().message(), "it broke");

@@ -1,14 +1,63 @@
 //! Failures below HTTP, in words for a person.
 
 use std::error::Error;
+use std::fmt;
 use std::io;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use rustls::pki_types::UnixTime;
 use rustls::{AlertDescription as Alert, CertificateError, Error as TlsError};
 
+use crate::error::ErrorSource;
+
+/// Why an attempt brought no answer: in words for a person, and the library's error that they were made from.
+#[derive(Debug, Clone)]
+pub(crate) struct Cause {
+    words: String,
+    source: Option<ErrorSource>,
+}
+
+impl Cause {
+    /// With more words after those it has.
+    pub(super) fn and(mut self, more: &str) -> Self {
+        self.words.push_str(more);
+        self
+    }
+
+    /// The library's error, for [`crate::Error::with_source`].
+    pub(crate) fn source(&self) -> Option<ErrorSource> {
+        self.source.clone()
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.words)
+    }
+}
+
+impl From<String> for Cause {
+    fn from(words: String) -> Self {
+        Cause { words, source: None }
+    }
+}
+
+impl From<&str> for Cause {
+    fn from(words: &str) -> Self {
+        words.to_owned().into()
+    }
+}
+
+impl From<reqwest::Error> for Cause {
+    fn from(error: reqwest::Error) -> Self {
+        // The address may hold a signature.
+        Cause { words: words(&error), source: Some(Arc::new(error.without_url())) }
+    }
+}
+
 /// The cause of a failed request, without its address (which may hold a signature): the innermost error's words.
-pub(super) fn words(error: &reqwest::Error) -> String {
+fn words(error: &reqwest::Error) -> String {
     let root = root(error);
     if error.is_dns() {
         format!("the host's address cannot be found: {root}")

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::cause::Cause;
+use crate::error::ErrorSource;
 use crate::registry::error_answer::ErrorAnswer;
 
 /// What to do about an answer.
@@ -24,18 +26,18 @@ pub(crate) enum RetryableError {
     /// An answer that says: not now.
     Answer(ErrorAnswer),
     /// No answer of the registry, or not all of it; the cause in words.
-    Broken(String),
+    Broken(Cause),
     /// The same at another host, to which the registry sent us: that host, and the cause.
-    BrokenElsewhere(String, String),
+    BrokenElsewhere(String, Cause),
     /// No usable answer, and another attempt would go the same way; the cause in words.
-    Hopeless(String),
+    Hopeless(Cause),
     /// It went wrong in a way that is about this piece of work alone; how, in words.
-    Lost(String),
+    Lost(Cause),
 }
 
 impl RetryableError {
     /// A connection that broke: to the registry, or to the host that it sent us to.
-    pub(crate) fn broken(elsewhere: Option<&str>, cause: impl Into<String>) -> Self {
+    pub(crate) fn broken(elsewhere: Option<&str>, cause: impl Into<Cause>) -> Self {
         match elsewhere {
             Some(host) => RetryableError::BrokenElsewhere(host.to_owned(), cause.into()),
             None => RetryableError::Broken(cause.into()),
@@ -76,7 +78,7 @@ impl RetryableError {
     /// The same at a host that is not the registry: the work that met it waits, and nobody else.
     pub(crate) fn of_external_url(self) -> Self {
         match self {
-            RetryableError::Answer(refusal) => RetryableError::Lost(refusal.plain_words()),
+            RetryableError::Answer(refusal) => RetryableError::Lost(refusal.plain_words().into()),
             RetryableError::Broken(cause)
             | RetryableError::BrokenElsewhere(_, cause)
             | RetryableError::Hopeless(cause)
@@ -88,7 +90,17 @@ impl RetryableError {
         match self {
             RetryableError::Answer(refusal) => refusal.plain_words(),
             RetryableError::BrokenElsewhere(host, cause) => format!("{host}: {cause}"),
-            RetryableError::Broken(cause) | RetryableError::Hopeless(cause) | RetryableError::Lost(cause) => cause.clone(),
+            RetryableError::Broken(cause) | RetryableError::Hopeless(cause) | RetryableError::Lost(cause) => cause.to_string(),
+        }
+    }
+    /// The library's error below it, if there was no answer.
+    pub(crate) fn source(&self) -> Option<ErrorSource> {
+        match self {
+            RetryableError::Answer(_) => None,
+            RetryableError::Broken(cause)
+            | RetryableError::BrokenElsewhere(_, cause)
+            | RetryableError::Hopeless(cause)
+            | RetryableError::Lost(cause) => cause.source(),
         }
     }
     /// What the host asked for.

@@ -16,8 +16,8 @@ use crate::registry::auth::{Scopes, TokenAnswer, TokenRequest, TokenSender};
 use crate::registry::counters::RequestKind;
 use crate::registry::error;
 use crate::registry::error_answer::ErrorAnswer;
-use crate::registry::request::{ConnectionKind, Operation, PermitRequest, RegistryRequest, RequestIdentity};
-use crate::{Kind, Result};
+use crate::registry::request::{ConnectionKind, PermitRequest, RegistryRequest, RequestIdentity};
+use crate::{Kind, Operation, Result};
 
 /// A token and what comes with it have a few KiB; group claims of large companies have made 32 KiB of it.
 const MAX_TOKEN: usize = 64 * 1024;

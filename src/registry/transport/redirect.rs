@@ -100,7 +100,7 @@ impl Transport {
 fn unanswered(call: &RegistryRequest<'_>, elsewhere: Option<&str>, idle: Duration) -> RetryableError {
     match (call.lane, call.claim, elsewhere) {
         (ConnectionKind::Bulk, PermitRequest::Continued, _) | (_, _, Some(_)) => RetryableError::broken(elsewhere, silence(idle)),
-        _ => RetryableError::Hopeless(format!("no answer came within {} s", idle.as_secs_f32())),
+        _ => RetryableError::Hopeless(format!("no answer came within {} s", idle.as_secs_f32()).into()),
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::body::{BodyError, EMPTY, OpenResponse, UploadBody, UploadProgress};
-use super::cause;
+use super::cause::{self, Cause};
 use super::classify::{ResponseClass, RetryableError, classify};
 use super::host::Host;
 use super::min_rate::RateMeter;
@@ -25,8 +25,8 @@ use crate::registry::counters::{Counters, RequestKind};
 use crate::registry::error;
 use crate::registry::error_answer::{ErrorAnswer, MAX_ERROR_BODY};
 use crate::registry::pull_meter::{MeteredPull, PullMeter};
-use crate::registry::request::{ConnectionKind, Operation, RegistryRequest, RequestIdentity, RequestTopic};
-use crate::{Error, Kind, Result, Side};
+use crate::registry::request::{ConnectionKind, RegistryRequest, RequestIdentity, RequestTopic};
+use crate::{Error, Kind, Operation, Result, Side};
 
 /// How many times in a row one request may be answered 401 and be given another login: the token that was missing or had
 /// expired, and the secret that was renewed (`command` runs again).
@@ -365,9 +365,7 @@ impl Transport {
     /// The error of all requests to a host that is down.
     pub(super) fn reachable(&self, call: &RegistryRequest<'_>, elsewhere: Option<&str>, leaves: bool) -> Result<()> {
         match self.host.refuses(elsewhere, leaves).filter(|_| !call.external_url) {
-            Some((cause, outage)) => {
-                Err(cause.met_again(call.operation.as_str(), &call.context.image).on_side(self.side).in_outage(outage))
-            }
+            Some((cause, outage)) => Err(cause.repeated_for(call.operation, &call.context.image).on_side(self.side).in_outage(outage)),
             None => Ok(()),
         }
     }
@@ -396,7 +394,7 @@ impl Transport {
         let sent = Instant::now();
         let answered = match client.execute(request).await {
             Ok(response) => Ok(response),
-            Err(error) => Err(self.unanswered(call, &url, &error).await),
+            Err(error) => Err(self.unanswered(call, &url, error).await),
         };
         if !call.external_url
             && let Ok(response) = &answered
@@ -413,24 +411,25 @@ impl Transport {
     }
 
     /// Why there is no answer from `url`.
-    async fn unanswered(&self, call: &RegistryRequest<'_>, url: &Url, error: &reqwest::Error) -> SendError {
+    async fn unanswered(&self, call: &RegistryRequest<'_>, url: &Url, error: reqwest::Error) -> SendError {
         let topic = self.topic(call);
-        if let Some(why) = address::blocked(error) {
+        if let Some(why) = address::blocked(&error) {
             return SendError::Fatal(topic.error(Kind::Untrusted, format!("the registry may not send us there: {why}")));
         }
         let at_registry = self.host.endpoint.is_origin_of(url);
-        let fault = match cause::tls(error, &host_and_port(url), &self.host.name) {
+        let fault = match cause::tls(&error, &host_and_port(url), &self.host.name) {
             None if at_registry && !error.is_connect() => self.host.handshake_fault().await,
             fault => fault,
         };
         if let Some(fault) = fault {
-            return SendError::Fatal(topic.error(Kind::Unavailable, fault.what).remedy(fault.remedy));
+            let source = Cause::from(error).source();
+            return SendError::Fatal(topic.error(Kind::Unavailable, fault.what).remedy(fault.remedy).with_source(source));
         }
-        if cause::is_too_large(error) {
-            return RetryableError::Hopeless("the answer's headers are larger than any registry's".to_owned()).into();
+        if cause::is_too_large(&error) {
+            return RetryableError::Hopeless("the answer's headers are larger than any registry's".into()).into();
         }
         let through = self.host.policy.proxy_of(url).map(|proxy| format!(" (through the proxy {proxy})")).unwrap_or_default();
-        RetryableError::broken(self.host.endpoint.elsewhere(url).as_deref(), format!("{}{through}", cause::words(error))).into()
+        RetryableError::broken(self.host.endpoint.elsewhere(url).as_deref(), Cause::from(error).and(&through)).into()
     }
 
     /// Records that there was an answer, of the registry itself or of the host `elsewhere` that it sent us to.

@@ -12,6 +12,7 @@ mod names;
 mod tests;
 mod write;
 
+use crate::Operation;
 use std::fmt;
 
 use serde_json::Value;
@@ -19,7 +20,7 @@ use serde_json::Value;
 use crate::error::{Error, Result};
 
 /// The operation in errors.
-const OPERATION: &str = "import rules";
+const OPERATION: Operation = Operation::ImportRules;
 
 /// The result of an import.
 #[derive(Debug)]

@@ -3,6 +3,7 @@
 mod bounds;
 mod lists;
 
+use crate::Operation;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -257,7 +258,7 @@ impl Source for Sparse {
         Ok(found.map(|found| Descriptor::new("", found.digest, 0)))
     }
     async fn tags(&self, _: &Repository, _: &RequestContext) -> Result<Vec<String>> {
-        Err(Error::new(Side::Local, "list tags", Kind::Unavailable, "gone"))
+        Err(Error::new(Side::Local, Operation::ListTags, Kind::Unavailable, "gone"))
     }
     async fn manifest(&self, repository: &Repository, digest: &Digest, context: &RequestContext) -> Result<Option<Manifest>> {
         self.shelf.manifest(repository, digest, context).await
