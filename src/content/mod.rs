@@ -38,4 +38,4 @@ pub use rewrite::{SOURCE_DIGEST, is_cut_of, rewrite, source_of};
 pub use sink::{Presence, Publication, Sink};
 pub use source::{BlobStream, OpenBlob, Repository, RequestContext, Source, TransferStats};
 pub use verify::Verified;
-pub(crate) use verify::{checkable, each_chunk, hasher};
+pub(crate) use verify::{Checkpoint, Checkpoints, checkable, each_chunk, hasher};

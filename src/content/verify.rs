@@ -2,12 +2,14 @@
 
 use std::io::{self, Read};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use futures_util::Stream;
 
 use super::{BlobStream, Descriptor, Hasher};
+use crate::mutex::Mutex;
 use crate::{Error, Kind, Operation, Result, Side};
 
 /// A blob's stream, hashed on the way. It holds back the last chunk until the digest is known to be right, so that who
@@ -24,12 +26,44 @@ struct VerifyState {
     hasher: Hasher,
     seen: u64,
     blob: Descriptor,
+    checkpoints: Option<Arc<Checkpoints>>,
+}
+
+/// How many [`Checkpoints`] a blob has at most: so much of it, and no more, is read twice after a break.
+const MAX_CHECKPOINTS: u64 = 64;
+
+/// States of a blob's hash on the way, so that a transfer can go on from a byte in the middle without reading all that came before.
+#[derive(Debug, Default)]
+pub(crate) struct Checkpoints(Mutex<Vec<Checkpoint>>);
+
+/// The hash of the bytes before `offset`.
+#[derive(Debug, Clone)]
+pub(crate) struct Checkpoint {
+    pub(crate) offset: u64,
+    pub(crate) hasher: Hasher,
+}
+
+impl Checkpoints {
+    /// The last one at or before byte `offset`. Later ones are forgotten: their bytes come again.
+    pub(crate) fn rewind(&self, offset: u64) -> Option<Checkpoint> {
+        let mut all = self.0.lock();
+        all.retain(|checkpoint| checkpoint.offset <= offset);
+        all.last().cloned()
+    }
+
+    /// Notes that `hasher` has taken in the first `seen` bytes of `blob`, if that is far enough from the last checkpoint.
+    fn note(&self, seen: u64, blob: &Descriptor, hasher: &Hasher) {
+        let mut all = self.0.lock();
+        if seen >= all.last().map_or(0, |last| last.offset) + blob.size.div_ceil(MAX_CHECKPOINTS) {
+            all.push(Checkpoint { offset: seen, hasher: hasher.clone() });
+        }
+    }
 }
 
 impl Verified {
     /// Checks `inner`, which starts at byte `seen` of `blob`; `hasher` has taken in everything before it.
     pub fn resume(inner: BlobStream, blob: &Descriptor, hasher: Hasher, seen: u64, side: Side) -> Self {
-        Verified { inner, held: None, check: Some(VerifyState { hasher, seen, blob: blob.clone() }), side }
+        Verified { inner, held: None, check: Some(VerifyState { hasher, seen, blob: blob.clone(), checkpoints: None }), side }
     }
 
     /// Checks `inner`, the whole of `blob`.
@@ -38,6 +72,15 @@ impl Verified {
     /// `Kind::Unsupported` if larder cannot compute the blob's digest algorithm.
     pub fn whole(inner: BlobStream, blob: &Descriptor, side: Side) -> Result<Self> {
         Ok(Self::resume(inner, blob, hasher(blob, side)?, 0, side))
+    }
+
+    /// Notes states of the hash in `checkpoints`.
+    #[must_use]
+    pub(crate) fn noting(mut self, checkpoints: &Arc<Checkpoints>) -> Self {
+        if let Some(check) = &mut self.check {
+            check.checkpoints = Some(Arc::clone(checkpoints));
+        }
+        self
     }
 }
 
@@ -76,6 +119,9 @@ impl VerifyState {
             ));
         }
         self.hasher.update(chunk);
+        if let Some(checkpoints) = &self.checkpoints {
+            checkpoints.note(self.seen, &self.blob, &self.hasher);
+        }
         Ok(())
     }
 

@@ -1,14 +1,16 @@
 //! Uploads and mounts (distribution-spec "Pushing blobs", "Mounting a blob from another repository"; docs/registries.md, "Blobs and uploads").
 //!
 //! A blob of known length goes in two requests, POST and PUT. Where a single PUT of the whole is refused (Azure; whoever
-//! answered 413 before) it goes in three: POST, one streaming PATCH, an empty PUT. A transfer that fails starts again with a
-//! new session and a freshly opened source; all its turns share one retry budget, and a small one is not read from its source again.
+//! answered 413 before) it goes in three: POST, one streaming PATCH, an empty PUT. A transfer that breaks off goes on where the registry says
+//! that its session stands (distribution-spec "Pushing a blob in chunks"); where the registry has forgotten the session, the transfer starts
+//! again with a new one and a freshly opened source, and other broken uploads there are not asked about. All turns share one retry budget,
+//! which is full again after a turn that got further, and a small blob is not read from its source again.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use reqwest::header::{CONTENT_TYPE, HeaderValue, LOCATION};
+use reqwest::header::{CONTENT_RANGE, CONTENT_TYPE, HeaderValue, LOCATION, RANGE};
 use reqwest::{Method, StatusCode};
 use tokio::time::Instant;
 use url::Url;
@@ -21,7 +23,7 @@ use super::link;
 use super::request::{ConnectionKind, PermitRequest, RegistryRequest};
 use super::store::RegistryStore;
 use super::transport::{AttemptOutcome, EMPTY, OpenResponse, RetryBudget, RetryableError, UploadBody, UploadProgress, commit_time};
-use crate::content::{self, BlobStream, Descriptor, Digest, OpenBlob, Repository, RequestContext, Verified};
+use crate::content::{self, BlobStream, Checkpoint, Checkpoints, Descriptor, Digest, OpenBlob, Repository, RequestContext, Verified};
 use crate::mutex::{Mutex, MutexGuard};
 use crate::{Kind, Operation, Result, Side};
 
@@ -39,6 +41,8 @@ struct BlobUpload<'a> {
     context: &'a RequestContext,
     /// The bytes of a small blob that have come: sent again, they are not read again.
     kept: Kept,
+    /// States of a larger blob's hash, to go on from.
+    checkpoints: Arc<Checkpoints>,
 }
 
 /// Blobs up to this size are kept in memory until they are uploaded: configs and most layers of small images, of which a target that
@@ -48,11 +52,23 @@ const SMALL: u64 = 1024 * 1024;
 /// The bytes that a source has given, as far as they are kept.
 type Kept = Arc<Mutex<Vec<Bytes>>>;
 
+/// Where a turn begins.
+enum UploadStart {
+    /// With a session of its own.
+    New,
+    /// With a session of which nothing was used.
+    Unused(Url),
+    /// With a session that has the first bytes, so many of them.
+    Continued(Url, u64),
+}
+
 /// What one turn came to.
 enum UploadTurn {
     Done,
     /// Another may succeed; when the failed one was sent, and whether every byte had left.
     Again(RetryableError, Instant, bool),
+    /// The connection broke while bytes were on their way to this session; when it was sent, and how many bytes of the blob had left.
+    Broken(RetryableError, Instant, Url, u64),
     /// The body was refused for its pace, unread: the session is still open.
     Refused(RetryableError, Instant, Url),
     /// Another is due at once: the login was renewed.
@@ -72,8 +88,9 @@ impl RegistryStore {
     ) -> Result<()> {
         // No session is opened for what cannot be checked on the way.
         content::checkable(blob, Side::Upstream).map_err(|error| error.subject(&*context.image))?;
-        let upload =
-            BlobUpload { store: self, repository, scopes: Scopes::push(repository.as_str()), blob, open, context, kept: Kept::default() };
+        let scopes = Scopes::push(repository.as_str());
+        let (kept, checkpoints) = (Kept::default(), Arc::default());
+        let upload = BlobUpload { store: self, repository, scopes, blob, open, context, kept, checkpoints };
         upload.run().await.map_err(|error| if error.side() == self.transport.side { named(error, &blob.digest) } else { error })
     }
 
@@ -143,10 +160,10 @@ impl BlobUpload<'_> {
         let mut patience = transport.host.patience();
         let mut logins = 0;
         let mut hold = false;
-        let mut session = None;
+        let (mut start, mut reached) = (UploadStart::New, 0);
         loop {
             let by_patch = transport.host.behaviour.patches();
-            match self.turn(by_patch, hold, session.take()).await? {
+            match self.turn(by_patch, hold, std::mem::replace(&mut start, UploadStart::New)).await? {
                 UploadTurn::Done => return Ok(()),
                 UploadTurn::TooLarge => transport.host.behaviour.patch_from_now_on(),
                 UploadTurn::LoggedIn if logins < MOST_LOGINS => logins += 1,
@@ -157,7 +174,24 @@ impl BlobUpload<'_> {
                 UploadTurn::Refused(trouble, sent, open) => {
                     let topic = transport.topic_of(Operation::UploadBlob, Some(self.repository), self.context);
                     transport.retry_after_failure(&topic, &mut patience, trouble, sent).await?;
-                    session = Some(open);
+                    start = UploadStart::Unused(open);
+                }
+                UploadTurn::Broken(trouble, sent, session, left) => {
+                    let topic = transport.topic_of(Operation::UploadBlob, Some(self.repository), self.context);
+                    transport.retry_after_failure(&topic, &mut patience, trouble, sent).await?;
+                    // If only the answer was lost, the blob is there, and is not read from the upstream a second time.
+                    if left == self.blob.size && self.store.head_blob(self.repository, &self.blob.digest, self.context).await? {
+                        return Ok(());
+                    }
+                    match self.standing(session, left).await {
+                        Some((session, offset)) => {
+                            if offset > reached {
+                                (reached, patience) = (offset, transport.host.patience());
+                            }
+                            start = UploadStart::Continued(session, offset);
+                        }
+                        None => hold = left < self.blob.size,
+                    }
                 }
                 UploadTurn::Again(trouble, sent, all_left) => {
                     // Perhaps it was answered and closed while the body was still on its way (413 of a proxy), and the break
@@ -175,7 +209,53 @@ impl BlobUpload<'_> {
         }
     }
 
-    /// The blob's bytes: those of a small blob that came before from memory, the rest from the source.
+    /// Where the registry says that a broken upload stands: where to send the rest, and how many bytes it has. `None`: it starts again.
+    async fn standing(&self, session: Url, left: u64) -> Option<(Url, u64)> {
+        let host = &self.store.transport.host;
+        // Another upload may have found out meanwhile.
+        if !host.behaviour.keeps_uploads() {
+            return None;
+        }
+        let call = self.call(Operation::UploadBlob, Method::GET, session.clone());
+        let answer = match self.store.transport.send(&call, &mut host.patience()).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                tracing::debug!(%error, "a broken upload is not known any more");
+                if error.http_status().is_some_and(|status| (400..500).contains(&status)) {
+                    host.behaviour.restart_uploads_from_now_on();
+                }
+                return None;
+            }
+        };
+        let has = answer.header(RANGE).and_then(received).unwrap_or_default();
+        let location =
+            if answer.header(LOCATION).is_some() { self.store.location(&answer, &call).await.ok() } else { Some(session.clone()) };
+        drop(answer);
+        match location {
+            Some(location) if has > 0 && has <= left => Some((location, has)),
+            _ => {
+                // It keeps the session and not the bytes, or says what cannot be.
+                host.behaviour.restart_uploads_from_now_on();
+                self.give_back(session).await;
+                None
+            }
+        }
+    }
+
+    /// The blob from byte `offset` on, and how many bytes before it come too, because the hash begins there.
+    async fn source_from(&self, offset: u64) -> Result<(Verified, u64)> {
+        if self.blob.size <= SMALL {
+            return Ok((Verified::whole(self.source().await?, self.blob, Side::Upstream)?, offset));
+        }
+        let (from, hasher) = match self.checkpoints.rewind(offset) {
+            Some(Checkpoint { offset, hasher }) => (offset, hasher),
+            None => (0, content::hasher(self.blob, Side::Upstream)?),
+        };
+        let source = Verified::resume(self.open.open(from).await?, self.blob, hasher, from, Side::Upstream);
+        Ok((source.noting(&self.checkpoints), offset - from))
+    }
+
+    /// The bytes of a small blob: those that came before from memory, the rest from the source.
     async fn source(&self) -> Result<BlobStream> {
         let chunks = self.kept().clone();
         let have = chunks.iter().map(|chunk| chunk.len() as u64).sum::<u64>();
@@ -184,9 +264,6 @@ impl BlobUpload<'_> {
             return Ok(first.boxed());
         }
         let rest = self.open.open(have).await?;
-        if self.blob.size > SMALL {
-            return Ok(rest);
-        }
         let (kept, mut room) = (Arc::clone(&self.kept), self.blob.size - have);
         let keeping = rest.inspect(move |item| {
             // A source that gives too much is refused by who checks it; here it only must not be kept.
@@ -207,37 +284,44 @@ impl BlobUpload<'_> {
         self.kept.lock()
     }
 
-    /// One session to its end: `open`, or one of its own.
-    async fn turn(&self, by_patch: bool, hold: bool, open: Option<Url>) -> Result<UploadTurn> {
+    /// One session to its end.
+    async fn turn(&self, by_patch: bool, hold: bool, start: UploadStart) -> Result<UploadTurn> {
         let transport = &self.store.transport;
-        let reused = open.is_some();
-        let session = match open {
-            Some(session) => session,
-            None => self.start().await?,
+        let reused = !matches!(start, UploadStart::New);
+        let (session, offset) = match start {
+            UploadStart::New => (self.start().await?, 0),
+            UploadStart::Unused(session) => (session, 0),
+            UploadStart::Continued(session, offset) => (session, offset),
         };
-        if self.blob.size == 0 {
+        if self.blob.size == offset {
             return self.put_empty(session).await;
         }
         // The source is opened when its bytes can go: an open source whose target is paused would time out.
         let topic = transport.topic_of(Operation::UploadBlob, Some(self.repository), self.context);
         transport.host.clear().await.map_err(|pause| error::told_to_wait(&topic, pause))?;
-        let source = match self.source().await.and_then(|source| Verified::whole(source, self.blob, Side::Upstream)) {
+        let (source, skip) = match self.source_from(offset).await {
             Ok(source) => source,
             Err(error) => {
                 self.give_back(session).await;
                 return Err(error.subject(&*self.context.image));
             }
         };
-        let progress = UploadProgress::new(self.blob.size);
+        let progress = UploadProgress::new(self.blob.size - offset);
         let feed = UploadBody::new(source, Arc::clone(&progress), Arc::clone(&self.context.tally), transport.host.bandwidth.clone());
+        let feed = feed.skip(skip);
         let feed = if hold { feed.hold(transport.host.retry.base) } else { feed };
         let method = if by_patch { Method::PATCH } else { Method::PUT };
         let url = if by_patch { session.clone() } else { with_digest(session.clone(), &self.blob.digest) };
         let mut call = self.call(Operation::UploadBlob, method, url);
         call.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+        if offset > 0 {
+            // Digits and a hyphen are a header's value.
+            let range = HeaderValue::try_from(format!("{offset}-{}", self.blob.size - 1)).ok();
+            call.headers.extend(range.map(|range| (CONTENT_RANGE, range)));
+        }
         call.lane = ConnectionKind::Bulk;
         call.claim = PermitRequest::Fed;
-        let attempt = transport.stream(&call, feed, &progress, self.blob.size).await?;
+        let attempt = transport.stream(&call, feed, &progress, self.blob.size - offset).await?;
         if let Some(error) = progress.take_failure() {
             // Whatever the registry made of the end of the body: this is why it ended.
             self.give_back(session).await;
@@ -257,6 +341,11 @@ impl BlobUpload<'_> {
             // been read.)
             AttemptOutcome::Retryable(trouble, sent) if trouble.status() == Some(429) && !by_patch && !reused => {
                 Ok(UploadTurn::Refused(trouble, sent, session))
+            }
+            AttemptOutcome::Retryable(trouble, sent)
+                if trouble.is_broken() && self.blob.size > SMALL && progress.given() > 0 && transport.host.behaviour.keeps_uploads() =>
+            {
+                Ok(UploadTurn::Broken(trouble, sent, session, offset + progress.given()))
             }
             AttemptOutcome::Retryable(trouble, sent) => Ok(UploadTurn::Again(trouble, sent, progress.complete())),
             AttemptOutcome::Refused(refusal, _) if refusal.status == 413 && !by_patch && transport.host.behaviour.takes_patches() => {
@@ -339,6 +428,13 @@ impl BlobUpload<'_> {
             _ => Ok(()),
         }
     }
+}
+
+/// How many bytes an upload has, by the `Range` of its status: `0-99` says 100. `0-0` is said of an upload without any.
+fn received(range: &str) -> Option<u64> {
+    let (first, last) = range.trim().trim_start_matches("bytes=").split_once('-')?;
+    let last: u64 = last.parse().ok()?;
+    (first == "0").then_some(if last == 0 { 0 } else { last.checked_add(1)? })
 }
 
 fn lost(how: &str) -> RetryableError {

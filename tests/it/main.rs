@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod air_gap;
+mod broken_uploads;
 mod bundle_export;
 mod cli;
 mod cli_config;

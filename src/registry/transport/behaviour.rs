@@ -18,6 +18,8 @@ pub(crate) struct HostBehaviour {
     /// It refuses HEADs of manifests that it answers GETs of.
     refuses_heads: AtomicBool,
     patches: AtomicBool,
+    /// It forgot an upload that broke off.
+    forgets_uploads: AtomicBool,
     /// An answer said that it came from the host's upstream.
     says_origin: AtomicBool,
     /// An answer had an ETag without quotes.
@@ -35,6 +37,7 @@ impl HostBehaviour {
             profile,
             refuses_heads: AtomicBool::new(false),
             patches: AtomicBool::new(profile.upload == UploadStyle::Patch),
+            forgets_uploads: AtomicBool::new(false),
             says_origin: AtomicBool::new(false),
             bare_etag: AtomicBool::new(false),
             mounts_refused: AtomicU32::new(mounts_refused),
@@ -61,6 +64,15 @@ impl HostBehaviour {
     /// A PUT was too large (413): from now on uploads go by PATCH.
     pub(crate) fn patch_from_now_on(&self) {
         self.patches.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether an upload that broke off may go on there.
+    pub(crate) fn keeps_uploads(&self) -> bool {
+        !self.forgets_uploads.load(Ordering::Relaxed)
+    }
+    /// It does not know an upload that broke off: from now on such uploads start again at once.
+    pub(crate) fn restart_uploads_from_now_on(&self) {
+        self.forgets_uploads.store(true, Ordering::Relaxed);
     }
 
     /// How it behaves as a pull-through cache: as its kind does, or as its answers show.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 use futures_util::Stream;
 use reqwest::header::HeaderMap;
 use reqwest::{Response, StatusCode};
@@ -167,7 +167,12 @@ impl UploadProgress {
 
     /// Whether every byte has been handed over.
     pub(crate) fn complete(&self) -> bool {
-        self.given.load(Ordering::SeqCst) >= self.size
+        self.given() >= self.size
+    }
+
+    /// How many bytes have been handed over.
+    pub(crate) fn given(&self) -> u64 {
+        self.given.load(Ordering::SeqCst)
     }
 
     /// The source's failure, if that is why the body ended early.
@@ -202,13 +207,22 @@ pub(crate) struct UploadBody {
     ready: Option<Bytes>,
     bandwidth: BandwidthStack,
     inner: Verified,
+    /// Bytes at the beginning of `inner` that the registry has.
+    skip: u64,
     progress: Arc<UploadProgress>,
     tally: Arc<TransferStats>,
 }
 
 impl UploadBody {
     pub(crate) fn new(inner: Verified, progress: Arc<UploadProgress>, tally: Arc<TransferStats>, bandwidth: BandwidthStack) -> Self {
-        UploadBody { held: None, ready: None, bandwidth, inner, progress, tally }
+        UploadBody { held: None, ready: None, bandwidth, inner, skip: 0, progress, tally }
+    }
+
+    /// Leaves out the first `bytes`, which the registry has.
+    #[must_use]
+    pub(crate) fn skip(mut self, bytes: u64) -> Self {
+        self.skip = bytes;
+        self
     }
 
     /// Gives nothing for `pause` from now on: who judges the request by its headers alone can answer in that time.
@@ -233,7 +247,13 @@ impl Stream for UploadBody {
                 break Some(Ok(chunk));
             }
             match ready!(Pin::new(&mut self.inner).poll_next(cx)) {
-                Some(Ok(chunk)) => {
+                Some(Ok(mut chunk)) => {
+                    let skipped = chunk.len().min(usize::try_from(self.skip).unwrap_or(usize::MAX));
+                    chunk.advance(skipped);
+                    self.skip -= skipped as u64;
+                    if chunk.is_empty() {
+                        continue;
+                    }
                     self.held = self.bandwidth.draw(chunk.len() as u64).map(|at| Box::pin(tokio::time::sleep_until(at)));
                     self.ready = Some(chunk);
                 }

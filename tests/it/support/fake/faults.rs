@@ -62,6 +62,8 @@ pub enum Fault {
     Stall { after: u64 },
     /// No answer; the connection is reset.
     Reset,
+    /// The registry takes so many bytes of the request's body, then resets the connection. Requests with shorter bodies do not meet it.
+    CutUpload { after: u64 },
     /// The right answer's status and headers, but for the length, with these bytes.
     WrongBody(Bytes),
     /// The right answer, with so many bytes more than its Content-Length says; then the connection closes.
@@ -95,6 +97,17 @@ impl Fault {
     pub fn error(code: u16, name: &str, message: &str) -> Self {
         let (name, message) = (name.to_owned(), message.to_owned());
         Fault::custom(move |_| error(code, &name, &message))
+    }
+    fn fits(&self, request: &Request) -> bool {
+        let length = || request.headers.get("content-length").and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+        self.cuts_upload().is_none_or(|after| length().is_some_and(|length| length > after))
+    }
+    /// Where the request's body is cut.
+    pub(super) fn cuts_upload(&self) -> Option<u64> {
+        match self {
+            Fault::CutUpload { after } => Some(*after),
+            _ => None,
+        }
     }
     /// 429 with `Retry-After`.
     pub fn limited(retry_after: &str) -> Self {
@@ -205,7 +218,7 @@ impl Faults {
     /// The first fault that fits, used once more.
     pub(super) fn take(&self, request: &Request) -> Option<Fault> {
         let mut faults = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(index) = faults.iter().position(|(matching, ..)| matching.fits(request)) else {
+        let Some(index) = faults.iter().position(|(matching, _, fault)| matching.fits(request) && fault.fits(request)) else {
             let mut sporadic = self.1.lock().unwrap_or_else(PoisonError::into_inner);
             return sporadic.iter_mut().find_map(|sporadic| sporadic.meets(request).then(|| sporadic.fault.clone()));
         };
@@ -237,6 +250,12 @@ pub(super) async fn happen(
         Fault::CutBody { after } => return (answer.await, Ending::CutAfter(after)),
         Fault::Stall { after } => return (answer.await, Ending::StallAfter(after)),
         Fault::Reset => {
+            connection.reset();
+            return (reply(500, ""), Ending::Unseen);
+        }
+        // The body ends there ([`Fault::cuts_upload`]).
+        Fault::CutUpload { .. } => {
+            answer.await;
             connection.reset();
             return (reply(500, ""), Ending::Unseen);
         }

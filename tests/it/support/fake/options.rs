@@ -42,6 +42,9 @@ pub struct Options {
     pub chunk_min_length: Option<u64>,
     /// Whether the bytes of uploaded blobs are kept. Without, they are hashed and forgotten: HEAD answers, GET does not.
     pub keep_uploads: bool,
+    /// Whether an upload whose body breaks off keeps the bytes that came, as at distribution 3; otherwise it is forgotten, as by
+    /// docker-registry 2.8 and zot.
+    pub keep_broken_uploads: bool,
     /// Whether an answer may come before the request's body has been read (a refusal then often meets a client that
     /// is still sending). Without, the body is read first, which keeps tests deterministic.
     pub early_answers: bool,
@@ -94,6 +97,7 @@ impl Default for Options {
             chunked: true,
             chunk_min_length: None,
             keep_uploads: true,
+            keep_broken_uploads: true,
             early_answers: false,
             page: None,
             link: Link::Relative,

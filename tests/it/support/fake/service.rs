@@ -53,6 +53,8 @@ pub(super) struct Exchange {
     pub(super) headers: HeaderMap,
     pub(super) entry: Arc<Entry>,
     body: Option<BodyDataStream>,
+    /// How much of the body may come before it breaks off.
+    left: u64,
 }
 
 impl Exchange {
@@ -62,9 +64,16 @@ impl Exchange {
 
     /// The next piece of the request's body.
     pub(super) async fn piece(&mut self) -> Option<Result<Bytes, axum::Error>> {
-        let piece = self.body.as_mut()?.next().await;
-        match &piece {
-            Some(Ok(bytes)) => self.entry.received(bytes.len()),
+        let mut piece = self.body.as_mut()?.next().await;
+        if self.left == 0 && matches!(piece, Some(Ok(_))) {
+            piece = Some(Err(axum::Error::new(io::Error::from(io::ErrorKind::ConnectionReset))));
+        }
+        match &mut piece {
+            Some(Ok(bytes)) => {
+                bytes.truncate(usize::try_from(self.left).unwrap_or(usize::MAX));
+                self.left -= bytes.len() as u64;
+                self.entry.received(bytes.len());
+            }
             _ => self.body = None,
         }
         piece
@@ -121,12 +130,13 @@ async fn serve(registry: &Arc<Registry>, connection: &Connection, request: axum:
     });
     let options = registry.options();
     let body = Some(body.into_data_stream());
-    let mut exchange = Exchange { options, route, headers: parts.headers, entry, body };
+    let mut exchange = Exchange { options, route, headers: parts.headers, entry, body, left: u64::MAX };
     let (reply, ending) = match admit(registry, &mut exchange).await {
         Ok(account) => match registry.faults.take(exchange.entry.request()) {
             None => (answer(registry, &mut exchange, &account).await, Ending::Whole),
             Some(fault) => {
                 let entry = exchange.entry.clone();
+                exchange.left = fault.cuts_upload().unwrap_or(u64::MAX);
                 happen(fault, entry.request(), connection, answer(registry, &mut exchange, &account)).await
             }
         },

@@ -24,6 +24,8 @@ struct Session {
     step: u64,
     /// A chunk shorter than the least has come: it was the last.
     last_seen: bool,
+    /// A body has broken off.
+    broken: bool,
 }
 
 type Shared = Arc<AsyncMutex<Session>>;
@@ -42,6 +44,13 @@ impl Uploads {
 
     fn find(&self, exchange: &Exchange) -> Result<Shared, Reply> {
         self.lock().get(&exchange.route.reference).cloned().ok_or_else(unknown)
+    }
+
+    /// Forgets an upload that broke off, unless the registry keeps such ones.
+    fn drop_broken(&self, exchange: &Exchange, session: &Session) {
+        if session.broken && !exchange.options.keep_broken_uploads {
+            self.lock().remove(&exchange.route.reference);
+        }
     }
 
     /// How many uploads were opened and neither completed nor cancelled.
@@ -69,6 +78,7 @@ impl Session {
             hasher: Digest::sha256(b"").hasher().unwrap(),
             step: 0,
             last_seen: false,
+            broken: false,
         }
     }
 
@@ -84,7 +94,10 @@ impl Session {
         }
         let mut taken = 0;
         while let Some(piece) = exchange.piece().await {
-            let piece = piece.map_err(|_| error(400, "BLOB_UPLOAD_INVALID", "the body broke off"))?;
+            let Ok(piece) = piece else {
+                self.broken = true;
+                return Err(error(400, "BLOB_UPLOAD_INVALID", "the body broke off"));
+            };
             taken += piece.len() as u64;
             if taken > most {
                 return Err(too_large());
@@ -221,7 +234,10 @@ pub(super) async fn patch(registry: &Registry, exchange: &mut Exchange) -> Reply
             session.last_seen = exchange.options.chunk_min_length.is_some_and(|least| taken < least);
             accepted(registry, exchange, &id, &session, 202)
         }
-        Err(refusal) => refusal,
+        Err(refusal) => {
+            registry.uploads.drop_broken(exchange, &session);
+            refusal
+        }
     }
 }
 
@@ -237,7 +253,12 @@ pub(super) async fn put(registry: &Registry, exchange: &mut Exchange) -> Reply {
     if let Err(refusal) = check_step(exchange, &session) {
         return refusal;
     }
+    // Some registries do not look at the range of a last chunk; one that is wrong would make another blob.
+    if chunk_start(exchange).is_some_and(|start| start != session.len) {
+        return accepted(registry, exchange, &exchange.route.reference, &session, 416);
+    }
     if let Err(refusal) = session.append(exchange, exchange.options.max_put).await {
+        registry.uploads.drop_broken(exchange, &session);
         return refusal;
     }
     registry.uploads.lock().remove(&exchange.route.reference);
