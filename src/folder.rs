@@ -4,6 +4,7 @@
 //!
 //! Also what makes a replaced file last: written beside its place, synced, renamed, and the folder synced.
 
+use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -14,6 +15,8 @@ use std::sync::Arc;
 
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
+
+use crate::mutex::Mutex;
 
 /// What the permissions of new files and folders are, before the umask: as `open` and `mkdir` of every tool.
 const FILE_MODE: u32 = 0o666;
@@ -42,7 +45,11 @@ pub(crate) type WriteContent<'a> = &'a mut dyn FnMut(&mut dyn Write) -> io::Resu
 pub(crate) struct Folder {
     handle: Arc<OwnedFd>,
     path: Arc<Path>,
+    /// Folders below it that stay open, by name; `None`: none does.
+    kept: Option<Arc<KeptFolders>>,
 }
+
+type KeptFolders = Mutex<HashMap<PathBuf, Arc<OwnedFd>>>;
 
 /// What is at a name; of a link, the link itself.
 #[derive(Debug, Clone, Copy)]
@@ -96,13 +103,26 @@ impl Folder {
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let named = if path.as_os_str().is_empty() { Path::new(".") } else { path };
         let handle = rustix::fs::openat(CWD, named, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        Ok(Folder { handle: Arc::new(handle), path: path.into() })
+        Ok(Folder { handle: Arc::new(handle), path: path.into(), kept: None })
     }
 
     /// As [`Folder::open`]; makes the folder if it does not exist.
     pub(crate) fn create(path: &Path) -> io::Result<Self> {
         std::fs::create_dir_all(path)?;
         Self::open(path)
+    }
+
+    /// The same folder, which keeps the folders below it open once files in them were used: for who uses many files in a few folders. A
+    /// folder that is replaced by another one meanwhile is not noticed before [`Folder::close_kept`].
+    pub(crate) fn keeping_folders(self) -> Self {
+        Folder { kept: Some(Arc::default()), ..self }
+    }
+
+    /// Closes the folders that were kept open. They are opened again when they are used.
+    pub(crate) fn close_kept(&self) {
+        if let Some(kept) = &self.kept {
+            kept.lock().clear();
+        }
     }
 
     /// What the user called it.
@@ -138,7 +158,7 @@ impl Folder {
     /// What is at `name`.
     pub(crate) fn status(&self, name: &Path) -> io::Result<FileStatus> {
         let (parent, last) = self.parent(name)?;
-        Ok(FileStatus(rustix::fs::statat(self.or(parent.as_ref()), last, AtFlags::SYMLINK_NOFOLLOW)?))
+        Ok(FileStatus(rustix::fs::statat(self.or(parent.as_deref()), last, AtFlags::SYMLINK_NOFOLLOW)?))
     }
 
     /// The names in a folder, in no order.
@@ -173,13 +193,13 @@ impl Folder {
     pub(crate) fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         note("rename");
         let ((from_parent, from), (to_parent, to)) = (self.parent(from)?, self.parent(to)?);
-        Ok(rustix::fs::renameat(self.or(from_parent.as_ref()), from, self.or(to_parent.as_ref()), to)?)
+        Ok(rustix::fs::renameat(self.or(from_parent.as_deref()), from, self.or(to_parent.as_deref()), to)?)
     }
 
     /// Removes a file, or a link.
     pub(crate) fn remove(&self, name: &Path) -> io::Result<()> {
         let (parent, last) = self.parent(name)?;
-        Ok(rustix::fs::unlinkat(self.or(parent.as_ref()), last, AtFlags::empty())?)
+        Ok(rustix::fs::unlinkat(self.or(parent.as_deref()), last, AtFlags::empty())?)
     }
 
     /// Makes the names in a folder lasting.
@@ -246,14 +266,17 @@ impl Folder {
     }
 
     /// The folder that holds `name` (none: this one), and the last part of the name.
-    fn parent<'n>(&self, name: &'n Path) -> io::Result<(Option<OwnedFd>, &'n OsStr)> {
-        let mut parts = parts(name)?;
-        let last = parts.pop().ok_or_else(no_name)?;
-        let mut at: Option<OwnedFd> = None;
-        for part in parts {
-            at = Some(open_folder(self.or(at.as_ref()), part)?);
+    fn parent<'n>(&self, name: &'n Path) -> io::Result<(Option<Arc<OwnedFd>>, &'n OsStr)> {
+        let last = *parts(name)?.last().ok_or_else(no_name)?;
+        let folder = name.parent().unwrap_or(Path::new(""));
+        if let Some(kept) = self.kept.as_ref().and_then(|kept| kept.lock().get(folder).cloned()) {
+            return Ok((Some(kept), last));
         }
-        Ok((at, last))
+        let opened = self.folder(folder)?.map(Arc::new);
+        if let (Some(kept), Some(opened)) = (&self.kept, &opened) {
+            kept.lock().insert(folder.to_owned(), Arc::clone(opened));
+        }
+        Ok((opened, last))
     }
 
     fn or<'f>(&'f self, other: Option<&'f OwnedFd>) -> BorrowedFd<'f> {
@@ -459,5 +482,19 @@ mod tests {
         assert_eq!(fs::read_to_string(folder.path().join(other)).unwrap(), "three+");
         folder.sync(Path::new("a")).unwrap();
         assert_eq!(folder.read(Path::new("a/none")).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_folder_that_is_kept_open_is_opened_again_after_it_was_replaced() {
+        let (_dir, folder, _) = attacked();
+        let (kept, name) = (folder.clone().keeping_folders(), Path::new("a/file"));
+        folder.create_folder(Path::new("a")).unwrap();
+        kept.create_new(name).unwrap();
+        fs::remove_dir_all(folder.path().join("a")).unwrap();
+        assert_eq!(kept.create_new(name).unwrap_err().kind(), io::ErrorKind::NotFound);
+        folder.create_folder(Path::new("a")).unwrap();
+        kept.close_kept();
+        kept.create_new(name).unwrap();
+        assert!(folder.status(name).unwrap().is_file());
     }
 }

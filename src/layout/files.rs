@@ -216,6 +216,7 @@ impl Files {
     pub(super) fn in_folder<T>(&self, name: &Path, work: impl Fn() -> io::Result<T>) -> io::Result<T> {
         match work() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.folder.close_kept();
                 self.folder.create_folder(name.parent().unwrap_or(own()))?;
                 work()
             }

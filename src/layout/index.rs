@@ -171,10 +171,19 @@ impl LayoutIndex {
         self.named(name).or_else(|| self.entries().find(|entry| entry.full_name() == Some(name)))
     }
 
+    /// Whether an entry points to this manifest.
+    pub(super) fn has(&self, digest: &Digest) -> bool {
+        self.position_of(digest).is_some()
+    }
+
+    /// Where the first entry of this digest is.
+    fn position_of(&self, digest: &Digest) -> Option<usize> {
+        self.by_digest.find(&self.raw, digest.as_str(), |entry| entry.descriptor.digest == *digest)
+    }
+
     /// What the index says a manifest is; empty if it does not say.
     pub(super) fn media_type(&self, digest: &Digest) -> String {
-        let at = self.by_digest.find(&self.raw, digest.as_str(), |entry| entry.descriptor.digest == *digest);
-        let entry = at.and_then(|at| self.raw.get(at)?.parsed.as_ref().ok());
+        let entry = self.position_of(digest).and_then(|at| self.raw.get(at)?.parsed.as_ref().ok());
         entry.map(|entry| entry.descriptor.media_type.clone()).unwrap_or_default()
     }
 

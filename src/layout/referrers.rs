@@ -5,7 +5,7 @@
 //! tells them from images: they stay as long as their subject does.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use serde_json::json;
@@ -18,9 +18,21 @@ use crate::content::{Descriptor, Digest, Manifest, Repository, fallback_tag, wit
 use crate::mutex::Mutex;
 use crate::{Kind, Operation, Result, Side};
 
-/// What manifests of entries that do not say it themselves are about; read once.
+/// Which entries refer to which manifest.
 #[derive(Debug, Default)]
-pub(super) struct SubjectIndex(Mutex<HashMap<Digest, Option<Arc<SubjectManifest>>>>);
+pub(super) struct SubjectIndex {
+    /// What manifests of entries that do not say it themselves are about; read once.
+    manifests: Mutex<HashMap<Digest, Option<Arc<SubjectManifest>>>>,
+    /// For the index that was asked about last, so that a question for each image does not look at each entry.
+    last: Mutex<Option<IndexReferrers>>,
+}
+
+/// The referrers in one state of the index, by subject and by their own digests.
+#[derive(Debug)]
+struct IndexReferrers {
+    index: Weak<LayoutIndex>,
+    by_subject: HashMap<Digest, BTreeMap<Digest, Descriptor>>,
+}
 
 /// A manifest that is about another one.
 #[derive(Debug)]
@@ -38,37 +50,45 @@ pub(super) struct PendingReferrers {
 
 impl SubjectIndex {
     /// All manifests in `index` that are about `subject`, by digest. Blocks.
-    pub(super) fn referrers_of(&self, files: &Files, index: &LayoutIndex, subject: &Digest) -> Result<Vec<Descriptor>> {
-        let mut found = BTreeMap::new();
-        for entry in index.entries() {
-            if let Some(referrer) = self.referrer(files, entry, subject)? {
-                found.insert(referrer.digest.clone(), referrer);
-            }
-        }
-        Ok(found.into_values().collect())
+    pub(super) fn referrers_of(&self, files: &Files, index: &Arc<LayoutIndex>, subject: &Digest) -> Result<Vec<Descriptor>> {
+        let mut last = self.last.lock();
+        let referrers = match last.take() {
+            Some(last) if std::ptr::eq(last.index.as_ptr(), Arc::as_ptr(index)) => last,
+            _ => self.read_all(files, index)?,
+        };
+        let found = referrers.by_subject.get(subject).map(|found| found.values().cloned().collect()).unwrap_or_default();
+        *last = Some(referrers);
+        Ok(found)
     }
 
-    /// The entry as a referrer of `subject`, if it is one. Blocks.
-    fn referrer(&self, files: &Files, entry: &IndexEntry, subject: &Digest) -> Result<Option<Descriptor>> {
+    fn read_all(&self, files: &Files, index: &Arc<LayoutIndex>) -> Result<IndexReferrers> {
+        let mut by_subject: HashMap<Digest, BTreeMap<Digest, Descriptor>> = HashMap::new();
+        for entry in index.entries() {
+            if let Some((subject, referrer)) = self.referrer(files, entry)? {
+                by_subject.entry(subject).or_default().insert(referrer.digest.clone(), referrer);
+            }
+        }
+        Ok(IndexReferrers { index: Arc::downgrade(index), by_subject })
+    }
+
+    /// The entry as a referrer, with its subject, if it is one. Blocks.
+    fn referrer(&self, files: &Files, entry: &IndexEntry) -> Result<Option<(Digest, Descriptor)>> {
         if let Some(stated) = entry.subject() {
-            let ours = stated == *subject && entry.name.is_none();
-            return Ok(ours.then(|| {
-                let mut referrer = entry.descriptor.clone();
-                referrer.annotations.remove(SUBJECT);
-                referrer
-            }));
+            let mut referrer = entry.descriptor.clone();
+            referrer.annotations.remove(SUBJECT);
+            return Ok(entry.name.is_none().then_some((stated, referrer)));
         }
         let digest = &entry.descriptor.digest;
-        let known = self.0.lock().get(digest).cloned();
+        let known = self.manifests.lock().get(digest).cloned();
         let about = match known {
             Some(about) => about,
             None => {
                 let about = read(files, entry)?.map(Arc::new);
-                self.0.lock().insert(digest.clone(), about.clone());
+                self.manifests.lock().insert(digest.clone(), about.clone());
                 about
             }
         };
-        Ok(about.filter(|about| about.subject == *subject).map(|about| about.referrer.clone()))
+        Ok(about.map(|about| (about.subject.clone(), about.referrer.clone())))
     }
 }
 
@@ -95,7 +115,7 @@ impl PendingReferrers {
             let listed = |entry: &IndexEntry| {
                 entry.name.is_none() && entry.descriptor.digest == referrer.digest && entry.subject().as_ref() == Some(&self.subject)
             };
-            if !index.entries().any(listed) {
+            if !index.has(&referrer.digest) || !index.entries().any(listed) {
                 let mut entry = referrer.clone();
                 entry.annotations.insert(SUBJECT.to_owned(), self.subject.to_string());
                 index.add(json!(entry));
