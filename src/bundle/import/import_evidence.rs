@@ -31,7 +31,7 @@ pub(super) async fn evidence(
         for (descriptor, is_manifest) in need.all {
             let image = descriptor.digest == wanted.root.digest;
             let repository = &wanted.image.to;
-            let put = recorded.puts().get(&(repository.clone(), descriptor.digest.clone())).cloned();
+            let put = recorded.arrival(repository, &descriptor.digest);
             let before = earlier.get(&(repository.to_string(), descriptor.digest.clone())).cloned();
             let put = match put {
                 Some(put) if put.how == ArrivalWay::Written => Some(put),

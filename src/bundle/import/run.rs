@@ -26,6 +26,9 @@ use crate::report::{Event, ImageOutcome, Reporter, Totals};
 use crate::run::{Group, Limits, Rows, RunLoop, totals};
 use crate::{Error, Operation, Result};
 
+/// Images that have begun, and of which only the name may be missing: a layout gives names in batches. It bounds memory.
+const BEGUN: usize = 1024;
+
 /// Under which name an import's images are shown where a sync shows an upstream's.
 const UPSTREAM: &str = "import";
 
@@ -162,7 +165,7 @@ impl Import {
             let (shelf, bundles) = (Arc::clone(&self.shelf), Arc::clone(&bundles));
             move |origin| lacks::called(&shelf, &bundles, origin)
         };
-        let witness = Arc::new(RecordingSink::new(Arc::clone(&ends.sink), Arc::clone(&self.shelf), label, journal));
+        let witness = Arc::new(RecordingSink::new(Arc::clone(&ends.sink), Arc::clone(&self.shelf), label, journal, self.options.evidence));
         let watched = copy::TargetEnds { sink: Arc::clone(&witness) as _, source: Arc::clone(&ends.source) };
         let engine = self.engine(watched.clone());
         let query = Arc::new(NeedsQuery {
@@ -175,7 +178,7 @@ impl Import {
         });
         let rows = Arc::new(Rows::new(Arc::clone(&self.reporter)));
         let work = Arc::new(ImportWork::new(&query, &bundles, &rows, &self.stop));
-        let limits = Limits { running: self.options.at_once, waiting: self.options.at_once, reserve_in_order: false };
+        let limits = Limits { running: self.options.at_once, waiting: BEGUN.max(self.options.at_once), reserve_in_order: false };
         let run = RunLoop::new(Arc::clone(&work), Arc::clone(&rows), Arc::clone(&self.reporter), limits, self.stop.clone());
         let outcomes = run.run(vec![self.group(&wanted, &rows)]).await;
         let recorded = self.options.evidence.then_some((&*witness, &earlier));

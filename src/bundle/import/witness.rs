@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bundle::read::BundleSource;
 use crate::content::{Descriptor, Digest, Manifest, OpenBlob, Presence, Publication, Repository, RequestContext, Sink};
-use crate::mutex::{Mutex, MutexGuard};
+use crate::mutex::Mutex;
 use crate::name::Reference;
 use crate::state::JsonLines;
 use crate::{Error, Kind, Operation, Result, Side};
@@ -101,7 +101,15 @@ pub(super) struct RecordingSink {
     /// What files are called in the evidence.
     label: Box<dyn Fn(usize) -> String + Send + Sync>,
     journal: Option<Journal>,
-    puts: Mutex<HashMap<(Repository, Digest), Arrival>>,
+    /// Whether the evidence of this import is wanted.
+    evidence: bool,
+    puts: Mutex<HashMap<(Repository, Digest), RecordedPut>>,
+}
+
+/// Something that was put. Where the evidence is not wanted, only that it was.
+struct RecordedPut {
+    how: ArrivalWay,
+    arrival: Option<Box<Arrival>>,
 }
 
 impl RecordingSink {
@@ -110,23 +118,30 @@ impl RecordingSink {
         shelf: Arc<BundleSource>,
         label: impl Fn(usize) -> String + Send + Sync + 'static,
         journal: Option<Journal>,
+        evidence: bool,
     ) -> Self {
-        RecordingSink { inner, shelf, label: Box::new(label), journal, puts: Mutex::default() }
+        RecordingSink { inner, shelf, label: Box::new(label), journal, evidence, puts: Mutex::default() }
     }
 
-    /// What was put through it.
-    pub(super) fn puts(&self) -> MutexGuard<'_, HashMap<(Repository, Digest), Arrival>> {
-        self.puts.lock()
+    /// How `digest` was put into `repository`, where the evidence is wanted.
+    pub(super) fn arrival(&self, repository: &Repository, digest: &Digest) -> Option<Arrival> {
+        self.puts.lock().get(&(repository.clone(), digest.clone()))?.arrival.as_deref().cloned()
     }
 
-    fn note(&self, repository: &Repository, digest: &Digest, how: ArrivalWay, from: Option<String>) {
+    /// Notes a put; `from` gives the names of the files that its bytes were read from. A put that is noted in this way already is not noted
+    /// again, and what was written is not forgotten because it is met again.
+    fn note(&self, repository: &Repository, digest: &Digest, how: ArrivalWay, from: impl FnOnce() -> Option<String>) {
+        let key = (repository.clone(), digest.clone());
+        if self.puts.lock().get(&key).is_some_and(|put| put.how == how) {
+            return;
+        }
         let hashed = (how == ArrivalWay::Written).then(|| Timestamp::now().to_string());
-        let put = Arrival { digest: digest.clone(), repository: repository.to_string(), how, hashed, from };
+        let put = Arrival { digest: digest.clone(), repository: repository.to_string(), how, hashed, from: from() };
         if let Some(journal) = self.journal.as_ref().filter(|_| how != ArrivalWay::Present) {
             journal.write(&put);
         }
-        // What was written is not forgotten because it is met again.
-        self.puts().entry((repository.clone(), digest.clone())).or_insert(put);
+        let arrival = self.evidence.then(|| Box::new(put));
+        self.puts.lock().entry(key).or_insert(RecordedPut { how, arrival });
     }
 
     fn from(&self, digest: &Digest) -> Option<String> {
@@ -157,7 +172,7 @@ impl Sink for RecordingSink {
         let linked = self.inner.link(from, to, blob, context).await?;
         if linked {
             let how = if self.inner.shares_blobs() { ArrivalWay::Present } else { ArrivalWay::Mounted };
-            self.note(to, &blob.digest, how, None);
+            self.note(to, &blob.digest, how, || None);
         }
         Ok(linked)
     }
@@ -172,7 +187,7 @@ impl Sink for RecordingSink {
         // Where mounting is refused, a blob may be read from another repository of the target.
         let read_here = self.shelf.times_opened(&blob.digest) > opened;
         match &written {
-            Ok(()) => self.note(repository, &blob.digest, ArrivalWay::Written, if read_here { self.from(&blob.digest) } else { None }),
+            Ok(()) => self.note(repository, &blob.digest, ArrivalWay::Written, || if read_here { self.from(&blob.digest) } else { None }),
             Err(error) if error.kind() == Kind::Damaged && error.side() != Side::Target && read_here => {
                 if let Some(copy) = copy {
                     self.shelf.mark_damaged(&blob.digest, copy, error.message());
@@ -185,7 +200,7 @@ impl Sink for RecordingSink {
 
     async fn put_manifest(&self, repository: &Repository, manifest: &Manifest, context: &RequestContext) -> Result<()> {
         self.inner.put_manifest(repository, manifest, context).await?;
-        self.note(repository, manifest.digest(), ArrivalWay::Written, self.from(manifest.digest()));
+        self.note(repository, manifest.digest(), ArrivalWay::Written, || self.from(manifest.digest()));
         Ok(())
     }
 
@@ -196,7 +211,7 @@ impl Sink for RecordingSink {
     async fn publish(&self, publication: &Publication, context: &RequestContext) -> Result<()> {
         self.inner.publish(publication, context).await?;
         let digest = publication.manifest.digest();
-        self.note(&publication.repository, digest, ArrivalWay::Written, self.from(digest));
+        self.note(&publication.repository, digest, ArrivalWay::Written, || self.from(digest));
         Ok(())
     }
 
@@ -207,7 +222,7 @@ impl Sink for RecordingSink {
     async fn attach(&self, repository: &Repository, subject: &Digest, referrers: &[Manifest], context: &RequestContext) -> Result<()> {
         self.inner.attach(repository, subject, referrers, context).await?;
         for referrer in referrers {
-            self.note(repository, referrer.digest(), ArrivalWay::Written, self.from(referrer.digest()));
+            self.note(repository, referrer.digest(), ArrivalWay::Written, || self.from(referrer.digest()));
         }
         Ok(())
     }
@@ -215,7 +230,7 @@ impl Sink for RecordingSink {
     async fn attach_tagged(&self, publication: &Publication, subject: &Digest, context: &RequestContext) -> Result<()> {
         self.inner.attach_tagged(publication, subject, context).await?;
         let digest = publication.manifest.digest();
-        self.note(&publication.repository, digest, ArrivalWay::Written, self.from(digest));
+        self.note(&publication.repository, digest, ArrivalWay::Written, || self.from(digest));
         Ok(())
     }
 
