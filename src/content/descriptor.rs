@@ -48,6 +48,13 @@ pub struct Descriptor {
 }
 
 impl Descriptor {
+    /// Gives back the memory of annotations that were removed, if none is left: a map that was emptied keeps half a KiB.
+    pub(crate) fn free_empty_annotations(&mut self) {
+        if self.annotations.is_empty() {
+            self.annotations = BTreeMap::new();
+        }
+    }
+
     /// A descriptor with just these three members.
     pub fn new(media_type: impl Into<String>, digest: Digest, size: u64) -> Self {
         Descriptor {

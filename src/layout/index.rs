@@ -57,6 +57,7 @@ impl From<Value> for RawEntry {
         {
             // They are fields of the entry, too. Of thousands of entries, most have no other annotations, and a map with one takes half a KiB.
             entry.descriptor.annotations.retain(|key, _| key != REF_NAME && key != IMAGE_NAME);
+            entry.descriptor.free_empty_annotations();
         }
         RawEntry { parsed, json: value.to_string().into() }
     }

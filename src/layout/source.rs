@@ -100,8 +100,9 @@ impl Source for Layout {
             }
         })
         .await?;
+        let capacity = usize::try_from(blob.size).unwrap_or(CHUNK).clamp(1, CHUNK);
         Ok(opened.map(|file| {
-            let chunks = ReaderStream::with_capacity(tokio::fs::File::from_std(file), CHUNK);
+            let chunks = ReaderStream::with_capacity(tokio::fs::File::from_std(file), capacity);
             chunks.map_err(move |error| Error::io(Operation::ReadBlob, &path, &error)).boxed()
         }))
     }

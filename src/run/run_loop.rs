@@ -214,6 +214,8 @@ impl<W: Work> Pass<W> {
         }
         // Never closed: an error cannot happen, and would only mean not to wait.
         let waiting = Arc::clone(&self.waiting).acquire_owned().await.ok();
+        // A task that is done keeps its memory until it is joined.
+        while tasks.try_join_next().is_some() {}
         tasks.spawn(self.work(job, waiting));
     }
 

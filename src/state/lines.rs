@@ -19,6 +19,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::folder::{FileStatus, Folder};
+use crate::mutex::Mutex;
 
 /// The largest part of a journal that is read, its end: a few hundred thousand lines. Who writes more than that forgets the oldest.
 const MOST_READ: u64 = 64 * 1024 * 1024;
@@ -33,6 +34,8 @@ const STEP: Duration = Duration::from_millis(10);
 pub(crate) struct JsonLines<T> {
     folder: PathBuf,
     name: PathBuf,
+    /// Held by the thread of this process that writes. The others wait for it here, because waiting for the file's lock takes whole steps.
+    writing: Mutex<()>,
     of: PhantomData<fn() -> T>,
 }
 
@@ -50,7 +53,7 @@ pub(crate) struct Read<T> {
 impl<T: Serialize + DeserializeOwned> JsonLines<T> {
     /// The journal in the file `name` (which ends in `.jsonl`) of `folder`. Neither need exist yet.
     pub(crate) fn new(folder: &Path, name: &str) -> Self {
-        JsonLines { folder: folder.to_owned(), name: name.into(), of: PhantomData }
+        JsonLines { folder: folder.to_owned(), name: name.into(), writing: Mutex::default(), of: PhantomData }
     }
 
     /// Where it is.
@@ -70,6 +73,7 @@ impl<T: Serialize + DeserializeOwned> JsonLines<T> {
     /// Adds a line.
     pub(crate) fn append(&self, value: &T) -> io::Result<()> {
         let line = serde_json::to_string(value)?;
+        let _writing = self.writing.lock();
         let folder = Folder::open(&self.folder)?;
         let mut file = self.open_locked(&folder)?;
         let length = file.seek(SeekFrom::End(0))?;
@@ -87,6 +91,7 @@ impl<T: Serialize + DeserializeOwned> JsonLines<T> {
 
     /// Replaces all it holds by what `keep` makes of that, which is returned too.
     pub(crate) fn rewrite(&self, keep: impl FnOnce(Vec<T>) -> Vec<T>) -> io::Result<Vec<T>> {
+        let _writing = self.writing.lock();
         let folder = Folder::open(&self.folder)?;
         let _lock = self.open_locked(&folder)?;
         let kept = keep(self.read_in(&folder)?.values);

@@ -49,7 +49,8 @@ pub struct ImportOptions {
 pub struct Import {
     shelf: Arc<BundleSource>,
     bundles: Vec<ArrivedBundle>,
-    wanted: Vec<ImportImage>,
+    /// Shared only while the import runs; before that, they are changed.
+    wanted: Vec<Arc<ImportImage>>,
     target: TargetConfig,
     stage: Option<StagingArea>,
     options: ImportOptions,
@@ -83,7 +84,8 @@ impl Import {
         stop: CancellationToken,
     ) -> Self {
         let shelf = Arc::new(gathered.source);
-        let wanted = gathered.images.into_iter().map(|entry| ImportImage::new(entry, &shelf, &target, &options.platforms)).collect();
+        let wanted =
+            gathered.images.into_iter().map(|entry| Arc::new(ImportImage::new(entry, &shelf, &target, &options.platforms))).collect();
         Import { shelf, bundles: gathered.bundles, wanted, target, stage, options, reporter, stop }
     }
 
@@ -93,12 +95,13 @@ impl Import {
         let engine = self.engine(ends.clone());
         let mut problems = vec![];
         // One first: a target that does not answer is asked once, not once an image.
-        if let Some(first) = self.wanted.first_mut()
+        if let Some(first) = self.wanted.first_mut().and_then(Arc::get_mut)
             && let Err(error) = first.survey(&engine).await
         {
             return vec![error];
         }
-        let surveys = stream::iter(self.wanted.iter_mut().skip(1)).map(|wanted| wanted.survey(&engine)).buffered(self.options.at_once);
+        let others = self.wanted.iter_mut().skip(1).filter_map(Arc::get_mut);
+        let surveys = stream::iter(others).map(|wanted| wanted.survey(&engine)).buffered(self.options.at_once);
         problems.extend(surveys.filter_map(|surveyed| async { surveyed.err() }).collect::<Vec<_>>().await);
         if self.wanted.iter().all(|wanted| wanted.survey.is_none()) {
             return problems;
@@ -159,7 +162,7 @@ impl Import {
     pub async fn run(mut self, ends: copy::TargetEnds, journal: Option<Journal>) -> ImportSummary {
         // Before anything is added to it.
         let earlier = journal.as_ref().filter(|_| self.options.evidence).map(Journal::read).unwrap_or_default();
-        let wanted: Vec<Arc<ImportImage>> = std::mem::take(&mut self.wanted).into_iter().map(Arc::new).collect();
+        let wanted = std::mem::take(&mut self.wanted);
         let bundles = Arc::new(std::mem::take(&mut self.bundles));
         let label = {
             let (shelf, bundles) = (Arc::clone(&self.shelf), Arc::clone(&bundles));

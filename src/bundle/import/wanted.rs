@@ -72,6 +72,7 @@ impl ImportImage {
         }
         let mut root = entry.entry.descriptor;
         root.annotations.retain(|key, _| [SPARSE, ABSENT].contains(&key.as_str()));
+        root.free_empty_annotations();
         // Of an index that was carried in part, that part is brought.
         // A registry gets an index of what is brought, a layout may leave children out.
         let cut = if target.is_registry() { IndexMode::Rewrite } else { IndexMode::Sparse };

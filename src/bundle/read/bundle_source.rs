@@ -116,7 +116,10 @@ impl BundleSource {
 
     /// Adds a copy of a whole blob, behind other copies of it.
     pub(in crate::bundle) fn add(&mut self, digest: Digest, piece: Piece) {
-        self.copies.entry(digest).or_default().push(Copy { size: piece.len, pieces: vec![piece] });
+        let copies = self.copies.entry(digest).or_default();
+        // Nearly every blob has one copy, and there are many blobs.
+        copies.reserve_exact(1);
+        copies.push(Copy { size: piece.len, pieces: vec![piece] });
     }
 
     /// Adds a part of a blob, given its number, its offset and the blob's size. `replace`: also if the part is there already.

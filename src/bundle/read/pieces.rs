@@ -98,7 +98,7 @@ impl Piece {
         let (piece, reader) = blocking(OP, move || self.open(skip).map(|reader| (self, reader))).await?;
         let chunks = stream::try_unfold((piece, reader), |(piece, mut reader)| async move {
             let read = blocking(OP, move || {
-                let mut chunk = vec![0; CHUNK];
+                let mut chunk = vec![0; usize::try_from(piece.len).unwrap_or(CHUNK).clamp(1, CHUNK)];
                 let read = reader.read(&mut chunk).map_err(|error| piece.unreadable(&error))?;
                 chunk.truncate(read);
                 Ok((Bytes::from(chunk), (piece, reader)))
