@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use futures_util::future::join;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::image::CopyImage;
@@ -138,7 +139,10 @@ impl ReferrerLister {
         self.target.check_running(Operation::ListReferrers)?;
         let (upstream, from, context, wanted) = (&image.upstream, &image.from, &image.context, &image.policy.referrers);
         let mut result = ListedReferrers::default();
-        let listed = match upstream.listed_referrers(from, subject, wanted.only_type(), context).await? {
+        // Both lists are needed where signatures under tags are wanted: one does not wait for the other.
+        let tags_wanted = async { if wanted.wants_tags() { upstream.digest_tags(from, context).await.map(Some) } else { Ok(None) } };
+        let (listed, tags) = join(upstream.listed_referrers(from, subject, wanted.only_type(), context), tags_wanted).await;
+        let listed = match listed? {
             ReferrerList::Listed(listed) => Some(listed),
             ReferrerList::Missing(why) => {
                 result.notes.extend(why.map(|why| why.to_string()));
@@ -146,7 +150,10 @@ impl ReferrerLister {
             }
         };
         if listed.is_none() || wanted.wants_tags() {
-            let tags = upstream.digest_tags(from, context).await?;
+            let tags = match tags? {
+                Some(tags) => tags,
+                None => upstream.digest_tags(from, context).await?,
+            };
             if let Some(tag) = tags.fallback(subject).filter(|_| listed.is_none()) {
                 result.index = resolve_tag(image, &tags, &tag, &mut result.notes).await?.map(Box::new);
             }

@@ -147,3 +147,21 @@ fn a_malformed_proxy_is_an_error_and_a_proxy_that_fails_is_named() {
     let run = program.sync(&["--image", "r.invalid/app:v1", "--unmatched", "mirror"]).exits(1);
     assert!(run.stderr.contains(&format!("(through the proxy {closed})")), "{}", run.stderr);
 }
+
+#[test]
+fn the_errors_below_an_error_are_shown_with_v_only() {
+    let (upstream, target, program) = (Fake::start(), Fake::start(), Program::new());
+    let tls = format!("[registry.\"{}\"]\nplain_http = false\n", upstream.addr());
+    program.write("larder.toml", crate::support::program::configuration(&target.addr(), &[&upstream]) + &tls);
+    program.list([upstream.image("a:v1")]);
+    let said = |arguments: &[&str]| program.sync(arguments).exits(1).stderr;
+    let plain = said(&["list.txt"]);
+    assert!(plain.contains("does not speak TLS") && !plain.contains("caused by"), "{plain}");
+    let verbose = said(&["-v", "list.txt"]);
+    let below: Vec<&str> = verbose.lines().filter_map(|line| line.strip_prefix("  caused by: ")).collect();
+    assert!(below.len() > 1 && below[0].contains("error sending request"), "{verbose}");
+    // Addresses may be signed.
+    assert!(!below.iter().any(|line| line.contains("http")), "{verbose}");
+    let json = said(&["-v", "--log-format", "json", "list.txt"]);
+    assert!(json.contains("\"caused_by\":[\"error sending request\""), "{json}");
+}

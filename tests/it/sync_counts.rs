@@ -1,7 +1,7 @@
 //! What a run asks of upstream and target, counted by the registries themselves.
 
-use crate::support::corpus::{ImageSpec, image, index, simple};
-use crate::support::fake::{Auth, Fake, Fault, Gate, Kind, Match, Options};
+use crate::support::corpus::{ImageSpec, image, index, multi, simple};
+use crate::support::fake::{Auth, Fake, Fault, Gate, Kind, Match, Options, Tokens};
 use crate::support::layer::layer;
 use crate::support::program::Program;
 use crate::support::room::PATIENCE;
@@ -278,4 +278,63 @@ fn with_one_request_at_a_time_a_run_does_not_lock_itself_up() {
     let run = program.sync(&["list.txt", "--concurrency", "1"]).exits(0);
     assert_eq!(run.total("copied"), 12);
     assert_eq!((upstream.max_in_flight(), target.max_in_flight()), (1, 1));
+}
+
+/// Requests that were answered with something else than 401, by kind.
+fn answered(registry: &Fake) -> String {
+    const KINDS: [(Kind, &str); 6] = [
+        (Kind::ManifestHead, "HEAD"),
+        (Kind::ManifestGet, "manifest"),
+        (Kind::BlobGet, "blob"),
+        (Kind::Referrers, "referrers"),
+        (Kind::Tags, "tags"),
+        (Kind::BlobHead, "blob HEAD"),
+    ];
+    let counts = KINDS.map(|(kind, name)| {
+        (registry.count_matching(|request| request.kind == kind && request.status.is_some_and(|status| status != 401)), name)
+    });
+    counts.iter().filter(|(count, _)| *count > 0).map(|(count, name)| format!("{count} {name}")).collect::<Vec<_>>().join(", ")
+}
+
+/// What `docs/registries.md` ("What an image costs") says: 30 indexes of two platforms, in 30 repositories.
+#[test]
+fn a_cold_and_a_quiet_run_cost_what_the_documentation_says() {
+    let tokens = |claims| Auth::Token(Tokens { users: vec![("ci".to_owned(), "pass".to_owned())], claims, ..Tokens::default() });
+    let hub = Options { auth: tokens(true), referrers: false, ..Options::default() };
+    let ghcr = Options { auth: tokens(false), referrers: false, ..Options::default() };
+    let acr = Options { auth: tokens(true), ..Options::default() };
+    let mut costs = String::new();
+    for (name, options) in [("Hub", hub), ("GHCR", ghcr), ("ACR", acr)] {
+        let (upstream, target, program) = (Fake::with(options), Fake::start(), Program::new());
+        let configuration = crate::support::program::configuration(&target.addr(), &[&upstream]);
+        program.write("larder.toml", configuration.replace("referrers = false\n", ""));
+        for number in 0..30 {
+            multi(&upstream, &format!("app{number}"), "v1", number + 1, &["linux/amd64", "linux/arm64"]);
+        }
+        program.list((0..30).map(|number| upstream.image(&format!("app{number}:v1"))));
+        for run in ["cold", "quiet"] {
+            upstream.reset_log();
+            target.reset_log();
+            program.sync_list().exits(0);
+            costs += &format!("{name} {run}: {}\n", answered(&upstream));
+            let requests = upstream.count(Kind::Token);
+            // How many wait for a token at a time depends on the machine.
+            match name {
+                "GHCR" => assert!((30..=31).contains(&requests), "{name} {run}: {requests} tokens"),
+                _ => assert!(requests < 20, "{name} {run}: {requests} tokens"),
+            }
+        }
+        costs += &format!("{name} target, quiet: {}\n", answered(&target));
+    }
+    insta::assert_snapshot!(costs, @"
+    Hub cold: 30 HEAD, 90 manifest, 150 blob, 1 referrers, 30 tags
+    Hub quiet: 30 HEAD, 1 referrers, 30 tags
+    Hub target, quiet: 30 HEAD
+    GHCR cold: 30 HEAD, 90 manifest, 150 blob, 1 referrers, 30 tags
+    GHCR quiet: 30 HEAD, 1 referrers, 30 tags
+    GHCR target, quiet: 30 HEAD
+    ACR cold: 30 HEAD, 90 manifest, 150 blob, 90 referrers, 30 tags
+    ACR quiet: 30 HEAD, 90 referrers, 30 tags
+    ACR target, quiet: 30 HEAD
+    ");
 }

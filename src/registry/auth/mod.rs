@@ -9,6 +9,7 @@ pub(crate) mod challenge;
 mod errors;
 mod exchange;
 mod foreign;
+mod group;
 mod login;
 mod realm;
 mod scope;
@@ -34,6 +35,7 @@ use super::address::{AddressPolicy, shown};
 use account::{CurrentLogin, RegistryAccount};
 use challenge::{Challenge, Scheme};
 use exchange::{Bearer, TokenVerdict, at};
+use group::{TokenGroups, WaitingScopes};
 use token::{AfterRefusal, Token, Tokens};
 
 use crate::error::{Error, Kind, Result, Side};
@@ -60,6 +62,7 @@ pub(crate) struct Authenticator {
     /// Held by who tries a login that nobody has seen accepted: were it wrong, it should be sent once, not once an image.
     /// Inside: when the last trial failed for another reason, and how.
     trial: tokio::sync::Mutex<Option<(Instant, Error)>>,
+    groups: TokenGroups,
     state: Mutex<AuthState>,
 }
 
@@ -106,6 +109,7 @@ impl Authenticator {
             root_asked: OnceCell::new(),
             no_post: AtomicBool::new(false),
             trial: tokio::sync::Mutex::default(),
+            groups: TokenGroups::default(),
             state: Mutex::default(),
         }
     }
@@ -197,6 +201,9 @@ impl Authenticator {
         let flight = {
             let mut state = self.state();
             state.check(scopes)?;
+            if refused.is_some_and(|refused| state.tokens.is_grouped(scopes, refused)) {
+                self.groups.stop(&bearer.realm);
+            }
             if let Some(refused) = refused
                 && state.tokens.refuse(scopes, refused, bearer, insufficient) == AfterRefusal::Hopeless
             {
@@ -219,10 +226,11 @@ impl Authenticator {
     /// A new token. A login that no server has accepted yet is tried by one request at a time, and whoever waited meanwhile shares
     /// its failure.
     async fn fetch(&self, bearer: &Arc<Bearer>, scopes: &Scopes, replacement: bool, sender: &dyn TokenSender) -> Result<Token> {
+        let waiting = (!replacement).then(|| self.groups.wait(scopes));
         let held = self.account.login().await?;
         self.check_realm(bearer, &held.login).await?;
         if login::secret(&held.login).is_none() || held.proven() {
-            return self.obtain(bearer, scopes, held, replacement, sender).await;
+            return self.obtain_in_group(bearer, scopes, waiting, held, sender).await;
         }
         let queued = Instant::now();
         let mut trial = self.trial.lock().await;
@@ -230,7 +238,7 @@ impl Authenticator {
         let held = self.account.login().await?;
         if held.proven() {
             drop(trial);
-            return self.obtain(bearer, scopes, held, replacement, sender).await;
+            return self.obtain_in_group(bearer, scopes, waiting, held, sender).await;
         }
         if let Some((at, error)) = &*trial
             && *at > queued
@@ -240,6 +248,72 @@ impl Authenticator {
         let outcome = self.obtain(bearer, scopes, Arc::clone(&held), replacement, sender).await;
         *trial = outcome.as_ref().err().filter(|_| !held.proven()).map(|error| (Instant::now(), error.clone()));
         outcome
+    }
+
+    /// As [`Self::obtain`], with a login that was accepted before, or none: a token for `scopes` and for what other tasks wait for.
+    /// `waiting` is `None` for a token that replaces a refused one.
+    async fn obtain_in_group(
+        &self,
+        bearer: &Arc<Bearer>,
+        scopes: &Scopes,
+        waiting: Option<WaitingScopes<'_>>,
+        held: Arc<CurrentLogin>,
+        sender: &dyn TokenSender,
+    ) -> Result<Token> {
+        let replacement = waiting.is_none();
+        let Some(waiting) = waiting.filter(|_| self.groups.allow(&bearer.realm, scopes)) else {
+            return self.obtain(bearer, scopes, held, replacement, sender).await;
+        };
+        let turn = waiting.turn().await;
+        let group = {
+            let state = self.state();
+            if let Some(token) = state.tokens.find(scopes, None) {
+                return Ok(token.clone());
+            }
+            waiting.group(|other| state.tokens.find(other, None).is_none())
+        };
+        if !self.groups.allow(&bearer.realm, scopes) {
+            drop(turn);
+        } else if group.len() > 1
+            && let Some(token) = self.obtain_group(bearer, &group, &held, sender).await?
+        {
+            return Ok(token);
+        }
+        let outcome = self.obtain(bearer, scopes, held, replacement, sender).await;
+        if outcome.as_ref().is_err_and(|error| error.kind() != Kind::Unauthorized) {
+            // The server fails: the others must not find that out one after the other.
+            self.groups.stop(&bearer.realm);
+        }
+        outcome
+    }
+
+    /// One token for all of `group`, kept for those that it is good for. Returns the first one's token; `None` if it got none.
+    async fn obtain_group(
+        &self,
+        bearer: &Arc<Bearer>,
+        group: &[Scopes],
+        held: &CurrentLogin,
+        sender: &dyn TokenSender,
+    ) -> Result<Option<Token>> {
+        let asked = Instant::now();
+        let answer = self.ask(bearer, &Scopes::joined(group), &held.login, sender).await;
+        let token = match &answer {
+            Ok((TokenVerdict::Granted, answer)) => Token::read(&answer.body, asked, bearer, false).ok(),
+            Ok(_) | Err(_) => None,
+        };
+        let granted = token.as_ref().map(|token| group::granted(token.text(), group)).unwrap_or_default();
+        if granted.len() < 2 {
+            self.groups.stop(&bearer.realm);
+        }
+        answer?;
+        let Some(token) = token else { return Ok(None) };
+        // A server that does not say what it grants has looked at the first scope at least.
+        let first = group.first().filter(|first| granted.contains(first) || granted.len() < 2);
+        let mut state = self.state();
+        for scopes in granted.iter().chain(first) {
+            state.tokens.keep(scopes.clone(), token.clone().grouped());
+        }
+        Ok(first.map(|_| token.grouped()))
     }
 
     /// Asks the token server, with another login if the first is refused, and remembers what came of it.

@@ -109,6 +109,26 @@ impl Scopes {
         (actions, given)
     }
 
+    /// Whether they name one repository, and nothing that the registry asked for beside it.
+    pub(super) fn is_one_repository(&self) -> bool {
+        self.scopes.len() == 1 && self.given.is_empty()
+    }
+
+    /// Each repository with its actions.
+    pub(super) fn repositories(&self) -> impl Iterator<Item = (&str, BTreeSet<String>)> {
+        self.scopes.iter().map(|scope| {
+            let own = if scope.push { &["pull", "push"][..] } else { &["pull"] };
+            let actions = own.iter().map(ToString::to_string).chain(scope.more.iter().cloned());
+            (scope.repository.as_str(), actions.collect())
+        })
+    }
+
+    /// All of `group` in one request, in that order: some servers look at the first scope only.
+    pub(super) fn joined(group: &[Scopes]) -> Self {
+        let purpose = group.first().map(|first| first.purpose).unwrap_or_default();
+        Scopes { scopes: group.iter().flat_map(|scopes| scopes.scopes.iter().cloned()).collect(), purpose, given: BTreeSet::new() }
+    }
+
     /// No repository: for `/v2/` itself.
     pub(crate) fn none() -> Self {
         Scopes::default()

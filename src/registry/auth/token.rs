@@ -32,6 +32,8 @@ pub(super) struct Token {
     from: Arc<Bearer>,
     /// Whether it was asked for because the registry had refused the one before.
     replacement: bool,
+    /// Whether it was asked for together with others, which the registry may not accept.
+    grouped: bool,
     /// Whether the registry has accepted it: a later refusal means that it has ended early.
     served: bool,
 }
@@ -47,7 +49,25 @@ impl Token {
         header.set_sensitive(true);
         let life = answer.get("expires_in").and_then(seconds).unwrap_or(SHORTEST).clamp(SHORTEST, LONGEST);
         // Counted from before the request, not from the server's `issued_at`: clocks differ.
-        Ok(Token { header, issued: asked, until: asked + life - EARLY.min(life / 10), from: Arc::clone(from), replacement, served: false })
+        Ok(Token {
+            header,
+            issued: asked,
+            until: asked + life - EARLY.min(life / 10),
+            from: Arc::clone(from),
+            replacement,
+            grouped: false,
+            served: false,
+        })
+    }
+
+    /// The same, asked for together with others.
+    pub(super) fn grouped(self) -> Self {
+        Token { grouped: true, ..self }
+    }
+
+    /// The text after `Bearer`.
+    pub(super) fn text(&self) -> &str {
+        self.header.to_str().ok().and_then(|header| header.strip_prefix("Bearer ")).unwrap_or_default()
     }
 
     /// How long it is good from `now` on.
@@ -97,6 +117,11 @@ impl Tokens {
         self.0.insert(scopes, token);
     }
 
+    /// Whether `refused` is the token for `scopes`, and was asked for together with others.
+    pub(super) fn is_grouped(&self, scopes: &Scopes, refused: &HeaderValue) -> bool {
+        self.0.get(scopes).is_some_and(|token| token.grouped && token.header == *refused)
+    }
+
     /// The registry has accepted `header` for `scopes`.
     pub(super) fn served(&mut self, scopes: &Scopes, header: &HeaderValue) {
         if let Some(token) = self.0.get_mut(scopes).filter(|token| token.header == *header) {
@@ -109,7 +134,7 @@ impl Tokens {
     pub(super) fn refuse(&mut self, scopes: &Scopes, refused: &HeaderValue, from: &Bearer, insufficient: bool) -> AfterRefusal {
         let Some(token) = self.0.get(scopes).filter(|token| token.header == *refused) else { return AfterRefusal::AskAgain };
         let never_good = token.replacement && !token.served && token.issued.elapsed() < SHORTEST;
-        let same_again = *token.from == *from && (insufficient || never_good);
+        let same_again = *token.from == *from && !token.grouped && (insufficient || never_good);
         if same_again {
             return AfterRefusal::Hopeless;
         }

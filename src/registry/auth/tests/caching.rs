@@ -111,3 +111,79 @@ async fn a_genuine_token_that_grants_too_little_is_not_replaced() {
     assert_eq!(error.kind(), Kind::Unauthorized);
     assert_eq!(server.count(), 1);
 }
+
+/// A token that says what it is good for: the first `most` scopes of its request, without private repositories.
+fn claiming(request: &TokenRequest, most: usize) -> String {
+    use base64::Engine as _;
+    let scopes = request.url.query_pairs().filter(|(key, _)| key == "scope").map(|(_, scope)| scope.into_owned());
+    let access: Vec<_> = scopes
+        .take(most)
+        .filter(|scope| !scope.contains("private"))
+        .map(|scope| {
+            let parts: Vec<&str> = scope.split(':').collect();
+            serde_json::json!({"type": parts[0], "name": parts[1], "actions": parts[2].split(',').collect::<Vec<_>>()})
+        })
+        .collect();
+    let claims = base64::prelude::BASE64_URL_SAFE_NO_PAD.encode(serde_json::json!({ "access": access }).to_string());
+    format!(r#"{{"token":"e30.{claims}.x","expires_in":300}}"#)
+}
+
+fn scopes_of(server: &Server) -> Vec<usize> {
+    server.lines().iter().map(|line| line.matches("scope=").count()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_token_is_requested_for_the_repositories_that_wait_for_one() {
+    for login in [Login::Anonymous, password("pw")] {
+        let (auth, _) = hub(vec![login]);
+        let server = Server::new(|request, _| (200, claiming(request, usize::MAX)));
+        let headers = crowd(&auth, &server, 21, many).await;
+        assert_eq!(scopes_of(&server), [1, 10, 10]);
+        // Each has a token for its repository, and asks for none again.
+        for (n, header) in headers.into_iter().enumerate() {
+            assert_eq!(auth.authorization(&many(n), &*server).await.unwrap(), Some(header.unwrap()));
+        }
+        assert_eq!(server.count(), 3);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_does_not_grant_several_scopes_is_asked_for_each_and_never_more_often() {
+    let opaque = Server::generous();
+    let first_only = Server::new(|request, _| (200, claiming(request, 1)));
+    for server in [opaque, first_only] {
+        let (auth, _) = hub(vec![Login::Anonymous]);
+        assert!(crowd(&auth, &server, 21, many).await.iter().all(Result::is_ok));
+        // The second request is used for its first scope.
+        assert_eq!(scopes_of(&server), [&[1, 10][..], &[1; 19]].concat());
+    }
+    // One that refuses them costs that request, once.
+    let server = Server::new(|request, n| match request.url.as_str().matches("scope=").count() {
+        1 => (200, format!(r#"{{"token":"t{n}"}}"#)),
+        _ => (401, String::new()),
+    });
+    let (auth, _) = hub(vec![password("pw")]);
+    assert!(crowd(&auth, &server, 21, many).await.iter().all(Result::is_ok));
+    assert_eq!(scopes_of(&server), [&[1, 10][..], &[1; 20]].concat());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_repository_that_is_not_granted_does_not_end_the_requests_for_several() {
+    let (auth, _) = hub(vec![Login::Anonymous]);
+    let server = Server::new(|request, _| (200, claiming(request, usize::MAX)));
+    let named = |n| if n == 1 { Scopes::pull("private/one") } else { many(n) };
+    assert!(crowd(&auth, &server, 21, named).await.iter().all(Result::is_ok));
+    assert_eq!(scopes_of(&server), [1, 10, 1, 10]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_token_of_several_repositories_is_replaced_by_one_of_its_own() {
+    let (auth, _) = hub(vec![Login::Anonymous]);
+    let server = Server::new(|request, _| (200, claiming(request, usize::MAX)));
+    let headers = crowd(&auth, &server, 3, many).await;
+    assert_eq!(scopes_of(&server), [1, 2]);
+    let insufficient = format!(r#"{HUB},error="insufficient_scope""#);
+    challenged(&auth, &insufficient, &many(2), headers[2].as_ref().ok(), &server).await.unwrap();
+    assert!(crowd(&auth, &server, 5, |n| many(n + 10)).await.iter().all(Result::is_ok));
+    assert_eq!(scopes_of(&server), [1, 2, 1, 1, 1, 1, 1, 1]);
+}

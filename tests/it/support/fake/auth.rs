@@ -62,6 +62,8 @@ pub struct Tokens {
     pub post: bool,
     /// Whether only the first scope of a request is looked at.
     pub first_scope_only: bool,
+    /// Whether tokens say what they are good for, as JWTs do.
+    pub claims: bool,
     /// One `WWW-Authenticate` header each; [`QUOTED`] and its like.
     pub challenges: Vec<String>,
     /// Where tokens are said to be had; the registry's own `/token` if `None`.
@@ -79,6 +81,7 @@ impl Default for Tokens {
             expires_in: Some(300),
             post: true,
             first_scope_only: false,
+            claims: false,
             challenges: vec![QUOTED.to_owned()],
             realm: None,
         }
@@ -233,10 +236,10 @@ impl Issued {
     fn issue<'s>(&self, tokens: &Tokens, account: &str, asked: impl Iterator<Item = &'s str>, offline: bool) -> Reply {
         let most = if tokens.first_scope_only { 1 } else { usize::MAX };
         let asked = asked.filter_map(Scope::parse).take(most);
-        let scopes = asked.map(|scope| tokens.allowed(account, &scope)).filter(|scope| !scope.actions.is_empty()).collect();
+        let scopes: Vec<Scope> = asked.map(|scope| tokens.allowed(account, &scope)).filter(|scope| !scope.actions.is_empty()).collect();
         let mut grants = self.grants.lock().unwrap_or_else(PoisonError::into_inner);
         let number = grants.len() + 1;
-        let token = format!("token-{number}-of-{account}");
+        let token = if tokens.claims { claiming(&scopes, number) } else { format!("token-{number}-of-{account}") };
         let until = tokens.expires_in.map(|seconds| Instant::now() + Duration::from_secs(seconds));
         grants.insert(token.clone(), Grant { account: account.to_owned(), scopes, until });
         let mut answer = Map::new();
@@ -251,6 +254,19 @@ impl Issued {
         }
         with(reply(200, Value::from(answer).to_string()), "content-type", "application/json")
     }
+}
+
+/// A token whose claims list `scopes` (distribution's docs/content/spec/auth/jwt.md).
+fn claiming(scopes: &[Scope], number: usize) -> String {
+    use base64::Engine as _;
+    let access: Vec<_> = scopes
+        .iter()
+        .filter_map(|scope| {
+            let (kind, name) = scope.resource.split_once(':')?;
+            Some(serde_json::json!({"type": kind, "name": name, "actions": scope.actions}))
+        })
+        .collect();
+    format!("e30.{}.{number}", base64::prelude::BASE64_URL_SAFE_NO_PAD.encode(serde_json::json!({ "access": access }).to_string()))
 }
 
 impl Tokens {
