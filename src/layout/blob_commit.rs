@@ -79,7 +79,7 @@ fn each<'b>(
 
 fn give_name(files: &Files, blob: &VerifiedBlob) -> io::Result<()> {
     let name = files::blob(&blob.digest);
-    files.in_folder(&name, || files.writer().rename(&blob.name, &name))?;
+    files.in_folder(&name, || files.folder().rename(&blob.name, &name))?;
     // Content never changes again. After the rename, because a partial file that cannot be written to could not be gone
     // on with. File systems that know no such thing (FAT) may refuse; it is a courtesy.
     if let Ok(meta) = blob.file.metadata() {

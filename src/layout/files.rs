@@ -27,8 +27,6 @@ const MAX_MARKER: u64 = 64 * 1024;
 #[derive(Debug, Clone)]
 pub(super) struct Files {
     folder: Folder,
-    /// The same for who writes blobs, which are many files in two folders.
-    writer: Folder,
     /// How often the disk was made to write. Syncs are what a layout of small images waits for, so tests count them.
     syncs: Arc<AtomicU64>,
 }
@@ -94,9 +92,9 @@ impl Files {
         &self.folder
     }
 
-    /// The folder, for who writes blobs: the folders below it are opened once.
-    pub(super) fn writer(&self) -> &Folder {
-        &self.writer
+    /// The same files, for who writes blobs, which are many in two folders: the folders are opened once.
+    pub(super) fn keeping_folders(&self) -> Files {
+        Files { folder: self.folder.clone().keeping_folders(), syncs: Arc::clone(&self.syncs) }
     }
 
     /// Where a name is, for messages and for other programs.
@@ -160,7 +158,7 @@ impl Files {
 
     /// The files below `folder`.
     pub(super) fn of(folder: Folder) -> Self {
-        Files { writer: folder.clone().keeping_folders(), folder, syncs: Arc::default() }
+        Files { folder, syncs: Arc::default() }
     }
 
     /// Replaces a file by one rename; the file written. The caller holds the index lock, so that the temporary name is its own.
@@ -223,7 +221,7 @@ impl Files {
     pub(super) fn in_folder<T>(&self, name: &Path, work: impl Fn() -> io::Result<T>) -> io::Result<T> {
         match work() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.writer.close_kept();
+                self.folder.close_kept();
                 self.folder.create_folder(name.parent().unwrap_or(own()))?;
                 work()
             }

@@ -118,14 +118,14 @@ async fn hold(files: &Files, digest: &Digest, present: &(dyn Fn() -> Result<bool
 
 fn try_hold(files: &Files, name: &Path) -> Result<Option<PartialFile>> {
     let io = |error| files.failed(OP, name, &error);
-    let file = files.in_folder(name, || files.writer().open_or_create(name)).map_err(io)?;
+    let file = files.in_folder(name, || files.folder().open_or_create(name)).map_err(io)?;
     if !lock::tried(file.try_lock(), &files.path(name))? {
         return Ok(None);
     }
     let held = FileStatus::of(&file).map_err(io)?;
     // Its holder may have renamed it to its place, or `gc` removed it, after it was opened here: then the lock is on
     // a file that is no partial any more.
-    if !found(files.writer().status(name)).map_err(io)?.is_some_and(|now| now.is_same(&held)) {
+    if !found(files.folder().status(name)).map_err(io)?.is_some_and(|now| now.is_same(&held)) {
         return Ok(None);
     }
     if held.has_other_names() {

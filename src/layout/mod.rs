@@ -86,7 +86,7 @@ impl Layout {
         let index = IndexFile::new(files.clone());
         index.read()?;
         Ok(Layout(Arc::new(LayoutInner {
-            blobs: BlobCommit::new(files.clone()),
+            blobs: BlobCommit::new(files.keeping_folders()),
             files,
             index: Arc::new(index),
             subjects: referrers::SubjectIndex::default(),

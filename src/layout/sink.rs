@@ -15,7 +15,7 @@ use crate::{Error, Kind, Operation, Result, Side};
 
 impl Layout {
     async fn complete(&self, root: Descriptor) -> Result<bool> {
-        let files = self.0.files.clone();
+        let files = self.0.blobs.files().clone();
         blocking(move || graph::complete(&files, &root)).await
     }
 
@@ -28,7 +28,7 @@ impl Layout {
     }
 
     fn has(&self, blob: &Descriptor) -> Result<bool> {
-        Ok(self.0.files.blob_len(&blob.digest)? == Some(blob.size))
+        Ok(self.0.blobs.files().blob_len(&blob.digest)? == Some(blob.size))
     }
 }
 
@@ -49,7 +49,7 @@ impl Sink for Layout {
     async fn holds_manifest(&self, _repository: &Repository, manifest: &Descriptor, _context: &RequestContext) -> Result<Presence> {
         Ok(match self.complete(manifest.clone()).await? {
             true => Presence::Here,
-            false if self.0.files.blob_len(&manifest.digest)?.is_some() => Presence::Incomplete,
+            false if self.0.blobs.files().blob_len(&manifest.digest)?.is_some() => Presence::Incomplete,
             false => Presence::Absent,
         })
     }
@@ -73,10 +73,10 @@ impl Sink for Layout {
         let name = files::blob(manifest.digest());
         let present = || {
             // A link or a file of another length is replaced.
-            if self.0.files.blob_len(manifest.digest())? != Some(manifest.size()) {
+            if self.0.blobs.files().blob_len(manifest.digest())? != Some(manifest.size()) {
                 return Ok(false);
             }
-            let bytes = self.0.files.read(Operation::PutManifest, &name, manifest.size())?;
+            let bytes = self.0.blobs.files().read(Operation::PutManifest, &name, manifest.size())?;
             Ok(bytes.is_some_and(|bytes| bytes == *manifest.bytes()))
         };
         ingest(&self.0.blobs, &manifest.descriptor(), &present, &BytesSource(manifest.bytes().clone()), context).await
