@@ -18,7 +18,7 @@ use super::{progress, signals, state, summary};
 use crate::bundle::import::{Import, ImportOptions, ImportSummary, Journal};
 use crate::bundle::interchange::{GivenName, NameMapping};
 use crate::bundle::read::{BundleReader, GatheredContent, StagingArea};
-use crate::config::{Config, TARGET_CONCURRENCY, TargetConfig};
+use crate::config::{Config, TargetConfig, profiles};
 use crate::content::PlatformFilter;
 use crate::report::{self, RunReport};
 use crate::sync::{UpstreamOptions, Upstreams};
@@ -53,7 +53,7 @@ pub(super) struct ImportArgs {
     /// Ask the target for every piece of every image
     #[arg(long)]
     pub(super) recheck: bool,
-    /// Requests in flight to the target
+    /// Requests in flight to the target at most [default: 64, or fewer by its profile]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(super) concurrency: Option<u16>,
     /// Bytes per second at most, to a registry (20MB/s; MB = 10^6, MiB = 2^20)
@@ -164,7 +164,7 @@ async fn import(
 ) -> Result<(RunReport, ImportSummary), UsageError> {
     let ImportTarget { supply, target, stage, state } = destination;
     let troubled = !gathered.problems.is_empty();
-    let at_once = args.concurrency.map_or(TARGET_CONCURRENCY, usize::from);
+    let at_once = args.concurrency.map_or(profiles::CONCURRENCY, usize::from);
     let options = ImportOptions { recheck: args.recheck, at_once, evidence: args.evidence.is_some(), platforms: args.platforms.clone() };
     let (started, clock) = (jiff::Timestamp::now(), std::time::Instant::now());
     let reporter = progress::reporter(printer);

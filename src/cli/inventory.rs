@@ -36,7 +36,7 @@ pub(super) struct InventoryArgs {
     /// Lock that names the repositories
     #[arg(long, value_name = "FILE")]
     pub(super) lock: Option<PathBuf>,
-    /// Requests in flight to the registry
+    /// Requests in flight to the registry at most [default: 64, or fewer by its profile]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(super) concurrency: Option<u16>,
 }

@@ -74,7 +74,8 @@ pub(super) struct ImageArgs {
     /// repeatable. A list line with platforms of its own keeps them
     #[arg(long = "platform", value_name = "P")]
     pub(super) platforms: Vec<crate::content::PlatformFilter>,
-    /// Requests in flight to each registry
+    /// Requests in flight to each registry at most [default: 64; 16 at registries that are known to limit them]. larder starts
+    /// with 8 and finds out how many are of use
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(super) concurrency: Option<u16>,
 }

@@ -479,7 +479,7 @@ fn show_prints_what_is_in_effect_without_secrets() {
     [registry."mirror.corp"]
     plain_http = false
     insecure_skip_verify = false
-    concurrency = 8
+    concurrency = 64
     allow_private = false
     profile = "harbor"
     retry_after_max = "5m"

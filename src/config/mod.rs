@@ -22,7 +22,7 @@ use std::sync::Arc;
 pub(crate) use credentials::TOKEN_USER;
 pub use credentials::{CredentialSet, CredentialStore, Environment, Login, LoginAccount};
 pub use profiles::Profile;
-pub use settings::{PullLimit, Rate, RegistrySettings, TARGET_CONCURRENCY, UPSTREAM_CONCURRENCY};
+pub use settings::{PullLimit, Rate, RegistrySettings};
 pub(crate) use target::not_a_path;
 pub use target::{DEFAULT_LAYOUT, TargetConfig};
 

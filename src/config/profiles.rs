@@ -21,6 +21,8 @@ pub struct Profile {
     pub pulls: PullCounting,
     /// Requests a second, where the configuration says nothing.
     pub pace: RequestRate,
+    /// Requests in flight at most, where the configuration says nothing.
+    pub concurrency: usize,
     /// How blobs are uploaded.
     pub upload: UploadStyle,
     /// Whether blobs are mounted.
@@ -110,6 +112,14 @@ pub enum Creation {
 pub(crate) const CACHE_REMEDY: &str =
     "set delivery = \"warm\" in the rule, or writable_cache = true in [target] if the cache accepts pushes";
 
+/// Requests in flight to one registry at most. At a distance of 30 ms that is 2,000 requests a second, more than one machine gets from any
+/// registry; how many of them are of use, the limiter measures.
+pub const CONCURRENCY: usize = 64;
+
+/// The same for registries that limit requests per second or minute and answer 429 beyond (docs/registries.md): more in flight would reach
+/// their limit sooner, and nothing else. 16 is what larder allowed every target before it measured.
+const CAREFUL: usize = 16;
+
 const NO_PACE: RequestRate = RequestRate { anonymous: None, logged_in: None };
 
 /// The most that ECR and Distribution give in a page of tags. Who gives fewer says so with a Link.
@@ -122,6 +132,7 @@ pub static UNKNOWN: Profile = Profile {
     endpoint: None,
     pulls: PullCounting::NothingKnown,
     pace: NO_PACE,
+    concurrency: CONCURRENCY,
     upload: UploadStyle::Put,
     mount: MountStyle::Yes,
     tag_page: USUAL_PAGE,
@@ -142,10 +153,11 @@ pub static PROFILES: [Profile; 14] = [
         hosts: &["docker.io"],
         endpoint: Some("registry-1.docker.io"),
         pulls: PullCounting::ManifestGet { probe: ("ratelimitpreview/test", "latest") },
+        concurrency: CAREFUL,
         ..UNKNOWN
     },
     // 3.8: egress limits, by location, answered with 429 and a back-off to respect.
-    Profile { name: "mcr", hosts: &["mcr.microsoft.com"], creation: Creation::ReadOnly, ..UNKNOWN },
+    Profile { name: "mcr", hosts: &["mcr.microsoft.com"], creation: Creation::ReadOnly, concurrency: CAREFUL, ..UNKNOWN },
     // 3.4: 1 pull a second without a login, 10 with one. Which requests make a pull is not said; all are taken for one.
     Profile {
         name: "ecr-public",
@@ -153,10 +165,11 @@ pub static PROFILES: [Profile; 14] = [
         pace: RequestRate { anonymous: Some(1.0), logged_in: Some(10.0) },
         mount: MountStyle::IfSwitchedOn,
         creation: Creation::EcrPublic,
+        concurrency: CAREFUL,
         ..UNKNOWN
     },
     // 3.6: no published limits; 429s name their delay in the message. No chunks (4.3), no referrers API.
-    Profile { name: "ghcr", hosts: &["ghcr.io"], upload: UploadStyle::OnlyPut, referrers: Support::No, ..UNKNOWN },
+    Profile { name: "ghcr", hosts: &["ghcr.io"], upload: UploadStyle::OnlyPut, referrers: Support::No, concurrency: CAREFUL, ..UNKNOWN },
     // 3.7: "a few requests per second per IP, with some bursting"; the sources' own templates allow 5 tag lists a second.
     // Pages of 50 tags. A mount without `from` fails.
     Profile {
@@ -164,6 +177,7 @@ pub static PROFILES: [Profile; 14] = [
         hosts: &["quay.io"],
         pace: RequestRate { anonymous: Some(5.0), logged_in: Some(5.0) },
         tag_page: 50,
+        concurrency: CAREFUL,
         ..UNKNOWN
     },
     // 3.9: only GET and HEAD; everything is redirected to a regional Artifact Registry or to S3.
@@ -187,6 +201,7 @@ pub static PROFILES: [Profile; 14] = [
         upload: UploadStyle::Patch,
         referrers: Support::Yes,
         caching: &caching::ACR,
+        concurrency: CAREFUL,
         ..UNKNOWN
     },
     // 3.5: 10 manifests a second is the narrowest of its limits. Mounts only with BLOB_MOUNTING switched on.
@@ -196,6 +211,7 @@ pub static PROFILES: [Profile; 14] = [
         mount: MountStyle::IfSwitchedOn,
         creation: Creation::Ecr,
         caching: &caching::ECR,
+        concurrency: CAREFUL,
         ..UNKNOWN
     },
     // 3.12: has no name of its own to be recognised by.

@@ -10,11 +10,6 @@ use super::profiles::{self, Profile};
 pub use crate::limits::{PullLimit, Rate};
 use crate::name::normal_host;
 
-/// Requests in flight to an upstream, where nothing else is configured.
-pub const UPSTREAM_CONCURRENCY: usize = 8;
-/// Requests in flight to the target, where nothing else is configured.
-pub const TARGET_CONCURRENCY: usize = 16;
-
 /// How to speak to a registry, upstream or target. Everything is optional.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct RegistrySettings {
@@ -30,7 +25,7 @@ pub struct RegistrySettings {
     pub client_key: Option<PathBuf>,
     /// Accept any certificate.
     pub insecure_skip_verify: bool,
-    /// Requests in flight, at least 1.
+    /// Requests in flight at most, at least 1; `None`: as many as its profile allows.
     pub concurrency: Option<usize>,
     /// Lift the rule that a public registry may not send larder to private addresses.
     pub allow_private: bool,

@@ -7,7 +7,7 @@ use std::path::Path;
 use toml::Value;
 
 use super::credentials::ValueSource;
-use super::{Config, CredentialSet, RegistrySettings, TARGET_CONCURRENCY, TargetConfig, UPSTREAM_CONCURRENCY, limits};
+use super::{Config, CredentialSet, RegistrySettings, TargetConfig, limits, profiles};
 use crate::content::{ForeignLayers, IndexMode, Policy, Recheck, Referrers};
 use crate::limits::Pause;
 use crate::rules::{CacheRule, Delivery, WarmBlobs, WarmSettings};
@@ -44,11 +44,7 @@ pub(super) fn show(config: &Config) -> String {
         out.credential_set(set);
     }
     for host in hosts(config) {
-        out.registry(
-            &host,
-            &config.registry(&host),
-            matches!(&config.target, TargetConfig::Registry { host: target, .. } if *target == host),
-        );
+        out.registry(&host, &config.registry(&host));
     }
     out.0
 }
@@ -144,7 +140,7 @@ impl Toml {
         self.key("password", source(&set.password));
     }
 
-    fn registry(&mut self, host: &str, settings: &RegistrySettings, is_target: bool) {
+    fn registry(&mut self, host: &str, settings: &RegistrySettings) {
         self.table(&format!("[registry.{}]", Value::from(host)));
         // The parser of URLs adds the slash of an empty path.
         self.optional("endpoint", settings.endpoint.as_ref().map(|url| url.as_str().trim_end_matches('/')));
@@ -153,7 +149,7 @@ impl Toml {
         self.optional("client_cert", settings.client_cert.as_deref().map(text));
         self.optional("client_key", settings.client_key.as_deref().map(text));
         self.key("insecure_skip_verify", settings.insecure_skip_verify);
-        let default = if is_target { TARGET_CONCURRENCY } else { UPSTREAM_CONCURRENCY };
+        let default = settings.profile(host).unwrap_or(&profiles::UNKNOWN).concurrency;
         self.key("concurrency", i64::try_from(settings.concurrency.unwrap_or(default)).unwrap_or(i64::MAX));
         self.key("allow_private", settings.allow_private);
         self.limits(host, settings);

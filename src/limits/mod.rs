@@ -10,7 +10,7 @@
 //! | `Retry-After` | `pause` | a host |
 //! | requests per second, as configured | `pace` | a host |
 //! | requests per second, found from refusals | `adaptive_pace` | a host |
-//! | requests at once | `adaptive` | a host |
+//! | requests at once | `adaptive`, `climb` | a host |
 //! | bytes per second | `bandwidth` | a host, or the program |
 //!
 //! A task that waits here holds nothing else: no permit, no lock, no leadership of a blob.
@@ -21,6 +21,7 @@ mod adaptive;
 mod adaptive_pace;
 mod bandwidth;
 mod budget;
+mod climb;
 mod clock;
 mod gate;
 mod headers;
@@ -42,6 +43,7 @@ pub use adaptive::{AdaptiveLimit, Permit, RequestClass};
 pub use adaptive_pace::AdaptivePace;
 pub use bandwidth::{Bandwidth, Rate};
 pub use budget::{Budget, BudgetRoom, PullLimit, PullOutcome, ReserveResult, WaitReason};
+pub use climb::AnswerGroup;
 pub use clock::Clock;
 pub use gate::Gate;
 pub use headers::{Quota, Throttle, classify, go_duration, retry_after, retry_after_in_message};

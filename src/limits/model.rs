@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use shuttle::future::{block_on, spawn, yield_now};
@@ -12,11 +13,11 @@ use super::simulation::{WINDOW, account, clock};
 use super::*;
 use crate::mutex::model::explore;
 
-/// Four tasks want two slots. One goes away while it waits, one reports congestion, one raises the ceiling.
+/// Four tasks want two slots. One goes away while it waits, one reports congestion.
 #[test]
 fn slots_are_never_given_twice_and_every_task_gets_one() {
     explore(1000, || {
-        let limit = AdaptiveLimit::new(1);
+        let limit = AdaptiveLimit::new(2);
         let running = Arc::new(AtomicUsize::new(0));
         let tasks: Vec<_> = (0..4)
             .map(|task| {
@@ -29,14 +30,15 @@ fn slots_are_never_given_twice_and_every_task_gets_one() {
                             yield_now().await;
                         }
                     }
-                    if task == 2 {
-                        limit.widen(2);
-                    }
                     let permit = limit.permit(class).await;
                     assert!(running.fetch_add(1, Ordering::SeqCst) < 2, "three requests at once");
                     yield_now().await;
                     running.fetch_sub(1, Ordering::SeqCst);
-                    if task == 0 { permit.congested() } else { permit.fine() }
+                    if task == 0 {
+                        permit.refused();
+                    } else {
+                        permit.answered(AnswerGroup::new(0, 0), Duration::from_millis(30));
+                    }
                 })
             })
             .collect();

@@ -46,7 +46,7 @@ mod uploads;
 
 pub(crate) use counters::pull_row;
 pub(crate) use http::{HttpSettings, check_files, install_crypto};
-pub(crate) use registries::{Concurrency, Registries, SharedLimits};
+pub(crate) use registries::{Registries, SharedLimits};
 pub(crate) use settings::HostSettings;
 pub(crate) use store::RegistryStore;
 pub(crate) use through::{BlobSeen, CacheHead};

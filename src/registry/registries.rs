@@ -23,22 +23,6 @@ pub(crate) struct SharedLimits {
     pub(crate) bandwidth: Option<Arc<Bandwidth>>,
 }
 
-/// Requests in flight to one host, where its settings say nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Concurrency {
-    /// To an upstream.
-    pub(crate) upstream: usize,
-    /// To the target.
-    pub(crate) target: usize,
-}
-
-impl Default for Concurrency {
-    /// The documented defaults of `concurrency`.
-    fn default() -> Self {
-        Concurrency { upstream: 8, target: 16 }
-    }
-}
-
 /// What an account without a login is called ([`Logins::name`]).
 const ANONYMOUS: &str = "anonymous";
 
@@ -48,7 +32,6 @@ type Lookup = dyn Fn(&str) -> HostSettings + Send + Sync;
 /// not the caller's.
 pub(crate) struct Registries {
     settings: Box<Lookup>,
-    concurrency: Concurrency,
     retry: RetryPolicy,
     limits: SharedLimits,
     known: Mutex<KnownRegistries>,
@@ -63,13 +46,8 @@ struct KnownRegistries {
 
 impl Registries {
     /// Registries of which nothing is known but how to look up their settings, by their normal name (`docker.io`).
-    pub(crate) fn new(
-        settings: impl Fn(&str) -> HostSettings + Send + Sync + 'static,
-        concurrency: Concurrency,
-        retry: RetryPolicy,
-        limits: SharedLimits,
-    ) -> Self {
-        Registries { settings: Box::new(settings), concurrency, retry, limits, known: Mutex::default() }
+    pub(crate) fn new(settings: impl Fn(&str) -> HostSettings + Send + Sync + 'static, retry: RetryPolicy, limits: SharedLimits) -> Self {
+        Registries { settings: Box::new(settings), retry, limits, known: Mutex::default() }
     }
 
     /// The store at `host`, as `account` sees it. The same three give the same store; the same host and account share
@@ -85,7 +63,7 @@ impl Registries {
             return Ok(Arc::clone(store));
         }
         let settings = (self.settings)(host);
-        let shared = self.host(&mut known, side, host, &settings)?;
+        let shared = self.host(&mut known, host, &settings)?;
         let account = known.accounts.entry((host.to_owned(), name.clone())).or_insert_with(|| {
             let policy = Arc::clone(&shared.policy);
             let authenticator = Authenticator::new(host, shared.endpoint.root().clone(), side, account, policy, settings.named.clone());
@@ -106,16 +84,11 @@ impl Registries {
         Ok(store)
     }
 
-    fn host(&self, known: &mut KnownRegistries, side: Side, host: &str, settings: &HostSettings) -> Result<Arc<Host>> {
-        let concurrency = settings.concurrency.unwrap_or(match side {
-            Side::Target => self.concurrency.target,
-            Side::Upstream | Side::Local => self.concurrency.upstream,
-        });
+    fn host(&self, known: &mut KnownRegistries, host: &str, settings: &HostSettings) -> Result<Arc<Host>> {
         if let Some(shared) = known.hosts.get(host) {
-            shared.widen(concurrency);
             return Ok(Arc::clone(shared));
         }
-        let shared = Arc::new(Host::new(host, settings, concurrency, self.retry, self.limits.bandwidth.clone())?);
+        let shared = Arc::new(Host::new(host, settings, self.retry, self.limits.bandwidth.clone())?);
         known.hosts.insert(host.to_owned(), Arc::clone(&shared));
         Ok(shared)
     }

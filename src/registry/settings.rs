@@ -16,7 +16,7 @@ pub(crate) struct HostSettings {
     pub(crate) plain_http: Option<bool>,
     /// TLS.
     pub(crate) http: HttpSettings,
-    /// Requests in flight; `None`: the side's default.
+    /// Requests in flight at most; `None`: as many as the profile allows.
     pub(crate) concurrency: Option<usize>,
     /// Whether it may send larder to private addresses.
     pub(crate) allow_private: bool,

@@ -13,7 +13,7 @@ use futures_util::{StreamExt, stream};
 use jiff::Timestamp;
 
 use super::auth::{Login, Logins};
-use super::{Concurrency, HostSettings, Registries, RegistryStore, RetryPolicy, SharedLimits};
+use super::{HostSettings, Registries, RegistryStore, RetryPolicy, SharedLimits};
 use crate::content::{BlobStream, Descriptor, Digest, OpenBlob, Repository, RequestContext};
 use crate::limits::{Accounts, Clock};
 use crate::mutex::Mutex;
@@ -172,7 +172,7 @@ pub(super) fn store(server: &Server, side: Side) -> (Registries, Arc<RegistrySto
         idle: Duration::from_secs(5),
         ..RetryPolicy::default()
     };
-    let registries = Registries::new(|_| HostSettings::default(), Concurrency::default(), retry, limits());
+    let registries = Registries::new(|_| HostSettings::default(), retry, limits());
     let store = registries.store(side, &server.host, Arc::new(Nobody)).unwrap();
     (registries, store)
 }

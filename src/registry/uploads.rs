@@ -97,6 +97,7 @@ impl RegistryStore {
     /// Asks for a blob of `from` to be had in `to` too. `false`: not so; it has to be copied.
     pub(super) async fn mount(&self, from: &Repository, to: &Repository, digest: &Digest, context: &RequestContext) -> Result<bool> {
         let host = &self.transport.host;
+        let _trial = host.behaviour.mount_trial().await;
         if !host.behaviour.mounts() {
             return Ok(false);
         }

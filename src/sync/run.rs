@@ -8,6 +8,7 @@ use super::plan::Planner;
 use super::prepared_lists::PreparedLists;
 use super::work::SyncWork;
 use super::{SyncOptions, SyncPlan, TargetStore, Upstreams};
+use crate::config::profiles::CONCURRENCY;
 use crate::limits::WaitMode;
 use crate::list::ParsedList;
 use crate::report::{Event, ImageOutcome, Reporter, SilentReporter, Totals};
@@ -17,9 +18,6 @@ use crate::run::{Limits, Rows, RunLoop, totals};
 /// Images of one upstream that are worked on at once, for each request that may be in flight to it: while one is
 /// resolved, another's blobs can move.
 const IMAGES_PER_REQUEST: usize = 2;
-
-/// Requests in flight to an upstream, where nothing else is configured: `concurrency` in the configuration has the same default.
-const UPSTREAM_CONCURRENCY: usize = 8;
 
 /// Images of one upstream that wait for pulls or for their turn. It bounds memory, and how far the order under scarcity looks ahead.
 const WAITING: usize = 4096;
@@ -77,6 +75,6 @@ impl Sync {
     }
 
     fn images_at_once(&self) -> usize {
-        self.options.concurrency.unwrap_or(UPSTREAM_CONCURRENCY) * IMAGES_PER_REQUEST
+        self.options.concurrency.unwrap_or(CONCURRENCY) * IMAGES_PER_REQUEST
     }
 }

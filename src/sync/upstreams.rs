@@ -7,14 +7,12 @@ use tokio::time::Instant;
 
 use super::target_accounts::PerRepositoryAccounts;
 use super::{ImageRequest, RuledEntry, TargetStore};
-use crate::config::{Config, CredentialStore, RegistrySettings, TARGET_CONCURRENCY, TargetConfig, UPSTREAM_CONCURRENCY};
+use crate::config::{Config, CredentialStore, RegistrySettings, TargetConfig};
 use crate::content::{Digest, Repository, RequestContext, Source};
 use crate::copy::{self, CopyImage};
 use crate::layout::Layout;
 use crate::limits::{AccountId, AccountStatus, Accounts, Bandwidth, Clock, Gate, Ledger, Quota, Rate};
-use crate::registry::{
-    Concurrency, HostSettings, HttpSettings, Registries, RegistryStore, RetryPolicy, SharedLimits, check_files, pull_row,
-};
+use crate::registry::{HostSettings, HttpSettings, Registries, RegistryStore, RetryPolicy, SharedLimits, check_files, pull_row};
 use crate::report::{RegistryRow, Requests};
 use crate::rules::CacheRule;
 use crate::state::{CreatedDates, Deliveries, Pushes, SavedManifests, WarmedRecords};
@@ -279,9 +277,8 @@ pub fn check_certificates(config: &Config, host: &str) -> Result<()> {
     check_files(&http_settings(&config.registry(host)))
 }
 
-/// Registries as `config` describes them; `concurrency`, if given, is what the command line says for all of them.
+/// Registries as `config` describes them; `concurrency`, if given, is the ceiling of all of them, from the command line.
 fn registries(config: &Config, concurrency: Option<usize>, limits: SharedLimits) -> Registries {
-    let defaults = Concurrency { upstream: concurrency.unwrap_or(UPSTREAM_CONCURRENCY), target: concurrency.unwrap_or(TARGET_CONCURRENCY) };
     let named: std::sync::Arc<[(String, u16)]> = config.named_ports().into();
     let config = config.clone();
     let settings = move |host: &str| {
@@ -301,5 +298,5 @@ fn registries(config: &Config, concurrency: Option<usize>, limits: SharedLimits)
             retry_after_max: settings.retry_after_max,
         }
     };
-    Registries::new(settings, defaults, RetryPolicy::default(), limits)
+    Registries::new(settings, RetryPolicy::default(), limits)
 }

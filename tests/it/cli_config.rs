@@ -185,7 +185,7 @@ fn config_show_keeps_secrets_to_itself() {
     [registry."r.example"]
     plain_http = false
     insecure_skip_verify = false
-    concurrency = 16
+    concurrency = 64
     allow_private = false
     retry_after_max = "5m"
     ---

@@ -44,7 +44,7 @@ pub(super) struct VerifyArgs {
     /// Of a registry: read and hash every blob, instead of asking whether it exists
     #[arg(long)]
     pub(super) deep: bool,
-    /// Requests in flight to the registry
+    /// Requests in flight to the registry at most [default: 64, or fewer by its profile]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(super) concurrency: Option<u16>,
 }

@@ -132,6 +132,11 @@ impl Authenticator {
         }
     }
 
+    /// Whether the registry has asked for a login.
+    pub(crate) fn is_asked_for(&self) -> bool {
+        self.state().way.is_some()
+    }
+
     /// After a 401 to a request sent with `refused`: the header to try once more with.
     ///
     /// # Errors

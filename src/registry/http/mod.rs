@@ -47,11 +47,9 @@ const HTTP2_PING: Duration = Duration::from_secs(20);
 /// An HTTP/2 PING is answered within this time by every server that is still there.
 const HTTP2_PING_ANSWER: Duration = Duration::from_secs(10);
 
-/// Idle connections kept to one host for bodies: as many as transfers usually run at once (16 at a target, by default), twice.
-const IDLE_BULK: usize = 32;
-
-/// Idle connections kept to one host for small requests: one with HTTP/2, a few with HTTP/1.1.
-const IDLE_API: usize = 16;
+/// Idle connections kept to one host by each client: as many as requests may be in flight by default. With HTTP/1.1 each needs its own; fewer
+/// would be closed and opened again whenever the number in flight varies.
+const IDLE_CONNECTIONS: usize = profiles::CONCURRENCY;
 
 /// The clients of one registry. Cloning shares their connections. None has reqwest's `read_timeout`: it takes a slow reader for
 /// a silent server, and the time that sending a body takes too; the transport watches silence itself.
@@ -59,8 +57,8 @@ const IDLE_API: usize = 16;
 pub(crate) struct Clients {
     /// Manifests, tags, HEADs, tokens: small bodies, HTTP/2 where offered.
     pub(crate) api: Client,
-    /// Blobs, down and up. HTTP/1.1 only: HTTP/2 puts all transfers to a host on one connection, whose window then limits them
-    /// together (reqwest#2777, zot#4333).
+    /// Blobs, down and up. HTTP/1.1 only, a connection for each transfer: HTTP/2 puts all transfers to a host on one connection, whose window
+    /// then limits them together (reqwest#2777, zot#4333).
     pub(crate) bulk: Client,
     /// What their TLS connections begin with.
     pub(crate) tls: Arc<ClientConfig>,
@@ -118,8 +116,8 @@ pub(crate) fn build(settings: &HttpSettings, policy: &Arc<AddressPolicy>) -> Res
     };
     let unusable = |error: reqwest::Error| Error::local(Operation::SetUpHttp, causes(&error));
     Ok(Clients {
-        api: common(&[b"h2", b"http/1.1"]).pool_max_idle_per_host(IDLE_API).build().map_err(unusable)?,
-        bulk: common(&[b"http/1.1"]).http1_only().pool_max_idle_per_host(IDLE_BULK).build().map_err(unusable)?,
+        api: common(&[b"h2", b"http/1.1"]).pool_max_idle_per_host(IDLE_CONNECTIONS).build().map_err(unusable)?,
+        bulk: common(&[b"http/1.1"]).http1_only().pool_max_idle_per_host(IDLE_CONNECTIONS).build().map_err(unusable)?,
         fresh: Arc::default(),
         make_fresh: Arc::new(move || common(&[b"http/1.1"]).http1_only().pool_max_idle_per_host(0).build().map_err(unusable)),
         tls: shared,

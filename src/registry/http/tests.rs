@@ -1,6 +1,7 @@
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -216,4 +217,71 @@ async fn requests_say_who_we_are_follow_no_redirect_and_refuse_compression() {
         seen.contains(concat!("user-agent: larder/", env!("CARGO_PKG_VERSION"))) && seen.contains("accept-encoding: identity"),
         "{seen}"
     );
+}
+
+/// The connections that a server took, by protocol.
+#[derive(Default)]
+struct Connections {
+    http1: AtomicUsize,
+    http2: AtomicUsize,
+}
+
+/// A TLS server that speaks HTTP/2 and HTTP/1.1, as the client chooses. It holds its answers back until so many requests are under way.
+async fn server_of_both(at_once: usize) -> (u16, Arc<Connections>) {
+    install_crypto();
+    let certs = CertificateDer::pem_file_iter(data("server.pem")).unwrap().collect::<Result<Vec<_>, _>>().unwrap();
+    let key = PrivateKeyDer::from_pem_file(data("server-key.pem")).unwrap();
+    let mut config = ServerConfig::builder().with_no_client_auth().with_single_cert(certs, key).unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (connections, together) = (Arc::new(Connections::default()), Arc::new(tokio::sync::Barrier::new(at_once)));
+    let counted = Arc::clone(&connections);
+    tokio::spawn(async move {
+        loop {
+            let (socket, _) = listener.accept().await.unwrap();
+            let (acceptor, counted, together) = (acceptor.clone(), Arc::clone(&counted), Arc::clone(&together));
+            tokio::spawn(async move {
+                let stream = acceptor.accept(socket).await.unwrap();
+                let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                let count = if is_http2 { &counted.http2 } else { &counted.http1 };
+                count.fetch_add(1, Ordering::SeqCst);
+                let answer = hyper::service::service_fn(move |_| {
+                    let together = Arc::clone(&together);
+                    async move {
+                        together.wait().await;
+                        Ok::<_, std::convert::Infallible>(axum::http::Response::new(axum::body::Body::empty()))
+                    }
+                });
+                let io = hyper_util::rt::TokioIo::new(stream);
+                // The client closes the connection at its end, which may be an error here.
+                let _ = match is_http2 {
+                    true => {
+                        hyper::server::conn::http2::Builder::new(hyper_util::rt::TokioExecutor::new()).serve_connection(io, answer).await
+                    }
+                    false => hyper::server::conn::http1::Builder::new().serve_connection(io, answer).await,
+                };
+            });
+        }
+    });
+    (port, connections)
+}
+
+#[tokio::test]
+async fn small_requests_share_one_http2_connection_and_each_blob_has_its_own() {
+    let with_ca = clients(&HttpSettings { ca: Some(data("ca.pem")), ..settings() }).unwrap();
+    // One request opens the connection that all others join.
+    let (port, connections) = server_of_both(1).await;
+    for client in [&with_ca.api, &with_ca.bulk] {
+        assert_eq!(status(client, port).await, Ok(200));
+    }
+    let both = futures_util::future::join_all((0..16).map(|_| status(&with_ca.api, port))).await;
+    assert_eq!(both, vec![Ok(200); 16]);
+    assert_eq!((connections.http2.load(Ordering::SeqCst), connections.http1.load(Ordering::SeqCst)), (1, 1));
+    // Sixteen blobs at once.
+    let (port, connections) = server_of_both(16).await;
+    let blobs = futures_util::future::join_all((0..16).map(|_| status(&with_ca.bulk, port))).await;
+    assert_eq!(blobs, vec![Ok(200); 16]);
+    assert_eq!((connections.http2.load(Ordering::SeqCst), connections.http1.load(Ordering::SeqCst)), (0, 16));
 }

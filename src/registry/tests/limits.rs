@@ -12,7 +12,7 @@ use crate::content::{Digest, RequestContext, Sink, Source};
 use crate::limits::{Bandwidth, Lease, PullLimit, PullRequest, WaitMode};
 use crate::name::Reference;
 use crate::registry::testing::{AtHand, Nobody, Seen, Server, answer, bytes, context, descriptor, limits, read, refuse, repository};
-use crate::registry::{Concurrency, HostSettings, Registries, RegistryStore, RetryPolicy, SharedLimits};
+use crate::registry::{HostSettings, Registries, RegistryStore, RetryPolicy, SharedLimits};
 use crate::{Error, Kind, Result, Side};
 
 const PULL_LIMIT: &str = "{\"errors\":[{\"code\":\"TOOMANYREQUESTS\",\"message\":\"You have reached your pull rate limit. You may increase the limit by authenticating and upgrading: https://www.docker.com/increase-rate-limit\"}]}";
@@ -60,7 +60,7 @@ fn open(server: &Server, settings: HostSettings) -> (Registries, Arc<RegistrySto
 
 fn open_with(server: &Server, settings: HostSettings, limits: SharedLimits) -> (Registries, Arc<RegistryStore>) {
     let retry = RetryPolicy { attempts: 3, base: Duration::from_millis(1), cap: Duration::from_millis(2), ..RetryPolicy::default() };
-    let registries = Registries::new(move |_| settings.clone(), Concurrency::default(), retry, limits);
+    let registries = Registries::new(move |_| settings.clone(), retry, limits);
     let store = registries.store(Side::Upstream, &server.host, Arc::new(Nobody)).unwrap();
     (registries, store)
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::config::profiles;
 use crate::content::{Descriptor, Digest, ReferrerList, Repository, Source};
 use crate::registry::testing::{Nobody, Server, answer, context, endless, limits, refuse, repository, store};
-use crate::registry::{Concurrency, HostSettings, Registries, RegistryStore, RetryPolicy};
+use crate::registry::{HostSettings, Registries, RegistryStore, RetryPolicy};
 use crate::{Kind, Result, Side};
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -178,7 +178,7 @@ async fn a_cache_has_lists_for_some_of_its_upstreams_only() {
     })
     .await;
     let settings = |_: &str| HostSettings { profile: Some(profiles::named("acr").unwrap()), ..HostSettings::default() };
-    let registries = Registries::new(settings, Concurrency::default(), RetryPolicy::default(), limits());
+    let registries = Registries::new(settings, RetryPolicy::default(), limits());
     let store = registries.store(Side::Upstream, &server.host, Arc::new(Nobody)).unwrap();
     for _ in 0..2 {
         assert!(missing(&store, "ghcr/org/a").await.unwrap().contains("424"));

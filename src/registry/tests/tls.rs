@@ -6,12 +6,12 @@ use crate::content::Source;
 use crate::name::Reference;
 use crate::registry::http::tests::{data, served_with, server};
 use crate::registry::testing::{Nobody, Server, answer, context, limits, repository};
-use crate::registry::{Concurrency, HostSettings, HttpSettings, Registries, RetryPolicy};
+use crate::registry::{HostSettings, HttpSettings, Registries, RetryPolicy};
 use crate::{Kind, Side};
 
 /// What a request to `host` comes to, with the host's name replaced.
 async fn failed(host: &str, settings: HostSettings) -> String {
-    let registries = Registries::new(move |_| settings.clone(), Concurrency::default(), RetryPolicy::default(), limits());
+    let registries = Registries::new(move |_| settings.clone(), RetryPolicy::default(), limits());
     let store = registries.store(Side::Target, host, Arc::new(Nobody)).unwrap();
     let error = store.resolve(&repository(), &Reference::Tag("1".to_owned()), &context()).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Unavailable, "{error}");
@@ -50,7 +50,7 @@ async fn plain_http_to_a_tls_port_names_plain_http() {
 async fn a_plain_answer_of_a_tls_port_names_plain_http() {
     let says = "Client sent an HTTP request to an HTTPS server.\n";
     let server = Server::start(move |_| answer(400, &[], says)).await;
-    let registries = Registries::new(|_| HostSettings::default(), Concurrency::default(), RetryPolicy::default(), limits());
+    let registries = Registries::new(|_| HostSettings::default(), RetryPolicy::default(), limits());
     let store = registries.store(Side::Upstream, &server.host, Arc::new(Nobody)).unwrap();
     let error = store.manifest(&repository(), &crate::content::Digest::sha256(b"x"), &context()).await.unwrap_err();
     assert!(error.message().contains("it speaks TLS: set `plain_http = false` in [registry."), "{error}");

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::content::{Repository, Sink, Source};
 use crate::name::Reference;
 use crate::registry::testing::{Nobody, Server, answer, context, limits, refuse, repository, store};
-use crate::registry::{Concurrency, HostSettings, Registries, RetryPolicy};
+use crate::registry::{HostSettings, Registries, RetryPolicy};
 use crate::{Kind, Side};
 
 fn tag() -> Reference {
@@ -60,7 +60,7 @@ async fn nobody_there_is_said_in_words_and_later_images_do_not_wait_again() {
     let host = listener.local_addr().unwrap().to_string();
     drop(listener);
     let retry = RetryPolicy { attempts: 3, base: Duration::from_millis(1), cap: Duration::from_millis(2), ..RetryPolicy::default() };
-    let registries = Registries::new(|_| HostSettings::default(), Concurrency::default(), retry, limits());
+    let registries = Registries::new(|_| HostSettings::default(), retry, limits());
     let store = registries.store(Side::Upstream, &host, Arc::new(Nobody)).unwrap();
     let error = store.resolve(&repository(), &tag(), &context()).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Unavailable);
@@ -181,7 +181,7 @@ async fn no_more_requests_are_in_flight_than_there_are_permits() {
     })
     .await;
     let settings = |_: &str| HostSettings { concurrency: Some(2), ..HostSettings::default() };
-    let registries = Registries::new(settings, Concurrency::default(), RetryPolicy::default(), limits());
+    let registries = Registries::new(settings, RetryPolicy::default(), limits());
     let store = registries.store(Side::Upstream, &server.host, Arc::new(Nobody)).unwrap();
     let (places, context) = ((0..20).map(|n| Repository::new(format!("a/b{n}"))).collect::<Vec<_>>(), context());
     futures_util::future::try_join_all(places.iter().map(|repository| store.tags(repository, &context))).await.unwrap();
@@ -197,7 +197,7 @@ async fn a_registry_that_falls_silent_is_asked_again_and_then_given_up() {
     .await;
     let idle = Duration::from_millis(20);
     let retry = RetryPolicy { attempts: 2, base: Duration::from_millis(1), idle, ..RetryPolicy::default() };
-    let registries = Registries::new(|_| HostSettings::default(), Concurrency::default(), retry, limits());
+    let registries = Registries::new(|_| HostSettings::default(), retry, limits());
     let store = registries.store(Side::Upstream, &server.host, Arc::new(Nobody)).unwrap();
     let error = store.tags(&repository(), &context()).await.unwrap_err();
     assert!(error.kind() == Kind::Unavailable && error.message().contains("no byte came for 0.02 s"), "{error}");
@@ -236,7 +236,7 @@ async fn answers_that_never_begin_end_after_one_deadline() {
     ] {
         let (host, connections) = babbling(b"", says).await;
         let retry = RetryPolicy { base: Duration::from_millis(1), idle: Duration::from_millis(200), ..RetryPolicy::default() };
-        let registries = Registries::new(|_| HostSettings::default(), Concurrency::default(), retry, limits());
+        let registries = Registries::new(|_| HostSettings::default(), retry, limits());
         let store = registries.store(Side::Upstream, &host, Arc::new(Nobody)).unwrap();
         let error = store.tags(&repository(), &context()).await.unwrap_err();
         assert!(error.kind() == Kind::Unavailable && error.message() == expected, "{error}");
@@ -247,7 +247,7 @@ async fn answers_that_never_begin_end_after_one_deadline() {
 #[tokio::test]
 async fn headers_without_end_are_an_error_at_once() {
     let server = babbling(b"HTTP/1.1 200 OK\r\n", b"X-A: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n").await;
-    let registries = Registries::new(|_| HostSettings::default(), Concurrency::default(), RetryPolicy::default(), limits());
+    let registries = Registries::new(|_| HostSettings::default(), RetryPolicy::default(), limits());
     let store = registries.store(Side::Upstream, &server.0, Arc::new(Nobody)).unwrap();
     let error = store.tags(&repository(), &context()).await.unwrap_err();
     assert!(error.message().starts_with("the answer's headers are larger"), "{error}");
@@ -278,7 +278,7 @@ async fn credentials_that_nobody_asked_for_are_tried_if_the_root_asks_for_them()
             _ => found(),
         })
         .await;
-        let registries = Registries::new(|_| HostSettings::default(), Concurrency::default(), RetryPolicy::default(), limits());
+        let registries = Registries::new(|_| HostSettings::default(), RetryPolicy::default(), limits());
         let store = registries.store(Side::Upstream, &server.host, Arc::new(Ann)).unwrap();
         for _ in 0..2 {
             assert!(store.resolve(&repository(), &tag(), &context()).await.unwrap().is_some(), "{hidden}");
@@ -289,7 +289,7 @@ async fn credentials_that_nobody_asked_for_are_tried_if_the_root_asks_for_them()
     }
     // A root that lets everybody in has nothing to offer.
     let server = Server::start(|seen| if seen.path() == "/v2/" { answer(200, &[], "{}") } else { refuse(404, "NAME_UNKNOWN") }).await;
-    let registries = Registries::new(|_| HostSettings::default(), Concurrency::default(), RetryPolicy::default(), limits());
+    let registries = Registries::new(|_| HostSettings::default(), RetryPolicy::default(), limits());
     let store = registries.store(Side::Upstream, &server.host, Arc::new(Ann)).unwrap();
     for _ in 0..3 {
         assert!(store.resolve(&repository(), &tag(), &context()).await.unwrap().is_none());
@@ -319,7 +319,7 @@ async fn a_host_that_the_registry_redirects_to_gets_a_token_of_its_own() {
         _ => answer(401, &[("www-authenticate", "Bearer realm=\"/token\"")], ""),
     })
     .await;
-    let registries = Registries::new(|_| HostSettings::default(), Concurrency::default(), RetryPolicy::default(), limits());
+    let registries = Registries::new(|_| HostSettings::default(), RetryPolicy::default(), limits());
     let store = registries.store(Side::Upstream, &server.host, Arc::new(Ann)).unwrap();
     for _ in 0..2 {
         assert!(store.resolve(&repository(), &tag(), &context()).await.unwrap().is_some());

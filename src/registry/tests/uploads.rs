@@ -7,7 +7,7 @@ use futures_util::{StreamExt, stream};
 
 use crate::content::{BlobStream, Descriptor, Digest, OpenBlob, Presence, Repository, Sink, Source};
 use crate::registry::testing::{AtHand, Nobody, Server, answer, bytes, context, descriptor, limits, pieces, refuse, repository, store};
-use crate::registry::{Concurrency, HostSettings, Registries, RetryPolicy};
+use crate::registry::{HostSettings, Registries, RetryPolicy};
 use crate::{Error, Kind, Operation, Result, Side};
 
 const START: &str = "POST /v2/a/b/blobs/uploads/";
@@ -132,7 +132,7 @@ async fn a_413_is_heard_even_if_the_connection_breaks_before_it() {
     )
     .await;
     let retry = RetryPolicy { attempts: 2, base: std::time::Duration::from_millis(100), ..RetryPolicy::default() };
-    let registries = Registries::new(|_| HostSettings::default(), Concurrency::default(), retry, limits());
+    let registries = Registries::new(|_| HostSettings::default(), retry, limits());
     let store = registries.store(Side::Target, &server.host, Arc::new(Nobody)).unwrap();
     let all = bytes(8 * 1024 * 1024);
     store.write_blob(&repository(), &descriptor(&all), &AtHand::new(&all), &context()).await.unwrap();
@@ -368,7 +368,7 @@ async fn a_copy_within_one_registry_of_one_permit_does_not_wait_for_itself() {
     })
     .await;
     let settings = |_: &str| HostSettings { concurrency: Some(1), ..HostSettings::default() };
-    let registries = Registries::new(settings, Concurrency::default(), RetryPolicy::default(), limits());
+    let registries = Registries::new(settings, RetryPolicy::default(), limits());
     let store = registries.store(Side::Target, &server.host, Arc::new(Nobody)).unwrap();
     let source = From { store: Arc::clone(&store), blob: blob.clone() };
     let copies = ["x", "y", "z"].map(Repository::new);

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use reqwest::header::{ETAG, HeaderMap};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::config::profiles::{self, Caching, MountStyle, Profile, UploadStyle};
 use crate::content::Digest;
@@ -25,6 +26,8 @@ pub(crate) struct HostBehaviour {
     /// An answer had an ETag without quotes.
     bare_etag: AtomicBool,
     mounts_refused: AtomicU32,
+    /// Mounts that are requested at once until one was done. Closed then.
+    mount_trials: Semaphore,
 }
 
 impl HostBehaviour {
@@ -41,6 +44,7 @@ impl HostBehaviour {
             says_origin: AtomicBool::new(false),
             bare_etag: AtomicBool::new(false),
             mounts_refused: AtomicU32::new(mounts_refused),
+            mount_trials: Semaphore::new(MOUNT_REFUSALS as usize),
         }
     }
 
@@ -114,10 +118,19 @@ impl HostBehaviour {
     pub(crate) fn mounts(&self) -> bool {
         self.mounts_refused.load(Ordering::Relaxed) < MOUNT_REFUSALS
     }
+
+    /// Waits until a mount may be requested: until one was done, only a few at once, so that refusals cost few requests. Hold what is returned
+    /// until [`Self::mounted`] was called.
+    pub(crate) async fn mount_trial(&self) -> Option<SemaphorePermit<'_>> {
+        // An error: it is closed, because mounts are done here.
+        self.mount_trials.acquire().await.ok()
+    }
+
     /// A mount was `done`, or refused.
     pub(crate) fn mounted(&self, done: bool) {
         if done {
             self.mounts_refused.store(0, Ordering::Relaxed);
+            self.mount_trials.close();
         } else {
             self.mounts_refused.fetch_add(1, Ordering::Relaxed);
         }

@@ -21,8 +21,9 @@ use super::encoding::{DecodeError, decoded};
 use super::min_rate::RateMeter;
 use crate::Error;
 use crate::content::{TransferStats, Verified};
-use crate::limits::{Permit, Quota};
+use crate::limits::{AnswerGroup, Permit, Quota};
 use crate::mutex::Mutex;
+use crate::registry::counters::RequestKind;
 
 /// An answer that is what was asked for, with its body still to be read. Its permit is held until it is dropped.
 #[derive(Debug)]
@@ -42,8 +43,11 @@ pub(crate) struct OpenResponse {
     /// How fast the body comes.
     pub(super) meter: RateMeter,
     pub(super) bandwidth: BandwidthStack,
-    #[expect(dead_code, reason = "held for its drop")]
     pub(super) permit: Permit,
+    /// The latency that the permit's limit goes by ends with the body: more blobs at once are of use only as long as each comes as fast.
+    pub(super) measured_at_end: bool,
+    /// Bytes of the body so far.
+    pub(super) received: u64,
 }
 
 /// What is said of a 200 that brings nothing.
@@ -90,10 +94,16 @@ impl OpenResponse {
             Ok(Ok(Some(chunk))) => {
                 // It is about this connection alone: the host answers others.
                 self.meter.came(chunk.len() as u64, asked.elapsed()).map_err(|why| RetryableError::Lost(why.into()))?;
+                self.received += chunk.len() as u64;
                 self.bandwidth.take(chunk.len() as u64).await;
                 Ok(Some(chunk))
             }
-            Ok(Ok(None)) => Ok(None),
+            Ok(Ok(None)) => {
+                if std::mem::take(&mut self.measured_at_end) {
+                    self.permit.answered(AnswerGroup::new(RequestKind::BlobGet as u8, self.received), self.sent.elapsed());
+                }
+                Ok(None)
+            }
             Ok(Err(error)) => Err(self.broken(error)),
             Err(_) => Err(self.broken(silence(self.idle))),
         }
@@ -307,6 +317,8 @@ mod tests {
             meter: RateMeter::new(MinRate::default()),
             bandwidth: BandwidthStack::new(None, None),
             permit: Permits::new(1).take(PermitRequest::Fresh, ConnectionKind::Small).await,
+            measured_at_end: false,
+            received: 0,
         }
     }
 

@@ -81,15 +81,10 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    pub(crate) fn new(
-        name: &str,
-        settings: &HostSettings,
-        concurrency: usize,
-        retry: RetryPolicy,
-        bandwidth: Option<Arc<Bandwidth>>,
-    ) -> Result<Self> {
+    pub(crate) fn new(name: &str, settings: &HostSettings, retry: RetryPolicy, bandwidth: Option<Arc<Bandwidth>>) -> Result<Self> {
         let retry = RetryPolicy { longest_pause: settings.retry_after_max.unwrap_or(retry.longest_pause), ..retry };
         let profile = settings.profile.or_else(|| profiles::recognised(name)).unwrap_or(&profiles::UNKNOWN);
+        let ceiling = settings.concurrency.unwrap_or(profile.concurrency);
         let endpoint = http::endpoint(name, settings.endpoint.as_deref(), settings.plain_http)?;
         let policy = Arc::new(AddressPolicy::new(&endpoint, settings.allow_private));
         Ok(Host {
@@ -104,7 +99,7 @@ impl Host {
             pace: settings.requests_per_second.and_then(|rate| RequestPacer::new(rate, BURST)).map(Arc::new),
             bandwidth: BandwidthStack::new(bandwidth, settings.bandwidth),
             min_rate: settings.min_rate.map_or_else(MinRate::default, |rate| MinRate::new(rate.per_second())),
-            permits: Permits::new(concurrency),
+            permits: Permits::new(ceiling),
             pause: Pause::new(retry.longest_pause),
             backoff: Mutex::new(Backoff::new(retry)),
             elsewhere: Mutex::default(),
@@ -130,11 +125,6 @@ impl Host {
     /// How far this machine's clock is ahead of the host's; negative: behind. `None`: no answer had a `Date`.
     pub(crate) fn clock_skew(&self) -> Option<jiff::SignedDuration> {
         self.clock_skew.get().copied()
-    }
-
-    /// Allows at least `concurrency` requests in flight.
-    pub(crate) fn widen(&self, concurrency: usize) {
-        self.permits.widen(concurrency);
     }
 
     pub(super) fn backoff(&self) -> MutexGuard<'_, Backoff> {
@@ -260,7 +250,7 @@ impl Host {
         self.pause.check(now) != PauseVerdict::Go || self.backoff().pause(now).is_some()
     }
 
-    /// How many requests may be in flight now.
+    /// How many small requests may be in flight now.
     #[cfg(test)]
     pub(crate) fn in_flight_limit(&self) -> usize {
         self.permits.limit()
@@ -324,8 +314,8 @@ mod tests {
     use super::*;
 
     fn host(endpoint: &str) -> Host {
-        let settings = HostSettings { endpoint: Some(endpoint.to_owned()), ..Default::default() };
-        Host::new("registry.example", &settings, 1, RetryPolicy::default(), None).unwrap()
+        let settings = HostSettings { endpoint: Some(endpoint.to_owned()), concurrency: Some(1), ..Default::default() };
+        Host::new("registry.example", &settings, RetryPolicy::default(), None).unwrap()
     }
 
     #[tokio::test(start_paused = true)]
@@ -359,8 +349,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_wait_that_is_too_long_is_refused_until_it_is_over_and_our_own_is_not() {
-        let settings = HostSettings { retry_after_max: Some(Duration::from_millis(1)), ..HostSettings::default() };
-        let host = Host::new("registry.example", &settings, 1, RetryPolicy::default(), None).unwrap();
+        let settings = HostSettings { retry_after_max: Some(Duration::from_millis(1)), concurrency: Some(1), ..HostSettings::default() };
+        let host = Host::new("registry.example", &settings, RetryPolicy::default(), None).unwrap();
         let began = Instant::now();
         host.troubled(began, false, None);
         assert!(host.clear().await.is_ok() && began.elapsed() > Duration::from_millis(1));

@@ -1,5 +1,5 @@
 //! Permits: how many requests to one host are in flight. A permit is held until the answer's body has been read or dropped.
-//! How many there are adapts to the host ([`AdaptiveLimit`]); small requests never wait behind blobs.
+//! How many there are is found from the host's answers ([`AdaptiveLimit`]); small requests never wait behind blobs.
 //!
 //! Work that waits for *another* host's permit while it holds one of this host's could, with its like, wait in a circle.
 //! These rules keep that from happening:
@@ -35,11 +35,6 @@ impl Permits {
         Permits { slots: AdaptiveLimit::new(size), readers: Arc::default() }
     }
 
-    /// Allows at least `size`: a registry that turns out to be the target too may have a target's number.
-    pub(crate) fn widen(&self, size: usize) {
-        self.slots.widen(size);
-    }
-
     /// A permit, as `claim` asks for it.
     pub(crate) async fn take(&self, claim: PermitRequest, lane: ConnectionKind) -> Permit {
         let class = match lane {
@@ -54,10 +49,10 @@ impl Permits {
         if waits { self.slots.permit(class).await } else { self.slots.permit_or_none(class) }
     }
 
-    /// How many there are now.
+    /// How many there are now for small requests.
     #[cfg(test)]
     pub(super) fn limit(&self) -> usize {
-        self.slots.limit()
+        self.slots.limit(RequestClass::Small)
     }
 
     /// Counts a blob's reader until it is dropped.
@@ -104,18 +99,5 @@ mod tests {
         let _blob = permits.take(PermitRequest::Fresh, ConnectionKind::Bulk).await;
         assert!(permits.take(PermitRequest::Fresh, ConnectionKind::Bulk).now_or_never().is_none());
         assert!(permits.take(PermitRequest::Fresh, ConnectionKind::Small).now_or_never().is_some());
-    }
-
-    #[tokio::test]
-    async fn widening_adds_and_never_takes() {
-        let permits = Permits::new(1);
-        let take = || permits.take(PermitRequest::Fresh, ConnectionKind::Small);
-        let first = take().await;
-        let mut second = Box::pin(take());
-        assert!((&mut second).now_or_never().is_none());
-        permits.widen(3);
-        permits.widen(2);
-        let _held = (first, second.await, take().await);
-        assert!(take().now_or_never().is_none());
     }
 }

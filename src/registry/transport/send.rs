@@ -18,7 +18,7 @@ use super::min_rate::RateMeter;
 use super::outcome::{AttemptOutcome, RedirectReply, SendError, SendOutcome};
 use super::retry_budget::RetryBudget;
 use crate::content::{Repository, RequestContext};
-use crate::limits::{Permit, Quota, RequestPacer};
+use crate::limits::{AnswerGroup, Permit, Quota, RequestPacer};
 use crate::registry::address::{self, host_and_port};
 use crate::registry::auth::Authenticator;
 use crate::registry::counters::{Counters, RequestKind};
@@ -166,18 +166,36 @@ impl Transport {
         pull: Option<&mut MeteredPull>,
     ) -> Result<AttemptOutcome> {
         self.host.bandwidth.take(call.body.len() as u64).await;
-        let permit = self.admit(call).await?;
+        let mut permit = self.admit(call).await?;
+        let mut asked_for = None;
+        if authorization.is_none() && self.is_login_asked_for(call) {
+            // The registry asked for a login while this request waited for its permit: without one it would be answered 401.
+            drop(permit);
+            asked_for = self.authorization(call).await?;
+            permit = self.admit(call).await?;
+        }
+        let authorization = authorization.or(asked_for.as_ref());
         if pull.is_some_and(|pull| !pull.leaves()) {
             return Ok(AttemptOutcome::NotSent);
         }
         let sent = Instant::now();
         match self.follow(call, authorization).await {
-            Ok(reply) => self.judge(call, reply, authorization, may_log_in, (permit, sent)).await,
+            Ok(reply) => {
+                self.judge(call, reply, authorization, may_log_in, SentRequest { permit, sent, size: call.body.len() as u64 }).await
+            }
             Err(SendError::Retryable(trouble)) => {
+                note_broken(call, &permit, &trouble);
                 Ok(AttemptOutcome::Retryable(if call.external_url { trouble.of_external_url() } else { trouble }, sent))
             }
             Err(SendError::Fatal(error)) => Err(error),
         }
+    }
+
+    /// Whether the registry has asked for logins of requests like `call`.
+    fn is_login_asked_for(&self, call: &RegistryRequest<'_>) -> bool {
+        matches!(call.credentials, RequestIdentity::Of(_))
+            && self.host.endpoint.is_origin_of(&call.url)
+            && self.account.authenticator.is_asked_for()
     }
 
     /// Sends `call` once, with `feed` as its body of `size` bytes. An answer that comes before all of it was sent ends it. The body is gone
@@ -208,9 +226,12 @@ impl Transport {
         match answered {
             Ok(response) => {
                 let reply = RedirectReply { response, url: call.url.clone(), quota: Quota::default(), foreign: None, elsewhere };
-                self.judge(call, reply, authorization.as_ref(), true, (permit, sent)).await
+                self.judge(call, reply, authorization.as_ref(), true, SentRequest { permit, sent, size }).await
             }
-            Err(SendError::Retryable(trouble)) => Ok(AttemptOutcome::Retryable(trouble, sent)),
+            Err(SendError::Retryable(trouble)) => {
+                note_broken(call, &permit, &trouble);
+                Ok(AttemptOutcome::Retryable(trouble, sent))
+            }
             Err(SendError::Fatal(error)) => Err(error),
         }
     }
@@ -231,7 +252,7 @@ impl Transport {
         reply: RedirectReply,
         authorization: Option<&HeaderValue>,
         may_log_in: bool,
-        (permit, sent): (Permit, Instant),
+        SentRequest { permit, sent, size }: SentRequest,
     ) -> Result<AttemptOutcome> {
         let RedirectReply { mut response, url, quota, foreign, elsewhere } = reply;
         let (status, headers) = (response.status(), response.headers().clone());
@@ -241,9 +262,26 @@ impl Transport {
             self.account.authenticator.served(scopes, header);
         }
         if status.is_success() {
-            permit.fine();
+            let measured_at_end = call.kind == RequestKind::BlobGet;
+            if !measured_at_end {
+                permit.answered(AnswerGroup::new(call.kind as u8, size), sent.elapsed());
+            }
             let (idle, meter, bandwidth) = (self.host.retry.idle, RateMeter::new(self.host.min_rate), self.host.bandwidth.clone());
-            let answer = OpenResponse { status, headers, url, sent, elsewhere, quota, response, idle, meter, bandwidth, permit };
+            let answer = OpenResponse {
+                status,
+                headers,
+                url,
+                sent,
+                elsewhere,
+                quota,
+                response,
+                idle,
+                meter,
+                bandwidth,
+                permit,
+                measured_at_end,
+                received: 0,
+            };
             return Ok(AttemptOutcome::Answer(Box::new(answer)));
         }
         let body = self.error_body(&mut response).await;
@@ -253,9 +291,9 @@ impl Transport {
             // A spent window says nothing about concurrency, and another host's refusal nothing about this host.
             ResponseClass::Retry { throttled: true } if refusal.pulls_spent || refusal.elsewhere.is_some() => {}
             ResponseClass::Retry { throttled: true } if refusal.retry_after.is_some() => permit.asked_to_wait(),
-            ResponseClass::Retry { throttled: true } => permit.congested(),
+            ResponseClass::Retry { throttled: true } => permit.refused(),
             ResponseClass::Retry { .. } => {}
-            ResponseClass::Done | ResponseClass::Fail => permit.fine(),
+            ResponseClass::Done | ResponseClass::Fail => permit.answered(AnswerGroup::new(call.kind as u8, size), sent.elapsed()),
         }
         self.window_is_spent(call, &refusal, sent);
         drop(permit);
@@ -468,6 +506,20 @@ impl Transport {
             body.extend_from_slice(&chunk[..chunk.len().min(MAX_ERROR_BODY - body.len())]);
         }
         body.into()
+    }
+}
+
+/// A request that was sent: its permit, when, and the size of its body.
+struct SentRequest {
+    permit: Permit,
+    sent: Instant,
+    size: u64,
+}
+
+/// A broken connection to the registry itself may be a sign that it has too many.
+fn note_broken(call: &RegistryRequest<'_>, permit: &Permit, trouble: &RetryableError) {
+    if matches!(trouble, RetryableError::Broken(_)) && !call.external_url {
+        permit.broken();
     }
 }
 
