@@ -79,7 +79,7 @@ pub struct AccountStatus {
     pub closes: Option<Timestamp>,
     /// The upstream said that it counts nothing.
     pub unlimited: bool,
-    /// How long anybody waited for pulls.
+    /// How long images waited for pulls (two at a time are counted once).
     pub waited: Duration,
     /// How many wait now, if only for what others may give back.
     pub waiting: usize,

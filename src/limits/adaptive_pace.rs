@@ -59,10 +59,10 @@ const CLOSED: u32 = 3;
 const CLOSED_DOUBTED: u32 = 2;
 const LONGEST_REST: u32 = 8;
 
-/// Who waits for a turn looks this often whether the pace was raised.
+/// A task that waits for its turn checks this often whether the pace was raised.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// A measure needs so many requests, or [`LONG`] seconds: less may be chance.
+/// A measure needs this many requests, or [`LONG`] seconds: less may be chance.
 const ENOUGH: u32 = 8;
 const LONG: u32 = 3;
 
@@ -77,7 +77,7 @@ const EARLY_GAP: Duration = Duration::from_millis(10);
 pub struct AdaptivePace {
     /// Limiters count by the second. Tests that cannot wait have a shorter one.
     second: Duration,
-    /// Who holds it takes the next turn: one at a time, so that a change of the pace applies to all who wait.
+    /// Its holder takes the next turn: one at a time, so that a change of the pace applies to all that wait.
     turn: tokio::sync::Mutex<()>,
     state: Mutex<State>,
 }
@@ -164,7 +164,7 @@ impl AdaptivePace {
         AdaptivePace { second, turn: tokio::sync::Mutex::default(), state: Mutex::default() }
     }
 
-    /// Lets the first requests leave one by one: for a host of which nobody knows what it bears.
+    /// Sends the first requests one by one: for a host whose limits are not known.
     pub fn begin_slowly(&self) {
         self.state().early = true;
     }
@@ -408,7 +408,7 @@ mod tests {
                 // The first refusal may meet as many requests under way as there are workers.
                 ("large bucket", Limiter::bucket(10.0, 60.0), 10.0, 8),
                 ("fast bucket", Limiter::bucket(50.0, 50.0), 50.0, 8),
-                // Nobody can tell a closed window from a slow bucket before it opens again.
+                // A closed window cannot be told from a slow bucket before it opens again.
                 ("windows of ten seconds", Limiter::windows(100, 10 * SECOND), 10.0, 40),
             ] {
                 let requests = 400;

@@ -1,6 +1,6 @@
-//! The gate through which the manifest GETs of one account pass: who wants pulls waits here, in order, until the budget covers them.
+//! The gate that manifest GETs of one account pass: images wait here for their pulls, in order, until the budget covers them.
 //!
-//! Waiting costs nothing and holds nothing. There is no background task: of those who wait, one keeps the time (the end of
+//! Waiting costs nothing and holds nothing. There is no background task: one of the waiting tasks keeps the time (the end of
 //! the window, the next look by HEAD) for all.
 
 use std::sync::{Arc, Weak};
@@ -109,7 +109,7 @@ impl Gate {
         quota.is_some()
     }
 
-    /// The ledger cannot be written, waiting does not help, and somebody wanted pulls.
+    /// The ledger cannot be written, waiting does not help, and an image wanted pulls.
     pub fn is_blocked(&self) -> bool {
         self.lock().refusal.as_ref().is_some_and(LedgerRefusal::is_final)
     }
@@ -160,7 +160,7 @@ impl Gate {
     /// Pulls came back.
     fn returned(&self, mut state: MutexGuard<'_, GateState>) {
         if let Some(refusal) = &mut state.refusal {
-            // Whoever was asking may have gone away.
+            // The task that was asking may be gone.
             refusal.asking = false;
         }
         self.tell_soon(&mut state);
@@ -189,7 +189,7 @@ impl Gate {
         let heard = state.budget.settle(outcome, sent, now);
         match outcome {
             PullOutcome::Refused(_) => state.news = true,
-            // Nobody needs to know of what is not counted.
+            // Pulls that are not counted need not be reported.
             _ if state.budget.is_unlimited() => {}
             PullOutcome::Answered(_) | PullOutcome::Unheard if heard => state.unreported.heard += 1,
             PullOutcome::Answered(_) | PullOutcome::Unheard => state.unreported.unconfirmed += 1,
@@ -243,7 +243,7 @@ impl Gate {
         answer.unwrap_or_else(|_| Err(Deferred { reason: format!("{}: the run has ended", self.account), until: None }))
     }
 
-    /// Sleeps from event to event, for all who wait, until dropped.
+    /// Sleeps from event to event, for all waiting tasks, until dropped.
     async fn keep_time(&self) -> std::convert::Infallible {
         loop {
             let next = self.lock().next;
@@ -309,7 +309,7 @@ impl Gate {
         state.next = next;
     }
 
-    /// Grants to `most` of those who wait.
+    /// Grants pulls to at most `most` waiting tasks.
     fn grant(&self, state: &mut GateState, most: usize, now: Instant) {
         let mut granted = 0;
         while granted < most
@@ -337,10 +337,10 @@ impl Gate {
         }
     }
 
-    /// Answers those who would have to wait for a window longer than they want to.
+    /// Defers the tasks that would have to wait for a window longer than their mode allows.
     fn defer(&self, state: &mut GateState, now: Instant) {
         let late = state.deadline.is_some_and(|deadline| deadline <= now);
-        // A look will tell soon whether pulls were counted of which nobody has said so.
+        // A look will soon say whether pulls were counted whose answers did not say so.
         let looks = self.probe.is_some() && (state.looking || state.budget.unheard_look().is_some());
         let hope = if looks { state.budget.room_if_nothing_unheard_was_counted() } else { state.budget.room_if_all_came_back() };
         let elsewhere = state.refusal.as_ref().filter(|refusal| !refusal.in_use && refusal.again > now);
@@ -372,7 +372,7 @@ impl Gate {
         for job in deferred {
             let reason = self.reason(state, job.pulls, job.who.is_late(now));
             let until = closes.filter(|_| !never).map(|at| self.clock.wall(at));
-            // Whoever does not listen any more needs no answer.
+            // A task that is gone needs no answer.
             let _ = job.who.tell.send(Err(Deferred { reason, until }));
         }
     }
@@ -415,7 +415,7 @@ impl Gate {
 
 impl Drop for Gate {
     fn drop(&mut self) {
-        // The end of the run, if nobody has seen to it before.
+        // The end of the run, if it was not reported before.
         self.tell_now();
     }
 }

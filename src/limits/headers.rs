@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-/// Longer than this is no limit anybody waits for, and would only overflow clocks: values beyond it are cut to it.
+/// No limit is longer. Larger values would only overflow clocks, and are cut to this.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 /// What one answer said about the pull budget (docs/registries.md, "Docker Hub").
@@ -12,7 +12,7 @@ const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 pub struct Quota {
     /// `ratelimit-limit: 100;w=21600`: pulls per window. `None`: the header is missing or has no number.
     pub limit: Option<u64>,
-    /// `ratelimit-remaining: 20;w=21600`: pulls left in this window, ours and everybody's.
+    /// `ratelimit-remaining: 20;w=21600`: pulls left in this window, for larder and all others.
     pub remaining: Option<u64>,
     /// `w=` of either header.
     pub window: Option<Duration>,

@@ -183,7 +183,7 @@ impl InFlightPull {
         held.granted += 1;
     }
 
-    /// A cache answered it out of its own: the upstream was not asked, and the pull is anybody's again.
+    /// A cache answered it from its own content: the upstream was not asked, and the pull goes back to the account.
     pub fn free(mut self) {
         let Some(lease) = self.lease.take() else { return };
         lease.gate.unsend();

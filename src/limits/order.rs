@@ -1,4 +1,4 @@
-//! Who goes first when pulls are scarce. Pure.
+//! The order of images when pulls are scarce. Pure.
 //!
 //! An image that has begun goes on first. Then priority; then the image that costs fewer pulls; then who came first. An image
 //! starts when the budget covers its whole graph; one that does not fit is passed over by those that do, because it could
@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::budget::BudgetRoom;
 
-/// Somebody who wants pulls.
+/// A request for pulls.
 #[derive(Debug)]
 pub struct QueuedPulls<T> {
     /// Higher first.
@@ -23,7 +23,7 @@ pub struct QueuedPulls<T> {
     pub who: T,
 }
 
-/// All who want pulls of one account. Of one priority and cost, first come, first served.
+/// All requests for pulls of one account. With equal priority and cost, first come, first served.
 #[derive(Debug)]
 pub struct Queue<T> {
     begun: VecDeque<QueuedPulls<T>>,
@@ -43,12 +43,12 @@ impl<T> Queue<T> {
         self.len
     }
 
-    /// Nobody waits.
+    /// No request waits.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// How many of those who wait are picked.
+    /// How many waiting requests `pick` selects.
     pub fn count(&self, pick: impl Fn(&QueuedPulls<T>) -> bool) -> usize {
         let waiting = self.classes.values().flat_map(BTreeMap::values).flatten();
         self.begun.iter().chain(waiting).filter(|job| pick(job)).count()

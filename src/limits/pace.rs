@@ -36,7 +36,7 @@ impl RequestPacer {
         on_pace.checked_sub(self.ahead).map_or(now, |at| at.max(now))
     }
 
-    /// Waits for one's turn. Whoever stops waiting leaves a gap: slower than allowed, never faster.
+    /// Waits for a turn. A task that stops waiting leaves a gap: slower than allowed, never faster.
     pub async fn turn(&self) {
         tokio::time::sleep_until(self.take(Instant::now())).await;
     }

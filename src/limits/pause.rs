@@ -9,7 +9,7 @@ use crate::mutex::{Mutex, MutexGuard};
 /// The pause of one host.
 #[derive(Debug)]
 pub struct Pause {
-    /// `retry_after_max`: whoever asks for more is not waited for.
+    /// `retry_after_max`: a longer pause is not waited for.
     most: Duration,
     state: Mutex<PauseState>,
 }
@@ -58,7 +58,7 @@ impl Pause {
         self.lock().verdict(now)
     }
 
-    /// Waits until the pause is over, however often it grows; `Err`: it is longer than anybody waits, until then.
+    /// Waits until the pause is over, however often it grows. `Err`: it is longer than `retry_after_max`, until then.
     pub async fn passed(&self) -> Result<(), Instant> {
         loop {
             match self.check(Instant::now()) {
@@ -77,7 +77,7 @@ impl Pause {
         self.lock().throttled
     }
 
-    /// How long anybody waited for it (two at a time are counted once).
+    /// How long requests waited for it (two at a time are counted once).
     pub fn waited(&self) -> Duration {
         self.lock().waiting.total(Instant::now())
     }
@@ -148,7 +148,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[tokio::test(start_paused = true)]
-    async fn everybody_waits_and_for_as_long_as_was_asked() {
+    async fn all_requests_wait_for_as_long_as_the_host_asked() {
         let pause = Arc::new(Pause::new(Duration::from_secs(300)));
         let start = Instant::now();
         assert_eq!(pause.hold(120 * SECOND, start), PauseVerdict::Wait(start + 120 * SECOND));
@@ -159,7 +159,7 @@ mod tests {
             })
             .collect();
         tokio::time::sleep(60 * SECOND).await;
-        // Shorter: nothing changes. Longer: all of those who wait already wait on.
+        // Shorter: nothing changes. Longer: all that wait go on waiting.
         pause.hold(SECOND, Instant::now());
         pause.hold(90 * SECOND, Instant::now());
         for one in all {
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn beyond_the_maximum_nobody_waits() {
+    async fn a_pause_beyond_the_maximum_is_not_waited_for() {
         let pause = Pause::new(300 * SECOND);
         let end = Instant::now() + 301 * SECOND;
         assert_eq!(pause.hold(301 * SECOND, Instant::now()), PauseVerdict::Defer(end));

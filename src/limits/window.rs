@@ -133,7 +133,7 @@ impl<T: Moment> Window<T> {
                     // Two addresses take turns, each with a window of its own: the lower number is safe for both.
                     self.left = self.left.min(reading.left);
                 } else if earlier && reading.left < self.left {
-                    // The window before's, told by somebody who has not heard of this one.
+                    // It is about the window before, from a process that does not know this one yet.
                     return false;
                 } else if reading.left < self.left || (later && reading.limit != self.limit) {
                     // Later by its number; or the account itself has changed.

@@ -86,7 +86,7 @@ impl Counters {
     }
 }
 
-/// Nothing where nothing counts them, or nobody has said how.
+/// Nothing if pulls are not counted, or their limit is not known.
 pub(crate) fn pull_row(standing: AccountStatus) -> Option<PullRow> {
     Some(PullRow {
         spent: standing.spent,

@@ -88,7 +88,7 @@ impl ErrorAnswer {
         self.codes.iter().any(|found| found == code)
     }
 
-    /// Status and message, whoever answered.
+    /// Status and message, of any host.
     pub(crate) fn plain_words(&self) -> String {
         let said = ErrorAnswer { foreign: None, ..self.clone() }.words();
         format!("{} {said}", self.status)

@@ -97,7 +97,7 @@ impl RegistryStore {
         opened
     }
 
-    /// Gives back what was opened in `repository`, if nobody has used it.
+    /// Gives back the upload that was opened in `repository`, if it was not used.
     async fn give_back(&self, repository: &Repository) {
         let session = self.admissions.sessions.lock().remove(repository);
         if let Some((session, _)) = session {

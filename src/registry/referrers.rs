@@ -106,7 +106,7 @@ impl RegistryStore {
         let _alone = self.index_locks.hold(repository, &tag).await;
         let mut gone = HashSet::new();
         for _ in 0..TURNS {
-            // Seen to be there, also after it was put: somebody else may have replaced it meanwhile.
+            // Checked also after it was put: another program may have replaced it meanwhile.
             let (before, etag) = self.referrers_index(repository, &tag, context).await?;
             let index = content::with_referrers(before.as_deref(), &unlisted, &gone).map_err(|why| {
                 let message = format!("the target's tag {tag}, where referrers are listed, cannot be used: {why}");
@@ -161,7 +161,7 @@ impl RegistryStore {
     ) -> Result<()> {
         let bytes = Bytes::from(index);
         let manifest = Manifest::known(bytes.clone(), None, Digest::sha256(&bytes), self.transport.side)?;
-        // Who knows `If-Match` refuses when the index was changed meanwhile; the others are looked at afterwards.
+        // A registry that knows `If-Match` refuses if the index was changed meanwhile; at others it is read again afterwards.
         let headers = etag.into_iter().map(|etag| (reqwest::header::IF_MATCH, etag)).collect();
         self.put_manifest_if(repository, &Reference::Tag(tag.to_owned()), &manifest, headers, context).await.map(drop)
     }

@@ -7,7 +7,7 @@ use crate::config::profiles::Support;
 use crate::content::Repository;
 use crate::mutex::Mutex;
 
-/// Where a registry has the referrers API. The first answer tells, and nobody else asks before that has come.
+/// Where a registry has the referrers API. The first answer says so; other requests wait for it.
 #[derive(Debug)]
 pub(crate) struct ReferrersApi {
     pub(super) everywhere: Arc<Known>,

@@ -17,7 +17,7 @@ impl Source for RegistryStore {
     }
 
     async fn ready(&self) {
-        // A pause that nobody waits for is met, and reported, by the request itself.
+        // A pause that is too long to wait for is reported by the request itself.
         let _ = self.transport.host.clear().await;
     }
 

@@ -94,7 +94,7 @@ impl RegistryStore {
         upload.run().await.map_err(|error| if error.side() == self.transport.side { named(error, &blob.digest) } else { error })
     }
 
-    /// Asks for a blob of `from` to be had in `to` too. `false`: not so; it has to be copied.
+    /// Mounts a blob of `from` in `to`. `false`: refused; it has to be copied.
     pub(super) async fn mount(&self, from: &Repository, to: &Repository, digest: &Digest, context: &RequestContext) -> Result<bool> {
         let host = &self.transport.host;
         let _trial = host.behaviour.mount_trial().await;
@@ -267,7 +267,7 @@ impl BlobUpload<'_> {
         let rest = self.open.open(have).await?;
         let (kept, mut room) = (Arc::clone(&self.kept), self.blob.size - have);
         let keeping = rest.inspect(move |item| {
-            // A source that gives too much is refused by who checks it; here it only must not be kept.
+            // A source that gives too much is refused where it is checked; here it only must not be kept.
             if let Ok(chunk) = item {
                 match room.checked_sub(chunk.len() as u64) {
                     Some(less) => {

@@ -14,7 +14,7 @@ use crate::mutex::MutexGuard;
 const IN_USE_AGAIN: Duration = Duration::from_secs(1);
 /// How soon it is asked again about a spent window: another process may learn that it opened early.
 const SPENT_AGAIN: Duration = Duration::from_secs(5 * 60);
-/// How soon it is tried again if it could not be written: a disk is freed by people, and a lock held by whoever is stopped.
+/// How soon it is tried again if it could not be written: disks are freed by people, and a lock may be held by a stopped process.
 const FAILED_AGAIN: Duration = Duration::from_secs(30);
 /// How long pulls that are over may go untold: other processes wait for what comes back, and the next reservation tells it anyway.
 const TELL_AFTER: Duration = Duration::from_millis(100);
@@ -45,7 +45,7 @@ impl Gate {
             state.entering.push(Entering { hold, tell });
         }
         ledger.exchange(me);
-        // If the runtime is shutting down, nobody answers, and nothing may be sent.
+        // If the runtime is shutting down, there is no answer, and nothing may be sent.
         told.await.ok().flatten()
     }
 
@@ -66,7 +66,7 @@ impl Gate {
         covered
     }
 
-    /// Sees to it that the ledger is told soon what is over.
+    /// Schedules a report to the ledger of the pulls that ended.
     pub(super) fn tell_soon(&self, state: &mut GateState) {
         let failing = state.refusal.as_ref().is_some_and(|refusal| refusal.failure.is_some());
         if self.ledger.is_none() || failing || !self.is_untold(state) {
@@ -118,7 +118,7 @@ impl Gate {
         }
     }
 
-    /// The ledger has told this run, or been told by it, something else than what is true now.
+    /// What the ledger knows of this run is not what is true now.
     fn is_untold(&self, state: &GateState) -> bool {
         state.news || state.unreported != LeaseSettlement::default() || state.ahead > 0 || state.written != state.held()
     }
@@ -165,7 +165,7 @@ impl Gate {
                             state.refusal = None;
                         }
                     }
-                    // What the budget has learnt itself by now needs no word of the ledger.
+                    // The budget knows this itself by now.
                     Decision::Spent if state.budget.room_if_all_came_back().grant(entering.hold.pulls).is_none() => {}
                     Decision::InUse | Decision::Spent => {
                         let in_use = *decision == Decision::InUse;
@@ -183,7 +183,7 @@ impl Gate {
         drop(state);
         covered.into_iter().for_each(|Entering { hold, tell }| drop(tell.send(Some(hold))));
         for (Entering { hold, tell }, granted) in outcomes {
-            // Dropping a hold gives it back, also where nobody listens any more.
+            // Dropping the grant gives it back, also if the task is gone.
             let _ = tell.send(granted.then_some(hold));
         }
     }
@@ -256,7 +256,7 @@ impl Party for Gate {
                 if let Some(LeaseRequest { settled, .. }) = ask {
                     state.unreported.heard += settled.heard;
                     state.unreported.unconfirmed += settled.unconfirmed;
-                    // What the file says is not known: it is told again.
+                    // It is not known what the file says: all is reported again.
                     state.written = u64::MAX;
                 }
                 self.failed(state, failure);

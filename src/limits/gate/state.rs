@@ -1,4 +1,4 @@
-//! What a gate knows: who waits, what was granted, and what the ledger has been told.
+//! What a gate knows: the waiting images, the granted pulls, and what was reported to the ledger.
 
 use std::sync::{Arc, Weak};
 
@@ -38,7 +38,7 @@ pub(super) struct GateState {
     pub(super) queue: Queue<Waiter>,
     /// The ledger said no.
     pub(super) refusal: Option<LedgerRefusal>,
-    /// The earliest deadline of those who wait.
+    /// The earliest deadline of the waiting images.
     pub(super) deadline: Option<Instant>,
     /// What the timekeeper sleeps for.
     pub(super) next: Option<Instant>,
@@ -59,7 +59,7 @@ pub(super) struct GateState {
     pub(super) ahead: u64,
     /// Some of them were used since the ledger was last written.
     pub(super) ahead_used: bool,
-    /// When the ledger will be told.
+    /// When the next report to the ledger is due.
     pub(super) tell_at: Option<Instant>,
     /// That time has come.
     pub(super) tell_due: bool,
@@ -100,7 +100,7 @@ pub(super) struct LedgerRefusal {
     /// It may come back before the window ends.
     pub(super) in_use: bool,
     pub(super) closes: Option<Instant>,
-    /// Somebody is asking.
+    /// An image is asking.
     pub(super) asking: bool,
     /// The ledger cannot be used.
     pub(super) failure: Option<Failure>,
@@ -122,7 +122,7 @@ pub(in crate::limits) struct GrantedPulls {
 }
 
 impl GrantedPulls {
-    /// They are somebody else's to give back now.
+    /// The caller gives them back from now on.
     pub(in crate::limits) fn keep(mut self) -> u64 {
         self.gate = None;
         self.pulls

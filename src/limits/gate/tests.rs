@@ -1,4 +1,4 @@
-//! What the gate does for those who wait: deferral, deadlines, looks, order, and going away.
+//! What the gate does for waiting images: deferral, deadlines, looks, order, and images that go away.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -38,7 +38,7 @@ async fn without_a_deadline_what_does_not_fit_is_deferred_and_the_rest_is_done()
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_could_still_get_what_another_gives_back_is_not_deferred() {
+async fn an_image_that_fits_into_pulls_that_may_come_back_is_not_deferred() {
     let gate = gate(None, None);
     gate.observe(&quota_of(100, 5, WINDOW), Instant::now());
     let first = Lease::acquire(&gate, claim(4), WaitMode::Defer).await.unwrap();
@@ -83,7 +83,7 @@ async fn an_end_that_is_known_to_be_too_late_is_not_waited_for() {
 #[tokio::test(start_paused = true)]
 async fn a_window_that_opens_early_is_found_by_a_few_looks() {
     let hub = Hub::new(10);
-    // Somebody else spent it all, an hour ago.
+    // Others spent it all, an hour ago.
     while hub.pull(false).is_some() {}
     tokio::time::advance(3600 * SECOND).await;
     let gate = gate(None, Some(hub.clone()));
@@ -173,7 +173,7 @@ async fn priority_and_then_fewer_pulls() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_goes_away_leaves_no_pull_behind() {
+async fn an_image_that_goes_away_leaves_no_pull_behind() {
     let gate = gate(None, None);
     gate.observe(&quota_of(10, 2, WINDOW), Instant::now());
     let held = Lease::acquire(&gate, claim(2), WaitMode::Defer).await.unwrap();
@@ -224,7 +224,7 @@ async fn a_reserve_that_leaves_nothing_is_said_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pull_that_a_cache_answered_itself_is_anybodys_again() {
+async fn a_pull_that_a_cache_answered_itself_goes_back_to_the_account() {
     let gate = gate(None, None);
     gate.observe(&quota_of(100, 2, WINDOW), Instant::now());
     let first = Lease::acquire(&gate, claim(2), WaitMode::Defer).await.unwrap();

@@ -57,7 +57,7 @@ impl LedgerData {
         LedgerData { version: VERSION, accounts: BTreeMap::new() }
     }
 
-    /// Forgets accounts that nobody has used for long, or of which nothing became known.
+    /// Forgets accounts that were not used for long, or of which nothing became known.
     pub(super) fn forget(&mut self, now: Timestamp) {
         self.accounts.retain(|_, row| {
             let over = row.window.closes.is_some_and(|closes| closes.plus(FORGET_AFTER) <= now);

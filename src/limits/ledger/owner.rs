@@ -1,4 +1,4 @@
-//! Who holds a lease, and whether he still lives.
+//! The process that holds a lease, and whether it is alive.
 
 use std::sync::OnceLock;
 
@@ -21,7 +21,7 @@ impl Owner {
         Owner { pid, started: started(pid).unwrap_or(0), place: place() }
     }
 
-    /// Certain to be dead. Where nothing is certain (another machine, container or boot; no `/proc`), the lease's term decides.
+    /// Whether it is certainly dead. Where nothing is certain (another machine, container or boot; no `/proc`), the lease's term decides.
     pub(super) fn is_gone(&self) -> bool {
         // Where we are does not change while we run.
         static HERE: OnceLock<String> = OnceLock::new();

@@ -13,7 +13,7 @@ use crate::limits::clock::Moment;
 use crate::limits::window::Window;
 use crate::mutex::Mutex;
 
-/// A process reserves ahead at most this part of the pulls that nobody holds. So much of a window is lost to others while it holds them
+/// A process reserves ahead at most this part of the pulls that no process holds. That much of a window is lost to others while it holds them
 /// unused, and until the next HEAD if it is killed. An eighth keeps that small, and makes about ten reservations of a whole window.
 const AHEAD_PART: u64 = 8;
 

@@ -117,7 +117,7 @@ impl LedgerStore {
     }
 
     fn write(&self, data: &LedgerData) -> Result<(), Failure> {
-        // Under the lock nobody else writes this name, and what a kill leaves behind is overwritten.
+        // Under the lock no other process writes this name. What a kill leaves behind is overwritten.
         let next = self.file.with_extension("json.new");
         #[cfg(test)]
         self.writes.fetch_add(1, std::sync::atomic::Ordering::Relaxed);

@@ -166,7 +166,7 @@ mod tests {
             }
         }
         assert!(read(&[("HTTP_PROXY", ""), ("HTTPS_PROXY", "proxy:3128"), ("ALL_PROXY", "socks5://proxy:1080")]).is_ok());
-        // In a CGI program it is somebody else's.
+        // In a CGI program a client sets it.
         assert!(read(&[("HTTP_PROXY", "http://"), ("REQUEST_METHOD", "GET")]).is_ok());
     }
 }

@@ -1,4 +1,4 @@
-//! Which addresses are public, which belong to somebody's own network, and which nobody is ever sent to.
+//! Which addresses are public, which belong to private networks, and which are never contacted.
 //!
 //! Source: IANA's IPv4 and IPv6 special-purpose address registries (RFC 6890 and its updates), and the metadata services of
 //! the clouds, whose answers are credentials.

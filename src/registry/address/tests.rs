@@ -101,7 +101,7 @@ const PRIVATE: &[&str] = &[
     "https://mixed.example/",
 ];
 
-/// Where nobody is sent, whatever the settings.
+/// Addresses that are never contacted, whatever the settings.
 const NEVER: &[&str] = &[
     "https://169.254.169.254/latest/meta-data/",
     "https://0xa9fea9fe/",

@@ -66,7 +66,7 @@ impl RegistryAccount {
         read
     }
 
-    /// Another login than `refused`; `None` if there is none. Whoever comes second gets what the first one got.
+    /// Another login than `refused`; `None` if there is none. Later callers get the same one.
     pub(super) async fn renew(&self, refused: &Arc<CurrentLogin>) -> Result<Option<Arc<CurrentLogin>>> {
         let mut current = self.current.lock().await;
         if let Some(Ok(in_use)) = &current.read
@@ -84,7 +84,7 @@ impl RegistryAccount {
         Ok(Some(renewed))
     }
 
-    /// Whether the login in use is nobody's. It has been read.
+    /// Whether the login in use is anonymous. It has been read.
     pub(super) fn is_anonymous(&self) -> bool {
         self.anonymous.load(Ordering::Relaxed)
     }

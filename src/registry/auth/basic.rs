@@ -9,7 +9,7 @@ use super::{Authenticator, Scopes, TokenAnswer, TokenRequest, TokenSender, excha
 use crate::error::{Kind, Result};
 
 impl Authenticator {
-    /// The header that shows the password, once it has been tried; none for nobody.
+    /// The header with the password, once it has been tried; none for an anonymous account.
     pub(super) async fn basic(&self, scopes: &Scopes, sender: &dyn TokenSender) -> Result<Option<HeaderValue>> {
         let held = self.account.login().await?;
         let header = login::basic(&held.login);

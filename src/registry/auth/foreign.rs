@@ -1,4 +1,4 @@
-//! Tokens for nobody, at a host that a registry redirected to.
+//! Anonymous tokens of a host that a registry redirected to.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -52,7 +52,7 @@ pub(super) fn secret(login: &Login) -> Option<&SecretString> {
     }
 }
 
-/// `Authorization: Basic …` for a login (RFC 7617, UTF-8), marked as sensitive; none for nobody.
+/// `Authorization: Basic …` for a login (RFC 7617, UTF-8), marked as sensitive; none for an anonymous account.
 pub(super) fn basic(login: &Login) -> Option<HeaderValue> {
     let (user, secret) = match login {
         Login::Anonymous => return None,

@@ -71,7 +71,7 @@ struct AuthState {
     /// How this registry wants us to authenticate, since its first challenge.
     way: Option<AuthWay>,
     tokens: Tokens,
-    /// Token requests under way: whoever needs the same waits for the same answer.
+    /// Token requests under way: requests that need the same token wait for the same answer.
     flights: HashMap<Scopes, Arc<OnceCell<Result<Token>>>>,
     /// What this account may not do: asked once.
     denied: HashMap<Scopes, Error>,
@@ -219,7 +219,7 @@ impl Authenticator {
             }
             Arc::clone(state.flights.entry(scopes.clone()).or_default())
         };
-        // If the one who asks is cancelled, the next of those who wait asks instead.
+        // If the task that asks is cancelled, the next waiting one asks instead.
         let outcome = flight.get_or_init(|| self.fetch(bearer, scopes, refused.is_some(), sender)).await.clone();
         let mut state = self.state();
         if state.flights.get(scopes).is_some_and(|current| Arc::ptr_eq(current, &flight)) {

@@ -28,7 +28,7 @@ pub(super) struct Token {
     pub(super) header: HeaderValue,
     issued: Instant,
     until: Instant,
-    /// Who issued it, for what.
+    /// Its issuer, and what it is for.
     from: Arc<Bearer>,
     /// Whether it was asked for because the registry had refused the one before.
     replacement: bool,

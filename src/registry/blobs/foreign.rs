@@ -54,14 +54,14 @@ struct ForeignFetch {
 }
 
 impl ForeignFetch {
-    /// The next piece, from wherever it is to be had.
+    /// The next piece, from any of the addresses.
     async fn next(&mut self) -> Result<Option<Bytes>> {
         loop {
             match self.reading.next().await {
                 Ok(chunk) => return Ok(chunk),
                 Err(error) => {
                     self.gave_up(&error)?;
-                    // Who waits for these bytes holds permits, perhaps of this very host.
+                    // The task that waits for these bytes holds permits, perhaps of this very host.
                     self.open(PermitRequest::Continued).await?;
                 }
             }

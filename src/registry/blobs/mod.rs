@@ -84,7 +84,7 @@ impl RegistryStore {
 /// What a registry says of a blob.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum BlobHead {
-    /// It has it, of so many bytes, if it says so; the answer's headers.
+    /// It has the blob; its size, if the answer has it, and the answer's headers.
     Here(Option<u64>, HeaderMap),
     /// It does not have it.
     Absent,

@@ -42,7 +42,7 @@ impl RegistryStore {
         context: &RequestContext,
     ) -> Result<Option<(HeaderMap, BlobStream)>> {
         if offset >= blob.size && self.transport.through(context).is_none() {
-            // Nothing is left to ask for. Who asked still checks what it has.
+            // Nothing is left to request. The caller still checks what it has.
             return Ok(Some((HeaderMap::new(), stream::empty().boxed())));
         }
         if blob.is_foreign() && !blob.urls.is_empty() && self.transport.side == Side::Upstream {

@@ -1,6 +1,6 @@
 //! The HTTP clients of one registry: timeouts, TLS, proxies, and where its API is.
 //!
-//! Redirects and retries are not done here: the transport does both itself, because each is a request somebody counts.
+//! Redirects and retries are not done here: the transport does both itself, because each is a request that upstreams count.
 
 mod handshake;
 #[cfg(test)]
@@ -133,7 +133,7 @@ pub(crate) fn check_files(settings: &HttpSettings) -> Result<()> {
     tls::config(settings).map(drop)
 }
 
-/// Makes ring the process's TLS provider. Calling it again, or after somebody else did so, changes nothing.
+/// Makes ring the process's TLS provider. Calling it again, or after a provider was installed, changes nothing.
 pub(crate) fn install_crypto() {
     // The error says that a provider is installed already, which is what is wanted.
     let _ = rustls::crypto::ring::default_provider().install_default();

@@ -129,7 +129,7 @@ async fn an_expired_address_is_asked_for_again() {
     let (registries, at) = store(&server, Side::Upstream);
     assert_eq!(read(at.blob(&repository(), &blob, 0, &context()).await.unwrap().unwrap()).await.unwrap(), all);
     assert_eq!((registries.rows()[0].requests.blob_get, registries.rows()[0].retries), (3, 2));
-    // The registry itself is in no trouble: nobody else waits.
+    // The registry itself is well: no other request waits.
     assert!(registries.rows()[0].waited_seconds.abs() < f64::EPSILON);
 
     let cdn = Server::start(|_| answer(403, &[], "no")).await;
@@ -204,7 +204,7 @@ async fn reading_from_the_target_is_no_reading_from_an_upstream() {
     assert_eq!(context.tally.bytes_read(), 0);
 }
 
-/// A foreign layer that is to be had at these addresses.
+/// A foreign layer at these addresses.
 fn foreign(all: &[u8], urls: &[String]) -> crate::content::Descriptor {
     let media_type = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip".to_owned();
     crate::content::Descriptor { media_type, urls: urls.to_vec(), ..descriptor(all) }

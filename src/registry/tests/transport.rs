@@ -65,7 +65,7 @@ async fn nobody_there_is_said_in_words_and_later_images_do_not_wait_again() {
     let error = store.resolve(&repository(), &tag(), &context()).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Unavailable);
     assert!(error.message().starts_with("no answer after 3 attempts in 0.") && error.message().contains("refused"), "{error}");
-    // The host has answered nobody: the next image fails at once, with the same cause.
+    // The host has answered no request: the next image fails at once, with the same cause.
     let next = store.resolve(&repository(), &tag(), &crate::content::RequestContext::new("image:2")).await.unwrap_err();
     assert_eq!(next.to_string(), error.to_string().replace("image:1", "image:2"));
     assert!(error.outage().is_some() && next.outage().is_some_and(|outage| !outage.is_over()));
@@ -287,7 +287,7 @@ async fn credentials_that_nobody_asked_for_are_tried_if_the_root_asks_for_them()
         // Without a login, the root without and with one, and then with it.
         assert_eq!(server.lines(), [head, "GET /v2/", "GET /v2/", head, head], "{hidden}");
     }
-    // A root that lets everybody in has nothing to offer.
+    // A root without a login has nothing to offer.
     let server = Server::start(|seen| if seen.path() == "/v2/" { answer(200, &[], "{}") } else { refuse(404, "NAME_UNKNOWN") }).await;
     let registries = Registries::new(|_| HostSettings::default(), RetryPolicy::default(), limits());
     let store = registries.store(Side::Upstream, &server.host, Arc::new(Ann)).unwrap();

@@ -36,7 +36,7 @@ pub(crate) struct OpenResponse {
     pub(crate) sent: Instant,
     /// The host that gave it, if that is not the registry.
     pub(crate) elsewhere: Option<String>,
-    /// What the registry itself (not who it redirected to) said about pulls.
+    /// What the registry itself (not the host that it redirected to) said about pulls.
     pub(crate) quota: Quota,
     pub(super) response: Response,
     pub(super) idle: Duration,
@@ -155,7 +155,7 @@ pub(crate) fn commit_time(size: u64) -> Duration {
     Duration::from_secs(size / COMMIT_RATE)
 }
 
-/// What an upload's body has done so far, seen by who waits for the answer.
+/// The progress of an upload's body, for the task that waits for the answer.
 #[derive(Debug)]
 pub(crate) struct UploadProgress {
     size: u64,
@@ -235,7 +235,7 @@ impl UploadBody {
         self
     }
 
-    /// Gives nothing for `pause` from now on: who judges the request by its headers alone can answer in that time.
+    /// Gives nothing for `pause` from now on: a server that decides by the headers alone can answer in that time.
     #[must_use]
     pub(crate) fn hold(mut self, pause: Duration) -> Self {
         self.held = Some(Box::pin(tokio::time::sleep(pause)));

@@ -75,7 +75,7 @@ impl RetryableError {
             _ => false,
         }
     }
-    /// The same at a host that is not the registry: the work that met it waits, and nobody else.
+    /// The same at a host that is not the registry: only the work that met it waits.
     pub(crate) fn of_external_url(self) -> Self {
         match self {
             RetryableError::Answer(refusal) => RetryableError::Lost(refusal.plain_words().into()),

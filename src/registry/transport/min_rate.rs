@@ -23,7 +23,7 @@ impl MinRate {
     }
 }
 
-/// How fast one body comes, counting only the time in which somebody waits for it.
+/// How fast one body comes, counting only the time in which it is waited for.
 #[derive(Debug)]
 pub(super) struct RateMeter {
     min_rate: MinRate,

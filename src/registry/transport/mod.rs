@@ -5,6 +5,7 @@
 //! behaviour) is in [`Host`], state of the account (login, counts) in [`TransportAccount`]. What an answer means for a manifest or a blob
 //! does not belong here.
 
+mod account;
 mod backoff;
 mod bandwidth;
 mod behaviour;
@@ -25,6 +26,7 @@ mod retry_budget;
 mod retry_policy;
 mod send;
 
+pub(crate) use self::account::TransportAccount;
 pub(crate) use self::body::{BodyError, EMPTY, OpenResponse, UploadBody, UploadProgress, commit_time};
 pub(crate) use self::classify::RetryableError;
 pub(crate) use self::encoding::coding;
@@ -34,4 +36,4 @@ pub(crate) use self::outcome::{AttemptOutcome, SendOutcome};
 pub(crate) use self::permit::BlobReadSlot;
 pub(crate) use self::retry_budget::RetryBudget;
 pub(crate) use self::retry_policy::RetryPolicy;
-pub(crate) use self::send::{Transport, TransportAccount};
+pub(crate) use self::send::Transport;

@@ -9,7 +9,7 @@ use url::Url;
 use super::body::OpenResponse;
 use super::classify::RetryableError;
 use crate::Error;
-use crate::limits::Quota;
+use crate::limits::{Permit, Quota};
 use crate::registry::error_answer::ErrorAnswer;
 
 /// What a request came to.
@@ -58,4 +58,11 @@ impl From<RetryableError> for SendError {
     fn from(trouble: RetryableError) -> Self {
         SendError::Retryable(trouble)
     }
+}
+
+/// A request that was sent: its permit, when, and the size of its body.
+pub(super) struct SentRequest {
+    pub(super) permit: Permit,
+    pub(super) sent: Instant,
+    pub(super) size: u64,
 }

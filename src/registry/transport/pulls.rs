@@ -39,7 +39,7 @@ impl Transport {
         self.gate(call).is_some() && matches!(call.kind, RequestKind::ManifestGet | RequestKind::ManifestHead)
     }
 
-    /// A pull for `call`, if it is one: the image's own, or one of the account's. Whoever waits here for a budget holds nothing.
+    /// A pull for `call`, if it is one: the image's own, or one of the account's. A request that waits here holds nothing.
     pub(super) async fn pull(&self, call: &RegistryRequest<'_>) -> Result<Option<MeteredPull>> {
         let Some(gate) = self.gate(call).filter(|_| call.kind == RequestKind::ManifestGet) else { return Ok(None) };
         let topic = self.topic(call);

@@ -6,14 +6,14 @@ use tokio::time::Instant;
 
 use super::retry_policy::{Delays, RECENTLY, REFUSALS, RetryPolicy};
 
-/// So many new bytes of a body renew its attempts. An upstream that cuts every answer after 300 kB is slow, but delivers the blob; one that
+/// This many new bytes of a body renew its attempts. An upstream that cuts every answer after 300 kB is slow, but delivers the blob; one that
 /// sends less than this, seven times in a row, does not.
 const PROGRESS: u64 = 64 * 1024;
 
 /// The longest wait of one request that was refused for its pace while the host answers others: the host's pace is what slows it down.
 const THROTTLED_CAP: Duration = Duration::from_secs(2);
 
-/// So many refusals for its pace in a row cost one request no attempt while the host answers others. A host that refuses 60 % at random
+/// This many refusals for its pace in a row cost one request no attempt while the host answers others. A host that refuses 60 % at random
 /// does that once in 10^14 requests; one that refuses this request for ever ends it.
 const MOST_FREE: u32 = 64;
 
@@ -65,7 +65,7 @@ impl RetryBudget {
         self.first_failure.get_or_insert_with(Instant::now);
     }
 
-    /// `bytes` that nobody had before have arrived.
+    /// `bytes` new bytes have arrived.
     pub(crate) fn progressed(&mut self, bytes: u64) {
         self.gained += bytes;
         if self.gained >= PROGRESS && self.first_failure.is_some() {
@@ -133,7 +133,7 @@ mod tests {
         assert!(patience.throttled(true).is_none());
         tokio::time::advance(Duration::from_secs(1)).await;
         assert!(patience.sees_alive(Some(Instant::now())));
-        // Nobody has been answered since this work failed first.
+        // No request was answered since this work failed first.
         let answered = Some(Instant::now());
         tokio::time::advance(Duration::from_secs(1)).await;
         let mut patience = RetryBudget::new(policy(), 3);

@@ -15,7 +15,7 @@ pub(crate) struct RetryPolicy {
     pub(crate) base: Duration,
     /// Each wait is this many times the one before.
     pub(crate) factor: f32,
-    /// No wait that larder chooses is longer. 30 s: an operator who looks on sees something happen.
+    /// No wait that larder chooses is longer. 30 s: an operator who watches sees something happen.
     pub(crate) cap: Duration,
     /// No byte for this long is a failure. 60 s: the idle timeout of common proxies (nginx, AWS load balancers), after
     /// which nothing can come any more.

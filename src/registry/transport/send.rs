@@ -10,18 +10,18 @@ use reqwest::{Response, StatusCode};
 use tokio::time::Instant;
 use url::Url;
 
+use super::account::TransportAccount;
 use super::body::{BodyError, EMPTY, OpenResponse, UploadBody, UploadProgress};
 use super::cause::{self, Cause};
 use super::classify::{ResponseClass, RetryableError, classify};
 use super::host::Host;
 use super::min_rate::RateMeter;
-use super::outcome::{AttemptOutcome, RedirectReply, SendError, SendOutcome};
+use super::outcome::{AttemptOutcome, RedirectReply, SendError, SendOutcome, SentRequest};
 use super::retry_budget::RetryBudget;
 use crate::content::{Repository, RequestContext};
-use crate::limits::{AnswerGroup, Permit, Quota, RequestPacer};
+use crate::limits::{AnswerGroup, Permit, Quota};
 use crate::registry::address::{self, host_and_port};
-use crate::registry::auth::Authenticator;
-use crate::registry::counters::{Counters, RequestKind};
+use crate::registry::counters::RequestKind;
 use crate::registry::error;
 use crate::registry::error_answer::{ErrorAnswer, MAX_ERROR_BODY};
 use crate::registry::pull_meter::{MeteredPull, PullMeter};
@@ -37,15 +37,6 @@ const WORTH_SAYING: Duration = Duration::from_secs(5);
 
 /// The body of a refusal, which explains it, comes with its status. One that takes longer than this is not read.
 const ERROR_BODY: Duration = Duration::from_secs(10);
-
-/// A login at a host, its tokens, and the counts of its requests.
-pub(crate) struct TransportAccount {
-    pub(crate) name: String,
-    pub(crate) counters: Counters,
-    pub(crate) authenticator: Authenticator,
-    /// Requests a second: as configured for the host, or as its kind usually allows this account.
-    pub(crate) pace: Option<Arc<RequestPacer>>,
-}
 
 /// A way to send requests to one host, as one account, on one side of the copy.
 #[derive(Clone)]
@@ -507,13 +498,6 @@ impl Transport {
         }
         body.into()
     }
-}
-
-/// A request that was sent: its permit, when, and the size of its body.
-struct SentRequest {
-    permit: Permit,
-    sent: Instant,
-    size: u64,
 }
 
 /// A broken connection to the registry itself may be a sign that it has too many.

@@ -42,7 +42,7 @@ fn what_waits_together_is_decided_together_and_in_order() {
 }
 
 #[test]
-fn while_nobody_knows_anything_one_pull_of_all_processes_finds_out() {
+fn while_nothing_is_known_one_pull_of_all_processes_finds_out() {
     let dir = tempfile::tempdir().unwrap();
     let (mut a, mut b) = (Process::number(dir.path(), 1), Process::number(dir.path(), 2));
     assert_eq!(a.exchange(vec![1], None, 0).decisions, [Decision::Granted]);
@@ -55,7 +55,7 @@ fn while_nobody_knows_anything_one_pull_of_all_processes_finds_out() {
 }
 
 #[test]
-fn an_account_that_is_not_counted_leaves_no_row_and_blocks_nobody() {
+fn an_account_that_is_not_counted_leaves_no_row_and_blocks_no_process() {
     let dir = tempfile::tempdir().unwrap();
     let mut dead = Process::new(killed(dir.path()));
     assert_eq!(dead.exchange(vec![1], None, 0).decisions, [Decision::Granted]);
@@ -92,7 +92,7 @@ fn where_death_cannot_be_seen_the_term_decides() {
     assert_ne!(b.lease(5, heard(10, 10, 1), 1), Decision::Granted);
     assert_ne!(b.lease(5, heard(10, 10, term), term), Decision::Granted, "ended, and counts as spent");
     assert_eq!(b.lease(10, heard(10, 10, term + 1), term + 1), Decision::Granted, "asked since: nothing was sent");
-    // Whoever comes back so late finds his lease gone.
+    // A process that comes back so late finds its lease gone.
     a.settle(6, unheard(6), view(10), term + 2);
 }
 
@@ -146,7 +146,7 @@ fn threads_at_one_file_lose_nothing() {
 }
 
 #[test]
-fn what_is_reserved_ahead_is_a_small_part_of_what_nobody_holds_and_comes_back() {
+fn pulls_reserved_ahead_are_a_small_part_of_the_free_ones_and_come_back() {
     let dir = tempfile::tempdir().unwrap();
     let (mut a, mut b) = (Process::number(dir.path(), 1), Process::number(dir.path(), 2));
     let ask = |wants: Vec<u64>, ahead, held| LeaseRequest { window: Some(view(100)), wants, ahead, held, ..LeaseRequest::of(at(0)) };
@@ -164,7 +164,7 @@ fn what_is_reserved_ahead_is_a_small_part_of_what_nobody_holds_and_comes_back() 
     assert_eq!(exchange(&a, &ask(vec![], 10, 4)).ahead, 0);
     b.settle(96, unheard(0), view(100), 3);
     assert_eq!(exchange(&a, &ask(vec![200], 10, 4)).ahead, 0);
-    // Nothing, while nobody knows how many there are.
+    // Nothing, while the number of pulls is not known.
     let dir = tempfile::tempdir().unwrap();
     a = Process::number(dir.path(), 1);
     assert_eq!(exchange(&a, &LeaseRequest { window: None, ..ask(vec![1], 10, 0) }).ahead, 0);

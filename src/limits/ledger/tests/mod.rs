@@ -70,7 +70,7 @@ fn unheard(unheard: u64) -> LeaseSettlement {
     LeaseSettlement { unconfirmed: unheard, ..LeaseSettlement::default() }
 }
 
-/// A process that is dead, as far as anybody can see.
+/// A process that is seen to be dead.
 fn killed(state: &Path) -> Ledger {
     Ledger::owned_by(state, Owner { pid: u32::MAX, ..Owner::this_process() })
 }

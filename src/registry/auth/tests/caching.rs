@@ -75,7 +75,7 @@ async fn a_refused_token_is_replaced_once_not_in_circles() {
     let first = challenged(&auth, HUB, &alpine, None, &server).await.unwrap();
     let second = challenged(&auth, HUB, &alpine, Some(&first), &server).await.unwrap();
     assert_eq!(second, "Bearer t2");
-    // Somebody else's request went out with the first: it gets the second.
+    // Another request went out with the first token: it gets the second.
     assert_eq!(challenged(&auth, HUB, &alpine, Some(&first), &server).await.unwrap(), second);
     let error = challenged(&auth, HUB, &alpine, Some(&second), &server).await.unwrap_err();
     insta::assert_snapshot!(error, @"upstream: log in to docker.io: 401 the registry refuses the token it was given for `library/alpine`, asked as `hub` (check the name, and what the credential set `hub` may do)");
