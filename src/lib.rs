@@ -28,6 +28,7 @@ mod run;
 pub mod select;
 pub mod serve;
 pub mod state;
+pub mod store;
 pub mod sync;
 mod warm;
 

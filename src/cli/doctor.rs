@@ -8,7 +8,9 @@ use super::exit::{Exit, UsageError};
 use super::printer::Printer;
 use super::text::{count, size};
 use super::{checks, state};
-use crate::config::{Config, TargetConfig};
+use crate::config::{Config, StateConfig, TargetConfig};
+use crate::state::SharedState;
+use crate::store::StoreError;
 use crate::sync::{Examined, RuledEntry, UpstreamOptions, Upstreams, examine_target, examine_upstream};
 use crate::{Error, Operation};
 
@@ -19,11 +21,21 @@ pub(super) async fn run(file: Option<&Path>, given: Option<&Path>, printer: &Pri
     found.extend(lists.problems);
     found.extend(checks::certificates(&config));
     found.extend(checks::secrets(&config));
-    found.extend(folders(&config, given));
-    // A state folder that cannot be opened is a finding already. The registries are asked without it.
-    let state = state::folder(given).filter(|folder| folder.is_dir());
-    let options = UpstreamOptions { state: state.as_deref(), ..UpstreamOptions::default() };
-    let supply = Upstreams::new(&config, &options).or_else(|_| Upstreams::new(&config, &UpstreamOptions { state: None, ..options }));
+    let state = state::chosen(given, &config)?;
+    found.extend(folders(&config, state.as_ref()));
+    let supply = match open_state(state.as_ref()).await {
+        Ok(Some(shared)) => Upstreams::with_shared_state(&config, &UpstreamOptions::default(), shared).await,
+        Ok(None) => {
+            // A state folder that cannot be opened is a finding already. The registries are asked without it.
+            let folder = state_folder(state.as_ref()).filter(|folder| folder.is_dir());
+            let options = UpstreamOptions { state: folder.as_deref(), ..UpstreamOptions::default() };
+            Upstreams::new(&config, &options).or_else(|_| Upstreams::new(&config, &UpstreamOptions::default()))
+        }
+        Err(error) => {
+            found.push(format!("error: {}", Error::local(Operation::OpenState, error.to_string())));
+            Upstreams::new(&config, &UpstreamOptions::default())
+        }
+    };
     let supply = supply.map_err(UsageError::failed)?;
     for examined in ask(&supply, &config, &lists.items).await {
         print_good(&examined, printer);
@@ -39,6 +51,22 @@ pub(super) async fn run(file: Option<&Path>, given: Option<&Path>, printer: &Pri
     }
     printer.say("everything a run needs is there");
     Ok(Exit::Done)
+}
+
+/// Opens a state in object storage, which tells whether it can be used.
+async fn open_state(state: Option<&StateConfig>) -> Result<Option<Arc<SharedState>>, StoreError> {
+    match state {
+        Some(StateConfig::Objects(url)) => SharedState::open(url).await.map(Some),
+        _ => Ok(None),
+    }
+}
+
+fn state_folder(state: Option<&StateConfig>) -> Option<PathBuf> {
+    match state {
+        Some(StateConfig::Folder(folder)) => Some(folder.clone()),
+        Some(StateConfig::Nowhere | StateConfig::Objects(_)) => None,
+        None => state::default_folder(),
+    }
 }
 
 /// Asks every registry of the configuration, once for each account, all at the same time.
@@ -96,12 +124,12 @@ fn print_good(examined: &Examined, printer: &Printer) {
 const LOW_SPACE: u64 = 1_000_000_000;
 
 /// Checks that the state folder, and the target if it is a layout, can be written to and have room.
-fn folders(config: &Config, given: Option<&Path>) -> Vec<String> {
+fn folders(config: &Config, state: Option<&StateConfig>) -> Vec<String> {
     let mut folders: Vec<(&str, PathBuf, String)> = vec![];
     let mut found = vec![];
-    match state::folder(given) {
+    match state_folder(state) {
         Some(folder) => folders.push(("state folder", folder, "give a writable folder with --state DIR".to_owned())),
-        None if state::is_none(given) => {}
+        None if state.is_some() => {}
         None => found.push("warning: there is no home folder to keep state in (give one with --state DIR, or none)".to_owned()),
     }
     if let TargetConfig::Layout { path } = &config.target {

@@ -59,9 +59,10 @@ pub(super) struct ImportArgs {
     /// Bytes per second at most, to a registry (20MB/s; MB = 10^6, MiB = 2^20)
     #[arg(long, value_name = "RATE")]
     pub(super) bandwidth: Option<crate::limits::Rate>,
-    /// Folder for what is kept between runs: parts of blobs, and manifests of images that wait for other volumes. Default:
+    /// Folder for what is kept between runs: parts of blobs, and manifests of images that wait for other volumes. Or s3://, az:// or
+    /// gs://BUCKET/PREFIX, where notes on what was imported are shared. Default: `[state] url` in the configuration, else
     /// $XDG_STATE_HOME/larder, else ~/.local/state/larder; `none` keeps nothing
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR|URL")]
     pub(super) state: Option<PathBuf>,
 }
 
@@ -79,9 +80,9 @@ async fn begin(file: Option<&Path>, args: &ImportArgs, printer: &Printer) -> Res
     };
     check_outputs(args, &list_files(file, &ImageArgs::default()))?;
     let concurrency = args.concurrency.map(usize::from);
-    let options = UpstreamOptions { concurrency, bandwidth: args.bandwidth, state: args.state.as_deref(), ..UpstreamOptions::default() };
-    let supply = Arc::new(state::supply(&config, options, printer)?);
-    let folder = state::folder(args.state.as_deref());
+    let options = UpstreamOptions { concurrency, bandwidth: args.bandwidth, ..UpstreamOptions::default() };
+    let supply = Arc::new(state::supply(&config, args.state.as_deref(), options, printer).await?);
+    let folder = state::local_folder(args.state.as_deref(), &config)?;
     let stage = folder.as_deref().map(StagingArea::new);
     let given = args.name.as_deref().map(GivenName::parse).transpose();
     let given = given.map_err(|why| UsageError::usage(Error::local(Operation::ReadName, why)))?;
@@ -93,7 +94,8 @@ async fn begin(file: Option<&Path>, args: &ImportArgs, printer: &Printer) -> Res
     if gathered.images.is_empty() && !troubled {
         return Err(UsageError::usage(Error::local(Operation::Import, "the files contain no image")));
     }
-    let destination = ImportTarget { supply, target, stage, state: folder };
+    let state = supply.state_folder().map(Path::to_owned);
+    let destination = ImportTarget { supply, target, stage, state };
     let (report, imported) = import(gathered, destination, args, printer).await?;
     print_findings(&imported, printer);
     let mut exit = Exit::of(report.exit);

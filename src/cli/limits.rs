@@ -28,8 +28,9 @@ pub(super) struct LimitsArgs {
     /// Format of the answer
     #[arg(long, value_enum, default_value_t = OutputFormat::Table)]
     pub(super) format: OutputFormat,
-    /// Folder for what is kept between runs. Default: $XDG_STATE_HOME/larder, else ~/.local/state/larder; `none` keeps nothing
-    #[arg(long, value_name = "DIR")]
+    /// Where runs keep what they share: a folder, or s3://, az:// or gs://BUCKET/PREFIX. Default: `[state] url` in the configuration,
+    /// else $XDG_STATE_HOME/larder, else ~/.local/state/larder; `none` keeps nothing
+    #[arg(long, value_name = "DIR|URL")]
     pub(super) state: Option<PathBuf>,
 }
 
@@ -51,7 +52,7 @@ pub(super) async fn run(file: Option<&Path>, args: LimitsArgs, printer: &Printer
     let config = Config::load(file)?;
     let known = images(&config)?;
     let hosts = hosts(&args, &config, &known)?;
-    let supply = state::supply(&config, UpstreamOptions { state: args.state.as_deref(), ..UpstreamOptions::default() }, printer)?;
+    let supply = state::supply(&config, args.state.as_deref(), UpstreamOptions::default(), printer).await?;
     let asked = hosts.iter().map(|host| async { row(host, supply.look(host, known.get(host)).await) });
     let rows: Vec<LimitsRow> = futures_util::future::join_all(asked).await;
     match args.format {

@@ -35,9 +35,9 @@ pub(super) struct PlanArgs {
     /// Print how many tags each step of a selection left
     #[arg(long)]
     pub(super) explain: bool,
-    /// Folder for what is kept between runs: saved manifests and pulls spent make the plan exact. Default: $XDG_STATE_HOME/larder,
-    /// else ~/.local/state/larder; `none` keeps nothing
-    #[arg(long, value_name = "DIR")]
+    /// Where runs keep what they share: saved manifests and pulls spent make the plan exact. A folder, or s3://, az:// or
+    /// gs://BUCKET/PREFIX. Default: `[state] url`, else $XDG_STATE_HOME/larder, else ~/.local/state/larder; `none`: nothing is known
+    #[arg(long, value_name = "DIR|URL")]
     pub(super) state: Option<PathBuf>,
 }
 
@@ -97,8 +97,8 @@ pub(super) async fn run(file: Option<&Path>, args: PlanArgs, printer: &Printer) 
         _ => inputs::lists(config, &args.selection),
     })?;
     let concurrency = args.selection.concurrency.map(usize::from);
-    let options = UpstreamOptions { concurrency, bandwidth: None, state: args.state.as_deref(), ..UpstreamOptions::default() };
-    let supply = Arc::new(state::supply(&inputs.config, options, printer)?);
+    let options = UpstreamOptions { concurrency, ..UpstreamOptions::default() };
+    let supply = Arc::new(state::supply(&inputs.config, args.state.as_deref(), options, printer).await?);
     let target = supply.target(&inputs.target, false).await.map_err(UsageError::failed)?;
     let warm = args.selection.to.is_none();
     let dates = lock.as_ref().map(LockFile::dates).unwrap_or_default();

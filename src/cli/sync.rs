@@ -58,8 +58,9 @@ pub(super) struct SyncArgs {
     /// Ask the target for every piece of every image, and deliver what it has lost
     #[arg(long)]
     pub(super) recheck: bool,
-    /// Folder for what is kept between runs. Default: $XDG_STATE_HOME/larder, else ~/.local/state/larder; `none` keeps nothing
-    #[arg(long, value_name = "DIR")]
+    /// Where to keep what runs share: a folder, or s3://, az:// or gs://BUCKET/PREFIX. Default: `[state] url` in the configuration, else
+    /// $XDG_STATE_HOME/larder, else ~/.local/state/larder; `none` keeps nothing
+    #[arg(long, value_name = "DIR|URL")]
     pub(super) state: Option<PathBuf>,
     /// Wait for pull windows until this time, and start no image after it: a local time (06:00, its next occurrence) or RFC 3339
     #[arg(long, value_name = "TIME", conflicts_with = "max_wait")]
@@ -128,8 +129,8 @@ pub(super) async fn deliver(
 ) -> Result<RunReport, UsageError> {
     let concurrency = args.selection.concurrency.map(usize::from);
     let deadlines = Deadlines::parse(args.until.as_deref(), args.max_wait.as_deref())?;
-    let options = UpstreamOptions { concurrency, bandwidth: args.bandwidth, state: args.state.as_deref(), ..UpstreamOptions::default() };
-    let supply = Arc::new(state::supply(&inputs.config, options, printer)?);
+    let options = UpstreamOptions { concurrency, bandwidth: args.bandwidth, ..UpstreamOptions::default() };
+    let supply = Arc::new(state::supply(&inputs.config, args.state.as_deref(), options, printer).await?);
     let target = supply.target(&inputs.target, true).await.map_err(UsageError::failed)?;
     let options = SyncOptions {
         unmatched: inputs.unmatched,

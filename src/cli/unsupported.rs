@@ -11,7 +11,7 @@ const FLAGS: [&str; 8] =
 const COMMANDS: [&str; 6] = ["report", "fleet", "prune", "init", "rehearse", "schema"];
 
 /// Arguments that are not paths. They have better messages about `https://` of their own.
-const NOT_PATHS: [&str; 6] = ["to", "of", "targets", "image", "registries", "known_as"];
+const NOT_PATHS: [&str; 7] = ["to", "of", "targets", "image", "registries", "known_as", "state"];
 
 /// The message for an argument that cannot be parsed, if a later version will have it.
 pub(super) fn reserved_name(error: &clap::Error) -> Option<String> {
@@ -47,7 +47,7 @@ pub(super) fn address_for_path(command: &Command, matches: &ArgMatches) -> Optio
         let given = matches.try_get_raw(id).ok().flatten().into_iter().flatten().filter_map(|value| value.to_str());
         for value in given {
             let path = value.strip_prefix("oci:").unwrap_or(value);
-            let is_path = path.len() < value.len() || !NOT_PATHS.contains(&id) || command.get_name() == "export";
+            let is_path = path.len() < value.len() || !NOT_PATHS.contains(&id) || (command.get_name() == "export" && id == "to");
             if let Some(why) = crate::config::not_a_path(path).filter(|_| is_path) {
                 let name = argument.get_long().map_or_else(String::new, |long| format!("--{long} "));
                 return Some(format!("{name}{value}: {why}"));

@@ -10,7 +10,7 @@ use url::Url;
 use super::credentials::ValueSource;
 use super::syntax::{self, LineIndex};
 use super::target::not_a_path;
-use super::{Config, CredentialSet, DEFAULT_LAYOUT, PullLimit, RegistrySettings, TargetConfig, limits, profiles, raw, values};
+use super::{Config, CredentialSet, DEFAULT_LAYOUT, PullLimit, RegistrySettings, StateConfig, TargetConfig, limits, profiles, raw, values};
 use crate::name::normal_host;
 use crate::rules::{CacheRule, Delivery, Overlap, Pattern, RuleFinding, RuleSet, SourcePattern, check_name};
 use crate::select::TagPatterns;
@@ -102,6 +102,7 @@ impl ConfigChecker<'_> {
             rules: RuleSet::default(),
             registries,
             credentials,
+            state: file.state.as_ref().and_then(|state| self.state(&state.url)),
             implicit: false,
         };
         let rules: Vec<CacheRule> = file.rules.iter().filter_map(|rule| self.rule(rule, &config)).collect();
@@ -119,6 +120,11 @@ impl ConfigChecker<'_> {
             }
         }
         lists.iter().map(|list| self.folder.join(list.get_ref())).collect()
+    }
+
+    fn state(&mut self, url: &Spanned<String>) -> Option<StateConfig> {
+        let parsed = StateConfig::parse(url.get_ref(), self.folder);
+        self.accept(url, "url: ", parsed)
     }
 
     fn overlap(&mut self, value: &Spanned<String>) -> Overlap {

@@ -123,7 +123,7 @@ fn syntax_and_unknown_keys_are_told_with_their_line_on_one_line() {
         ("version = 1\nlists = [\"a\"\n[target]\n", "conf/larder.toml:"),
         (
             "version = 1\ntaget = 1\n",
-            "conf/larder.toml:2: unknown key `taget`; did you mean `target`? (known here: version, lists, target, rule, credentials, registry)",
+            "conf/larder.toml:2: unknown key `taget`; did you mean `target`? (known here: version, lists, target, state, rule, credentials, registry)",
         ),
         (
             "version = 1\n[[rule]]\nname = \"a\"\nsource = \"quay.io/a\"\ntarget = \"a\"\ncredential = \"x\"\n",

@@ -11,6 +11,7 @@ pub mod profiles;
 mod raw;
 mod settings;
 mod show;
+mod state;
 mod syntax;
 mod target;
 mod values;
@@ -23,6 +24,7 @@ pub(crate) use credentials::TOKEN_USER;
 pub use credentials::{CredentialSet, CredentialStore, Environment, Login, LoginAccount};
 pub use profiles::Profile;
 pub use settings::{PullLimit, Rate, RegistrySettings};
+pub use state::StateConfig;
 pub(crate) use target::not_a_path;
 pub use target::{DEFAULT_LAYOUT, TargetConfig};
 
@@ -51,6 +53,8 @@ pub struct Config {
     pub registries: BTreeMap<String, RegistrySettings>,
     /// In file order.
     pub credentials: Vec<CredentialSet>,
+    /// Where what outlives a run is kept; `None`: in the user's state folder.
+    pub state: Option<StateConfig>,
     /// There was no file: images without a rule are mirrored unless said otherwise.
     pub implicit: bool,
 }
@@ -66,6 +70,7 @@ impl Default for Config {
             rules: RuleSet::default(),
             registries: BTreeMap::new(),
             credentials: Vec::new(),
+            state: None,
             implicit: true,
         }
     }

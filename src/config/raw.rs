@@ -15,6 +15,8 @@ pub(super) struct RawConfig {
     pub(super) lists: Vec<Spanned<String>>,
     #[serde(default)]
     pub(super) target: Option<Spanned<RawTarget>>,
+    #[serde(default)]
+    pub(super) state: Option<RawState>,
     #[serde(default, rename = "rule")]
     pub(super) rules: Vec<RawRule>,
     #[serde(default)]
@@ -31,6 +33,12 @@ pub(super) struct RawTarget {
     pub(super) repository_prefix: Option<Spanned<String>>,
     pub(super) overlap: Option<Spanned<String>>,
     pub(super) writable_cache: Option<Spanned<bool>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawState {
+    pub(super) url: Spanned<String>,
 }
 
 #[derive(Deserialize)]

@@ -25,6 +25,10 @@ pub(super) fn show(config: &Config) -> String {
     if !config.lists.is_empty() {
         out.key("lists", config.lists.iter().map(|path| text(path)).collect::<Vec<_>>());
     }
+    if let Some(state) = &config.state {
+        out.table("[state]");
+        out.key("url", state.to_string());
+    }
     out.table("[target]");
     match &config.target {
         TargetConfig::Registry { host, prefix } => {

@@ -57,7 +57,7 @@ fn lone_value(message: &str, written: &str) -> Option<String> {
 
 /// Keys of later versions: a key that this version knows in the same table, and those beside it.
 const LATER: [(&str, &[&str]); 5] = [
-    ("lists", &["state", "notify"]),
+    ("lists", &["notify"]),
     ("repository_prefix", &["name", "create_repositories"]),
     (
         "immutable_tags",

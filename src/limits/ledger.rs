@@ -7,7 +7,7 @@
 //! Requests that come while the file is being written go into the next transaction together. One thread writes at a time. What cannot be
 //! written is not granted.
 //!
-//! Where the data are kept is known to `store` alone; `process` decides from the data, and `data` is their form.
+//! Where the data are kept is known to `store` (a file, or an object) alone; `process` decides from the data, and `data` is their form.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,6 +19,7 @@ use super::window::Window;
 
 mod data;
 mod failure;
+mod file;
 mod owner;
 mod process;
 mod request;
@@ -28,11 +29,13 @@ pub use failure::Failure;
 pub(super) use request::{Answer, Decision, LeaseRequest, LeaseSettlement, Party};
 
 use data::LedgerData;
+use file::LedgerFile;
 use owner::Owner;
 use process::LedgerProcess;
-use store::LedgerStore;
+use store::{LedgerObject, LedgerStore};
 
 use crate::mutex::Mutex;
+use crate::store::Store;
 
 /// The ledger, as this process uses it.
 pub struct Ledger {
@@ -80,8 +83,24 @@ impl Ledger {
     }
 
     fn owned_by(state: &Path, owner: Owner) -> Self {
-        let store = LedgerStore::new(state);
-        let opened = store.peek();
+        let file = LedgerFile::new(state);
+        let opened = file.peek();
+        Self::kept_in(LedgerStore::File(file), opened, owner)
+    }
+
+    /// The ledger that machines share in `store`.
+    pub async fn shared(store: Arc<dyn Store>) -> Self {
+        let object = LedgerObject::new(store);
+        let (opened, failure) = match object.peek().await {
+            Ok(opened) => (opened, None),
+            Err(failure) => (LedgerData::empty(), Some(failure)),
+        };
+        let ledger = Self::kept_in(LedgerStore::Object(object), opened, Owner::this_process());
+        failure.iter().for_each(|failure| ledger.warn(failure));
+        ledger
+    }
+
+    fn kept_in(store: LedgerStore, opened: LedgerData, owner: Owner) -> Self {
         Ledger { store, process: LedgerProcess::new(owner), opened, queue: Mutex::default(), failure: Mutex::default() }
     }
 
@@ -111,17 +130,38 @@ impl Ledger {
             }
             !std::mem::replace(&mut queue.writing, true)
         };
-        if idle {
-            let ledger = Arc::clone(self);
-            match tokio::runtime::Handle::try_current() {
-                Ok(runtime) => drop(runtime.spawn_blocking(move || ledger.write_for_all())),
-                Err(_) => self.write_for_all(),
+        if !idle {
+            return;
+        }
+        let ledger = Arc::clone(self);
+        match (&self.store, tokio::runtime::Handle::try_current()) {
+            (LedgerStore::Object(object), Ok(runtime)) => {
+                let object = object.clone();
+                drop(runtime.spawn(async move { ledger.write_objects_for_all(&object).await }));
             }
+            (_, Ok(runtime)) => drop(runtime.spawn_blocking(move || ledger.write_for_all())),
+            (_, Err(_)) => self.write_for_all(),
         }
     }
 
     /// Runs transactions until no party waits.
     fn write_for_all(&self) {
+        while let Some(parties) = self.next_parties() {
+            self.write_for(&parties);
+        }
+    }
+
+    /// As [`Ledger::write_for_all`], without a thread that waits for the store.
+    async fn write_objects_for_all(&self, object: &LedgerObject) {
+        while let Some(parties) = self.next_parties() {
+            let mut asked = vec![];
+            let answers = object.transact(|data| self.decide_for(&parties, &mut asked, data)).await;
+            self.answer(&parties, asked, answers);
+        }
+    }
+
+    /// The parties of the next transaction; `None` if no party waits.
+    fn next_parties(&self) -> Option<Vec<Arc<dyn Party>>> {
         loop {
             let parties = {
                 let mut queue = self.queue.lock();
@@ -130,25 +170,37 @@ impl Ledger {
                 parties
             };
             if parties.is_empty() {
-                return;
+                return None;
             }
             let parties: Vec<_> = parties.into_iter().filter(|party| party.has_request()).collect();
             if !parties.is_empty() {
-                self.write_for(&parties);
+                return Some(parties);
             }
         }
     }
 
     /// One transaction for all of these.
     pub(super) fn write_for(&self, parties: &[Arc<dyn Party>]) {
-        let mut asked = Vec::with_capacity(parties.len());
-        let answers = self.store.transact(|data| {
-            if asked.is_empty() {
-                asked.extend(parties.iter().map(|party| party.ask()));
-            }
-            let answers: Vec<_> = asked.iter().map(|ask| ask.as_ref().map(|ask| self.process.decide(data, ask))).collect();
-            answers.iter().any(Option::is_some).then_some(answers)
-        });
+        let mut asked = vec![];
+        let answers = self.store.transact(|data| self.decide_for(parties, &mut asked, data));
+        self.answer(parties, asked, answers);
+    }
+
+    /// Decides about all parties from the same data; `None` if none of them asks. They are asked once, into `asked`.
+    fn decide_for(
+        &self,
+        parties: &[Arc<dyn Party>],
+        asked: &mut Vec<Option<LeaseRequest>>,
+        data: &mut LedgerData,
+    ) -> Option<Vec<Option<Answer>>> {
+        if asked.is_empty() {
+            asked.extend(parties.iter().map(|party| party.ask()));
+        }
+        let answers: Vec<_> = asked.iter().map(|ask| ask.as_ref().map(|ask| self.process.decide(data, ask))).collect();
+        answers.iter().any(Option::is_some).then_some(answers)
+    }
+
+    fn answer(&self, parties: &[Arc<dyn Party>], asked: Vec<Option<LeaseRequest>>, answers: Result<Option<Vec<Option<Answer>>>, Failure>) {
         match answers {
             Ok(answers) => {
                 *self.failure.lock() = None;

@@ -14,10 +14,14 @@ use crate::content::{
 };
 use crate::folder;
 use crate::name::Reference;
+use crate::store::Store;
 use crate::{Error, Operation, Result, Side};
 
+/// Where the store has them.
+pub(super) const MANIFESTS: &str = "manifests";
+
 /// How long a manifest is kept for an image that is never delivered.
-const KEEP: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+pub(super) const KEEP: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// The most bytes that are kept. A manifest has a few kilobytes, so this is enough for ten thousand images that could not be delivered.
 /// A hostile upstream may send new manifests of 8 MiB every night.
@@ -30,6 +34,8 @@ pub struct SavedManifests {
     folder: PathBuf,
     /// The bytes that were kept when the folder was opened, and what this process has added since.
     bytes: AtomicU64,
+    /// Where other machines find them, and theirs are found.
+    shared: Option<Arc<dyn Store>>,
 }
 
 impl SavedManifests {
@@ -55,7 +61,13 @@ impl SavedManifests {
             }
             bytes += file.len;
         }
-        Ok(SavedManifests { folder: folder.to_owned(), bytes: AtomicU64::new(bytes) })
+        Ok(SavedManifests { folder: folder.to_owned(), bytes: AtomicU64::new(bytes), shared: None })
+    }
+
+    /// The same manifests, shared with other machines through `store`.
+    #[must_use]
+    pub fn shared(self, store: Arc<dyn Store>) -> Self {
+        SavedManifests { shared: Some(store), ..self }
     }
 
     /// `source`, with what is kept before it.
@@ -73,10 +85,31 @@ impl SavedManifests {
         // The line with the media type is short.
         let most = MAX_MANIFEST as u64 + 1024;
         folder::read_found(&self.path(digest)).ok()?.take(most).read_to_end(&mut bytes).ok()?;
-        let bytes = Bytes::from(bytes);
-        let end = bytes.iter().position(|byte| *byte == b'\n')?;
-        let media_type = std::str::from_utf8(&bytes[..end]).ok()?.to_owned();
-        Manifest::verify(bytes.slice(end + 1..), Some(&media_type), digest, Side::Local).ok()
+        parse(Bytes::from(bytes), digest)
+    }
+
+    /// As [`SavedManifests::load`]; if it is not here, from the store.
+    async fn fetch(&self, digest: &Digest) -> Option<Manifest> {
+        if let Some(manifest) = self.load(digest) {
+            return Some(manifest);
+        }
+        let found = self.shared.as_ref()?.get(&key(digest)).await;
+        let found = found.unwrap_or_else(|error| {
+            tracing::debug!(%error, %digest, "could not look for a saved manifest");
+            None
+        })?;
+        let manifest = parse(found.bytes, digest)?;
+        self.store(&manifest);
+        Some(manifest)
+    }
+
+    /// Keeps `manifest` here, and for other machines. A failure only costs another pull later.
+    async fn save(&self, manifest: &Manifest) {
+        self.store(manifest);
+        let Some(store) = &self.shared else { return };
+        if let Err(error) = store.put(&key(manifest.digest()), serialise(manifest).into()).await {
+            tracing::debug!(%error, digest = %manifest.digest(), "could not share a manifest");
+        }
     }
 
     /// Keeps `manifest`, unless there are too many. A failure only costs another pull later.
@@ -93,9 +126,7 @@ impl SavedManifests {
         }
         let write = || -> std::io::Result<()> {
             let mut file = tempfile::NamedTempFile::new_in(&self.folder)?;
-            std::io::Write::write_all(&mut file, manifest.media_type().as_bytes())?;
-            std::io::Write::write_all(&mut file, b"\n")?;
-            std::io::Write::write_all(&mut file, manifest.bytes())?;
+            std::io::Write::write_all(&mut file, &serialise(manifest))?;
             // Not synced: what a power cut leaves of it is found out by its digest, and costs a pull.
             file.persist(self.path(manifest.digest())).map(drop).map_err(|error| error.error)
         };
@@ -112,7 +143,33 @@ impl SavedManifests {
             let subtract = |bytes: u64| Some(bytes.saturating_sub(len));
             let _ = self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, subtract);
         }
+        if let (Some(store), Ok(runtime)) = (&self.shared, tokio::runtime::Handle::try_current()) {
+            let (store, key) = (Arc::clone(store), key(digest));
+            // Nobody waits for it: what is left is removed after 30 days.
+            runtime.spawn(async move {
+                if let Err(error) = store.delete(&key).await {
+                    tracing::debug!(%error, key, "could not remove a saved manifest");
+                }
+            });
+        }
     }
+}
+
+/// The name in the store.
+fn key(digest: &Digest) -> String {
+    format!("{MANIFESTS}/{}-{}", digest.algorithm(), digest.encoded())
+}
+
+/// The media type, which the bytes need not tell, is the first line.
+fn serialise(manifest: &Manifest) -> Vec<u8> {
+    [manifest.media_type().as_bytes(), b"\n", manifest.bytes()].concat()
+}
+
+/// The manifest, if it is undamaged.
+fn parse(bytes: Bytes, digest: &Digest) -> Option<Manifest> {
+    let end = bytes.iter().position(|byte| *byte == b'\n')?;
+    let media_type = std::str::from_utf8(bytes.get(..end)?).ok()?.to_owned();
+    Manifest::verify(bytes.slice(end + 1..), Some(&media_type), digest, Side::Local).ok()
 }
 
 /// A file that this program has made.
@@ -177,12 +234,12 @@ impl<S: Source> Source for SavingSource<S> {
     }
 
     async fn manifest(&self, repository: &Repository, digest: &Digest, context: &RequestContext) -> Result<Option<Manifest>> {
-        if let Some(manifest) = self.kept.load(digest) {
+        if let Some(manifest) = self.kept.fetch(digest).await {
             return Ok(Some(manifest));
         }
         let manifest = self.source.manifest(repository, digest, context).await?;
         if let Some(manifest) = &manifest {
-            self.kept.store(manifest);
+            self.kept.save(manifest).await;
         }
         Ok(manifest)
     }

@@ -7,6 +7,7 @@ mod delivered;
 mod kept;
 mod lines;
 mod pushes;
+mod shared;
 mod warmed;
 
 pub use created::CreatedDates;
@@ -14,4 +15,5 @@ pub use delivered::{DeliveredRecord, Deliveries};
 pub use kept::{SavedManifests, SavingSource};
 pub(crate) use lines::JsonLines;
 pub use pushes::Pushes;
+pub use shared::SharedState;
 pub use warmed::{WarmedRecord, WarmedRecords};

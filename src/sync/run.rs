@@ -69,7 +69,7 @@ impl Sync {
         if !stop.is_cancelled() {
             self.target.ends.sink.close().await;
         }
-        self.upstreams.accounts.tell().await;
+        self.upstreams.finish().await;
         let totals = totals(&done, rows.bytes_written(), &work.counts());
         (done, totals)
     }

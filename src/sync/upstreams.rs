@@ -15,7 +15,7 @@ use crate::limits::{AccountId, AccountStatus, Accounts, Bandwidth, Clock, Gate, 
 use crate::registry::{HostSettings, HttpSettings, Registries, RegistryStore, RetryPolicy, SharedLimits, check_files, pull_row};
 use crate::report::{RegistryRow, Requests};
 use crate::rules::CacheRule;
-use crate::state::{CreatedDates, Deliveries, Pushes, SavedManifests, WarmedRecords};
+use crate::state::{CreatedDates, Deliveries, Pushes, SavedManifests, SharedState, WarmedRecords};
 use crate::warm::WritableCache;
 use crate::{Error, Kind, Operation, Result, Side};
 
@@ -38,6 +38,8 @@ pub struct Upstreams {
     pub(super) config: Config,
     /// The folder for what outlives a run.
     state: Option<PathBuf>,
+    /// The store that the state goes back to.
+    shared: Option<Arc<SharedState>>,
 }
 
 /// What the command line says of all registries.
@@ -61,11 +63,36 @@ impl Upstreams {
     pub fn new(config: &Config, options: &UpstreamOptions<'_>) -> Result<Self> {
         let ledger = options.state.map(if options.read_only { Ledger::unwritable } else { Ledger::open });
         let options = &UpstreamOptions { state: options.state.filter(|_| !options.read_only), ..*options };
-        let kept = options.state.map(|state| SavedManifests::open(&state.join("manifests"))).transpose()?.map(Arc::new);
+        Self::build(config, options, Clock::of_system(), ledger, None)
+    }
+
+    /// As [`Upstreams::new`], with a state that machines share; `options.state` does not count. Windows run by the store's clock.
+    ///
+    /// # Errors
+    /// If the folder of this run cannot be used.
+    pub async fn with_shared_state(config: &Config, options: &UpstreamOptions<'_>, shared: Arc<SharedState>) -> Result<Self> {
+        let ledger = Ledger::shared(Arc::clone(shared.store())).await;
+        let clock = Clock::start(shared.clock().at(jiff::Timestamp::now()));
+        let folder = shared.folder().to_owned();
+        Self::build(config, &UpstreamOptions { state: Some(&folder), ..*options }, clock, Some(ledger), Some(shared))
+    }
+
+    fn build(
+        config: &Config,
+        options: &UpstreamOptions<'_>,
+        clock: Clock,
+        ledger: Option<Ledger>,
+        shared: Option<Arc<SharedState>>,
+    ) -> Result<Self> {
+        let kept = options.state.map(|state| SavedManifests::open(&state.join("manifests"))).transpose()?;
+        let kept = kept.map(|kept| match &shared {
+            Some(shared) => kept.shared(Arc::clone(shared.store())),
+            None => kept,
+        });
         let now = jiff::Timestamp::now();
         let warmed = options.state.map(|state| WarmedRecords::open(state, now)).transpose()?.unwrap_or_default();
         let pushes = options.state.map(|state| Pushes::open(state, now)).unwrap_or_default();
-        let accounts = Arc::new(Accounts::new(Clock::of_system(), ledger));
+        let accounts = Arc::new(Accounts::new(clock, ledger));
         let limits =
             SharedLimits { accounts: Arc::clone(&accounts), bandwidth: options.bandwidth.map(|rate| Arc::new(Bandwidth::new(rate))) };
         let created = CreatedDates::new(options.state);
@@ -73,13 +100,14 @@ impl Upstreams {
         Ok(Upstreams {
             registries,
             credentials: Arc::new(CredentialStore::new(config)),
-            kept,
+            kept: kept.map(Arc::new),
             created,
             warmed: Arc::new(warmed),
             pushes: Arc::new(pushes),
             accounts,
             config: config.clone(),
             state: options.state.map(Path::to_owned),
+            shared,
         })
     }
 
@@ -192,6 +220,21 @@ impl Upstreams {
     /// No pulls of some account can be spent, now or later, because the state folder cannot be written.
     pub fn pulls_blocked(&self) -> bool {
         self.accounts.blocked()
+    }
+
+    /// The folder with the state of this run, if there is one.
+    pub fn state_folder(&self) -> Option<&Path> {
+        self.state.as_deref()
+    }
+
+    /// Tells other processes and machines, and later runs, what this run knows. To be called at its end.
+    pub async fn finish(&self) {
+        self.accounts.tell().await;
+        if let Some(shared) = &self.shared
+            && let Err(error) = shared.send().await
+        {
+            tracing::warn!("{error}; the next run asks again for what this one learnt");
+        }
     }
 
     /// What is known of each account's pulls.

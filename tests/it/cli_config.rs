@@ -14,7 +14,7 @@ fn configured(text: &str) -> String {
 fn a_wrong_configuration_is_told_with_file_and_line_and_nothing_is_attempted() {
     assert_snapshot!(configured("version = 1\ncolour = \"red\"\n"), @"
     ---
-    error: local: read configuration: larder.toml:2: unknown key `colour` (known here: version, lists, target, rule, credentials, registry)
+    error: local: read configuration: larder.toml:2: unknown key `colour` (known here: version, lists, target, state, rule, credentials, registry)
     exit 2
     ");
     assert_snapshot!(configured("version = 2\nfuture = true\n"), @"

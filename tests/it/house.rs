@@ -9,7 +9,7 @@ use regex::Regex;
 /// The rooms from the top: a room may import those after it, never one before it. `docs/design.md` says what each is for.
 const ROOMS: &[&str] = &[
     "fuzz", "cli", "demo", "sync", "serve", "bundle", "warm", "run", "copy", "registry", "layout", "lock", "config", "list", "rules",
-    "select", "state", "report", "content", "limits", "name", "folder", "input", "mutex", "internal", "error",
+    "select", "state", "report", "content", "limits", "store", "name", "folder", "input", "mutex", "internal", "error",
 ];
 
 /// A `use` line: whether it is public, and its tree.

@@ -47,6 +47,7 @@ mod serve_conformance;
 mod serve_untrusted;
 mod shared_causes;
 mod shared_names;
+mod shared_state;
 mod signals;
 mod sporadic_faults;
 mod support;

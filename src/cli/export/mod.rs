@@ -20,7 +20,7 @@ use super::text::{count, size};
 use super::{lock_file, plan, signals, state};
 use crate::bundle::preflight::ExportRoom;
 use crate::bundle::{self, BundlePlan, CombinedBase, DeliveredImage, PackOptions, PackSummary, format};
-use crate::config::TargetConfig;
+use crate::config::{Config, TargetConfig};
 use crate::internal::blocking;
 use crate::layout::Layout;
 use crate::report::{ImageOutcome, RunReport, Status};
@@ -84,7 +84,7 @@ pub(super) async fn run(file: Option<&Path>, args: ExportArgs, printer: &Printer
 async fn begin(file: Option<&Path>, mut args: ExportArgs, printer: &Printer) -> Result<Exit, UsageError> {
     // clap requires it.
     let to = PathBuf::from(args.sync.selection.to.take().unwrap_or_default());
-    let cache = cache(&args)?;
+    let cache = cache(&args, &Config::load(file)?)?;
     if let (Some(record), Some(number)) = (&args.repair, args.volume) {
         return repair::run(file, &args.sync, (record, number), &cache, &to, printer).await;
     }
@@ -121,8 +121,8 @@ async fn begin(file: Option<&Path>, mut args: ExportArgs, printer: &Printer) -> 
 }
 
 /// The layout that images are copied into first.
-fn cache(args: &ExportArgs) -> Result<PathBuf, UsageError> {
-    let default = state::folder(args.sync.state.as_deref()).map(|state| state.join("cache"));
+fn cache(args: &ExportArgs, config: &Config) -> Result<PathBuf, UsageError> {
+    let default = state::local_folder(args.sync.state.as_deref(), config)?.map(|state| state.join("cache"));
     args.cache.clone().or(default).ok_or_else(|| {
         let error = Error::local(Operation::OpenCache, "there is no state folder to keep it in");
         UsageError::usage(error.remedy("give a folder with --cache DIR"))

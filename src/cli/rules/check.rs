@@ -58,7 +58,7 @@ async fn existing_repositories(config: &Config, printer: &Printer) -> Result<(Ve
         return Ok(not_azure(config, printer));
     }
     let repositories = repositories(config, prefix, Delivery::Warm)?;
-    let supply = state::supply(config, UpstreamOptions::default(), printer)?;
+    let supply = state::supply(config, None, UpstreamOptions::default(), printer).await?;
     let target = supply.target(&config.target, false).await.map_err(UsageError::failed)?;
     let asked = repositories.iter().map(|(repository, (line, rule))| {
         let source = &target.ends.source;
@@ -103,7 +103,7 @@ async fn refused_pushes(config: &Config, printer: &Printer) -> Result<(Vec<RuleF
         return Ok((Vec::new(), Vec::new()));
     }
     let repositories = repositories(config, prefix, Delivery::Push)?;
-    let supply = state::supply(config, UpstreamOptions::default(), printer)?;
+    let supply = state::supply(config, None, UpstreamOptions::default(), printer).await?;
     let target = supply.target(&config.target, false).await.map_err(UsageError::failed)?;
     let asked = repositories.iter().map(|(repository, (line, rule))| {
         let sink = &target.ends.sink;

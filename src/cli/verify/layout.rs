@@ -19,7 +19,7 @@ use crate::name::Reference;
 
 /// Verifies an archive as it would be imported.
 pub(super) async fn verify_archive(path: PathBuf, printer: &Printer) -> Result<Exit, UsageError> {
-    let unpack = import::unpack_folder(state::folder(None).as_deref());
+    let unpack = import::unpack_folder(state::default_folder().as_deref());
     let gathered = blocking(Operation::Verify, {
         let path = path.clone();
         move || {

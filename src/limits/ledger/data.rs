@@ -52,9 +52,30 @@ pub(super) struct LeaseRow {
     pub(super) expires: Timestamp,
 }
 
+/// What was read as a ledger.
+pub(super) enum ParsedLedger {
+    Known(LedgerData),
+    /// A newer larder wrote it, with this version.
+    Newer(u32),
+    /// Torn, or something else.
+    Damaged,
+}
+
 impl LedgerData {
     pub(super) fn empty() -> Self {
         LedgerData { version: VERSION, accounts: BTreeMap::new() }
+    }
+
+    pub(super) fn parse(text: &[u8]) -> ParsedLedger {
+        #[derive(Deserialize)]
+        struct Head {
+            version: u32,
+        }
+        match (serde_json::from_slice(text), serde_json::from_slice::<Head>(text)) {
+            (Ok(data @ LedgerData { version: ..=VERSION, .. }), _) => ParsedLedger::Known(data),
+            (_, Ok(Head { version })) if version > VERSION => ParsedLedger::Newer(version),
+            _ => ParsedLedger::Damaged,
+        }
     }
 
     /// Forgets accounts that were not used for long, or of which nothing became known.

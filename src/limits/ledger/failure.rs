@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use crate::store::StoreError;
+
 /// Why the ledger could not be read or written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
@@ -14,6 +16,17 @@ pub struct Failure {
 impl Failure {
     pub(super) fn new(what: &str, remedy: &str, permanent: bool) -> Self {
         Failure { message: format!("no pull can be reserved: {what} ({remedy})"), permanent }
+    }
+
+    /// A newer larder wrote what is at `place`, with `version`; this one reads versions to `known`.
+    pub(super) fn newer(place: &str, version: u32, known: u32) -> Self {
+        let what = format!("{place} has version {version}, and this larder reads {known}");
+        Self::new(&what, "use the newer larder, another --state DIR, or --state none", true)
+    }
+
+    /// The store of objects failed.
+    pub(super) fn store(error: &StoreError) -> Self {
+        Failure { message: format!("no pull can be reserved: {error}"), permanent: error.is_permanent() }
     }
 
     pub(super) fn io(operation: &str, path: &Path, error: &std::io::Error) -> Self {

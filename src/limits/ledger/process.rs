@@ -1,7 +1,6 @@
 //! This process in the ledger: what it may reserve beside the leases of others, and which of them are dead.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use jiff::Timestamp;
 
@@ -12,6 +11,7 @@ use crate::limits::account::AccountId;
 use crate::limits::clock::Moment;
 use crate::limits::window::Window;
 use crate::mutex::Mutex;
+use crate::store::unique_name;
 
 /// A process reserves ahead at most this part of the pulls that no process holds. That much of a window is lost to others while it holds them
 /// unused, and until the next HEAD if it is killed. An eighth keeps that small, and makes about ten reservations of a whole window.
@@ -30,9 +30,7 @@ pub(super) struct LedgerProcess {
 impl LedgerProcess {
     pub(super) fn new(owner: Owner) -> Self {
         // A name that no other process has: not one with the same number in another container, and no earlier run.
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let began = Timestamp::now().as_millisecond();
-        let id = format!("{}-{began}-{}", owner.pid, NEXT.fetch_add(1, Ordering::Relaxed));
+        let id = format!("{}-{}", owner.pid, unique_name());
         LedgerProcess { owner, id, dead: Mutex::default() }
     }
 

@@ -1,139 +1,89 @@
-//! Where the ledger is kept: a file that is read, changed and replaced under a lock.
+//! Where the ledger is kept: a file in the state folder, or an object in a store that machines share.
 
-use std::fs::File;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::Arc;
 
-use serde::Deserialize;
+use bytes::Bytes;
+use tokio::runtime::Handle;
 
-use super::data::{LedgerData, VERSION};
+use super::data::{LedgerData, ParsedLedger, VERSION};
 use super::failure::Failure;
-use crate::input;
+use super::file::LedgerFile;
+use crate::store::{Change, Store, transact};
 
-/// A transaction takes milliseconds. A process that holds the lock for longer than this is stopped or hung, and is not waited for.
-pub(super) const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
-/// Between two attempts to get the lock.
-const LOCK_RETRY: Duration = Duration::from_millis(5);
-/// The largest file that is read. An account has 1 KB, with the leases of several processes: 10,000 accounts and more.
-const MAX_LEDGER: u64 = 16 * 1024 * 1024;
+/// The object's name in the store, as the file's in the folder.
+const KEY: &str = "pulls.json";
 
-/// The ledger's file, `pulls.json` in the state folder, and the lock beside it. Losing the file costs a HEAD, never correctness; so it is
-/// replaced atomically, but not synced to the disk: it survives a kill, not a power cut.
+/// Where the ledger is.
 #[derive(Debug)]
-pub(super) struct LedgerStore {
-    file: PathBuf,
-    lock: PathBuf,
-    /// How often the file was replaced.
-    #[cfg(test)]
-    writes: std::sync::atomic::AtomicU64,
+pub(super) enum LedgerStore {
+    File(LedgerFile),
+    Object(LedgerObject),
 }
 
 impl LedgerStore {
-    pub(super) fn new(state: &Path) -> Self {
-        LedgerStore {
-            file: state.join("pulls.json"),
-            lock: state.join("pulls.lock"),
-            #[cfg(test)]
-            writes: Default::default(),
+    /// As [`LedgerFile::transact`]. Blocks: not for a thread of the runtime.
+    pub(super) fn transact<T>(&self, change: impl FnMut(&mut LedgerData) -> Option<T>) -> Result<Option<T>, Failure> {
+        match self {
+            LedgerStore::File(file) => file.transact(change),
+            LedgerStore::Object(object) => object.runtime.block_on(object.transact(change)),
         }
-    }
-
-    /// What the file holds now; nothing, if it cannot be read. It is replaced as a whole, so reading needs no lock. Damage is left to the
-    /// first transaction.
-    pub(super) fn peek(&self) -> LedgerData {
-        let data = read_bounded(&self.file).ok().and_then(|text| serde_json::from_slice(&text).ok());
-        data.filter(|data: &LedgerData| data.version <= VERSION).unwrap_or_else(LedgerData::empty)
-    }
-
-    /// Reads, changes and replaces the data while no other process does. If `change` returns `None`, nothing is written. `change` decides by
-    /// the data alone, so that it may be called again with newer ones.
-    ///
-    /// # Errors
-    /// If the data cannot be locked, read or written. Nothing was changed then.
-    pub(super) fn transact<T>(&self, mut change: impl FnMut(&mut LedgerData) -> Option<T>) -> Result<Option<T>, Failure> {
-        let _lock = self.locked()?;
-        let mut data = self.read()?;
-        let answer = change(&mut data);
-        if answer.is_some() {
-            self.write(&data)?;
-        }
-        Ok(answer)
-    }
-
-    /// The lock goes with the file handle: the system frees it even if we are killed.
-    fn locked(&self) -> Result<File, Failure> {
-        let failed = |error: &std::io::Error| Failure::io("lock", &self.lock, error);
-        let file = File::options().create(true).truncate(false).write(true).open(&self.lock).map_err(|error| failed(&error))?;
-        let start = std::time::Instant::now();
-        loop {
-            match file.try_lock() {
-                Ok(()) => return Ok(file),
-                Err(std::fs::TryLockError::Error(error)) => return Err(failed(&error)),
-                Err(std::fs::TryLockError::WouldBlock) if start.elapsed() < LOCK_TIMEOUT => std::thread::sleep(LOCK_RETRY),
-                Err(std::fs::TryLockError::WouldBlock) => {
-                    let held = format!("another process has held {} for {} s", self.lock.display(), LOCK_TIMEOUT.as_secs());
-                    return Err(Failure::new(&held, "see whether another larder is stopped", false));
-                }
-            }
-        }
-    }
-
-    fn read(&self) -> Result<LedgerData, Failure> {
-        let text = match read_bounded(&self.file) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::InvalidData => return Ok(self.put_aside()),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(LedgerData::empty()),
-            Err(error) => return Err(Failure::io("read", &self.file, &error)),
-        };
-        #[derive(Deserialize)]
-        struct Head {
-            version: u32,
-        }
-        if let Ok(data @ LedgerData { version: ..=VERSION, .. }) = serde_json::from_slice(&text) {
-            return Ok(data);
-        }
-        match serde_json::from_slice::<Head>(&text) {
-            Ok(Head { version }) if version > VERSION => {
-                let newer = format!("{} has version {version}, and this larder reads {VERSION}", self.file.display());
-                Err(Failure::new(&newer, "use the newer larder, another --state DIR, or --state none", true))
-            }
-            _ => Ok(self.put_aside()),
-        }
-    }
-
-    /// Renames a damaged file, so that it can be looked at, and starts with no accounts.
-    fn put_aside(&self) -> LedgerData {
-        let aside = self.file.with_extension("json.damaged");
-        let moved = std::fs::rename(&self.file, &aside);
-        tracing::warn!(
-            "{} is damaged; {}; what is left of pull windows is asked of the upstreams again",
-            self.file.display(),
-            match &moved {
-                Ok(()) => format!("moved to {}", aside.display()),
-                Err(error) => format!("it could not be moved aside: {error}"),
-            }
-        );
-        LedgerData::empty()
-    }
-
-    fn write(&self, data: &LedgerData) -> Result<(), Failure> {
-        // Under the lock no other process writes this name. What a kill leaves behind is overwritten.
-        let next = self.file.with_extension("json.new");
-        #[cfg(test)]
-        self.writes.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let written = serde_json::to_vec_pretty(data).map_err(std::io::Error::from).and_then(|text| std::fs::write(&next, text));
-        written.and_then(|()| std::fs::rename(&next, &self.file)).map_err(|error| Failure::io("write", &self.file, &error))
     }
 
     /// How often the file was replaced.
     #[cfg(test)]
     pub(super) fn writes(&self) -> u64 {
-        self.writes.load(std::sync::atomic::Ordering::Relaxed)
+        match self {
+            LedgerStore::File(file) => file.writes(),
+            LedgerStore::Object(_) => 0,
+        }
     }
 }
 
-/// # Errors
-/// If it cannot be read; `InvalidData` if it is larger than [`MAX_LEDGER`].
-fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
-    input::read_from(File::open(path)?, MAX_LEDGER)
+/// The ledger as an object: read, changed, and written if nobody else has written it since.
+#[derive(Debug, Clone)]
+pub(super) struct LedgerObject {
+    store: Arc<dyn Store>,
+    runtime: Handle,
+}
+
+impl LedgerObject {
+    /// To be called within the runtime.
+    pub(super) fn new(store: Arc<dyn Store>) -> Self {
+        LedgerObject { store, runtime: Handle::current() }
+    }
+
+    /// What the object holds now.
+    pub(super) async fn peek(&self) -> Result<LedgerData, Failure> {
+        let found = self.store.get(KEY).await.map_err(|error| Failure::store(&error))?;
+        self.read(found.as_ref().map(|found| &found.bytes[..]))
+    }
+
+    /// Reads, changes and replaces the data. `change` is called again with newer ones if another machine was quicker.
+    pub(super) async fn transact<T>(&self, mut change: impl FnMut(&mut LedgerData) -> Option<T>) -> Result<Option<T>, Failure> {
+        let done = transact(self.store.as_ref(), KEY, |found| {
+            let mut data = match self.read(found.map(|found| &found.bytes[..])) {
+                Ok(data) => data,
+                Err(failure) => return Change::Keep(Err(failure)),
+            };
+            match change(&mut data).map(|answer| (serde_json::to_vec_pretty(&data), answer)) {
+                None => Change::Keep(Ok(None)),
+                Some((Ok(text), answer)) => Change::Write(Bytes::from(text), Ok(Some(answer))),
+                Some((Err(error), _)) => Change::Keep(Err(Failure::new(&error.to_string(), "report this", true))),
+            }
+        });
+        done.await.unwrap_or_else(|error| Err(Failure::store(&error)))
+    }
+
+    fn read(&self, text: Option<&[u8]>) -> Result<LedgerData, Failure> {
+        let Some(text) = text else { return Ok(LedgerData::empty()) };
+        match LedgerData::parse(text) {
+            ParsedLedger::Known(data) => Ok(data),
+            ParsedLedger::Newer(version) => Err(Failure::newer(&format!("{}: {KEY}", self.store.name()), version, VERSION)),
+            // Objects are replaced whole: this one was written by something else.
+            ParsedLedger::Damaged => {
+                let what = format!("{}: {KEY} is not a ledger", self.store.name());
+                Err(Failure::new(&what, "remove it; the upstreams are asked again what is left", true))
+            }
+        }
+    }
 }

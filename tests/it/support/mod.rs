@@ -10,6 +10,7 @@ pub mod fake;
 pub mod layer;
 pub mod limited;
 pub mod nginx;
+pub mod object_storage;
 pub mod program;
 pub mod push;
 pub mod real;

@@ -3,7 +3,7 @@
 use tokio::task::JoinSet;
 
 use super::super::data::LAST_REQUESTS_ARRIVE;
-use super::super::store::LOCK_TIMEOUT;
+use super::super::file::LOCK_TIMEOUT;
 use super::*;
 use crate::limits::headers::tests::quota_of;
 use crate::limits::simulation::{Hub, WINDOW, clock, far, pull_image};
