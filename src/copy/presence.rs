@@ -1,6 +1,6 @@
 //! Which repositories of the target hold which digests.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::content::{Digest, Repository};
 use crate::mutex::{Mutex, MutexGuard};
@@ -17,14 +17,14 @@ pub(super) struct PresenceMap {
 #[derive(Debug)]
 enum Holders {
     One(Repository),
-    Many(Box<HashSet<Repository>>),
+    Many(BTreeSet<Repository>),
 }
 
 impl Holders {
     fn add(&mut self, repository: &Repository) {
         match self {
             Holders::One(one) if one == repository => {}
-            Holders::One(one) => *self = Holders::Many(Box::new(HashSet::from([one.clone(), repository.clone()]))),
+            Holders::One(one) => *self = Holders::Many(BTreeSet::from([one.clone(), repository.clone()])),
             Holders::Many(many) => _ = many.insert(repository.clone()),
         }
     }
@@ -40,7 +40,7 @@ impl Holders {
     fn first(&self) -> Option<&Repository> {
         match self {
             Holders::One(one) => Some(one),
-            Holders::Many(many) => many.iter().min(),
+            Holders::Many(many) => many.first(),
         }
     }
 }

@@ -85,7 +85,7 @@ impl SavedManifests {
         // The line with the media type is short.
         let most = MAX_MANIFEST as u64 + 1024;
         folder::read_found(&self.path(digest)).ok()?.take(most).read_to_end(&mut bytes).ok()?;
-        parse(Bytes::from(bytes), digest)
+        parse(&Bytes::from(bytes), digest)
     }
 
     /// As [`SavedManifests::load`]; if it is not here, from the store.
@@ -98,7 +98,7 @@ impl SavedManifests {
             tracing::debug!(%error, %digest, "could not look for a saved manifest");
             None
         })?;
-        let manifest = parse(found.bytes, digest)?;
+        let manifest = parse(&found.bytes, digest)?;
         self.store(&manifest);
         Some(manifest)
     }
@@ -166,7 +166,7 @@ fn serialise(manifest: &Manifest) -> Vec<u8> {
 }
 
 /// The manifest, if it is undamaged.
-fn parse(bytes: Bytes, digest: &Digest) -> Option<Manifest> {
+fn parse(bytes: &Bytes, digest: &Digest) -> Option<Manifest> {
     let end = bytes.iter().position(|byte| *byte == b'\n')?;
     let media_type = std::str::from_utf8(bytes.get(..end)?).ok()?.to_owned();
     Manifest::verify(bytes.slice(end + 1..), Some(&media_type), digest, Side::Local).ok()

@@ -215,7 +215,6 @@ fn no_two_public_types_share_a_name() {
 }
 
 #[test]
-#[ignore = "not true of every file yet"]
 fn a_file_has_one_subject_and_fits_in_500_lines() {
     let source = Source::read();
     let long: Vec<String> = source

@@ -94,3 +94,11 @@ pub struct GatheredContent {
 pub(in crate::bundle) fn repair_command(name: &str, number: u32) -> String {
     format!("write it again where the bundle was made: larder export --repair {name}{BUNDLE_SUFFIX} --volume {number} --to DIR")
 }
+
+/// Whether a tag leads to referrers: `sha256-<hex>` (distribution-spec "Referrers Tag Schema"), or cosign's
+/// `sha256-<hex>.sig`. Referrers travel with their subject.
+pub(super) fn is_referrer_tag(tag: &str) -> bool {
+    let stem = tag.split_once('.').map_or(tag, |(stem, _)| stem);
+    stem.split_once('-')
+        .is_some_and(|(algorithm, hex)| Digest::parse(&format!("{algorithm}:{hex}")).is_ok_and(|digest| digest.hasher().is_some()))
+}

@@ -5,8 +5,9 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::arrived::{ArrivedBundle, GatheredContent, NamedImage, repair_command};
+use super::arrived::{ArrivedBundle, GatheredContent, NamedImage, is_referrer_tag, repair_command};
 use super::bundle_source::{BundleSource, ContentFile, Parts};
+use super::named_path::nothing_to_import;
 use super::pieces::{Piece, PieceLocation};
 use super::staging_area::StagingArea;
 use super::supersede::{ImageGroup, latest_by_name};
@@ -489,46 +490,10 @@ fn find_available_platforms(source: &BundleSource, platforms: &[PlatformFilter],
     }
 }
 
-/// Whether a tag leads to referrers: `sha256-<hex>` (distribution-spec "Referrers Tag Schema"), or cosign's
-/// `sha256-<hex>.sig`. Referrers travel with their subject.
-fn is_referrer_tag(tag: &str) -> bool {
-    let stem = tag.split_once('.').map_or(tag, |(stem, _)| stem);
-    stem.split_once('-')
-        .is_some_and(|(algorithm, hex)| Digest::parse(&format!("{algorithm}:{hex}")).is_ok_and(|digest| digest.hasher().is_some()))
-}
-
 fn resolved(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| path.to_owned())
 }
 
 fn head_replaced(path: &Path) -> String {
     format!("{}: the head of the volume is damaged; the bundle's record is used instead", path.display())
-}
-
-/// Whether `path` is read as an archive: `-`, or a file that is neither a bundle's record nor a volume.
-///
-/// # Errors
-/// If it cannot be read, or is a device, a socket or a named pipe.
-pub fn is_archive(path: &Path) -> Result<bool> {
-    let io = |error: std::io::Error| Error::io(OP, path, &error);
-    if path == Path::new("-") {
-        return Ok(true);
-    }
-    let meta = std::fs::metadata(path).map_err(io)?;
-    if meta.is_dir() {
-        return Ok(false);
-    }
-    if let Some(why) = crate::input::unsuitable(path, &meta) {
-        return Err(io(std::io::Error::new(std::io::ErrorKind::InvalidInput, why)));
-    }
-    if is_bundle_file(path) {
-        return Ok(false);
-    }
-    Ok(!meta.is_file() || interchange::is_compressed(path)? || (VolumeHead::read(path).is_err() && parse_volume_file(path).is_none()))
-}
-
-fn nothing_to_import(path: &Path, what: &str) -> Error {
-    let name = if path == Path::new("-") { "standard input".to_owned() } else { path.display().to_string() };
-    let error = Error::local(OP, format!("{name} is not a bundle, volume, OCI layout or archive: it is {what}"));
-    error.remedy("name a folder with volumes, NAME.bundle.json, volumes, an OCI layout, or a tar of a layout or of `docker save`")
 }

@@ -10,6 +10,7 @@
 mod arrived;
 mod bundle_reader;
 mod bundle_source;
+mod named_path;
 mod pieces;
 mod staging_area;
 mod supersede;
@@ -17,8 +18,9 @@ mod volume_head;
 
 pub(super) use arrived::repair_command;
 pub use arrived::{ArrivedBundle, GatheredContent, NamedImage};
-pub use bundle_reader::{BundleReader, is_archive};
+pub use bundle_reader::BundleReader;
 pub use bundle_source::{Availability, BundleSource, ContentFile, Damage};
+pub use named_path::is_archive;
 pub(super) use pieces::{FileSlice, Piece, PieceLocation, each_chunk};
 pub use staging_area::StagingArea;
 pub(super) use volume_head::{VolumeHead, read_record};

@@ -13,11 +13,11 @@ mod group;
 mod login;
 mod realm;
 mod scope;
+mod state;
 #[cfg(test)]
 mod tests;
 mod token;
 
-use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -36,7 +36,8 @@ use account::{CurrentLogin, RegistryAccount};
 use challenge::{Challenge, Scheme};
 use exchange::{Bearer, TokenVerdict, at};
 use group::{TokenGroups, WaitingScopes};
-use token::{AfterRefusal, Token, Tokens};
+use state::{AuthState, AuthWay};
+use token::{AfterRefusal, Token};
 
 use crate::error::{Error, Kind, Result, Side};
 use crate::mutex::{Mutex, MutexGuard};
@@ -64,29 +65,6 @@ pub(crate) struct Authenticator {
     trial: tokio::sync::Mutex<Option<(Instant, Error)>>,
     groups: TokenGroups,
     state: Mutex<AuthState>,
-}
-
-#[derive(Default)]
-struct AuthState {
-    /// How this registry wants us to authenticate, since its first challenge.
-    way: Option<AuthWay>,
-    tokens: Tokens,
-    /// Token requests under way: requests that need the same token wait for the same answer.
-    flights: HashMap<Scopes, Arc<OnceCell<Result<Token>>>>,
-    /// What this account may not do: asked once.
-    denied: HashMap<Scopes, Error>,
-    /// The login is wrong: nothing more is sent.
-    refused: Option<Error>,
-    /// Actions that the registry asked for beyond ours, by kind of request.
-    actions: HashMap<(Purpose, bool), BTreeSet<String>>,
-    /// Scopes of other repositories that it asked for, by what we asked.
-    given: HashMap<Scopes, BTreeSet<String>>,
-}
-
-#[derive(Debug, Clone)]
-enum AuthWay {
-    Basic,
-    Bearer(Arc<Bearer>),
 }
 
 impl Authenticator {
@@ -467,36 +445,6 @@ impl Authenticator {
 
     fn state(&self) -> MutexGuard<'_, AuthState> {
         self.state.lock()
-    }
-}
-
-impl AuthState {
-    /// `scopes`, and what the registry is known to want beyond them.
-    fn needed(&self, scopes: &Scopes) -> Scopes {
-        let wider = self.actions.get(&scopes.kind()).map_or_else(|| scopes.clone(), |actions| scopes.with_actions(actions));
-        wider.with_given(self.given.get(scopes).into_iter().flatten())
-    }
-
-    /// As [`AuthState::needed`], after a challenge that may want more.
-    fn asked_for(&mut self, offers: &[Challenge], scopes: &Scopes) -> Scopes {
-        for scope in offers.iter().filter_map(|offer| offer.scope.as_deref()) {
-            let (actions, given) = scopes.missing(scope);
-            if !actions.is_empty() {
-                self.actions.entry(scopes.kind()).or_default().extend(actions);
-            }
-            if !given.is_empty() {
-                self.given.entry(scopes.clone()).or_default().extend(given);
-            }
-        }
-        self.needed(scopes)
-    }
-
-    /// Fails at once with what was found out before.
-    fn check(&self, scopes: &Scopes) -> Result<()> {
-        match self.refused.as_ref().or_else(|| self.denied.get(scopes)) {
-            Some(error) => Err(error.clone()),
-            None => Ok(()),
-        }
     }
 }
 

@@ -24,6 +24,7 @@ use crate::content::{TransferStats, Verified};
 use crate::limits::{AnswerGroup, Permit, Quota};
 use crate::mutex::Mutex;
 use crate::registry::counters::RequestKind;
+use crate::registry::error_answer::MAX_ERROR_BODY;
 
 /// An answer that is what was asked for, with its body still to be read. Its permit is held until it is dropped.
 #[derive(Debug)]
@@ -285,6 +286,21 @@ impl Stream for UploadBody {
             None => None,
         })
     }
+}
+
+/// The body of a refusal, which explains it, comes with its status. One that takes longer than this is not read.
+const ERROR_BODY: Duration = Duration::from_secs(10);
+
+/// As much of a refusal's body as arrives in a short time, at most `idle`.
+pub(super) async fn error_body(response: &mut Response, idle: Duration) -> Bytes {
+    let mut body = Vec::new();
+    let deadline = Instant::now() + idle.min(ERROR_BODY);
+    while body.len() < MAX_ERROR_BODY
+        && let Ok(Ok(Some(chunk))) = tokio::time::timeout_at(deadline, response.chunk()).await
+    {
+        body.extend_from_slice(&chunk[..chunk.len().min(MAX_ERROR_BODY - body.len())]);
+    }
+    body.into()
 }
 
 #[cfg(test)]

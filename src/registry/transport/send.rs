@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::account::TransportAccount;
-use super::body::{BodyError, EMPTY, OpenResponse, UploadBody, UploadProgress};
+use super::body::{BodyError, EMPTY, OpenResponse, UploadBody, UploadProgress, error_body};
 use super::cause::{self, Cause};
 use super::classify::{ResponseClass, RetryableError, classify};
 use super::host::Host;
@@ -23,7 +23,7 @@ use crate::limits::{AnswerGroup, Permit, Quota};
 use crate::registry::address::{self, host_and_port};
 use crate::registry::counters::RequestKind;
 use crate::registry::error;
-use crate::registry::error_answer::{ErrorAnswer, MAX_ERROR_BODY};
+use crate::registry::error_answer::ErrorAnswer;
 use crate::registry::pull_meter::{MeteredPull, PullMeter};
 use crate::registry::request::{ConnectionKind, RegistryRequest, RequestIdentity, RequestTopic};
 use crate::{Error, Kind, Operation, Result, Side};
@@ -34,9 +34,6 @@ const LOGINS: u32 = 2;
 
 /// A pause of this length is logged: an operator who watches the run would wonder about it.
 const WORTH_SAYING: Duration = Duration::from_secs(5);
-
-/// The body of a refusal, which explains it, comes with its status. One that takes longer than this is not read.
-const ERROR_BODY: Duration = Duration::from_secs(10);
 
 /// A way to send requests to one host, as one account, on one side of the copy.
 #[derive(Clone)]
@@ -275,7 +272,7 @@ impl Transport {
             };
             return Ok(AttemptOutcome::Answer(Box::new(answer)));
         }
-        let body = self.error_body(&mut response).await;
+        let body = error_body(&mut response, self.host.retry.idle).await;
         drop(response);
         let refusal = ErrorAnswer { elsewhere, ..ErrorAnswer::read(status.as_u16(), &headers, &body, foreign, Timestamp::now()) };
         match classify(refusal.status, refusal.code.as_deref(), false) {
@@ -485,18 +482,6 @@ impl Transport {
             request.headers_mut().insert(AUTHORIZATION, header);
         }
         request
-    }
-
-    /// As much of a refusal's body as arrives in a short time.
-    async fn error_body(&self, response: &mut Response) -> Bytes {
-        let mut body = Vec::new();
-        let deadline = Instant::now() + self.host.retry.idle.min(ERROR_BODY);
-        while body.len() < MAX_ERROR_BODY
-            && let Ok(Ok(Some(chunk))) = tokio::time::timeout_at(deadline, response.chunk()).await
-        {
-            body.extend_from_slice(&chunk[..chunk.len().min(MAX_ERROR_BODY - body.len())]);
-        }
-        body.into()
     }
 }
 
