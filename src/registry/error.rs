@@ -83,6 +83,15 @@ pub(crate) fn exhausted(topic: &RequestTopic<'_>, patience: &RetryBudget, troubl
     error.with_source(trouble.source())
 }
 
+/// As [`told_to_wait`], with the status that said so.
+pub(crate) fn told_to_wait_by(topic: &RequestTopic<'_>, pause: Duration, trouble: &RetryableError) -> Error {
+    let error = told_to_wait(topic, pause);
+    match trouble.status() {
+        Some(status) => error.status(status),
+        None => error,
+    }
+}
+
 /// The error where the host names a longer Retry-After than this run waits.
 pub(crate) fn told_to_wait(topic: &RequestTopic<'_>, pause: Duration) -> Error {
     let seconds = pause.as_secs();

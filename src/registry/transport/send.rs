@@ -26,7 +26,7 @@ use crate::registry::error;
 use crate::registry::error_answer::ErrorAnswer;
 use crate::registry::pull_meter::{MeteredPull, PullMeter};
 use crate::registry::request::{ConnectionKind, RegistryRequest, RequestIdentity, RequestTopic};
-use crate::{Error, Kind, Operation, Result, Side};
+use crate::{Kind, Operation, Result, Side};
 
 /// How many times in a row one request may be answered 401 and be given another login: the token that was missing or had
 /// expired, and the secret that was renewed (`command` runs again).
@@ -366,7 +366,7 @@ impl Transport {
             }
         }
         if let Some(pause) = trouble.retry_after().filter(|pause| *pause > self.host.retry.longest_pause) {
-            return Err(told_to_wait_by(topic, pause, &trouble));
+            return Err(error::told_to_wait_by(topic, pause, &trouble));
         }
         let delay = if throttled { patience.throttled(answers_others) } else { patience.failed() };
         let hopeless = hosts && (self.host.is_failing(elsewhere) || matches!(trouble, RetryableError::Hopeless(_)));
@@ -489,13 +489,5 @@ impl Transport {
 fn note_broken(call: &RegistryRequest<'_>, permit: &Permit, trouble: &RetryableError) {
     if matches!(trouble, RetryableError::Broken(_)) && !call.external_url {
         permit.broken();
-    }
-}
-
-fn told_to_wait_by(topic: &RequestTopic<'_>, pause: Duration, trouble: &RetryableError) -> Error {
-    let error = error::told_to_wait(topic, pause);
-    match trouble.status() {
-        Some(status) => error.status(status),
-        None => error,
     }
 }
