@@ -285,11 +285,12 @@ fn killed_at_any_moment_the_windows_limit_holds() {
         assert!(upstream.wait_until(PATIENCE, given));
         run.kill();
         let again = program.sync_list().exits(3);
-        // Of what was under way when it was killed, no answer was seen: at most as many requests as may be in flight.
-        let twice = pulled_twice(&upstream).len();
-        assert!(twice <= 8, "{twice} pulls were spent twice");
+        // Of what was under way when it was killed, no answer was seen: at most as many requests as may be in flight. After so few answers
+        // these are 8, or 16 once the limit was doubled. Their images are pulled once more, if the window has pulls left by then.
+        let (twice, lost) = (pulled_twice(&upstream).len(), 25 - target.tags("m/app").len());
+        assert!(lost <= 16, "{lost} pulls were lost");
+        assert!(twice <= lost, "{twice} pulls were spent twice, and {lost} lost");
         assert_eq!(pulls(&upstream), (25, 0), "{answered}: {}", again.stderr);
-        assert_eq!(target.tags("m/app").len(), 25 - twice);
     }
 }
 
