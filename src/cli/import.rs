@@ -183,6 +183,7 @@ async fn import(
         journal.map_err(|error| printer.warn(&format!("{error}; the evidence of a later import will not include this one"))).ok()
     });
     let mut imported = import.run(store.ends.clone(), journal).await;
+    supply.share_state().await;
     printer.end_bars();
     let report = RunReport {
         version: 1,

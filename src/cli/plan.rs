@@ -113,6 +113,7 @@ pub(super) async fn run(file: Option<&Path>, args: PlanArgs, printer: &Printer) 
     let reporter = progress::planning(printer);
     let sync = Sync::new(Arc::clone(&supply), target, options);
     let SyncPlan { images: planned, empty } = sync.plan_and_tell(inputs.lists, &inputs.config.rules, reporter).await;
+    supply.share_state().await;
     printer.end_bars();
     let counts = count_states(&planned);
     let drift = lock.as_ref().map(|lock| lock.drift(&planned, &inputs.target));

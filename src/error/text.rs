@@ -120,7 +120,7 @@ mod tests {
             ("socks5h://ann:hunter2@[::1]:1080,x", "socks5h://[redacted]@[::1]:1080,x"),
             ("\"ann:hunter2@quay.io/a:1\"", "\"[redacted]@quay.io/a:1\""),
             ("ann:hunter2@quay.io/a@sha256:0011223344", "[redacted]@quay.io/a@sha256:0011223344"),
-            // What is none stays.
+            // Anything else stays as it is.
             ("quay.io/a:1@sha256:0011223344556677", "quay.io/a:1@sha256:0011223344556677"),
             ("a:1@sha256:00112233…", "a:1@sha256:00112233…"),
             ("localhost:5000/a/b:1@sha512:0011223344", "localhost:5000/a/b:1@sha512:0011223344"),

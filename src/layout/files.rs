@@ -217,7 +217,7 @@ impl Files {
         self.syncs.load(Ordering::Relaxed)
     }
 
-    /// Does what needs the folder of `name`. The folder is made if that fails because there is none.
+    /// Runs `work`, which needs the folder of `name`. If the folder is missing, creates it and runs `work` again.
     pub(super) fn in_folder<T>(&self, name: &Path, work: impl Fn() -> io::Result<T>) -> io::Result<T> {
         match work() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {

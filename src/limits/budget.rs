@@ -393,7 +393,7 @@ impl Budget {
         }
     }
 
-    /// When a look tells whether pulls were counted whose answers did not say so. `None`: there are none, or a look has told since.
+    /// When to ask whether unconfirmed pulls were counted. `None`: there are none, or an answer has told since.
     pub(super) fn unheard_look(&self) -> Option<Instant> {
         self.looks.unheard_due(self.window()?)
     }

@@ -42,7 +42,7 @@ impl CsvFields<'_> {
         if self.image.starts_with("helm+https://") {
             return Err(format!("`{}`: charts of a chart repository (`helm+https://`) are not in this version", self.image));
         }
-        let image = ImageName::parse(self.image)?;
+        let image = ImageName::parse(self.image).map_err(|why| self.with_hint(why))?;
         let source = image.repository.clone();
         let selection = self.selection(image)?;
         let target = match self.target {
@@ -50,6 +50,12 @@ impl CsvFields<'_> {
             target => Some(target_name(target, &selection).map_err(|why| format!("target `{target}`: {why}"))?),
         };
         Ok(ParsedLine { source, selection, target, platforms: self.platforms()?, priority: self.priority()? })
+    }
+
+    /// Says where a pattern belongs that was written as the tag.
+    fn with_hint(&self, why: String) -> String {
+        let is_pattern = self.image.rsplit_once(':').is_some_and(|(_, tag)| !tag.contains('/') && tag.contains(['*', '?']));
+        if is_pattern { format!("{why}; patterns of tags belong in the `tags` column of a CSV list") } else { why }
     }
 
     fn platforms(&self) -> Result<Vec<PlatformFilter>, String> {

@@ -103,6 +103,10 @@ fn a_bad_line_is_told_why_and_the_others_go_on() {
         ("alpine,newest:1;newest:2,,,,", "`newest:2`: `newest` is there twice"),
         ("alpine,*,/(rc/,,,", "`/(rc/` is not a regex: unclosed group"),
         ("alpine,/rc,,,,", "`/rc`: a regex stands between two slashes"),
+        (
+            "alpine:3.*,,,,,",
+            "`3.*` is not a tag (letters, digits, `.`, `_`, `-`; at most 128); patterns of tags belong in the `tags` column of a CSV list",
+        ),
         ("alpine,*,latest:3,,,", "`latest:3`: `exclude` takes tags, globs and regexes, not latest"),
         ("alpine,latest:3,,,a:x,", "target `a:x`: the line can mean several tags: leave the tag out, they keep their names"),
         ("alpine,,,linux,,", "`linux` is not a platform: write it like linux/amd64, linux/arm/v7 or windows/amd64:10.0.20348"),

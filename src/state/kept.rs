@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio_util::task::TaskTracker;
 
 use crate::content::{
     BlobStream, Descriptor, Digest, DigestTags, MAX_MANIFEST, Manifest, ReferrerList, Repository, RequestContext, Source,
@@ -36,6 +37,8 @@ pub struct SavedManifests {
     bytes: AtomicU64,
     /// Where other machines find them, and theirs are found.
     shared: Option<Arc<dyn Store>>,
+    /// Removals from the store that are under way.
+    removals: TaskTracker,
 }
 
 impl SavedManifests {
@@ -61,7 +64,7 @@ impl SavedManifests {
             }
             bytes += file.len;
         }
-        Ok(SavedManifests { folder: folder.to_owned(), bytes: AtomicU64::new(bytes), shared: None })
+        Ok(SavedManifests { folder: folder.to_owned(), bytes: AtomicU64::new(bytes), shared: None, removals: TaskTracker::new() })
     }
 
     /// The same manifests, shared with other machines through `store`.
@@ -73,6 +76,12 @@ impl SavedManifests {
     /// `source`, with what is kept before it.
     pub fn before<S: Source>(self: &Arc<Self>, source: Arc<S>) -> SavingSource<S> {
         SavingSource { kept: Arc::clone(self), source }
+    }
+
+    /// Waits until the store has removed the manifests that were released.
+    pub async fn finish(&self) {
+        self.removals.close();
+        self.removals.wait().await;
     }
 
     fn path(&self, digest: &Digest) -> PathBuf {
@@ -145,12 +154,13 @@ impl SavedManifests {
         }
         if let (Some(store), Ok(runtime)) = (&self.shared, tokio::runtime::Handle::try_current()) {
             let (store, key) = (Arc::clone(store), key(digest));
-            // Nobody waits for it: what is left is removed after 30 days.
-            runtime.spawn(async move {
+            // No image waits for it, only the end of the run.
+            let removal = async move {
                 if let Err(error) = store.delete(&key).await {
                     tracing::debug!(%error, key, "could not remove a saved manifest");
                 }
-            });
+            };
+            self.removals.spawn_on(removal, &runtime);
         }
     }
 }

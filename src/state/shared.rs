@@ -83,11 +83,6 @@ impl SharedState {
         self.clock
     }
 
-    /// The name of this process in the store.
-    pub fn worker(&self) -> &str {
-        &self.worker
-    }
-
     /// Sends what was added since the last time. To be called at the end of a run.
     ///
     /// # Errors

@@ -10,8 +10,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::error::StoreError;
 
-/// The largest object that is read: the report of a shard with 100,000 images has some 60 MB.
-pub(crate) const MAX_OBJECT: u64 = 256 * 1024 * 1024;
+/// The largest object that is read. The largest that is written is a whole journal, of which 64 MiB are read.
+pub(crate) const MAX_OBJECT: u64 = 64 * 1024 * 1024;
 
 /// Which content an object has. Only compared for equality: an `ETag`, a generation, or a hash, as the store has it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -95,11 +95,6 @@ impl ObjectStore {
         ObjectStore { url: url.clone(), inner }
     }
 
-    /// Where it is.
-    pub fn url(&self) -> &ObjectUrl {
-        &self.url
-    }
-
     fn path(&self, key: &str) -> Path {
         Path::from(if self.url.prefix().is_empty() { key.to_owned() } else { format!("{}/{key}", self.url.prefix()) })
     }

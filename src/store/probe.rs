@@ -30,11 +30,6 @@ impl StoreClock {
         StoreClock { ahead }
     }
 
-    /// How far the store's clock is ahead of this machine's; negative if it is behind.
-    pub fn ahead(self) -> SignedDuration {
-        self.ahead
-    }
-
     /// What the store's clock shows when this machine's shows `local`.
     pub fn at(self, local: Timestamp) -> Timestamp {
         local.saturating_add(self.ahead).unwrap_or(local)
@@ -89,7 +84,7 @@ mod tests {
     fn whole_seconds_are_no_difference_of_clocks() {
         let at = |text: &str| text.parse::<Timestamp>().unwrap();
         let measured =
-            |modified: &str| StoreClock::measured(at("2026-01-01T00:00:10.2Z"), at("2026-01-01T00:00:10.4Z"), at(modified)).ahead();
+            |modified: &str| StoreClock::measured(at("2026-01-01T00:00:10.2Z"), at("2026-01-01T00:00:10.4Z"), at(modified)).ahead;
         assert_eq!(measured("2026-01-01T00:00:10Z"), SignedDuration::ZERO);
         assert_eq!(measured("2026-01-01T00:00:10.3Z"), SignedDuration::ZERO);
         assert_eq!(measured("2026-01-01T01:00:10.4Z"), SignedDuration::from_hours(1));

@@ -230,6 +230,14 @@ impl Upstreams {
     /// Tells other processes and machines, and later runs, what this run knows. To be called at its end.
     pub async fn finish(&self) {
         self.accounts.tell().await;
+        if let Some(kept) = &self.kept {
+            kept.finish().await;
+        }
+        self.share_state().await;
+    }
+
+    /// Sends what was added to a state that machines share: for commands that spend no pull.
+    pub async fn share_state(&self) {
         if let Some(shared) = &self.shared
             && let Err(error) = shared.send().await
         {

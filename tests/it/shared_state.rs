@@ -114,3 +114,29 @@ fn a_shared_folder_may_be_written_as_a_url() {
     assert!(share.path().join("pulls.json").exists());
     assert_eq!((upstream.pulls(ANONYMOUS), upstream.pull_refusals()), (3, 0));
 }
+
+#[test]
+fn manifests_of_delivered_images_are_gone_from_the_store_when_the_run_ends() {
+    let Some(storage) = ObjectStorage::s3() else { return };
+    let (upstream, target) = (limited(100, LONG), Fake::start());
+    let images = singles(&upstream, 40);
+    let broken = Fake::start();
+    broken.fault(Match::kind(Kind::ManifestPut), FOREVER, Fault::error(400, "MANIFEST_INVALID", "no"));
+    machine(&storage, &broken, &upstream, &images).sync(&["list.txt", "--state", &storage.url("night")]).exits(1);
+    assert_eq!(storage.keys("night/manifests/").len(), 40);
+    machine(&storage, &target, &upstream, &images).sync(&["list.txt", "--state", &storage.url("night")]).exits(0);
+    assert_eq!(storage.keys("night/manifests/"), [""; 0]);
+    assert_eq!(storage.keys("night/pulls.json").len(), 1);
+}
+
+#[test]
+fn an_import_leaves_its_notes_in_the_store() {
+    let Some(storage) = ObjectStorage::s3() else { return };
+    let (upstream, target) = (Fake::start(), Fake::start());
+    let images = singles(&upstream, 2);
+    let program = machine(&storage, &target, &upstream, &images);
+    program.run(&["export", "list.txt", "--to", "bundle", "--state", "state"]).exits(0);
+    let to = format!("{}/m", target.addr());
+    program.run(&["import", "bundle", "--to", &to, "--state", &storage.url("gap"), "--evidence", "evidence.json"]).exits(0);
+    assert_eq!(storage.keys("gap/journals/import/journal.jsonl/").len(), 1);
+}

@@ -13,8 +13,8 @@ const COUNTING: Duration = Duration::from_secs(20);
 /// Tasks that always have a request to send.
 const CLIENTS: usize = 100;
 
-/// A server that answers after a way there and back, and after the work for the request, which it does on so many cores at once.
-struct Server {
+/// A server behind a network with a latency. It works on as many requests at once as it has cores.
+struct SimulatedServer {
     way: Duration,
     work: Duration,
     cores: Semaphore,
@@ -26,9 +26,9 @@ struct Server {
     random: Mutex<u64>,
 }
 
-impl Server {
+impl SimulatedServer {
     fn new(way: u64, work: u64, cores: usize) -> Self {
-        Server {
+        SimulatedServer {
             way: Duration::from_millis(way),
             work: Duration::from_millis(work),
             cores: Semaphore::new(cores),
@@ -86,7 +86,7 @@ impl Tally {
 }
 
 /// Clients that send requests of `class` through `limit`, each `times` the usual work, until the end of the time.
-fn clients(tasks: &mut JoinSet<()>, limit: &AdaptiveLimit, server: &Arc<Server>, class: RequestClass, times: f64) -> Arc<Tally> {
+fn clients(tasks: &mut JoinSet<()>, limit: &AdaptiveLimit, server: &Arc<SimulatedServer>, class: RequestClass, times: f64) -> Arc<Tally> {
     let tally = Arc::new(Tally::default());
     let began = Instant::now();
     for _ in 0..CLIENTS {
@@ -114,7 +114,7 @@ fn clients(tasks: &mut JoinSet<()>, limit: &AdaptiveLimit, server: &Arc<Server>,
     tally
 }
 
-async fn found(server: Server) -> Arc<Tally> {
+async fn found(server: SimulatedServer) -> Arc<Tally> {
     let mut tasks = JoinSet::new();
     let tally = clients(&mut tasks, &AdaptiveLimit::new(64), &Arc::new(server), RequestClass::Small, 1.0);
     tasks.join_all().await;
@@ -122,7 +122,7 @@ async fn found(server: Server) -> Arc<Tally> {
 }
 
 /// Answers in the same time with a fixed number of requests in flight.
-async fn fixed(server: Server, number: usize) -> usize {
+async fn fixed(server: SimulatedServer, number: usize) -> usize {
     let (server, began, answers) = (Arc::new(server), Instant::now(), Arc::new(AtomicUsize::new(0)));
     let mut tasks = JoinSet::new();
     for _ in 0..number {
@@ -141,9 +141,9 @@ async fn fixed(server: Server, number: usize) -> usize {
 
 #[tokio::test(start_paused = true)]
 async fn at_a_server_whose_latency_never_grows_the_limit_climbs_to_the_ceiling() {
-    let tally = found(Server::new(30, 0, 1000)).await;
+    let tally = found(SimulatedServer::new(30, 0, 1000)).await;
     assert!(tally.limit() >= 60, "{tally:?}");
-    let most = fixed(Server::new(30, 0, 1000), 64).await;
+    let most = fixed(SimulatedServer::new(30, 0, 1000), 64).await;
     assert!(tally.answers() * 100 >= most * 95, "{tally:?} of {most}");
 }
 
@@ -151,7 +151,7 @@ async fn at_a_server_whose_latency_never_grows_the_limit_climbs_to_the_ceiling()
 async fn a_hundred_answers_are_enough_to_reach_the_ceiling() {
     let limit = AdaptiveLimit::new(64);
     let mut tasks = JoinSet::new();
-    clients(&mut tasks, &limit, &Arc::new(Server::new(30, 0, 1000)), RequestClass::Small, 1.0);
+    clients(&mut tasks, &limit, &Arc::new(SimulatedServer::new(30, 0, 1000)), RequestClass::Small, 1.0);
     tokio::time::sleep(Duration::from_millis(30 * 7)).await;
     assert_eq!(limit.limit(RequestClass::Small), 64, "doubled every two round trips");
 }
@@ -159,10 +159,10 @@ async fn a_hundred_answers_are_enough_to_reach_the_ceiling() {
 #[tokio::test(start_paused = true)]
 async fn at_a_server_with_few_cores_the_limit_settles_where_they_are_busy() {
     for (way, work, cores) in [(0, 10, 2), (0, 10, 8), (0, 10, 24), (20, 10, 4), (30, 5, 4), (2, 20, 12)] {
-        // By Little's law so many requests keep all cores busy.
+        // By Little's law, this number of requests keeps all cores busy.
         let busy = cores * (way + work) as usize / work as usize;
-        let tally = found(Server::new(way, work, cores)).await;
-        let most = fixed(Server::new(way, work, cores), busy).await;
+        let tally = found(SimulatedServer::new(way, work, cores)).await;
+        let most = fixed(SimulatedServer::new(way, work, cores), busy).await;
         assert!(tally.answers() * 100 >= most * 90, "{way} ms, {work} ms, {cores} cores: {tally:?} of {most}");
         assert!(tally.limit() <= busy * 2, "{way} ms, {work} ms, {cores} cores: {} of {busy}", tally.limit());
     }
@@ -171,11 +171,11 @@ async fn at_a_server_with_few_cores_the_limit_settles_where_they_are_busy() {
 #[tokio::test(start_paused = true)]
 async fn latencies_that_vary_much_hide_neither_the_ceiling_nor_the_cores() {
     // All of the latency is random, with a deviation as large as its mean.
-    let tally = found(Server { varies: true, ..Server::new(0, 30, 1000) }).await;
-    let most = fixed(Server { varies: true, ..Server::new(0, 30, 1000) }, 64).await;
+    let tally = found(SimulatedServer { varies: true, ..SimulatedServer::new(0, 30, 1000) }).await;
+    let most = fixed(SimulatedServer { varies: true, ..SimulatedServer::new(0, 30, 1000) }, 64).await;
     assert!(tally.answers() * 100 >= most * 80, "{tally:?} of {most}");
-    let tally = found(Server { varies: true, ..Server::new(20, 10, 4) }).await;
-    let most = fixed(Server { varies: true, ..Server::new(20, 10, 4) }, 64).await;
+    let tally = found(SimulatedServer { varies: true, ..SimulatedServer::new(20, 10, 4) }).await;
+    let most = fixed(SimulatedServer { varies: true, ..SimulatedServer::new(20, 10, 4) }, 64).await;
     assert!(tally.answers() * 100 >= most * 90, "{tally:?} of {most}");
     assert!(tally.limit() <= 32, "{tally:?}");
 }
@@ -183,8 +183,8 @@ async fn latencies_that_vary_much_hide_neither_the_ceiling_nor_the_cores() {
 #[tokio::test(start_paused = true)]
 async fn a_server_that_refuses_what_is_too_much_is_asked_for_too_much_once_a_minute() {
     for most in [4, 12, 20, 50] {
-        let tally = found(Server { most, ..Server::new(30, 0, 1000) }).await;
-        let best = fixed(Server::new(30, 0, 1000), most).await;
+        let tally = found(SimulatedServer { most, ..SimulatedServer::new(30, 0, 1000) }).await;
+        let best = fixed(SimulatedServer::new(30, 0, 1000), most).await;
         assert!(tally.answers() * 100 >= best * 80, "{most}: {tally:?} of {best}");
         assert!(tally.refusals() * 50 <= tally.answers(), "{most}: {tally:?}");
     }
@@ -193,7 +193,7 @@ async fn a_server_that_refuses_what_is_too_much_is_asked_for_too_much_once_a_min
 #[tokio::test(start_paused = true)]
 async fn large_blobs_beside_small_requests_take_neither_their_slots_nor_each_others_throughput() {
     // Blobs and requests are answered by different servers, storage and API, as most registries do.
-    let (api, storage) = (Arc::new(Server::new(30, 0, 1000)), Arc::new(Server::new(30, 20, 4)));
+    let (api, storage) = (Arc::new(SimulatedServer::new(30, 0, 1000)), Arc::new(SimulatedServer::new(30, 20, 4)));
     let limit = AdaptiveLimit::new(64);
     let mut tasks = JoinSet::new();
     let small = clients(&mut tasks, &limit, &api, RequestClass::Small, 1.0);
@@ -203,6 +203,6 @@ async fn large_blobs_beside_small_requests_take_neither_their_slots_nor_each_oth
     let work = blobs.answers() as f64 * 0.02 + large.answers() as f64 * 0.4;
     assert!(work >= 0.9 * 4.0 * COUNTING.as_secs_f64(), "the storage was busy for {work} s: {blobs:?} {large:?}");
     // Both share the ceiling.
-    let most = fixed(Server::new(30, 0, 1000), 64 - large.limit()).await;
+    let most = fixed(SimulatedServer::new(30, 0, 1000), 64 - large.limit()).await;
     assert!(small.answers() * 100 >= most * 80, "{small:?} of {most}, {large:?}");
 }

@@ -48,8 +48,7 @@ impl LookTimes {
         [Some(due), suggested, self.unheard_due(window)].into_iter().flatten().min()
     }
 
-    /// When a look tells whether pulls of `window` were counted whose answers did not say so. `None`: there are none, or a look has told
-    /// since.
+    /// When to ask whether unconfirmed pulls of `window` were counted. `None`: there are none, or an answer has told since.
     pub(super) fn unheard_due(&self, window: &Window<Instant>) -> Option<Instant> {
         let window = Some(window).filter(|window| window.unconfirmed > 0 && window.heard.is_some())?;
         let after = window.unheard_at? + JUST_AFTER;

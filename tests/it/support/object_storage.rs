@@ -128,6 +128,17 @@ impl ObjectStorage {
         }
     }
 
+    /// The names of the objects below a prefix of the bucket, of Amazon S3.
+    pub fn keys(&self, prefix: &str) -> Vec<String> {
+        let mut stream = TcpStream::connect(self.address).unwrap();
+        let request = format!("GET /larder?list-type=2&prefix={prefix} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", self.address);
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.contains("ListBucketResult"), "{answer}");
+        answer.split("<Key>").skip(1).map(|rest| rest.split("</Key>").next().unwrap().to_owned()).collect()
+    }
+
     /// Kills it.
     pub fn stop(&mut self) {
         let _ = self.child.kill();
